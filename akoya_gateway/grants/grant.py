@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from akoya_gateway.secret import Secret
+from akoya_gateway.protocol.answers import TokenSet
 
 
 class GrantState(StrEnum):
@@ -37,19 +37,6 @@ class GrantKey:
         # Length prefixes keep ("ab", "c") and ("a", "bc") apart (compare CVE-2023-35941).
         packed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
         return base64.urlsafe_b64encode(hashlib.sha256(packed).digest()[:16]).rstrip(b"=").decode()
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSet:
-    """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token)."""
-
-    bearer: Secret
-    refresh_token: Secret | None
-    expires_at: float
-    scope: tuple[str, ...]
-    sub: str
-    consent_id: str | None = None
-    """Akoya's `grant_id`, the id of its consent record."""
 
 
 @dataclass(frozen=True, slots=True)

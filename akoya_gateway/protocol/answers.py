@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from akoya_gateway.grants.grant import TokenSet
+from akoya_gateway.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token)."""
+
+    bearer: Secret
+    refresh_token: Secret | None
+    expires_at: float
+    scope: tuple[str, ...]
+    sub: str
+    consent_id: str | None = None
+    """Akoya's `grant_id`, the id of its consent record."""
 
 
 @dataclass(frozen=True, slots=True)
