@@ -1,0 +1,65 @@
+"""A request, as far as the decision needs it: the same value whichever face it came in by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from akoya_gateway.errors import UserError
+
+Headers = list[tuple[bytes, bytes]]
+"""Lower-case names, as ASGI has them."""
+
+_HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`raw_path` and `query` byte for byte as received; `peer` is the address of the TCP peer, None on a unix socket.
+
+    For forward-auth all of it describes the original request, as told by a trusted proxy.
+    """
+
+    method: str
+    raw_path: bytes
+    query: bytes
+    headers: Headers = field(repr=False)
+    peer: str | None
+    request_id: str
+    websocket: bool = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, by its lower-case name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+def authority(ask: Ask) -> bytes:
+    """`Host`, lower case, as the upstream will see it (RFC 9110 section 7.2).
+
+    Raises `UserError` when there is not exactly one, or when it holds anything a host and port do not.
+    """
+    found = [value for key, value in ask.headers if key == b"host"]
+    host = found[0].lower() if len(found) == 1 else b""
+    if not host or len(host) > 255 or host.translate(None, _HOST_CHARACTERS):
+        raise UserError("The request must name exactly one valid host.", code="bad-host")
+    return host
+
+
+def is_navigation(ask: Ask) -> bool:
+    """A person's browser going to a page: it can follow a redirect to a login. Anything else wants a 401.
+
+    Fetch Metadata decides where the browser sends it; without it `Accept` does.
+    """
+    if ask.websocket or ask.method not in ("GET", "HEAD"):
+        return False
+    mode = ask.header(b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate" and ask.header(b"sec-fetch-dest") in (b"document", None)
+    return wants_page(ask) and ask.header(b"x-requested-with") is None
+
+
+def wants_page(ask: Ask) -> bool:
+    """Whether the answer should be HTML rather than JSON."""
+    return b"text/html" in (ask.header(b"accept") or b"")

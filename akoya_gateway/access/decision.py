@@ -1,0 +1,102 @@
+"""The one decision: which rule, which grant, or what stands in the way. Pure: no I/O, no clock.
+
+Middleware, sidecar and forward-auth ask this object and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from akoya_gateway.access.rules import RuleMatch, RuleTable
+from akoya_gateway.config.model import AccessRule, Connector, Otherwise, Require
+from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The request goes on. `grant` None: without a token. `identified`: the owner's connections go along."""
+
+    rule: AccessRule
+    grant: Grant | None = None
+    identified: bool = False
+
+
+class Why(StrEnum):
+    NO_RULE = "no-rule"
+    UNKNOWN_CONNECTOR = "unknown-connector"
+    NOT_CONNECTED = "not-connected"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The request does not go on. `connectors`: what the user could connect; one of them, or all, would do.
+
+    `offer` tells whether a browser is to be redirected to connect (`otherwise: connect`).
+    """
+
+    why: Why
+    rule: AccessRule | None = None
+    connectors: tuple[str, ...] = ()
+    offer: bool = False
+
+
+Decision = Pass | Stop
+
+_MAY_SERVE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN})
+
+
+class Gatekeeper:
+    """Rules and connectors, compiled once."""
+
+    def __init__(self, rules: Iterable[AccessRule], connectors: Mapping[str, Connector]) -> None:
+        self._table = RuleTable(rules)
+        self._connectors = tuple(connectors)
+
+    def match(self, method: str, path: str) -> RuleMatch | None:
+        """The rule for a judged path. Lower-case methods match nothing: servers disagree about their meaning."""
+        return self._table.match(method, path) if method.isupper() else None
+
+    def needs_owner(self, match: RuleMatch) -> bool:
+        """Whether the session must be known to decide; public paths are served without looking."""
+        return match.rule.require is not Require.NOTHING
+
+    def decide(
+        self, match: RuleMatch | None, held: OwnerGrants | None, excluding: frozenset[str] = frozenset()
+    ) -> Decision:
+        """`held`: the owner's grants, None without a session. `excluding`: grants that turned out unusable."""
+        if match is None:
+            return Stop(Why.NO_RULE)
+        rule = match.rule
+        if rule.require is Require.NOTHING:
+            return Pass(rule)
+        grants = _serving(held, excluding)
+        if rule.require is Require.ANY:
+            return Pass(rule, grants[0], True) if grants else self._without(rule, self._connectors, held)
+        wanted = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
+        if rule.parameter is not None and wanted[0] not in self._connectors:
+            return Stop(Why.UNKNOWN_CONNECTOR, rule)
+        found = {connector: _first(grants, connector) for connector in wanted}
+        missing = tuple(connector for connector, grant in found.items() if grant is None)
+        if missing:
+            return self._without(rule, missing, held)
+        return Pass(rule, found[wanted[0]], True)
+
+    def _without(self, rule: AccessRule, connectors: tuple[str, ...], held: OwnerGrants | None) -> Decision:
+        if rule.otherwise is Otherwise.PASS:
+            return Pass(rule, None, held is not None)
+        if rule.otherwise is Otherwise.FORBIDDEN:
+            return Stop(Why.FORBIDDEN, rule)
+        return Stop(Why.NOT_CONNECTED, rule, connectors, rule.otherwise is Otherwise.CONNECT)
+
+
+def _serving(held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
+    if held is None:
+        return ()
+    return tuple(g for g in held.grants if g.state in _MAY_SERVE and g.id not in excluding)
+
+
+def _first(grants: tuple[Grant, ...], connector: str) -> Grant | None:
+    return next((g for g in grants if g.key.connector == connector), None)

@@ -1,0 +1,94 @@
+"""Which access rule governs a request: first match wins, found by walking a trie of segments.
+
+A pattern's segments are literal text, `{name}` (exactly one non-empty segment) or a last `*` (everything below, the
+empty rest included: `/accounts/*` covers `/accounts/` and `/accounts/1/2`, not `/accounts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from akoya_gateway.config.model import AccessRule
+
+
+@dataclass(frozen=True, slots=True)
+class RuleMatch:
+    rule: AccessRule
+    parameters: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Node:
+    literal: dict[str, _Node] = field(default_factory=dict)
+    parameter: _Node | None = None
+    ends: list[AccessRule] = field(default_factory=list)
+    rest: list[AccessRule] = field(default_factory=list)
+    first: int = 1 << 30
+    """The lowest rule index at or below this node: branches that cannot win are not walked."""
+
+
+class RuleTable:
+    """Compiled once; `match` walks the path's segments and allocates one small list."""
+
+    def __init__(self, rules: Iterable[AccessRule]) -> None:
+        self._root = _Node()
+        self._names: dict[int, tuple[tuple[int, str], ...]] = {}
+        for rule in rules:
+            self._add(rule)
+
+    def _add(self, rule: AccessRule) -> None:
+        node = self._root
+        names: list[tuple[int, str]] = []
+        segments = rule.path.split("/")[1:]
+        node.first = min(node.first, rule.index)
+        for position, segment in enumerate(segments):
+            if segment in ("*", "**") and position == len(segments) - 1:
+                node.rest.append(rule)
+                break
+            if segment.startswith("{"):
+                names.append((position, segment[1:-1]))
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literal.setdefault(segment, _Node())
+            node.first = min(node.first, rule.index)
+        else:
+            node.ends.append(rule)
+        self._names[rule.index] = tuple(names)
+
+    def match(self, method: str, path: str) -> RuleMatch | None:
+        """The first rule that covers `method` and the judged `path`, or None: refused."""
+        segments = path.split("/")
+        found = _search(self._root, segments, 1, method, None)
+        if found is None:
+            return None
+        names = self._names[found.index]
+        return RuleMatch(found, {name: segments[position + 1] for position, name in names} if names else _NONE)
+
+
+_NONE: Mapping[str, str] = {}
+
+
+def _search(node: _Node, segments: list[str], at: int, method: str, best: AccessRule | None) -> AccessRule | None:
+    if best is not None and node.first > best.index:
+        return best
+    best = _first(node.rest, method, best)
+    if at == len(segments):
+        return _first(node.ends, method, best)
+    segment = segments[at]
+    child = node.literal.get(segment)
+    if child is not None:
+        best = _search(child, segments, at + 1, method, best)
+    if node.parameter is not None and segment:
+        best = _search(node.parameter, segments, at + 1, method, best)
+    return best
+
+
+def _first(rules: list[AccessRule], method: str, best: AccessRule | None) -> AccessRule | None:
+    for rule in rules:
+        if best is not None and rule.index > best.index:
+            return best
+        if rule.methods is None or method in rule.methods or (method == "HEAD" and "GET" in rule.methods):
+            return rule
+    return best

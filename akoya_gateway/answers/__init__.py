@@ -1,0 +1,1 @@
+"""What the gateway itself says: pages for people, RFC 9457 problems for programs."""
