@@ -73,9 +73,9 @@ _NONE: Mapping[str, str] = {}
 def _search(node: _Node, segments: list[str], at: int, method: str, best: AccessRule | None) -> AccessRule | None:
     if best is not None and node.first > best.index:
         return best
-    best = _first(node.rest, method, best)
     if at == len(segments):
         return _first(node.ends, method, best)
+    best = _first(node.rest, method, best)
     segment = segments[at]
     child = node.literal.get(segment)
     if child is not None:
