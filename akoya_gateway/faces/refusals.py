@@ -1,0 +1,65 @@
+"""From a decision that stops a request to the answer its sender can use: a redirect, a page, or problem JSON."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from akoya_gateway.access.ask import Ask, is_navigation, wants_page
+from akoya_gateway.access.decision import Stop, Why
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.answer import Answer, problem, redirect
+from akoya_gateway.answers.pages import Pages
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError, UserError
+
+
+class Refusals:
+    def __init__(self, config: Config, pages: Pages, redirects: RedirectPolicy) -> None:
+        self._prefix = config.prefix
+        self._public = f"{config.public_url.scheme}://{config.public_url.authority}"
+        self._names = {key: connector.name for key, connector in config.connectors.items()}
+        self._pages = pages
+        self._redirects = redirects
+        self._after_connect = config.redirects.after_connect
+
+    def stop(self, stop: Stop, ask: Ask) -> Answer:
+        """403 for what no rule allows, 404 for an unknown bank, else 302 (navigation) or 401 with `connect_url`."""
+        if stop.why in (Why.NO_RULE, Why.FORBIDDEN):
+            return self.error(UserError("No access rule allows this request.", status=403, code=stop.why,
+                                        title="Access denied"), ask)  # fmt: skip
+        if stop.why is Why.UNKNOWN_CONNECTOR:
+            return self.error(UserError("No bank of that name is set up.", status=404, code=stop.why,
+                                        title="Unknown bank"), ask)  # fmt: skip
+        target = self.connect_path(stop.connectors, ask)
+        if stop.offer and is_navigation(ask):
+            return redirect(target)
+        bank = self._names[stop.connectors[0]] if len(stop.connectors) == 1 else "a bank"
+        error = UserError(f"Connect {bank} to go on.", status=401, code=stop.why, title="A bank connection is needed")
+        return self._render(error, ask, target, stop.connectors)
+
+    def connect_path(self, connectors: tuple[str, ...], ask: Ask) -> str:
+        """Where to send a user who lacks these: the one connect route, or the connections page for a choice."""
+        route = f"{self._prefix}/connect/{connectors[0]}" if len(connectors) == 1 else f"{self._prefix}/"
+        if ask.method not in ("GET", "HEAD") or ask.websocket:
+            return route
+        here = ask.raw_path.decode("ascii") + ("?" + ask.query.decode("latin-1") if ask.query else "")
+        return_to = self._redirects.judged_or(here, "")
+        return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
+
+    def error(self, error: GatewayError, ask: Ask) -> Answer:
+        return self._render(error, ask, None, ())
+
+    def _render(self, error: GatewayError, ask: Ask, target: str | None, connectors: tuple[str, ...]) -> Answer:
+        if not wants_page(ask) or ask.websocket:
+            extra: dict[str, object] = {}
+            if target is not None:
+                extra = {"connect_url": self._public + target, "connectors": list(connectors)}
+            return problem(error, ask.request_id, extra)
+        links = [{"href": f"{self._prefix}/", "text": "Your bank connections"}]
+        if target is not None:
+            links.insert(0, {"href": target, "text": "Connect"})
+        page = self._pages.page("problem", error.status, title=error.title, detail=error.detail, links=links,
+                                request_id=ask.request_id)  # fmt: skip
+        if error.retry_after is not None:
+            page = page.with_headers((b"retry-after", b"%d" % error.retry_after))
+        return page
