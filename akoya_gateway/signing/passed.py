@@ -35,16 +35,37 @@ class Passed:
 
 
 class Prepared(Protocol):
-    """Everything about one `Passed` that does not change from request to request, encoded once."""
+    """Everything about one `Passed` that does not change from request to request, encoded once.
 
-    def headers(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> Headers:
+    Keep it as long as the `Passed` it was made from holds; it notices by itself when another key begins to sign.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes that `headers` adds to a request head, at most: names, values and four bytes a line."""
+        ...
+
+    def headers(
+        self,
+        method: bytes,
+        authority: bytes,
+        path: bytes,
+        query: bytes,
+        now: float,
+        *,
+        content_digest: bytes | None = None,
+    ) -> Headers:
         """All `Akoya-*` headers and the signature over them and this request.
 
-        `authority` is what the upstream will see in Host, lower case; `path` the raw path bytes; `query` the raw
-        query without `?`. Pure CPU, a few microseconds.
+        `authority` is what the upstream will see in Host, lower case and without a default port
+        (`message_signatures.authority`); `path` the raw path bytes; `query` the raw query without `?`; `now` Unix
+        seconds. `content_digest` is the value of the body's Content-Digest (`content_digest.sha256`): it is sent and
+        signed. Pure CPU, a few microseconds.
         """
         ...
 
 
 class Signer(Protocol):
-    def prepare(self, passed: Passed) -> Prepared: ...
+    def prepare(self, passed: Passed) -> Prepared:
+        """Raises `encoding.Unpassable` for a value that no header can carry."""
+        ...

@@ -1,0 +1,237 @@
+"""Signing keys: read from PEM, JWK or shared secret, scheduled, and published.
+
+A key file may hold one PEM, one private JWK (RFC 7517) or a private JWK Set. Keys of a set are scheduled by the
+members `nbf` and `exp` (Unix seconds; OpenID Federation 1.0 section 8.7 registers them for JWKs): a key signs from
+`nbf` until `exp` or until a later one begins. It is published before and after, so every replica that reads the same
+file changes key at the same moment and no verifier meets a key that it could not have fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OctKey, OKPKey
+
+from akoya_gateway.config.model import SigningAlgorithm, SigningKey
+
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | bytes
+"""`bytes` is the shared secret of `hmac-sha256`."""
+
+JWKS_MAX_AGE = 300
+"""Seconds that a verifier may keep our key set (`Cache-Control` of `/akoya/jwks.json`)."""
+
+PUBLISHED_AFTER = 3600.0
+"""Seconds for which a key stays published once it has ceased to sign; longer than anything signed lives."""
+
+SHORTEST_SECRET = 32
+"""Bytes; RFC 7518 section 3.2 wants a key as long as the hash."""
+
+
+class KeyFault(ValueError):
+    """A signing key that cannot be used: says which, and what to do. Never holds key material."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKey:
+    """One key, ready to sign. `not_before` and `not_after` (Unix seconds) bound the time in which it signs."""
+
+    id: str
+    algorithm: SigningAlgorithm
+    private: PrivateKey = field(repr=False)
+    not_before: float | None = None
+    not_after: float | None = None
+
+    def signs_at(self, now: float) -> bool:
+        return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now < self.not_after)
+
+    def published_at(self, now: float) -> bool:
+        return self.not_after is None or now < self.not_after + PUBLISHED_AFTER
+
+    def public_jwk(self) -> dict[str, str] | None:
+        """RFC 7517, with `kid`, `use` and `alg`; None for a shared secret, which is never published."""
+        if isinstance(self.private, bytes):
+            return None
+        return {**_public_members(self.private), "kid": self.id, "use": "sig", "alg": JWS_ALGORITHM[self.algorithm]}
+
+    def public_pem(self) -> str | None:
+        if isinstance(self.private, bytes):
+            return None
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.private.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+JWS_ALGORITHM = {
+    SigningAlgorithm.ED25519: "EdDSA",
+    SigningAlgorithm.ECDSA_P256_SHA256: "ES256",
+    SigningAlgorithm.HMAC_SHA256: "HS256",
+}
+"""RFC 7518 section 3.1, RFC 8037."""
+
+
+class KeySchedule:
+    """Which of the keys signs at a moment, and which are published then."""
+
+    def __init__(self, keys: Sequence[LoadedKey]) -> None:
+        """Raises `KeyFault` when there is none, or two of one id."""
+        if not keys:
+            raise KeyFault("signing.keys is empty: make one with `akoya-gateway keys new`")
+        ids = [key.id for key in keys]
+        if len(set(ids)) != len(ids):
+            raise KeyFault(f"signing.keys: two keys have the id {next(i for i in ids if ids.count(i) > 1)!r}")
+        self.keys = tuple(keys)
+
+    def signing(self, now: float) -> LoadedKey:
+        """Of the keys that may sign now the one that began last; among equals the first in the list.
+
+        When every key has ended (nobody rotated), the one that ended last goes on: expiry of a signing key is a
+        plan, not a compromise, and the gateway must not go dark. Raises `KeyFault` when none has begun.
+        """
+        begun = [key for key in self.keys if key.not_before is None or key.not_before <= now]
+        if not begun:
+            raise KeyFault("signing.keys: no key may sign yet (nbf lies ahead); check the clock or add a key")
+        able = [key for key in begun if key.signs_at(now)]
+        if able:
+            return max(able, key=lambda key: key.not_before or 0.0)
+        return max(begun, key=lambda key: key.not_after or 0.0)
+
+    def changes_after(self, now: float) -> float:
+        """The next moment at which another key may begin to sign."""
+        moments = (m for key in self.keys for m in (key.not_before, key.not_after) if m is not None and m > now)
+        return min(moments, default=float("inf"))
+
+    def published(self, now: float) -> list[dict[str, str]]:
+        """Public keys: the signing one first, then the next and the retired ones."""
+        current = self.signing(now)
+        ordered = [current, *(key for key in self.keys if key is not current and key.published_at(now))]
+        return [jwk for key in ordered if (jwk := key.public_jwk()) is not None]
+
+
+def load_all(algorithm: SigningAlgorithm, keys: Sequence[SigningKey]) -> KeySchedule:
+    """Every configured key, judged against `algorithm`. Raises `KeyFault`."""
+    return KeySchedule([key for one in keys for key in load(algorithm, one)])
+
+
+def load(algorithm: SigningAlgorithm, key: SigningKey) -> list[LoadedKey]:
+    """One entry of `signing.keys`: PEM, JWK or JWK Set text, or the shared secret of `hmac-sha256`.
+
+    The id is the configured one, else the JWK's `kid`, else the RFC 7638 thumbprint; a set brings its own ids.
+    A shared secret is the UTF-8 bytes of the text, white space around it removed. Raises `KeyFault`.
+    """
+    name = f"signing.keys: key {key.id!r}" if key.id else "signing.keys: key"
+    text = key.material.reveal().strip()
+    if text.startswith("{"):
+        return [_from_jwk(algorithm, jwk, key.id if not several else "", name) for jwk, several in _jwks(text, name)]
+    if algorithm is SigningAlgorithm.HMAC_SHA256:
+        return [_from_secret(text.encode(), key.id, name)]
+    return [_loaded(algorithm, _private_pem(text, name), key.id, name)]
+
+
+def thumbprint(private: PrivateKey) -> str:
+    """RFC 7638, SHA-256, base64url. For a shared secret a digest that is not its thumbprint, so that the id, which
+    travels in clear, is no oracle for anything else that hashes the secret."""
+    if isinstance(private, bytes):
+        return _base64url(hashlib.sha256(b"akoya-gateway key id\0" + private).digest()[:12])
+    members = json.dumps(_public_members(private), sort_keys=True, separators=(",", ":"))
+    return _base64url(hashlib.sha256(members.encode()).digest())
+
+
+def _jwks(text: str, name: str) -> list[tuple[dict[str, Any], bool]]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        raise KeyFault(f"{name} looks like JSON and is none") from None
+    if not isinstance(document, dict):
+        raise KeyFault(f"{name} is no JWK")
+    if "keys" not in document:
+        return [(document, False)]
+    if not isinstance(document["keys"], list) or not all(isinstance(jwk, dict) for jwk in document["keys"]):
+        raise KeyFault(f"{name}: `keys` of a JWK Set is a list of keys (RFC 7517 section 5)")
+    return [(jwk, True) for jwk in document["keys"]]
+
+
+def _from_jwk(algorithm: SigningAlgorithm, jwk: dict[str, Any], configured_id: str, name: str) -> LoadedKey:
+    key_id = configured_id or str(jwk.get("kid") or "")
+    bounds = {"not_before": _moment(jwk, "nbf", name), "not_after": _moment(jwk, "exp", name)}
+    try:
+        if jwk.get("kty") == "oct":
+            return _loaded(algorithm, OctKey.import_key(jwk).raw_value, key_id, name, **bounds)
+        kind = OKPKey if jwk.get("kty") == "OKP" else ECKey
+        private = kind.import_key(jwk).private_key
+    except (JoseError, ValueError, TypeError, KeyError):
+        raise KeyFault(f"{name} is no usable JWK") from None
+    if private is None:
+        raise KeyFault(f"{name} is a public JWK (no `d`): the gateway needs the private one")
+    return _loaded(algorithm, private, key_id, name, **bounds)
+
+
+def _moment(jwk: dict[str, Any], member: str, name: str) -> float | None:
+    value = jwk.get(member)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    raise KeyFault(f"{name}: `{member}` of a JWK is a number of Unix seconds")
+
+
+def _from_secret(secret: bytes, key_id: str, name: str) -> LoadedKey:
+    if secret.startswith(b"-----BEGIN"):
+        raise KeyFault(f"{name} is a PEM, but signing.algorithm hmac-sha256 takes a shared secret")
+    return _loaded(SigningAlgorithm.HMAC_SHA256, secret, key_id, name)
+
+
+def _private_pem(text: str, name: str) -> Any:
+    try:
+        return serialization.load_pem_private_key(text.encode(), password=None)
+    except TypeError:
+        raise KeyFault(f"{name} is an encrypted PEM; give it unencrypted, readable by the gateway alone") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyFault(f"{name} is neither a private key in PEM nor a JWK; see `akoya-gateway keys new`") from None
+
+
+def _loaded(
+    algorithm: SigningAlgorithm,
+    private: Any,
+    key_id: str,
+    name: str,
+    *,
+    not_before: float | None = None,
+    not_after: float | None = None,
+) -> LoadedKey:
+    if kind_of(private) is not algorithm:
+        raise KeyFault(f"{name} does not fit signing.algorithm {algorithm.value}: see `akoya-gateway keys new --help`")
+    if isinstance(private, bytes) and len(private) < SHORTEST_SECRET:
+        raise KeyFault(f"{name} is a secret of {len(private)} bytes; hmac-sha256 needs at least {SHORTEST_SECRET}")
+    if key_id and not (key_id.isascii() and key_id.isprintable()):
+        raise KeyFault(f"{name}: an id is printable ASCII")
+    return LoadedKey(key_id or thumbprint(private), algorithm, private, not_before, not_after)
+
+
+def kind_of(private: object) -> SigningAlgorithm | None:
+    """The one algorithm that a key is for (RFC 9421 section 3.3); None when it is for none of ours."""
+    if isinstance(private, bytes):
+        return SigningAlgorithm.HMAC_SHA256
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return SigningAlgorithm.ED25519
+    if isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, ec.SECP256R1):
+        return SigningAlgorithm.ECDSA_P256_SHA256
+    return None
+
+
+def _public_members(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
+    point = private.public_key().public_numbers()
+    x, y = (_base64url(n.to_bytes(32, "big")) for n in (point.x, point.y))
+    return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
