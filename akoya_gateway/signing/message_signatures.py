@@ -16,17 +16,13 @@ is hashed once as well: a request hashes only its own few hundred bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from binascii import b2a_base64, hexlify
 from collections.abc import Callable
-from typing import Protocol
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
-
+from akoya_gateway.errors import UserError
 from akoya_gateway.signing import encoding, names
+from akoya_gateway.signing.algorithms import Begun, begin
 from akoya_gateway.signing.keys import KeySchedule, LoadedKey
 from akoya_gateway.signing.passed import Headers, Passed
 
@@ -35,6 +31,11 @@ Random = Callable[[int], bytes]
 
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = names.LABEL.encode()
+_LINES = 4
+
+
+class Unsignable(UserError):
+    """A request line that has no signature base (RFC 9421 section 2.5: ASCII, one line a component)."""
 
 
 def authority(host: bytes, scheme: bytes) -> bytes:
@@ -69,6 +70,7 @@ class PreparedMessage:
         "_passed",
         "_random",
         "_size",
+        "_suffix",
     )
 
     def __init__(self, passed: Headers, keys: KeySchedule, expires: int, random: Random) -> None:
@@ -81,7 +83,8 @@ class PreparedMessage:
         self._parameters_with_digest = b'(%s "content-digest")' % covered
         self._size = encoding.size(passed) + _signature_size(self._parameters, keys)
         self._change = float("-inf")
-        self._begun: _Begun
+        self._begun: Begun
+        self._suffix = b""
 
     @property
     def size(self) -> int:
@@ -101,7 +104,6 @@ class PreparedMessage:
         """See `Prepared.headers`."""
         if now >= self._change:
             self._begin(now)
-        begun = self._begun
         created = int(now)
         covered = self._parameters if content_digest is None else self._parameters_with_digest
         parameters = b'%s;created=%d;expires=%d;nonce="%s"%s' % (
@@ -109,7 +111,7 @@ class PreparedMessage:
             created,
             created + self._expires,
             hexlify(self._random(16)),
-            begun.suffix,
+            self._suffix,
         )
         digest_line = b"" if content_digest is None else b'"content-digest": %s\n' % content_digest
         rest = b'"@method": %s\n"@authority": %s\n"@path": %s\n"@query": ?%s\n%s"@signature-params": %s' % (
@@ -120,10 +122,12 @@ class PreparedMessage:
             digest_line,
             parameters,
         )
+        if not rest.isascii() or rest.count(b"\n") != _LINES + (content_digest is not None):
+            raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
         signed = [
             *self._passed,
             (names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
-            (names.SIGNATURE, b"%s=:%s:" % (_LABEL, b2a_base64(begun.finish(rest), newline=False))),
+            (names.SIGNATURE, b"%s=:%s:" % (_LABEL, b2a_base64(self._begun.finish(rest), newline=False))),
         ]
         if content_digest is not None:
             signed.append((names.CONTENT_DIGEST, content_digest))
@@ -131,7 +135,9 @@ class PreparedMessage:
 
     def _begin(self, now: float) -> None:
         constant = b"".join(b'"%s": %s\n' % header for header in self._passed)
-        self._begun = _begin(self._keys.signing(now), constant)
+        key = self._keys.signing(now)
+        self._begun = begin(key.private, constant)
+        self._suffix = _suffix(key)
         self._change = self._keys.changes_after(now)
 
 
@@ -143,76 +149,6 @@ def _signature_size(covered: bytes, keys: KeySchedule) -> int:
     return encoding.size([(names.SIGNATURE_INPUT, parameters), (names.SIGNATURE, signature)])
 
 
-class _Begun(Protocol):
-    """A signature whose first part is known. `suffix` is the constant end of the parameters."""
-
-    suffix: bytes
-
-    def finish(self, rest: bytes) -> bytes: ...
-
-
-def _begin(key: LoadedKey, constant: bytes) -> _Begun:
-    suffix = _suffix(key)
-    if isinstance(key.private, bytes):
-        return _Hmac(key.private, constant, suffix)
-    if isinstance(key.private, ed25519.Ed25519PrivateKey):
-        return _Ed25519(key.private, constant, suffix)
-    return _Ecdsa(key.private, constant, suffix)
-
-
 def _suffix(key: LoadedKey) -> bytes:
     key_id = key.id.replace("\\", "\\\\").replace('"', '\\"')
     return f';keyid="{key_id}";alg="{key.algorithm.value}";tag="{names.TAG}"'.encode("ascii")
-
-
-class _Hmac:
-    """RFC 9421 section 3.3.3. The two hashes of RFC 2104 are kept open after the key and the constant part; copying
-    them costs half of what copying an `hmac.HMAC` does."""
-
-    __slots__ = ("_inner", "_outer", "suffix")
-
-    def __init__(self, secret: bytes, constant: bytes, suffix: bytes) -> None:
-        block = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
-        self._inner = hashlib.sha256(bytes(b ^ 0x36 for b in block) + constant)
-        self._outer = hashlib.sha256(bytes(b ^ 0x5C for b in block))
-        self.suffix = suffix
-
-    def finish(self, rest: bytes) -> bytes:
-        inner = self._inner.copy()
-        inner.update(rest)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()
-
-
-class _Ed25519:
-    """RFC 9421 section 3.3.6. Ed25519 reads its message twice, so nothing can be hashed ahead."""
-
-    __slots__ = ("_constant", "_key", "suffix")
-
-    def __init__(self, key: ed25519.Ed25519PrivateKey, constant: bytes, suffix: bytes) -> None:
-        self._key = key
-        self._constant = constant
-        self.suffix = suffix
-
-    def finish(self, rest: bytes) -> bytes:
-        return self._key.sign(self._constant + rest)
-
-
-class _Ecdsa:
-    """RFC 9421 section 3.3.4: r and s, 32 bytes each, not DER."""
-
-    __slots__ = ("_hash", "_key", "suffix")
-
-    _ALGORITHM = ec.ECDSA(Prehashed(hashes.SHA256()))
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey, constant: bytes, suffix: bytes) -> None:
-        self._key = key
-        self._hash = hashlib.sha256(constant)
-        self.suffix = suffix
-
-    def finish(self, rest: bytes) -> bytes:
-        whole = self._hash.copy()
-        whole.update(rest)
-        r, s = decode_dss_signature(self._key.sign(whole.digest(), self._ALGORITHM))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")

@@ -1,0 +1,79 @@
+"""The signature algorithms, each begun with the part of the message that is known early.
+
+The signatures are the same octets for RFC 9421 and for JWS (RFC 7518 section 3.4, RFC 8037 section 3.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
+
+from akoya_gateway.signing.keys import PrivateKey
+
+
+class Begun(Protocol):
+    """A signature over `constant + rest`, whose first part has been taken in."""
+
+    def finish(self, rest: bytes) -> bytes: ...
+
+
+def begin(key: PrivateKey, constant: bytes = b"") -> Begun:
+    if isinstance(key, bytes):
+        return _Hmac(key, constant)
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return _Ed25519(key, constant)
+    return _Ecdsa(key, constant)
+
+
+class _Hmac:
+    """RFC 9421 section 3.3.3. The two hashes of RFC 2104 are kept open after the key and the constant part; copying
+    them costs half of what copying an `hmac.HMAC` does."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes, constant: bytes) -> None:
+        block = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(b ^ 0x36 for b in block) + constant)
+        self._outer = hashlib.sha256(bytes(b ^ 0x5C for b in block))
+
+    def finish(self, rest: bytes) -> bytes:
+        inner = self._inner.copy()
+        inner.update(rest)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+class _Ed25519:
+    """RFC 9421 section 3.3.6. Ed25519 reads its message twice, so nothing can be hashed ahead."""
+
+    __slots__ = ("_constant", "_key")
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey, constant: bytes) -> None:
+        self._key = key
+        self._constant = constant
+
+    def finish(self, rest: bytes) -> bytes:
+        return self._key.sign(self._constant + rest)
+
+
+class _Ecdsa:
+    """RFC 9421 section 3.3.4: r and s, 32 bytes each, not DER."""
+
+    __slots__ = ("_hash", "_key")
+
+    _ALGORITHM = ec.ECDSA(Prehashed(hashes.SHA256()))
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, constant: bytes) -> None:
+        self._key = key
+        self._hash = hashlib.sha256(constant)
+
+    def finish(self, rest: bytes) -> bytes:
+        whole = self._hash.copy()
+        whole.update(rest)
+        r, s = decode_dss_signature(self._key.sign(whole.digest(), self._ALGORITHM))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
