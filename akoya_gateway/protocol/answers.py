@@ -1,15 +1,35 @@
-"""What the provider's answers can mean. Pure values; `protocol.tokens` makes them, `grants` and `journeys` read them."""
+"""What the provider's answers can mean. Pure values; `protocol.tokens` makes them, `grants` and `journeys` read them.
+
+What each says of the refresh token that was sent:
+
+==================  ==============================  ===================================================
+answer              the token that was sent         what to do
+==================  ==============================  ===================================================
+`Granted`           spent, or still the same        store, then use
+`Refused`           dead                            the user connects again
+`OperatorFault`     as good as before               keep the grant, raise an alarm
+`ProviderDown`      as good as before               back off, try again
+`OutcomeUnknown`    may be spent                    `uncertain`
+`Untrusted`         spent if a new one came back    store the new one, never use the bearer (see there)
+==================  ==============================  ===================================================
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from akoya_gateway.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token)."""
+    """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token).
+
+    `expires_at` is Unix seconds. Every text here is judged: tokens and scopes are visible ASCII, `sub` and
+    `consent_id` hold no control characters. After a refresh, an empty `scope` and a `consent_id` of None mean that the
+    answer did not say: what was known before still holds (RFC 6749 section 6).
+    """
 
     bearer: Secret
     refresh_token: Secret | None
@@ -30,21 +50,28 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The code or refresh token is dead (RFC 6749 section 5.2; akoya.md section 4): asking again is pointless."""
+    """The code or refresh token is dead (RFC 6749 section 5.2; akoya.md section 4): asking again is pointless.
+
+    `error` is the provider's word, judged (visible ASCII, at most 64 characters): it may be logged.
+    """
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorFault:
-    """Our registration is wrong (401 invalid_client, unauthorized_client): the grant is as good as it was."""
+    """Our registration or configuration is wrong (401 invalid_client, unauthorized_client, 404...): the grant is as
+    good as it was, nobody but an operator can help. `error` is judged as in `Refused`, or our own word."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderDown:
-    """The request was not acted upon: no connection, or an answer that says so (429, 503). The token is unspent."""
+    """The request was not acted upon: no connection, or an answer that says so (429, 503). The token is unspent.
+
+    `retry_after` is seconds, judged to 0..3600, None if the provider did not say. `detail` is our own text.
+    """
 
     detail: str
     retry_after: float | None = None
@@ -57,12 +84,38 @@ class OutcomeUnknown:
     detail: str
 
 
+class Distrust(StrEnum):
+    """Why an answer is `Untrusted`, and what helps."""
+
+    KEYS = "keys"
+    """The signature could not be checked: no key of that id could be had. Nothing is known to be wrong. Store the new
+    refresh token and refresh again later: that answer can be judged when the keys are back."""
+    ID_TOKEN = "id_token"
+    """The answer or its id_token failed judgement (signature, iss, aud, exp, nonce, missing...). Store the new refresh
+    token with the grant in a state that does not pass the bearer; a refresh some time later is harmless."""
+    SUBJECT = "subject"
+    """The id_token is sound but of another provider login (`sub`). The grant is over: revoke the new refresh token,
+    the user connects again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """An answer came with tokens that did not pass judgement (signature, iss, aud, sub...): never used."""
+    """A success answer whose id_token did not pass judgement: its bearer is never used, and is not kept here.
+
+    `refresh_token` is the new refresh token of that answer, None if it brought none. It came from the token endpoint
+    over an authenticated connection to a request only we could make, and the one we sent is dead once it exists
+    (akoya.md section 4), so it must be stored durably in place of the old one, or the grant is lost. It must then
+    be used for nothing but a later refresh or a revocation. With None the old refresh token stays.
+    """
 
     detail: str
-    refresh_token_rotated: bool = True
+    refresh_token: Secret | None = field(default=None)
+    because: Distrust = Distrust.ID_TOKEN
+
+    @property
+    def refresh_token_rotated(self) -> bool:
+        """The refresh token that was sent has been replaced."""
+        return self.refresh_token is not None
 
 
 TokenAnswer = Granted | Refused | OperatorFault | ProviderDown | OutcomeUnknown | Untrusted

@@ -1,0 +1,80 @@
+"""Judging text and JSON that others wrote, before anything reads, logs or forwards it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_MAX_JSON_DEPTH = 32
+
+
+def is_visible_ascii(value: object, limit: int) -> bool:
+    """True for a string of 1 to `limit` VCHARs (RFC 5234): what may stand in a header field or a log line."""
+    return isinstance(value, str) and len(value) <= limit and _VISIBLE_ASCII.fullmatch(value) is not None
+
+
+def is_plain_text(value: object, limit: int) -> bool:
+    """True for a non-empty string without control characters and lone surrogates, so that it can be encoded."""
+    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
+
+
+def error_word(value: object) -> str:
+    """An `error` code fit for logs and metrics: visible ASCII, at most 64 characters; `unreadable` otherwise."""
+    return str(value) if is_visible_ascii(value, 64) else "unreadable"
+
+
+def printable(value: str, limit: int) -> str:
+    """Text for a person: what does not print is dropped, whitespace is folded, cut after `limit` characters."""
+    folded = " ".join(value[: 4 * limit].split())
+    kept = "".join(c for c in folded if c.isprintable())
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+class UnreadableJSON(ValueError):
+    """Not one JSON object, or one that two parsers could read differently. The text never quotes the document."""
+
+
+def json_object(document: bytes) -> dict[str, Any]:
+    """Read one JSON object (RFC 8259) strictly: UTF-8, no duplicate member names, no NaN or Infinity, no deep nesting.
+
+    The caller has limited the size before. Raises `UnreadableJSON`, and nothing else.
+    """
+    try:
+        value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+    except UnreadableJSON:
+        raise
+    except RecursionError:
+        raise UnreadableJSON("JSON nested too deeply") from None
+    except ValueError:
+        raise UnreadableJSON("not JSON") from None
+    if not isinstance(value, dict):
+        raise UnreadableJSON("not a JSON object")
+    _refuse_depth(value)
+    return value
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise UnreadableJSON("a member name occurs twice")
+    return members
+
+
+def _refuse_constant(_: str) -> Any:
+    raise UnreadableJSON("a number that JSON does not have")
+
+
+def _refuse_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise UnreadableJSON("JSON nested too deeply")

@@ -1,0 +1,240 @@
+"""The token endpoint: requests to send, and what its answers mean.
+
+RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; akoya.md section 4.
+
+What an answer means, first match wins:
+
+1. 2xx: tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or `Untrusted`
+   where at least a new refresh token could be read.
+2. The environment's `dialect.errors`. A rule that means `dead_token` and names no status matches 4xx only: dex sends
+   `invalid_request` with 500 when its storage fails, and that token lives.
+3. 429, 408, 425 and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
+4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a).
+5. Any other 4xx: `OperatorFault`. A word we do not know never declares a grant dead: losing a person's consent to a
+   web application firewall or to a wrong URL is worse than an alarm.
+6. 502 and 504: `OutcomeUnknown`, as they come from a middleman that may have passed the request on.
+7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. (No 5xx proves that nothing happened; these
+   are answers of a server that failed to do what was asked, and both servers Akoya has used roll back.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorRule, Meaning
+from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown, Refused, Untrusted
+from akoya_gateway.protocol.requests import FormRequest, authenticated
+from akoya_gateway.protocol.text import UnreadableJSON, error_word, is_visible_ascii, json_object
+from akoya_gateway.secret import Secret
+
+TokenRequest = FormRequest
+
+MAX_BODY = 256 * 1024
+MAX_TOKEN = 64 * 1024
+MAX_REFRESH_TOKEN = 8 * 1024
+MAX_SCOPE = 2048
+MAX_LIFETIME = 400 * 86_400
+"""Seconds; an `expires_in` above it says nothing."""
+MAX_RETRY_AFTER = 3600.0
+
+# RFC 6749 appendix A.17 (VSCHAR) and A.4 (NQCHAR).
+_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+", re.ASCII)
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*", re.ASCII)
+
+_BUSY = frozenset({408, 425, 429})
+_BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+_DEAD_ERRORS = frozenset({"invalid_grant", "invalid_request"})
+_MIDDLEMAN = frozenset({502, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A complete HTTP response, the body limited to `MAX_BODY` bytes by whoever read it."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: str | None = None
+    """The field value as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenResponse:
+    """The members of a success answer, each judged by itself; the id_token is still to be judged.
+
+    `expires_in` is seconds and positive, None if the answer said nothing usable. `scope` is None if it was left out.
+    """
+
+    id_token: Secret | None
+    access_token: Secret | None
+    refresh_token: Secret | None
+    expires_in: int | None
+    scope: tuple[str, ...] | None
+    consent_id: str | None
+
+
+TokenFailure = Refused | OperatorFault | ProviderDown | OutcomeUnknown | Untrusted
+
+
+def exchange_request(client: Client, code: Secret, code_verifier: Secret | None = None) -> TokenRequest:
+    """RFC 6749 section 4.1.3, RFC 7636 section 4.5; authenticated by the dialect's `code_auth`."""
+    form = [
+        ("grant_type", "authorization_code"),
+        ("code", code.reveal()),
+        ("redirect_uri", client.redirect_uri),
+    ]
+    if code_verifier is not None:
+        form.append(("code_verifier", code_verifier.reveal()))
+    environment = client.environment
+    return authenticated(environment.token_endpoint, client, environment.dialect.code_auth, tuple(form))
+
+
+def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
+    """RFC 6749 section 6, without `scope`: the same as granted. Authenticated by the dialect's `refresh_auth`."""
+    form = (("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal()))
+    environment = client.environment
+    return authenticated(environment.token_endpoint, client, environment.dialect.refresh_auth, form)
+
+
+def judge_token_response(dialect: Dialect, answer: HttpAnswer, now: float) -> TokenResponse | TokenFailure:
+    """Say what an answer of the token endpoint means (see the module's text). Never raises.
+
+    The Content-Type is not judged: a rotated refresh token in a JSON object is not thrown away for its label, and a
+    web page is not JSON.
+    """
+    if len(answer.body) > MAX_BODY:
+        return OutcomeUnknown(f"the token endpoint answered {answer.status} with more than {MAX_BODY} bytes")
+    try:
+        members = json_object(answer.body)
+    except UnreadableJSON as fault:
+        if 200 <= answer.status < 300:
+            return OutcomeUnknown(f"the token endpoint answered {answer.status} but the body is unusable: {fault}")
+        members = {}
+    if 200 <= answer.status < 300:
+        return _success(dialect, answer.status, members)
+    return judge_error(dialect, answer, members.get("error"), now)
+
+
+def judge_error(
+    dialect: Dialect, answer: HttpAnswer, error: object, now: float
+) -> Refused | OperatorFault | ProviderDown | OutcomeUnknown:
+    """Rules 2 to 7 of the module's text, for an answer that is not 2xx. `error` is the unjudged member of the body."""
+    status = answer.status
+    word = error_word(error) if error is not None else f"status_{status}"
+    retry_after = judge_retry_after(answer.retry_after, now)
+    down = ProviderDown(f"the provider answered {status} ({word})", retry_after)
+    for rule in dialect.errors:
+        if _matches(rule, status, word):
+            return _by_rule(rule, word, down)
+    if 400 <= status < 500:
+        if status in _BUSY or word in _BUSY_ERRORS:
+            return down
+        if status == 400 and word in _DEAD_ERRORS:
+            return Refused(word)
+        return OperatorFault(word)
+    if status in _MIDDLEMAN or not 300 <= status < 600:
+        return OutcomeUnknown(f"the provider answered {status} ({word})")
+    return down
+
+
+def judge_retry_after(value: str | None, now: float) -> float | None:
+    """`Retry-After` (RFC 9110 section 10.2.3) as seconds from `now`, at most an hour. None if unreadable."""
+    if value is None or not is_visible_ascii(value.replace(" ", "_"), 40):
+        return None
+    if value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def end_of_token(now: float, exp: float | None, expires_in: int | None, assume_lifetime: float) -> float:
+    """When the bearer ends, Unix seconds: the earlier of its `exp` and `now + expires_in`; if the answer has neither,
+    `now + assume_lifetime` (akoya.md section 4: lifetimes are no contract)."""
+    ends = [end for end in (exp, None if expires_in is None else now + expires_in) if end is not None]
+    return min(ends) if ends else now + assume_lifetime
+
+
+def _matches(rule: ErrorRule, status: int, word: str) -> bool:
+    if rule.error is not None and rule.error != word:
+        return False
+    if rule.status is not None:
+        return rule.status == status
+    return rule.means is not Meaning.DEAD_TOKEN or 400 <= status < 500
+
+
+def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | OperatorFault | ProviderDown:
+    match rule.means:
+        case Meaning.DEAD_TOKEN:
+            return Refused(word)
+        case Meaning.OPERATOR_FAULT:
+            return OperatorFault(word)
+        case Meaning.PROVIDER_DOWN:
+            return down
+
+
+def _success(dialect: Dialect, status: int, members: dict[str, Any]) -> TokenResponse | TokenFailure:
+    refresh_token = members.get("refresh_token") or None
+    if refresh_token is not None and not _is_refresh_token(refresh_token):
+        return OutcomeUnknown(f"the token endpoint answered {status} with an unreadable refresh_token")
+    new = None if refresh_token is None else Secret(refresh_token)
+    fault = _member_fault(dialect, members)
+    if fault is not None and new is not None:
+        return Untrusted(f"the token endpoint answered {status} with {fault}", new)
+    if fault is not None:
+        said = f", error {error_word(members['error'])}" if "error" in members else ""
+        return OutcomeUnknown(f"the token endpoint answered {status} with {fault}{said}")
+    scope = members.get("scope")
+    return TokenResponse(
+        id_token=_secret(members.get("id_token")),
+        access_token=_secret(members.get("access_token")),
+        refresh_token=new,
+        expires_in=_lifetime(members.get("expires_in")),
+        scope=tuple(scope.split(" ")) if scope else None,
+        consent_id=consent_id(members.get("grant_id")),
+    )
+
+
+def consent_id(value: object) -> str | None:
+    """Akoya's `grant_id`, from the answer or the id_token: a short visible ASCII string, or else nothing."""
+    return str(value) if is_visible_ascii(value, 256) else None
+
+
+def _member_fault(dialect: Dialect, members: dict[str, Any]) -> str | None:
+    """What is wrong with the members other than `refresh_token`, as words for `detail`."""
+    for name in ("id_token", "access_token"):
+        value = members.get(name)
+        if value is not None and value != "" and not is_visible_ascii(value, MAX_TOKEN):
+            return f"an unreadable {name}"
+    if not members.get(dialect.bearer.value):
+        return f"no {dialect.bearer.value}"
+    kind = members.get("token_type")
+    if kind is None and dialect.bearer is Bearer.ACCESS_TOKEN:
+        return "no token_type"
+    if kind is not None and not (isinstance(kind, str) and kind.lower() == "bearer"):
+        return "a token_type other than bearer"
+    scope = members.get("scope") or ""
+    if not isinstance(scope, str) or len(scope) > MAX_SCOPE or (scope and _SCOPE.fullmatch(scope) is None):
+        return "an unreadable scope"
+    return None
+
+
+def _is_refresh_token(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_REFRESH_TOKEN and _REFRESH_TOKEN.fullmatch(value) is not None
+
+
+def _secret(value: str | None) -> Secret | None:
+    return Secret(value) if value else None
+
+
+def _lifetime(value: object) -> int | None:
+    """`expires_in` in seconds. It can only shorten a token's life, so what is not a sane number says nothing."""
+    if isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 1 <= value <= MAX_LIFETIME else None
