@@ -6,6 +6,7 @@ sizes are bytes. Names are those of `gateway.yaml`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -212,6 +213,11 @@ class RingKey:
 
     id: str
     key: bytes = field(repr=False)
+
+
+def key_id(key: bytes) -> str:
+    """The public name of a ring key: 8 hex digits of SHA-256 under a prefix of our own: it tells nothing else."""
+    return hashlib.sha256(b"akoya-gateway ring key id\0" + key).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)

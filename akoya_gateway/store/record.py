@@ -53,6 +53,11 @@ class Store(Protocol):
         replaces exactly version n - 1. False: somebody else was first, nothing changed.
         """
 
+    async def reseal(self, record: Record) -> bool:
+        """Replace the body of exactly `record.version` and leave the version, group and end as they are. For key
+        rotation alone: what the body says is the same, so nobody who holds that version is disturbed.
+        """
+
     async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
         """Remove the record (only at `version`, if given). True if it was there and is gone."""
 
@@ -64,7 +69,8 @@ class Store(Protocol):
         return what is there then. Within one process no polling; across processes at most a few reads a second.
         """
 
-    async def count(self, kind: str, group: str | None = None) -> int: ...
+    async def count(self, kind: str, group: str | None = None) -> int:
+        """How many live records there are of the kind, or of the group."""
 
     def scan(self, kind: str) -> AsyncIterator[Record]:
         """Every live record of a kind, streamed, in no order; changes meanwhile may or may not be seen."""

@@ -1,0 +1,68 @@
+"""From `sessions.store` to a store."""
+
+from __future__ import annotations
+
+import re
+import time
+from urllib.parse import unquote, urlsplit
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.errors import OperatorError
+from akoya_gateway.store.memory import MemoryStore
+from akoya_gateway.store.record import Store
+from akoya_gateway.store.sqlite import SQLiteStore
+
+_WAYS = ("", "s", "+sentinel", "s+sentinel", "+cluster", "s+cluster")
+REDIS_SCHEMES = frozenset(server + way for server in ("redis", "valkey") for way in _WAYS)
+"""The `s` is TLS."""
+
+
+def open_store(url: str, clock: Clock = time.time) -> Store:
+    """The store that `url` names, not opened yet.
+
+    `memory://`, `sqlite:///absolute/path`, `sqlite:relative/path`, `redis://`, `rediss://`, `redis+sentinel://`,
+    `redis+cluster://` (see docs/stores.md). Raises `OperatorError` for any other, and where the Redis client
+    library is missing.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return MemoryStore(clock)
+    if scheme == "sqlite":
+        return SQLiteStore(_sqlite_path(url), clock)
+    if scheme in REDIS_SCHEMES:
+        return _redis(url, clock)
+    raise OperatorError(
+        f"sessions.store: no store is called {scheme!r}; "
+        "use memory://, sqlite:///path, redis://, rediss://, redis+sentinel:// or redis+cluster://"
+    )
+
+
+def describe(url: str) -> str:
+    """The URL for people and logs: without user, password and query."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return f"sqlite:{_sqlite_path(url)}"
+    place = re.sub(r"[^,]*@", "", parts.netloc)
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+def _sqlite_path(url: str) -> str:
+    """`sqlite:///var/x.db` -> `/var/x.db`; `sqlite:x.db` and `sqlite://x.db` -> `x.db`."""
+    path = url.partition(":")[2].partition("?")[0]
+    if path.startswith("//"):
+        path = path[2:]
+    if not path or path == "/":
+        raise OperatorError("sessions.store: sqlite needs a file, for example sqlite:///var/lib/akoya-gateway/grants.db")
+    return unquote(path)
+
+
+def _redis(url: str, clock: Clock) -> Store:
+    try:
+        from akoya_gateway.store.redis.store import RedisStore  # noqa: PLC0415  # only those who use it need it
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] != "redis":
+            raise
+        raise OperatorError(
+            f"sessions.store: {describe(url)} needs the Redis client: pip install 'akoya-gateway[redis]'"
+        ) from missing
+    return RedisStore.from_url(url, clock)

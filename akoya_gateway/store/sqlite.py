@@ -1,0 +1,297 @@
+"""The default store: one SQLite file, durable when it answers, shared by the processes of one machine.
+
+Writes go through one thread, which commits together what waits together: many `put`s, one sync, each judged for
+itself. Reads go through another. The event loop never waits for either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.record import Record
+from akoya_gateway.store.sqlite_file import Opened, SQLiteFile
+from akoya_gateway.store.waiting import Bells, until_changed
+from akoya_gateway.store.worker import Outcome, Worker
+
+T = TypeVar("T")
+
+_COLUMNS = "kind, key, body, version, in_group, expires_at"
+_LIVE = "(expires_at IS NULL OR expires_at > :now)"
+_GET = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND key = :key AND {_LIVE}"
+_FIND = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND in_group = :in_group AND {_LIVE} ORDER BY key"
+_COUNT = f"SELECT count(*) FROM record WHERE kind = :kind AND {_LIVE}"
+_COUNT_GROUP = f"{_COUNT} AND in_group = :in_group"
+_SCAN = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND key > :after AND {_LIVE} ORDER BY key LIMIT 200"
+_CREATE = f"""
+    INSERT INTO record ({_COLUMNS}) VALUES (:kind, :key, :body, 1, :in_group, :expires_at)
+    ON CONFLICT (kind, key) DO UPDATE
+    SET body = excluded.body, version = 1, in_group = excluded.in_group, expires_at = excluded.expires_at
+    WHERE record.expires_at <= :now"""
+_REPLACE = f"""
+    UPDATE record SET body = :body, version = :version, in_group = :in_group, expires_at = :expires_at
+    WHERE kind = :kind AND key = :key AND version = :version - 1 AND {_LIVE}"""
+_RESEAL = f"UPDATE record SET body = :body WHERE kind = :kind AND key = :key AND version = :version AND {_LIVE}"
+_DELETE = f"""
+    DELETE FROM record
+    WHERE kind = :kind AND key = :key AND (:version IS NULL OR version = :version) AND {_LIVE}"""
+_PURGE = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE expires_at <= :now LIMIT 500)"
+
+BATCH = 256
+PURGE_EVERY = 60.0
+PATIENCE = 2.0
+"""Seconds after which a waiter reads again though nobody told it to."""
+GLANCE = (0.1, 0.5)
+"""Seconds between looks for commits of other processes while somebody waits: first and longest."""
+
+
+class SQLiteStore:
+    """`sqlite:///path`. `busy_timeout`: seconds to wait for another process's lock; `patience`: for a stuck disk."""
+
+    def __init__(
+        self, path: str, clock: Clock = time.time, *, busy_timeout: float = 3.0, patience: float = 10.0
+    ) -> None:
+        self._clock = clock
+        self._patience = patience
+        self._file = SQLiteFile(path, busy_timeout)
+        self._bells = Bells()
+        self._watch: asyncio.Task[None] | None = None
+        self._purged_at = 0.0
+        self._writing = _Session(self._file)
+        self._reading = _Session(self._file)
+        self._writer: Worker[sqlite3.Connection] = Worker("akoya-store-writer", self._commit, BATCH)
+        self._reader: Worker[sqlite3.Connection] = Worker("akoya-store-reader", self._read_each, BATCH)
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._file.prepare)
+        self._writer.start()
+        self._reader.start()
+        try:
+            await self.check()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        await self._writer.stop()
+        await self._reader.stop()
+        self._reading.close()
+        self._writing.close()
+        self._bells.ring_all()
+
+    async def check(self) -> None:
+        await self._write(lambda c: c.execute("UPDATE pulse SET beats = beats + 1"))
+        await self._read(lambda c: c.execute("SELECT beats FROM pulse").fetchone())
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        asked = {"kind": kind, "key": key, "now": self._clock()}
+        row = await self._read(lambda c: c.execute(_GET, asked).fetchone())
+        return None if row is None else _record(row)
+
+    async def find(self, kind: str, group: str) -> tuple[Record, ...]:
+        asked = {"kind": kind, "in_group": group, "now": self._clock()}
+        rows = await self._read(lambda c: c.execute(_FIND, asked).fetchall())
+        return tuple([_record(row) for row in rows])
+
+    async def put(self, record: Record) -> bool:
+        asked = _parameters(record, self._clock())
+        sql = _CREATE if record.version == 1 else _REPLACE
+        done = await self._write(lambda c: c.execute(sql, asked).rowcount == 1)
+        if done:
+            self._bells.ring((record.kind, record.key))
+        return done
+
+    async def reseal(self, record: Record) -> bool:
+        asked = _parameters(record, self._clock())
+        return await self._write(lambda c: c.execute(_RESEAL, asked).rowcount == 1)
+
+    async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
+        asked = {"kind": kind, "key": key, "version": version, "now": self._clock()}
+        done = await self._write(lambda c: c.execute(_DELETE, asked).rowcount == 1)
+        if done:
+            self._bells.ring((kind, key))
+        return done
+
+    async def take(self, kind: str, key: str) -> Record | None:
+        asked = {"kind": kind, "key": key, "version": None, "now": self._clock()}
+
+        def get_and_delete(connection: sqlite3.Connection) -> Any:
+            row = connection.execute(_GET, asked).fetchone()
+            if row is not None:
+                connection.execute(_DELETE, asked)
+            return row
+
+        row = await self._write(get_and_delete)
+        if row is None:
+            return None
+        self._bells.ring((kind, key))
+        return _record(row)
+
+    async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
+        with self._bells.hung((kind, key)) as bell:
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._watch_others())
+            return await until_changed(
+                self.get, bell, (kind, key), version=version, timeout=timeout, clock=self._clock, patience=PATIENCE
+            )
+
+    async def count(self, kind: str, group: str | None = None) -> int:
+        asked = {"kind": kind, "in_group": group, "now": self._clock()}
+        sql = _COUNT if group is None else _COUNT_GROUP
+        (found,) = await self._read(lambda c: c.execute(sql, asked).fetchone())
+        return int(found)
+
+    async def scan(self, kind: str) -> AsyncIterator[Record]:
+        """In pages, each its own short read, so that a slow reader holds no snapshot and the log can be trimmed."""
+        after = ""
+        while True:
+            asked = {"kind": kind, "after": after, "now": self._clock()}
+            rows = await self._read(lambda c, asked=asked: c.execute(_SCAN, asked).fetchall())  # type: ignore[misc]
+            if not rows:
+                return
+            for row in rows:
+                yield _record(row)
+            after = rows[-1][1]
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._reader.ask(work, self._patience)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._writer.ask(work, self._patience)
+
+    # On the reader's thread.
+
+    def _read_each(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[Outcome]:
+        outcomes = []
+        for work in works:
+            try:
+                with self._reading.used() as connection:
+                    outcomes.append(Outcome(work(connection)))
+            except StoreUnavailable as fault:
+                outcomes.append(Outcome(error=fault))
+        return outcomes
+
+    # On the writer's thread.
+
+    def _commit(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[Outcome]:
+        """All in one transaction. If one of them breaks it (before the commit, so nothing has happened), each gets
+        one of its own: a body too big for the disk that is left does not take the others with it.
+        """
+        judging = False
+        try:
+            with self._writing.used() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                judging = True
+                values = [work(connection) for work in works]
+                judging = False
+                self._purge(connection)
+                connection.execute("COMMIT")
+            return [Outcome(value) for value in values]
+        except StoreUnavailable as fault:
+            if len(works) == 1 or not judging or not self._writing.alive:
+                return [Outcome(error=fault) for _ in works]
+        return [outcome for work in works for outcome in self._commit([work])]
+
+    def _purge(self, connection: sqlite3.Connection) -> None:
+        """Now and then, a bounded number of ended records, inside a transaction that is paid for anyway."""
+        now = self._clock()
+        if not 0 <= now - self._purged_at < PURGE_EVERY:
+            gone = connection.execute(_PURGE, {"now": now}).rowcount
+            if gone < 500:
+                self._purged_at = now
+
+    async def _watch_others(self) -> None:
+        """Ring when another connection has committed (`PRAGMA data_version`), as long as anybody waits."""
+        pause, longest = GLANCE
+        seen: int | None = None
+        while self._bells:
+            with contextlib.suppress(StoreUnavailable):  # whoever waits finds out by reading
+                (version,) = await self._read(lambda c: c.execute("PRAGMA data_version").fetchone())
+                if version != seen:
+                    self._bells.ring_all()
+                seen = version
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, longest)
+
+
+class _Session:
+    """One thread's connection: opened when needed, given up when it is no good, opened again by the next use."""
+
+    def __init__(self, file: SQLiteFile) -> None:
+        self._file = file
+        self._opened: Opened | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._opened is not None
+
+    @contextlib.contextmanager
+    def used(self) -> Any:
+        """Raises `StoreUnavailable`; an open transaction is rolled back."""
+        opened = self._ready()
+        connection = opened.connection
+        try:
+            yield connection
+        except sqlite3.Error as fault:
+            if not _passing(fault):
+                self.close()
+            elif connection.in_transaction:
+                self._roll_back(connection)
+            raise self._file.describe(fault) from fault
+        except BaseException:
+            if connection.in_transaction:
+                self._roll_back(connection)
+            raise
+
+    def close(self) -> None:
+        if self._opened is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._opened.connection.close()
+            self._opened = None
+
+    def _ready(self) -> Opened:
+        if self._opened is not None and not self._file.still_there(self._opened):
+            self.close()
+        if self._opened is None:
+            self._opened = self._file.connect()
+        return self._opened
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
+
+
+def _passing(fault: sqlite3.Error) -> bool:
+    """Trouble that a new connection would not help: a lock, a full disk."""
+    name = getattr(fault, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT"))
+
+
+def _parameters(record: Record, now: float) -> dict[str, Any]:
+    return {
+        "kind": record.kind,
+        "key": record.key,
+        "body": record.body,
+        "version": record.version,
+        "in_group": record.group,
+        "expires_at": record.expires_at,
+        "now": now,
+    }
+
+
+def _record(row: Sequence[Any]) -> Record:
+    kind, key, body, version, group, expires_at = row
+    return Record(kind, key, body, version, group, expires_at)

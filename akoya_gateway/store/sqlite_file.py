@@ -1,0 +1,196 @@
+"""The SQLite file: made private, opened, its schema judged, its troubles put into words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from akoya_gateway.errors import StoreUnavailable
+
+APPLICATION_ID = 0x616B6F79
+"""`akoy`, at byte 68 of the file (sqlite.org/fileformat2.html section 1.3.16)."""
+
+STEPS = (
+    """
+    CREATE TABLE record (
+      kind TEXT NOT NULL,
+      key TEXT NOT NULL,
+      in_group TEXT NOT NULL,
+      version INTEGER NOT NULL,
+      expires_at REAL,
+      body BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX record_by_key ON record (kind, key);
+    CREATE INDEX record_by_group ON record (kind, in_group, key);
+    CREATE INDEX record_by_end ON record (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), beats INTEGER NOT NULL) STRICT;
+    INSERT INTO pulse VALUES (1, 0);
+    """,
+)
+"""Step n takes the schema from `user_version` n to n + 1. Never edit one that was released; add one."""
+
+_log = logging.getLogger("akoya_gateway.store")
+
+_ADVICE = {
+    "SQLITE_BUSY": "is locked by another process; end the program that holds it (a backup, a shell)",
+    "SQLITE_LOCKED": "is locked by another connection of this process",
+    "SQLITE_FULL": "cannot grow: the disk is full (or a quota is reached); make room",
+    "SQLITE_READONLY": "cannot be written: the file, its directory or the file system is read-only, or of another user",
+    "SQLITE_PERM": "may not be opened by this user",
+    "SQLITE_CANTOPEN": "cannot be opened: look at the path, the directory's owner and its permissions",
+    "SQLITE_IOERR": "gives input/output errors: look at the disk and the kernel's log",
+    "SQLITE_CORRUPT": "is damaged; stop the gateway and restore a backup (or try `sqlite3 FILE .recover`)",
+    "SQLITE_NOTADB": "is not an SQLite database; look at sessions.store, the file was left alone",
+    "SQLITE_PROTOCOL": "cannot be locked: write-ahead logging needs a local file system",
+    "SQLITE_NOMEM": "cannot be used: out of memory",
+}
+
+
+class SQLiteFile:
+    """Where the database is. `connect` gives connections that are ready for use; `describe` words an error."""
+
+    def __init__(self, path: str, busy_timeout: float) -> None:
+        self.path = Path(path).absolute()
+        self.busy_timeout = busy_timeout
+
+    def prepare(self) -> None:
+        """Make the directory (0700) and the file (0600) where they are missing. An existing directory that every
+        user may write to is accepted with a warning. Raises `StoreUnavailable`.
+        """
+        directory = self.path.parent
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            mode = directory.stat().st_mode
+        except OSError as fault:
+            raise StoreUnavailable(f"{self.path}: cannot be created: {fault.strerror}") from fault
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            _log.warning("the directory of the store may be written by every user: %s; chmod o-w it", directory)
+
+    def connect(self) -> Opened:
+        """A connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
+        with self.worded():
+            place = self._place()
+            connection = sqlite3.connect(
+                f"file:{quote(str(self.path))}?mode=rw",
+                uri=True,
+                timeout=self.busy_timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=64,
+            )
+            try:
+                self._judge(connection)
+                self._set_up(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return Opened(connection, place)
+
+    def still_there(self, opened: Opened) -> bool:
+        """False when the path names another file by now (a restored backup). Raises `StoreUnavailable` when it
+        names none: what is written into a removed file is lost at the next start.
+        """
+        with self.worded():
+            return self._place() == opened.place
+
+    def _place(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            raise StoreUnavailable(
+                f"{self.path}: the database was removed; put it back, or restart the gateway to begin with an empty one"
+            ) from None
+        except OSError as fault:
+            raise StoreUnavailable(f"{self.path}: cannot be reached: {fault.strerror}") from fault
+        return found.st_dev, found.st_ino
+
+    def _judge(self, connection: sqlite3.Connection) -> None:
+        """Refuse a database of somebody else's or of a newer release, before anything is written into it."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise StoreUnavailable(f"{self.path}: belongs to another program; it was left alone, name another file")
+        if version > len(STEPS):
+            raise StoreUnavailable(
+                f"{self.path}: was written by a newer release (schema {version}, this one knows {len(STEPS)}); "
+                "run that release, or restore the backup from before"
+            )
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        mode = self._write_ahead(connection)
+        if mode != "wal":
+            raise StoreUnavailable(f"{self.path}: the file system cannot do write-ahead logging; use a local disk")
+        # FULL: the log is synced at each commit, so what was acknowledged survives a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if self._version(connection) < len(STEPS):
+            self._migrate(connection)
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> str:
+        """Switch to WAL. SQLite does not wait for others here (another process may be starting too), so we do."""
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
+            try:
+                return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+            except sqlite3.OperationalError as fault:
+                if not fault.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for version in range(self._version(connection), len(STEPS)):
+                for statement in filter(str.strip, STEPS[version].split(";")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _version(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def worded(self) -> Iterator[None]:
+        """Turns what sqlite3 and the system raise into `StoreUnavailable` with what to do."""
+        try:
+            yield
+        except sqlite3.Error as fault:
+            raise self.describe(fault) from fault
+        except OSError as fault:
+            raise StoreUnavailable(f"{self.path}: {os.strerror(fault.errno or errno.EIO)}") from fault
+
+    def describe(self, fault: sqlite3.Error) -> StoreUnavailable:
+        name = getattr(fault, "sqlite_errorname", "")
+        for known, advice in _ADVICE.items():
+            if name.startswith(known):
+                return StoreUnavailable(f"{self.path}: {advice} ({name})")
+        return StoreUnavailable(f"{self.path}: {fault} ({name or type(fault).__name__})")
+
+
+class Opened:
+    """A connection and the file (device, inode) it was opened on."""
+
+    __slots__ = ("connection", "place")
+
+    def __init__(self, connection: sqlite3.Connection, place: tuple[int, int]) -> None:
+        self.connection = connection
+        self.place = place

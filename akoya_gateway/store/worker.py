@@ -1,0 +1,113 @@
+"""A thread that owns a database connection, so that the event loop never waits for a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from akoya_gateway.errors import StoreUnavailable
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[C]):
+    """Something to do with the connection, and who wants to know."""
+
+    work: Callable[[C], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job gave: a value, or the error that is raised where it was asked for."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+Run = Callable[[Sequence[Callable[[C], Any]]], Sequence[Outcome]]
+
+
+class Worker(Generic[C]):
+    """Runs jobs in order on one thread. Jobs that wait at the same moment are handed to `run` together, up to
+    `batch` of them; `run` gives one outcome for each and never raises.
+    """
+
+    def __init__(self, name: str, run: Run[C], batch: int) -> None:
+        self._run = run
+        self._batch = batch
+        self._jobs: queue.SimpleQueue[Job[C] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._stopped = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish what was asked for, then end the thread."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._jobs.put(None)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    async def ask(self, work: Callable[[C], T], patience: float) -> T:
+        """What `work` gives. Raises `StoreUnavailable` if that takes longer than `patience` seconds; the work may
+        then still be done.
+        """
+        if self._stopped:
+            raise StoreUnavailable("the store is closed")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(Job(work, loop, answer))
+        try:
+            async with asyncio.timeout(patience):
+                return await answer
+        except TimeoutError:
+            raise StoreUnavailable(f"the store did not answer within {patience:g} s") from None
+
+    def _loop(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            jobs = [job]
+            last = False
+            with contextlib.suppress(queue.Empty):
+                while len(jobs) < self._batch:
+                    following = self._jobs.get_nowait()
+                    if following is None:
+                        last = True
+                        break
+                    jobs.append(following)
+            self._do(jobs)
+            if last:
+                return
+
+    def _do(self, jobs: Sequence[Job[C]]) -> None:
+        wanted = [job for job in jobs if not job.answer.cancelled()]
+        if not wanted:
+            return
+        outcomes = self._run([job.work for job in wanted])
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
+        for job, outcome in zip(wanted, outcomes, strict=True):
+            by_loop.setdefault(job.loop, []).append((job.answer, outcome))
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
+                loop.call_soon_threadsafe(_tell, answers)
+
+
+def _tell(answers: Sequence[tuple[asyncio.Future[Any], Outcome]]) -> None:
+    for answer, outcome in answers:
+        if answer.done():
+            continue
+        if outcome.error is not None:
+            answer.set_exception(outcome.error)
+        else:
+            answer.set_result(outcome.value)

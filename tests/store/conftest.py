@@ -1,0 +1,57 @@
+"""A fresh store of each sort for each test, and a second one on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway.store import Store
+from akoya_gateway.store.opening import open_store
+
+SORTS = ["memory", "sqlite"]
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=SORTS)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    match request.param:
+        case "memory":
+            return "memory://"
+        case _:
+            return f"sqlite://{tmp_path}/data/grants.db"
+
+
+@pytest.fixture
+async def store(store_url: str, clock: FakeClock) -> AsyncIterator[Store]:
+    store = open_store(store_url, clock)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def another(store: Store, store_url: str, clock: FakeClock) -> AsyncIterator[Store | None]:
+    """Another store on the same data, as another process has it; None where there can be none."""
+    if store_url.startswith("memory"):
+        yield None
+        return
+    other = open_store(store_url, clock)
+    await other.open()
+    yield other
+    await other.close()
