@@ -1,0 +1,366 @@
+"""YAML text -> plain values, and the place of every one of them.
+
+Built on PyYAML's events, which carry line and column and, unlike its node composer, let depth, aliases and sizes be
+judged while the text is read. Scalars are resolved as the YAML 1.2 core schema does it, which is also what editors
+do: `on`, `no` and `12:30` are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from akoya_gateway.config.faults import ConfigurationError, Fault, Path, did_you_mean, quoted
+
+MAXIMUM_BYTES = 1024 * 1024
+MAXIMUM_DEPTH = 40
+MAXIMUM_VALUES = 20_000
+"""Counted after aliases are followed: a few lines of nested aliases can stand for billions of values."""
+
+Value = dict[str, Any] | list[Any] | str | int | float | bool | None
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNPRINTABLE = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?\Z")
+_TAG = "tag:yaml.org,2002:"
+_TAGS = {
+    MappingStartEvent: {f"{_TAG}map"},
+    SequenceStartEvent: {f"{_TAG}seq"},
+    ScalarEvent: {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Both start at 1; columns count characters."""
+
+    line: int
+    column: int
+
+
+_TOP = Place(1, 1)
+_START = "start with `version: 1`; `akoya-gateway schema` prints all that can follow"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`values` and `keys` give the place of the value, and of the key before it, for every path."""
+
+    file: str
+    data: dict[str, Any]
+    values: dict[Path, Place] = field(repr=False)
+    keys: dict[Path, Place] = field(repr=False)
+
+    def fault(self, path: Path, message: str, remedy: str | None = None, *, at_key: bool = False) -> Fault:
+        """A fault at the value (or its key); where the path is not in the document, at the nearest thing above."""
+        place = self.keys.get(path) if at_key else None
+        above = path
+        while place is None:
+            place = self.values.get(above, _TOP if not above else None)
+            above = above[:-1]
+        return Fault(self.file, place.line, place.column, path, message, remedy)
+
+
+def read_document(path: FilePath, name: str | None = None) -> Document:
+    """Read and parse a file. Raises `ConfigurationError`, and nothing else, for whatever may be wrong with it.
+
+    `name` is what faults call the file; the path as given by default.
+    """
+    name = name or str(path)
+    return parse_document(_read(path, name), name)
+
+
+def parse_document(content: bytes, name: str) -> Document:
+    """Like `read_document`, for content that is at hand."""
+    text = _decode(content, name)
+    reader = _Reader(name, text)
+    try:
+        top = reader.top()
+    except yaml.YAMLError as error:
+        raise ConfigurationError([*reader.faults, _syntax_fault(error, name, text)]) from None
+    if top is None:
+        raise _file_error(name, "the file is empty", _START)
+    builder = _Builder(name)
+    data = builder.value(top, ())
+    if faults := [*reader.faults, *builder.faults]:
+        raise ConfigurationError(faults)
+    if not isinstance(data, dict):
+        raise _file_error(name, f"the top level is {kind_of(data)}, not a mapping", _START)
+    return Document(name, data, builder.values, builder.keys)
+
+
+def _file_error(name: str, message: str, remedy: str | None) -> ConfigurationError:
+    return ConfigurationError([Fault(name, 1, 1, (), message, remedy)])
+
+
+def _read(path: FilePath, name: str) -> bytes:
+    try:
+        if path.is_dir():
+            raise _file_error(name, "this is a directory", "name a file: --config gateway.yaml")
+        with path.open("rb") as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+    except FileNotFoundError:
+        raise _file_error(name, "there is no such file", "name one with --config") from None
+    except PermissionError:
+        raise _file_error(name, "the file may not be read by this user", "change its owner or mode") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable file name"
+        raise _file_error(name, f"the file cannot be read: {reason}", None) from None
+    if len(content) > MAXIMUM_BYTES:
+        raise _file_error(name, "the file is larger than 1 MiB", "a configuration is a few kilobytes; is it this file?")
+    return content
+
+
+def _decode(content: bytes, name: str) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _file_error(name, "the file is UTF-16", "save it as UTF-8")
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise _file_error(name, "the file starts with a byte order mark", "save it as UTF-8 without BOM")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        place = _place_of(content[: error.start].decode())
+        message = f"byte 0x{content[error.start]:02x} is not UTF-8"
+        raise ConfigurationError([Fault(name, place.line, place.column, (), message, "save it as UTF-8")]) from None
+    if bad := _UNPRINTABLE.search(text):
+        place = _place_of(text[: bad.start()])
+        what = "a NUL byte" if bad.group() == "\0" else f"the control character U+{ord(bad.group()):04X}"
+        raise ConfigurationError([Fault(name, place.line, place.column, (), f"{what} in the text", "remove it")])
+    return text
+
+
+def _place_of(before: str) -> Place:
+    return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+
+
+@dataclass(slots=True)
+class _Node:
+    """One node as written. An alias is the very node it names, so a node may stand in several places."""
+
+    place: Place
+    kind: type[Event]
+    scalar: Value = None
+    text: str = ""
+    items: list[_Node] = field(default_factory=list)
+    pairs: list[tuple[_Node, _Node]] = field(default_factory=list)
+    complete: bool = False
+
+
+class _Reader:
+    """Events -> nodes. Mistakes that leave the rest readable are collected, not raised."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
+        self._anchors: dict[str, _Node] = {}
+        self.faults: list[Fault] = []
+
+    def top(self) -> _Node | None:
+        node: _Node | None = None
+        documents = 0
+        for event in self._events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self._fault(_place(event), "a second document starts here", "keep one document in the file")
+                    break
+                node = self._node(next(self._events), 0)
+        return node
+
+    def _fault(self, place: Place, message: str, remedy: str | None = None) -> None:
+        self.faults.append(Fault(self._name, place.line, place.column, (), message, remedy))
+
+    def _node(self, event: Event, depth: int) -> _Node:
+        place = _place(event)
+        if depth > MAXIMUM_DEPTH:
+            self._fault(place, f"nested more than {MAXIMUM_DEPTH} levels deep")
+            raise ConfigurationError(self.faults)
+        if isinstance(event, AliasEvent):
+            return self._alias(event.anchor or "", place)
+        node = _Node(place, type(event))
+        self._judge_tag(event, place)
+        self._anchor(event, node)
+        if isinstance(event, ScalarEvent):
+            node.text = event.value
+            node.scalar = _resolve(event)
+        elif isinstance(event, SequenceStartEvent):
+            while not isinstance(item := next(self._events), SequenceEndEvent):
+                node.items.append(self._node(item, depth + 1))
+        else:
+            while not isinstance(key := next(self._events), MappingEndEvent):
+                node.pairs.append((self._node(key, depth + 1), self._node(next(self._events), depth + 1)))
+        node.complete = True
+        return node
+
+    def _anchor(self, event: Event, node: _Node) -> None:
+        name = getattr(event, "anchor", None)
+        if name is None:
+            return
+        if name in self._anchors:
+            self._fault(node.place, f"the anchor &{name} is defined twice", "give it another name")
+        self._anchors[name] = node
+
+    def _alias(self, name: str, place: Place) -> _Node:
+        node = self._anchors.get(name)
+        if node is None:
+            remedy = did_you_mean(name, self._anchors) or "define it earlier with &, or quote a text that starts with *"
+            self._fault(place, f"no anchor &{name} before this alias", remedy)
+            return _Node(place, ScalarEvent, complete=True)
+        if not node.complete:
+            self._fault(place, f"the alias *{name} stands inside what it names", "break the circle")
+            return _Node(place, ScalarEvent, complete=True)
+        return node
+
+    def _judge_tag(self, event: Event, place: Place) -> None:
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag != "!" and tag not in _TAGS[type(event)]:
+            shown = tag.replace(_TAG, "!!")
+            self._fault(place, f"unknown tag {quoted(shown)}", "write the plain value without a tag")
+
+
+class _Builder:
+    """Nodes -> values with their paths. Aliases are followed here, so here their number is bounded."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+        self.faults: list[Fault] = []
+        self.values: dict[Path, Place] = {}
+        self.keys: dict[Path, Place] = {}
+
+    def _fault(self, place: Place, path: Path, message: str, remedy: str | None = None) -> None:
+        self.faults.append(Fault(self._name, place.line, place.column, path, message, remedy))
+
+    def value(self, node: _Node, path: Path) -> Value:
+        self._count += 1
+        if self._count > MAXIMUM_VALUES or len(path) > MAXIMUM_DEPTH:
+            what = f"more than {MAXIMUM_VALUES} values, each alias counted as what it stands for"
+            if len(path) > MAXIMUM_DEPTH:
+                what = f"nested more than {MAXIMUM_DEPTH} levels deep"
+            self._fault(node.place, (), what, "a configuration needs a few hundred values at most")
+            raise ConfigurationError(self.faults)
+        self.values[path] = node.place
+        if node.kind is ScalarEvent:
+            return node.scalar
+        if node.kind is SequenceStartEvent:
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.items)]
+        return self._mapping(node, path)
+
+    def _mapping(self, node: _Node, path: Path) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, value in node.pairs:
+            here = (*path, key.text)
+            if key.kind is not ScalarEvent or not key.text:
+                self._fault(key.place, path, "a key must be a non-empty text", "quote what starts with {, [ or *")
+            elif key.text == "<<":
+                self._merge(value, path, merged)
+            elif key.text in own:
+                first = self.keys[here].line
+                self._fault(key.place, here, f"this key was given before, in line {first}", "keep one of the two")
+            else:
+                self._forget(here)
+                self.keys[here] = key.place
+                own[key.text] = self.value(value, here)
+        return merged | own
+
+    def _merge(self, node: _Node, path: Path, merged: dict[str, Any]) -> None:
+        """`<<: *alias` or `<<: [*one, *two]` (YAML merge key type): what is written beside it wins."""
+        sources = node.items if node.kind is SequenceStartEvent else [node]
+        for source in sources:
+            if source.kind is not MappingStartEvent:
+                self._fault(source.place, (*path, "<<"), "only mappings can be merged", "give an alias of a mapping")
+                continue
+            for key, value in source.pairs:
+                here = (*path, key.text)
+                if key.text and key.text not in merged and here not in self.keys:
+                    self.keys[here] = key.place
+                    merged[key.text] = self.value(value, here)
+
+    def _forget(self, path: Path) -> None:
+        """Drop the places of a merged value that the mapping's own key replaces."""
+        if path in self.keys:
+            for places in (self.keys, self.values):
+                for old in [each for each in places if each[: len(path)] == path]:
+                    del places[old]
+
+
+def _place(event: Event) -> Place:
+    mark = event.start_mark
+    return Place(mark.line + 1, mark.column + 1) if mark else _TOP
+
+
+def _resolve(event: ScalarEvent) -> Value:
+    """YAML 1.2 core schema (YAML 1.2.2 section 10.3.2), without octal, hexadecimal, infinities and not-a-number."""
+    text: str = event.value
+    if event.tag in (f"{_TAG}str", "!") or event.style:  # quoted, literal and folded texts stay texts
+        return text
+    if _NULL.match(text):
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _INTEGER.match(text):
+        return int(text)
+    return float(text) if _FLOAT.match(text) else text
+
+
+def kind_of(value: Value) -> str:
+    """How messages call the kind of a value."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+_SYNTAX: tuple[tuple[str, str, str | None], ...] = (
+    ("found character '\\t'", "a tab cannot indent or start a value", "use spaces"),
+    ("that cannot start any token", "a character that cannot start a value", "quote the value"),
+    ("mapping values are not allowed", "a `:` where no key can be", "check the indentation, or quote a text with `: `"),
+    ("could not find expected ':'", "a key without its `:`", "add it, or quote the text"),
+    ("did not find expected key", "a key was expected here", "check the indentation and commas"),
+    ("did not find expected ',' or", "a list or mapping in brackets is not closed, or a comma is missing", None),
+    ("did not find expected '-'", "an item of the list was expected here", "check the indentation"),
+    ("found unexpected end of stream", "a quoted text is not closed", "add the closing quote"),
+    ("expected alphabetic or numeric", "a name was expected after & or *", "quote a text that starts with & or *"),
+    ("undefined tag handle", "unknown tag", "write the plain value without a tag"),
+)
+
+
+def _syntax_fault(error: yaml.YAMLError, name: str, text: str) -> Fault:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = str(getattr(error, "problem", None) or "it cannot be read as YAML")
+    place = Place(mark.line + 1, mark.column + 1) if mark else _TOP
+    lines = text.split("\n")
+    line = lines[place.line - 1] if place.line <= len(lines) else ""
+    indent = line[: len(line) - len(line.lstrip())]
+    if "\t" in indent:
+        column = indent.index("\t") + 1
+        return Fault(name, place.line, column, (), "a tab in the indentation", "YAML is indented by spaces only")
+    for start, message, remedy in _SYNTAX:
+        if start in problem:
+            return Fault(name, place.line, place.column, (), message, remedy)
+    shown = problem.encode("ascii", "backslashreplace").decode()[:200]
+    return Fault(name, place.line, place.column, (), f"not YAML: {shown}", None)
