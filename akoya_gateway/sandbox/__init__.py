@@ -1,0 +1,55 @@
+"""The Akoya emulator: what Akoya's authorization, token, revocation and data endpoints do, on your own machine.
+
+`create_app(SandboxSettings())` is an ASGI app; `SandboxServer()` runs it on a free port; the pytest fixture
+`akoya_sandbox` does so for a test. Facts and their sources: `docs/sandbox.md`.
+
+Names are loaded when first used, so that the pytest plugin costs nothing to those who do not use it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from akoya_gateway.sandbox.app import create_app
+    from akoya_gateway.sandbox.faults import Fault, FaultKind
+    from akoya_gateway.sandbox.server import SandboxServer
+    from akoya_gateway.sandbox.settings import (
+        Audience,
+        SandboxClient,
+        SandboxConnector,
+        SandboxDialect,
+        SandboxSettings,
+    )
+
+__all__ = [
+    "Audience",
+    "Fault",
+    "FaultKind",
+    "SandboxClient",
+    "SandboxConnector",
+    "SandboxDialect",
+    "SandboxServer",
+    "SandboxSettings",
+    "create_app",
+]
+
+_HOMES = {
+    "create_app": "app",
+    "Fault": "faults",
+    "FaultKind": "faults",
+    "SandboxServer": "server",
+    "Audience": "settings",
+    "SandboxClient": "settings",
+    "SandboxConnector": "settings",
+    "SandboxDialect": "settings",
+    "SandboxSettings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,111 @@
+"""The emulator as an ASGI app."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random, SystemRandom
+
+from starlette.applications import Starlette
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.sandbox.authorization import SCOPES
+from akoya_gateway.sandbox.consent import ConsentPages
+from akoya_gateway.sandbox.control import ControlApi
+from akoya_gateway.sandbox.data import DataApi
+from akoya_gateway.sandbox.endpoint import Call, Endpoint, Handler
+from akoya_gateway.sandbox.exchange import RevocationEndpoint, TokenEndpoint
+from akoya_gateway.sandbox.faults import FaultBox
+from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.settings import SandboxDialect, SandboxSettings
+from akoya_gateway.sandbox.state import State
+from akoya_gateway.sandbox.world import World
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def create_app(
+    settings: SandboxSettings | None = None,
+    clock: Clock = time.time,
+    random: Random | None = None,
+    keys: SigningKeys | None = None,
+) -> Starlette:
+    """The emulator. `random` makes tokens, codes and the luck of faults; `keys` spares making new ones."""
+    settings = settings or SandboxSettings()
+    random = random or SystemRandom()
+    world = World(
+        settings=settings,
+        real_clock=clock,
+        random=random,
+        state=State.of(settings),
+        keys=keys or SigningKeys(settings.alg),
+        faults=FaultBox(settings.faults, random),
+    )
+    pages, data = ConsentPages(world), DataApi(world)
+
+    def route(path: str, name: str, handler: Handler, method: str = "GET") -> Route:
+        return Route(path, Endpoint(world, name, handler, reads_form=method == "POST"), methods=[method])
+
+    async def style(request: object) -> Response:
+        return FileResponse(_ASSETS / "sandbox.css", media_type="text/css")
+
+    routes: list[BaseRoute] = [
+        route("/auth", "authorization", pages.authorize),
+        route("/consent/{login}/{step}", "consent", pages.show),
+        route("/consent/{login}/{step}", "consent", pages.act, "POST"),
+        Route("/assets/sandbox.css", style),
+        route("/token", "token", TokenEndpoint(world), "POST"),
+        route("/revoke", "revoke", RevocationEndpoint(world), "POST"),
+        route("/accounts-info/{version}/{provider}", "data", data.accounts_info),
+        route("/balances/{version}/{provider}", "data", data.balances),
+        route("/accounts/{version}/{provider}", "data", data.accounts),
+        route("/customers/{version}/{provider}/current", "data", data.customer),
+        route("/transactions/{version}/{provider}/{account}", "data", data.transactions),
+    ]
+    if settings.jwks:
+        routes += [
+            route("/.well-known/openid-configuration", "discovery", _discovery(world)),
+            route(_jwks_path(settings), "jwks", _jwks(world)),
+        ]
+    if settings.control:
+        routes += ControlApi(world, pages).routes()
+    return Starlette(routes=routes)
+
+
+def _jwks_path(settings: SandboxSettings) -> str:
+    return "/keys" if settings.dialect is SandboxDialect.DEX else "/.well-known/jwks.json"
+
+
+def _jwks(world: World) -> Handler:
+    async def jwks(call: Call) -> Response:
+        return JSONResponse(world.keys.document())
+
+    return jwks
+
+
+def _discovery(world: World) -> Handler:
+    """OpenID Connect Discovery 1.0 section 3."""
+
+    async def discovery(call: Call) -> Response:
+        base, settings = world.base_url(call.request), world.settings
+        methods = sorted(settings.code_auth | settings.refresh_auth)
+        return JSONResponse(
+            {
+                "issuer": world.issuer(call.request),
+                "authorization_endpoint": f"{base}/auth",
+                "token_endpoint": f"{base}/token",
+                "revocation_endpoint": f"{base}/revoke",
+                "jwks_uri": base + _jwks_path(settings),
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["authorization_code", "refresh_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": [settings.alg],
+                "scopes_supported": sorted(SCOPES),
+                "token_endpoint_auth_methods_supported": methods,
+                "code_challenge_methods_supported": ["S256"],
+            }
+        )
+
+    return discovery

@@ -1,0 +1,167 @@
+"""One HTTP endpoint of the emulator, with the faults that wait there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from akoya_gateway.sandbox.faults import Fault, FaultKind, Plan
+from akoya_gateway.sandbox.world import World
+
+ABORT = "akoya.sandbox.abort"
+"""ASGI extension of `sandbox.server`: `{"abort": callable}` drops the TCP connection at once."""
+BODY_LIMIT = 65_536
+PROXY_PAGE = (
+    "<!doctype html><html><head><title>Service notice</title></head>"
+    "<body><h1>We will be right back</h1><p>Planned maintenance.</p></body></html>"
+)
+
+
+class ConnectionCut(Exception):
+    """Raised to end a connection under a server that does not offer the abort extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`application/x-www-form-urlencoded` parameters."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def parse(text: str) -> Form:
+        return Form(tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=2_000)))
+
+    @property
+    def repeated(self) -> bool:
+        return len({name for name, _ in self.pairs}) != len(self.pairs)
+
+    def all(self, name: str) -> list[str]:
+        return [value for found, value in self.pairs if found == name]
+
+    def get(self, name: str) -> str | None:
+        """The value; None where absent or empty (RFC 6749 section 3.2: sent without a value is as omitted)."""
+        return next((value for found, value in self.pairs if found == name), None) or None
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, its form and the faults it drew. `event` is what the endpoint recorded, if it did."""
+
+    request: Request
+    form: Form
+    plan: Plan
+    event: dict[str, Any] | None = None
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Endpoint:
+    """ASGI app: draws the faults, runs `handler`, harms the answer."""
+
+    def __init__(self, world: World, name: str, handler: Handler, *, reads_form: bool = False) -> None:
+        self._world = world
+        self._name = name
+        self._handler = handler
+        self._reads_form = reads_form
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        form = await _form(request) if self._reads_form else Form()
+        names: tuple[str, ...] = (self._name,)
+        if self._name == "token":
+            names = ("token", f"token.{form.get('grant_type')}")
+        call = Call(request, form, self._world.faults.draw(*names))
+        plan = call.plan
+        if slow := plan.get(FaultKind.SLOW):
+            await asyncio.sleep(slow.seconds)
+        if plan.has(FaultKind.CUT_BEFORE):
+            self._note(names[-1], call, "cut_before")
+            await cut(scope, receive)
+            return
+        response = self._instead(call)
+        if response is not None:
+            self._note(names[-1], call, "fault")
+        else:
+            response = await self._handler(call)
+            if call.event is not None and plan.faults:
+                call.event["faults"] = plan.kinds()
+            if late := plan.get(FaultKind.SLOW_AFTER):
+                await asyncio.sleep(late.seconds)
+            if plan.has(FaultKind.CUT_AFTER):
+                await cut(scope, receive)
+                return
+            if plan.has(FaultKind.CUT_DURING):
+                await _send_half(response, send)
+                await cut(scope, receive)
+                return
+            if harmed := plan.get(FaultKind.STATUS_AFTER):
+                response = _failure(self._name, harmed)
+        await response(scope, receive, send)
+
+    def _note(self, name: str, call: Call, outcome: str) -> None:
+        self._world.state.record(self._world.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
+
+    def _instead(self, call: Call) -> Response | None:
+        """What is answered in place of the endpoint's own answer, if anything."""
+        if failed := call.plan.get(FaultKind.STATUS):
+            return _failure(self._name, failed)
+        if page := call.plan.get(FaultKind.HTML):
+            return HTMLResponse(PROXY_PAGE, page.status or 200)
+        if call.plan.has(FaultKind.GARBAGE):
+            return Response('{"id_token": "eyJ', 200, media_type="application/json")
+        return None
+
+
+def _failure(name: str, fault: Fault) -> Response:
+    status = fault.status or 503
+    if name == "data":
+        code, message = {429: (1207, "Too many requests"), 401: (602, "Customer not authorized")}.get(
+            status, (status, "Internal server error")
+        )
+        return JSONResponse({"code": code, "message": message, "debugMessage": "sandbox fault"}, status)
+    if name in ("token", "revoke"):
+        return JSONResponse({"error": "server_error", "error_description": "sandbox fault"}, status)
+    return Response("sandbox fault", status, media_type="text/plain")
+
+
+async def _form(request: Request) -> Form:
+    """The form of a POST; an empty one for another media type or a body past 64 KiB."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            return Form()
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/x-www-form-urlencoded":
+        return Form()
+    try:
+        return Form.parse(body.decode())
+    except ValueError:
+        return Form()
+
+
+async def cut(scope: Scope, receive: Receive) -> None:
+    """Drop the connection: nothing more is sent. Raises ConnectionCut where the server cannot be told to."""
+    extension = (scope.get("extensions") or {}).get(ABORT)
+    if extension is None:
+        raise ConnectionCut
+    extension["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_half(response: Response, send: Send) -> None:
+    body = bytes(response.body)
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
+    headers.append((b"content-length", str(len(body) + 1).encode()))
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    await asyncio.sleep(0.05)

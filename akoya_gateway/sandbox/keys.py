@@ -1,0 +1,50 @@
+"""The keys that sign id_tokens, and the document that publishes them (RFC 7517)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from joserfc import jwk, jwt
+from joserfc.errors import JoseError
+
+
+class SigningKeys:
+    """One key signs; `published` are the ones in the JWKS; all that ever signed still verify here."""
+
+    def __init__(self, alg: str = "RS256") -> None:
+        self.alg = alg
+        self._signing = self._new()
+        self._published = [self._signing]
+        self._all = {self._signing.kid: self._signing}
+
+    def _new(self) -> jwk.RSAKey | jwk.ECKey:
+        parameters: dict[str, str] = {"use": "sig", "alg": self.alg}
+        if self.alg == "ES256":
+            return jwk.ECKey.generate_key("P-256", parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
+        return jwk.RSAKey.generate_key(2048, parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
+
+    @property
+    def kid(self) -> str:
+        return str(self._signing.kid)
+
+    def rotate(self, *, keep_old: bool) -> str:
+        """Sign with a new key from now on; returns its id. `keep_old`: go on publishing the earlier ones."""
+        self._signing = self._new()
+        self._all[self._signing.kid] = self._signing
+        self._published = [self._signing, *(self._published if keep_old else ())]
+        return self.kid
+
+    def sign(self, claims: dict[str, Any], *, forged: bool = False) -> str:
+        """The compact JWT. `forged`: by a key nobody knows, under the signing key's id."""
+        key = self._new() if forged else self._signing
+        return jwt.encode({"alg": self.alg, "typ": "JWT", "kid": self.kid}, claims, key, algorithms=[self.alg])
+
+    def verify(self, token: str) -> dict[str, Any] | None:
+        """The claims, if one of our keys signed them. Times are not judged."""
+        try:
+            return dict(jwt.decode(token, jwk.KeySet(list(self._all.values())), algorithms=[self.alg]).claims)
+        except (JoseError, ValueError):
+            return None
+
+    def document(self) -> dict[str, Any]:
+        return {"keys": [key.as_dict(private=False) for key in self._published]}

@@ -1,0 +1,229 @@
+"""The emulator on a port of its own, in a thread, and the control API as methods."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from akoya_gateway.sandbox.app import create_app
+from akoya_gateway.sandbox.endpoint import ABORT
+from akoya_gateway.sandbox.faults import Fault, FaultKind
+from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.settings import SandboxDialect, SandboxSettings
+
+START_TIMEOUT = 15.0
+
+
+class AbortableProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, offering apps to drop the connection (see `endpoint.cut`)."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions: dict[str, dict[Any, Any]] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = extensions
+
+
+def uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
+    """How the emulator is served: quiet, with connections that can be dropped."""
+    defaults: dict[str, Any] = {
+        "http": AbortableProtocol,
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "log_level": "warning",
+        "server_header": False,
+        "timeout_graceful_shutdown": 2,
+    }
+    return uvicorn.Config(app, **(defaults | options))
+
+
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class ThreadedServer:
+    """An ASGI app under uvicorn in a thread. A context manager."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = uvicorn.Server(uvicorn_config(app))
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="akoya-sandbox", daemon=True
+        )
+
+    def start(self) -> None:
+        """Raises RuntimeError if the server is not up in 15 seconds."""
+        self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError("the server did not start")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(5)
+            if self._thread.is_alive():
+                self._server.force_exit = True
+                self._thread.join(5)
+        self._listener.close()
+
+
+class SandboxServer:
+    """The emulator on loopback, with its control API on. A context manager.
+
+    >>> with SandboxServer() as akoya:  # doctest: +SKIP
+    ...     akoya.fault("cut_after", "token.refresh_token", times=1)
+    """
+
+    def __init__(
+        self,
+        settings: SandboxSettings | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        keys: SigningKeys | None = None,
+    ) -> None:
+        self._listener = listen(host, port)
+        self.url = url_of(self._listener)
+        """Without a trailing slash; the base of every endpoint."""
+        settings = settings or SandboxSettings()
+        self.settings = replace(settings, base_url=settings.base_url or self.url, control=True)
+        self._server = ThreadedServer(create_app(self.settings, keys=keys), self._listener)
+        self._http = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self._secret = self.settings.clients[0].client_secret.reveal()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        with suppress(RuntimeError):
+            self._http.close()
+        self._server.stop()
+
+    @property
+    def client_id(self) -> str:
+        """Of the first client."""
+        return self.settings.clients[0].client_id
+
+    @property
+    def client_secret(self) -> str:
+        """Of the first client, as it is now."""
+        return self._secret
+
+    @property
+    def issuer(self) -> str:
+        return self.settings.issuer or f"{self.url}/"
+
+    @property
+    def jwks_uri(self) -> str:
+        return self.url + ("/keys" if self.settings.dialect is SandboxDialect.DEX else "/.well-known/jwks.json")
+
+    def environment(self) -> dict[str, Any]:
+        """What to write under `environments:` of a gateway.yaml."""
+        document: dict[str, Any] = {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.url}/auth",
+            "token_endpoint": f"{self.url}/token",
+            "revocation_endpoint": f"{self.url}/revoke",
+            "products_url": self.url,
+        }
+        if self.settings.jwks:
+            document["jwks_uri"] = self.jwks_uri
+        document["dialect"] = {
+            "code_auth": "client_secret_basic",
+            "refresh_auth": "client_secret_post",
+            "bearer": "id_token",
+        }
+        return document
+
+    def consent(self, url: str, user: str = "mikomo_1", accounts: Sequence[str] | None = None) -> str:
+        """The Location after `user` approved at this authorization URL (all accounts unless said otherwise)."""
+        body = {"url": url, "user": user, "accounts": None if accounts is None else list(accounts)}
+        return str(self._post("consent", body)["location"])
+
+    def fault(self, kind: FaultKind | str, endpoint: str = "token", **options: Any) -> None:
+        """Switch a fault on; `options` are the properties of `Fault`."""
+        self._post("faults", Fault(FaultKind(kind), endpoint, **options).document())
+
+    def clear_faults(self) -> None:
+        self._http.delete("/_sandbox/faults").raise_for_status()
+
+    def events(self, what: str | None = None) -> list[dict[str, Any]]:
+        """What happened so far; `what` is `token`, `revoke`, `authorization`, `consent` or `data`."""
+        answer = self._http.get("/_sandbox/events", params={"what": what} if what else {})
+        return list(answer.raise_for_status().json()["events"])
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._http.get("/_sandbox/counters").raise_for_status().json()["counters"])
+
+    def grants(self) -> list[dict[str, Any]]:
+        """The consents: grant_id, client_id, connector, user, ended."""
+        return list(self._http.get("/_sandbox/grants").raise_for_status().json()["grants"])
+
+    def reset(self) -> None:
+        self._post("reset", {})
+        self._secret = self.settings.clients[0].client_secret.reveal()
+
+    def revoke_consent(self, **which: Any) -> list[str]:
+        """As the customer would in the bank's portal: `grant_id=` or `user=`; `code=601` for the newer answer."""
+        return list(self._post("revoke-consent", which)["ended"])
+
+    def advance(self, seconds: float) -> None:
+        """Move the emulator's clock."""
+        self._post("clock", {"advance": seconds})
+
+    def rotate_keys(self, *, keep_old: bool = True) -> str:
+        """Sign with a new key; returns its id."""
+        return str(self._post("keys/rotate", {"keep_old": keep_old})["kid"])
+
+    def rotate_secret(self, secret: str) -> None:
+        """The first client's secret is this one now."""
+        self._post("client", {"client_id": self.client_id, "client_secret": secret})
+        self._secret = secret
+
+    def register_redirect_uri(self, uri: str) -> None:
+        """One more redirect URI for the first client."""
+        self._post("client", {"client_id": self.client_id, "redirect_uri": uri})
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self._http.post(f"/_sandbox/{path}", json=body)
+        if answer.status_code == 400:
+            raise ValueError(answer.json()["error"])
+        return dict(answer.raise_for_status().json())

@@ -1,0 +1,128 @@
+"""Codes, id_tokens and refresh tokens: how they are made and what makes them end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from akoya_gateway.sandbox import people
+from akoya_gateway.sandbox.faults import FaultKind, Plan
+from akoya_gateway.sandbox.settings import SandboxDialect
+from akoya_gateway.sandbox.state import AuthorizationRequest, Code, Consent, RefreshToken
+from akoya_gateway.sandbox.world import World
+
+PRODUCTS = ("account_info", "balances", "customers", "investments", "transactions")
+STRANGER = "mikomo_stranger"
+RECIPIENT_ID = "akoya-sandbox-recipient"
+
+
+def consent(world: World, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> Consent:
+    """The user agreed: a new consent record."""
+    given = Consent(
+        grant_id=world.uuid(),
+        client_id=request.client.client_id,
+        connector=request.connector,
+        user=user,
+        accounts=accounts,
+        scopes=request.scopes,
+        given_at=world.now(),
+        session_id=world.uuid(),
+        nonce=request.nonce,
+    )
+    world.state.consents[given.grant_id] = given
+    return given
+
+
+def code(world: World, given: Consent, request: AuthorizationRequest) -> Code:
+    """A code in the form of the dialect: 25 base32 characters, or `ory_ac_` and two parts (akoya.md section 3)."""
+    if world.settings.dialect is SandboxDialect.HYDRA:
+        value = f"ory_ac_{world.token(32)}.{world.token(32)}"
+    else:
+        value = world.base32(25)
+    made = Code(value, given, request.redirect_uri, request.code_challenge, world.now() + world.settings.code_lifetime)
+    world.state.codes[value] = made
+    return made
+
+
+def issue(world: World, given: Consent, issuer: str, plan: Plan) -> dict[str, Any]:
+    """A new pair of tokens: the body of a successful token answer (akoya.md section 4)."""
+    settings = world.settings
+    if plan.has(FaultKind.ROTATE_KEYS):
+        world.keys.rotate(keep_old=False)
+    access_token = f"ory_at_{world.token(32)}.{world.token(32)}"
+    claims = _claims(world, given, issuer, access_token)
+    if short := plan.get(FaultKind.LIFETIME):
+        claims["exp"] = int(world.now() + short.seconds)
+    if plan.has(FaultKind.WRONG_SUB):
+        claims["sub"] = people.subject(given.connector, STRANGER, settings.user_id_bytes)
+    if altered := plan.get(FaultKind.CLAIMS):
+        claims = {name: value for name, value in (claims | dict(altered.claims)).items() if value is not None}
+    body: dict[str, Any] = {
+        "id_token": world.keys.sign(claims, forged=plan.has(FaultKind.BAD_SIGNATURE)),
+        "token_type": "bearer",
+        "scope": " ".join(given.scopes),
+    }
+    if settings.expires_in:
+        body["expires_in"] = settings.announced_lifetime or int(settings.id_token_lifetime)
+    if settings.access_token:
+        body["access_token"] = access_token
+    if settings.grant_id_in_answer:
+        body["grant_id"] = given.grant_id
+    if "offline_access" in given.scopes:
+        body["refresh_token"] = _refresh_token(world, given)
+    return body
+
+
+def _claims(world: World, given: Consent, issuer: str, access_token: str) -> dict[str, Any]:
+    settings, now = world.settings, int(world.now())
+    half = hashlib.sha256(access_token.encode()).digest()[:16]
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": people.subject(given.connector, given.user, settings.user_id_bytes),
+        "aud": [given.client_id] if settings.audience_is_array else given.client_id,
+        "exp": int(now + settings.id_token_lifetime),
+        "iat": now,
+        "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
+        "grant_id": given.grant_id,
+        "accounts": list(given.accounts),
+        "products": list(PRODUCTS),
+        "recipientId": RECIPIENT_ID,
+        "connectorId": given.connector,
+    }
+    if "profile" in given.scopes:
+        claims["name"] = given.user
+    if given.nonce is not None:
+        claims["nonce"] = given.nonce
+    if settings.dialect is SandboxDialect.HYDRA:
+        claims |= {
+            "auth_time": int(given.given_at),
+            "rat": int(given.given_at),
+            "sid": given.session_id,
+            "jti": world.uuid(),
+        }
+    return claims
+
+
+def _refresh_token(world: World, given: Consent) -> str:
+    settings = world.settings
+    value = f"ory_rt_{world.token(32)}.{world.token(32)}"
+    if settings.dialect is SandboxDialect.DEX:
+        value = "Chl" + world.base32(48) + world.base32(24)
+    ends_at = None
+    if settings.refresh_token_lifetime is not None:
+        start = world.now() if settings.refresh_token_rolling else given.given_at
+        ends_at = start + settings.refresh_token_lifetime
+    world.state.refresh_tokens[value] = RefreshToken(value, given, ends_at)
+    return value
+
+
+def bearer(world: World, token: str) -> Consent | None:
+    """The consent that an id_token stands for; None where it is not ours, has ended or was revoked long ago.
+
+    The consent may have ended: see `Consent.ended`.
+    """
+    claims = world.keys.verify(token)
+    if claims is None or not isinstance(claims.get("exp"), int) or claims["exp"] <= world.now():
+        return None
+    return world.state.consents.get(str(claims.get("grant_id")))
