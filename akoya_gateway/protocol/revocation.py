@@ -18,8 +18,8 @@ from akoya_gateway.protocol.answers import (
     Revoked,
 )
 from akoya_gateway.protocol.requests import FormRequest, authenticated
-from akoya_gateway.protocol.text import UnreadableJSON, json_object
-from akoya_gateway.protocol.tokens import HttpAnswer, judge_error
+from akoya_gateway.protocol.text import UnreadableJSON
+from akoya_gateway.protocol.tokens import HttpAnswer, judge_error, read_members
 from akoya_gateway.secret import Secret
 
 _GONE = frozenset({"invalid_grant", "invalid_token"})
@@ -46,7 +46,7 @@ def judge_revocation_response(client: Client, answer: HttpAnswer, now: float) ->
         return Revoked()
     error: object = None
     with contextlib.suppress(UnreadableJSON):
-        error = json_object(answer.body).get("error")
+        error = read_members(answer).get("error")
     if 400 <= answer.status < 500 and isinstance(error, str) and error in _GONE:
         return Revoked()
     judged = judge_error(client.environment.dialect, answer, error, now)

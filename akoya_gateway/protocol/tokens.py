@@ -52,7 +52,7 @@ _MIDDLEMAN = frozenset({502, 504})
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A complete HTTP response, the body limited to `MAX_BODY` bytes by whoever read it."""
+    """An HTTP response. Whoever read it stopped at `MAX_BODY` bytes, and one more to show that there was more."""
 
     status: int
     body: bytes = field(repr=False)
@@ -104,17 +104,23 @@ def judge_token_response(dialect: Dialect, answer: HttpAnswer, now: float) -> To
     The Content-Type is not judged: a rotated refresh token in a JSON object is not thrown away for its label, and a
     web page is not JSON.
     """
-    if len(answer.body) > MAX_BODY:
-        return OutcomeUnknown(f"the token endpoint answered {answer.status} with more than {MAX_BODY} bytes")
+    succeeded = 200 <= answer.status < 300
     try:
-        members = json_object(answer.body)
+        members = read_members(answer)
     except UnreadableJSON as fault:
-        if 200 <= answer.status < 300:
+        if succeeded:
             return OutcomeUnknown(f"the token endpoint answered {answer.status} but the body is unusable: {fault}")
         members = {}
-    if 200 <= answer.status < 300:
+    if succeeded:
         return _success(dialect, answer.status, members)
     return judge_error(dialect, answer, members.get("error"), now)
+
+
+def read_members(answer: HttpAnswer) -> dict[str, Any]:
+    """The members of the answer's JSON object; raises `UnreadableJSON`, without parsing, for more than `MAX_BODY`."""
+    if len(answer.body) > MAX_BODY:
+        raise UnreadableJSON(f"more than {MAX_BODY} bytes")
+    return json_object(answer.body)
 
 
 def judge_error(

@@ -1,0 +1,93 @@
+"""The providers of a configuration, over one HTTP client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Config, Verify
+from akoya_gateway.provider.keys import KeySource
+from akoya_gateway.provider.provider import Provider
+
+_KEYS_TIMEOUT = 5.0
+
+
+def http_client() -> httpx.AsyncClient:
+    """An HTTP client fit for tokens.
+
+    - Certificates are verified, redirects are never followed, nothing is retried.
+    - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured: many banks' customers reach the outside by a proxy
+      only, and TLS to Akoya passes through it end to end. Plain http, which is for loopback addresses, never takes one:
+      it would show the proxy the tokens.
+    - Cookies are neither kept nor sent, connections are not kept (see `provider.wire`).
+    """
+    return httpx.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=256, max_keepalive_connections=0),
+        mounts={"http://": None},
+        timeout=15.0,
+        trust_env=True,
+    )
+
+
+class Providers(Mapping[str, Provider]):
+    """Client name -> `Provider`. Close it, or use it as an async context manager."""
+
+    def __init__(
+        self, providers: Mapping[str, Provider], sources: Mapping[str, KeySource], http: httpx.AsyncClient
+    ) -> None:
+        self._providers = dict(providers)
+        self._sources = dict(sources)
+        self._http = http
+
+    def __getitem__(self, client: str) -> Provider:
+        return self._providers[client]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._providers)
+
+    def __len__(self) -> int:
+        return len(self._providers)
+
+    async def close(self) -> None:
+        """End key fetches and close the connections. Calls in flight fail as if the network had."""
+        for source in self._sources.values():
+            await source.close()
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncClient | None = None) -> Providers:
+    """One provider for each client of `config`; clients of one environment share its keys. No request is made yet.
+
+    Raises `ValueError` where `tokens.verify` is `always` and an environment has no `jwks_uri`, or an unfit one.
+    """
+    http = http or http_client()
+    sources: dict[str, KeySource] = {}
+    for environment in config.environments.values():
+        if config.tokens.verify is Verify.NEVER:
+            continue
+        if environment.jwks_uri is not None:
+            timeout = min(_KEYS_TIMEOUT, environment.timeout)
+            sources[environment.name] = KeySource(environment.jwks_uri, http, clock, timeout=timeout)
+        elif config.tokens.verify is Verify.ALWAYS:
+            raise ValueError(f"tokens.verify is always, but environment {environment.name!r} has no jwks_uri")
+    providers = {
+        name: Provider(client, http, sources.get(client.environment.name), config.tokens, clock)
+        for name, client in config.clients.items()
+    }
+    return Providers(providers, sources, http)

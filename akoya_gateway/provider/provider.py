@@ -1,0 +1,180 @@
+"""One OAuth client at its provider: exchange a code, refresh, revoke. Every outcome is a value."""
+
+from __future__ import annotations
+
+import httpx
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Bearer, Client, Tokens
+from akoya_gateway.protocol.answers import (
+    Distrust,
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    RevocationAnswer,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.protocol.id_token import ForeignSubject, IdToken, IdTokenRejected, UnknownKey, judge_id_token
+from akoya_gateway.protocol.keys import KeySet
+from akoya_gateway.protocol.revocation import judge_revocation_response, revocation_request
+from akoya_gateway.protocol.tokens import (
+    TokenRequest,
+    TokenResponse,
+    end_of_token,
+    exchange_request,
+    judge_token_response,
+    refresh_request,
+)
+from akoya_gateway.provider.keys import KeySource, KeysUnavailable
+from akoya_gateway.provider.wire import Lost, NotSent, post
+from akoya_gateway.secret import Secret
+
+
+class Provider:
+    """What one client may ask of its provider.
+
+    No method raises for anything a provider or a network can do. Cancellation passes through; a caller that cancels
+    after the request left knows as little as after `OutcomeUnknown`, so run a refresh in a task of its own and shield
+    it. Nothing is sent twice: whether to ask again is for the caller, who knows what was stored.
+
+    `keys` None: signatures of id_tokens are not checked (no `jwks_uri`, or `tokens.verify: never`).
+    """
+
+    def __init__(
+        self, client: Client, http: httpx.AsyncClient, keys: KeySource | None, tokens: Tokens, clock: Clock
+    ) -> None:
+        self._client = client
+        self._http = http
+        self._keys = keys
+        self._tokens = tokens
+        self._clock = clock
+
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds after which any call has ended: a lease that covers a refresh must be longer."""
+        fetches = 0.0 if self._keys is None else 2 * self._keys.timeout
+        return self._client.environment.timeout + fetches
+
+    async def exchange(
+        self, code: Secret, code_verifier: Secret | None = None, nonce: str | None = None
+    ) -> TokenAnswer:
+        """Exchange an authorization code (RFC 6749 section 4.1.3). `nonce` is what the authorization request sent."""
+        request = exchange_request(self._client, code, code_verifier)
+        answer = await self._ask(request, nonce, expected_sub=None)
+        if isinstance(answer, Granted) and not answer.tokens.scope:
+            return Granted(_with_scope(answer.tokens, self._client.scopes))  # RFC 6749 section 5.1
+        return answer
+
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+        """Refresh (RFC 6749 section 6). Tokens of another `sub` are `Untrusted` (OpenID Connect Core 12.2)."""
+        return await self._ask(refresh_request(self._client, refresh_token), None, expected_sub=sub)
+
+    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+        """Revoke (RFC 7009). May be repeated: revoking a dead token is a success."""
+        request = revocation_request(self._client, refresh_token)
+        if request is None:
+            return OperatorFault("no_revocation_endpoint")
+        answer = await post(self._http, request, self._client.environment.timeout)
+        match answer:
+            case NotSent(detail):
+                return ProviderDown(detail)
+            case Lost(detail):
+                return OutcomeUnknown(detail)
+        return judge_revocation_response(self._client, answer, self._clock())
+
+    async def _ask(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenAnswer:
+        """Keys first: an outage of the `jwks_uri` must be found while the token is still unspent."""
+        keys: KeySet | None = None
+        if self._keys is not None:
+            try:
+                keys = await self._keys.current()
+            except KeysUnavailable as fault:
+                return ProviderDown(str(fault))
+        environment = self._client.environment
+        answer = await post(self._http, request, environment.timeout)
+        match answer:
+            case NotSent(detail):
+                return ProviderDown(detail)
+            case Lost(detail):
+                return OutcomeUnknown(detail)
+        response = judge_token_response(environment.dialect, answer, self._clock())
+        if not isinstance(response, TokenResponse):
+            return response
+        return await self._trust(response, keys, nonce, expected_sub)
+
+    async def _trust(
+        self, response: TokenResponse, keys: KeySet | None, nonce: str | None, expected_sub: str | None
+    ) -> TokenAnswer:
+        """Tokens become `Granted` only when the id_token passed; the new refresh token survives either way."""
+        try:
+            id_token = await self._judged(response.id_token, keys, nonce, expected_sub)
+        except UnknownKey as fault:
+            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.KEYS)
+        except ForeignSubject as fault:
+            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.SUBJECT)
+        except IdTokenRejected as fault:
+            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.ID_TOKEN)
+        return Granted(self._token_set(response, id_token, expected_sub))
+
+    async def _judged(
+        self, token: Secret | None, keys: KeySet | None, nonce: str | None, expected_sub: str | None
+    ) -> IdToken | None:
+        """None: a refresh answer without an id_token, where it is not the bearer (OpenID Connect Core 12.2)."""
+        if token is None:
+            if expected_sub is None:
+                raise IdTokenRejected("missing")
+            return None
+        try:
+            return self._judge(token, keys, nonce, expected_sub)
+        except UnknownKey:
+            if self._keys is None:
+                raise
+        try:
+            renewed = await self._keys.renewed()
+        except KeysUnavailable as fault:
+            raise UnknownKey(str(fault)) from None
+        return self._judge(token, renewed, nonce, expected_sub)
+
+    def _judge(self, token: Secret, keys: KeySet | None, nonce: str | None, expected_sub: str | None) -> IdToken:
+        return judge_id_token(
+            token,
+            keys,
+            self._client,
+            self._client.environment,
+            self._clock(),
+            nonce=nonce,
+            expected_sub=expected_sub,
+            leeway=self._tokens.leeway,
+        )
+
+    def _token_set(self, response: TokenResponse, id_token: IdToken | None, expected_sub: str | None) -> TokenSet:
+        """`judge_token_response` has made sure that the bearer is there."""
+        is_bearer = self._client.environment.dialect.bearer is Bearer.ID_TOKEN
+        bearer = response.id_token if is_bearer else response.access_token
+        sub = expected_sub if id_token is None else id_token.sub
+        assert bearer is not None and sub is not None
+        claimed_id = None if id_token is None else id_token.consent_id
+        return TokenSet(
+            bearer=bearer,
+            refresh_token=response.refresh_token,
+            expires_at=end_of_token(
+                self._clock(),
+                id_token.expires_at if is_bearer and id_token is not None else None,
+                response.expires_in,
+                self._tokens.assume_lifetime,
+            ),
+            scope=response.scope or (),
+            sub=sub,
+            consent_id=response.consent_id or claimed_id,
+        )
+
+
+def _with_scope(tokens: TokenSet, scope: tuple[str, ...]) -> TokenSet:
+    return TokenSet(tokens.bearer, tokens.refresh_token, tokens.expires_at, scope, tokens.sub, tokens.consent_id)
