@@ -1,0 +1,137 @@
+"""ASGI middleware: `scope["akoya"]` is a `Verified`, or the app is never reached."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+from urllib.parse import quote
+
+from .digest import body_matches
+from .keys import Key, KeySource
+from .message import authority_of
+from .outcome import NotVerified, Verified
+from .policy import PROBLEM, Policy, is_ours, refusal
+from .replay import ReplayCache
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class AsgiVerifier:
+    """Verifies every HTTP request and WebSocket handshake and puts the `Verified` into `scope["akoya"]`.
+
+    What does not verify is answered 401 (503 when the keys cannot be had). A body under a signed Content-Digest is
+    held, up to `largest_body` bytes, and compared before the app gets it. Paths in `exempt` (exact; health checks that
+    do not come through the gateway) pass without any `Akoya-*` header and with `scope["akoya"]` None.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        keys: KeySource,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        skew: float = 5.0,
+        replay: ReplayCache | None = None,
+        exempt: Collection[str] = (),
+        largest_body: int = 1_048_576,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.app = app
+        self._policy = Policy(keys, issuer, audience, skew, replay, clock)
+        self._exempt = frozenset(exempt)
+        self._largest_body = largest_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            return await self.app(scope, receive, send)
+        if scope["path"] in self._exempt:
+            headers = [header for header in scope["headers"] if not is_ours(header[0].decode("latin-1"))]
+            return await self.app({**scope, "headers": headers, "akoya": None}, receive, send)
+        try:
+            verified = await self._judge(scope)
+            if verified.content_digest is not None and scope["type"] == "http":
+                receive = await _judged_body(receive, verified.content_digest, self._largest_body)
+        except NotVerified as fault:
+            return await _refuse(scope, receive, send, fault)
+        return await self.app({**scope, "akoya": verified}, receive, send)
+
+    async def _judge(self, scope: Scope) -> Verified:
+        request = _request(scope)
+        peek: Callable[[str], Key | None] | None = getattr(self._policy.keys, "peek", None)
+        if peek is None:
+            return self._policy.judge(*request)
+        try:
+            return self._policy.judge(*request, keys=_AtHand(peek))
+        except _NotAtHand:
+            # Fetching waits, so it happens beside the event loop.
+            return await asyncio.to_thread(self._policy.judge, *request)
+
+
+class _NotAtHand(Exception):
+    pass
+
+
+class _AtHand:
+    """Keys that need no waiting."""
+
+    def __init__(self, peek: Callable[[str], Key | None]) -> None:
+        self._peek = peek
+
+    def get(self, key_id: str, /) -> Key:
+        key = self._peek(key_id)
+        if key is None:
+            raise _NotAtHand
+        return key
+
+
+def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]]]:
+    headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+    hosts = [value for name, value in headers if name.lower() == b"host"]
+    if len(hosts) != 1:
+        raise NotVerified("malformed", "the request has no Host, or several")
+    raw_path: bytes | None = scope.get("raw_path")
+    path = raw_path.decode("latin-1") if raw_path is not None else quote(scope["path"], safe="/:@!$&'()*+,;=~-._")
+    authority = authority_of(hosts[0].decode("latin-1"), scope.get("scheme", "http"))
+    query = scope.get("query_string", b"").decode("latin-1")
+    return scope.get("method", "GET"), authority, path.partition("?")[0], query, headers
+
+
+async def _judged_body(receive: Receive, digest: str, largest: int) -> Receive:
+    """The whole body, compared; then a `receive` that hands it out."""
+    held = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise NotVerified("bad-digest", "the client went away before the body was whole")
+        held += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(held) > largest:
+            raise NotVerified("bad-digest", f"the body is longer than {largest} bytes")
+    if not body_matches(digest, bytes(held)):
+        raise NotVerified("bad-digest", "the body is not the one that was signed")
+    whole: list[Message] = [{"type": "http.request", "body": bytes(held), "more_body": False}]
+
+    async def replayed() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return replayed
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, fault: NotVerified) -> None:
+    status, problem = refusal(fault)
+    if scope["type"] == "websocket":
+        await receive()
+        # Before it is accepted, closing a WebSocket answers its handshake with 403.
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        return
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(problem)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": problem})
