@@ -1,0 +1,387 @@
+"""One HTTP/1.1 connection to an upstream: a request is bytes, its response goes to a sink by plain calls.
+
+Theory of operation. A connection serves one request at a time and is in one of three states:
+
+=======  ==========================================  =============================================
+state    meaning                                     bytes that arrive
+=======  ==========================================  =============================================
+IDLE     no sink; in the pool or just made           nobody asked: the connection is closed
+HEAD     request sent or being sent                  heads: 1xx are counted and dropped, then BODY
+BODY     response head given to the sink             body, trailers, end
+=======  ==========================================  =============================================
+
+A response that is complete returns the connection to its owner only after the parser has seen all the bytes that came
+with it. Anything behind the response, a request still going out, an answer to HEAD with a body: the connection closes.
+So an answer is never given to another request (RFC 9112 sections 6.3 and 9.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from akoya_gateway.errors import UpstreamError
+from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, TimedOut
+from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_trailers, judge_values
+
+NEVER = float("inf")
+
+IDLE, HEAD, BODY = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseLimits:
+    """What a response may use up before its body. Bytes are counted as they arrive."""
+
+    head_bytes: int = 65_536
+    headers: int = 256
+    informational: int = 16
+    stalled_bytes: int = 65_536
+    """Bytes of chunk heads, extensions or trailers that come without any content."""
+
+
+class Sink(Protocol):
+    """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once."""
+
+    def on_head(self, status: int, head: ResponseHead) -> None: ...
+
+    def on_body(self, chunk: bytes) -> None: ...
+
+    def on_trailers(self, headers: Headers) -> None: ...
+
+    def on_end(self) -> None:
+        """The response is complete; the connection is already back with its owner or closed."""
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """No (more) response; the connection is closed."""
+
+    def on_writable(self) -> None:
+        """More of the request body may be written (see `Connection.congested`)."""
+
+    def on_tick(self) -> None:
+        """The exchange is still open: called about once a tick of the pool. For what is not worth a timer."""
+
+
+class Owner(Protocol):
+    """Whom a connection belongs to. `now` is a coarse loop time, renewed every tick."""
+
+    now: float
+
+    def on_idle(self, connection: Connection) -> None: ...
+
+    def on_gone(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """See the module's text. Methods are for the one that holds the connection, `on_*` for parser and loop."""
+
+    __slots__ = (
+        "_announced",
+        "_complete",
+        "_continues",
+        "_framing",
+        "_head_bytes",
+        "_head_only",
+        "_headers",
+        "_informational",
+        "_keep_alive",
+        "_limits",
+        "_owner",
+        "_parser",
+        "_progress",
+        "_read_paused",
+        "_read_timeout",
+        "_sink",
+        "_stalled",
+        "_state",
+        "_tainted",
+        "_timeout",
+        "_transport",
+        "_write_timeout",
+        "congested",
+        "deadline",
+        "idle_since",
+        "key",
+        "served",
+        "touched",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, owner: Owner, key: int, *, read_timeout: float, write_timeout: float, limits: ResponseLimits
+    ) -> None:
+        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte."""
+        self.key = key
+        self.served = 0
+        """Requests sent so far, this one included."""
+        self.touched = False
+        """A byte of the present response has come."""
+        self.congested = False
+        """The transport holds more than it likes: wait for `Sink.on_writable`."""
+        self.deadline = NEVER
+        self.idle_since = owner.now
+        self._owner = owner
+        self._limits = limits
+        self._read_timeout = self._timeout = read_timeout
+        self._write_timeout = write_timeout
+        self._sink: Sink | None = None
+        self._state = IDLE
+        self._read_paused = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: Headers = []
+        self._head_bytes = self._stalled = self._informational = 0
+        self._complete = self._tainted = self._head_only = self._continues = self._announced = False
+        self._keep_alive = self._progress = False
+        self._framing = Framing.NONE
+
+    # -- for the holder
+
+    @property
+    def usable(self) -> bool:
+        """It may carry a request."""
+        return self._state == IDLE and not self._transport.is_closing()
+
+    def start(self, data: bytes, sink: Sink, *, head_only: bool = False, complete: bool = True) -> None:
+        """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
+        self._sink = sink
+        self._state = HEAD
+        self._headers = []
+        self._head_bytes = self._informational = 0
+        self._complete = self._tainted = self.touched = False
+        self._head_only = head_only
+        self._continues = not complete
+        self._timeout = self._read_timeout
+        self.served += 1
+        self._transport.write(data)
+        self._rearm()
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the request body, already framed."""
+        self._transport.write(data)
+        self._rearm()
+
+    def finish_request(self) -> None:
+        """The request body is complete: from now on the upstream's time counts."""
+        self._continues = False
+        self._rearm()
+
+    def pause_reading(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+            self.deadline = NEVER
+
+    def resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            self._transport.resume_reading()
+            self._rearm()
+
+    def be_patient(self) -> None:
+        """This response may be silent for as long as it likes (an event stream)."""
+        self._timeout = NEVER
+        self._rearm()
+
+    def abort(self) -> None:
+        """The holder wants no more of it. The sink hears nothing."""
+        self._close(hard=True)
+
+    def close(self) -> None:
+        """An idle connection is no longer needed."""
+        self._close(hard=False)
+
+    # -- for the owner
+
+    def tick(self, now: float, idle_timeout: float) -> None:
+        """Called now and then: ends what is overdue."""
+        sink = self._sink
+        if sink is None:
+            if now - self.idle_since > idle_timeout:
+                self._close(hard=False)
+        elif now > self.deadline:
+            doing = "take the request" if self.congested else "answer"
+            self._fail(TimedOut(f"the upstream took too long to {doing}"))
+        else:
+            sink.on_tick()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self._sink is None:
+            self._close(hard=True)
+            return
+        self.touched = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse("it switched protocols without being asked to")
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(str(cause) if isinstance(cause, InvalidResponse) else "it is not valid HTTP/1.1")
+        if self._sink is None:
+            return
+        if self._complete:
+            self._end(data)
+        else:
+            self._count(len(data))
+            self._rearm()
+
+    def eof_received(self) -> None:
+        if self._state == BODY and self._framing is Framing.UNTIL_CLOSE:
+            self._complete = True
+            self._end(b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.on_gone(self)
+        if self._sink is not None:
+            at = "before it answered" if self._state == HEAD else "in the middle of its answer"
+            self._fail(ClosedEarly(f"the upstream closed the connection {at}", untouched=not self.touched))
+
+    def pause_writing(self) -> None:
+        self.congested = True
+        self._rearm()
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self._rearm()
+        if self._sink is not None:
+            self._sink.on_writable()
+
+    # -- httptools
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._tainted = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self._headers
+        headers.append((name, value))
+        if len(headers) > self._limits.headers:
+            raise InvalidResponse("it has too many headers")
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            self._tainted = True
+            return
+        parser = self._parser
+        status = parser.get_status_code()
+        headers = self._headers
+        self._headers = []
+        self._stalled = 0
+        judge_values(headers)
+        if status < 200:
+            self._pass_over(status, headers)
+            return
+        if sum([len(name) + len(value) for name, value in headers]) > self._limits.head_bytes:
+            raise InvalidResponse("its header section is too large")
+        head = judge_head(status, parser.get_http_version(), headers, head_only=self._head_only)
+        self._state = BODY
+        self._framing = head.framing
+        self._keep_alive = not head.close
+        self._announced = head.trailers
+        if self._head_only:
+            self._complete = True
+        if self._sink is not None:
+            self._sink.on_head(status, head)
+
+    def _pass_over(self, status: int, headers: Headers) -> None:
+        """1xx: no answer yet (RFC 9110 section 15.2). 101 was never asked for."""
+        self._informational += 1
+        if status == 101 or self._informational > self._limits.informational:
+            raise InvalidResponse(f"an unexpected {status}")
+        if any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers):
+            raise InvalidResponse(f"a {status} with a body")
+        self._head_bytes = 0
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._complete:
+            self._tainted = True
+        elif self._sink is not None:
+            self._progress = True
+            self._sink.on_body(chunk)
+
+    def on_chunk_header(self) -> None:
+        if self._complete:
+            self._tainted = True
+
+    def on_message_complete(self) -> None:
+        if self._state == BODY and not self._complete:
+            self._complete = True
+
+    # -- inside
+
+    def _rearm(self) -> None:
+        """Which phase's time is running: taking the request, or answering it."""
+        if self.congested:
+            self.deadline = self._owner.now + self._write_timeout
+        elif self._read_paused or (self._continues and self._state == HEAD):
+            self.deadline = NEVER
+        else:
+            self.deadline = self._owner.now + self._timeout
+
+    def _count(self, size: int) -> None:
+        """Bytes that came and did not end what they belong to: lines without end are refused."""
+        if self._state == HEAD:
+            self._head_bytes += size
+            if self._head_bytes > self._limits.head_bytes:
+                self._fail(InvalidResponse("its header section is too large"))
+        elif self._progress:
+            self._progress = False
+            self._stalled = 0
+        else:
+            self._stalled += size
+            if self._stalled > self._limits.stalled_bytes:
+                self._fail(InvalidResponse("its chunks have no content"))
+
+    def _refuse(self, why: str) -> None:
+        """Bytes that make no sense: behind a complete response they cost the connection, before its end also that."""
+        if self._complete:
+            self._tainted = True
+        else:
+            self._fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
+
+    def _end(self, data: bytes) -> None:
+        sink = self._sink
+        self._sink = None
+        if self._head_only:
+            # The parser waits for the body that content-length promised; it has to forget, and must have seen none.
+            self._parser = httptools.HttpResponseParser(self)
+            self._tainted |= not data.endswith(b"\r\n\r\n")
+        if sink is not None and self._announced:
+            sink.on_trailers(judge_trailers(self._headers))
+        if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
+            self._close(hard=self._tainted or self._continues)
+        else:
+            self._state = IDLE
+            self.deadline = NEVER
+            self.resume_reading()
+            self.idle_since = self._owner.now
+            self._owner.on_idle(self)
+        if sink is not None:
+            sink.on_end()
+
+    def _fail(self, error: UpstreamError) -> None:
+        sink = self._sink
+        self._close(hard=True)
+        if sink is not None:
+            sink.on_failure(error)
+
+    def _close(self, *, hard: bool) -> None:
+        """`hard`: without sending what is still to be sent, and without a farewell."""
+        self._sink = None
+        self._state = BODY
+        if hard:
+            self._transport.abort()
+        else:
+            self._transport.close()
+        self._owner.on_gone(self)

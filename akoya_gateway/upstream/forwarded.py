@@ -1,0 +1,137 @@
+"""Who asked, as told to the upstream: X-Forwarded-* and Forwarded (RFC 7239), Via (RFC 9110 section 7.6.3).
+
+What a client says of itself is dropped; what a trusted proxy says is kept and continued.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import NamedTuple
+
+VIA = b"1.1 akoya-gateway"
+
+FORWARDED_NAMES = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+    }
+)
+"""Those we set."""
+
+UNTRUSTED_NAMES = frozenset({b"x-real-ip", b"x-original-url", b"x-rewrite-url", b"x-original-host"})
+"""Those of the same kind we do not set: only a trusted proxy may say them. So is every other `x-forwarded-`."""
+
+_MANY = 1024
+_TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+Said = dict[bytes, list[bytes]]
+
+
+class Hop(NamedTuple):
+    """What we know ourselves of the request's sender. `peer` None: it came over a unix socket."""
+
+    peer: str | None
+    scheme: str
+    host: bytes
+
+
+class Forwarding:
+    """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
+
+    __slots__ = ("_kept", "_networks", "_trust")
+
+    def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self._networks = tuple(trusted_proxies)
+        self._kept: dict[Hop, bytes] = {}
+        self._trust: dict[str, bool] = {}
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the peer is one of `trusted_proxies`."""
+        if peer is None or not self._networks:
+            return False
+        known = self._trust.get(peer)
+        if known is None:
+            known = self._judge(peer)
+            if len(self._trust) < _MANY:
+                self._trust[peer] = known
+        return known
+
+    def _judge(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._networks)
+
+    def lines(self, hop: Hop, said: Said | None = None) -> bytes:
+        """The header lines, each ending in CRLF. `said`: what a trusted peer sent of `FORWARDED_NAMES`."""
+        if said:
+            return _write(_for(hop.peer, said), *_origin(hop, said))
+        kept = self._kept.get(hop)
+        if kept is None:
+            kept = _write([] if hop.peer is None else [hop.peer.encode("latin-1")], *_origin(hop, {}), peer=hop.peer)
+            if len(self._kept) >= _MANY:
+                self._kept.clear()
+            self._kept[hop] = kept
+        return kept
+
+
+def _for(peer: str | None, said: Said) -> list[bytes]:
+    """The chain of addresses: what the trusted proxy told, then itself."""
+    chain = [entry.strip() for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    if peer is not None:
+        chain.append(peer.encode("latin-1"))
+    return [entry for entry in chain if entry]
+
+
+def _origin(hop: Hop, said: Said) -> tuple[bytes, bytes, bytes]:
+    """Scheme, host and port as the browser used them: the trusted proxy's word where it makes sense, else ours."""
+    proto = _single(said, b"x-forwarded-proto").lower()
+    scheme = proto if proto in (b"http", b"https") else hop.scheme.encode("ascii")
+    told = _single(said, b"x-forwarded-host")
+    host = told if _TRUSTED_HOST.fullmatch(told) else hop.host
+    told_port = _single(said, b"x-forwarded-port")
+    after = host.rpartition(b"]")[2]
+    if told_port.isdigit() and len(told_port) <= 5:
+        port = told_port
+    elif b":" in after:
+        port = after.rpartition(b":")[2]
+    else:
+        port = b"443" if scheme == b"https" else b"80"
+    return scheme, host, port
+
+
+def _single(said: Said, name: bytes) -> bytes:
+    values = said.get(name, ())
+    return values[0].strip() if len(values) == 1 else b""
+
+
+def _node(address: bytes) -> bytes:
+    """RFC 7239 section 6: an IPv6 address is bracketed and quoted, anything odd becomes `unknown`."""
+    try:
+        version = ip_address(address.decode("ascii")).version
+    except ValueError:
+        return b"unknown"
+    return address if version == 4 else b'"[' + address + b']"'
+
+
+def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, peer: str | None = "") -> bytes:
+    # Forwarded is always made from the X-Forwarded-For chain: a proxy that only knows the latter passes on whatever
+    # Forwarded a client made up.
+    elements = [b"for=" + _node(address) for address in chain] if peer is not None else [b"for=unknown"]
+    own = b"%b;host=%b;proto=%b" % (elements[-1], b'"' + host + b'"', scheme)
+    lines = [
+        b"x-forwarded-for: " + b", ".join(chain) if chain else b"",
+        b"x-forwarded-proto: " + scheme,
+        b"x-forwarded-host: " + host,
+        b"x-forwarded-port: " + port,
+        b"forwarded: " + b", ".join([*elements[:-1], own]),
+        b"via: " + VIA,
+    ]
+    return b"".join([line + b"\r\n" for line in lines if line])

@@ -1,0 +1,305 @@
+"""Connections to the upstream, kept and handed out: a stack of idle ones, a limit, a queue, and one ticking clock.
+
+There is no timer per request: every tick each connection compares its deadline with the clock, and the oldest waiters
+theirs. Timeouts are therefore late by up to two ticks (`Pool.tick`, seconds), never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from akoya_gateway.config.model import Origin, Upstream
+from akoya_gateway.upstream.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.failures import Busy, TimedOut, Unreachable
+from akoya_gateway.upstream.tls import client_context
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+
+_FIRST_REST = 1.0
+_LONGEST_REST = 30.0
+
+
+class _Station:
+    """One origin: its idle connections and its health. After a failed connect it rests, each time longer."""
+
+    __slots__ = ("failures", "idle", "key", "origin", "resting_until", "tls")
+
+    def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
+        self.key = key
+        self.origin = origin
+        self.tls = tls
+        self.idle: list[Connection] = []
+        self.failures = 0
+        self.resting_until = 0.0
+
+    def failed(self, now: float) -> None:
+        self.failures += 1
+        self.resting_until = now + min(_LONGEST_REST, _FIRST_REST * 2 ** min(self.failures - 1, 10))
+
+    def succeeded(self) -> None:
+        self.failures = 0
+        self.resting_until = 0.0
+
+
+class Pool:
+    """`take()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself when
+    its response is complete (see `connection.Owner`)."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        wait_timeout: float | None = None,
+        write_timeout: float | None = None,
+        idle_timeout: float = 50.0,
+        limits: ResponseLimits | None = None,
+    ) -> None:
+        """Timeouts in seconds: `wait_timeout` for a free connection (default: the connect timeout), `write_timeout` for
+        the upstream to take bytes (default: the read timeout). Raises OSError or ssl.SSLError for bad TLS files."""
+        self.upstream = upstream
+        self.limits = limits or ResponseLimits()
+        self.wait_timeout = upstream.connect_timeout if wait_timeout is None else wait_timeout
+        self.write_timeout = upstream.read_timeout if write_timeout is None else write_timeout
+        self.idle_timeout = idle_timeout
+        shortest = min(upstream.connect_timeout, upstream.read_timeout, self.wait_timeout, self.write_timeout)
+        self.tick = min(0.25, max(0.02, shortest / 8))
+        self.now = 0.0
+        https = any(origin.scheme == "https" for origin in upstream.origins)
+        context = client_context(upstream.tls) if https else None
+        self._stations = tuple(
+            _Station(key, origin, context if origin.scheme == "https" else None)
+            for key, origin in enumerate(upstream.origins)
+        )
+        self._only = self._stations[0] if len(self._stations) == 1 else None
+        self._turn = 0
+        self._connections: set[Connection] = set()
+        self._connecting = 0
+        self._waiters: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    # -- what a caller does
+
+    @property
+    def size(self) -> int:
+        """Connections that are open or being opened."""
+        return len(self._connections) + self._connecting
+
+    @property
+    def idle(self) -> int:
+        return sum(len(station.idle) for station in self._stations)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    def take(self) -> Connection | None:
+        """An idle connection of the origin whose turn it is, the last used first; None: `acquire` one."""
+        if self._waiters:
+            return None
+        station = self._only or self._next()
+        while station.idle:
+            connection = station.idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """An idle connection or a new one, in the order of asking. `fresh`: a new one, for a second try.
+
+        Raises Busy (503), TimedOut (504) or Unreachable (502).
+        """
+        self._start()
+        if not fresh and not self._waiters and (connection := self._any_idle()) is not None:
+            return connection
+        if self._waiters or self.size >= self.upstream.pool:
+            handed = await self._wait()
+            if handed is not None and handed.usable:
+                # It has just served: as good as a fresh one.
+                return handed
+            if handed is not None:
+                self._connecting += 1
+        else:
+            self._connecting += 1
+        return await self._open()
+
+    async def dial(self, make: Callable[[], _Protocol]) -> _Protocol:
+        """A connection of its own, outside pool and limit (WebSockets). Raises TimedOut or Unreachable."""
+        self._start()
+        return await self._dial(lambda _: make())
+
+    async def close(self) -> None:
+        """Close every connection and refuse those who wait."""
+        self._closed = True
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Busy("shutting down"))
+        for connection in tuple(self._connections):
+            connection.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    # -- connection.Owner
+
+    def on_idle(self, connection: Connection) -> None:
+        if self._closed:
+            connection.close()
+            return
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._stations[connection.key].idle.append(connection)
+
+    def on_gone(self, connection: Connection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            idle = self._stations[connection.key].idle
+            if connection in idle:
+                idle.remove(connection)
+            self._room()
+
+    # -- inside
+
+    def _next(self) -> _Station:
+        """Round robin over the origins that are not resting; all of them if all are."""
+        if self._only is not None:
+            return self._only
+        count = len(self._stations)
+        for _ in range(count):
+            self._turn = (self._turn + 1) % count
+            station = self._stations[self._turn]
+            if station.resting_until <= self.now:
+                return station
+        self._turn = (self._turn + 1) % count
+        return self._stations[self._turn]
+
+    def _any_idle(self) -> Connection | None:
+        if (connection := self.take()) is not None or self.size < self.upstream.pool:
+            return connection
+        for station in self._stations:
+            while station.idle:
+                connection = station.idle.pop()
+                if connection.usable:
+                    return connection
+        return None
+
+    def _room(self) -> None:
+        """Where there is room for one more, the first waiter may open it: None, and its place is taken already."""
+        while self._waiters and self.size < self.upstream.pool:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._connecting += 1
+                waiter.set_result(None)
+
+    async def _wait(self) -> Connection | None:
+        assert self._loop is not None
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._waiters.append((self._time() + self.wait_timeout, waiter))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                handed = waiter.result()
+                if handed is None:
+                    self._connecting -= 1
+                    self._room()
+                elif handed.usable:
+                    self.on_idle(handed)
+            raise
+
+    async def _open(self) -> Connection:
+        """Open the connection whose place `_connecting` holds."""
+        try:
+            connection = await self._dial(self._make)
+            if not connection.usable:
+                raise Unreachable("the upstream closed a connection as soon as it was made")
+            self._connections.add(connection)
+        finally:
+            self._connecting -= 1
+            self._room()
+        return connection
+
+    def _make(self, key: int) -> Connection:
+        return Connection(
+            self,
+            key,
+            read_timeout=self.upstream.read_timeout,
+            write_timeout=self.write_timeout,
+            limits=self.limits,
+        )
+
+    async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
+        """Try each origin at most once: nothing has been sent yet."""
+        tried: Unreachable | TimedOut | None = None
+        for _ in self._stations:
+            station = self._next()
+            try:
+                protocol = await self._connect(station, partial(make, station.key))
+            except (Unreachable, TimedOut) as error:
+                station.failed(self._time())
+                tried = error
+            else:
+                station.succeeded()
+                return protocol
+        raise tried or Unreachable("no upstream is configured")
+
+    async def _connect(self, station: _Station, make: Callable[[], _Protocol]) -> _Protocol:
+        assert self._loop is not None
+        origin = station.origin
+        name = self.upstream.tls.server_name or origin.host if station.tls is not None else None
+        try:
+            async with asyncio.timeout(self.upstream.connect_timeout):
+                if origin.path is not None:
+                    _, protocol = await self._loop.create_unix_connection(
+                        make, origin.path, ssl=station.tls, server_hostname=name
+                    )
+                else:
+                    transport, protocol = await self._loop.create_connection(
+                        make, origin.host, origin.port, ssl=station.tls, server_hostname=name
+                    )
+                    raw = transport.get_extra_info("socket")
+                    if raw is not None:
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except TimeoutError:
+            raise TimedOut("the upstream took too long to accept a connection") from None
+        except ssl.SSLError as error:
+            raise Unreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
+        except OSError as error:
+            raise Unreachable(f"no connection to the upstream: {error.strerror or type(error).__name__}") from error
+        return protocol
+
+    def _start(self) -> None:
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if self._ticker is None and not self._closed:
+            self.now = loop.time()
+            self._ticker = loop.call_later(self.tick, self._on_tick)
+
+    def _time(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
+
+    def _on_tick(self) -> None:
+        assert self._loop is not None
+        self._ticker = None
+        now = self.now = self._loop.time()
+        while self._waiters and self._waiters[0][0] < now:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Busy("all connections to the upstream are in use"))
+        for connection in tuple(self._connections):
+            connection.tick(now, self.idle_timeout)
+        if (self._connections or self._waiters or self._connecting) and not self._closed:
+            self._ticker = self._loop.call_later(self.tick, self._on_tick)

@@ -1,0 +1,244 @@
+"""Making the bytes of a request head: no I/O.
+
+What arrives has been parsed by somebody else's server and is judged again here, because what leaves must mean the same
+to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+from akoya_gateway.upstream.failures import RefusedRequest
+from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, UNTRUSTED_NAMES, Forwarding, Hop, Said
+from akoya_gateway.upstream.response import HOP_BY_HOP, judge_length, tokens
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
+_VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
+_MANY_NAMES = 4096
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+
+PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
+"""Names (or their beginnings) that a client's `Connection` field cannot take away (CVE-2024-45410)."""
+
+
+class Body(IntEnum):
+    """What follows the head. ASK: the server has not said (HTTP/2), its first event will."""
+
+    NONE = 0
+    LENGTH = 1
+    CHUNKED = 2
+    ASK = 3
+
+
+class Outgoing(NamedTuple):
+    """A request head to send. Where `body` is ASK the last CRLF is still missing, so that framing can be added."""
+
+    head: bytes
+    body: Body
+    length: int
+    head_only: bool
+    idempotent: bool
+    """RFC 9110 section 9.2.2."""
+    expects: bool
+    """The client waits for `100 Continue` before it sends its body."""
+
+
+class _Does(IntEnum):
+    PASS = 0
+    DROP = 1
+    FORWARDED = 2
+    UNTRUSTED = 3
+    HOST = 4
+    LENGTH = 5
+    CODING = 6
+    CONNECTION = 7
+    EXPECT = 8
+    TE = 9
+    UPGRADE = 10
+
+
+_KNOWN: dict[bytes, _Does] = {
+    **dict.fromkeys(HOP_BY_HOP, _Does.DROP),
+    **dict.fromkeys(FORWARDED_NAMES, _Does.FORWARDED),
+    **dict.fromkeys(UNTRUSTED_NAMES, _Does.UNTRUSTED),
+    b"http2-settings": _Does.DROP,
+    b"host": _Does.HOST,
+    b"content-length": _Does.LENGTH,
+    b"transfer-encoding": _Does.CODING,
+    b"connection": _Does.CONNECTION,
+    b"expect": _Does.EXPECT,
+    b"te": _Does.TE,
+    b"upgrade": _Does.UPGRADE,
+}
+
+
+def _judge_name(name: bytes) -> _Does:
+    if not _TOKEN.fullmatch(name):
+        raise RefusedRequest("a header name is not a token")
+    name = name.lower()
+    # WSGI and CGI servers read `_` (and some `.`) as `-`: another spelling of a name we decide on is nobody's header.
+    folded = name.replace(b"_", b"-").replace(b".", b"-")
+    known = _KNOWN.get(folded)
+    if known is None and folded.startswith(b"x-forwarded-"):
+        known = _Does.UNTRUSTED
+    if known is None:
+        return _Does.PASS
+    return known if folded == name else _Does.DROP
+
+
+class RequestWriter:
+    """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
+
+    __slots__ = ("_default_host", "_forwarding", "_methods", "_names")
+
+    def __init__(self, forwarding: Forwarding, default_host: bytes) -> None:
+        """`default_host`: for clients of HTTP/1.0, which send none."""
+        self._forwarding = forwarding
+        self._default_host = default_host
+        self._names: dict[bytes, _Does] = dict(_KNOWN)
+        self._methods: dict[str, bytes] = {}
+
+    def write(
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        *,
+        peer: str | None,
+        scheme: str,
+        http_version: str = "1.1",
+        trailers: bool = False,
+    ) -> Outgoing:
+        """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
+
+        Raises RefusedRequest.
+        """
+        judged = _Judged(trusted=self._forwarding.trusts(peer))
+        names = self._names
+        lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
+        add = lines.append
+        for name, value in headers:
+            does = names.get(name)
+            if does is None:
+                does = self._learn(name)
+            if does:
+                judged.take(does, name, value, lines)
+            else:
+                add(name + b": " + value)
+        if judged.connection:
+            lines = _without(lines, judged.connection)
+        verb = self._methods.get(method) or self._learn_method(method)
+        if target.translate(None, _VISIBLE) or not (target.startswith(b"/") or (target == b"*" and verb == b"OPTIONS")):
+            raise RefusedRequest("the request target is not a path")
+        body, length = judged.framing(http_version)
+        if body is Body.LENGTH:
+            lines.append(b"content-length: %d" % length)
+        elif body is Body.CHUNKED:
+            lines.append(b"transfer-encoding: chunked")
+        if trailers and judged.te_trailers:
+            lines += (b"te: trailers", b"connection: te")
+        host = judged.authority(self._default_host, http_version)
+        lines[0] = b"host: " + host
+        rest = b"\r\n".join(lines)
+        breaks = len(lines) - 1
+        if rest.count(b"\n") != breaks or rest.count(b"\r") != breaks or b"\0" in rest:
+            raise RefusedRequest("a header value holds a line break or NUL")
+        forwarded = self._forwarding.lines(Hop(peer, scheme, host), judged.said)
+        end = b"" if body is Body.ASK else b"\r\n"
+        head = b"%b %b HTTP/1.1\r\n%b\r\n%b%b" % (verb, target, rest, forwarded, end)
+        return Outgoing(head, body, length, verb == b"HEAD", verb in _IDEMPOTENT, judged.expects)
+
+    def _learn(self, name: bytes) -> _Does:
+        does = _judge_name(name)
+        if len(self._names) < _MANY_NAMES:
+            self._names[name] = does
+        return does
+
+    def _learn_method(self, method: str) -> bytes:
+        verb = method.encode("latin-1", "replace")
+        if not _TOKEN.fullmatch(verb) or verb == b"CONNECT":
+            raise RefusedRequest("the method is not one a proxy passes on")
+        if len(self._methods) < _MANY_NAMES:
+            self._methods[method] = verb
+        return verb
+
+
+class _Judged:
+    """What the headers that are not simply passed on said."""
+
+    __slots__ = ("codings", "connection", "expects", "hosts", "lengths", "said", "te_trailers", "trusted", "upgrade")
+
+    def __init__(self, *, trusted: bool) -> None:
+        self.trusted = trusted
+        self.hosts: list[bytes] = []
+        self.lengths: list[bytes] = []
+        self.codings: list[bytes] = []
+        self.connection: set[bytes] = set()
+        self.said: Said | None = None
+        self.expects = self.te_trailers = self.upgrade = False
+
+    def take(self, does: _Does, name: bytes, value: bytes, lines: list[bytes]) -> None:
+        match does:
+            case _Does.HOST:
+                self.hosts.append(value)
+            case _Does.CONNECTION:
+                if value not in (b"keep-alive", b"close"):
+                    self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
+            case _Does.LENGTH:
+                self.lengths.append(value)
+            case _Does.CODING:
+                self.codings.append(value)
+            case _Does.FORWARDED if self.trusted:
+                self.said = self.said or {}
+                self.said.setdefault(name.lower(), []).append(value)
+            case _Does.UNTRUSTED if self.trusted:
+                lines.append(name + b": " + value)
+            case _Does.EXPECT:
+                self.expects = True
+                if value.lower() != b"100-continue":
+                    raise RefusedRequest("an expectation that cannot be met", status=417, code="expectation-failed")
+            case _Does.TE:
+                self.te_trailers |= b"trailers" in tokens(value)
+            case _Does.UPGRADE:
+                self.upgrade = True
+
+    def authority(self, default: bytes, http_version: str) -> bytes:
+        """The one Host (RFC 9112 section 3.2)."""
+        if not self.hosts and http_version == "1.0":
+            return default
+        if len(self.hosts) != 1 or not _HOST.fullmatch(self.hosts[0]):
+            raise RefusedRequest("there must be one valid Host")
+        return self.hosts[0]
+
+    def framing(self, http_version: str) -> tuple[Body, int]:
+        """RFC 9112 section 6.3, with everything refused that it lets a recipient repair."""
+        if self.codings:
+            if self.lengths:
+                raise RefusedRequest("content-length together with transfer-encoding")
+            if len(self.codings) > 1 or self.codings[0].lower() != b"chunked" or http_version == "1.0":
+                raise RefusedRequest("a transfer-encoding other than chunked")
+            body, length = Body.CHUNKED, 0
+        elif self.lengths:
+            if len(self.lengths) > 1:
+                raise RefusedRequest("more than one content-length")
+            try:
+                body, length = Body.LENGTH, judge_length(self.lengths[0])
+            except ValueError as error:
+                raise RefusedRequest(str(error)) from None
+        else:
+            body, length = (Body.NONE if http_version.startswith("1") else Body.ASK), 0
+        if self.upgrade and (length or body is Body.CHUNKED):
+            # Servers disagree where such a request ends. Without a body the field is dropped and the request served.
+            raise RefusedRequest("an upgrade together with a body", code="upgrade-refused")
+        return body, length
+
+
+def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+    """RFC 9110 section 7.6.1: fields that Connection names end here."""
+    return [line for line in lines if line[: line.index(b":")].lower() not in names]
