@@ -1,0 +1,143 @@
+"""Everything compiled from one `Config`: opened together, closed together, swapped as one on reload."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from akoya_gateway.access.decision import Gatekeeper
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.answer import Answer
+from akoya_gateway.answers.pages import Pages
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.faces.admission import Desk
+from akoya_gateway.faces.passing import Passing
+from akoya_gateway.faces.refusals import Refusals
+from akoya_gateway.faces.responses import RequestWatcher
+from akoya_gateway.grants.book import Book
+from akoya_gateway.grants.keeper import Keeper
+from akoya_gateway.grants.observer import NullObserver, Observer
+from akoya_gateway.journeys.callback import Callback
+from akoya_gateway.journeys.connect import Connect
+from akoya_gateway.journeys.connections import Connections
+from akoya_gateway.journeys.disconnect import Disconnect, Logout
+from akoya_gateway.journeys.journal import Journal, NullJournal
+from akoya_gateway.journeys.routes import Routes
+from akoya_gateway.journeys.visitor import Visitors
+from akoya_gateway.provider import Providers, open_providers
+from akoya_gateway.sessions.attempts import Attempts
+from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.signing import jwks, jwks_headers, signer
+from akoya_gateway.store import Store, Vault, open_store
+from akoya_gateway.store.sealing import KeyRing
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told what happens; metrics and logs in the sidecar, nobody in a test."""
+
+    observer: Observer
+    journal: Journal
+    requests: RequestWatcher | None = None
+
+
+NOBODY = Watchers(NullObserver(), NullJournal())
+
+
+class Engine:
+    """Made by `Engine.open`; `desk` decides, `routes` answers what is ours, `passing` prepares the upstream's headers."""
+
+    def __init__(self, config: Config, store: Store, watchers: Watchers, clock: Clock) -> None:
+        self.config = config
+        self.store = store
+        self.pages = Pages(config.prefix)
+        self.cookies = Cookies(config.sessions.cookie, config.limits.attempt_lifetime)
+        self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
+        self.refusals = Refusals(config, self.pages, self.redirects)
+        vault = Vault(store, KeyRing(config.sessions.keys))
+        self.providers: Providers = open_providers(config, clock)
+        self.sessions = Sessions(vault, config.sessions.cookie, clock)
+        self.attempts = Attempts(vault, config.limits, clock)
+        self.keeper = Keeper(
+            Book(vault), self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
+        )
+        self.passing = Passing(
+            signer(config.signing, _origin(config), _audience(config), clock=clock),
+            self.cookies,
+            config.upstream.max_header_bytes if config.upstream else 1 << 30,
+        )
+        self.visitors = Visitors(config, self.sessions, self.cookies)
+        self.desk = Desk(
+            Gatekeeper(config.access, config.connectors), self.visitors, self.keeper, self.passing, self.refusals, clock
+        )
+        self.routes = self._routes(watchers.journal, clock)
+
+    @classmethod
+    async def open(
+        cls,
+        config: Config,
+        watchers: Watchers = NOBODY,
+        clock: Clock = time.time,
+        store: Store | None = None,
+    ) -> Engine:
+        """`store`: an open one to go on with (reload); otherwise the configured store is opened.
+
+        Raises `GatewayError` when the store is unusable for good.
+        """
+        if store is None:
+            store = open_store(config.sessions.store, clock)
+            await store.open()
+        engine = cls(config, store, watchers, clock)
+        await engine.keeper.start()
+        return engine
+
+    async def close(self, *, keep_store: bool = False) -> None:
+        """Refreshes in flight finish first: their answers must reach the store."""
+        await self.keeper.stop()
+        await self.providers.aclose()
+        if not keep_store:
+            await self.store.close()
+
+    async def check(self) -> list[str]:
+        """What keeps this from serving, in words; empty when ready."""
+        troubles = []
+        try:
+            await self.store.check()
+        except GatewayError as error:
+            troubles.append(f"store: {error.detail or error.title}")
+        return troubles + list(self.keeper.faults())
+
+    def _routes(self, journal: Journal, clock: Clock) -> Routes:
+        config, keeper, redirects = self.config, self.keeper, self.redirects
+        return Routes(
+            config,
+            Connections(config, keeper, redirects, self.pages, clock),
+            Connect(config, self.attempts, redirects, self.cookies, journal),
+            Callback(config, self.attempts, self.sessions, self.cookies, keeper, self.providers, redirects, journal),
+            Disconnect(config, keeper, redirects, journal),
+            Logout(config, keeper, self.sessions, self.cookies, redirects),
+            _key_set(config, clock),
+        )
+
+
+def _key_set(config: Config, clock: Clock) -> Callable[[], Answer]:
+    headers = tuple(jwks_headers())
+    return lambda: Answer(200, headers, jwks(config.signing, clock))
+
+
+def _origin(config: Config) -> str:
+    return f"{config.public_url.scheme}://{config.public_url.authority}"
+
+
+def _audience(config: Config) -> str:
+    return str(config.upstream.origins[0]) if config.upstream else _origin(config)
+
+
+def _holder() -> str:
+    """Names this process in leases: readable in `grants show`, and never the same twice."""
+    return f"{os.uname().nodename[:32]}:{os.getpid()}:{os.urandom(6).hex()}"

@@ -1,0 +1,245 @@
+"""`Gateway`: ASGI middleware around any app, and the way in for every request of the sidecar.
+
+Its own routes are answered here; everything else is judged by `faces.admission` and goes on with our headers, or does
+not go on at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from akoya_gateway.access.ask import Ask
+from akoya_gateway.access.paths import PathRefused
+from akoya_gateway.answers.answer import Answer
+from akoya_gateway.clock import Clock
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.faces.admission import Admitted, Denied, judged_path
+from akoya_gateway.faces.bodies import limited, whole
+from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
+from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
+from akoya_gateway.faces.origin import require_own_origin
+from akoya_gateway.faces.responses import Responses
+from akoya_gateway.faces.sockets import OpenSocket, Sockets
+from akoya_gateway.grants.grant import Grant
+from akoya_gateway.journeys.routes import MethodNotAllowed
+from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.operations.request_id import RequestIds
+
+
+class Gateway:
+    """Wrap an ASGI app: `app = Gateway(app, "gateway.yaml")`.
+
+    `config`: a path, or what `load_config` returned. The store is opened at lifespan startup, or with the first
+    request under a server without lifespan. Raises `config.ConfigurationError` for a file with faults.
+    """
+
+    def __init__(
+        self, app: App, config: Config | str | Path, *, watchers: Watchers = NOBODY, clock: Clock = time.time
+    ) -> None:
+        self._app = app
+        self._config = config if isinstance(config, Config) else load_config(Path(config))
+        self._watchers = watchers
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._starting: asyncio.Task[Engine] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._ids = RequestIds(self._config.trusted_proxies)
+        self.sockets = Sockets(self._still_admitted)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine in force. Raises `RuntimeError` before startup."""
+        if self._engine is None:
+            raise RuntimeError("the gateway has not been started")
+        return self._engine
+
+    async def startup(self) -> Engine:
+        if self._engine is None:
+            if self._starting is None:
+                self._starting = asyncio.ensure_future(Engine.open(self._config, self._watchers, self._clock))
+            try:
+                # Shielded: the first client may go away while others wait for the same start.
+                engine = await asyncio.shield(self._starting)
+            except Exception:
+                self._starting = None
+                raise
+            self._install(engine)
+        return self.engine
+
+    async def shutdown(self) -> None:
+        await self.sockets.stop()
+        if self._retiring:
+            await asyncio.gather(*self._retiring, return_exceptions=True)
+        engine, self._engine, self._starting = self._engine, None, None
+        if engine is not None:
+            await engine.close()
+
+    async def reload(self, config: Config) -> None:
+        """Go on with another configuration. Requests under way end with the engine they began with.
+
+        Raises what `Engine.open` raises, and then the old engine stays in force.
+        """
+        old = await self.startup()
+        same_store = config.sessions.store == old.config.sessions.store
+        engine = await Engine.open(config, self._watchers, self._clock, old.store if same_store else None)
+        self._config = config
+        self._ids = RequestIds(config.trusted_proxies)
+        self._install(engine)
+        task = asyncio.create_task(self._retire(old, same_store))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, engine: Engine, keep_store: bool) -> None:
+        await asyncio.sleep(RETIRE_AFTER)
+        await engine.close(keep_store=keep_store)
+
+    def _install(self, engine: Engine) -> None:
+        if self._engine is not engine:
+            engine.keeper.on_gone(self._gone)
+            self._engine = engine
+
+    def _gone(self, grant: Grant) -> None:
+        self.sockets.look_now()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await lifespan(self._app, scope, receive, send, self.startup, self.shutdown)
+        else:
+            raise ValueError(f"unknown ASGI scope {scope['type']!r}")
+
+    def ask(self, scope: Scope) -> Ask:
+        """The request as the desk reads it, from an HTTP or WebSocket scope."""
+        client = scope.get("client")
+        headers = scope["headers"]
+        peer = client[0] if client else None
+        return Ask(
+            scope.get("method", "GET"),
+            scope.get("raw_path") or _raw_path(scope["path"]),
+            scope["query_string"],
+            headers,
+            peer or None,
+            self._ids.of(headers, peer),
+            scope["type"] == "websocket",
+        )
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ask = self.ask(scope)
+        responses = Responses(ask, send, self._watchers.requests, self._clock)
+        try:
+            engine = self._engine or await self.startup()
+            outcome = await self._judge(engine, ask, scope, receive)
+            responses.decided(outcome)
+            if isinstance(outcome, Admitted):
+                await self._go_on(engine, ask, outcome, scope, receive, responses)
+                return
+            answer = outcome.answer if isinstance(outcome, Denied) else outcome
+        except GatewayError as error:
+            if responses.started:
+                # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
+                raise
+            responses.failed(error)
+            answer = self._error(error, ask)
+        await answer.send(responses.own, head=ask.method == "HEAD")
+
+    async def _judge(self, engine: Engine, ask: Ask, scope: Scope, receive: Receive) -> Admitted | Denied | Answer:
+        path = self._path(ask, scope)
+        if not engine.routes.own(path):
+            return engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
+        visitor = await engine.visitors.of(ask)
+        return await engine.routes(Visit(ask, path, visitor, lambda limit: whole(receive, limit)))
+
+    def _path(self, ask: Ask, scope: Scope) -> str:
+        path = judged_path(ask)
+        if path != scope["path"]:
+            # The app behind us would read another path than the rules did.
+            raise PathRefused("The path can be read in two ways.")
+        return path
+
+    async def _go_on(
+        self, engine: Engine, ask: Ask, admitted: Admitted, scope: Scope, receive: Receive, responses: Responses
+    ) -> None:
+        limit = engine.config.limits.body_bytes
+        onward = dict(scope)
+        onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
+        await self._app(onward, limited(receive, ask, limit) if limit else receive, responses.upstream)
+        if responses.token_rejected and admitted.grant is not None:
+            engine.keeper.report_stale(admitted.grant)
+
+    def _error(self, error: GatewayError, ask: Ask) -> Answer:
+        if self._engine is None:
+            raise error
+        answer = self._engine.refusals.error(error, ask)
+        if isinstance(error, MethodNotAllowed):
+            answer = answer.with_headers((b"allow", error.allow.encode()))
+        return answer
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ask = self.ask(scope)
+        responses = Responses(ask, send, self._watchers.requests, self._clock)
+        try:
+            engine = self._engine or await self.startup()
+            path = self._path(ask, scope)
+            require_own_origin(ask, engine.config.public_url)
+            if engine.routes.own(path):
+                raise PathRefused("There is no WebSocket here.", status=404, code="not-found")
+            admission = engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
+            responses.decided(admission)
+        except GatewayError as error:
+            responses.failed(error)
+            await _refuse(scope, receive, send, self._error(error, ask))
+            return
+        if isinstance(admission, Denied):
+            await _refuse(scope, receive, send, admission.answer)
+            return
+        await self._relay(engine, ask, path, admission, scope, receive, responses)
+
+    async def _relay(
+        self, engine: Engine, ask: Ask, path: str, admitted: Admitted, scope: Scope, receive: Receive, responses: Responses
+    ) -> None:
+        onward = dict(scope)
+        onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
+
+        async def close(code: int) -> None:
+            await responses.own({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
+
+        socket = OpenSocket(ask, path, close)
+        if admitted.owner is not None:
+            self.sockets.add(socket)
+        try:
+            await self._app(onward, receive, responses.upstream)
+        finally:
+            self.sockets.remove(socket)
+
+    async def _still_admitted(self, ask: Ask, path: str) -> bool:
+        return isinstance(await self.engine.desk.admit(ask, path), Admitted)
+
+
+RETIRE_AFTER = 30.0
+"""Seconds that an engine replaced by a reload stays open for the requests that began with it."""
+
+
+def _raw_path(path: str) -> bytes:
+    """For servers that give no `raw_path` (it is optional in ASGI): the path, escaped as a client would have."""
+    from urllib.parse import quote  # noqa: PLC0415 - only such servers need it
+
+    return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
+    """Before the handshake is accepted: an HTTP answer where the server can send one, a plain 403 elsewhere."""
+    message: Message = await receive()
+    if message["type"] != "websocket.connect":
+        return
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await send({"type": "websocket.http.response.start", "status": answer.status, "headers": answer.all_headers()})
+        await send({"type": "websocket.http.response.body", "body": answer.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})

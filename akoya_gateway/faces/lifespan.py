@@ -1,0 +1,67 @@
+"""ASGI lifespan for middleware: ours around the inner app's, whether or not the inner app has one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Step = Callable[[], Awaitable[object]]
+
+
+async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup: Step, shutdown: Step) -> None:
+    """Start ours, then the app's; stop the app's, then ours. An app without lifespan support is simply there.
+
+    An exception of `startup` becomes `lifespan.startup.failed` with its text.
+    """
+    await receive()
+    try:
+        await startup()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    inner = _Inner(app, scope)
+    failure = await inner.run("startup")
+    if failure is not None:
+        await shutdown()
+        await send({"type": "lifespan.startup.failed", "message": failure})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    failure = await inner.run("shutdown")
+    await shutdown()
+    if failure is None:
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await send({"type": "lifespan.shutdown.failed", "message": failure})
+
+
+class _Inner:
+    """The inner app's lifespan, one phase at a time."""
+
+    def __init__(self, app: App, scope: Scope) -> None:
+        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._task = asyncio.ensure_future(app(scope, self._to_app.get, self._from_app.put))
+
+    async def run(self, phase: str) -> str | None:
+        """None when the phase is done or the app has no lifespan; the app's message when it failed."""
+        if self._task.done():
+            return None
+        await self._to_app.put({"type": f"lifespan.{phase}"})
+        answer = asyncio.ensure_future(self._from_app.get())
+        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            if not self._task.cancelled():
+                self._task.exception()  # An app that does not know lifespan raises: looked at, and left at that.
+            return None
+        message = answer.result()
+        if message["type"].endswith(".failed"):
+            return str(message.get("message", ""))
+        return None

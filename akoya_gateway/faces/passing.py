@@ -1,0 +1,86 @@
+"""What the upstream gets: the client's copies removed, our headers prepared once per grant and signed per request."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from akoya_gateway.access.ask import Ask, Headers
+from akoya_gateway.config.model import AccessRule
+from akoya_gateway.errors import OperatorError
+from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.signing.names import strip
+from akoya_gateway.signing.passed import Passed, PassedConnection, Prepared, Signer
+
+REMEMBERED = 10_000
+"""Prepared grants kept at hand, at a few kilobytes each: the id_token, encoded."""
+
+
+class Passing:
+    def __init__(self, signer: Signer, cookies: Cookies, largest: int) -> None:
+        self._signer = signer
+        self._cookies = cookies
+        self._largest = largest
+        self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
+
+    def strip(self, headers: Headers) -> Headers:
+        """The client's headers without anything that is ours to say (design.md section 5)."""
+        return strip(headers, self._cookies.without_ours)
+
+    def headers(
+        self, rule: AccessRule, grant: Grant | None, held: OwnerGrants, ask: Ask, authority: bytes, now: float
+    ) -> Headers:
+        """Our headers for this request, signed. Raises `OperatorError` when they exceed `max_header_bytes`."""
+        prepared = self._prepare(rule, grant, held)
+        return prepared.headers(ask.method.encode(), authority, ask.raw_path, ask.query, now)
+
+    def _prepare(self, rule: AccessRule, grant: Grant | None, held: OwnerGrants) -> Prepared:
+        key = (held.owner, rule.index)
+        found = self._prepared.get(key)
+        if found is not None and found[1] is grant and found[0] is held:
+            return found[2]
+        facts = passed(rule, grant, held)
+        if found is not None and found[3] == facts:
+            # Read anew from the store, and nothing has changed: signed assertions stay good.
+            prepared = found[2]
+        else:
+            prepared = self._fitting(facts)
+        self._prepared[key] = (held, grant, prepared, facts)
+        self._prepared.move_to_end(key)
+        if len(self._prepared) > REMEMBERED:
+            self._prepared.popitem(last=False)
+        return prepared
+
+    def _fitting(self, facts: Passed) -> Prepared:
+        prepared = self._signer.prepare(facts)
+        if prepared.size > self._largest:
+            raise OperatorError(
+                f"The headers for connector {facts.connector or '-'} are {prepared.size} bytes, more than "
+                f"upstream.max_header_bytes ({self._largest}). Raise it if the upstream can take more.",
+                code="headers-too-large",
+            )
+        return prepared
+
+
+_REFRESHING = GrantState.REFRESHING
+
+
+def passed(rule: AccessRule, grant: Grant | None, held: OwnerGrants) -> Passed:
+    """The facts of design.md section 5 for one grant under one rule."""
+    connections = tuple(
+        # A refresh under way is no business of the upstream's: the connection is live.
+        PassedConnection(g.connector, "live" if g.state is _REFRESHING else g.state.value, int(g.tokens.expires_at))
+        for g in held.grants
+    )
+    if grant is None:
+        return Passed(held.owner, connections, rule.label)
+    return Passed(
+        held.owner,
+        connections,
+        rule.label,
+        connector=grant.connector,
+        environment=grant.key.environment,
+        bearer=grant.tokens.bearer,
+        expires_at=int(grant.tokens.expires_at),
+        scope=grant.tokens.scope,
+    )

@@ -1,0 +1,74 @@
+"""What goes back for one request: the app's answer with our own names taken out, or an answer of ours."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from akoya_gateway.access.ask import Ask, Headers
+from akoya_gateway.answers.answer import Answer
+from akoya_gateway.clock import Clock
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.faces.admission import Admitted, Denied
+from akoya_gateway.faces.lifespan import Message, Send
+
+TOKEN_REJECTED = b"akoya-token-rejected"
+"""A response header by which the app says that Akoya did not take the token (401, code 602): it is refreshed."""
+
+
+class RequestWatcher(Protocol):
+    """Told once of every request, when its answer begins. Must not raise."""
+
+    def answered(self, ask: Ask, status: int, rule: str, outcome: str, seconds: float) -> None: ...
+
+
+class Responses:
+    """Wraps `send` for one request. `upstream` is for the app behind us, `own` for our answers."""
+
+    __slots__ = ("_ask", "_began", "_clock", "_outcome", "_rule", "_send", "_watcher", "started", "token_rejected")
+
+    def __init__(self, ask: Ask, send: Send, watcher: RequestWatcher | None, clock: Clock) -> None:
+        self._ask = ask
+        self._send = send
+        self._watcher = watcher
+        self._clock = clock
+        self._began = clock() if watcher is not None else 0.0
+        self._rule = "-"
+        self._outcome = "own"
+        self.started = False
+        self.token_rejected = False
+
+    def decided(self, outcome: Admitted | Denied | Answer) -> None:
+        if isinstance(outcome, Admitted):
+            self._rule, self._outcome = outcome.rule.label, "passed"
+        elif isinstance(outcome, Denied):
+            self._rule, self._outcome = outcome.rule.label if outcome.rule else "-", outcome.why
+
+    def failed(self, error: GatewayError) -> None:
+        self._outcome = error.code
+
+    async def upstream(self, message: Message) -> None:
+        if message["type"] == "http.response.start" or message["type"] == "websocket.accept":
+            message = self._cleaned(message)
+            self._begin(message.get("status", 101))
+        await self._send(message)
+
+    async def own(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._begin(message["status"])
+        await self._send(message)
+
+    def _begin(self, status: int) -> None:
+        self.started = True
+        if self._watcher is not None:
+            self._watcher.answered(self._ask, status, self._rule, self._outcome, self._clock() - self._began)
+
+    def _cleaned(self, message: Message) -> Message:
+        headers: Headers = message.get("headers", [])
+        for name, _ in headers:
+            if name[:6].lower() == b"akoya-":
+                break
+        else:
+            return message
+        self.token_rejected = any(name.lower() == TOKEN_REJECTED for name, _ in headers)
+        # An app that echoes what it received must not hand a token to the browser.
+        return {**message, "headers": [pair for pair in headers if pair[0][:6].lower() != b"akoya-"]}

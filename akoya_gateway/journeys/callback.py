@@ -1,0 +1,180 @@
+"""`GET` of a redirect URI: the browser is back from Akoya.
+
+The order is the point. The attempt is taken (single use) before anything is believed; a session is made ready before
+the code is spent; the grant is in the store before the browser is told anything (design.md section 1, step 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.answer import Answer, redirect
+from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
+from akoya_gateway.grants.keeper import Keeper
+from akoya_gateway.journeys.journal import Journal
+from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.protocol.answers import (
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.protocol.callback import (
+    AuthorizationRefused,
+    CallbackMalformed,
+    CodeReceived,
+    foreign_issuer,
+    judge_callback,
+)
+from akoya_gateway.provider import Provider
+from akoya_gateway.sessions.attempts import Attempt, Attempts
+from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.session import Session
+
+
+class Callback:
+    def __init__(
+        self,
+        config: Config,
+        attempts: Attempts,
+        sessions: Sessions,
+        cookies: Cookies,
+        keeper: Keeper,
+        providers: Mapping[str, Provider],
+        redirects: RedirectPolicy,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._attempts = attempts
+        self._sessions = sessions
+        self._cookies = cookies
+        self._keeper = keeper
+        self._providers = providers
+        self._redirects = redirects
+        self._journal = journal
+
+    async def __call__(self, visit: Visit) -> Answer:
+        """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
+
+        Raises `GatewayError` where the callback is not one of ours to answer with a redirect.
+        """
+        callback = judge_callback(visit.ask.query)
+        if isinstance(callback, CallbackMalformed) and callback.state is None:
+            raise UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
+        attempt = await self._attempt(visit, callback.state)
+        connector = self._config.connectors[attempt.connector]
+        try:
+            tokens = await self._tokens(visit, callback, attempt, connector)
+        except GatewayError as error:
+            self._journal.attempt_ended(attempt.connector, error.code)
+            return self._failed(error, attempt)
+        return await self._granted(visit, attempt, connector, tokens)
+
+    async def _attempt(self, visit: Visit, state: str | None) -> Attempt:
+        """The attempt this browser began, now used up; anything else ends here."""
+        found = None
+        if state is not None and visit.visitor.browser is not None:
+            found = await self._attempts.take(state, visit.visitor.browser)
+        elif state is not None:
+            await self._attempts.burn(state)
+        if not isinstance(found, Attempt) or found.connector not in self._config.connectors:
+            self._journal.attempt_ended(None, "unknown-state")
+            raise UserError(
+                "This sign-in was already completed, has expired, or was started in another browser. "
+                "Nothing was lost: have a look at your bank connections, or start again.",
+                code="unknown-state",
+                title="This sign-in cannot be completed",
+            )
+        return found
+
+    async def _tokens(
+        self, visit: Visit, callback: CodeReceived | AuthorizationRefused | CallbackMalformed, attempt: Attempt,
+        connector: Connector,
+    ) -> TokenSet:  # fmt: skip
+        client = connector.client
+        if visit.path != client.callback_path:
+            raise UserError("The bank answered at the wrong address.", code="wrong-callback")
+        if isinstance(callback, CallbackMalformed):
+            raise UserError(f"The bank's answer cannot be read: {callback.reason}.", code="bad-callback")
+        if foreign_issuer(callback, client.environment):
+            raise UserError("The answer came from another sign-in service.", code="foreign-issuer")
+        if isinstance(callback, AuthorizationRefused):
+            raise refusal(callback)
+        self._same_person(visit, attempt)
+        answer = await self._providers[client.name].exchange(callback.code, attempt.code_verifier, attempt.nonce)
+        return judged(answer)
+
+    def _same_person(self, visit: Visit, attempt: Attempt) -> None:
+        """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
+        owner = visit.visitor.owner
+        if attempt.owner is not None and owner is not None and owner != attempt.owner:
+            raise UserError("You signed in as somebody else meanwhile. Connect the bank again.", code="other-owner")
+        if visit.visitor.identified and attempt.owner is None:
+            raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
+
+    async def _granted(self, visit: Visit, attempt: Attempt, connector: Connector, tokens: TokenSet) -> Answer:
+        session, cookie = await self._session(visit, attempt)
+        await self._keeper.connected(session.owner, connector.client.name, connector.key, tokens)
+        self._journal.attempt_ended(attempt.connector, "granted")
+        return redirect(attempt.return_to).with_headers((b"set-cookie", cookie))
+
+    async def _session(self, visit: Visit, attempt: Attempt) -> tuple[Session, bytes]:
+        """A session under a new id: an id that somebody planted before the rights grew is worth nothing after."""
+        session = visit.visitor.session
+        if session is not None:
+            session, value = await self._sessions.renew(session)
+        else:
+            session, value = await self._sessions.start(visit.visitor.owner)
+        return session, self._cookies.set_session(value)
+
+    def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
+        """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""
+        target = self._config.redirects.after_error
+        mark = "&" if "?" in target else "?"
+        return redirect(f"{target}{mark}error={quote(error.code)}&connector={quote(attempt.connector)}")
+
+
+def refusal(callback: AuthorizationRefused) -> GatewayError:
+    """What came back instead of a code (RFC 6749 section 4.1.2.1; an open set, akoya.md section 3)."""
+    if callback.error == "access_denied":
+        return UserError("You cancelled, or the bank declined. Nothing was shared.", code="access_denied")
+    if callback.error in ("server_error", "temporarily_unavailable"):
+        return ProviderError(code=callback.error)
+    if callback.error in OPERATOR_ERRORS:
+        return OperatorError(f"The authorization endpoint answered {callback.error}.", code=callback.error)
+    return UserError("The bank did not complete the sign-in.", code="authorization_refused")
+
+
+OPERATOR_ERRORS = frozenset(
+    {"invalid_request", "invalid_scope", "unauthorized_client", "unsupported_response_type", "invalid_state"}
+)
+
+
+def judged(answer: TokenAnswer) -> TokenSet:
+    """The tokens of a good answer; anything else is raised as whose fault it is."""
+    match answer:
+        case Granted(tokens):
+            return tokens
+        case Refused():
+            return _raise(ProviderError("The code was not accepted.", code="code_refused"))
+        case OperatorFault(error):
+            return _raise(OperatorError(f"The token endpoint answered {error}.", code="client_refused"))
+        case ProviderDown():
+            return _raise(ProviderError(status=503, code="temporarily_unavailable"))
+        case OutcomeUnknown():
+            # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
+            return _raise(ProviderError(status=504, code="outcome_unknown"))
+        case Untrusted():
+            return _raise(ProviderError("The answer did not pass judgement.", code="untrusted_answer"))
+
+
+def _raise(error: GatewayError) -> TokenSet:
+    raise error

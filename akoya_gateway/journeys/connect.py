@@ -1,0 +1,64 @@
+"""`GET /akoya/connect/{connector}`: an authorization attempt begins, and the browser goes to Akoya."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.answer import Answer, redirect
+from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.errors import UserError
+from akoya_gateway.journeys.journal import Journal
+from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
+from akoya_gateway.sessions.attempts import Attempts
+from akoya_gateway.sessions.cookie import Cookies
+
+
+class Connect:
+    def __init__(
+        self, config: Config, attempts: Attempts, redirects: RedirectPolicy, cookies: Cookies, journal: Journal
+    ) -> None:
+        self._connectors: Mapping[str, Connector] = config.connectors
+        self._after_connect = config.redirects.after_connect
+        self._prefix = config.prefix
+        self._attempts = attempts
+        self._redirects = redirects
+        self._cookies = cookies
+        self._journal = journal
+
+    async def __call__(self, visit: Visit, key: str) -> Answer:
+        """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
+
+        Raises `UserError`: 404 for an unknown connector, 400 for a `return_to` outside `redirects.allow`.
+        """
+        connector = self._connectors.get(key)
+        if connector is None:
+            raise UserError("No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank")
+        return_to = self._return_to(visit.parameters().get("return_to"))
+        dialect = connector.client.environment.dialect
+        verifier = code_verifier() if dialect.pkce else None
+        nonce = new_nonce() if dialect.nonce else None
+        browser = visit.visitor.browser or self._cookies.new_browser()
+        state = await self._attempts.begin(
+            connector=key,
+            browser=browser,
+            return_to=return_to,
+            owner=visit.visitor.owner,
+            code_verifier=verifier,
+            nonce=nonce,
+        )
+        self._journal.attempt_started(key)
+        challenge = None if verifier is None else code_challenge(verifier)
+        answer = redirect(authorization_url(connector.client, connector, state, challenge, nonce))
+        # Set anew each time, so that it outlives this attempt.
+        return answer.with_headers((b"set-cookie", self._cookies.set_browser(browser)))
+
+    def _return_to(self, asked: str | None) -> str:
+        if asked is None:
+            return self._after_connect
+        judged = self._redirects.judge(asked)
+        if judged.startswith(f"{self._prefix}/") and judged != f"{self._prefix}/":
+            # Our own routes are not pages to come back to: connect would start over.
+            raise UserError("return_to must be a page of the app.", code="redirect-refused")
+        return judged

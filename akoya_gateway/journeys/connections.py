@@ -1,0 +1,90 @@
+"""`GET /akoya/`: what the user has connected, for people as a page and for programs as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from akoya_gateway.access.ask import wants_page
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.answer import Answer, document
+from akoya_gateway.answers.pages import Pages
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.grants.keeper import Keeper
+from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.journeys.words import NOTICES, STATE_WORDS, notice_of_error
+
+
+class Connections:
+    def __init__(self, config: Config, keeper: Keeper, redirects: RedirectPolicy, pages: Pages, clock: Clock) -> None:
+        self._config = config
+        self._keeper = keeper
+        self._redirects = redirects
+        self._pages = pages
+        self._clock = clock
+
+    async def __call__(self, visit: Visit) -> Answer:
+        owner = visit.visitor.owner
+        held = await self._keeper.of(owner) if owner is not None else OwnerGrants("")
+        csrf = visit.visitor.session.csrf.reveal() if visit.visitor.session is not None else None
+        if not wants_page(visit.ask):
+            return document(self._as_json(held, csrf))
+        parameters = visit.parameters()
+        return_to = self._redirects.judged_or(parameters.get("return_to"), "")
+        rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
+        notice = notice_of_error(parameters.get("error")) or NOTICES.get(parameters.get("done", ""), "")
+        return self._pages.page(
+            "connections", rows=rows, csrf=csrf, notice=notice, keeps=visit.visitor.identified
+        )
+
+    def _as_json(self, held: OwnerGrants, csrf: str | None) -> dict[str, object]:
+        return {
+            "connections": [self._summary(grant) for grant in held.grants],
+            "available": [
+                {"connector": key, "name": connector.name, "connect": f"{self._config.prefix}/connect/{key}"}
+                for key, connector in self._config.connectors.items()
+            ],
+            "csrf": csrf,
+        }
+
+    def _summary(self, grant: Grant) -> dict[str, object]:
+        connector = self._config.connectors.get(grant.connector)
+        return {
+            "id": grant.id,
+            "connector": grant.connector,
+            "name": connector.name if connector else grant.connector,
+            "environment": grant.key.environment,
+            "state": grant.state.value,
+            "connected_at": _moment(grant.connected_at),
+            "refreshed_at": _moment(grant.refreshed_at),
+            "expires_at": _moment(grant.tokens.expires_at),
+            "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
+        }
+
+    def _rows(self, connector: Connector, held: OwnerGrants, return_to: str) -> list[dict[str, object]]:
+        connect = f"{self._config.prefix}/connect/{connector.key}"
+        if return_to:
+            connect += f"?return_to={quote(return_to, safe='/')}"
+        grants = held.of(connector.key)
+        if not grants:
+            return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
+        return [self._row(connector, grant, connect) for grant in grants]
+
+    def _row(self, connector: Connector, grant: Grant, connect: str) -> dict[str, object]:
+        return {
+            "name": connector.name,
+            "state": grant.state.value,
+            "words": STATE_WORDS[grant.state],
+            "since": datetime.fromtimestamp(grant.connected_at, UTC).strftime("%d %B %Y").lstrip("0"),
+            "remedy": grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN),
+            "connect": connect,
+            "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
+            "grant": grant.id,
+        }
+
+
+def _moment(seconds: float) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

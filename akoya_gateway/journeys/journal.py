@@ -1,0 +1,27 @@
+"""What the journeys tell the operator: one call an event, wired to logs and metrics by the faces."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Journal(Protocol):
+    """Called synchronously; must not raise."""
+
+    def attempt_started(self, connector: str) -> None: ...
+
+    def attempt_ended(self, connector: str | None, result: str) -> None:
+        """`result`: `granted`, or the stable code of the error."""
+
+    def disconnected(self, connector: str) -> None: ...
+
+
+class NullJournal:
+    def attempt_started(self, connector: str) -> None:
+        return
+
+    def attempt_ended(self, connector: str | None, result: str) -> None:
+        return
+
+    def disconnected(self, connector: str) -> None:
+        return

@@ -1,0 +1,33 @@
+"""What people read about states and errors. Chosen by our own stable codes, never by a bank's free text."""
+
+from __future__ import annotations
+
+from akoya_gateway.grants.grant import GrantState
+
+STATE_WORDS = {
+    GrantState.LIVE: "Connected",
+    GrantState.REFRESHING: "Connected",
+    GrantState.UNCERTAIN: "Connected, but the bank has not confirmed it lately. If data is missing, reconnect.",
+    GrantState.NEEDS_RECONNECT: "The bank has ended this connection. Reconnect to go on.",
+    GrantState.REVOKED: "Disconnected",
+}
+
+NOTICES = {
+    "disconnected": "The bank is disconnected. It shares nothing with this app any more.",
+    "signed-out": "You are signed out on this device.",
+}
+
+_ERRORS = {
+    "access_denied": "You cancelled, or the bank declined. Nothing was shared.",
+    "temporarily_unavailable": "The bank connection service is busy. Please try again in a few minutes.",
+    "server_error": "The bank had a problem. Please try again in a few minutes.",
+    "outcome_unknown": "The bank did not answer in time. Please connect once more.",
+    "code_refused": "The sign-in took too long or was used already. Please connect once more.",
+    "client_refused": "Connecting is not possible right now. The people who run this app have been told.",
+}
+_ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing, contact the people who run this app."
+
+
+def notice_of_error(code: str | None) -> str:
+    """The sentence for the `error` that a failed attempt left in the address; "" without one."""
+    return _ERRORS.get(code, _ANY_ERROR) if code else ""
