@@ -1,0 +1,1 @@
+"""Logs, metrics, health, reload, drain: what an operator sees and does."""

@@ -1,0 +1,60 @@
+"""One line a request. Hand-formatted, because it is the only log line on the request path."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as quoted
+
+from akoya_gateway.config.model import LogFormat, Logging
+from akoya_gateway.operations.logs import LEVELS, StandardOutput, Timestamp, Write
+from akoya_gateway.operations.redaction import escape_controls, redact_text
+
+
+class AccessLog:
+    """Call it once per request, when its last byte is sent. Look at `enabled` first where arguments cost something.
+
+    It takes the path alone: no query, no header ever comes here.
+    """
+
+    def __init__(self, settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.enabled = settings.access and LEVELS.get(settings.level, logging.INFO) <= logging.INFO
+        self._write: Write = StandardOutput() if write is None else write
+        self._stamp = Timestamp(clock)
+        self._format = self._console if settings.format is LogFormat.CONSOLE else self._json
+
+    def __call__(  # noqa: PLR0917  # called once a request, by position
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        rule: str,
+        outcome: str,
+        request_id: str,
+        sent: int,
+    ) -> None:
+        """`seconds` from the first byte of the request to the last of the answer, `sent` bytes of body, `rule` the
+        label of the access rule (empty: none), `outcome` a word of a fixed set (`passed`, `redirected`, ...)."""
+        if self.enabled:
+            path = redact_text(path.partition("?")[0], 2048)
+            self._write(self._format(method, path, status, seconds, rule, outcome, request_id, sent))
+
+    def _json(  # noqa: PLR0917
+        self, method: str, path: str, status: int, seconds: float, rule: str, outcome: str, request_id: str, sent: int
+    ) -> bytes:
+        return (
+            f'{{"timestamp":"{self._stamp()}","level":"info","event":"request","request_id":{quoted(request_id)},'
+            f'"method":{quoted(method)},"path":{quoted(path)},"status":{status},"duration_ms":{seconds * 1000:.2f},'
+            f'"rule":{quoted(rule)},"outcome":{quoted(outcome)},"bytes":{sent}}}\n'
+        ).encode("ascii")
+
+    def _console(  # noqa: PLR0917
+        self, method: str, path: str, status: int, seconds: float, rule: str, outcome: str, request_id: str, sent: int
+    ) -> bytes:
+        line = (
+            f"{self._stamp()[11:23]} request {method} {path} {status} {seconds * 1000:.1f}ms {sent}B "
+            f"{outcome} [{rule}] {request_id}"
+        )
+        return escape_controls(line).encode("utf-8", "backslashreplace") + b"\n"

@@ -1,0 +1,153 @@
+"""The last line of defence before a log line leaves: what looks like a secret does not pass.
+
+Whoever logs should not hand in secrets at all; this is for the day when somebody does. It errs on the side of hiding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from akoya_gateway.secret import Secret
+
+HIDDEN = "[secret]"
+LONGEST_TEXT = 4096
+"""Characters of one value; what is beyond is cut. Exceptions get `LONGEST_TRACE`."""
+LONGEST_TRACE = 16_384
+DEEPEST = 6
+WIDEST = 64
+
+_PARAMETERS = (
+    "code",
+    "state",
+    "token",
+    "cookie",
+    "session",
+    "nonce",
+    "secret",
+    "password",
+    "passwd",
+    "assertion",
+    "signature",
+    "code_verifier",
+    "client_secret",
+    "client_assertion",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "id_token_hint",
+)
+_SECRET_KEYS = frozenset(_PARAMETERS) | {
+    "cookies",
+    "tokens",
+    "authorization",
+    "proxy_authorization",
+    "set_cookie",
+    "session_id",
+    "private_key",
+    "bearer",
+    "akoya_id_token",
+    "akoya_assertion",
+}
+_SECRET_ENDINGS = ("_token", "_secret", "_password", "_cookie", "_verifier")
+
+_NAMES = "|".join(_PARAMETERS)
+_SUSPICIOUS = re.compile(r"[=:?@\"']|eyJ|ory_|bearer|basic", re.IGNORECASE)
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # Header lines first: everything after the colon goes, whatever its form.
+    (
+        re.compile(
+            r"\b((?:set-)?cookie|(?:proxy-)?authorization|akoya-(?:id-token|assertion)|signature)\s*:\s*[^\r\n]+", re.I
+        ),
+        rf"\1: {HIDDEN}",
+    ),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.I), r"\1[userinfo]@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)\?[^\s\"'<>]*", re.I), r"\1?[query]"),
+    (re.compile(r"\b(bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.I), rf"\1 {HIDDEN}"),
+    (re.compile(r"\b(basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/=._~-]{6,}", re.I), rf"\1 {HIDDEN}"),
+    # A cut JWT is still one: any base64url text that starts as a JSON object does.
+    (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*"), HIDDEN),
+    (re.compile(r"\bory_[A-Za-z0-9._~-]{4,}"), HIDDEN),
+    (re.compile(rf"(?<![A-Za-z0-9_])({_NAMES})=(?!\[secret\])[^\s&;,\"')]+", re.I), rf"\1={HIDDEN}"),
+    (re.compile(rf"([\"'])({_NAMES})\1(\s*[:,]\s*)b?([\"'])[^\"']*\4", re.I), rf"\1\2\1\3\4{HIDDEN}\4"),
+)
+# C0, DEL, C1, the line separators and the marks that change the direction of text: nothing that starts a new line or
+# repaints a terminal.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value under this name is never shown. `-` and `_` and case do not matter."""
+    folded = name.lower().replace("-", "_")
+    return folded in _SECRET_KEYS or folded.endswith(_SECRET_ENDINGS)
+
+
+def redact_text(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Tokens, credentials, queries and user information of URLs masked; at most `longest` characters."""
+    if len(text) > longest:
+        text = text[:longest] + "..."
+    if _SUSPICIOUS.search(text) is not None:
+        for pattern, replacement in _RULES:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def escape_controls(text: str) -> str:
+    """Control characters as `\\n`, `\\x1b`, `\\u2028`: one event stays one line."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def redact(value: Any, depth: int = 0) -> Any:
+    """The value as it may be shown: plain JSON types only, secrets replaced, depth and width bounded."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Secret):
+        return HIDDEN
+    if isinstance(value, str):
+        return redact_text(str(value))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return redact_text(bytes(value[:LONGEST_TEXT]).decode("latin-1"))
+    if depth >= DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        return _redact_mapping(value, depth)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _redact_sequence(value, depth)
+    return redact_text(_shown(value))
+
+
+def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one event. Unlike `redact`, width is not bounded: the names are the programmer's."""
+    return {name: HIDDEN if is_secret_name(name) else redact(value) for name, value in event.items()}
+
+
+def _redact_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, each in value.items():
+        if len(shown) == WIDEST:
+            shown["..."] = f"{len(value) - WIDEST} more"
+            break
+        name = _name(key)
+        shown[redact_text(name)] = HIDDEN if is_secret_name(name) else redact(each, depth + 1)
+    return shown
+
+
+def _redact_sequence(value: Iterable[Any], depth: int) -> list[Any]:
+    items = list(value)
+    # A header: ("cookie", "...").
+    if len(items) == 2 and isinstance(items[0], (str, bytes)) and is_secret_name(_name(items[0])):
+        return [redact(items[0]), HIDDEN]
+    shown = [redact(each, depth + 1) for each in items[:WIDEST]]
+    return shown if len(items) <= WIDEST else [*shown, f"... {len(items) - WIDEST} more"]
+
+
+def _name(key: object) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a broken repr must not break the request that logs it
+        return f"<{type(value).__name__}>"
