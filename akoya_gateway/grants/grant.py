@@ -64,6 +64,9 @@ class Grant:
     retry_at: float = 0.0
     """No refresh before this moment (back-off after the provider was down)."""
     failures: int = 0
+    """Attempts in a row that brought no new tokens."""
+    unknowns: int = 0
+    """Uses of the present refresh token whose outcome nobody knows: while above 0 the token may be spent."""
 
     @property
     def id(self) -> str:

@@ -1,0 +1,137 @@
+"""What is to be done with a grant now, and by whom. Pure: the grant and the time decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from akoya_gateway.grants.events import Reason
+from akoya_gateway.grants.grant import Grant, GrantState
+
+
+class Do(Enum):
+    USE = auto()
+    """Pass the bearer; nothing to do until `until`."""
+    REFRESH = auto()
+    """Use the refresh token now."""
+    WAIT = auto()
+    """Another holder is at it: wait for its result, at most until `until`, when its lease ends."""
+    EXPIRE = auto()
+    """The lease of another holder has ended without a result: say so, then look again."""
+    HOLD = auto()
+    """A refresh is due but not before `until`."""
+    RECONNECT = auto()
+    """Only the user can help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    do: Do
+    until: float = 0.0
+
+
+_RECONNECT = Advice(Do.RECONNECT)
+_REFRESH = Advice(Do.REFRESH)
+_EXPIRE = Advice(Do.EXPIRE)
+
+
+def advise(grant: Grant, now: float, refresh_before: float, *, early: float = 1.0, stale: bool = False) -> Advice:
+    """`early`: a multiple of the margin, for work ahead of need. `stale`: the upstream has learnt that the bearer is
+    dead although it has not ended (602).
+    """
+    if grant.state is GrantState.REFRESHING:
+        if grant.lease is None or grant.lease.expires_at <= now:
+            return _EXPIRE
+        return Advice(Do.WAIT, grant.lease.expires_at)
+    if grant.state is GrantState.LIVE:
+        due = due_at(grant, refresh_before, early)
+    elif grant.state is GrantState.UNCERTAIN:
+        # An attempt could cost the bearer that still lives (see `life`), so not before its end.
+        due = grant.tokens.expires_at
+    else:
+        return _RECONNECT
+    if now < due and not stale:
+        return Advice(Do.USE, due)
+    if grant.tokens.refresh_token is None and now < grant.tokens.expires_at:
+        return Advice(Do.USE, grant.tokens.expires_at)
+    return Advice(Do.HOLD, grant.retry_at) if now < grant.retry_at else _REFRESH
+
+
+def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:
+    """When a live grant is to be refreshed: `refresh_before` seconds before the end of its bearer, but never in the
+    first three quarters of its life, or a short-lived token would be refreshed by every request.
+    """
+    tokens = grant.tokens
+    return tokens.expires_at - early * min(refresh_before, 0.25 * max(tokens.expires_at - grant.refreshed_at, 0.0))
+
+
+def told_to_reconnect(grant: Grant) -> bool:
+    """The user is sent to the bank again rather than asked to wait. An uncertain grant whose second use came to
+    nothing as well may still be won back by a later one, but nobody is left waiting for that.
+    """
+    if grant.state is GrantState.UNCERTAIN:
+        return grant.unknowns > 1
+    return grant.state in {GrantState.NEEDS_RECONNECT, GrantState.REVOKED}
+
+
+class Who(Enum):
+    NOBODY = "nobody"
+    USER = "user"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Who must do something, and what: a sentence that may be shown to that person."""
+
+    who: Who
+    what: str
+
+
+_LIVE_REMEDIES = {
+    None: Remedy(Who.NOBODY, "All is well; the token is renewed by itself."),
+    Reason.OPERATOR_FAULT: Remedy(
+        Who.OPERATOR,
+        "Akoya refuses the client registration: compare client_id and client_secret with the Data Recipient Hub. "
+        "The grant is kept and renewed as soon as they are right.",
+    ),
+    Reason.PROVIDER_DOWN: Remedy(Who.NOBODY, "Akoya did not take the request; it is repeated by itself."),
+    Reason.UNTRUSTED_ANSWER: Remedy(
+        Who.OPERATOR,
+        "Akoya's answer did not pass judgement: compare issuer and jwks_uri of the environment. It is asked again.",
+    ),
+}
+
+_DEAD_REMEDIES = {
+    Reason.DEAD_TOKEN: "The bank or Akoya has ended the connection: connect the bank again.",
+    Reason.OUTCOME_UNKNOWN: "The connection was interrupted while it was renewed: connect the bank again.",
+    Reason.HOLDER_LOST: "The connection was interrupted while it was renewed: connect the bank again.",
+    Reason.UNTRUSTED_ANSWER: "The renewed connection could not be verified: connect the bank again.",
+    Reason.ANOTHER_SUB: "The bank answered for another login: connect the bank again.",
+    Reason.NO_REFRESH_TOKEN: "The connection was made without offline access and has ended: connect the bank again.",
+}
+
+
+def remedy(state: GrantState, reason: str | None) -> Remedy:
+    """No state is a dead end: what the user or the operator must do, or that nobody must."""
+    match state:
+        case GrantState.LIVE:
+            known = Reason(reason) if reason in set(Reason) else None
+            return _LIVE_REMEDIES.get(known, _LIVE_REMEDIES[None])
+        case GrantState.REFRESHING:
+            return Remedy(Who.NOBODY, "The token is being renewed.")
+        case GrantState.UNCERTAIN:
+            return Remedy(
+                Who.USER,
+                "Nobody can know whether the last renewal went through. It is tried again when the present token has "
+                "ended; connecting the bank again settles it at once.",
+            )
+        case GrantState.NEEDS_RECONNECT:
+            return Remedy(
+                Who.USER,
+                _DEAD_REMEDIES.get(Reason(reason), "Connect the bank again.")
+                if reason in set(Reason)
+                else "Connect the bank again.",
+            )
+        case GrantState.REVOKED:
+            return Remedy(Who.NOBODY, "Disconnected by the user; connecting the bank again starts anew.")

@@ -1,0 +1,119 @@
+"""What owners hold, remembered for a moment, so that a request needs no store.
+
+Staleness: an entry is believed for `valid` seconds (1 by default). What this process changes is seen in it at once;
+what another replica changes is seen after `valid` seconds at the latest. The worst of that: a grant disconnected at
+one replica is passed on for that second by another. A refresh elsewhere does no harm: the old bearer lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.grants.book import Book
+from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+
+
+@dataclass(slots=True)
+class _Entry:
+    grants: OwnerGrants
+    valid_until: float
+
+
+@dataclass(slots=True)
+class _Load:
+    task: asyncio.Task[OwnerGrants]
+    overtaken: bool = False
+    """Something changed here while it read: what it read may be older."""
+
+
+class Cache:
+    """A bounded LRU of owners. `seen` is told of each owner's grants when they are read or changed."""
+
+    def __init__(
+        self,
+        book: Book,
+        clock: Clock,
+        *,
+        valid: float = 1.0,
+        size: int = 20_000,
+        seen: Callable[[OwnerGrants], None] = lambda _: None,
+    ) -> None:
+        self._book = book
+        self._clock = clock
+        self._valid = valid
+        self._size = size
+        self._seen = seen
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._loads: dict[str, _Load] = {}
+
+    def peek(self, owner: str) -> OwnerGrants | None:
+        """What is known of the owner without looking: None says to look (`of`)."""
+        entry = self._entries.get(owner)
+        if entry is None or self._clock() >= entry.valid_until:
+            return None
+        self._entries.move_to_end(owner)
+        return entry.grants
+
+    async def of(self, owner: str) -> OwnerGrants:
+        """From the cache or the book; callers for one owner share one read. Raises what the book raises."""
+        known = self.peek(owner)
+        return known if known is not None else await self.load(owner)
+
+    async def load(self, owner: str) -> OwnerGrants:
+        """From the book, whatever is remembered."""
+        load = self._loads.get(owner)
+        if load is None:
+            load = self._loads[owner] = _Load(asyncio.ensure_future(self._read(owner)))
+        # Shielded: one caller going away must not take the answer from the others.
+        return await asyncio.shield(load.task)
+
+    def put(self, grant: Grant) -> None:
+        """This process has made the grant durable; a revoked one is not there any more."""
+        owner = grant.key.owner
+        load = self._loads.get(owner)
+        if load is not None:
+            load.overtaken = True
+        entry = self._entries.get(owner)
+        if entry is None:
+            return
+        known = next((other for other in entry.grants.grants if other.id == grant.id), None)
+        if known is not None and known.version > grant.version:
+            return
+        others = [other for other in entry.grants.grants if other.id != grant.id]
+        if grant.state is not GrantState.REVOKED:
+            others.append(grant)
+            others.sort(key=lambda each: (-each.connected_at, each.id))
+        entry.grants = OwnerGrants(owner, tuple(others))
+        self._seen(entry.grants)
+
+    def newest(self, grant: Grant) -> Grant:
+        """The grant, or a later version of it that this process knows of."""
+        entry = self._entries.get(grant.key.owner)
+        for known in entry.grants.grants if entry is not None else ():
+            if known.id == grant.id and known.version > grant.version:
+                return known
+        return grant
+
+    async def _read(self, owner: str) -> OwnerGrants:
+        load = self._loads[owner]
+        try:
+            while True:
+                load.overtaken = False
+                grants = await self._book.of(owner)
+                if not load.overtaken:
+                    self._remember(grants)
+                    return grants
+        finally:
+            if self._loads.get(owner) is load:
+                del self._loads[owner]
+
+    def _remember(self, grants: OwnerGrants) -> None:
+        self._entries[grants.owner] = _Entry(grants, self._clock() + self._valid)
+        self._entries.move_to_end(grants.owner)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+        self._seen(grants)

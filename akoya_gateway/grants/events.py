@@ -1,0 +1,82 @@
+"""What can happen to a grant, and the words for why it is not live. See `grants.life`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from akoya_gateway.protocol.answers import (
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.secret import Secret
+
+
+class Reason(StrEnum):
+    """Why a grant is not simply live. Stable words: they reach logs, `grants` and the connections page."""
+
+    DEAD_TOKEN = "dead_token"
+    OUTCOME_UNKNOWN = "refresh_outcome_unknown"
+    HOLDER_LOST = "refresh_interrupted"
+    OPERATOR_FAULT = "operator_fault"
+    PROVIDER_DOWN = "provider_down"
+    UNTRUSTED_ANSWER = "untrusted_answer"
+    ANOTHER_SUB = "another_sub"
+    NO_REFRESH_TOKEN = "no_refresh_token"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshAsked:
+    """`holder` wants to use the refresh token, and to be waited for `lease` seconds."""
+
+    holder: str
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """`holder` is still at it."""
+
+    holder: str
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExpired:
+    """Nobody has heard of the holder for the length of its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off."""
+
+    holder: str
+    used: Secret
+    answer: TokenAnswer
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeAsked:
+    """The user disconnects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """A newer consent for the same connector. Tokens of another `sub` leave this grant as it is: they are another."""
+
+    tokens: TokenSet = field(repr=False)
+
+
+Event = RefreshAsked | LeaseRenewed | LeaseExpired | Answered | RevokeAsked | Reconnected
+
+ANSWERS = (Granted, Refused, OperatorFault, ProviderDown, OutcomeUnknown, Untrusted)
+EVENTS: tuple[type, ...] = (RefreshAsked, LeaseRenewed, LeaseExpired, *ANSWERS, RevokeAsked, Reconnected)
+"""The columns of the table: an `Answered` counts as its answer."""

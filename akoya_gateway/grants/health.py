@@ -1,0 +1,110 @@
+"""How the providers are doing: whether to ask them, and what an operator must look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Client
+from akoya_gateway.grants.breaker import Breaker
+from akoya_gateway.grants.observer import Observer
+from akoya_gateway.protocol.answers import (
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    RevocationAnswer,
+    TokenAnswer,
+)
+
+Answer = TokenAnswer | RevocationAnswer
+
+DOWN_AFTER = 5
+"""Requests in a row that came to nothing, after which an environment is taken to be down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The provider refuses a client registration. For /readyz and the log; `error` is the provider's judged word."""
+
+    client: str
+    environment: str
+    error: str
+    since: float
+    count: int = 1
+
+
+class Health:
+    """One breaker an environment (it is down) and one a client (its registration is refused)."""
+
+    def __init__(self, clock: Clock, random: Callable[[], float], observer: Observer) -> None:
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+        self._environments: dict[str, Breaker] = {}
+        self._clients: dict[str, Breaker] = {}
+        self._faults: dict[str, Fault] = {}
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(self._faults.values())
+
+    @property
+    def down(self) -> tuple[str, ...]:
+        """Environments whose breaker is open."""
+        return tuple(name for name, breaker in self._environments.items() if breaker.is_open)
+
+    def wait(self, client: Client) -> float:
+        """Seconds until this client's provider may be asked; 0.0: now."""
+        return max(self._environment(client).wait(), self._client(client).wait())
+
+    def enter(self, client: Client) -> bool:
+        """True: ask now, and tell `answered` what came of it."""
+        return self.wait(client) <= 0.0 and self._environment(client).enter() and self._client(client).enter()
+
+    def answered(self, client: Client, answer: Answer) -> Fault | None:
+        """Returns the fault if the answer is the first sign of it."""
+        environment, registration = self._environment(client), self._client(client)
+        if isinstance(answer, ProviderDown | OutcomeUnknown):
+            environment.failed((answer.retry_after or 0.0) if isinstance(answer, ProviderDown) else 0.0)
+            return None
+        environment.succeeded()
+        if not isinstance(answer, OperatorFault):
+            registration.succeeded()
+            self._faults.pop(client.name, None)
+            return None
+        registration.failed()
+        return self._fault(client, answer)
+
+    def forget(self) -> None:
+        """The configuration has changed: what was learnt with the old one says nothing."""
+        self._environments.clear()
+        self._clients.clear()
+        self._faults.clear()
+
+    def _fault(self, client: Client, answer: OperatorFault) -> Fault | None:
+        known = self._faults.get(client.name)
+        if known is not None:
+            self._faults[client.name] = replace(known, error=answer.error, count=known.count + 1)
+            return None
+        fault = Fault(client.name, client.environment.name, answer.error, self._clock())
+        self._faults[client.name] = fault
+        return fault
+
+    def _environment(self, client: Client) -> Breaker:
+        name = client.environment.name
+        breaker = self._environments.get(name)
+        if breaker is None:
+            breaker = self._environments[name] = Breaker(
+                self._clock,
+                self._random,
+                threshold=DOWN_AFTER,
+                changed=lambda is_open: self._observer.breaker(name, is_open),
+            )
+        return breaker
+
+    def _client(self, client: Client) -> Breaker:
+        breaker = self._clients.get(client.name)
+        if breaker is None:
+            breaker = self._clients[client.name] = Breaker(self._clock, self._random, threshold=1)
+        return breaker

@@ -1,0 +1,292 @@
+"""Grants, fresh when asked. The one object that faces and journeys talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from math import ceil
+
+import structlog
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Client, Tokens
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.grants.advice import due_at, told_to_reconnect
+from akoya_gateway.grants.background import EARLY, Background
+from akoya_gateway.grants.book import Book
+from akoya_gateway.grants.cache import Cache
+from akoya_gateway.grants.departures import Departures, Farewell
+from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable
+from akoya_gateway.grants.events import Reason, Reconnected, RevokeAsked
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.grants.health import Fault, Health
+from akoya_gateway.grants.life import step
+from akoya_gateway.grants.observer import NullObserver, Observer
+from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.grants.refresh import Refresher, gone
+from akoya_gateway.grants.revocations import Revocations
+from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.store.vault import Vault
+
+PATIENCE = 5.0
+"""Seconds a request waits for a refresh while its old bearer still lives."""
+
+LONGEST_WAIT = 20.0
+"""Seconds a request waits for a refresh when it has no living bearer; more than a token call may take."""
+
+KEEP_TRYING = 5.0
+"""Seconds for which a new consent is tried to be written: its code is spent, there is no second chance."""
+
+STALE_AGAIN = 60.0
+"""Seconds before a second report of a dead bearer is believed for the same grant; doubled by each that follows."""
+
+log = structlog.get_logger("akoya_gateway.grants")
+
+
+class Keeper:
+    """Build it inside a running event loop, `start()` it once the store is open, `stop()` it before the store closes.
+
+    `providers` by client name. `holder` names this process among all that share the store: unique to one run of it,
+    or a restarted process would take its predecessor's lease for its own.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        providers: Mapping[str, TokenEndpoint],
+        tokens: Tokens,
+        *,
+        clock: Clock = time.time,
+        random: Callable[[], float] = random_module.random,
+        holder: str | None = None,
+        observer: Observer | None = None,
+        valid: float = 1.0,
+        owners: int = 20_000,
+    ) -> None:
+        observer = observer or NullObserver()
+        self._clock = clock
+        self._observer = observer
+        self._tokens = tokens
+        self._providers = providers
+        self._stale_reports: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
+        self.book = Book(vault)
+        self.health = Health(clock, random, observer)
+        self.departures = Departures(self.book)
+        self.revocations = Revocations(
+            vault=vault, providers=providers, clock=clock, random=random, health=self.health, observer=observer
+        )
+        self._cache = Cache(self.book, clock, valid=valid, size=owners, seen=self._seen)
+        self._refresher = Refresher(
+            book=self.book,
+            cache=self._cache,
+            providers=providers,
+            tokens=tokens,
+            clock=clock,
+            random=random,
+            holder=holder or secrets.token_urlsafe(12),
+            health=self.health,
+            observer=observer,
+            revoke_later=self.revocations.enqueue,
+        )
+        self._background = Background(
+            refresh=lambda grant: self._refresher.flight(self._cache.newest(grant), early=EARLY),
+            rates=self._rate,
+            refresh_before=lambda: self._tokens.refresh_before,
+            clock=clock,
+            random=random,
+        )
+
+    def start(self) -> None:
+        """Background work begins: refreshing ahead of need, revoking, watching for departures."""
+        self.revocations.start()
+        self.departures.start()
+        if self._tokens.background:
+            self._background.start()
+
+    async def stop(self, timeout: float = 30.0) -> None:
+        """Lands the refreshes in flight, at most `timeout` seconds; starts no new ones."""
+        await self._background.stop()
+        flying = await self._refresher.land(timeout)
+        if flying:
+            log.critical("stopped with refreshes in flight", flying=flying)
+        await self.revocations.stop()
+        await self.departures.stop()
+
+    def reconfigure(self, providers: Mapping[str, TokenEndpoint], tokens: Tokens) -> None:
+        """A new configuration, without a restart: calls in flight end with the old one."""
+        self._providers = self._refresher.providers = self.revocations.providers = providers
+        self._tokens = self._refresher.tokens = tokens
+        self.health.forget()
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What an operator must look at now: client registrations that the provider refuses. For /readyz."""
+        return self.health.faults
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def peek(self, owner: str) -> OwnerGrants | None:
+        """What the owner holds, without waiting; None: ask `of`. See `cache` for how old it may be."""
+        return self._cache.peek(owner)
+
+    async def of(self, owner: str) -> OwnerGrants:
+        """What the owner holds. Raises `StoreUnavailable`, `UndecryptableRecord`, `UnreadableGrant`."""
+        return await self._cache.of(owner)
+
+    def ready(self, grant: Grant) -> bool:
+        """`fresh` would return this very grant, so there is no need to wait for it."""
+        return grant.state is GrantState.LIVE and self._clock() < due_at(grant, self._tokens.refresh_before)
+
+    async def fresh(self, grant: Grant) -> Grant:
+        """A grant whose bearer may be passed on: this one, or its successor after a refresh.
+
+        Raises `NeedsReconnect` (the user must act), `TemporarilyUnavailable` and `RegistrationFault` (the grant is
+        kept; 503) and `StoreUnavailable`. None of them while the old bearer still lives. Cancelling the caller does
+        not cancel the refresh.
+        """
+        if self.ready(grant):
+            return grant
+        grant = self._cache.newest(grant)
+        if self.ready(grant):
+            return grant
+        flight = self._refresher.flight(grant)
+        await asyncio.wait({flight}, timeout=PATIENCE if grant.usable(self._clock()) else LONGEST_WAIT)
+        latest = grant
+        if flight.done():
+            try:
+                latest = flight.result()
+            except StoreUnavailable:
+                if not grant.usable(self._clock()):
+                    raise
+        return self._passable(latest)
+
+    def _passable(self, grant: Grant) -> Grant:
+        now = self._clock()
+        if grant.usable(now):
+            return grant
+        if told_to_reconnect(grant):
+            raise NeedsReconnect(grant)
+        endpoint = self._providers.get(grant.key.client)
+        held = self.health.wait(endpoint.client) if endpoint is not None else 0.0
+        retry_after = max(ceil(max(grant.retry_at - now, held)), 1)
+        if endpoint is None or grant.reason == Reason.OPERATOR_FAULT:
+            raise RegistrationFault(retry_after=retry_after)
+        raise TemporarilyUnavailable(retry_after=retry_after)
+
+    async def report_stale(self, grant: Grant) -> bool:
+        """The upstream has learnt from the data API that the bearer it was passed is dead (401, code 602).
+
+        True: a refresh has been started; nobody waits for it here. 602 also means "not entitled" (akoya.md section
+        6), so a bearer is reported once, and each further report of the same grant must come later than the last.
+        """
+        grant = self._cache.newest(reported := grant)
+        if grant.tokens.bearer != reported.tokens.bearer or not self._believes(grant):
+            return False
+        self._refresher.flight(grant, stale=grant.tokens.bearer)
+        return True
+
+    def _believes(self, grant: Grant) -> bool:
+        now = self._clock()
+        # After a failed attempt the same bearer may be reported again: it has not been replaced.
+        token = f"{hash(grant.tokens.bearer)}.{grant.failures}"
+        last_token, last_at, pause = self._stale_reports.get(grant.id, ("", 0.0, 0.0))
+        if token == last_token or now < last_at + pause:
+            return False
+        longest = max(self._tokens.assume_lifetime, STALE_AGAIN)
+        patient = now < last_at + 2 * longest
+        self._stale_reports[grant.id] = (token, now, min(pause * 2 if patient and pause else STALE_AGAIN, longest))
+        self._stale_reports.move_to_end(grant.id)
+        while len(self._stale_reports) > 10_000:
+            self._stale_reports.popitem(last=False)
+        return True
+
+    # --- changing -------------------------------------------------------------------------------------------------
+
+    async def connected(self, owner: str, client: Client, connector: str, tokens: TokenSet) -> Grant:
+        """A new consent, durable when this returns. The same login's older tokens are replaced, whatever a refresh in
+        flight may still bring; another login (`sub`) becomes a grant of its own. Raises `StoreUnavailable` after
+        `KEEP_TRYING` seconds.
+        """
+        key = GrantKey(owner, client.environment.name, client.name, connector, tokens.sub)
+        deadline = self._clock() + KEEP_TRYING
+        pause = 0.05
+        while True:
+            try:
+                written = await self._connect(key, tokens)
+            except StoreUnavailable:
+                if self._clock() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+                pause *= 2
+                continue
+            if written is not None:
+                log.info("connected", grant=key.id, connector=connector, environment=key.environment)
+                return written
+
+    async def _connect(self, key: GrantKey, tokens: TokenSet) -> Grant | None:
+        now = self._clock()
+        before = await self.book.get(key.id)
+        if before is None:
+            new = Grant(key, tokens, GrantState.LIVE, connected_at=now, refreshed_at=now)
+            written = await self.book.write(new, after=0)
+        else:
+            written = await self.book.write(step(before, Reconnected(tokens), now), after=before.version)
+        if written is not None:
+            self._cache.put(written)
+            self._observer.moved(written, before.state if before is not None else None)
+        return written
+
+    async def disconnect(self, grant: Grant) -> Grant:
+        """The user ends the grant: readers never see it again, its refresh token is in the durable queue for
+        revocation, and `departures` have been told. Returns it as revoked. Raises `StoreUnavailable`: try again.
+        """
+        while True:
+            now = self._clock()
+            before = await self.book.get(grant.id)
+            if before is None or before.state is GrantState.REVOKED:
+                written: Grant | None = gone(before or grant, now)
+            else:
+                # Queued first: a crash in between leaves a dead grant that is still shown, not a living token that
+                # nobody knows of.
+                await self._queue(before)
+                written = await self.book.write(step(before, RevokeAsked(), now), after=before.version, now=now)
+            if written is not None:
+                break
+        self._cache.put(written)
+        self._observer.moved(written, grant.state)
+        self.departures.tell(written)
+        log.info("disconnected", grant=grant.id, connector=grant.connector, environment=grant.key.environment)
+        return written
+
+    async def _queue(self, grant: Grant) -> None:
+        endpoint = self._providers.get(grant.key.client)
+        nowhere = endpoint is not None and endpoint.client.environment.revocation_endpoint is None
+        if grant.tokens.refresh_token is not None and not nowhere:
+            await self.revocations.enqueue(grant, grant.tokens.refresh_token)
+
+    def on_gone(self, farewell: Farewell) -> Callable[[], None]:
+        """Call `farewell` with each grant that is disconnected through this process; returns what ends that."""
+        return self.departures.on_gone(farewell)
+
+    def watch(self, grant: Grant, farewell: Farewell) -> Callable[[], None]:
+        """Call `farewell` once when this grant is disconnected, by whichever replica (then within some seconds).
+        For what outlives a request, such as a WebSocket. Returns what ends the watch."""
+        return self.departures.watch(grant, farewell)
+
+    # --- wiring ---------------------------------------------------------------------------------------------------
+
+    def _seen(self, grants: OwnerGrants) -> None:
+        if self._tokens.background:
+            self._background.seen(grants)
+
+    def _rate(self, environment: str) -> float:
+        rates = [
+            endpoint.client.environment.rate
+            for endpoint in self._providers.values()
+            if endpoint.client.environment.name == environment
+        ]
+        return max(rates, default=1.0)

@@ -1,0 +1,342 @@
+"""Refreshing one grant: one flight a grant in this process, one lease a grant among all processes.
+
+A flight reads, leases, calls, commits. It belongs to nobody who waits for it: a waiter that is cancelled (a client
+that went away) leaves it flying. What it returns is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Tokens
+from akoya_gateway.errors import OperatorError, StoreUnavailable
+from akoya_gateway.grants.advice import Do, advise
+from akoya_gateway.grants.book import Book
+from akoya_gateway.grants.cache import Cache
+from akoya_gateway.grants.events import Answered, LeaseExpired, LeaseRenewed, Reason, RefreshAsked, RevokeAsked
+from akoya_gateway.grants.grant import Grant, GrantState, Lease
+from akoya_gateway.grants.health import Health
+from akoya_gateway.grants.life import step
+from akoya_gateway.grants.observer import Observer
+from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.protocol.answers import (
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    Untrusted,
+)
+from akoya_gateway.secret import Secret
+
+LEASE = 10.0
+"""Seconds after which a holder that nobody heard of is taken for dead. Renewed three times in that time."""
+
+LONGEST_LOOK = 5.0
+"""Seconds to wait for another holder before looking again by oneself."""
+
+FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+"""Seconds between attempts to make a new pair durable while the store is away."""
+
+log = structlog.get_logger("akoya_gateway.grants")
+
+RevokeLater = Callable[[Grant, Secret], Awaitable[None]]
+"""Queue a refresh token that no record holds for revocation. Durable when it returns."""
+
+T = TypeVar("T")
+
+
+class Refresher:
+    """`holder` names this process among all that share the store; `random` returns [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        cache: Cache,
+        providers: Mapping[str, TokenEndpoint],
+        tokens: Tokens,
+        clock: Clock,
+        random: Callable[[], float],
+        holder: str,
+        health: Health,
+        observer: Observer,
+        revoke_later: RevokeLater,
+    ) -> None:
+        self._book = book
+        self._cache = cache
+        self.providers = providers
+        self.tokens = tokens
+        self._clock = clock
+        self._random = random
+        self._holder = holder
+        self._health = health
+        self._observer = observer
+        self._revoke_later = revoke_later
+        self._flights: dict[str, asyncio.Task[Grant]] = {}
+        self._unsure: dict[str, Lease] = {}
+        self._unsaved = 0
+        self._stopping = False
+
+    def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
+        """The flight of this grant, started if there is none. `early` as in `advise`; `stale`: a bearer that is dead
+        before its time.
+
+        Its result is the grant as it now is in the store, whatever its state. It raises `StoreUnavailable` (nothing
+        is lost) and what reading a grant raises. Wait for it with `asyncio.wait` or `shield`; never cancel it.
+        """
+        flight = self._flights.get(grant.id)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._fly(grant, early, stale), name=f"refresh {grant.id}")
+            self._flights[grant.id] = flight
+            flight.add_done_callback(lambda done: self._landed(grant.id, done))
+        return flight
+
+    async def land(self, timeout: float) -> int:
+        """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
+        with the process."""
+        self._stopping = True
+        if self._flights:
+            await asyncio.wait(set(self._flights.values()), timeout=timeout)
+        return len(self._flights)
+
+    def _landed(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
+        del self._flights[grant_id]
+        if not flight.cancelled():
+            flight.exception()  # Whoever waits has it; nobody may be waiting.
+
+    # --- the flight ---------------------------------------------------------------------------------------------
+
+    async def _fly(self, grant: Grant, early: float, stale: Secret | None) -> Grant:
+        current: Grant | None = grant
+        while current is not None and not self._stopping:
+            dead = stale is not None and current.tokens.bearer == stale
+            advice = advise(current, self._clock(), self.tokens.refresh_before, early=early, stale=dead)
+            if current.lease is not None and current.lease == self._unsure.get(grant.id):
+                current = await self._resume(current)
+            elif advice.do is Do.WAIT:
+                pause = min(max(advice.until - self._clock(), 0.0) + 0.01, LONGEST_LOOK)
+                current = self._learnt(await self._book.changed(current, pause))
+            elif advice.do is Do.EXPIRE:
+                current = await self._expire(current)
+            elif advice.do is Do.REFRESH and self._may_ask(current):
+                leased = await self._lease(current)
+                if leased is None:
+                    current = self._learnt(await self._book.get(grant.id))
+                elif leased.state is GrantState.REFRESHING:
+                    return await self._use(leased)
+                else:
+                    return leased
+            else:
+                return current
+        return current if current is not None else gone(grant, self._clock())
+
+    def _may_ask(self, grant: Grant) -> bool:
+        endpoint = self.providers.get(grant.key.client)
+        if endpoint is None:
+            log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
+            return False
+        # A grant without a refresh token only moves in the book.
+        return grant.tokens.refresh_token is None or self._health.enter(endpoint.client)
+
+    async def _lease(self, grant: Grant) -> Grant | None:
+        """The intent, durable. None: somebody else was first."""
+        asked = step(grant, RefreshAsked(self._holder, LEASE), self._clock())
+        try:
+            written = await self._book.write(asked, after=grant.version)
+        except StoreUnavailable:
+            # It may have been written all the same. We know what nobody else can: that nothing was sent.
+            if asked.lease is not None:
+                self._unsure[grant.id] = asked.lease
+            raise
+        return self._moved(grant, written)
+
+    async def _resume(self, grant: Grant) -> Grant | None:
+        """The lease in the store is ours from a write that failed to report: give it back, unsent."""
+        del self._unsure[grant.id]
+        assert grant.lease is not None
+        unsent = Lease(grant.lease.holder, grant.lease.started_at, expires_at=0.0, sent=False)
+        freed = step(replace(grant, lease=unsent), LeaseExpired(), self._clock())
+        written = self._moved(grant, await self._book.write(freed, after=grant.version))
+        return written or self._learnt(await self._book.get(grant.id))
+
+    async def _expire(self, grant: Grant) -> Grant | None:
+        expired = step(grant, LeaseExpired(), self._clock())
+        written = self._moved(grant, await self._book.write(expired, after=grant.version))
+        if written is None:
+            return self._learnt(await self._book.get(grant.id))
+        log.warning("refresh lease expired", **_names(grant), state=written.state, reason=written.reason)
+        return written
+
+    # --- the one use of the refresh token -----------------------------------------------------------------------
+
+    async def _use(self, leased: Grant) -> Grant:
+        endpoint = self.providers[leased.key.client]
+        started = self._clock()
+        answer = await self._call(endpoint, leased)
+        fault = self._health.answered(endpoint.client, answer)
+        if fault is not None:
+            log.error(
+                "provider refuses the client registration",
+                client=fault.client,
+                error=fault.error,
+                environment=fault.environment,
+                remedy="compare client_id and client_secret with the Hub",
+            )
+        current = await self._commit(leased, answer)
+        outcome = _outcome(answer)
+        seconds = self._clock() - started
+        self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
+        _say(answer, leased, current, outcome, seconds)
+        return current
+
+    async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenAnswer:
+        used = _refresh_token(leased)
+        renewal = asyncio.get_running_loop().create_task(self._renew(leased))
+        try:
+            return await endpoint.refresh(used, leased.key.sub)
+        except Exception as error:  # A fault of ours, after which nobody knows whether the request left.
+            log.exception("refresh call failed", **_names(leased))
+            return OutcomeUnknown(type(error).__name__)
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewal
+
+    async def _renew(self, leased: Grant) -> None:
+        """Keep the lease while the call runs. Losing it is not fatal: the answer finds its place by its token."""
+        current: Grant | None = leased
+        while current is not None and current.lease is not None and current.lease.holder == self._holder:
+            await asyncio.sleep(LEASE / 3)
+            with contextlib.suppress(OperatorError):
+                renewed = step(current, LeaseRenewed(self._holder, LEASE), self._clock())
+                current = await self._book.write(renewed, after=current.version) or await self._book.get(leased.id)
+
+    async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
+        """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
+        event = Answered(self._holder, _refresh_token(leased), answer, self._random())
+        known: Grant | None = leased
+
+        async def apply() -> Grant:
+            nonlocal known
+            while True:
+                before, known = known or await self._stored(leased), None
+                after = step(before, event, self._clock())
+                if after is before:
+                    return before
+                written = self._moved(before, await self._book.write(after, after=before.version))
+                if written is not None:
+                    return written
+
+        current = await self._until_saved(apply, leased, answer)
+        left_over = _new_refresh_token(answer)
+        if left_over is None or left_over == current.tokens.refresh_token:
+            return current
+        if current.state is GrantState.REVOKED or current.reason == Reason.ANOTHER_SUB:
+            await self._until_saved(lambda: self._revoke_later(leased, left_over), leased, answer)
+        else:
+            # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
+            log.info("refreshed tokens of an older consent dropped", **_names(leased))
+        return current
+
+    async def _stored(self, leased: Grant) -> Grant:
+        """The grant as it is now. A disconnected one leaves a marker, so if nothing at all is there the store has lost
+        it (a failover), and what we hold puts it back."""
+        return await self._book.get(leased.id) or replace(leased, version=0)
+
+    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenAnswer) -> T:
+        retry, unsaved = FIRST_RETRY, 0
+        try:
+            while True:
+                try:
+                    return await save()
+                except OperatorError as error:
+                    if not unsaved:
+                        unsaved = 1
+                        self._count_unsaved(1)
+                        log.critical(
+                            "the provider's answer is not saved",
+                            **_names(leased),
+                            outcome=_outcome(answer),
+                            error=error.code,
+                            remedy="bring the store back; stopping this process now may cost the user this grant",
+                        )
+                await asyncio.sleep(retry * (0.5 + self._random()))
+                retry = min(retry * 2, LONGEST_RETRY)
+        finally:
+            self._count_unsaved(-unsaved)
+
+    def _count_unsaved(self, more: int) -> None:
+        if more:
+            self._unsaved += more
+            self._observer.unsaved(self._unsaved)
+
+    # --- telling others -----------------------------------------------------------------------------------------
+
+    def _moved(self, before: Grant, written: Grant | None) -> Grant | None:
+        if written is not None:
+            self._cache.put(written)
+            if written.state is not before.state:
+                self._observer.moved(written, before.state)
+        return written
+
+    def _learnt(self, grant: Grant | None) -> Grant | None:
+        if grant is not None:
+            self._cache.put(grant)
+        return grant
+
+
+def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
+    """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
+    said = log.info if isinstance(answer, Granted) else log.warning
+    error = getattr(answer, "error", None) or getattr(answer, "detail", None)
+    said(
+        "refresh",
+        **_names(leased),
+        outcome=outcome,
+        state=current.state,
+        seconds=round(seconds, 3),
+        **({"error": error} if error else {}),
+    )
+
+
+def _names(grant: Grant) -> dict[str, str]:
+    return {"grant": grant.id, "connector": grant.connector, "environment": grant.key.environment}
+
+
+_OUTCOMES: dict[type, str] = {
+    Granted: "granted",
+    Refused: "refused",
+    OperatorFault: "operator_fault",
+    ProviderDown: "provider_down",
+    OutcomeUnknown: "outcome_unknown",
+    Untrusted: "untrusted",
+}
+
+
+def _outcome(answer: TokenAnswer) -> str:
+    return _OUTCOMES[type(answer)]
+
+
+def _refresh_token(grant: Grant) -> Secret:
+    assert grant.tokens.refresh_token is not None, "no lease is given for a grant without a refresh token"
+    return grant.tokens.refresh_token
+
+
+def _new_refresh_token(answer: TokenAnswer) -> Secret | None:
+    if isinstance(answer, Granted):
+        return answer.tokens.refresh_token
+    return answer.refresh_token if isinstance(answer, Untrusted) else None
+
+
+def gone(grant: Grant, now: float) -> Grant:
+    """The grant as one that is disconnected."""
+    return step(grant, RevokeAsked(), now)
