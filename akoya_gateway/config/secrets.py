@@ -1,0 +1,181 @@
+"""Secrets: read from an environment variable or a file, present, clean and long enough.
+
+No message here ever holds a part of a secret, nor its length beyond what the rule is about.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import stat
+from pathlib import Path as FilePath
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry
+
+from akoya_gateway.config.faults import did_you_mean, quoted
+from akoya_gateway.config.model import RingKey, SigningAlgorithm, SigningKey, key_id
+from akoya_gateway.config.reading import Node
+from akoya_gateway.secret import Secret
+
+_LONGEST = 64 * 1024
+_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_NEW_KEY = "make one with `akoya-gateway keys new`"
+
+
+def read_secret(node: Node | None) -> Secret | None:
+    """The text behind `{env: NAME}` or `{file: path}`; None, and a fault, where there is none."""
+    if node is None or not node.reading.secrets:
+        return None
+    if (variable := node.get("env")) is not None:
+        return _from_environment(variable)
+    if (file := node.get("file")) is not None:
+        return _from_file(file)
+    return None
+
+
+def _from_environment(node: Node) -> Secret | None:
+    name: str = node.value
+    text = node.reading.environ.get(name)
+    if text is None:
+        node.fault(f"the environment variable {name} is not set", did_you_mean(name, _alike(node)) or "set it")
+        return None
+    if not text.strip():
+        node.fault(f"the environment variable {name} is empty", "set it")
+        return None
+    return Secret(text)
+
+
+def _alike(node: Node) -> list[str]:
+    return [name for name in node.reading.environ if name.startswith("AKOYA")]
+
+
+def _from_file(node: Node) -> Secret | None:
+    path = node.reading.folder / node.value
+    try:
+        if path.is_dir():
+            node.fault(f"{quoted(str(path))} is a directory", "name the file in it")
+            return None
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            content = file.read(_LONGEST + 1)
+        text = content.decode()
+    except FileNotFoundError:
+        node.fault(f"there is no file {quoted(str(path))}", "names are relative to the folder of this configuration")
+        return None
+    except UnicodeDecodeError:
+        node.fault(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable file name"
+        node.fault(f"{quoted(str(path))} cannot be read: {reason}", "check owner and mode")
+        return None
+    if len(content) > _LONGEST:
+        node.fault(f"{quoted(str(path))} is larger than 64 KiB", "is it the right file?")
+        return None
+    if mode & 0o077:
+        node.warn(f"others may read the secret file {quoted(str(path))} (mode {mode:04o})", "chmod 0600")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        node.fault(f"{quoted(str(path))} is empty", "put the secret there")
+        return None
+    return Secret(text)
+
+
+def read_password(node: Node | None) -> Secret | None:
+    """A secret that goes into a header or form as it is: no spaces around it, no line ends within."""
+    secret = read_secret(node)
+    if node is None or secret is None:
+        return None
+    text = secret.reveal()
+    if text != text.strip() or not text.isprintable():
+        node.fault("the secret begins or ends with a space, or holds a line end", "store it without")
+        return None
+    return secret
+
+
+def ring_key(text: str) -> RingKey:
+    """32 bytes as 64 hex digits or as base64 (either alphabet, padding optional). ValueError for everything else."""
+    raw = bytes.fromhex(text) if _HEX.fullmatch(text) else _base64(text)
+    if len(raw) != 32:
+        raise ValueError("it must be exactly 32 bytes, in base64 or hex")
+    if len(set(raw)) < 8:
+        raise ValueError("it is not random")
+    return RingKey(key_id(raw), raw)
+
+
+def _base64(text: str) -> bytes:
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("it must be exactly 32 bytes, in base64 or hex") from None
+
+
+def read_ring_key(node: Node) -> RingKey | None:
+    """A key of `sessions.keys`."""
+    secret = read_secret(node)
+    if secret is None:
+        return None
+    try:
+        return ring_key(secret.reveal().strip())
+    except ValueError as error:
+        node.fault(f"this key cannot be used: {error}", _NEW_KEY)
+        return None
+
+
+def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | None:
+    """A key of `signing.keys`, fit for the algorithm."""
+    identifier = node.get("id")
+    secret = read_secret(node)
+    if identifier is None or secret is None:
+        return None
+    if problem := _unfit(secret.reveal(), algorithm):
+        node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _NEW_KEY)
+        return None
+    return SigningKey(identifier.value, secret)
+
+
+def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
+    """Why the key does not fit, or None."""
+    if algorithm is SigningAlgorithm.HMAC_SHA256:
+        if text.lstrip().startswith(("-----BEGIN", "{")):
+            return "it is a PEM or JWK, not a shared secret"
+        return "it is shorter than 32 bytes" if len(text.encode()) < 32 else None
+    try:
+        key = _private_key(text)
+    except (ValueError, TypeError, JoseError):
+        return "it is not a PEM or JWK of an unencrypted private key"
+    except Exception:
+        return "it is not a PEM or JWK of an unencrypted private key"
+    if algorithm is SigningAlgorithm.ED25519:
+        return None if isinstance(key, Ed25519PrivateKey) else "it is not an Ed25519 private key"
+    fits = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+    return None if fits else "it is not a P-256 private key"
+
+
+def _private_key(text: str) -> object:
+    if text.lstrip().startswith("{"):
+        import json  # noqa: PLC0415
+
+        return JWKRegistry.import_key(json.loads(text)).private_key
+    return load_pem_private_key(text.encode(), password=None)
+
+
+def existing_file(node: Node | None) -> FilePath | None:
+    """A file that the configuration names and that must be there (certificates)."""
+    if node is None:
+        return None
+    path: FilePath = node.reading.folder / node.value
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        node.fault(f"there is no file {quoted(str(path))}", "names are relative to the folder of this configuration")
+        return None
+    return path

@@ -1,0 +1,222 @@
+"""Where the gateway stands: its origin, listeners, upstream, redirects, and whom it believes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
+
+from akoya_gateway.config.faults import quoted
+from akoya_gateway.config.model import (
+    Identity,
+    IdentitySource,
+    Listen,
+    Origin,
+    Redirects,
+    Upstream,
+    UpstreamTLS,
+)
+from akoya_gateway.config.reading import Node
+from akoya_gateway.config.secrets import existing_file
+from akoya_gateway.config.values import is_loopback, listen, url
+
+T = TypeVar("T")
+
+_RESERVED_HEADERS = frozenset({"cookie", "host", "content-length", "transfer-encoding", "connection", "te", "upgrade"})
+_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,;=:@%/]*")
+
+
+def read_public_url(top: Node) -> Origin | None:
+    """An origin, nothing more."""
+    found = top.url("public_url")
+    node = top.get("public_url")
+    if found is None or node is None:
+        return None
+    if found.path not in ("", "/") or "?" in found.text:
+        node.fault("an origin has no path and no query", f"write {found.origin}")
+        return None
+    return found.origin
+
+
+def attempt(node: Node, read: Callable[[str], T]) -> T | None:
+    """`read` applied to the text; its ValueError becomes a fault."""
+    try:
+        return read(node.value)
+    except ValueError as error:
+        node.fault(str(error))
+        return None
+
+
+def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
+    """The public and the admin listener; the second is None also where it is switched off."""
+    public = _listen(top)
+    if "admin" in top.value and top.value["admin"] is None:
+        return public, None
+    section = top.section("admin")
+    admin = _listen(section)
+    if public and admin and admin == public and (public.path or public.port):
+        section.fault("admin must not listen where the public does", "choose another port", key="listen")
+    return public, admin
+
+
+def _listen(node: Node) -> Listen | None:
+    below = node.get("listen")
+    return listen(node.plain("listen")) if below is None else attempt(below, listen)
+
+
+def read_upstream(top: Node) -> Upstream | None:
+    node = top.get("upstream")
+    if node is None:
+        return None
+    urls = node.get("url")
+    insecure = bool(node.plain("insecure_http"))
+    origins = [found for item in urls.items() if (found := _origin(item, insecure))] if urls else []
+    timeout = node.section("timeout")
+    tls = node.section("tls")
+    certificate, key = existing_file(tls.get("certificate")), existing_file(tls.get("key"))
+    for one, other in (("certificate", "key"), ("key", "certificate")):
+        if tls.written(one) and not tls.written(other):
+            tls.fault(f"a {one} without its {other}", f"add {other}", key=one)
+    header_bytes = node.bytes("max_header_bytes")
+    if header_bytes < 4096:
+        node.fault("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
+    return Upstream(
+        origins=tuple(origins),
+        connect_timeout=timeout.seconds("connect"),
+        read_timeout=timeout.seconds("read"),
+        pool=node.plain("pool"),
+        max_header_bytes=header_bytes,
+        tls=UpstreamTLS(existing_file(tls.get("ca")), certificate, key, tls.plain("server_name")),
+    )
+
+
+def _origin(node: Node, insecure: bool) -> Origin | None:
+    text: str = node.value
+    if text.startswith("unix:"):
+        found = attempt(node, listen)
+        return Origin("http", "localhost", 80, found.path) if found else None
+    parsed = attempt(node, url)
+    if parsed is None:
+        return None
+    if not parsed.secure and not insecure:
+        remedy = "use https, or set upstream.insecure_http: true if that network is yours alone"
+        node.fault("plain http to an address that is not loopback would show tokens to the network", remedy)
+        return None
+    return parsed.origin
+
+
+def read_redirects(top: Node, prefix: str, public: Origin | None) -> Redirects:
+    node = top.section("redirects")
+    after_connect: str = node.plain("after_connect")
+    after_error: str = node.plain("after_error") or f"{prefix}/"
+    for key in ("after_connect", "after_error"):
+        if below := node.get(key):
+            _target(below, wildcard=False, public=public)
+    allow = node.get("allow")
+    if allow is None:
+        return Redirects(after_connect, after_error, (after_connect,))
+    listed = [item.value for item in allow.items() if _target(item, wildcard=True, public=public)]
+    return Redirects(after_connect, after_error, tuple(listed))
+
+
+def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
+    """A path or URL; where `wildcard`, with one * at its very end."""
+    text: str = node.value
+    plain = text[:-1] if wildcard and text.endswith("*") else text
+    if "*" in plain:
+        where = "at the end of the path" if wildcard else "in redirects.allow"
+        node.fault(f"a `*` can only stand {where}", "such as /accounts/*")
+        return False
+    if plain.startswith("/"):
+        path = plain
+    else:
+        parsed = attempt(node, lambda _: url(plain))
+        if parsed is None:
+            return False
+        if text != plain and not parsed.path:
+            node.fault("a `*` right after the host would allow other hosts", f"write {plain}/*")
+            return False
+        if not parsed.secure:
+            node.fault("plain http is accepted for loopback addresses only", "use https")
+            return False
+        if not parsed.text.startswith(str(parsed.origin)):
+            node.fault("an origin is written in lower case and without its default port", f"write {parsed.origin}")
+            return False
+        path = parsed.path or "/"
+    path, _, _ = path.partition("?")
+    return _plain_path(node, path, is_pattern=wildcard)
+
+
+def _plain_path(node: Node, path: str, *, is_pattern: bool) -> bool:
+    segments = path.split("/")[1:]
+    if is_pattern and "?" in node.value:
+        node.fault("patterns match the path only, without query", "remove what follows ?")
+    elif not _PATH.fullmatch(path):
+        node.fault("a character that must be escaped in a path", "letters, digits and -._~!$&'()+,;=:@%/")
+    elif "" in segments[:-1] or "." in segments or ".." in segments:
+        node.fault("empty and dot segments are read differently by browsers and servers", "write the plain path")
+    else:
+        return True
+    return False
+
+
+def read_trusted_proxies(top: Node) -> tuple[IPv4Network | IPv6Network, ...]:
+    node = top.get("trusted_proxies")
+    found = []
+    for item in node.items() if node else ():
+        try:
+            network = ipaddress.ip_network(item.value, strict=False)
+        except ValueError:
+            item.fault(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8 or ::1")
+            continue
+        if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
+            item.fault("the address has bits beyond the length of its network", f"did you mean {network}?")
+        elif network.prefixlen == 0 and not top.plain("trust_all_proxies"):
+            remedy = "list your proxies; trust_all_proxies: true allows it where nobody else can reach the gateway"
+            item.fault("this trusts everybody: any client could then claim any address and user", remedy)
+        else:
+            found.append(network)
+    return tuple(found)
+
+
+def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
+    node = top.section("identity")
+    chosen = [key for key in ("from", "header", "jwt") if node.value.get(key) is not None]
+    if len(chosen) > 1:
+        node.fault(f"{' and '.join(chosen)} cannot stand together", "keep one of from, header and jwt", key=chosen[1])
+    header = node.get("header")
+    if header is not None:
+        _judge_header(header)
+        if not list(proxies) and not top.written("trusted_proxies"):
+            header.fault("a header can be believed from trusted_proxies only, and there are none", "list them there")
+        return Identity(IdentitySource.HEADER, header.value.lower())
+    jwt = node.get("jwt")
+    if jwt is None:
+        return Identity()
+    if below := jwt.get("header"):
+        _judge_header(below)
+    jwks = jwt.url("jwks_uri")
+    return Identity(
+        IdentitySource.JWT,
+        header=jwt.plain("header").lower(),
+        jwks_uri=jwks.text if jwks else None,
+        issuer=jwt.plain("issuer"),
+        audience=jwt.plain("audience"),
+        claim=jwt.plain("claim"),
+    )
+
+
+def _judge_header(node: Node) -> None:
+    name = node.value.lower()
+    folded = name.replace("_", "-")
+    if folded in _RESERVED_HEADERS or folded.startswith(("akoya-", "signature")):
+        node.fault(f"the header {node.value} has a meaning of its own", "choose another")
+    elif "_" in name:
+        node.fault("a header with `_` can be confused with one with `-`", "use `-`")
+
+
+def warn_of_plain_http(top: Node, public: Origin | None) -> None:
+    if public is not None and public.scheme == "http" and is_loopback(public.host):
+        top.warn("http on loopback: for development only, cookies are not Secure", key="public_url")

@@ -1,0 +1,109 @@
+"""Texts of gateway.yaml -> durations, sizes, URLs and addresses. Pure functions; ValueError says what is wrong."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from akoya_gateway.config.model import Bytes, Listen, Origin, Seconds
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"([0-9]+)(B|kB|KiB|MB|MiB|GB|GiB)?")
+_BYTES = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def duration(text: str) -> Seconds:
+    """`500ms`, `5s`, `15m`, `12h`, `30d`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("not a duration")
+    return Seconds(float(match[1]) * _SECONDS[match[2]])
+
+
+def size(value: int | str) -> Bytes:
+    """A number of bytes, or a text such as `32KiB`."""
+    if isinstance(value, int):
+        return Bytes(value)
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError("not a size")
+    return Bytes(int(match[1]) * _BYTES[match[2] or "B"])
+
+
+def is_loopback(host: str) -> bool:
+    """`localhost`, names under it (RFC 6761 section 6.3), 127.0.0.0/8 and ::1."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An absolute http(s) URL, taken apart. `text` is the URL as written."""
+
+    text: str
+    origin: Origin
+    path: str
+    query: str
+
+    @property
+    def secure(self) -> bool:
+        """https, or a loopback address that nobody else can listen to."""
+        return self.origin.scheme == "https" or is_loopback(self.origin.host)
+
+
+def url(text: str) -> Url:
+    """Strict: no userinfo, fragment, backslash or space, a host of plain ASCII, a port that exists."""
+    if not text.isascii():
+        raise ValueError("only ASCII can stand in a URL; write host names in punycode and escape the rest")
+    if any(character in text for character in '\\ <>"{}|^`#') or not text.isprintable():
+        raise ValueError("a character that cannot stand in this URL")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("the host or port of the URL cannot be read") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the URL must begin with https:// or http://")
+    if "@" in parts.netloc:
+        raise ValueError("no user name or password can stand in this URL")
+    if parts.netloc.endswith(":") or port == 0:
+        raise ValueError("the port of the URL cannot be read")
+    origin = Origin(parts.scheme, _host(parts.hostname or ""), port or _DEFAULT_PORTS[parts.scheme])
+    return Url(text, origin, parts.path, parts.query)
+
+
+def _host(host: str) -> str:
+    if ":" in host:
+        return str(ipaddress.IPv6Address(host))
+    labels = host.split(".")
+    if labels[-1].isdigit() or labels[-1].startswith("0x"):
+        return str(ipaddress.IPv4Address(host))
+    if not host or len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("the host of the URL cannot be read")
+    return host
+
+
+def listen(text: str) -> Listen:
+    """`host:port`, `[IPv6]:port`, `unix:/path`. Port 0: any free one."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if len(path.encode()) > 107:
+            raise ValueError("the path of a unix socket has at most 107 bytes")
+        return Listen("", 0, path)
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError("a port is 0 to 65535")
+    if host.startswith("["):
+        return Listen(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+    if host.split(".")[-1].isdigit():
+        return Listen(str(ipaddress.IPv4Address(host)), int(port))
+    return Listen(host, int(port))

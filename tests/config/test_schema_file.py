@@ -1,0 +1,66 @@
+"""The schema itself: complete, closed, and true to its own examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from akoya_gateway.config.schema import load_schema
+
+SCHEMA = load_schema()
+
+
+def _objects(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if node.get("type") == "object":
+            yield where, node
+        for key, value in node.items():
+            if key not in ("examples", "default"):
+                yield from _objects(value, f"{where}/{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _objects(value, f"{where}/{index}")
+
+
+OBJECTS = dict(_objects(SCHEMA))
+PROPERTIES = {
+    f"{where}/{name}": (name, schema, name in node.get("required", ()))
+    for where, node in OBJECTS.items()
+    for name, schema in node.get("properties", {}).items()
+}
+
+
+def test_it_is_a_valid_2020_12_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$schema"].endswith("2020-12/schema")
+    assert SCHEMA["$id"]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(OBJECTS) > 15
+    assert len(PROPERTIES) > 80
+
+
+@pytest.mark.parametrize("where", OBJECTS)
+def test_every_object_refuses_unknown_keys(where: str) -> None:
+    assert OBJECTS[where]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("where", PROPERTIES)
+def test_every_property_has_description_default_and_examples(where: str) -> None:
+    _, schema, required = PROPERTIES[where]
+    assert schema["description"]
+    assert schema["examples"]
+    assert required or "default" in schema
+
+
+@pytest.mark.parametrize("where", PROPERTIES)
+def test_defaults_and_examples_are_valid(where: str) -> None:
+    _, schema, _ = PROPERTIES[where]
+    validator = jsonschema.Draft202012Validator({**schema, "$defs": SCHEMA["$defs"]})
+    for value in [*schema["examples"], *([schema["default"]] if "default" in schema else [])]:
+        # The default of a section with required keys is null or leaves them out on purpose.
+        assert validator.is_valid(value), value
