@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akoya_gateway import verify as v
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+MESSAGES = json.loads((VECTORS / "messages.json").read_text(encoding="utf-8"))
+ASSERTIONS = json.loads((VECTORS / "assertions.json").read_text(encoding="utf-8"))
+
+
+def keys_in(document: dict[str, Any]) -> dict[str, v.Key]:
+    return v.keys_of(
+        v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
+        for key in document["keys"]
+    )
+
+
+def says(verified: v.Verified, expected: dict[str, Any]) -> None:
+    said = asdict(verified)
+    said["scope"] = list(said["scope"])
+    said["connections"] = list(said["connections"])
+    assert {name: said[name] for name in expected} == expected
+
+
+def judge(one: dict[str, Any]) -> v.Verified:
+    to = one["request"]
+    return v.verify(
+        to["method"],
+        to["authority"],
+        to["path"],
+        to["query"],
+        [(name, value) for name, value in to["headers"]],
+        keys_in(MESSAGES),
+        one["now"],
+        skew=MESSAGES["skew"],
+    )
+
+
+def judge_assertion(one: dict[str, Any]) -> v.Verified:
+    return v.verify_assertion(
+        [(name, value) for name, value in one["headers"]],
+        keys_in(ASSERTIONS),
+        ASSERTIONS["issuer"],
+        ASSERTIONS["audience"],
+        one["now"],
+        skew=ASSERTIONS["skew"],
+    )
+
+
+@pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda one: one["name"])
+def test_a_signed_request_verifies_and_says_what_was_signed(case: dict[str, Any]) -> None:
+    says(judge(case), case["says"])
+
+
+@pytest.mark.parametrize("attack", MESSAGES["attacks"], ids=lambda one: one["name"])
+def test_an_attack_is_refused(attack: dict[str, Any]) -> None:
+    with pytest.raises(v.NotVerified) as refused:
+        judge(attack)
+    assert refused.value.reason == attack["reason"]
+
+
+@pytest.mark.parametrize("case", ASSERTIONS["cases"], ids=lambda one: one["name"])
+def test_an_assertion_verifies(case: dict[str, Any]) -> None:
+    says(judge_assertion(case), case["says"])
+
+
+@pytest.mark.parametrize("attack", ASSERTIONS["attacks"], ids=lambda one: one["name"])
+def test_a_forged_assertion_is_refused(attack: dict[str, Any]) -> None:
+    with pytest.raises(v.NotVerified) as refused:
+        judge_assertion(attack)
+    assert refused.value.reason == attack["reason"]
+
+
+def test_the_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
+    source = (VECTORS / "generate.py").read_text(encoding="utf-8")
+    (tmp_path / "generate.py").write_text(source, encoding="utf-8")
+    subprocess.run([sys.executable, str(tmp_path / "generate.py")], check=True)
+    for name in ("messages.json", "assertions.json"):
+        assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes(), name
