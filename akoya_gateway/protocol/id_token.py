@@ -118,7 +118,7 @@ def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     header = _json(parts[0], "header")
     if "crit" in header:
         raise IdTokenRejected("the header has crit")  # RFC 7515 section 4.1.11: we know no extension
-    if not isinstance(header.get("alg"), str) or header["alg"].lower() == "none":
+    if not isinstance(header.get("alg"), str) or header["alg"].lower() in ("", "none"):
         raise IdTokenRejected("the header has no algorithm")
     signature = _base64url(parts[2], "signature")
     return header, _json(parts[1], "claims"), parts[0] + b"." + parts[1], signature

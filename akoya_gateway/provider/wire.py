@@ -25,7 +25,14 @@ from akoya_gateway.protocol.requests import FormRequest
 from akoya_gateway.protocol.tokens import MAX_BODY, HttpAnswer
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "akoya-gateway"}
-_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_NEVER_LEFT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 
 
 @dataclass(frozen=True, slots=True)
