@@ -5,20 +5,20 @@
     said.owner, said.connector, said.id_token
 
 or, around a whole app, `AsgiVerifier(app, keys)` (`scope["akoya"]`) and `WsgiVerifier(app, keys)` (`environ["akoya"]`).
-The folder stands alone: it can be copied into another project as it is.
+It imports nothing else of the gateway.
 """
 
 from __future__ import annotations
 
-from .asgi import AsgiVerifier
-from .assertion import verify_assertion
-from .digest import body_matches
-from .keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
-from .message import authority_of, verify
-from .outcome import Connection, NotVerified, Verified
-from .remote import RemoteKeys
-from .replay import ReplayCache
-from .wsgi import WsgiVerifier
+from akoya_gateway.verify.asgi import AsgiVerifier
+from akoya_gateway.verify.assertion import verify_assertion
+from akoya_gateway.verify.digest import body_matches
+from akoya_gateway.verify.keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
+from akoya_gateway.verify.message import authority_of, verify
+from akoya_gateway.verify.outcome import Connection, NotVerified, Verified
+from akoya_gateway.verify.remote import RemoteKeys
+from akoya_gateway.verify.replay import ReplayCache
+from akoya_gateway.verify.wsgi import WsgiVerifier
 
 __all__ = [
     "AsgiVerifier",

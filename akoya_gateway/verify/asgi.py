@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from .digest import body_matches
-from .keys import Key, KeySource
-from .message import authority_of
-from .outcome import NotVerified, Verified
-from .policy import PROBLEM, Policy, is_ours, refusal
-from .replay import ReplayCache
+from akoya_gateway.verify.digest import body_matches
+from akoya_gateway.verify.keys import Key, KeySource
+from akoya_gateway.verify.message import authority_of
+from akoya_gateway.verify.outcome import NotVerified, Verified
+from akoya_gateway.verify.policy import PROBLEM, Policy, is_ours, refusal
+from akoya_gateway.verify.replay import ReplayCache
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

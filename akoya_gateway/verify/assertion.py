@@ -7,10 +7,10 @@ import binascii
 import json
 from typing import Any, TypeGuard
 
-from .keys import Key, KeySource
-from .message import RawHeaders
-from .outcome import Connection, NotVerified, Verified
-from .replay import ReplayCache
+from akoya_gateway.verify.keys import Key, KeySource
+from akoya_gateway.verify.message import RawHeaders
+from akoya_gateway.verify.outcome import Connection, NotVerified, Verified
+from akoya_gateway.verify.replay import ReplayCache
 
 HEADER = "akoya-assertion"
 TYPE = "akoya-assertion+jwt"

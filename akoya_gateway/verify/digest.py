@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from .fields import Item, parse_dictionary
-from .outcome import NotVerified
+from akoya_gateway.verify.fields import Item, parse_dictionary
+from akoya_gateway.verify.outcome import NotVerified
 
 
 def body_matches(content_digest: str, body: bytes) -> bool:

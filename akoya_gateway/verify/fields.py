@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from .outcome import NotVerified
+from akoya_gateway.verify.outcome import NotVerified
 
 
 class Token(str):

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from .fields import BareItem, InnerList, Item, Token, parse_dictionary, serialize_inner_list
-from .keys import Key, KeySource
-from .outcome import Connection, NotVerified, Verified, decode_owner
-from .replay import ReplayCache
+from akoya_gateway.verify.fields import BareItem, InnerList, Item, Token, parse_dictionary, serialize_inner_list
+from akoya_gateway.verify.keys import Key, KeySource
+from akoya_gateway.verify.outcome import Connection, NotVerified, Verified, decode_owner
+from akoya_gateway.verify.replay import ReplayCache
 
 LABEL = "akoya"
 TAG = "akoya-gateway"

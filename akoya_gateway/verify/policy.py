@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .assertion import verify_assertion
-from .keys import KeySource
-from .message import RawHeaders, verify
-from .outcome import NotVerified, Verified
-from .replay import ReplayCache
+from akoya_gateway.verify.assertion import verify_assertion
+from akoya_gateway.verify.keys import KeySource
+from akoya_gateway.verify.message import RawHeaders, verify
+from akoya_gateway.verify.outcome import NotVerified, Verified
+from akoya_gateway.verify.replay import ReplayCache
 
 _log = logging.getLogger("akoya_gateway.verify")
 

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from .keys import Key, jwks_keys
-from .outcome import NotVerified
+from akoya_gateway.verify.keys import Key, jwks_keys
+from akoya_gateway.verify.outcome import NotVerified
 
 LARGEST_SET = 262_144
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from .outcome import NotVerified
+from akoya_gateway.verify.outcome import NotVerified
 
 
 class ReplayCache:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from .digest import body_matches
-from .keys import KeySource
-from .message import authority_of
-from .outcome import NotVerified, Verified
-from .policy import PROBLEM, Policy, is_ours, refusal
-from .replay import ReplayCache
+from akoya_gateway.verify.digest import body_matches
+from akoya_gateway.verify.keys import KeySource
+from akoya_gateway.verify.message import authority_of
+from akoya_gateway.verify.outcome import NotVerified, Verified
+from akoya_gateway.verify.policy import PROBLEM, Policy, is_ours, refusal
+from akoya_gateway.verify.replay import ReplayCache
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

@@ -258,7 +258,7 @@ def merged(headers: list[list[str]]) -> list[list[str]]:
     return [[name, ", ".join(lines)] for name, lines in values.items()]
 
 
-def attacks() -> list[Json]:  # noqa: PLR0915 - a list
+def attacks() -> list[Json]:
     found: list[Json] = []
 
     def add(name: str, request: Json, reason: str, now: int = NOW + 1) -> None:
