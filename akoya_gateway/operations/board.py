@@ -1,0 +1,77 @@
+"""What workers tell each other: a shared piece of memory with one slot each, and one for the dead.
+
+It is made before the workers are forked and needs no file, no socket and no lock. Every slot has two halves, written
+in turn, each with a number and a checksum: a writer that is killed half-way leaves the half before.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from dataclasses import dataclass
+
+_HEAD = struct.Struct("<QdQII")  # number, moment, pid, length, checksum
+HALF = 512 * 1024
+"""Bytes of one half. Pages that were never written cost no memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """`at`: when it was posted, by the clock of the one who posted. `pid`: who."""
+
+    at: float
+    pid: int
+    content: bytes
+
+
+class Board:
+    """`slots` places, 0 to slots - 1. Each has one writer at a time and any number of readers."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._memory = mmap.mmap(-1, slots * 2 * HALF)
+        self._numbers = [0] * slots
+
+    def post(self, slot: int, at: float, pid: int, content: bytes) -> bool:
+        """False: too long, nothing has changed."""
+        if len(content) > HALF - _HEAD.size:
+            return False
+        number = max(self._numbers[slot], self._newest(slot)) + 1
+        self._numbers[slot] = number
+        start = self._start(slot, number % 2)
+        head = _HEAD.pack(number, at, pid, len(content), _checksum(number, at, pid, content))
+        # The head last: until it is there, the old head's checksum does not fit the new content.
+        self._memory[start + _HEAD.size : start + _HEAD.size + len(content)] = content
+        self._memory[start : start + _HEAD.size] = head
+        return True
+
+    def read(self, slot: int) -> Posted | None:
+        """The newest that is whole; None: nothing has been posted, or it has been cleared."""
+        halves = [half for half in (self._read(slot, 0), self._read(slot, 1)) if half is not None]
+        newest = max(halves, key=lambda half: half[0], default=None)
+        return None if newest is None or not newest[1].content else newest[1]
+
+    def clear(self, slot: int) -> None:
+        """Forget what a dead writer left."""
+        self.post(slot, 0.0, 0, b"")
+
+    def _read(self, slot: int, half: int) -> tuple[int, Posted] | None:
+        start = self._start(slot, half)
+        number, at, pid, length, checksum = _HEAD.unpack(self._memory[start : start + _HEAD.size])
+        if not number or length > HALF - _HEAD.size:
+            return None
+        content = self._memory[start + _HEAD.size : start + _HEAD.size + length]
+        if _checksum(number, at, pid, content) != checksum:
+            return None
+        return number, Posted(at, pid, content)
+
+    def _newest(self, slot: int) -> int:
+        return max((half[0] for half in (self._read(slot, 0), self._read(slot, 1)) if half is not None), default=0)
+
+    def _start(self, slot: int, half: int) -> int:
+        return (slot * 2 + half) * HALF
+
+
+def _checksum(number: int, at: float, pid: int, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(struct.pack("<QdQI", number, at, pid, len(content))))

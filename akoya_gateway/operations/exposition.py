@@ -1,0 +1,103 @@
+"""Metrics of several workers as one: taken down as plain data, added up, printed in Prometheus' text format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+# How the samples of several workers become one; all others are added up.
+_TOGETHER: dict[str, Callable[[float, float], float]] = {
+    "akoya_gateway_build_info": max,
+    "akoya_gateway_provider_breaker_open": max,
+    "akoya_gateway_config_loaded_timestamp_seconds": min,
+    "akoya_gateway_config_last_reload_successful": min,
+    "akoya_gateway_config_reloads": max,
+    "process_start_time_seconds": min,
+    "process_max_fds": max,
+}
+# What a worker leaves behind when it dies: what it counted, not what it held.
+_LASTING = frozenset({"counter", "histogram"})
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Collects(Protocol):
+    def collect(self) -> Iterable[Metric]: ...
+
+
+class Totals:
+    """Samples by metric, name and labels. Add snapshots to it, then print or take down."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._samples: dict[str, dict[tuple[str, Labels], float]] = {}
+
+    def add_registry(self, registry: Collects) -> None:
+        """What one process counts."""
+        for metric in registry.collect():
+            self._declare(metric.name, metric.type, metric.documentation)
+            for sample in metric.samples:
+                # A counter's moment of creation means nothing once several are added up.
+                if not sample.name.endswith("_created"):
+                    labels = tuple(sorted(sample.labels.items()))
+                    self._add(metric.name, sample.name, labels, sample.value)
+
+    def add(self, snapshot: bytes) -> None:
+        """What `snapshot()` took down elsewhere. Raises ValueError for anything else."""
+        for name, kind, text, samples in json.loads(snapshot):
+            self._declare(name, kind, text)
+            for sample, labels, value in samples:
+                pairs = tuple((str(label), str(each)) for label, each in labels)
+                self._add(name, sample, pairs, float(value))
+
+    def snapshot(self, *, lasting: bool = False) -> bytes:
+        """All of it as bytes; `lasting`: only what outlives a process."""
+        return json.dumps(
+            [
+                [name, kind, text, [[sample, labels, value] for (sample, labels), value in samples.items()]]
+                for (name, (kind, text)), samples in zip(self._kinds.items(), self._samples.values(), strict=True)
+                if not lasting or kind in _LASTING
+            ],
+            separators=(",", ":"),
+        ).encode()
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (kind, text) in self._kinds.items():
+            metric = Metric(name, text, kind)
+            for (sample, labels), value in self._samples[name].items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        registry: Any = self  # generate_latest asks for nothing but `collect`
+        return generate_latest(registry)
+
+    def _declare(self, name: str, kind: str, text: str) -> None:
+        if name not in self._kinds:
+            self._kinds[name] = (kind, text)
+            self._samples[name] = {}
+
+    def _add(self, name: str, sample: str, labels: Labels, value: float) -> None:
+        samples = self._samples[name]
+        key = (sample, labels)
+        before = samples.get(key)
+        together = _TOGETHER.get(name)
+        if before is None:
+            samples[key] = value
+        else:
+            samples[key] = together(before, value) if together is not None else before + value
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """One process's metrics in the text format."""
+    totals = Totals()
+    totals.add_registry(registry)
+    return totals.text()
