@@ -173,18 +173,18 @@ def _signing(node: Node, upstream: Upstream | None, public: Origin | None) -> Si
     algorithm = SigningAlgorithm(node.plain("algorithm"))
     usable = node.get("algorithm") is not None or not node.written("algorithm")
     keys = node.get("keys")
-    found: dict[str, SigningKey] = {}
+    found: list[SigningKey] = []
     for item in keys.items() if keys else ():
         identifier = item.get("id")
-        if identifier and identifier.value in found:
+        if identifier and identifier.value in {key.id for key in found}:
             identifier.fault("the same key id is there before", "give each key its own")
         elif usable and (key := read_signing_key(item, algorithm)):
-            found[key.id] = key
+            found.append(key)
     origin = upstream.origins[0] if upstream and upstream.origins else public
     return Signing(
         scheme=SigningScheme(node.plain("scheme")),
         algorithm=algorithm,
-        keys=tuple(found.values()),
+        keys=tuple(found),
         expires=node.seconds("expires"),
         audience=node.plain("audience") or str(origin or ""),
         content_digest=node.bytes("content_digest"),

@@ -261,7 +261,7 @@ class SigningAlgorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """`material`: PEM or JWK text for the asymmetric algorithms, the shared secret for `hmac-sha256`."""
+    """`material`: PEM, JWK or JWK Set text, or the shared secret of `hmac-sha256`. An empty `id` means the thumbprint."""
 
     id: str
     material: Secret

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import stat
 from pathlib import Path as FilePath
@@ -14,8 +15,7 @@ from pathlib import Path as FilePath
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from joserfc.errors import JoseError
-from joserfc.jwk import JWKRegistry
+from joserfc.jwk import JWKRegistry, OctKey
 
 from akoya_gateway.config.faults import did_you_mean, quoted
 from akoya_gateway.config.model import RingKey, SigningAlgorithm, SigningKey, key_id
@@ -129,41 +129,50 @@ def read_ring_key(node: Node) -> RingKey | None:
 
 
 def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | None:
-    """A key of `signing.keys`, fit for the algorithm."""
+    """A key of `signing.keys`, fit for the algorithm. Without an id it goes by its thumbprint: see `signing.keys`."""
     identifier = node.get("id")
     secret = read_secret(node)
-    if identifier is None or secret is None:
+    if secret is None:
         return None
     if problem := _unfit(secret.reveal(), algorithm):
         node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _NEW_KEY)
         return None
-    return SigningKey(identifier.value, secret)
+    return SigningKey(identifier.value if identifier else "", secret)
 
 
 def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
     """Why the key does not fit, or None."""
-    if algorithm is SigningAlgorithm.HMAC_SHA256:
-        if text.lstrip().startswith(("-----BEGIN", "{")):
-            return "it is a PEM or JWK, not a shared secret"
-        return "it is shorter than 32 bytes" if len(text.encode()) < 32 else None
+    if algorithm is SigningAlgorithm.HMAC_SHA256 and not text.lstrip().startswith("{"):
+        if text.lstrip().startswith("-----BEGIN"):
+            return "it is a PEM, not a shared secret"
+        return "it is shorter than 32 bytes" if len(text.strip().encode()) < 32 else None
     try:
-        key = _private_key(text)
-    except (ValueError, TypeError, JoseError):
-        return "it is not a PEM or JWK of an unencrypted private key"
+        keys = _private_keys(text)
     except Exception:
         return "it is not a PEM or JWK of an unencrypted private key"
+    if not keys:
+        return "the JWK Set has no key"
+    return next((fault for key in keys if (fault := _unfit_key(key, algorithm))), None)
+
+
+def _unfit_key(key: object, algorithm: SigningAlgorithm) -> str | None:
+    if algorithm is SigningAlgorithm.HMAC_SHA256:
+        if not isinstance(key, bytes):
+            return "it is not a shared secret"
+        return "it is shorter than 32 bytes" if len(key) < 32 else None
     if algorithm is SigningAlgorithm.ED25519:
         return None if isinstance(key, Ed25519PrivateKey) else "it is not an Ed25519 private key"
     fits = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
     return None if fits else "it is not a P-256 private key"
 
 
-def _private_key(text: str) -> object:
-    if text.lstrip().startswith("{"):
-        import json  # noqa: PLC0415
-
-        return JWKRegistry.import_key(json.loads(text)).private_key
-    return load_pem_private_key(text.encode(), password=None)
+def _private_keys(text: str) -> list[object]:
+    """The keys in a PEM, a JWK, or a JWK Set (RFC 7517 section 5); a shared secret as bytes, None for a public key."""
+    if not text.lstrip().startswith("{"):
+        return [load_pem_private_key(text.encode(), password=None)]
+    document = json.loads(text)
+    keys = [JWKRegistry.import_key(jwk) for jwk in document.get("keys", [document])]
+    return [key.raw_value if isinstance(key, OctKey) else key.private_key for key in keys]
 
 
 def existing_file(node: Node | None) -> FilePath | None:
