@@ -5,12 +5,14 @@ Override the fixture `akoya_sandbox_settings` to change how it behaves. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from akoya_gateway.sandbox.keys import Key
     from akoya_gateway.sandbox.server import SandboxServer
     from akoya_gateway.sandbox.settings import SandboxSettings
 
@@ -23,10 +25,22 @@ def akoya_sandbox_settings() -> SandboxSettings:
     return SandboxSettings()
 
 
+@pytest.fixture(scope="session")
+def _akoya_sandbox_first_key() -> Callable[[str], Key]:
+    """Making an RSA key takes longer than most tests: one of each kind serves the session."""
+    from akoya_gateway.sandbox.keys import new_key  # noqa: PLC0415
+
+    return lru_cache(new_key)
+
+
 @pytest.fixture
-def akoya_sandbox(akoya_sandbox_settings: SandboxSettings) -> Iterator[SandboxServer]:
+def akoya_sandbox(
+    akoya_sandbox_settings: SandboxSettings, _akoya_sandbox_first_key: Callable[[str], Key]
+) -> Iterator[SandboxServer]:
     """A running `SandboxServer` on a free loopback port."""
+    from akoya_gateway.sandbox.keys import SigningKeys  # noqa: PLC0415
     from akoya_gateway.sandbox.server import SandboxServer  # noqa: PLC0415
 
-    with SandboxServer(akoya_sandbox_settings) as server:
+    alg = akoya_sandbox_settings.alg
+    with SandboxServer(akoya_sandbox_settings, keys=SigningKeys(alg, _akoya_sandbox_first_key(alg))) as server:
         yield server

@@ -8,20 +8,25 @@ from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
 
+Key = jwk.RSAKey | jwk.ECKey
+
+
+def new_key(alg: str) -> Key:
+    """For `RS256` or `ES256`, with an id."""
+    parameters: dict[str, str] = {"use": "sig", "alg": alg}
+    if alg == "ES256":
+        return jwk.ECKey.generate_key("P-256", parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
+    return jwk.RSAKey.generate_key(2048, parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
+
+
 class SigningKeys:
     """One key signs; `published` are the ones in the JWKS; all that ever signed still verify here."""
 
-    def __init__(self, alg: str = "RS256") -> None:
+    def __init__(self, alg: str = "RS256", first: Key | None = None) -> None:
         self.alg = alg
-        self._signing = self._new()
+        self._signing = first or new_key(alg)
         self._published = [self._signing]
         self._all = {self._signing.kid: self._signing}
-
-    def _new(self) -> jwk.RSAKey | jwk.ECKey:
-        parameters: dict[str, str] = {"use": "sig", "alg": self.alg}
-        if self.alg == "ES256":
-            return jwk.ECKey.generate_key("P-256", parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
-        return jwk.RSAKey.generate_key(2048, parameters=parameters, auto_kid=True)  # type: ignore[arg-type]
 
     @property
     def kid(self) -> str:
@@ -29,14 +34,14 @@ class SigningKeys:
 
     def rotate(self, *, keep_old: bool) -> str:
         """Sign with a new key from now on; returns its id. `keep_old`: go on publishing the earlier ones."""
-        self._signing = self._new()
+        self._signing = new_key(self.alg)
         self._all[self._signing.kid] = self._signing
         self._published = [self._signing, *(self._published if keep_old else ())]
         return self.kid
 
     def sign(self, claims: dict[str, Any], *, forged: bool = False) -> str:
         """The compact JWT. `forged`: by a key nobody knows, under the signing key's id."""
-        key = self._new() if forged else self._signing
+        key = new_key(self.alg) if forged else self._signing
         return jwt.encode({"alg": self.alg, "typ": "JWT", "kid": self.kid}, claims, key, algorithms=[self.alg])
 
     def verify(self, token: str) -> dict[str, Any] | None:

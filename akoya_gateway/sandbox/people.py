@@ -79,9 +79,7 @@ def subject(connector: str, user: str, least_bytes: int = 0) -> str:
     'CghtaWtvbW9fMRIGbWlrb21v'
     """
     user_id, provider = user.encode().ljust(least_bytes, b"."), connector.encode()
-    message = (
-        b"\x0a" + _varint(len(user_id)) + user_id + b"\x12" + _varint(len(provider)) + provider
-    )
+    message = b"\x0a" + _varint(len(user_id)) + user_id + b"\x12" + _varint(len(provider)) + provider
     return base64.urlsafe_b64encode(message).rstrip(b"=").decode()
 
 
