@@ -3,6 +3,8 @@
 Writes go through one thread, which commits together what waits together: many `put`s, one sync, each judged for
 itself. Reads go through another. The event loop never waits for either.
 """
+# The texts are put together from constants of this file; values are always bound:
+# ruff: noqa: S608
 
 from __future__ import annotations
 

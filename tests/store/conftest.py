@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from akoya_gateway.store import Store
 from akoya_gateway.store.opening import open_store
+from tests.servers import own_redis, redis_cluster, redis_sentinel, redis_server, redis_tls
 
-SORTS = ["memory", "sqlite"]
+__all__ = ["own_redis", "redis_cluster", "redis_sentinel", "redis_server", "redis_tls"]
+
+SORTS = ["memory", "sqlite", "redis", "redis-tls", "redis-sentinel", "redis-cluster"]
 
 
 class FakeClock:
@@ -33,8 +37,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     match request.param:
         case "memory":
             return "memory://"
-        case _:
+        case "sqlite":
             return f"sqlite://{tmp_path}/data/grants.db"
+        case sort:
+            fixture = {"redis": "redis_server"}.get(sort, sort.replace("-", "_"))
+            url = str(request.getfixturevalue(fixture).url)
+            return f"{url}{'&' if '?' in url else '?'}timeout=10&prefix=t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

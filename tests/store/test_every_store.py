@@ -11,7 +11,6 @@ from akoya_gateway.store import Record, Store
 from tests.store.conftest import FakeClock
 
 
-
 def record(key: str = "k1", **changes: object) -> Record:
     fields: dict[str, object] = {"kind": "grant", "key": key, "body": b"sealed", "version": 1, "group": "owner-1"}
     return Record(**{**fields, **changes})  # type: ignore[arg-type]

@@ -1,0 +1,281 @@
+"""The connection to Redis in its three shapes, with one manner: no call without a timeout, no write sent twice.
+
+The client library would repeat a command whose answer was lost. A compare-and-set that is repeated says "somebody
+else was first" of its own success, so repeating is switched off, and only reads are tried once more, by us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.redis.address import Address, Topology
+from akoya_gateway.store.redis.scripts import Call
+
+CONNECTIONS = 16
+"""Commands in flight at most, for the whole process."""
+PATIENCE = 3
+"""Times the timeout of one round trip: how long a verb may take in all."""
+
+FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""Everything the client library raises when Redis or the way to it is in trouble."""
+
+_ADVICE = {
+    "OOM": "its memory is full; make room or raise maxmemory",
+    "MISCONF": "it cannot save to its disk and refuses writes; look at its log",
+    "READONLY": "it is a replica now; waiting for the new primary",
+    "NOREPLICAS": "it has too few replicas and refuses writes (min-replicas-to-write)",
+    "CLUSTERDOWN": "the cluster is down: some slots have no server",
+    "MASTERDOWN": "the primary is down",
+    "NOPERM": "the user may not run a command the store needs; see docs/stores.md for the ACL",
+    "LOADING": "it is loading its data",
+}
+
+
+class Link(Protocol):
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in order, once each. Raises what the library raises."""
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands that change nothing, in one go where that is possible."""
+
+    async def write(self, command: tuple[Any, ...]) -> Any:
+        """Run one command."""
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        """A new subscription connection, and what to `aclose()` after it, if anything."""
+
+    async def close(self) -> None: ...
+
+
+class Gate:
+    """Bounds the commands in flight and words their errors."""
+
+    def __init__(self, address: Address) -> None:
+        self._where = address.where
+        self._limit = address.timeout * PATIENCE
+        self._free = asyncio.Semaphore(CONNECTIONS)
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Raises `StoreUnavailable` for all that can go wrong between us and Redis."""
+        try:
+            async with asyncio.timeout(self._limit), self._free:
+                yield
+        except StoreUnavailable:
+            raise
+        except FAULTS as fault:
+            raise self.worded(fault) from fault
+
+    def worded(self, fault: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._where}: {_said(fault)}")
+
+
+def _said(fault: Exception) -> str:
+    """Never the server's own words beyond a code: they may repeat what was sent."""
+    if isinstance(fault, AuthenticationError):
+        return "the user or password was refused"
+    code = _code(fault)
+    if code:
+        return _ADVICE[code]
+    if isinstance(fault, RedisTimeoutError | TimeoutError):
+        return "no answer in time; what was asked for may or may not have happened"
+    if isinstance(fault, RedisConnectionError | OSError):
+        return f"no connection ({type(fault).__name__}); what was asked for may or may not have happened"
+    if isinstance(fault, ResponseError):
+        return f"refused the command ({type(fault).__name__})"
+    return type(fault).__name__
+
+
+def _code(fault: Exception) -> str:
+    """The server's error code. The library cuts the codes it knows off; a script's fault has it further back."""
+    if isinstance(fault, OutOfMemoryError):
+        return "OOM"
+    if isinstance(fault, BusyLoadingError):
+        return "LOADING"
+    name = type(fault).__name__.upper()
+    words = set(re.findall(r"[A-Z]{3,}", str(fault))) if isinstance(fault, ResponseError) else set()
+    return next((code for code in _ADVICE if code in words or name.startswith(code)), "")
+
+
+def connect(address: Address) -> Link:
+    """No traffic yet. Call it with the event loop running."""
+    if address.topology is Topology.CLUSTER:
+        return _Cluster(address)
+    return _One(address)
+
+
+class _One:
+    """One server, or the primary that the sentinels name."""
+
+    def __init__(self, address: Address) -> None:
+        self._wait = (address.wait, int(address.timeout * 1000 * 0.8))
+        self._sentinel: Sentinel | None = None
+        if address.topology is Topology.SENTINEL:
+            options = _options(address)
+            plain = {name: value for name, value in options.items() if name not in {"username", "password"}}
+            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                address.hosts,
+                sentinel_kwargs={
+                    **plain,
+                    "username": address.sentinel_username,
+                    "password": address.sentinel_password.reveal() if address.sentinel_password else None,
+                },
+                **options,
+            )
+            self._client = self._sentinel.master_for(address.service, db=address.database)
+        else:
+            options = _options(address)
+            if options.pop("ssl", False):
+                options["connection_class"] = SSLConnection
+            host, port = address.hosts[0]
+            options |= {"host": host, "port": port, "db": address.database}
+            # More than the gate lets through: the ear needs one too.
+            pool = BlockingConnectionPool(max_connections=CONNECTIONS + 2, timeout=address.timeout, **options)
+            self._client = Redis.from_pool(pool)
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        answers = await self._send([call.by_digest for call in calls])
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # Listing is idempotent, and what was answered NOSCRIPT was not done: only those go again, in order.
+            for n, call in enumerate(calls):
+                if isinstance(answers[n], NoScriptError):
+                    answers[n] = (await self._send([call.whole]))[0]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                if _code(answer) == "READONLY":
+                    # Demoted: connect anew, and ask the sentinels where the primary is.
+                    await self._client.connection_pool.disconnect()
+                raise answer
+        return answers
+
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replicas, milliseconds = self._wait
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            if replicas:
+                pipeline.execute_command("WAIT", replicas, milliseconds)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if replicas:
+            reached = answers.pop()
+            if isinstance(reached, Exception):
+                raise reached
+            if reached < replicas:
+                raise StoreUnavailable(f"only {reached} of {replicas} replicas have the write (wait={replicas})")
+        return answers
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for last in (False, True):
+            try:
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    return list(await pipeline.execute())
+            except RedisConnectionError:
+                if last:
+                    raise
+        raise AssertionError
+
+    async def write(self, command: tuple[Any, ...]) -> Any:
+        return await self._client.execute_command(*command)
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        return self._client.pubsub(), None
+
+    async def close(self) -> None:
+        await self._client.aclose(close_connection_pool=True)
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+class _Cluster:
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._client = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+            max_connections=CONNECTIONS + 2,
+            require_full_coverage=False,
+            **_options(address),
+        )
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        answers = []
+        for call in calls:
+            try:
+                answers.append(await self._client.execute_command(*call.by_digest))
+            except NoScriptError:
+                answers.append(await self._client.execute_command(*call.whole))
+        return answers
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for last in (False, True):
+            try:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0])]
+                pipeline = self._client.pipeline()
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute())
+            except (RedisConnectionError, RedisClusterException):
+                if last:
+                    raise
+        raise AssertionError
+
+    async def write(self, command: tuple[Any, ...]) -> Any:
+        return await self._client.execute_command(*command)
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        """The cluster's bus carries messages to every node, so any will do."""
+        await self._client.initialize()
+        node = random.choice(self._client.get_primaries())  # noqa: S311  # spreads load, guards nothing
+        options = _options(self._address)
+        client = Redis(host=node.host, port=int(node.port), **options)
+        return client.pubsub(), client
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _options(address: Address) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "socket_timeout": address.timeout,
+        "socket_connect_timeout": address.timeout,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "username": address.username,
+        "password": address.password.reveal() if address.password else None,
+    }
+    if address.tls:
+        options |= {
+            "ssl": True,
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": address.ca,
+            "ssl_certfile": address.certificate,
+            "ssl_keyfile": address.key,
+        }
+    return options

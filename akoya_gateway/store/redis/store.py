@@ -1,0 +1,215 @@
+"""Records in Redis or Valkey: compare-and-set by server-side scripts, waiting by publish and subscribe."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.record import Record
+from akoya_gateway.store.redis import scripts
+from akoya_gateway.store.redis.address import Address, Topology, parse
+from akoya_gateway.store.redis.layout import SHARDS, Layout, pack, unpack
+from akoya_gateway.store.redis.link import Gate, Link, connect
+from akoya_gateway.store.redis.notices import Notices
+from akoya_gateway.store.redis.scripts import Call
+from akoya_gateway.store.waiting import Bells, until_changed
+
+GRACE = 300
+"""Seconds for which a group lists a key that has no record; see `scripts.UNLIST`."""
+PATIENCE = 1.0
+"""Seconds, about, after which a waiter reads again though no notice came (Redis promises none)."""
+PAGE = 200
+
+_log = logging.getLogger("akoya_gateway.store")
+
+
+class RedisStore:
+    """`redis://` and its kin. Make it, then `open` it on the event loop that will use it."""
+
+    _link: Link
+    _gate: Gate
+    _notices: Notices
+
+    def __init__(self, address: Address, clock: Clock = time.time) -> None:
+        self._address = address
+        self._clock = clock
+        self._layout = Layout(address.prefix)
+        self._bells = Bells()
+
+    @classmethod
+    def from_url(cls, url: str, clock: Clock = time.time) -> RedisStore:
+        """Raises `OperatorError` for a URL that says something impossible."""
+        return cls(parse(url), clock)
+
+    async def open(self) -> None:
+        self._gate = Gate(self._address)
+        self._link = connect(self._address)
+        self._notices = Notices(self._link, self._layout, self._bells)
+        try:
+            await self.check()
+            await self._warn()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._notices.stop()
+        with contextlib.suppress(StoreUnavailable):
+            async with self._gate.passed():
+                await self._link.close()
+        self._bells.ring_all()
+
+    async def check(self) -> None:
+        async with self._gate.passed():
+            await self._link.write(("SET", self._layout.pulse, "1", "PX", 60_000))
+        if self._address.topology is Topology.CLUSTER:
+            await self._read(("ZCARD", self._layout.shard("pulse", n)) for n in range(0, SHARDS, 8))
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        return self._live(kind, key, (await self._read([("GET", self._layout.record(kind, key))]))[0])
+
+    async def find(self, kind: str, group: str) -> tuple[Record, ...]:
+        (listed,) = await self._read([("ZRANGE", self._layout.group(kind, group), 0, -1)])
+        if not listed:
+            return ()
+        keys = sorted(key.decode() for key in listed)
+        values = await self._read([("GET", self._layout.record(kind, key)) for key in keys])
+        found = {key: self._live(kind, key, value) for key, value in zip(keys, values, strict=True)}
+        vain = [key for key, record in found.items() if record is None or record.group != group]
+        if vain:
+            await self._unlist(kind, group, vain)
+        return tuple(record for record in found.values() if record is not None and record.group == group)
+
+    async def put(self, record: Record) -> bool:
+        name = (record.kind, record.key)
+        now = self._clock()
+        life = "" if record.expires_at is None else max(0, math.ceil((record.expires_at - now) * 1000))
+        end = "" if record.expires_at is None else repr(record.expires_at)
+        listed = "" if life == "" else int(life) + GRACE * 1000
+        _, done = await self._run(
+            Call(scripts.LIST, (self._layout.group(record.kind, record.group),), (record.key, listed)),
+            Call(
+                scripts.PUT,
+                (self._layout.record(*name), self._layout.index(*name)),
+                (record.key, record.version, repr(now), life, end, pack(record), self._layout.channel(*name)),
+            ),
+        )
+        return bool(done)
+
+    async def reseal(self, record: Record) -> bool:
+        key = self._layout.record(record.kind, record.key)
+        (done,) = await self._run(Call(scripts.RESEAL, (key,), (record.version, repr(self._clock()), record.body)))
+        return bool(done)
+
+    async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
+        return await self._remove(kind, key, version, with_body=False) is not None
+
+    async def take(self, kind: str, key: str) -> Record | None:
+        return await self._remove(kind, key, None, with_body=True)
+
+    async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
+        name = (kind, key)
+        with self._bells.hung(name) as bell:
+            await self._notices.want(name)
+            try:
+                return await until_changed(
+                    self.get,
+                    bell,
+                    name,
+                    version=version,
+                    timeout=timeout,
+                    clock=self._clock,
+                    patience=PATIENCE * random.uniform(0.8, 1.2),  # noqa: S311  # spreads load, guards nothing
+                )
+            finally:
+                await self._notices.unwant(name)
+
+    async def count(self, kind: str, group: str | None = None) -> int:
+        if group is not None:
+            return len(await self.find(kind, group))
+        after = f"({self._clock()!r}"
+        counts = await self._read([("ZCOUNT", self._layout.shard(kind, n), after, "+inf") for n in range(SHARDS)])
+        return sum(counts)
+
+    async def scan(self, kind: str) -> AsyncIterator[Record]:
+        """Shard by shard. What is remembered meanwhile is the keys of one shard, a 256th of all."""
+        sizes = await self._read([("ZCARD", self._layout.shard(kind, n)) for n in range(SHARDS)])
+        for shard in (n for n in range(SHARDS) if sizes[n]):
+            seen: set[bytes] = set()
+            cursor: Any = 0
+            while True:
+                ((cursor, members),) = await self._read(
+                    [("ZSCAN", self._layout.shard(kind, shard), cursor, "COUNT", PAGE)]
+                )
+                keys = [key for key, _ in members if key not in seen]
+                seen.update(keys)
+                for record in await self._page(kind, [key.decode() for key in keys]):
+                    yield record
+                if int(cursor) == 0:
+                    break
+
+    async def _page(self, kind: str, keys: list[str]) -> list[Record]:
+        """Records of one shard, that is of one slot, so one MGET has them."""
+        if not keys:
+            return []
+        (values,) = await self._read([("MGET", *[self._layout.record(kind, key) for key in keys])])
+        records = [self._live(kind, key, value) for key, value in zip(keys, values, strict=True)]
+        return [record for record in records if record is not None]
+
+    async def _remove(self, kind: str, key: str, version: int | None, *, with_body: bool) -> Record | None:
+        (packed,) = await self._run(
+            Call(
+                scripts.REMOVE,
+                (self._layout.record(kind, key), self._layout.index(kind, key)),
+                (
+                    key,
+                    "" if version is None else version,
+                    repr(self._clock()),
+                    self._layout.channel(kind, key),
+                    int(with_body),
+                ),
+            )
+        )
+        if packed is None:
+            return None
+        record = unpack(kind, key, packed)
+        await self._unlist(kind, record.group, [key])
+        return record
+
+    async def _unlist(self, kind: str, group: str, keys: list[str]) -> None:
+        """Tidying: if it fails, the next one who looks does it."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._run(Call(scripts.UNLIST, (self._layout.group(kind, group),), (GRACE, *keys)))
+
+    def _live(self, kind: str, key: str, packed: bytes | None) -> Record | None:
+        if packed is None:
+            return None
+        record = unpack(kind, key, packed)
+        return None if record.expires_at is not None and record.expires_at <= self._clock() else record
+
+    async def _run(self, *calls: Call) -> list[Any]:
+        async with self._gate.passed():
+            return await self._link.run(calls)
+
+    async def _read(self, commands: Any) -> list[Any]:
+        async with self._gate.passed():
+            return await self._link.read(list(commands))
+
+    async def _warn(self) -> None:
+        """Say what will lose grants one day. A user without the right to ask is not told."""
+        try:
+            persistence, memory = await self._read([("INFO", "persistence"), ("INFO", "memory")])
+        except StoreUnavailable:
+            return
+        if persistence.get("aof_enabled") == 0:
+            _log.warning("%s has no append-only file, a restart loses grants: set appendonly yes", self._address.where)
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            _log.warning("%s evicts (%s): grants may vanish; set noeviction", self._address.where, policy)

