@@ -11,8 +11,11 @@ from akoya_gateway.errors import GatewayError
 Message = MutableMapping[str, Any]
 
 
-async def send_problem(send: Callable[[Message], Awaitable[None]], error: GatewayError) -> None:
-    """Answer with the error's status, code, title and detail; the connection closes if the error asks for it."""
+async def send_problem(
+    send: Callable[[Message], Awaitable[None]], error: GatewayError, *, kind: str = "http.response"
+) -> None:
+    """Answer with the error's status, code, title and detail; the connection closes if the error asks for it.
+    `kind` begins the ASGI event types."""
     problem = {"type": f"about:blank#{error.code}", "title": error.title, "status": error.status}
     if error.detail:
         problem["detail"] = error.detail
@@ -26,5 +29,5 @@ async def send_problem(send: Callable[[Message], Awaitable[None]], error: Gatewa
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if getattr(error, "close", False):
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": error.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

@@ -114,8 +114,10 @@ class RequestWriter:
         scheme: str,
         http_version: str = "1.1",
         trailers: bool = False,
+        extra: bytes = b"",
     ) -> Outgoing:
         """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
+        `extra`: header lines of our own, each with its CRLF.
 
         Raises RefusedRequest.
         """
@@ -150,7 +152,7 @@ class RequestWriter:
         if rest.count(b"\n") != breaks or rest.count(b"\r") != breaks or b"\0" in rest:
             raise RefusedRequest("a header value holds a line break or NUL")
         forwarded = self._forwarding.lines(Hop(peer, scheme, host), judged.said)
-        end = b"" if body is Body.ASK else b"\r\n"
+        end = extra if body is Body.ASK else extra + b"\r\n"
         head = b"%b %b HTTP/1.1\r\n%b\r\n%b%b" % (verb, target, rest, forwarded, end)
         return Outgoing(head, body, length, verb == b"HEAD", verb in _IDEMPOTENT, judged.expects)
 

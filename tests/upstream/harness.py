@@ -1,0 +1,362 @@
+"""Real servers and raw sockets for the hop's tests: each server runs in a thread and is stopped by its fixture."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
+
+TIMEOUT = 10.0
+
+
+class Front:
+    """An ASGI app under a real uvicorn on a port of its own."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        self.app = app
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        settings: dict[str, Any] = {
+            "log_level": "critical",
+            "access_log": False,
+            "proxy_headers": False,
+            "server_header": False,
+            "date_header": False,
+            "lifespan": "on",
+            "timeout_graceful_shutdown": 1,
+        }
+        self.server = uvicorn.Server(uvicorn.Config(app, **(settings | options)))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+
+    def __enter__(self) -> Front:
+        self.thread.start()
+        deadline = time.monotonic() + TIMEOUT
+        while not self.server.started and self.thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert self.server.started
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join(TIMEOUT)
+        self.socket.close()
+
+
+Handler = Callable[["Caller"], None]
+
+
+class Caller:
+    """A connection that an upstream of ours has accepted."""
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self.sock = sock
+        self.number = number
+        self.buffer = b""
+        sock.settimeout(TIMEOUT)
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+        before, _, self.buffer = self.buffer.partition(mark)
+        return before + mark
+
+    def exactly(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def head(self) -> bytes:
+        return self.until(b"\r\n\r\n")
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def answer(self, body: bytes = b"ok", extra: bytes = b"") -> None:
+        self.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n%b" % (len(body), extra, body))
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        self.sock.close()
+
+    def closed_by_peer(self, timeout: float = TIMEOUT) -> bool:
+        """The other side closed within the time."""
+        self.sock.settimeout(timeout)
+        try:
+            while self.sock.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+class RawUpstream:
+    """A server that does exactly what its handler does with each connection; heads it has read are in `heads`."""
+
+    def __init__(self, handler: Handler, *, path: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.handler = handler
+        self.path = path
+        self.tls = tls
+        if path is None:
+            self.listener = socket.create_server(("127.0.0.1", 0))
+        else:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(path)
+            self.listener.listen(128)
+        self.connections = 0
+        self.heads: list[bytes] = []
+        self.errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def origin(self) -> Origin:
+        scheme = "https" if self.tls else "http"
+        if self.path is not None:
+            return Origin(scheme, "localhost", 80, self.path)
+        return Origin(scheme, "127.0.0.1", self.listener.getsockname()[1])
+
+    def __enter__(self) -> RawUpstream:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._sockets.append(sock)
+            thread = threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        try:
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+                self._sockets.append(sock)
+            caller = Caller(sock, number)
+            read_head = caller.head
+
+            def head() -> bytes:
+                found = read_head()
+                self.heads.append(found)
+                return found
+
+            caller.head = head  # type: ignore[method-assign]
+            self.handler(caller)
+        except (OSError, EOFError):
+            pass
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+def forever(answer: Handler) -> Handler:
+    """Keep-alive: read a head, answer, again."""
+
+    def handler(caller: Caller) -> None:
+        while True:
+            caller.head()
+            answer(caller)
+
+    return handler
+
+
+def fixed(response: bytes, *, hold: bool = True) -> Handler:
+    """Answer the first request with these bytes. `hold`: keep the connection open until the peer closes."""
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(response)
+        if hold:
+            caller.closed_by_peer()
+
+    return handler
+
+
+@dataclass
+class Proxied:
+    """A proxy under uvicorn in front of some origins."""
+
+    front: Front
+    pool: Pool
+    proxy: ReverseProxy
+
+    @property
+    def port(self) -> int:
+        return self.front.port
+
+
+@contextlib.contextmanager
+def proxied(
+    *origins: Origin,
+    connect: float = 2.0,
+    read: float = 5.0,
+    pool: int = 100,
+    tls: UpstreamTLS | None = None,
+    pool_options: dict[str, Any] | None = None,
+    server_options: dict[str, Any] | None = None,
+    wrap: Callable[[ReverseProxy], Any] | None = None,
+    **options: Any,
+) -> Iterator[Proxied]:
+    upstream = Upstream(tuple(origins), Seconds(connect), Seconds(read), pool, tls=tls or UpstreamTLS())
+    made = Pool(upstream, **(pool_options or {}))
+    proxy = ReverseProxy(made, **({"answer_errors": True} | options))
+    with Front(wrap(proxy) if wrap else proxy, **(server_options or {})) as front:
+        yield Proxied(front, made, proxy)
+
+
+class Client:
+    """A raw client socket."""
+
+    def __init__(self, port: int, timeout: float = TIMEOUT) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout)
+        self.buffer = b""
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def rest(self) -> bytes:
+        """Everything until the server closes; fails if it does not."""
+        data = self.buffer
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := self.sock.recv(65536):
+                data += chunk
+        return data
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError(self.buffer)
+            self.buffer += data
+        before, _, self.buffer = self.buffer.partition(mark)
+        return before + mark
+
+    def response(self) -> Answer:
+        """One response, framed by content-length or chunks."""
+        head = self.until(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        status = int(lines[0].split()[1])
+        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(b":") for line in lines[1:] if line)]
+        answer = Answer(status, headers)
+        length = answer.get(b"content-length")
+        if length is not None and status != 304:
+            while len(self.buffer) < int(length):
+                data = self.sock.recv(65536)
+                if not data:
+                    raise EOFError(self.buffer)
+                self.buffer += data
+            answer.body, self.buffer = self.buffer[: int(length)], self.buffer[int(length) :]
+        elif answer.get(b"transfer-encoding") == b"chunked":
+            while size := int(self.until(b"\r\n").strip(), 16):
+                while len(self.buffer) < size + 2:
+                    data = self.sock.recv(65536)
+                    if not data:
+                        raise EOFError(self.buffer)
+                    self.buffer += data
+                answer.body += self.buffer[:size]
+                self.buffer = self.buffer[size + 2 :]
+            self.until(b"\r\n")
+        return answer
+
+    def closed(self, timeout: float = TIMEOUT) -> bool:
+        self.sock.settimeout(timeout)
+        try:
+            return not self.sock.recv(65536)
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = field(default=b"", repr=False)
+
+    def get(self, name: bytes) -> bytes | None:
+        return next((value for header, value in self.headers if header == name), None)
+
+    def names(self) -> set[bytes]:
+        return {name for name, _ in self.headers}
+
+
+def ask(
+    port: int,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: Any = None,
+    timeout: float = TIMEOUT,
+) -> tuple[int, dict[str, str], bytes]:
+    """One request by the standard library's client on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body=body, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+    finally:
+        connection.close()
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """Send bytes, return all that comes until the server closes."""
+    with Client(port) as client:
+        client.send(data)
+        return client.rest()
+
+
+def eventually(condition: Callable[[], bool], timeout: float = TIMEOUT) -> bool:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
