@@ -7,7 +7,6 @@ from typing import Any
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
-
 Key = jwk.RSAKey | jwk.ECKey
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -62,6 +63,11 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return listener
 
 
+def no_tls() -> ssl.SSLContext:
+    """For clients of loopback http: spares reading the system's certificates, and trusts none."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -90,8 +96,8 @@ class ThreadedServer:
     def stop(self) -> None:
         self._server.should_exit = True
         if self._thread.is_alive():
-            self._thread.join(5)
-            if self._thread.is_alive():
+            self._thread.join(0.5)
+            if self._thread.is_alive():  # somebody is still being served: a slow fault, most likely
                 self._server.force_exit = True
                 self._thread.join(5)
         self._listener.close()
@@ -118,7 +124,7 @@ class SandboxServer:
         settings = settings or SandboxSettings()
         self.settings = replace(settings, base_url=settings.base_url or self.url, control=True)
         self._server = ThreadedServer(create_app(self.settings, keys=keys), self._listener)
-        self._http = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self._http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, verify=no_tls())
         self._secret = self.settings.clients[0].client_secret.reveal()
 
     def __enter__(self) -> Self:

@@ -10,8 +10,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 
 from akoya_gateway.sandbox import SandboxServer
+from akoya_gateway.sandbox.server import no_tls
 
 REDIRECT = "http://127.0.0.1:8080/akoya/callback"
+HTTP = httpx.Client(trust_env=False, verify=no_tls(), limits=httpx.Limits(max_keepalive_connections=0))
+"""Whoever asks for nothing special; a new connection each time."""
 STATE = "a-state-of-many-characters"
 
 
@@ -43,9 +46,7 @@ def redeem(server: SandboxServer, code: str | None, **changes: Any) -> httpx.Res
     """The code grant as Akoya documents it; `auth` and form fields can be changed, None leaves a field out."""
     auth = changes.pop("auth", (server.client_id, server.client_secret))
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT} | changes
-    return httpx.post(
-        f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None}, trust_env=False
-    )
+    return HTTP.post(f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None})
 
 
 def refresh(server: SandboxServer, token: str | None, **changes: Any) -> httpx.Response:
@@ -56,9 +57,7 @@ def refresh(server: SandboxServer, token: str | None, **changes: Any) -> httpx.R
         "client_id": server.client_id,
         "client_secret": server.client_secret,
     } | changes
-    return httpx.post(
-        f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None}, trust_env=False
-    )
+    return HTTP.post(f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None})
 
 
 def revoke(server: SandboxServer, token: str | None, **changes: str | None) -> httpx.Response:
@@ -68,7 +67,7 @@ def revoke(server: SandboxServer, token: str | None, **changes: str | None) -> h
         "client_id": server.client_id,
         "client_secret": server.client_secret,
     } | changes
-    return httpx.post(f"{server.url}/revoke", data={k: v for k, v in form.items() if v is not None}, trust_env=False)
+    return HTTP.post(f"{server.url}/revoke", data={k: v for k, v in form.items() if v is not None})
 
 
 def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None
 
 def call(server: SandboxServer, path: str, id_token: str, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(server.url + path, headers={"Authorization": f"Bearer {id_token}"} | named, trust_env=False)
+    return HTTP.get(server.url + path, headers={"Authorization": f"Bearer {id_token}"} | named)
 
 
 class _Forms(HTMLParser):
@@ -103,7 +102,7 @@ class Person:
     """Somebody at a browser: reads the page that is shown, fills in its form, presses its buttons."""
 
     def __init__(self, server: SandboxServer) -> None:
-        self._http = httpx.Client(base_url=server.url, trust_env=False)
+        self._http = httpx.Client(base_url=server.url, trust_env=False, verify=no_tls())
         self.page: httpx.Response
 
     def __enter__(self) -> Person:

@@ -9,11 +9,11 @@ import pytest
 
 from akoya_gateway.sandbox import SandboxClient, SandboxServer, SandboxSettings
 
-from .driving import REDIRECT, STATE, authorization_url, query_of
+from .driving import HTTP, REDIRECT, STATE, authorization_url, query_of
 
 
 def ask(server: SandboxServer, **changes: str | None) -> httpx.Response:
-    return httpx.get(authorization_url(server, **changes), trust_env=False)
+    return HTTP.get(authorization_url(server, **changes))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_other_errors_go_to_the_redirect_uri_with_the_state(
 
 
 def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
-    answer = httpx.get(authorization_url(either) + "&scope=openid", trust_env=False)
+    answer = HTTP.get(authorization_url(either) + "&scope=openid")
     assert query_of(answer.headers["location"])["error"] == "invalid_request"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings, create_app
 from akoya_gateway.sandbox.server import ThreadedServer, listen, url_of
 
-from .driving import authorization_url, call, connect, redeem, refresh
+from .driving import HTTP, authorization_url, call, connect, redeem, refresh
 
 
 def test_it_is_off_unless_asked_for() -> None:
@@ -17,9 +16,9 @@ def test_it_is_off_unless_asked_for() -> None:
     server.start()
     try:
         base = url_of(listener)
-        assert httpx.get(f"{base}/.well-known/openid-configuration", trust_env=False).json()["issuer"] == f"{base}/"
-        assert httpx.get(f"{base}/_sandbox/events", trust_env=False).status_code == 404
-        assert httpx.post(f"{base}/_sandbox/reset", json={}, trust_env=False).status_code == 404
+        assert HTTP.get(f"{base}/.well-known/openid-configuration").json()["issuer"] == f"{base}/"
+        assert HTTP.get(f"{base}/_sandbox/events").status_code == 404
+        assert HTTP.post(f"{base}/_sandbox/reset", json={}).status_code == 404
     finally:
         server.stop()
 
@@ -34,7 +33,7 @@ def test_events_tell_the_story_without_a_token(akoya_sandbox: SandboxServer) -> 
     assert events[1]["presented"] == events[0]["issued"] == events[2]["presented"]
     assert events[2]["reason"] == "spent"
     assert {event["grant_id"] for event in events} == {first["grant_id"]}
-    text = httpx.get(f"{akoya_sandbox.url}/_sandbox/events", trust_env=False).text
+    text = HTTP.get(f"{akoya_sandbox.url}/_sandbox/events").text
     for secret in (first["refresh_token"], second["refresh_token"], first["id_token"], akoya_sandbox.client_secret):
         assert secret not in text
 
@@ -53,7 +52,7 @@ def test_events_after_a_number(akoya_sandbox: SandboxServer) -> None:
     last = akoya_sandbox.events()[-1]["n"]
     connect(akoya_sandbox)
     url = f"{akoya_sandbox.url}/_sandbox/events"
-    newer = httpx.get(url, params={"after": last}, trust_env=False).json()["events"]
+    newer = HTTP.get(url, params={"after": last}).json()["events"]
     assert newer
     assert all(event["n"] > last for event in newer)
 
@@ -76,13 +75,13 @@ def test_events_after_a_number(akoya_sandbox: SandboxServer) -> None:
     ],
 )
 def test_a_wrong_request_is_told_why(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
-    answer = httpx.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body, trust_env=False)
+    answer = HTTP.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]
 
 
 def test_a_form_of_another_page_is_refused(akoya_sandbox: SandboxServer) -> None:
-    answer = httpx.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}", trust_env=False)
+    answer = HTTP.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}")
     assert answer.status_code == 415
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from akoya_gateway.sandbox import SandboxConnector, SandboxServer, SandboxSettings
 
-from .driving import authorization_url, call, code_for, connect, query_of, redeem
+from .driving import HTTP, authorization_url, call, code_for, connect, query_of, redeem
 
 V3 = {"x_akoya_interaction_type": "user", "x_akoya_last_access": "2026-01-02T03:04:05Z"}
 
@@ -80,7 +80,7 @@ def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer x.y.z", "Basic eDp5", "Bearer " + "a" * 5000])
 def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    answer = httpx.get(f"{dex.url}/balances/v2/mikomo", headers=headers, trust_env=False)
+    answer = HTTP.get(f"{dex.url}/balances/v2/mikomo", headers=headers)
     assert answer.status_code == 401
     assert answer.json()["code"] == 602
     assert set(answer.json()) == {"code", "message", "debugMessage"}

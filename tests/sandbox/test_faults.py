@@ -11,11 +11,11 @@ from joserfc.errors import BadSignatureError
 
 from akoya_gateway.sandbox import Fault, FaultKind, SandboxDialect, SandboxServer, SandboxSettings
 
-from .driving import call, code_for, connect, redeem, refresh, revoke
+from .driving import HTTP, call, code_for, connect, redeem, refresh, revoke
 
 
 def claims(server: SandboxServer, token: str) -> dict[str, object]:
-    keys = jwk.KeySet.import_key_set(httpx.get(server.jwks_uri, trust_env=False).json())
+    keys = jwk.KeySet.import_key_set(HTTP.get(server.jwks_uri).json())
     return dict(jwt.decode(token, keys).claims)
 
 
@@ -68,7 +68,7 @@ def test_a_slow_answer_before_or_after_the_change(akoya_sandbox: SandboxServer, 
     form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "client_id": "x"}
     form |= {"client_id": akoya_sandbox.client_id, "client_secret": akoya_sandbox.client_secret}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{akoya_sandbox.url}/token", data=form, timeout=0.3, trust_env=False)
+        HTTP.post(f"{akoya_sandbox.url}/token", data=form, timeout=0.3)
     events = [event for event in akoya_sandbox.events("token") if event["grant_type"] == "refresh_token"]
     assert len(events) == (1 if spent else 0)
 
@@ -76,7 +76,7 @@ def test_a_slow_answer_before_or_after_the_change(akoya_sandbox: SandboxServer, 
 def test_slow_waits_and_then_answers(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("slow", "jwks", seconds=0.2, times=1)
     began = time.monotonic()
-    assert httpx.get(akoya_sandbox.jwks_uri, trust_env=False).status_code == 200
+    assert HTTP.get(akoya_sandbox.jwks_uri).status_code == 200
     assert time.monotonic() - began >= 0.2
 
 
@@ -122,14 +122,14 @@ def test_a_bad_signature(akoya_sandbox: SandboxServer) -> None:
 
 def test_keys_rotated_and_keys_down(akoya_sandbox: SandboxServer) -> None:
     def kids() -> list[str]:
-        return [key["kid"] for key in httpx.get(akoya_sandbox.jwks_uri, trust_env=False).json()["keys"]]
+        return [key["kid"] for key in HTTP.get(akoya_sandbox.jwks_uri).json()["keys"]]
 
     before = kids()
     akoya_sandbox.fault("rotate_keys", times=1)
     connect(akoya_sandbox)
     assert not set(before) & set(kids())
     akoya_sandbox.fault("status", "jwks", status=503)
-    assert httpx.get(akoya_sandbox.jwks_uri, trust_env=False).status_code == 503
+    assert HTTP.get(akoya_sandbox.jwks_uri).status_code == 503
     akoya_sandbox.clear_faults()
     assert kids()
 
@@ -163,17 +163,17 @@ def test_a_data_fault_has_the_shape_of_a_data_error(akoya_sandbox: SandboxServer
 
 def test_faults_are_counted_down_one_request_each(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("status", "jwks", status=500, times=2)
-    statuses = [httpx.get(akoya_sandbox.jwks_uri, trust_env=False).status_code for _ in range(3)]
+    statuses = [HTTP.get(akoya_sandbox.jwks_uri).status_code for _ in range(3)]
     assert statuses == [500, 500, 200]
 
 
 def test_faults_of_the_settings_come_back_with_a_reset() -> None:
     settings = SandboxSettings(faults=(Fault(FaultKind.STATUS, "jwks", status=500, times=1),))
     with SandboxServer(settings) as server:
-        assert httpx.get(server.jwks_uri, trust_env=False).status_code == 500
-        assert httpx.get(server.jwks_uri, trust_env=False).status_code == 200
+        assert HTTP.get(server.jwks_uri).status_code == 500
+        assert HTTP.get(server.jwks_uri).status_code == 200
         server.reset()
-        assert httpx.get(server.jwks_uri, trust_env=False).status_code == 500
+        assert HTTP.get(server.jwks_uri).status_code == 500
 
 
 def test_a_fault_of_probability_zero_never_happens_and_of_a_half_sometimes() -> None:

@@ -7,19 +7,18 @@ import hashlib
 import time
 from typing import Any
 
-import httpx
 import pytest
 from joserfc import jwk, jwt
 
 from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxServer, SandboxSettings
 from akoya_gateway.sandbox.people import subject
 
-from .driving import connect, refresh
+from .driving import HTTP, connect, refresh
 
 
 def read(server: SandboxServer, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims, checked with the published keys."""
-    keys = jwk.KeySet.import_key_set(httpx.get(server.jwks_uri, trust_env=False).json())
+    keys = jwk.KeySet.import_key_set(HTTP.get(server.jwks_uri).json())
     decoded = jwt.decode(token, keys, algorithms=[server.settings.alg])
     return dict(decoded.header), dict(decoded.claims)
 
@@ -95,20 +94,20 @@ def test_sub_is_protobuf_with_long_lengths_too() -> None:
 @pytest.mark.parametrize("dialect", list(SandboxDialect))
 def test_discovery_names_the_endpoints_of_the_dialect(dialect: SandboxDialect) -> None:
     with SandboxServer(SandboxSettings(dialect=dialect)) as server:
-        document = httpx.get(f"{server.url}/.well-known/openid-configuration", trust_env=False).json()
+        document = HTTP.get(f"{server.url}/.well-known/openid-configuration").json()
         assert document["issuer"] == f"{server.url}/"
         assert document["token_endpoint"] == f"{server.url}/token"
         path = "/keys" if dialect is SandboxDialect.DEX else "/.well-known/jwks.json"
         assert document["jwks_uri"] == server.jwks_uri == server.url + path
-        keys = httpx.get(server.jwks_uri, trust_env=False).json()["keys"]
+        keys = HTTP.get(server.jwks_uri).json()["keys"]
         assert [key["use"] for key in keys] == ["sig"]
         assert "d" not in keys[0]
 
 
 def test_keys_can_be_left_unpublished() -> None:
     with SandboxServer(SandboxSettings(jwks=False)) as server:
-        assert httpx.get(server.jwks_uri, trust_env=False).status_code == 404
-        assert httpx.get(f"{server.url}/.well-known/openid-configuration", trust_env=False).status_code == 404
+        assert HTTP.get(server.jwks_uri).status_code == 404
+        assert HTTP.get(f"{server.url}/.well-known/openid-configuration").status_code == 404
         assert "jwks_uri" not in server.environment()
 
 
@@ -118,4 +117,4 @@ def test_a_rotated_key_signs_and_both_are_published(akoya_sandbox: SandboxServer
     new = connect(akoya_sandbox)["id_token"]
     assert read(akoya_sandbox, new)[0]["kid"] == kid != read(akoya_sandbox, old)[0]["kid"]
     akoya_sandbox.rotate_keys(keep_old=False)
-    assert len(httpx.get(akoya_sandbox.jwks_uri, trust_env=False).json()["keys"]) == 1
+    assert len(HTTP.get(akoya_sandbox.jwks_uri).json()["keys"]) == 1

@@ -14,7 +14,7 @@ from akoya_gateway.sandbox import SandboxClient, SandboxDialect, SandboxServer, 
 from akoya_gateway.sandbox.settings import ClientMethod
 from akoya_gateway.secret import Secret
 
-from .driving import REDIRECT, call, code_for, connect, redeem, refresh
+from .driving import HTTP, REDIRECT, call, code_for, connect, redeem, refresh
 
 BAD_CODE = {"error": "invalid_request", "error_description": "Invalid or expired code parameter."}
 DEAD_TOKEN = {
@@ -192,35 +192,33 @@ def test_a_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
 )
 def test_a_mangled_authorization_header_is_a_bad_client(either: SandboxServer, header: str) -> None:
     form = {"grant_type": "authorization_code", "code": "x"}
-    answer = httpx.post(f"{either.url}/token", data=form, headers={"Authorization": header}, trust_env=False)
+    answer = HTTP.post(f"{either.url}/token", data=form, headers={"Authorization": header})
     assert answer.status_code == 401
 
 
 def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
         content=f"grant_type=authorization_code&code={code_for(either)}&code=x&redirect_uri={REDIRECT}",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
-        trust_env=False,
     )
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"grant_type=" + b"a" * 70_000, b"{}"])
 def test_a_body_that_is_no_form_is_refused(either: SandboxServer, content: bytes) -> None:
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
         content=content,
         headers={"Content-Type": "application/x-www-form-urlencoded"},
-        trust_env=False,
     )
     assert answer.status_code == 400
 
 
 def test_get_is_not_allowed(either: SandboxServer) -> None:
-    assert httpx.get(f"{either.url}/token", trust_env=False).status_code == 405
+    assert HTTP.get(f"{either.url}/token").status_code == 405
 
 
 # The Hydra dialect
