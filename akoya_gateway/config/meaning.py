@@ -37,6 +37,7 @@ from akoya_gateway.config.serving import (
     read_redirects,
     read_trusted_proxies,
     read_upstream,
+    warn_of_plain_http,
 )
 
 _HOST_PREFIX = "__Host-"
@@ -48,6 +49,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     """
     top = reading.top()
     public = read_public_url(top)
+    warn_of_plain_http(top, public)
     prefix: str = top.plain("prefix")
     usable_prefix = prefix if top.get("prefix") or not top.written("prefix") else None
     listen, admin = read_listeners(top)

@@ -261,7 +261,7 @@ class SigningAlgorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """`material`: PEM, JWK or JWK Set text, or the shared secret of `hmac-sha256`. An empty `id` means the thumbprint."""
+    """`material`: PEM, JWK or JWK Set text, or the secret of `hmac-sha256`. An empty `id` means the thumbprint."""
 
     id: str
     material: Secret

@@ -61,31 +61,27 @@ _OWN_CONNECTOR_NAMES = frozenset({"nothing", "any"})
 
 
 def read_environments(node: Node) -> dict[str, Environment]:
-    return {name: found for name, below in node.entries() if (found := _environment(name, below))}
+    """Also those with faults, so that what refers to them is judged as well."""
+    return {name: _environment(name, below) for name, below in node.entries()}
 
 
-def _environment(name: str, node: Node) -> Environment | None:
+def _environment(name: str, node: Node) -> Environment:
     chosen = node.get("preset")
     preset = PRESETS[chosen.value] if chosen else None
     urls: dict[str, str | None] = {key: getattr(preset, key, None) for key in _ENDPOINTS}
-    usable = True
     for key in _ENDPOINTS:
         if node.get(key) is not None:
             found = node.url(key)
             urls[key] = found.text if found else None
-            usable = usable and found is not None
-    if preset is None and not node.written("preset"):
-        usable = _has_endpoints(node) and usable
+    if preset is None:
+        _judge_endpoints(node)
     production = _is_production(node, preset, urls)
     _guard_hosts(node, urls, production)
-    authorization, token = urls["authorization_endpoint"], urls["token_endpoint"]
-    if not usable or authorization is None or token is None:
-        return None
     return Environment(
         name=name,
         issuer=urls["issuer"],
-        authorization_endpoint=authorization,
-        token_endpoint=token,
+        authorization_endpoint=urls["authorization_endpoint"] or "",
+        token_endpoint=urls["token_endpoint"] or "",
         revocation_endpoint=urls["revocation_endpoint"],
         jwks_uri=urls["jwks_uri"],
         products_url=urls["products_url"],
@@ -97,12 +93,12 @@ def _environment(name: str, node: Node) -> Environment | None:
     )
 
 
-def _has_endpoints(node: Node) -> bool:
-    missing = [key for key in ("authorization_endpoint", "token_endpoint") if not node.written(key)]
-    if missing:
+def _judge_endpoints(node: Node) -> None:
+    """Without a preset the two endpoints that no flow can do without must be there."""
+    missing = [key for key in ("authorization_endpoint", "token_endpoint") if node.lacks(key)]
+    if missing and node.lacks("preset"):
         remedy = f"name a preset ({', '.join(PRESETS)}) or give the endpoints"
         node.fault(f"neither a preset nor {' and '.join(missing)}", remedy, at_key=True)
-    return not missing
 
 
 def _is_production(node: Node, preset: Preset | None, urls: Mapping[str, str | None]) -> bool:
@@ -137,11 +133,7 @@ def _guard_hosts(node: Node, urls: Mapping[str, str | None], production: bool) -
 
 def _dialect(node: Node) -> Dialect:
     rules = node.get("errors")
-    own = tuple(
-        ErrorRule(Meaning(rule.value["means"]), rule.value.get("status"), rule.value.get("error"))
-        for rule in (rules.items() if rules else ())
-        if rule.get("means")
-    )
+    own = tuple(found for rule in (rules.items() if rules else ()) if (found := _error_rule(rule)))
     return Dialect(
         code_auth=ClientAuthentication(node.plain("code_auth")),
         refresh_auth=ClientAuthentication(node.plain("refresh_auth")),
@@ -151,6 +143,13 @@ def _dialect(node: Node) -> Dialect:
         nonce=node.plain("nonce"),
         errors=(*own, *DEFAULT_ERRORS),
     )
+
+
+def _error_rule(node: Node) -> ErrorRule | None:
+    means = node.get("means")
+    if node.lacks("status") and node.lacks("error"):
+        node.fault("a rule without status and error would match every answer", "give one of them, or both")
+    return ErrorRule(Meaning(means.value), node.plain("status"), node.plain("error")) if means else None
 
 
 def _parameters(node: Node) -> tuple[tuple[str, str], ...]:
@@ -172,6 +171,7 @@ class Place:
 
 
 def read_clients(node: Node, environments: Node, built: Mapping[str, Environment], place: Place) -> dict[str, Client]:
+    """Also those with faults, so that connectors are judged as well; without secrets, what is read is empty."""
     found: dict[str, Client] = {}
     ids: dict[str, list[tuple[str, Environment]]] = {}
     for name, below in node.entries():
@@ -180,14 +180,21 @@ def read_clients(node: Node, environments: Node, built: Mapping[str, Environment
         client_id = _client_id(below)
         secret = read_password(below.get("client_secret"))
         scopes = _scopes(below)
-        if environment and client_id:
+        if environment is None:
+            continue
+        if client_id:
             users = ids.setdefault(client_id, [])
             _guard_client_id(below, environment, users)
             users.append((name, environment))
-        if environment and redirect and not below.reading.secrets:
-            client_id, secret = client_id or "-", Secret("-")
-        if environment and redirect and client_id and secret:
-            found[name] = Client(name, environment, client_id, secret, redirect.text, redirect.path, scopes)
+        found[name] = Client(
+            name=name,
+            environment=environment,
+            client_id=client_id or "",
+            client_secret=secret or Secret(""),
+            redirect_uri=redirect.text if redirect else "",
+            callback_path=redirect.path if redirect else "",
+            scopes=scopes,
+        )
     return found
 
 

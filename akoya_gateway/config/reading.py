@@ -68,6 +68,10 @@ class Node:
         """Whether the operator wrote the key, also if its value is no good."""
         return key in self.value or (*self.path, key) in self.reading.broken
 
+    def lacks(self, key: str) -> bool:
+        """Absent or null, and nothing was said about it yet."""
+        return self.value.get(key) is None and (*self.path, key) not in self.reading.broken
+
     def get(self, key: str) -> Node | None:
         """The value of a key, or None if it is absent, null or broken."""
         path = (*self.path, key)

@@ -35,7 +35,7 @@ _BOUNDS = {
     "minimum": "must be {} or more",
     "maximum": "must be {} or less",
     "exclusiveMinimum": "must be more than {}",
-    "minItems": "must have at least {} item(s)",
+    "minItems": "must have at least {} item",
     "maxItems": "must have at most {} items",
     "minProperties": "must have at least {} entry",
     "maxProperties": "must have at most {} entries",

@@ -35,6 +35,8 @@ def read_secret(node: Node | None) -> Secret | None:
         return _from_environment(variable)
     if (file := node.get("file")) is not None:
         return _from_file(file)
+    if node.lacks("env") and node.lacks("file"):
+        node.fault("expected {env: NAME} or {file: path}, but nothing is given")
     return None
 
 
@@ -148,7 +150,7 @@ def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
         return "it is shorter than 32 bytes" if len(text.strip().encode()) < 32 else None
     try:
         keys = _private_keys(text)
-    except Exception:
+    except Exception:  # the parsers raise many kinds on hostile text; the answer is the same
         return "it is not a PEM or JWK of an unencrypted private key"
     if not keys:
         return "the JWK Set has no key"

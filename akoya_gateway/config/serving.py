@@ -77,7 +77,7 @@ def read_upstream(top: Node) -> Upstream | None:
     tls = node.section("tls")
     certificate, key = existing_file(tls.get("certificate")), existing_file(tls.get("key"))
     for one, other in (("certificate", "key"), ("key", "certificate")):
-        if tls.written(one) and not tls.written(other):
+        if not tls.lacks(one) and tls.lacks(other):
             tls.fault(f"a {one} without its {other}", f"add {other}", key=one)
     header_bytes = node.bytes("max_header_bytes")
     if header_bytes < 4096:
@@ -189,7 +189,7 @@ def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
     header = node.get("header")
     if header is not None:
         _judge_header(header)
-        if not list(proxies) and not top.written("trusted_proxies"):
+        if not list(proxies) and not top.value.get("trusted_proxies"):
             header.fault("a header can be believed from trusted_proxies only, and there are none", "list them there")
         return Identity(IdentitySource.HEADER, header.value.lower())
     jwt = node.get("jwt")
