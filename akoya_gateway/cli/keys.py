@@ -1,0 +1,234 @@
+"""`akoya-gateway keys`"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.config.model import SigningAlgorithm
+
+if TYPE_CHECKING:
+    from akoya_gateway.config.model import Config
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""Make, show and rotate keys.
+
+    Signing keys (signing.keys) sign the headers to the app; store keys (sessions.keys) encrypt grants at rest.
+
+    To rotate signing keys without touching the configuration keep them in one JWK Set:
+    `akoya-gateway keys new --set --out signing-keys.json`, named by `signing: {keys: [{file: signing-keys.json}]}`.
+    `akoya-gateway keys rotate --if-older-than 30d`, from cron, then does the rest: the next key is published before it
+    signs, and every replica that reads the file changes at the same moment.
+    """,
+)
+
+Algorithm = Annotated[SigningAlgorithm, typer.Option("--algorithm", "-a", help="Must be signing.algorithm.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there (mode 0600), not to stdout.")
+]
+
+
+@app.command()
+def new(
+    algorithm: Algorithm = SigningAlgorithm.ED25519,
+    out: Out = None,
+    as_set: Annotated[bool, typer.Option("--set", help="As a JWK Set, which `keys rotate` keeps going.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="A key for sessions.keys: 32 random bytes in base64.")] = False,
+) -> None:
+    """Make a key and print it, or write it to a file that is not there yet."""
+    from akoya_gateway.signing import making  # noqa: PLC0415
+
+    if store:
+        text = base64.b64encode(os.urandom(32)).decode() + "\n"
+    else:
+        private = making.new_private(algorithm)
+        text = making.as_set([making.as_jwk(private, time.time())]) if as_set else making.as_text(private)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    _write_new(out, text)
+    typer.echo(f"wrote {out}", err=True)
+
+
+@app.command("list")
+def list_keys(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Show the signing keys: id, algorithm, and whether each signs, waits or is retired; and the store keys."""
+    from akoya_gateway.signing import making  # noqa: PLC0415
+
+    loaded = _load(config)
+    schedule, now = _schedule(loaded), time.time()
+    for key in schedule.keys:
+        typer.echo(f"signing  {key.id}  {key.algorithm.value}  {making.state(schedule, key, now)}")
+    for index, ring_key in enumerate(loaded.sessions.keys):
+        typer.echo(f"store    {ring_key.id}  aes-256-gcm  {'encrypts' if index == 0 else 'decrypts'}")
+
+
+@app.command()
+def rotate(
+    config: ConfigOption = DEFAULT_CONFIG,
+    lead: Annotated[str, typer.Option("--in", metavar="TIME", help="When the new key begins to sign.")] = "1h",
+    if_older_than: Annotated[
+        str | None, typer.Option("--if-older-than", metavar="TIME", help="Do nothing while the newest key is younger.")
+    ] = None,
+) -> None:
+    """Make the next signing key.
+
+    A JWK Set file gets it at once, with the moment at which it begins; the gateway reads the file again on reload. For
+    keys that the configuration lists one by one a file is written beside the first, and what to change is printed.
+    """
+    _load(config)
+    wait = _duration(lead, "--in")
+    age = None if if_older_than is None else _duration(if_older_than, "--if-older-than")
+    files = _key_files(config)
+    if len(files) == 1 and files[0] is not None and files[0].read_text("utf-8").lstrip().startswith("{"):
+        _rotate_set(files[0], config, wait, age)
+    else:
+        _rotate_list(config, files)
+
+
+@app.command()
+def public(
+    config: ConfigOption = DEFAULT_CONFIG,
+    pem: Annotated[bool, typer.Option("--pem", help="As PEM, one block a key, in place of a JWK Set.")] = False,
+) -> None:
+    """Print the public keys, for verifiers that do not fetch them. Shared secrets are never printed."""
+    from akoya_gateway.signing import jwks  # noqa: PLC0415
+
+    loaded = _load(config)
+    if not pem:
+        typer.echo(jwks(loaded.signing).decode())
+        return
+    for key in _schedule(loaded).keys:
+        if (block := key.public_pem()) is not None:
+            typer.echo(f"# kid: {key.id}\n{block}", nl=False)
+
+
+@app.command("rotate-store")
+def rotate_store(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Encrypt every stored grant anew with the first of sessions.keys, so that the last can be taken out."""
+    if importlib.util.find_spec("akoya_gateway.cli.rotate_store") is None:
+        typer.echo("this build has no rotate-store", err=True)
+        raise typer.Exit(1)
+    importlib.import_module("akoya_gateway.cli.rotate_store").rotate_store(config)
+
+
+def _load(config: Path) -> Config:
+    from akoya_gateway.config.load import load_config  # noqa: PLC0415
+
+    return load_config(config)
+
+
+def _schedule(config: Config) -> Any:
+    from akoya_gateway.signing.keys import KeyFault, load_all  # noqa: PLC0415
+
+    try:
+        return load_all(config.signing.algorithm, config.signing.keys)
+    except KeyFault as fault:
+        typer.echo(f"{config.source}: {fault}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _duration(text: str, option: str) -> float:
+    from akoya_gateway.config.values import duration  # noqa: PLC0415
+
+    try:
+        return duration(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 1h or 30d", param_hint=option) from None
+
+
+def _key_files(config: Path) -> list[Path | None]:
+    """The files of signing.keys, in order; None for a key from the environment. The configuration has been judged."""
+    import yaml  # noqa: PLC0415
+
+    entries = yaml.safe_load(config.read_text("utf-8"))["signing"]["keys"]
+    return [config.parent / entry["file"] if entry.get("file") else None for entry in entries]
+
+
+def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> None:
+    from akoya_gateway.signing import making  # noqa: PLC0415
+
+    algorithm = _load(config).signing.algorithm
+    with _locked(file):
+        text, now = file.read_text("utf-8"), time.time()
+        if '"keys"' not in text:
+            typer.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
+            raise typer.Exit(1)
+        if age is not None and now - making.youngest(text) < age:
+            typer.echo("nothing to do: the newest key is young enough", err=True)
+            return
+        rotation = making.rotate(text, algorithm, now, lead)
+        _replace(file, rotation.text)
+    begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(rotation.begins_at))
+    typer.echo(f"{file}: key {rotation.next_id} is published on reload and signs from {begins}")
+    for key_id in rotation.dropped:
+        typer.echo(f"{file}: key {key_id} dropped, nothing signed by it is alive")
+
+
+def _rotate_list(config: Path, files: list[Path | None]) -> None:
+    from akoya_gateway.signing import making  # noqa: PLC0415
+    from akoya_gateway.signing.keys import thumbprint  # noqa: PLC0415
+
+    algorithm = _load(config).signing.algorithm
+    private = making.new_private(algorithm)
+    key_id = thumbprint(private)[:12]
+    suffix = ".txt" if isinstance(private, bytes) else ".pem"
+    folder = next((file.parent for file in files if file is not None), config.parent)
+    file = folder / f"signing-{key_id}{suffix}"
+    _write_new(file, making.as_text(private))
+    typer.echo(f"""wrote {file}
+
+1. Publish it: add this as the last of signing.keys and reload.
+
+    - {{id: {key_id}, file: {os.path.relpath(file, config.parent)}}}
+
+2. After an hour, when every verifier has seen it: move that line to the front and reload. It signs now.
+3. After another hour take the old key's line out.""")
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One rotation at a time, also between replicas that share the folder."""
+    lock = file.with_name(f".{file.name}.lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _write_new(file: Path, text: str) -> None:
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        typer.echo(f"{file} is there already; keys are never overwritten", err=True)
+        raise typer.Exit(1) from None
+    except OSError as fault:
+        typer.echo(f"{file} cannot be written: {fault.strerror}", err=True)
+        raise typer.Exit(1) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _replace(file: Path, text: str) -> None:
+    """All or nothing, with the mode and owner that the file had."""
+    before = file.stat()
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
+    _write_new(temporary, text)
+    temporary.chmod(before.st_mode & 0o777)
+    with contextlib.suppress(PermissionError):
+        os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.replace(file)
