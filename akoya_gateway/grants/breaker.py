@@ -49,6 +49,11 @@ class Breaker:
             self._until = self._clock() + PROBE
         return True
 
+    def leave(self) -> None:
+        """Who entered does not ask after all: the next may."""
+        if self._probing:
+            self._probing, self._until = False, 0.0
+
     def succeeded(self) -> None:
         """The provider answered something it must have thought about."""
         was_open = self.is_open

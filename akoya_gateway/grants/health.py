@@ -62,6 +62,11 @@ class Health:
         """True: ask now, and tell `answered` what came of it."""
         return self.wait(client) <= 0.0 and self._environment(client).enter() and self._client(client).enter()
 
+    def leave(self, client: Client) -> None:
+        """Who entered does not ask after all."""
+        self._environment(client).leave()
+        self._client(client).leave()
+
     def answered(self, client: Client, answer: Answer) -> Fault | None:
         """Returns the fault if the answer is the first sign of it."""
         environment, registration = self._environment(client), self._client(client)

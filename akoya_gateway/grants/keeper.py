@@ -14,8 +14,8 @@ import structlog
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
-from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants.advice import due_at, told_to_reconnect
+from akoya_gateway.errors import OperatorError, StoreUnavailable
+from akoya_gateway.grants.advice import Do, advise, due_at, told_to_reconnect
 from akoya_gateway.grants.background import EARLY, Background
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache
@@ -43,6 +43,8 @@ KEEP_TRYING = 5.0
 
 STALE_AGAIN = 60.0
 """Seconds before a second report of a dead bearer is believed for the same grant; doubled by each that follows."""
+
+_NOTHING_TO_DO = frozenset({Do.USE, Do.HOLD, Do.RECONNECT})
 
 log = structlog.get_logger("akoya_gateway.grants")
 
@@ -153,16 +155,19 @@ class Keeper:
         grant = self._cache.newest(grant)
         if self.ready(grant):
             return grant
+        if advise(grant, self._clock(), self._tokens.refresh_before).do in _NOTHING_TO_DO:
+            return self._passable(grant)
         flight = self._refresher.flight(grant)
-        await asyncio.wait({flight}, timeout=PATIENCE if grant.usable(self._clock()) else LONGEST_WAIT)
-        latest = grant
-        if flight.done():
-            try:
-                latest = flight.result()
-            except StoreUnavailable:
-                if not grant.usable(self._clock()):
-                    raise
-        return self._passable(latest)
+        patience = max(PATIENCE - self._refresher.age(grant), 0.0)
+        await asyncio.wait({flight}, timeout=patience if grant.usable(self._clock()) else LONGEST_WAIT)
+        if not flight.done():
+            return self._passable(grant)
+        try:
+            return self._passable(flight.result())
+        except OperatorError:
+            if grant.usable(self._clock()):
+                return grant
+            raise
 
     def _passable(self, grant: Grant) -> Grant:
         now = self._clock()

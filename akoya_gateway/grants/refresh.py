@@ -16,12 +16,12 @@ import structlog
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
-from akoya_gateway.errors import OperatorError, StoreUnavailable
+from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.advice import Do, advise
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache
 from akoya_gateway.grants.events import Answered, LeaseExpired, LeaseRenewed, Reason, RefreshAsked, RevokeAsked
-from akoya_gateway.grants.grant import Grant, GrantState, Lease
+from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.grants.health import Health
 from akoya_gateway.grants.life import step
 from akoya_gateway.grants.observer import Observer
@@ -82,7 +82,7 @@ class Refresher:
         self._observer = observer
         self._revoke_later = revoke_later
         self._flights: dict[str, asyncio.Task[Grant]] = {}
-        self._unsure: dict[str, Lease] = {}
+        self._started: dict[str, float] = {}
         self._unsaved = 0
         self._stopping = False
 
@@ -97,8 +97,14 @@ class Refresher:
         if flight is None:
             flight = asyncio.get_running_loop().create_task(self._fly(grant, early, stale), name=f"refresh {grant.id}")
             self._flights[grant.id] = flight
+            self._started[grant.id] = asyncio.get_running_loop().time()
             flight.add_done_callback(lambda done: self._landed(grant.id, done))
         return flight
+
+    def age(self, grant: Grant) -> float:
+        """Seconds since the flight of this grant was started; 0.0 if there is none."""
+        started = self._started.get(grant.id)
+        return 0.0 if started is None else asyncio.get_running_loop().time() - started
 
     async def land(self, timeout: float) -> int:
         """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
@@ -109,7 +115,7 @@ class Refresher:
         return len(self._flights)
 
     def _landed(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
-        del self._flights[grant_id]
+        del self._flights[grant_id], self._started[grant_id]
         if not flight.cancelled():
             flight.exception()  # Whoever waits has it; nobody may be waiting.
 
@@ -120,8 +126,8 @@ class Refresher:
         while current is not None and not self._stopping:
             dead = stale is not None and current.tokens.bearer == stale
             advice = advise(current, self._clock(), self.tokens.refresh_before, early=early, stale=dead)
-            if current.lease is not None and current.lease == self._unsure.get(grant.id):
-                current = await self._resume(current)
+            if current.lease is not None and current.lease.holder == self._holder:
+                current = await self._free(current)
             elif advice.do is Do.WAIT:
                 pause = min(max(advice.until - self._clock(), 0.0) + 0.01, LONGEST_LOOK)
                 current = self._learnt(await self._book.changed(current, pause))
@@ -147,23 +153,27 @@ class Refresher:
         # A grant without a refresh token only moves in the book.
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client)
 
+    def _left(self, grant: Grant) -> None:
+        endpoint = self.providers.get(grant.key.client)
+        if endpoint is not None:
+            self._health.leave(endpoint.client)
+
     async def _lease(self, grant: Grant) -> Grant | None:
         """The intent, durable. None: somebody else was first."""
         asked = step(grant, RefreshAsked(self._holder, LEASE), self._clock())
+        written: Grant | None = None
         try:
             written = await self._book.write(asked, after=grant.version)
-        except StoreUnavailable:
-            # It may have been written all the same. We know what nobody else can: that nothing was sent.
-            if asked.lease is not None:
-                self._unsure[grant.id] = asked.lease
-            raise
+        finally:
+            if written is None or written.state is not GrantState.REFRESHING:
+                self._left(grant)
         return self._moved(grant, written)
 
-    async def _resume(self, grant: Grant) -> Grant | None:
-        """The lease in the store is ours from a write that failed to report: give it back, unsent."""
-        del self._unsure[grant.id]
+    async def _free(self, grant: Grant) -> Grant | None:
+        """A lease of this process on a grant that no flight of it is using: its write seemed to fail (the store went
+        away) and was done all the same. Only we can know that nothing was sent, so it is given back as unsent."""
         assert grant.lease is not None
-        unsent = Lease(grant.lease.holder, grant.lease.started_at, expires_at=0.0, sent=False)
+        unsent = replace(grant.lease, expires_at=0.0, sent=False)
         freed = step(replace(grant, lease=unsent), LeaseExpired(), self._clock())
         written = self._moved(grant, await self._book.write(freed, after=grant.version))
         return written or self._learnt(await self._book.get(grant.id))
@@ -182,6 +192,8 @@ class Refresher:
         endpoint = self.providers[leased.key.client]
         started = self._clock()
         answer = await self._call(endpoint, leased)
+        # Nothing comes between the answer and the store: until it is written it exists here only.
+        current = await self._commit(leased, answer)
         fault = self._health.answered(endpoint.client, answer)
         if fault is not None:
             log.error(
@@ -191,7 +203,6 @@ class Refresher:
                 environment=fault.environment,
                 remedy="compare client_id and client_secret with the Hub",
             )
-        current = await self._commit(leased, answer)
         outcome = _outcome(answer)
         seconds = self._clock() - started
         self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
@@ -208,8 +219,7 @@ class Refresher:
             return OutcomeUnknown(type(error).__name__)
         finally:
             renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewal
+            await asyncio.wait({renewal})  # Does not raise: nothing may stand in the way of the answer.
 
     async def _renew(self, leased: Grant) -> None:
         """Keep the lease while the call runs. Losing it is not fatal: the answer finds its place by its token."""
@@ -231,6 +241,7 @@ class Refresher:
                 before, known = known or await self._stored(leased), None
                 after = step(before, event, self._clock())
                 if after is before:
+                    self._learnt(before)
                     return before
                 written = self._moved(before, await self._book.write(after, after=before.version))
                 if written is not None:
@@ -258,7 +269,7 @@ class Refresher:
             while True:
                 try:
                     return await save()
-                except OperatorError as error:
+                except Exception as error:
                     if not unsaved:
                         unsaved = 1
                         self._count_unsaved(1)
@@ -266,7 +277,7 @@ class Refresher:
                             "the provider's answer is not saved",
                             **_names(leased),
                             outcome=_outcome(answer),
-                            error=error.code,
+                            error=type(error).__name__,
                             remedy="bring the store back; stopping this process now may cost the user this grant",
                         )
                 await asyncio.sleep(retry * (0.5 + self._random()))
