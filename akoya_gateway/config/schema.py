@@ -144,7 +144,7 @@ class _Shape:
             if key in taken:
                 continue
             examples = _schema(error).get("properties", {}).get(key, {}).get("examples", [])
-            remedy = f"such as `{key}: {_flow(examples[0])}`" if examples else None
+            remedy = f"such as `{key}: {flow(examples[0])}`" if examples else None
             self.faults.append(self._document.fault(path, f'"{key}" is missing', remedy, at_key=True))
 
     def _value(self, path: Path, error: ValidationError) -> None:
@@ -242,12 +242,12 @@ def _quotes(value: Any, schema: dict[str, Any]) -> str | None:
     return None
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """An example as one writes it in YAML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(below)}" for key, below in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(below)}" for key, below in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, str) and not value.startswith("{"):
         return value
     return json.dumps(value)
