@@ -62,7 +62,8 @@ CUT = {
     "a_chunk_size_beyond_64_bits": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\nfffffffffffffffff\r\n",
     "a_chunk_longer_than_it_says": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2\r\nokay\r\n0\r\n\r\n",
     "a_chunk_that_ends_in_a_bare_line_feed": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2\r\nok\n0\r\n\r\n",
-    "a_chunk_size_that_ends_in_a_bare_line_feed": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2\nok\r\n0\r\n\r\n",
+    "a_chunk_size_that_ends_in_a_bare_line_feed": OK
+    + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2\nok\r\n0\r\n\r\n",
     "a_blank_before_a_chunk_size_ends": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2 \r\nok\r\n0\r\n\r\n",
     "an_endless_chunk_extension": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n2;a=" + b"a" * 400_000,
     "an_endless_trailer": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-A: " + b"a" * 400_000,
@@ -92,7 +93,11 @@ def test_it_is_refused_with_502_and_the_connection_is_closed(response: bytes) ->
 
 @pytest.mark.parametrize("response", CUT.values(), ids=CUT.keys())
 def test_the_client_is_cut_and_never_gets_a_complete_looking_answer(response: bytes) -> None:
-    with RawUpstream(fixed(response)) as upstream, proxied(upstream.origin, read=1) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(fixed(response)) as upstream,
+        proxied(upstream.origin, read=1) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = client.rest()
         assert b" 502 " in answer or not answer.endswith(b"0\r\n\r\n")
@@ -249,7 +254,11 @@ def test_an_upstream_that_never_answers_is_504() -> None:
 
 def test_an_upstream_that_stops_inside_its_answer_cuts_the_client() -> None:
     response = OK + b"Content-Length: 100\r\n\r\nhello"
-    with RawUpstream(fixed(response)) as upstream, proxied(upstream.origin, read=0.3) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(fixed(response)) as upstream,
+        proxied(upstream.origin, read=0.3) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.rest().endswith(b"hello")
 

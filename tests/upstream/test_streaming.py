@@ -1,0 +1,253 @@
+"""Bodies both ways: whole, bounded in memory, flushed at once, and given up when nobody wants them any more."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from akoya_gateway.upstream.ending import Ending
+from tests.upstream.apps import Backend
+from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[tuple[Backend, Front]]:
+    app = Backend()
+    with Front(app) as front:
+        yield app, front
+
+
+@pytest.fixture(scope="module")
+def proxy(backend: tuple[Backend, Front]) -> Iterator[Proxied]:
+    with proxied(origin_of(backend[1]), read=2) as proxy:
+        yield proxy
+
+
+def origin_of(front: Front):  # type: ignore[no-untyped-def]
+    from akoya_gateway.config.model import Origin
+
+    return Origin("http", "127.0.0.1", front.port)
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_ten_megabytes_come_down_whole(proxy: Proxied, framing: str) -> None:
+    size = 10 * MEGABYTE + 12345
+    expected = (bytes(range(256)) * (size // 256 + 1))[:size]
+    status, headers, body = ask(proxy.port, f"/big/{framing}?{size}")
+    assert status == 200
+    assert ("content-length" in headers) == (framing == "length")
+    assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_ten_megabytes_go_up_whole(proxy: Proxied, framing: str) -> None:
+    body = os.urandom(10 * MEGABYTE + 12345)
+    sent = body if framing == "length" else iter([body[at : at + 70_000] for at in range(0, len(body), 70_000)])
+    status, _, answer = ask(proxy.port, "/digest", method="POST", body=sent)
+    assert status == 200
+    assert answer.decode() == hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 65_535, 65_536, 65_537, 300_000])
+def test_bodies_of_awkward_sizes_are_whole(proxy: Proxied, size: int) -> None:
+    body = os.urandom(size)
+    for sent in (body, iter([body[:1000], body[1000:]] if size else [])):
+        answer = ask(proxy.port, "/digest", method="PUT", body=sent)[2]
+        assert answer.decode() == hashlib.sha256(body).hexdigest()
+    assert len(ask(proxy.port, f"/big/length?{size}")[2]) == size
+    assert len(ask(proxy.port, f"/big/chunked?{size}")[2]) == size
+
+
+def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstream(
+    backend: tuple[Backend, Front],
+) -> None:
+    app, front = backend
+    with proxied(origin_of(front)) as proxy:
+        app.clients.clear()
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port)
+        for number in range(1000):
+            connection.request("POST" if number % 7 == 0 else "GET", "/", body=b"x" if number % 7 == 0 else None)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, b"hello")
+        connection.close()
+        assert len(app.clients) == 1
+
+
+def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[Backend, Front]) -> None:
+    left = backend[0].left
+    with Client(proxy.port) as client:
+        client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.until(b"data: 0\n\n")
+        client.until(b"data: 1\n\n")
+    assert eventually(lambda: backend[0].left > left), "the upstream was not told that the client left"
+
+
+def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front]) -> None:
+    with proxied(origin_of(backend[1]), read=0.2) as proxy, Client(proxy.port) as client:
+        client.send(b"GET /events?0.9 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.until(b"data: 1\n\n")
+
+
+def test_a_client_that_leaves_before_the_answer_is_noticed_by_the_upstream(
+    proxy: Proxied, backend: tuple[Backend, Front]
+) -> None:
+    left = backend[0].left
+    with Client(proxy.port) as client:
+        client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.1)
+    assert eventually(lambda: backend[0].left > left)
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upstream(
+    proxy: Proxied, backend: tuple[Backend, Front]
+) -> None:
+    left = backend[0].left
+    with Client(proxy.port) as client:
+        client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
+        assert eventually(lambda: backend[0].received == 5)
+    assert eventually(lambda: backend[0].left > left)
+
+
+def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, backend: tuple[Backend, Front]) -> None:
+    app = backend[0]
+    before = resident()
+    with Client(proxy.port) as client:
+        client.send(b"GET /big/length?%d HTTP/1.1\r\nHost: a\r\n\r\n" % (200 * MEGABYTE))
+        client.until(b"\r\n\r\n")
+        time.sleep(1)
+        held = app.sent
+        assert held < 40 * MEGABYTE, "the upstream could send far more than anybody read"
+        time.sleep(0.3)
+        assert app.sent == held
+        assert resident() - before < 40 * MEGABYTE
+        # and it goes on where it stopped
+        total = len(client.buffer)
+        while total < 60 * MEGABYTE:
+            total += len(client.sock.recv(MEGABYTE))
+        assert app.sent > held
+
+
+def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[Backend, Front]) -> None:
+    sent = 0
+    before = resident()
+    with proxied(origin_of(backend[1]), read=10) as proxy, Client(proxy.port, timeout=1) as client:
+        client.send(b"POST /slow_read HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (200 * MEGABYTE))
+        block = b"x" * 65536
+        try:
+            while sent < 200 * MEGABYTE:
+                sent += client.sock.send(block)
+        except TimeoutError:
+            pass
+        assert sent < 40 * MEGABYTE
+        assert resident() - before < 40 * MEGABYTE
+
+
+def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        time.sleep(5)
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, read=30, pool_options={"write_timeout": 0.4}) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.sock.settimeout(0.2)
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (100 * MEGABYTE))
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline and proxy.pool.size != 0 or not upstream.heads:
+            try:
+                client.sock.send(b"x" * 65536)
+            except OSError:
+                pass
+        assert proxy.pool.size == 0
+        client.sock.settimeout(5)
+        assert client.until(b"\r\n").startswith(b"HTTP/1.1 504")
+
+
+def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 8\r\n\r\ntoo much")
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
+        answer = client.response()
+        assert (answer.status, answer.body) == (413, b"too much")
+        # That connection still expects 995 bytes: it must not be used again.
+        assert eventually(lambda: proxy.pool.size == 0)
+        assert ask(proxy.port)[0] == 413
+        assert upstream.connections == 2
+
+
+def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
+    """Both sides talk at once: the upstream answers each piece before the next is sent."""
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while size := int(caller.until(b"\r\n"), 16):
+            piece = caller.exactly(size + 2)[:-2]
+            caller.send(b"%x\r\n%b\r\n" % (size, piece.upper()))
+        caller.until(b"\r\n")
+        caller.send(b"0\r\n\r\n")
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.until(b"\r\n\r\n")
+        client.send(b"3\r\none\r\n")
+        client.until(b"ONE")
+        client.send(b"3\r\ntwo\r\n")
+        client.until(b"TWO")
+        client.send(b"0\r\n\r\n")
+        client.until(b"0\r\n\r\n")
+        assert b"transfer-encoding: chunked" in upstream.heads[0].lower()
+        assert b"content-length" not in upstream.heads[0].lower()
+        assert eventually(lambda: proxy.pool.idle == 1)
+
+
+def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend, Front]) -> None:
+    endings: list[Ending] = []
+    left = backend[0].left
+
+    def wrap(app):  # type: ignore[no-untyped-def]
+        async def wrapped(scope, receive, send):  # type: ignore[no-untyped-def]
+            if scope["type"] == "http":
+                endings.append(Ending())
+                scope["akoya.ending"] = endings[-1]
+            await app(scope, receive, send)
+
+        return wrapped
+
+    with proxied(origin_of(backend[1]), wrap=wrap) as proxy, Client(proxy.port) as client:
+        client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.until(b"data: 0\n\n")
+        endings[0].end()
+        assert not client.rest().endswith(b"0\r\n\r\n")
+        assert eventually(lambda: backend[0].left > left)
+
+
+def test_a_body_beyond_the_limit_is_413_whether_announced_or_not(backend: tuple[Backend, Front]) -> None:
+    with proxied(origin_of(backend[1]), max_body=1000) as proxy:
+        assert ask(proxy.port, "/digest", method="POST", body=b"x" * 1000)[0] == 200
+        with Client(proxy.port) as client:
+            client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n")
+            assert client.response().status == 413
+        with Client(proxy.port) as client:
+            client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            client.send(b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
+            assert client.response().status == 413
