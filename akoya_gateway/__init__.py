@@ -1,3 +1,30 @@
-"""Akoya Gateway: one YAML file between the Akoya network and any app."""
+"""Akoya Gateway: one YAML file between the Akoya network and any app.
+
+What is promised: `Gateway` and `load_config` here, `akoya_gateway.verify` for upstream apps, and the pytest fixture
+`akoya_sandbox`. Everything else may change with any release.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from akoya_gateway.config import load_config
+    from akoya_gateway.faces.gateway import Gateway
+
+__all__ = ["Gateway", "__version__", "load_config"]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when asked for: an upstream that only verifies headers should not pay for a gateway.
+    if name == "Gateway":
+        from akoya_gateway.faces.gateway import Gateway  # noqa: PLC0415
+
+        return Gateway
+    if name == "load_config":
+        from akoya_gateway.config.load import load_config  # noqa: PLC0415
+
+        return load_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -79,10 +79,9 @@ class Desk:
         if held is None:
             return None
         decision = self._gatekeeper.decide(match, held)
-        now = self._clock()
-        if isinstance(decision, Stop) or decision.grant is None or not self._keeper.is_fresh(decision.grant, now):
+        if isinstance(decision, Stop) or decision.grant is None or not self._keeper.ready(decision.grant):
             return None
-        return self._pass(decision, ask, held, now)
+        return self._pass(decision, ask, held, self._clock())
 
     async def admit(self, ask: Ask, path: str) -> Admission:
         """`path` is `paths.judge(ask.raw_path)`.

@@ -18,7 +18,6 @@ from akoya_gateway.faces.admission import Desk
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.faces.responses import RequestWatcher
-from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.grants.observer import NullObserver, Observer
 from akoya_gateway.journeys.callback import Callback
@@ -31,7 +30,7 @@ from akoya_gateway.journeys.visitor import Visitors
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.book import Sessions
-from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing import jwks, jwks_headers, signer
 from akoya_gateway.store import Store, Vault, open_store
 from akoya_gateway.store.sealing import KeyRing
@@ -50,21 +49,21 @@ NOBODY = Watchers(NullObserver(), NullJournal())
 
 
 class Engine:
-    """Made by `Engine.open`; `desk` decides, `routes` answers what is ours, `passing` prepares the upstream's headers."""
+    """Made by `Engine.open`; `desk` decides, `routes` answers what is ours, `passing` prepares what goes upstream."""
 
     def __init__(self, config: Config, store: Store, watchers: Watchers, clock: Clock) -> None:
         self.config = config
         self.store = store
         self.pages = Pages(config.prefix)
-        self.cookies = Cookies(config.sessions.cookie, config.limits.attempt_lifetime)
+        self.cookies = CookieJar(config.sessions.cookie, config.limits.attempt_lifetime, clock)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.refusals = Refusals(config, self.pages, self.redirects)
         vault = Vault(store, KeyRing(config.sessions.keys))
         self.providers: Providers = open_providers(config, clock)
-        self.sessions = Sessions(vault, config.sessions.cookie, clock)
-        self.attempts = Attempts(vault, config.limits, clock)
+        self.sessions = Sessions(vault, config.sessions.cookie, clock=clock)
+        self.attempts = Attempts(vault, config.limits, clock=clock)
         self.keeper = Keeper(
-            Book(vault), self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
+            vault, self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
         )
         self.passing = Passing(
             signer(config.signing, _origin(config), _audience(config), clock=clock),
@@ -93,24 +92,27 @@ class Engine:
             store = open_store(config.sessions.store, clock)
             await store.open()
         engine = cls(config, store, watchers, clock)
-        await engine.keeper.start()
+        engine.keeper.start()
         return engine
 
     async def close(self, *, keep_store: bool = False) -> None:
         """Refreshes in flight finish first: their answers must reach the store."""
         await self.keeper.stop()
-        await self.providers.aclose()
+        await self.providers.close()
         if not keep_store:
             await self.store.close()
 
     async def check(self) -> list[str]:
         """What keeps this from serving, in words; empty when ready."""
-        troubles = []
+        troubles = [
+            f"clients.{fault.client}: the provider answers {fault.error}; check client_id and client_secret"
+            for fault in self.keeper.faults
+        ]
         try:
             await self.store.check()
         except GatewayError as error:
             troubles.append(f"store: {error.detail or error.title}")
-        return troubles + list(self.keeper.faults())
+        return troubles
 
     def _routes(self, journal: Journal, clock: Clock) -> Routes:
         config, keeper, redirects = self.config, self.keeper, self.redirects

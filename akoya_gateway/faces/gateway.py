@@ -119,14 +119,15 @@ class Gateway:
         """The request as the desk reads it, from an HTTP or WebSocket scope."""
         client = scope.get("client")
         headers = scope["headers"]
-        peer = client[0] if client else None
+        peer = (client[0] if client else None) or None
+        given = next((value for name, value in headers if name == b"x-request-id"), None)
         return Ask(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
             scope["query_string"],
             headers,
-            peer or None,
-            self._ids.of(headers, peer),
+            peer,
+            self._ids.of(peer, given),
             scope["type"] == "websocket",
         )
 
@@ -171,7 +172,7 @@ class Gateway:
         onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
         await self._app(onward, limited(receive, ask, limit) if limit else receive, responses.upstream)
         if responses.token_rejected and admitted.grant is not None:
-            engine.keeper.report_stale(admitted.grant)
+            await engine.keeper.report_stale(admitted.grant)
 
     def _error(self, error: GatewayError, ask: Ask) -> Answer:
         if self._engine is None:
@@ -202,7 +203,14 @@ class Gateway:
         await self._relay(engine, ask, path, admission, scope, receive, responses)
 
     async def _relay(
-        self, engine: Engine, ask: Ask, path: str, admitted: Admitted, scope: Scope, receive: Receive, responses: Responses
+        self,
+        engine: Engine,
+        ask: Ask,
+        path: str,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        responses: Responses,
     ) -> None:
         onward = dict(scope)
         onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers

@@ -8,7 +8,7 @@ from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.config.model import AccessRule
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
-from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing.names import strip
 from akoya_gateway.signing.passed import Passed, PassedConnection, Prepared, Signer
 
@@ -17,7 +17,7 @@ REMEMBERED = 10_000
 
 
 class Passing:
-    def __init__(self, signer: Signer, cookies: Cookies, largest: int) -> None:
+    def __init__(self, signer: Signer, cookies: CookieJar, largest: int) -> None:
         self._signer = signer
         self._cookies = cookies
         self._largest = largest
@@ -40,11 +40,8 @@ class Passing:
         if found is not None and found[1] is grant and found[0] is held:
             return found[2]
         facts = passed(rule, grant, held)
-        if found is not None and found[3] == facts:
-            # Read anew from the store, and nothing has changed: signed assertions stay good.
-            prepared = found[2]
-        else:
-            prepared = self._fitting(facts)
+        # Read anew from the store with nothing changed: what is prepared stays good, signed assertions too.
+        prepared = found[2] if found is not None and found[3] == facts else self._fitting(facts)
         self._prepared[key] = (held, grant, prepared, facts)
         self._prepared.move_to_end(key)
         if len(self._prepared) > REMEMBERED:

@@ -34,9 +34,10 @@ from akoya_gateway.protocol.callback import (
     judge_callback,
 )
 from akoya_gateway.provider import Provider
+from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.attempts import Attempt, Attempts
 from akoya_gateway.sessions.book import Sessions
-from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.sessions.session import Session
 
 
@@ -46,7 +47,7 @@ class Callback:
         config: Config,
         attempts: Attempts,
         sessions: Sessions,
-        cookies: Cookies,
+        cookies: CookieJar,
         keeper: Keeper,
         providers: Mapping[str, Provider],
         redirects: RedirectPolicy,
@@ -72,19 +73,23 @@ class Callback:
         attempt = await self._attempt(visit, callback.state)
         connector = self._config.connectors[attempt.connector]
         try:
-            tokens = await self._tokens(visit, callback, attempt, connector)
+            code = self._code(visit, callback, attempt, connector)
         except GatewayError as error:
-            self._journal.attempt_ended(attempt.connector, error.code)
             return self._failed(error, attempt)
-        return await self._granted(visit, attempt, connector, tokens)
+        # A store that cannot take a session could not take the grant: found out before the code is spent.
+        session, value = await self._session(visit, attempt)
+        cookie = self._cookies.set_session(session, value)
+        try:
+            tokens = judged(await self._exchange(code, attempt, connector))
+        except GatewayError as error:
+            return self._failed(error, attempt).with_headers(cookie)
+        await self._keeper.connected(session.owner, connector.client, connector.key, tokens)
+        self._journal.attempt_ended(attempt.connector, "granted")
+        return redirect(attempt.return_to).with_headers(cookie)
 
     async def _attempt(self, visit: Visit, state: str | None) -> Attempt:
         """The attempt this browser began, now used up; anything else ends here."""
-        found = None
-        if state is not None and visit.visitor.browser is not None:
-            found = await self._attempts.take(state, visit.visitor.browser)
-        elif state is not None:
-            await self._attempts.burn(state)
+        found = None if state is None else await self._attempts.take(state, visit.visitor.browser)
         if not isinstance(found, Attempt) or found.connector not in self._config.connectors:
             self._journal.attempt_ended(None, "unknown-state")
             raise UserError(
@@ -95,22 +100,28 @@ class Callback:
             )
         return found
 
-    async def _tokens(
-        self, visit: Visit, callback: CodeReceived | AuthorizationRefused | CallbackMalformed, attempt: Attempt,
+    def _code(
+        self,
+        visit: Visit,
+        callback: CodeReceived | AuthorizationRefused | CallbackMalformed,
+        attempt: Attempt,
         connector: Connector,
-    ) -> TokenSet:  # fmt: skip
-        client = connector.client
-        if visit.path != client.callback_path:
+    ) -> Secret:
+        """The code, if everything that can be judged without Akoya is as it should be. Raises `GatewayError`."""
+        if visit.path != connector.client.callback_path:
             raise UserError("The bank answered at the wrong address.", code="wrong-callback")
         if isinstance(callback, CallbackMalformed):
             raise UserError(f"The bank's answer cannot be read: {callback.reason}.", code="bad-callback")
-        if foreign_issuer(callback, client.environment):
+        if foreign_issuer(callback, connector.client.environment):
             raise UserError("The answer came from another sign-in service.", code="foreign-issuer")
         if isinstance(callback, AuthorizationRefused):
             raise refusal(callback)
         self._same_person(visit, attempt)
-        answer = await self._providers[client.name].exchange(callback.code, attempt.code_verifier, attempt.nonce)
-        return judged(answer)
+        return callback.code
+
+    async def _exchange(self, code: Secret, attempt: Attempt, connector: Connector) -> TokenAnswer:
+        nonce = None if attempt.nonce is None else attempt.nonce.reveal()
+        return await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
 
     def _same_person(self, visit: Visit, attempt: Attempt) -> None:
         """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
@@ -120,23 +131,20 @@ class Callback:
         if visit.visitor.identified and attempt.owner is None:
             raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
 
-    async def _granted(self, visit: Visit, attempt: Attempt, connector: Connector, tokens: TokenSet) -> Answer:
-        session, cookie = await self._session(visit, attempt)
-        await self._keeper.connected(session.owner, connector.client.name, connector.key, tokens)
-        self._journal.attempt_ended(attempt.connector, "granted")
-        return redirect(attempt.return_to).with_headers((b"set-cookie", cookie))
-
-    async def _session(self, visit: Visit, attempt: Attempt) -> tuple[Session, bytes]:
+    async def _session(self, visit: Visit, attempt: Attempt) -> tuple[Session, str]:
         """A session under a new id: an id that somebody planted before the rights grew is worth nothing after."""
-        session = visit.visitor.session
-        if session is not None:
-            session, value = await self._sessions.renew(session)
-        else:
-            session, value = await self._sessions.start(visit.visitor.owner)
-        return session, self._cookies.set_session(value)
+        visitor = visit.visitor
+        if visitor.session is not None:
+            return await self._sessions.renew(visitor.session)
+        owner = visitor.owner
+        if owner is None and attempt.owner is not None and await self._sessions.lives(attempt.owner):
+            # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding.
+            owner = attempt.owner
+        return await self._sessions.start(owner)
 
     def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
         """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""
+        self._journal.attempt_ended(attempt.connector, error.code)
         target = self._config.redirects.after_error
         mark = "&" if "?" in target else "?"
         return redirect(f"{target}{mark}error={quote(error.code)}&connector={quote(attempt.connector)}")

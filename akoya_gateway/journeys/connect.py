@@ -12,12 +12,12 @@ from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
 from akoya_gateway.sessions.attempts import Attempts
-from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.jar import CookieJar
 
 
 class Connect:
     def __init__(
-        self, config: Config, attempts: Attempts, redirects: RedirectPolicy, cookies: Cookies, journal: Journal
+        self, config: Config, attempts: Attempts, redirects: RedirectPolicy, cookies: CookieJar, journal: Journal
     ) -> None:
         self._connectors: Mapping[str, Connector] = config.connectors
         self._after_connect = config.redirects.after_connect
@@ -34,7 +34,9 @@ class Connect:
         """
         connector = self._connectors.get(key)
         if connector is None:
-            raise UserError("No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank")
+            raise UserError(
+                "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
+            )
         return_to = self._return_to(visit.parameters().get("return_to"))
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None
@@ -45,14 +47,14 @@ class Connect:
             browser=browser,
             return_to=return_to,
             owner=visit.visitor.owner,
-            code_verifier=verifier,
+            code_verifier=None if verifier is None else verifier.reveal(),
             nonce=nonce,
         )
         self._journal.attempt_started(key)
         challenge = None if verifier is None else code_challenge(verifier)
         answer = redirect(authorization_url(connector.client, connector, state, challenge, nonce))
         # Set anew each time, so that it outlives this attempt.
-        return answer.with_headers((b"set-cookie", self._cookies.set_browser(browser)))
+        return answer.with_headers(self._cookies.set_browser(browser))
 
     def _return_to(self, asked: str | None) -> str:
         if asked is None:

@@ -11,7 +11,7 @@ from akoya_gateway.journeys.csrf import require_own_form
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.sessions.book import Sessions
-from akoya_gateway.sessions.cookie import Cookies
+from akoya_gateway.sessions.jar import CookieJar
 
 
 class Disconnect:
@@ -26,7 +26,9 @@ class Disconnect:
         field only that one."""
         session, owner = visit.visitor.session, visit.visitor.owner
         if session is None or owner is None:
-            raise UserError("There is nothing to disconnect.", status=401, code="no-session", title="You are signed out")
+            raise UserError(
+                "There is nothing to disconnect.", status=401, code="no-session", title="You are signed out"
+            )
         form = await visit.form()
         require_own_form(visit.ask, form, session, self._config.public_url)
         wanted = form.get("grant")
@@ -40,7 +42,7 @@ class Disconnect:
 
 class Logout:
     def __init__(
-        self, config: Config, keeper: Keeper, sessions: Sessions, cookies: Cookies, redirects: RedirectPolicy
+        self, config: Config, keeper: Keeper, sessions: Sessions, cookies: CookieJar, redirects: RedirectPolicy
     ) -> None:
         self._config = config
         self._keeper = keeper
@@ -64,7 +66,7 @@ class Logout:
             await self._sessions.end(session)
         target = self._redirects.judged_or(form.get("return_to"), f"{self._config.prefix}/?done=signed-out")
         return redirect(target, 303).with_headers(
-            (b"set-cookie", self._cookies.delete_session()),
+            self._cookies.delete_session(),
             # The back button must not show what the session could see.
             (b"clear-site-data", b'"cache"'),
         )

@@ -1,4 +1,4 @@
-"""The routes the gateway takes over: one prefix, plus the path of each registered redirect URI (design.md section 4)."""
+"""The routes the gateway takes over: one prefix, and the path of each redirect URI (design.md section 4)."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from akoya_gateway.access.ask import Ask
 from akoya_gateway.config.model import Config, IdentitySource
 from akoya_gateway.errors import UserError
-from akoya_gateway.sessions.cookie import Cookies
-from akoya_gateway.sessions.session import Session
 from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.jar import CookieJar
+from akoya_gateway.sessions.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ ANONYMOUS = Visitor()
 
 
 class Visitors:
-    def __init__(self, config: Config, sessions: Sessions, cookies: Cookies) -> None:
+    def __init__(self, config: Config, sessions: Sessions, cookies: CookieJar) -> None:
         self._identity = config.identity
         self._header = (config.identity.header or "").lower().encode()
         self._trusted = config.trusted_proxies

@@ -103,6 +103,12 @@ class Sessions:
         while len(self._ended) > self._size:
             self._ended.popitem(last=False)
 
+    async def lives(self, owner: str) -> bool:
+        """Whether the owner has a session that has not ended. Raises `StoreUnavailable`."""
+        now = self._clock()
+        records = await self._vault.find(KIND, digest("akoya-gateway owner", owner))
+        return any(now < decode(r.key, r.version, r.body).ends_at(self._cookie) for r in records)
+
     async def _create(self, session: Session) -> tuple[Session, str]:
         while True:
             cookie_value = self._random()

@@ -1,0 +1,67 @@
+"""Our two cookies of one configuration: reading them from requests, writing them into answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.sessions.cookie import (
+    browser_cookie_name,
+    delete_cookie,
+    our_cookie_names,
+    read_cookie,
+    set_browser_cookie,
+    set_cookie,
+    strip_cookies,
+)
+from akoya_gateway.sessions.session import Session
+from akoya_gateway.sessions.tokens import new_token
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class CookieJar:
+    """`attempt_lifetime`: how long the browser binding is kept, at least as long as an attempt lives."""
+
+    def __init__(self, cookie: Cookie, attempt_lifetime: Seconds, clock: Clock = time.time) -> None:
+        self._cookie = cookie
+        self._attempt_lifetime = attempt_lifetime
+        self._clock = clock
+        self._session_name = cookie.name.encode()
+        self._browser_name = browser_cookie_name(cookie).encode()
+        self._ours = our_cookie_names(cookie)
+
+    def session(self, headers: Headers) -> str | None:
+        """The value of the session cookie, None if there is none or two."""
+        return _read(headers, self._session_name)
+
+    def browser(self, headers: Headers) -> str | None:
+        """The secret that binds authorization attempts to this browser."""
+        return _read(headers, self._browser_name)
+
+    def without_ours(self, value: bytes) -> bytes:
+        """A Cookie value for the upstream; empty when nothing is left."""
+        return strip_cookies(value, self._ours) or b""
+
+    def new_browser(self) -> str:
+        return new_token()
+
+    def set_browser(self, value: str) -> tuple[bytes, bytes]:
+        return b"set-cookie", set_browser_cookie(self._cookie, value, self._attempt_lifetime)
+
+    def set_session(self, session: Session, value: str) -> tuple[bytes, bytes]:
+        left = session.created_at + self._cookie.lifetime - self._clock()
+        return b"set-cookie", set_cookie(self._cookie, value, left)
+
+    def delete_session(self) -> tuple[bytes, bytes]:
+        return b"set-cookie", delete_cookie(self._cookie)
+
+
+def _read(headers: Headers, name: bytes) -> str | None:
+    cookies = [value for key, value in headers if key == b"cookie"]
+    if not cookies:
+        return None
+    # HTTP/2 may split the field (RFC 9113 section 8.2.3); joined, so that a second copy is seen as one.
+    return read_cookie(cookies[0] if len(cookies) == 1 else b"; ".join(cookies), name)

@@ -1,0 +1,136 @@
+"""Starting and stopping what the tests talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+import yaml
+
+from akoya_gateway import Gateway, load_config
+
+PYTHON = sys.executable
+START_TIMEOUT = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            text = log.read_text(errors="replace") if log else ""
+            raise AssertionError(f"the process ended with {process.returncode}:\n{text[-4000:]}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing listens on port {port}:\n{log.read_text(errors='replace')[-4000:] if log else ''}")
+
+
+class AppServer:
+    """An ASGI app under uvicorn in a thread of its own."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        self.port = options.pop("port", None) or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        defaults: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "log_level": "error", "access_log": False}
+        self._server = uvicorn.Server(uvicorn.Config(app, **(defaults | options)))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> AppServer:
+        self._thread.start()
+        wait_for_port(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+
+class GatewayProcess:
+    """`akoya-gateway run` with a configuration, as an operator would start it."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], *options: str) -> None:
+        self.folder = folder
+        self.config_path = folder / "gateway.yaml"
+        self.config_path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        self.log = folder / f"gateway-{time.monotonic_ns()}.log"
+        self.port = int(str(config["listen"]).rpartition(":")[2])
+        self._environ = {**os.environ, **environ}
+        self._options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> GatewayProcess:
+        command = [PYTHON, "-m", "akoya_gateway", "run", "--config", str(self.config_path), *self._options]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, env=self._environ, start_new_session=True, cwd=self.folder
+            )
+        wait_for_port(self.port, self.process, self.log)
+        return self
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL to all of it, workers included: nothing gets a chance to tidy up."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def __enter__(self) -> GatewayProcess:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.stop()
+            self.kill()
+
+
+class MiddlewareServer:
+    """`Gateway(app, config)` under uvicorn in a thread: the gateway inside somebody's app."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], app: Any) -> None:
+        path = folder / "gateway.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in config.items() if k != "upstream"}, sort_keys=False))
+        self.log = folder / "gateway.log"
+        self.log.touch()
+        self.gateway = Gateway(app, load_config(path, environ))
+        port = int(str(config["listen"]).rpartition(":")[2])
+        self._server = AppServer(self.gateway, port=port, lifespan="on")
+
+    def start(self) -> MiddlewareServer:
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+
+@contextlib.contextmanager
+def client(**options: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=20, **options) as session:
+        yield session

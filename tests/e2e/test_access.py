@@ -1,0 +1,153 @@
+"""Who gets in, and what those who do not are told."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.e2e.world import Browser, World
+
+
+def test_a_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:
+    answer = browser.go("/mikomo?x=1")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D1")
+
+
+def test_with_several_banks_to_choose_from_it_is_sent_to_the_connections_page(browser: Browser) -> None:
+    answer = browser.go("/accounts")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/akoya/?return_to=/accounts")
+    page = browser.go(answer.headers["location"])
+    assert "/akoya/connect/mikomo?return_to=/accounts" in page.text
+
+
+def test_anything_else_gets_a_problem_with_the_connect_url(world: World, browser: Browser) -> None:
+    answer = browser.fetch("/mikomo")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["connect_url"] == f"{world.url}/akoya/connect/mikomo?return_to=/mikomo"
+    assert problem["status"] == 401
+    assert problem["type"].endswith("not-connected")
+    assert problem["request_id"]
+
+
+def test_a_post_is_never_redirected_to_a_login(browser: Browser) -> None:
+    answer = browser.http.post("/accounts", headers=browser.NAVIGATION)
+    assert answer.status_code == 401
+
+
+def test_public_paths_need_nothing_and_get_no_token(world: World, browser: Browser) -> None:
+    browser.connect()
+    for path in ("/", "/public/a/b"):
+        headers = dict(browser.fetch(path).json()["headers"])
+        assert not [name for name in headers if name.startswith(("akoya", "signature"))]
+
+
+def test_what_no_rule_covers_is_refused(browser: Browser) -> None:
+    browser.connect()
+    assert browser.fetch("/nowhere").status_code == 403
+    assert browser.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
+
+
+def test_an_unknown_bank_is_not_found(browser: Browser) -> None:
+    browser.connect()
+    assert browser.fetch("/api/banks/nobody/x").status_code == 404
+    assert browser.go("/akoya/connect/nobody").status_code == 404
+
+
+def test_forbidden_and_pass_do_as_they_say(browser: Browser) -> None:
+    assert browser.fetch("/closed").status_code == 403
+    without = browser.fetch("/optional")
+    assert without.status_code == 200
+    assert not [n for n, _ in without.json()["headers"] if n.startswith("akoya")]
+    browser.connect()
+    assert browser.passed("/optional")["akoya-connector"] == "mikomo"
+
+
+def test_one_users_session_opens_nothing_of_anothers(world: World, browser: Browser) -> None:
+    browser.connect(user="mikomo_1")
+    with world.browser() as second:
+        assert second.fetch("/accounts").status_code == 401
+        second.connect(user="mikomo_4")
+        assert second.passed()["akoya-owner"] != browser.passed()["akoya-owner"]
+        assert second.passed()["akoya-id-token"] != browser.passed()["akoya-id-token"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/public/../accounts", "/public/%2e%2e/accounts", "/public/..%2faccounts", "/public//accounts", "/public/..;/accounts",
+     "/public\\..\\accounts", "/public%5c..%5caccounts", "/public/%00", "/public/%c0%ae%c0%ae/accounts", "/%2561ccounts", "*"],
+)  # fmt: skip
+def test_an_ambiguous_path_never_reaches_the_upstream(world: World, target: str) -> None:
+    assert status_of(world, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") in (400, 403, 404)
+
+
+def test_an_absolute_target_is_judged_by_its_path(world: World) -> None:
+    request = f"GET {world.url}/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert status_of(world, request) == 401
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a,b", "a/b", "user@a", "a\x7f"])
+def test_a_host_that_is_none_is_refused(world: World, browser: Browser, host: str) -> None:
+    browser.connect()
+    cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
+    request = f"GET /accounts HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
+    assert status_of(world, request) == 400
+
+
+def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: Browser) -> None:
+    for target in ("https://evil.example/", "//evil.example", "/\\evil.example", "/nowhere", "/akoya/logout"):
+        answer = browser.go("/akoya/connect/mikomo", params={"return_to": target})
+        assert answer.status_code == 400
+        assert "evil" not in answer.headers.get("location", "")
+
+
+@pytest.mark.parametrize("name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"])
+def test_a_clients_copies_of_our_headers_are_removed(world: World, browser: Browser, name: str) -> None:
+    browser.connect()
+    for path in ("/accounts", "/public/x", "/optional"):
+        seen = browser.fetch(path, headers={name: "spoofed"}).json()["headers"]
+        assert "spoofed" not in [value for _, value in seen]
+
+
+def test_a_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Browser) -> None:
+    browser.connect()
+    headers = {"Signature-Input": 'mine=("@method");created=1, akoya=("@path")', "Signature": "mine=:YQ==:, akoya=:YQ==:"}
+    seen = browser.fetch("/accounts", headers=headers).json()
+    text = " ".join(value for name, value in seen["headers"] if name.startswith("signature"))
+    assert 'mine=("@method")' in text
+    assert text.count("akoya=(") == 1
+    assert 'akoya=("@path")' not in text
+
+
+def test_naming_our_headers_in_connection_does_not_drop_them(browser: Browser) -> None:
+    browser.connect()
+    seen = browser.fetch("/accounts", headers={"Connection": "Akoya-Id-Token, Akoya-Owner, close"}).json()
+    names = {name for name, _ in seen["headers"]}
+    assert {"akoya-id-token", "akoya-owner"} <= names
+
+
+def test_our_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None:
+    browser.connect()
+    answer = browser.go("/akoya/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "<script" not in answer.text
+
+
+def test_admin_routes_are_not_on_the_public_port(world: World, browser: Browser) -> None:
+    for path in ("/metrics", "/livez", "/readyz", "/akoya/metrics"):
+        assert browser.fetch(path).status_code in (403, 404)
+
+
+def status_of(world: World, request: str) -> int:
+    with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
+        raw.sendall(request.encode("latin-1"))
+        answer = raw.recv(65536)
+    return int(answer.split(b" ", 2)[1])

@@ -1,0 +1,157 @@
+"""A callback is accepted once, from the browser that started it, for the connector it was started for."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from tests.e2e.world import Browser, World
+
+
+def errors(answer: httpx.Response) -> str:
+    """The error code that the user's browser is sent away with."""
+    assert answer.status_code == 302, answer.text
+    return parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
+
+
+def state_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["state"][0]
+
+
+def test_a_replayed_callback_is_refused(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    assert browser.go(callback).status_code == 302
+    before = len(world.akoya.events("token"))
+    again = browser.go(callback)
+    assert again.status_code == 400
+    assert "start again" in again.text
+    assert len(world.akoya.events("token")) == before, "the code is not sent twice"
+    assert browser.fetch("/accounts").status_code == 200, "what was connected stays"
+
+
+def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    with world.browser() as victim:
+        victim.begin()  # has a binding of its own
+        assert victim.go(callback).status_code == 400
+        assert victim.fetch("/accounts").status_code == 401
+    assert browser.go(callback).status_code == 400
+
+
+def test_a_callback_without_any_cookie_is_refused(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    with world.browser() as stranger:
+        assert stranger.go(callback).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "state=x", "code=x", "code=x&state=unknownunknown", "code=a&code=b&state=x", "error=access_denied", "code=%zz&state=x",
+     "code=x&state=" + "s" * 600, "code=" + "c" * 5000 + "&state=x", "code=%00&state=x", "code=x&state=%0d%0a", "a=" + "b" * 20000],
+)  # fmt: skip
+def test_a_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -> None:
+    browser.begin()
+    answer = browser.go(f"/akoya/callback?{query}")
+    assert answer.status_code == 400
+    assert "text/html" in answer.headers["content-type"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("access_denied", "access_denied"),
+        ("server_error", "server_error"),
+        ("temporarily_unavailable", "temporarily_unavailable"),
+        ("invalid_scope", "invalid_scope"),
+        ("unauthorized_client", "unauthorized_client"),
+        ("a_word_no_bank_has_used_yet", "authorization_refused"),
+    ],
+)
+def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, error: str, shown: str) -> None:
+    state = state_of(browser.begin())
+    query = urlencode({"error": error, "error_description": "<script>alert(1)</script>", "state": state})
+    answer = browser.go(f"/akoya/callback?{query}")
+    assert errors(answer) == shown
+    assert "script" not in answer.headers["location"]
+    page = browser.go(answer.headers["location"])
+    assert page.status_code == 200
+    assert "<script" not in page.text
+
+
+def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
+    state = state_of(browser.begin())
+    answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
+    assert "You cancelled" in browser.go(answer.headers["location"]).text
+    assert browser.fetch("/accounts").status_code == 401
+
+
+def test_unknown_extra_parameters_are_tolerated(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1") + "&scope=openid+profile&something=new"
+    assert browser.go(callback).status_code == 302
+    assert browser.fetch("/accounts").status_code == 200
+
+
+def test_the_answer_of_another_issuer_is_a_mix_up(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
+    assert errors(browser.go(callback)) == "foreign-issuer"
+
+
+def test_two_tabs_work_side_by_side(world: World, browser: Browser) -> None:
+    first, second = browser.begin("mikomo"), browser.begin("other")
+    later = world.akoya.consent(second, "mikomo_1")
+    assert browser.go(later).status_code == 302
+    assert browser.go(world.akoya.consent(first, "mikomo_1")).status_code == 302
+    assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
+
+
+def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(world: World, browser: Browser) -> None:
+    urls = [browser.begin() for _ in range(12)]
+    assert browser.go(world.akoya.consent(urls[0], "mikomo_1")).status_code == 400
+    assert browser.go(world.akoya.consent(urls[-1], "mikomo_1")).status_code == 302
+
+
+def test_a_code_that_akoya_refuses_is_explained(world: World, browser: Browser) -> None:
+    state = state_of(browser.begin())
+    answer = browser.go(f"/akoya/callback?code=never-issued&state={state}")
+    assert errors(answer) == "code_refused"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("status", "temporarily_unavailable"), ("cut_after", "outcome_unknown"), ("html", "outcome_unknown")]
+)
+def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
+    world: World, browser: Browser, kind: str, shown: str
+) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    world.akoya.fault(kind, "token.authorization_code", times=1)
+    before = len(world.akoya.events("token"))
+    try:
+        answer = browser.go(callback)
+    finally:
+        world.akoya.clear_faults()
+    assert errors(answer) == shown
+    assert len(world.akoya.events("token")) - before <= 1
+    assert browser.fetch("/accounts").status_code == 401
+
+
+def test_a_code_and_its_answer_never_show_in_the_log(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    browser.go(callback)
+    code = parse_qs(urlsplit(callback).query)["code"][0]
+    log = world.log()
+    assert code not in log
+    assert browser.passed()["akoya-id-token"] not in log
+    for value in browser.http.cookies.values():
+        assert value not in log
+
+
+def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    for method in ("POST", "HEAD", "PUT", "DELETE"):
+        answer = browser.http.request(method, callback)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET"
+    assert browser.go(callback).status_code == 302

@@ -1,0 +1,180 @@
+"""The flow of design.md section 1, over sockets."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+from tests.e2e.world import CLIENT_ID, Browser, World
+
+
+def test_the_authorization_url_is_the_one_akoya_documents(world: World, browser: Browser) -> None:
+    url = urlsplit(browser.begin())
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{world.akoya.url}/auth"
+    parameters = dict(parse_qsl(url.query, strict_parsing=True))
+    assert len(parameters.pop("state")) >= 22
+    assert parameters == {
+        "connector": "mikomo",
+        "client_id": CLIENT_ID,
+        "redirect_uri": world.redirect_uri,
+        "response_type": "code",
+        "scope": "openid profile offline_access",
+    }
+
+
+def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: World, browser: Browser) -> None:
+    landed = browser.connect(return_to="/accounts?tab=2")
+    assert (landed.status_code, landed.headers["location"]) == (302, "/accounts?tab=2")
+    seen = browser.go("/accounts?tab=2").json()
+    headers = dict(seen["headers"])
+    assert headers["akoya-connector"] == "mikomo"
+    assert headers["akoya-environment"] == "double"
+    assert headers["akoya-scope"].split() == ["openid", "profile", "offline_access"]
+    assert int(headers["akoya-expires"]) > time.time()
+    assert headers["akoya-connections"].startswith("mikomo=live")
+    assert seen["signature"] == (
+        "valid: @authority @method @path @query @signature-params akoya-connections akoya-connector akoya-environment akoya-expires "
+        "akoya-id-token akoya-owner akoya-scope"
+    )
+    data = httpx.get(
+        f"{world.akoya.url}/accounts-info/v2/mikomo",
+        headers={"authorization": f"Bearer {headers['akoya-id-token']}"},
+        trust_env=False,
+    )
+    assert data.status_code == 200
+
+
+def test_the_cookie_names_a_session_and_never_reaches_the_upstream(browser: Browser) -> None:
+    landed = browser.connect()
+    cookie = next(v for k, v in landed.headers.multi_items() if k == "set-cookie")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Path=/" in cookie
+    browser.http.cookies.set("theirs", "kept", domain="127.0.0.1")
+    headers = dict(browser.fetch("/accounts").json()["headers"])
+    assert headers["cookie"] == "theirs=kept"
+
+
+def test_a_token_is_not_in_anything_the_browser_gets(world: World, browser: Browser) -> None:
+    landed = browser.connect()
+    token = browser.passed()["akoya-id-token"]
+    page = browser.go("/akoya/")
+    for answer in (landed, page, browser.fetch("/akoya/")):
+        assert token not in answer.text
+        assert token not in str(answer.headers)
+    assert browser.fetch("/accounts/echo").headers.get("akoya-id-token") is None
+
+
+def test_several_banks_live_side_by_side(browser: Browser) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    browser.connect("other", "mikomo_4")
+    assert browser.passed("/mikomo")["akoya-connector"] == "mikomo"
+    assert browser.passed("/api/banks/other/x")["akoya-connector"] == "other"
+    assert browser.passed("/both")["akoya-connector"] == "mikomo"
+    assert browser.passed("/accounts")["akoya-connector"] == "other", "the most recent one"
+    states = {c["connector"]: c["state"] for c in browser.connections()["connections"]}
+    assert states == {"mikomo": "live", "other": "live"}
+
+
+def test_two_logins_at_one_bank_live_side_by_side(browser: Browser) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    first = browser.passed("/mikomo")["akoya-id-token"]
+    browser.connect("mikomo", "mikomo_4")
+    assert browser.passed("/mikomo")["akoya-id-token"] != first
+    assert len(browser.connections()["connections"]) == 2
+
+
+def test_reconnecting_the_same_login_replaces_its_grant(browser: Browser) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    first = browser.passed("/mikomo")["akoya-id-token"]
+    browser.connect("mikomo", "mikomo_1")
+    assert browser.passed("/mikomo")["akoya-id-token"] != first
+    assert len(browser.connections()["connections"]) == 1
+
+
+def test_the_owner_is_stable_and_the_session_id_changes_with_each_grant(browser: Browser) -> None:
+    browser.connect("mikomo")
+    owner, cookies = browser.passed()["akoya-owner"], dict(browser.http.cookies)
+    browser.connect("other")
+    assert browser.passed()["akoya-owner"] == owner
+    changed = {name for name, value in browser.http.cookies.items() if cookies.get(name) != value}
+    assert len(changed) == 1
+
+
+def test_an_old_session_id_is_worth_nothing_after_a_new_grant(world: World, browser: Browser) -> None:
+    browser.connect("mikomo")
+    with world.browser() as thief:
+        thief.http.cookies.update(browser.http.cookies)
+        assert thief.fetch("/accounts").status_code == 200
+        browser.connect("other")
+        time.sleep(1.2)  # A remembered session is believed for a second.
+        assert thief.fetch("/accounts").status_code == 401
+
+
+def test_disconnect_revokes_at_akoya_and_forgets_at_once(world: World, browser: Browser) -> None:
+    browser.connect()
+    token = browser.passed()["akoya-id-token"]
+    csrf = browser.connections()["csrf"]
+    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
+    assert answer.status_code == 303
+    assert browser.fetch("/accounts").status_code == 401
+    assert browser.connections()["connections"] == []
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        data = httpx.get(
+            f"{world.akoya.url}/accounts-info/v2/mikomo", headers={"authorization": f"Bearer {token}"}, trust_env=False
+        )
+        if data.status_code == 401:
+            break
+        time.sleep(0.05)
+    assert data.json()["code"] == 602
+
+
+@pytest.mark.parametrize("csrf", ["", "wrong"])
+def test_a_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> None:
+    browser.connect()
+    assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 403
+    assert browser.fetch("/accounts").status_code == 200
+
+
+def test_a_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
+    browser.connect()
+    csrf = browser.connections()["csrf"]
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}, headers=headers)
+        assert answer.status_code == 403
+    assert browser.fetch("/accounts").status_code == 200
+
+
+def test_logout_ends_the_session(world: World, browser: Browser) -> None:
+    browser.connect()
+    with world.browser() as copy:
+        copy.http.cookies.update(browser.http.cookies)
+        csrf = browser.connections()["csrf"]
+        answer = browser.fetch("/akoya/logout", "POST", data={"csrf": csrf})
+        assert answer.status_code == 303
+        assert "Max-Age=0" in answer.headers["set-cookie"]
+        assert browser.fetch("/accounts").status_code == 401
+        assert copy.fetch("/accounts").status_code == 401, "the cookie is dead, not only deleted"
+
+
+def test_a_rejected_token_is_refreshed_early(world: World, browser: Browser) -> None:
+    browser.connect()
+    before = browser.passed()["akoya-id-token"]
+    browser.fetch("/accounts/stale")
+    deadline = time.monotonic() + 5
+    while browser.passed()["akoya-id-token"] == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert browser.passed()["akoya-id-token"] != before
+    assert "akoya-token-rejected" not in browser.fetch("/accounts/stale").headers
+
+
+def test_the_keys_of_the_signature_are_published(world: World, browser: Browser) -> None:
+    document = browser.fetch("/akoya/jwks.json")
+    assert document.status_code == 200
+    (key,) = document.json()["keys"]
+    assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
+    assert "d" not in key

@@ -1,0 +1,197 @@
+"""Emulator, upstream and gateway put together, and a client that walks like a browser."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from akoya_gateway.sandbox.server import SandboxServer
+from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
+from akoya_gateway.secret import Secret
+from tests.e2e.processes import AppServer, GatewayProcess, MiddlewareServer, free_port
+from tests.e2e.upstreams import asgi_app
+
+CLIENT_ID = "test-client"
+CLIENT_SECRET = "a~client~secret~of~the~emulator"
+HMAC_SECRET = "an-hmac-secret-of-more-than-32-bytes-for-tests"
+STORE_KEY = base64.b64encode(bytes(range(7, 231, 7))).decode()
+
+ACCESS: list[dict[str, Any]] = [
+    {"path": "/", "require": "nothing"},
+    {"path": "/public/*", "require": "nothing"},
+    {"path": "/api/banks/{connector}/*", "methods": ["GET"], "require": "{connector}", "otherwise": "unauthorized"},
+    {"path": "/both", "require": ["mikomo", "other"], "otherwise": "connect"},
+    {"path": "/closed", "require": "mikomo", "otherwise": "forbidden"},
+    {"path": "/optional", "require": "any", "otherwise": "pass"},
+    {"path": "/accounts", "require": "any", "otherwise": "connect"},
+    {"path": "/accounts/*", "require": "any", "otherwise": "connect"},
+    {"path": "/mikomo", "require": "mikomo", "otherwise": "connect"},
+]
+
+
+class World:
+    """`with World(tmp_path) as world:`; `algorithm` of the signature, `settings` of the emulator, `changes` to the
+    configuration (merged at the top level), `face`: `sidecar` (a process) or `middleware` (inside the app's server).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        algorithm: str = "ed25519",
+        settings: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Any] | None = None,
+        upstream: Any = None,
+        options: tuple[str, ...] = (),
+        face: str = "sidecar",
+    ) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
+        self.redirect_uri = f"{self.url}/akoya/callback"
+        self.key, self.verification_key = keys(folder, algorithm)
+        self.akoya = SandboxServer(
+            SandboxSettings(
+                clients=(SandboxClient(CLIENT_ID, Secret(CLIENT_SECRET), (self.redirect_uri,)),),
+                connectors=(SandboxConnector(), SandboxConnector("other", "Other Bank")),
+                **(settings or {}),
+            )
+        )
+        self.upstream = upstream or AppServer(asgi_app(self.verification_key))
+        self.algorithm = algorithm
+        self._changes = dict(changes or {})
+        self._options = options
+        self.face = face
+        self.environ = {
+            "AKOYA_CLIENT_ID": CLIENT_ID,
+            "AKOYA_CLIENT_SECRET": CLIENT_SECRET,
+            "AKOYA_GATEWAY_KEY": STORE_KEY,
+            "AKOYA_SIGNING_SECRET": HMAC_SECRET,
+        }
+        self.gateway: GatewayProcess | MiddlewareServer
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "public_url": self.url,
+            "listen": f"127.0.0.1:{self.port}",
+            "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
+            "upstream": {"url": self.upstream.url},
+            "environments": {"double": self.akoya.environment()},
+            "clients": {
+                "test-app": {
+                    "environment": "double",
+                    "client_id": {"env": "AKOYA_CLIENT_ID"},
+                    "client_secret": {"env": "AKOYA_CLIENT_SECRET"},
+                    "redirect_uri": self.redirect_uri,
+                    "scopes": ["openid", "profile", "offline_access"],
+                }
+            },
+            "connectors": {
+                "mikomo": {"client": "test-app", "name": "Mikomo Bank"},
+                "other": {"client": "test-app", "name": "Other Bank"},
+            },
+            "redirects": {"after_connect": "/accounts", "allow": ["/accounts", "/accounts/*", "/mikomo", "/both"]},
+            "access": ACCESS,
+            "sessions": {
+                "store": f"sqlite://{self.folder}/grants.db",
+                "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
+            },
+            "signing": {"algorithm": self.algorithm, "keys": [self.key]},
+            **self._changes,
+        }
+
+    def __enter__(self) -> Self:
+        self.akoya.start()
+        self.upstream.__enter__()
+        try:
+            if self.face == "middleware":
+                app = asgi_app(self.verification_key)
+                self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app).start()
+            else:
+                self.gateway = GatewayProcess(self.folder, self.config(), self.environ, *self._options).start()
+        except BaseException:
+            self.akoya.stop()
+            self.upstream.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gateway.__exit__()
+        self.upstream.__exit__()
+        self.akoya.stop()
+
+    def browser(self) -> Browser:
+        return Browser(self)
+
+    def log(self) -> str:
+        return self.gateway.log.read_text(errors="replace")
+
+
+class Browser:
+    """Cookies, navigations, one person. Not a real browser: for that see test_browser.py."""
+
+    NAVIGATION: ClassVar = {"accept": "text/html,*/*;q=0.8", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.http = httpx.Client(base_url=world.url, trust_env=False, timeout=20)
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def go(self, path: str, **options: Any) -> httpx.Response:
+        """Navigate, without following redirects."""
+        return self.http.get(path, headers=self.NAVIGATION, **options)
+
+    def fetch(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
+        """What a script does."""
+        headers = {"accept": "application/json", "sec-fetch-mode": "cors", **options.pop("headers", {})}
+        return self.http.request(method, path, headers=headers, **options)
+
+    def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
+        """The authorization URL the gateway sends us to."""
+        query = {"return_to": return_to} if return_to else {}
+        answer = self.go(f"/akoya/connect/{connector}", params=query)
+        assert answer.status_code == 302, answer.text
+        return answer.headers["location"]
+
+    def connect(self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None) -> httpx.Response:
+        """The whole trip; the answer to the callback."""
+        callback = self.world.akoya.consent(self.begin(connector, return_to), user)
+        return self.go(callback)
+
+    def passed(self, path: str = "/accounts") -> dict[str, str]:
+        """The headers of ours that the upstream saw."""
+        answer = self.fetch(path)
+        assert answer.status_code == 200, answer.text
+        return {n: v for n, v in answer.json()["headers"] if n.startswith(("akoya-", "signature"))}
+
+    def connections(self) -> dict[str, Any]:
+        answer = self.fetch("/akoya/")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+def keys(folder: Path, algorithm: str) -> tuple[dict[str, Any], bytes]:
+    """The `signing.keys` entry and what the upstream verifies with."""
+    if algorithm == "hmac-sha256":
+        return {"id": "k1", "env": "AKOYA_SIGNING_SECRET"}, HMAC_SECRET.encode()
+    key = Ed25519PrivateKey.generate()
+    path = folder / "signing-key.pem"
+    path.touch(0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return {"id": "k1", "file": str(path)}, key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
