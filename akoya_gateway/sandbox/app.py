@@ -16,10 +16,11 @@ from akoya_gateway.sandbox.consent import ConsentPages
 from akoya_gateway.sandbox.control import ControlApi
 from akoya_gateway.sandbox.data import DataApi
 from akoya_gateway.sandbox.endpoint import Call, Endpoint, Handler
+from akoya_gateway.sandbox.environment import jwks_path
 from akoya_gateway.sandbox.exchange import RevocationEndpoint, TokenEndpoint
 from akoya_gateway.sandbox.faults import FaultBox
 from akoya_gateway.sandbox.keys import SigningKeys
-from akoya_gateway.sandbox.settings import SandboxDialect, SandboxSettings
+from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.sandbox.state import State
 from akoya_gateway.sandbox.world import World
 
@@ -67,15 +68,11 @@ def create_app(
     if settings.jwks:
         routes += [
             route("/.well-known/openid-configuration", "discovery", _discovery(world)),
-            route(_jwks_path(settings), "jwks", _jwks(world)),
+            route(jwks_path(settings), "jwks", _jwks(world)),
         ]
     if settings.control:
         routes += ControlApi(world, pages).routes()
     return Starlette(routes=routes)
-
-
-def _jwks_path(settings: SandboxSettings) -> str:
-    return "/keys" if settings.dialect is SandboxDialect.DEX else "/.well-known/jwks.json"
 
 
 def _jwks(world: World) -> Handler:
@@ -97,7 +94,7 @@ def _discovery(world: World) -> Handler:
                 "authorization_endpoint": f"{base}/auth",
                 "token_endpoint": f"{base}/token",
                 "revocation_endpoint": f"{base}/revoke",
-                "jwks_uri": base + _jwks_path(settings),
+                "jwks_uri": base + jwks_path(settings),
                 "response_types_supported": ["code"],
                 "grant_types_supported": ["authorization_code", "refresh_token"],
                 "subject_types_supported": ["public"],

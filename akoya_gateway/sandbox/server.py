@@ -19,9 +19,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from akoya_gateway.sandbox.app import create_app
 from akoya_gateway.sandbox.endpoint import ABORT
+from akoya_gateway.sandbox.environment import environment, jwks_path
 from akoya_gateway.sandbox.faults import Fault, FaultKind
 from akoya_gateway.sandbox.keys import SigningKeys
-from akoya_gateway.sandbox.settings import SandboxDialect, SandboxSettings
+from akoya_gateway.sandbox.settings import SandboxSettings
 
 START_TIMEOUT = 15.0
 
@@ -159,25 +160,11 @@ class SandboxServer:
 
     @property
     def jwks_uri(self) -> str:
-        return self.url + ("/keys" if self.settings.dialect is SandboxDialect.DEX else "/.well-known/jwks.json")
+        return self.url + jwks_path(self.settings)
 
     def environment(self) -> dict[str, Any]:
         """What to write under `environments:` of a gateway.yaml."""
-        document: dict[str, Any] = {
-            "issuer": self.issuer,
-            "authorization_endpoint": f"{self.url}/auth",
-            "token_endpoint": f"{self.url}/token",
-            "revocation_endpoint": f"{self.url}/revoke",
-            "products_url": self.url,
-        }
-        if self.settings.jwks:
-            document["jwks_uri"] = self.jwks_uri
-        document["dialect"] = {
-            "code_auth": "client_secret_basic",
-            "refresh_auth": "client_secret_post",
-            "bearer": "id_token",
-        }
-        return document
+        return environment(self.settings)
 
     def consent(self, url: str, user: str = "mikomo_1", accounts: Sequence[str] | None = None) -> str:
         """The Location after `user` approved at this authorization URL (all accounts unless said otherwise)."""

@@ -1,0 +1,181 @@
+"""The demo: emulator, sample app and gateway, each on a loopback port, with keys and configuration made up on the spot.
+
+The emulator and the sample app are threads of this process; the gateway is `akoya-gateway run` as anybody runs it.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from akoya_gateway.sandbox.sample_app import SampleApp
+from akoya_gateway.sandbox.server import SandboxServer, ThreadedServer, listen, no_tls, url_of
+from akoya_gateway.sandbox.settings import SandboxSettings
+from akoya_gateway.verify import RemoteKeys
+
+READY_TIMEOUT = 30.0
+USUAL_PORT = 8080
+_RUN = "from akoya_gateway.cli import main; main()"
+
+
+class DemoFailed(RuntimeError):
+    """The gateway did not come up or went away; the text is what it said."""
+
+
+class Demo:
+    """A context manager: on entry all three run, on exit all are gone and the temporary folder with them.
+
+    `port` is the gateway's: None takes 8080 where that is free, and any other where not. Raises OSError for a port
+    that is taken.
+    """
+
+    def __init__(self, port: int | None = None, settings: SandboxSettings | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="akoya-gateway-demo-")
+        self._port = _free_port(port)
+        self.url = f"http://127.0.0.1:{self._port}"
+        """The one to open."""
+        redirect_uri = f"{self.url}/akoya/callback"
+        settings = settings or SandboxSettings()
+        clients = tuple(replace(client, redirect_uris=(redirect_uri,)) for client in settings.clients)
+        self.sandbox = SandboxServer(replace(settings, clients=clients))
+        self._app_listener = listen()
+        self.app_url = url_of(self._app_listener)
+        keys = RemoteKeys(f"{self.url}/akoya/jwks.json")
+        http = httpx.AsyncClient(timeout=10, trust_env=False, verify=no_tls())
+        self._app = ThreadedServer(SampleApp(self.sandbox.url, keys, http), self._app_listener)
+        self.config = self._write_configuration(redirect_uri)
+        self._gateway: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.sandbox.start()
+            self._app.start()
+            self._start_gateway()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    def wait(self) -> int:
+        """Until the gateway ends by itself; its exit code."""
+        assert self._gateway is not None
+        return self._gateway.wait()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._gateway is not None and self._gateway.poll() is None:
+            self._gateway.send_signal(signal.SIGTERM)
+            try:
+                self._gateway.wait(10)
+            except subprocess.TimeoutExpired:
+                self._gateway.kill()
+                self._gateway.wait()
+        self._app.stop()
+        self.sandbox.stop()
+        self._folder.cleanup()
+
+    def _start_gateway(self) -> None:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the gateway in order.
+        command = [sys.executable, "-c", _RUN, "run", "--config", str(self.config)]
+        self._gateway = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: S603
+        deadline = time.monotonic() + READY_TIMEOUT
+        with httpx.Client(timeout=2, trust_env=False, verify=no_tls()) as http:
+            while time.monotonic() < deadline:
+                code = self._gateway.poll()
+                if code is not None:
+                    raise DemoFailed(f"the gateway ended with exit code {code}")
+                try:
+                    if http.get(f"{self.url}/akoya/").status_code < 500:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+        raise DemoFailed(f"the gateway did not answer within {READY_TIMEOUT:g} seconds")
+
+    def _write_configuration(self, redirect_uri: str) -> Path:
+        folder = Path(self._folder.name)
+        signing = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        secret_files = {
+            "client_id": self.sandbox.client_id.encode(),
+            "client_secret": self.sandbox.client_secret.encode(),
+            "store.key": base64.b64encode(secrets.token_bytes(32)),
+            "signing.pem": signing,
+        }
+        for name, content in secret_files.items():
+            path = folder / name
+            path.touch(0o600)
+            path.write_bytes(content)
+        path = folder / "gateway.yaml"
+        path.write_text(yaml.safe_dump(self._document(redirect_uri), sort_keys=False))
+        return path
+
+    def _document(self, redirect_uri: str) -> Mapping[str, Any]:
+        connectors = {
+            connector.id: {"client": "demo-app", "name": connector.name}
+            for connector in self.sandbox.settings.connectors
+        }
+        return {
+            "version": 1,
+            "public_url": self.url,
+            "listen": f"127.0.0.1:{self._port}",
+            "admin": None,
+            "upstream": {"url": self.app_url},
+            "environments": {"emulator": self.sandbox.environment()},
+            "clients": {
+                "demo-app": {
+                    "environment": "emulator",
+                    "client_id": {"file": "client_id"},
+                    "client_secret": {"file": "client_secret"},
+                    "redirect_uri": redirect_uri,
+                    "scopes": ["openid", "profile", "offline_access"],
+                }
+            },
+            "connectors": connectors,
+            "redirects": {"after_connect": "/accounts", "allow": ["/", "/accounts", "/headers"]},
+            "access": [
+                {"path": "/assets/*", "require": "nothing"},
+                {"path": "/", "require": "any", "otherwise": "pass"},
+                {"path": "/headers", "require": "any", "otherwise": "pass"},
+                {"path": "/*", "require": "any", "otherwise": "connect"},
+            ],
+            "sessions": {"store": "sqlite:grants.db", "keys": [{"file": "store.key"}]},
+            "signing": {
+                "scheme": "http-message-signatures",
+                "algorithm": "ed25519",
+                "keys": [{"id": "demo", "file": "signing.pem"}],
+            },
+            "logging": {"format": "console", "level": "warning"},
+        }
+
+
+def _free_port(port: int | None) -> int:
+    """The wanted port if it can be had; without a wish 8080, or any."""
+    for wanted in (USUAL_PORT, 0) if port is None else (port,):
+        try:
+            listener = listen(port=wanted)
+        except OSError:
+            if port is None and wanted:
+                continue
+            raise
+        found: int = listener.getsockname()[1]
+        listener.close()
+        return found
+    raise AssertionError("port 0 is always free")

@@ -1,0 +1,145 @@
+"""The app of the demo: what stands behind the gateway. Plain ASGI; it reads headers and nothing else of Akoya.
+
+Its three pages show the three things an app does: link to the connect route, use the id_token it was given, and
+verify who gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import jinja2
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.verify import KeySource, NotVerified, Verified, authority_of, verify
+
+Scope = Mapping[str, Any]
+_HERE = Path(__file__).parent
+_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One account as the page shows it."""
+
+    name: str
+    kind: str
+    number: str
+    balance: str
+
+
+class SampleApp:
+    """`products_url` is where the data APIs are, `keys` finds the gateway's public keys."""
+
+    def __init__(self, products_url: str, keys: KeySource, http: httpx.AsyncClient, clock: Clock = time.time) -> None:
+        self._products_url = products_url
+        self._keys = keys
+        self._http = http
+        self._clock = clock
+        self._style = (_HERE / "assets" / "sandbox.css").read_bytes()
+        self._pages = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE / "templates" / "sample"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        status, kind, body = await self._answer(scope)
+        headers = [*_HEADERS, (b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _answer(self, scope: Scope) -> tuple[int, bytes, bytes]:
+        path = scope["path"]
+        if path == "/assets/sample.css":
+            return 200, b"text/css; charset=utf-8", self._style
+        said, problem = await self._verified(scope)
+        if path == "/":
+            return self._page(200, "home.html", said=said)
+        if path == "/accounts":
+            return await self._accounts(said, problem)
+        if path == "/headers":
+            return self._page(200, "headers.html", said=said, problem=problem, rows=_shown(scope), ends=_ends(said))
+        return self._page(404, "message.html", title="Page not found", text="There is nothing at this address.")
+
+    async def _verified(self, scope: Scope) -> tuple[Verified | None, str]:
+        """What the gateway says of the request; None and the reason where that cannot be believed."""
+        headers = list(scope["headers"])
+        host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
+        request = (
+            scope["method"],
+            authority_of(host, scope["scheme"]),
+            scope["raw_path"].decode("latin-1").partition("?")[0],
+            scope["query_string"].decode("latin-1"),
+            headers,
+        )
+        try:
+            return await asyncio.to_thread(verify, *request, self._keys, self._clock()), ""
+        except NotVerified as fault:
+            return None, str(fault)
+
+    async def _accounts(self, said: Verified | None, problem: str) -> tuple[int, bytes, bytes]:
+        if said is None:
+            return self._page(401, "message.html", title="Not from the gateway", text=f"This request was {problem}.")
+        if said.id_token is None or said.connector is None:
+            return self._page(200, "message.html", title="No bank yet", text="Connect a bank to see your accounts.")
+        try:
+            answer = await self._http.get(
+                f"{self._products_url}/balances/v2/{quote(said.connector, safe='')}",
+                headers={"Authorization": f"Bearer {said.id_token}"},
+            )
+            body = answer.json()
+        except (httpx.HTTPError, ValueError):
+            return self._page(502, "message.html", title="No answer", text="The bank's data could not be had.")
+        if answer.status_code != 200:
+            text = f"The data API answered {body.get('code')}: {body.get('message')}."
+            return self._page(502, "message.html", title="No data", text=text)
+        rows = [_row(account) for account in body["accounts"]]
+        return self._page(200, "accounts.html", said=said, rows=rows, ends=_ends(said))
+
+    def _page(self, status: int, template: str, **facts: Any) -> tuple[int, bytes, bytes]:
+        text = self._pages.get_template(template).render(**facts)
+        return status, b"text/html; charset=utf-8", text.encode()
+
+
+def _row(account: dict[str, Any]) -> Row:
+    described = next(iter(account.values()))
+    return Row(
+        name=described["nickname"],
+        kind=described["accountType"].replace("INVESTMENTACCOUNT", "INVESTMENT").replace("CREDITCARD", "CREDIT CARD"),
+        number=described["accountNumberDisplay"][-4:],
+        balance=f"${described['currentBalance']:,.2f}",
+    )
+
+
+def _ends(said: Verified | None) -> str:
+    """When the id_token ends, for people."""
+    if said is None or said.expires is None:
+        return ""
+    return datetime.fromtimestamp(said.expires, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
+
+
+def _shown(scope: Scope) -> list[tuple[str, str]]:
+    """The gateway's headers, with the tokens shortened."""
+    shown = []
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").title(), raw_value.decode("latin-1")
+        if name.startswith("Akoya-") or name in ("Signature", "Signature-Input"):
+            secret = name in ("Akoya-Id-Token", "Akoya-Assertion")
+            shown.append((name, f"{value[:16]}… ({len(value)} characters)" if secret else value))
+    return sorted(shown)
