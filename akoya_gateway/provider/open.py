@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -26,7 +27,12 @@ def http_client() -> httpx.AsyncClient:
       only, and TLS to Akoya passes through it end to end. Plain http, which is for loopback addresses, never takes one:
       it would show the proxy the tokens.
     - Cookies are neither kept nor sent, connections are not kept (see `provider.wire`).
+    - httpx and httpcore do not log below WARNING, unless their loggers were given a level by name: at DEBUG httpcore
+      quotes what the peer sent, and a peer can echo a token.
     """
+    for name in ("httpx", "httpcore"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,

@@ -83,6 +83,8 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
     A body of more than `MAX_BODY` bytes, decoded, comes back cut to one byte more. Raises nothing but cancellation,
     after which the outcome is as unknown as after `Lost`.
     """
+    if http.is_closed:
+        return NotSent("the gateway is shutting down")
     progress = _Progress()
     try:
         async with (

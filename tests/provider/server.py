@@ -63,6 +63,8 @@ async def serve(**answers: Answer) -> AsyncIterator[Server]:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             server.gone.set()
+        except asyncio.CancelledError:
+            pass  # the test is over; asyncio's streams would log it
         finally:
             tasks.discard(task)
             writer.close()

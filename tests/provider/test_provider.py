@@ -1,0 +1,332 @@
+"""A client at its provider: what each answer comes to, with real signatures over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway.config.model import Bearer, Dialect, Seconds, Tokens
+from akoya_gateway.protocol.answers import (
+    Distrust,
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    Revoked,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.provider import KeySource, Provider
+from akoya_gateway.secret import Secret
+
+from ..protocol.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
+from .server import Answer, Received, Server, in_turn, raw, reply, serve
+
+SUB = "CghtaWtvbW9fMRIGbWlrb21v"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def tokens(id_token: Secret | None = None, **changes: Any) -> dict[str, Any]:
+    members = {
+        "id_token": (id_token or signed(claims())).reveal(),
+        "refresh_token": "refresh-2",
+        "token_type": "bearer",
+        "expires_in": 600,
+        "scope": "openid offline_access",
+        **changes,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+@asynccontextmanager
+async def provider(
+    http: httpx.AsyncClient, *, keys: Answer | None = None, verify: bool = True, timeout: float = 2.0, **answers: Answer
+) -> AsyncIterator[tuple[Provider, Server]]:
+    dialect = answers.pop("dialect", Dialect())
+    async with serve(keys=keys or reply(200, jwks(rsa_key())), **answers) as server:
+        app = client(
+            token_endpoint=f"{server.url}/token",
+            revocation_endpoint=f"{server.url}/revoke",
+            jwks_uri=f"{server.url}/keys",
+            timeout=Seconds(timeout),
+            dialect=dialect,
+        )
+        source = KeySource(f"{server.url}/keys", http, lambda: NOW, timeout=0.5) if verify else None
+        yield Provider(app, http, source, Tokens(), lambda: NOW), server
+
+
+async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
+    id_token = signed(claims())
+    async with provider(http, token=reply(200, tokens(id_token))) as (akoya, server):
+        granted = await akoya.exchange(Secret("the-code"), Secret("the-verifier"))
+        assert granted == Granted(
+            TokenSet(
+                bearer=id_token,
+                refresh_token=Secret("refresh-2"),
+                expires_at=NOW + 600,
+                scope=("openid", "offline_access"),
+                sub=SUB,
+                consent_id="7f0c2c52-grant",
+            )
+        )
+        (asked,) = server.to("/token")
+        assert asked.form == {
+            "grant_type": "authorization_code",
+            "code": "the-code",
+            "redirect_uri": "https://app.example.com/akoya/callback",
+            "code_verifier": "the-verifier",
+        }
+        assert asked.headers["authorization"].startswith("Basic ")
+        assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
+
+
+async def test_a_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=reply(200, tokens())) as (akoya, server):
+        granted = await akoya.refresh(Secret("refresh-1"), SUB)
+        assert isinstance(granted, Granted)
+        assert granted.tokens.refresh_token == Secret("refresh-2")
+        (asked,) = server.to("/token")
+        assert asked.form["refresh_token"] == "refresh-1"
+        assert asked.form["client_id"] == "a3f9:demo"
+        assert "authorization" not in asked.headers
+
+
+async def test_scope_left_out_means_as_requested_at_first_and_unchanged_later(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=reply(200, tokens(scope=None))) as (akoya, _):
+        first = await akoya.exchange(Secret("c"))
+        later = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(first, Granted) and isinstance(later, Granted)
+    assert first.tokens.scope == ("openid", "profile", "offline_access")
+    assert later.tokens.scope == ()
+
+
+async def test_a_refresh_token_left_out_means_that_the_old_one_stays(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=reply(200, tokens(refresh_token=None))) as (akoya, _):
+        granted = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(granted, Granted)
+    assert granted.tokens.refresh_token is None
+
+
+@pytest.mark.parametrize(
+    ("exp", "expires_in", "end"),
+    [(900, 600, 600), (300, 600, 300), (900, None, 900), (None, 600, 600), (None, None, 900), (900, -1, 900)],
+)
+async def test_the_end_of_the_bearer(
+    http: httpx.AsyncClient, exp: int | None, expires_in: int | None, end: int
+) -> None:
+    id_token = signed(claims(exp=None if exp is None else NOW + exp))
+    async with provider(http, token=reply(200, tokens(id_token, expires_in=expires_in))) as (akoya, _):
+        granted = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(granted, Granted)
+    assert granted.tokens.expires_at == NOW + end
+
+
+async def test_grant_id_at_the_top_of_the_answer_counts_too(http: httpx.AsyncClient) -> None:
+    body = tokens(signed(claims(grant_id=None)), grant_id="top-level")
+    async with provider(http, token=reply(200, body)) as (akoya, _):
+        granted = await akoya.exchange(Secret("c"))
+    assert isinstance(granted, Granted)
+    assert granted.tokens.consent_id == "top-level"
+
+
+async def test_the_access_token_is_the_bearer_only_where_the_dialect_says_so(http: httpx.AsyncClient) -> None:
+    body = tokens(access_token="access-1", expires_in=None)
+    async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
+        granted = await akoya.exchange(Secret("c"))
+    assert isinstance(granted, Granted)
+    assert granted.tokens.bearer == Secret("access-1")
+    assert granted.tokens.expires_at == NOW + Tokens().assume_lifetime  # exp is the id_token's, not this token's
+
+
+async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bearer(http: httpx.AsyncClient) -> None:
+    body = tokens(access_token="access-2")
+    del body["id_token"]
+    async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
+        granted = await akoya.refresh(Secret("r"), SUB)
+        at_first = await akoya.exchange(Secret("c"))
+    assert isinstance(granted, Granted)
+    assert granted.tokens.sub == SUB
+    assert at_first == Untrusted("id_token: missing", Secret("refresh-2"))
+
+
+# Answers that are no tokens
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (reply(400, {"error": "invalid_request"}), Refused("invalid_request")),
+        (reply(400, {"error": "invalid_grant"}), Refused("invalid_grant")),
+        (reply(401, {"error": "invalid_client"}), OperatorFault("invalid_client")),
+        (reply(503, b"", "Retry-After: 30\r\n"), ProviderDown("the provider answered 503 (status_503)", 30.0)),
+        (reply(500, {"error": "invalid_request"}), ProviderDown("the provider answered 500 (invalid_request)")),
+        (reply(302, b"", "Location: /token\r\n"), ProviderDown("the provider answered 302 (status_302)")),
+        (
+            reply(200, b"<html>hello</html>", content_type="text/html"),
+            OutcomeUnknown("the token endpoint answered 200 but the body is unusable: not JSON"),
+        ),
+        (
+            reply(200, b'{"id_token":"' + b"x" * (1 << 20) + b'"}'),
+            OutcomeUnknown("the token endpoint answered 200 but the body is unusable: more than 262144 bytes"),
+        ),
+        (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
+        (raw(OK + b"Content-Length: 999\r\n\r\n{"), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
+        (raw(hold=True), OutcomeUnknown("no complete answer within 0.5 s")),
+    ],
+)
+async def test_what_comes_of_an_answer(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
+    async with provider(http, token=answer, timeout=0.5) as (akoya, server):
+        assert await akoya.refresh(Secret("r"), SUB) == expected
+        assert len(server.to("/token")) == 1
+        assert await akoya.exchange(Secret("c")) == expected
+        assert len(server.to("/token")) == 2
+
+
+async def test_no_connection_leaves_the_token_unspent(http: httpx.AsyncClient) -> None:
+    async with provider(http, verify=False) as (akoya, _):
+        pass
+    assert await akoya.refresh(Secret("r"), SUB) == ProviderDown("no connection to the provider (ConnectError)")
+    assert await akoya.exchange(Secret("c")) == ProviderDown("no connection to the provider (ConnectError)")
+    assert await akoya.revoke(Secret("r")) == ProviderDown("no connection to the provider (ConnectError)")
+
+
+# Trust
+
+
+@pytest.mark.parametrize(
+    ("id_token", "because", "detail"),
+    [
+        (signed(claims(), rsa_key("attacker"), kid="r1"), Distrust.ID_TOKEN, "the signature is wrong"),
+        (signed(claims(iss="https://evil.example/")), Distrust.ID_TOKEN, "iss is not the environment's issuer"),
+        (signed(claims(aud="other")), Distrust.ID_TOKEN, "aud does not hold the client_id"),
+        (signed(claims(exp=NOW - 100)), Distrust.ID_TOKEN, "exp is past"),
+        (signed(claims(sub="another-login")), Distrust.SUBJECT, "sub is another than before"),
+        (signed(claims(), ec_key("P-256", "e9"), "ES256"), Distrust.KEYS, "no key with the token's kid"),
+        (Secret("not-a-jwt"), Distrust.ID_TOKEN, "not a signed JWT in compact form"),
+    ],
+)
+async def test_tokens_that_fail_judgement_are_not_used_and_the_new_refresh_token_is_kept(
+    http: httpx.AsyncClient, id_token: Secret, because: Distrust, detail: str
+) -> None:
+    async with provider(http, token=reply(200, tokens(id_token))) as (akoya, _):
+        answer = await akoya.refresh(Secret("r"), SUB)
+    assert answer == Untrusted(f"id_token: {detail}", Secret("refresh-2"), because)
+
+
+async def test_untrusted_without_a_new_refresh_token_says_so(http: httpx.AsyncClient) -> None:
+    body = tokens(signed(claims(aud="other")), refresh_token=None)
+    async with provider(http, token=reply(200, body)) as (akoya, _):
+        answer = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(answer, Untrusted)
+    assert not answer.refresh_token_rotated
+
+
+async def test_a_nonce_that_was_sent_must_come_back(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
+        assert isinstance(await akoya.exchange(Secret("c"), nonce="n-1"), Granted)
+        assert isinstance(await akoya.exchange(Secret("c"), nonce="n-2"), Untrusted)
+
+
+async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx.AsyncClient) -> None:
+    keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(rsa_key(), ec_key())))
+    async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), ec_key(), "ES256")))) as (
+        akoya,
+        server,
+    ):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert len(server.to("/keys")) == 2
+
+
+async def test_an_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
+    async with provider(http, keys=reply(503), token=reply(200, tokens())) as (akoya, server):
+        for answer in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
+            assert answer == ProviderDown("the provider's keys could not be had: answered 503")
+        assert server.to("/token") == []
+
+
+async def test_keys_that_fail_after_the_token_was_spent_do_not_lose_it(http: httpx.AsyncClient) -> None:
+    keys = in_turn(reply(200, jwks(rsa_key())), raw(hold=True))
+    async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), rsa_key("new"))))) as (akoya, _):
+        answer = await akoya.refresh(Secret("r"), SUB)
+    assert answer == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), Distrust.KEYS)
+
+
+async def test_without_keys_the_claims_are_judged_all_the_same(http: httpx.AsyncClient) -> None:
+    body = in_turn(reply(200, tokens()), reply(200, tokens(signed(claims(iss=ISSUER + "x")))))
+    async with provider(http, verify=False, token=body) as (akoya, server):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Untrusted)
+        assert server.to("/keys") == []
+
+
+# Revocation
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (reply(200), Revoked()),
+        (reply(400, {"error": "invalid_request"}), OperatorFault("invalid_request")),
+        (reply(401, {"error": "unauthorized_client"}), OperatorFault("unauthorized_client")),
+        (reply(503), ProviderDown("the provider answered 503 (status_503)")),
+        (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
+        (raw(hold=True), OutcomeUnknown("no complete answer within 0.5 s")),
+    ],
+)
+async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
+    async with provider(http, revoke=answer, timeout=0.5) as (akoya, server):
+        assert await akoya.revoke(Secret("refresh-1")) == expected
+        (asked,) = server.to("/revoke")
+        assert asked.form["token"] == "refresh-1"
+        assert asked.form["token_type_hint"] == "refresh_token"
+
+
+async def test_an_environment_that_cannot_revoke_says_so(http: httpx.AsyncClient) -> None:
+    akoya = Provider(client(revocation_endpoint=None), http, None, Tokens(), lambda: NOW)
+    assert await akoya.revoke(Secret("r")) == OperatorFault("no_revocation_endpoint")
+
+
+# Time
+
+
+async def test_cancellation_passes_through_and_the_provider_stays_usable(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=in_turn(raw(hold=True), reply(200, tokens())), timeout=30) as (akoya, server):
+        task = asyncio.create_task(akoya.refresh(Secret("r"), SUB))
+        while not server.to("/token"):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+
+
+async def test_longest_call_covers_the_token_request_and_both_fetches(http: httpx.AsyncClient) -> None:
+    async with provider(http, timeout=2.0) as (akoya, _):
+        assert akoya.longest_call == 3.0
+    assert Provider(client(), http, None, Tokens(), lambda: NOW).longest_call == 2.0
+
+
+async def test_many_refreshes_at_once_each_go_out_once(http: httpx.AsyncClient) -> None:
+    async def answer(_: Server, request: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.02)
+        body = json.dumps(tokens(refresh_token=f"{request.form['refresh_token']}-next")).encode()
+        writer.write(OK + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    async with provider(http, token=answer, timeout=20) as (akoya, server):
+        answers = await asyncio.gather(*(akoya.refresh(Secret(f"r{i}"), SUB) for i in range(100)))
+        for i, granted in enumerate(answers):
+            assert isinstance(granted, Granted)
+            assert granted.tokens.refresh_token == Secret(f"r{i}-next")
+        assert sorted(asked.form["refresh_token"] for asked in server.to("/token")) == sorted(
+            f"r{i}" for i in range(100)
+        )
+        assert len(server.to("/keys")) == 1
