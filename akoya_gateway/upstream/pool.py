@@ -104,10 +104,11 @@ class Pool:
         """An idle connection of the origin whose turn it is, the last used first; None: `acquire` one."""
         if self._waiters:
             return None
-        station = self._only or self._next()
+        station = self._only or self._peek()
         while station.idle:
             connection = station.idle.pop()
             if connection.usable:
+                self._turn = station.key
                 return connection
         return None
 
@@ -171,18 +172,15 @@ class Pool:
 
     # -- inside
 
-    def _next(self) -> _Station:
-        """Round robin over the origins that are not resting; all of them if all are."""
-        if self._only is not None:
-            return self._only
-        count = len(self._stations)
-        for _ in range(count):
-            self._turn = (self._turn + 1) % count
-            station = self._stations[self._turn]
+    def _peek(self) -> _Station:
+        """Round robin: the next origin that is not resting; if all are, just the next."""
+        stations = self._stations
+        count = len(stations)
+        for step in range(1, count + 1):
+            station = stations[(self._turn + step) % count]
             if station.resting_until <= self.now:
                 return station
-        self._turn = (self._turn + 1) % count
-        return self._stations[self._turn]
+        return stations[(self._turn + 1) % count]
 
     def _any_idle(self) -> Connection | None:
         if (connection := self.take()) is not None or self.size < self.upstream.pool:
@@ -243,7 +241,8 @@ class Pool:
         """Try each origin at most once: nothing has been sent yet."""
         tried: Unreachable | TimedOut | None = None
         for _ in self._stations:
-            station = self._next()
+            station = self._peek()
+            self._turn = station.key
             try:
                 protocol = await self._connect(station, partial(make, station.key))
             except (Unreachable, TimedOut) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,8 +39,7 @@ def origin_of(front: Front):  # type: ignore[no-untyped-def]
 
 
 def resident() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -167,11 +168,9 @@ def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
         client.sock.settimeout(0.2)
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (100 * MEGABYTE))
         deadline = time.monotonic() + 8
-        while time.monotonic() < deadline and proxy.pool.size != 0 or not upstream.heads:
-            try:
+        while time.monotonic() < deadline and (proxy.pool.size != 0 or not upstream.heads):
+            with contextlib.suppress(OSError):
                 client.sock.send(b"x" * 65536)
-            except OSError:
-                pass
         assert proxy.pool.size == 0
         client.sock.settimeout(5)
         assert client.until(b"\r\n").startswith(b"HTTP/1.1 504")

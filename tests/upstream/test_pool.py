@@ -1,0 +1,376 @@
+"""Connections: how many, whose turn, when a request is sent again, and over what."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from akoya_gateway.config.model import UpstreamTLS
+from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
+
+
+def answers(caller: Caller) -> None:
+    caller.answer(b"%d" % caller.number)
+
+
+def dies_on_second(caller: Caller) -> None:
+    """The first connection serves one request and closes as soon as the second comes; later ones just serve."""
+    caller.head()
+    caller.answer(b"%d" % caller.number)
+    while True:
+        caller.head()
+        if caller.number == 1:
+            return
+        caller.answer(b"%d" % caller.number)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+def test_an_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(method: str) -> None:
+    with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[2] == b"1"
+        status, _, _ = ask(proxy.port, "/again", method=method)
+        assert status == 200
+        assert upstream.connections == 2
+        assert sum(b"/again" in head for head in upstream.heads) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [("POST", None), ("POST", b"x"), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"x"), ("LOCK", None)],
+)
+def test_what_may_have_had_an_effect_or_a_body_is_never_sent_twice(method: str, body: bytes | None) -> None:
+    with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[2] == b"1"
+        status, _, answer = ask(proxy.port, "/once", method=method, body=body)
+        assert status == 502
+        assert b"upstream-closed" in answer
+        assert sum(b"/once" in head for head in upstream.heads) == 1
+
+
+def test_a_request_that_kills_two_connections_is_not_tried_a_third_time() -> None:
+    def handler(caller: Caller) -> None:
+        if caller.number == 1:
+            caller.head()
+            caller.answer()
+        caller.head()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert ask(proxy.port, "/deadly")[0] == 502
+        assert sum(b"/deadly" in head for head in upstream.heads) == 2
+
+
+def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.answer()
+        caller.head()
+        caller.send(b"H")
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert ask(proxy.port, "/once")[0] == 502
+        assert sum(b"/once" in head for head in upstream.heads) == 1
+
+
+def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.answer(b"%d" % caller.number)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        for number in range(1, 4):
+            assert ask(proxy.port, method="POST") == (200, *ask_ok(number))
+            assert eventually(lambda: proxy.pool.size == 0)
+
+
+def ask_ok(number: int) -> tuple[dict[str, str], bytes]:
+    body = b"%d" % number
+    return {"content-length": str(len(body)), "via": "1.1 akoya-gateway"}, body
+
+
+def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
+    lock = threading.Lock()
+    now = most = 0
+
+    def answer(caller: Caller) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        caller.answer()
+
+    with (
+        RawUpstream(forever(answer)) as upstream,
+        proxied(upstream.origin, pool=3) as proxy,
+        ThreadPoolExecutor(24) as many,
+    ):
+        results = list(many.map(lambda _: ask(proxy.port)[0], range(72)))
+        assert results == [200] * 72
+        assert most <= 3
+        assert upstream.connections <= 3
+        assert proxy.pool.size <= 3
+        assert proxy.pool.waiting == 0
+
+
+def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        time.sleep(1.5)
+        caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        status, headers, body = ask(proxy.port)
+        assert status == 503
+        assert headers["retry-after"] == "1"
+        assert b"upstream-busy" in body
+        assert first.result()[0] == 200
+
+
+def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
+    gate = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        gate.wait(5)
+        caller.answer()
+        while True:
+            caller.head()
+            caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        with Client(proxy.port) as leaving:
+            leaving.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert eventually(lambda: proxy.pool.waiting == 1)
+        last = many.submit(ask, proxy.port, "/last")
+        assert eventually(lambda: proxy.pool.waiting == 2)
+        gate.set()
+        assert first.result()[0] == last.result()[0] == 200
+        assert upstream.connections == 1
+
+
+def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        if caller.number == 1:
+            time.sleep(0.3)
+            return
+        caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        assert ask(proxy.port)[0] == 200
+        assert first.result()[0] == 502
+
+
+def test_idle_connections_are_closed_after_a_while() -> None:
+    with (
+        RawUpstream(forever(answers)) as upstream,
+        proxied(upstream.origin, read=0.4, pool_options={"idle_timeout": 0.2}) as proxy,
+    ):
+        assert ask(proxy.port)[0] == 200
+        assert proxy.pool.idle == 1
+        assert eventually(lambda: proxy.pool.size == 0)
+        assert ask(proxy.port)[2] == b"2"
+
+
+def test_several_origins_take_turns() -> None:
+    with RawUpstream(forever(answers)) as one, RawUpstream(forever(answers)) as two:
+        with proxied(one.origin, two.origin) as proxy:
+            for _ in range(10):
+                assert ask(proxy.port)[0] == 200
+        assert len(one.heads) == len(two.heads) == 5
+
+
+def test_an_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() -> None:
+    with RawUpstream(forever(answers)) as gone:
+        down = gone.origin
+    with RawUpstream(forever(answers)) as up, proxied(down, up.origin) as proxy:
+        for _ in range(6):
+            assert ask(proxy.port, method="POST", body=b"x")[0] == 200
+        assert len(up.heads) == 6
+    assert len(gone.heads) == 0
+
+
+def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
+    with RawUpstream(forever(answers), path=str(tmp_path / "app.sock")) as upstream, proxied(upstream.origin) as proxy:
+        assert [ask(proxy.port)[0] for _ in range(3)] == [200] * 3
+        assert upstream.connections == 1
+        assert b"host: 127.0.0.1:%d\r\n" % proxy.port in upstream.heads[0]
+
+
+def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
+    from akoya_gateway.config.model import Origin
+
+    with proxied(Origin("http", "localhost", 80, str(tmp_path / "none.sock"))) as proxy:
+        assert ask(proxy.port)[0] == 502
+
+
+# -- TLS
+
+
+@dataclass
+class Authority:
+    """A private CA and what it has issued, as PEM files."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self.certificate = self._sign(self.name, self.key, ca=True)
+        self.file = self.directory / "ca.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool = False, expired: bool = False
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        start = now - datetime.timedelta(days=10)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(now + datetime.timedelta(days=-1 if expired else 10))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if ca:
+            usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
+        else:
+            names = [x509.DNSName("app.internal"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def issue(self, name: str, *, expired: bool = False) -> tuple[Path, Path]:
+        """Certificate and key files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, expired=expired)
+        files = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return files
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[Authority]:
+    yield Authority(tmp_path)
+
+
+def server_context(authority: Authority, *, mutual: bool = False, expired: bool = False) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", expired=expired))
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.file)
+    return context
+
+
+def test_a_tls_upstream_under_a_private_authority(authority: Authority) -> None:
+    tls = UpstreamTLS(ca=authority.file)
+    with (
+        RawUpstream(forever(answers), tls=server_context(authority)) as upstream,
+        proxied(upstream.origin, tls=tls) as proxy,
+    ):
+        assert [ask(proxy.port)[2] for _ in range(3)] == [b"1"] * 3
+        assert ask(proxy.port, method="POST", body=b"x" * 100_000)[0] == 200
+
+
+def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Authority) -> None:
+    names: list[str | None] = []
+    context = server_context(authority)
+    context.sni_callback = lambda _sock, name, _context: names.append(name)
+    tls = UpstreamTLS(ca=authority.file, server_name="app.internal")
+    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert names == ["app.internal"]
+
+
+@pytest.mark.parametrize("fault", ["unknown_authority", "wrong_name", "expired"])
+def test_a_tls_upstream_that_cannot_be_verified_gets_no_request(
+    authority: Authority, tmp_path: Path, fault: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    ca = Authority(tmp_path / "other").file if fault == "unknown_authority" else authority.file
+    name = "other.internal" if fault == "wrong_name" else None
+    tls = UpstreamTLS(ca=ca, server_name=name)
+    context = server_context(authority, expired=fault == "expired")
+    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        status, _, body = ask(proxy.port)
+        assert status == 502
+        assert b"upstream-unreachable" in body
+        assert upstream.heads == []
+
+
+def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) -> None:
+    certificate, key = authority.issue("gateway")
+    context = server_context(authority, mutual=True)
+    tls = UpstreamTLS(ca=authority.file, certificate=certificate, key=key)
+    with RawUpstream(forever(answers), tls=context) as upstream:
+        with proxied(upstream.origin, tls=tls) as proxy:
+            assert ask(proxy.port)[0] == 200
+        with proxied(upstream.origin, tls=UpstreamTLS(ca=authority.file)) as proxy:
+            assert ask(proxy.port)[0] == 502
+
+
+def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
+    from dataclasses import replace
+
+    with RawUpstream(forever(answers)) as upstream:
+        origin = replace(upstream.origin, scheme="https")
+        with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=1) as proxy:
+            assert ask(proxy.port)[0] in (502, 504)
+
+
+def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
+    from dataclasses import replace
+
+    with RawUpstream(lambda caller: time.sleep(1.5)) as upstream:
+        origin = replace(upstream.origin, scheme="https")
+        with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
+            assert ask(proxy.port)[0] == 504
