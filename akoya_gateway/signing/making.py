@@ -18,12 +18,12 @@ from akoya_gateway.signing.keys import PUBLISHED_AFTER, KeySchedule, LoadedKey, 
 
 
 def new_private(algorithm: SigningAlgorithm) -> PrivateKey:
-    """A shared secret is 32 random bytes as text (base64url), so that it can be copied into any other app."""
+    """A shared secret is 64 characters of base64url: some libraries want a whole block of SHA-256."""
     if algorithm is SigningAlgorithm.ED25519:
         return ed25519.Ed25519PrivateKey.generate()
     if algorithm is SigningAlgorithm.ECDSA_P256_SHA256:
         return ec.generate_private_key(ec.SECP256R1())
-    return base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=")
+    return base64.urlsafe_b64encode(os.urandom(48))
 
 
 def as_text(private: PrivateKey) -> str:

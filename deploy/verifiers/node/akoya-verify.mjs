@@ -1,0 +1,162 @@
+// Verifies what Akoya Gateway signed (RFC 9421), on the library http-message-sig.
+//
+//   const keys = jwksKeys("https://app.example.com/akoya/jwks.json");
+//   const said = await verifyRequest(fromNode(req), keys);   // throws what is not verified
+//   said.owner, said.connector, said.id_token
+import { createHash, createHmac, createPublicKey, timingSafeEqual, verify as verifySignatureWith } from "node:crypto";
+import { verifySignature } from "http-message-sig";
+import { parseDictionary, isInnerList } from "structured-headers";
+
+const LABEL = "akoya";
+const TAG = "akoya-gateway";
+const REQUIRED = ["@method", "@authority", "@path", "@query"];
+const ALGORITHMS = ["ed25519", "ecdsa-p256-sha256", "hmac-sha256"];
+
+/** A key from a public JWK. The algorithm belongs to the key, never to the message. */
+export function jwkKey(jwk) {
+  const ed25519 = jwk.kty === "OKP" && jwk.crv === "Ed25519";
+  if (!ed25519 && !(jwk.kty === "EC" && jwk.crv === "P-256")) throw new Error("neither Ed25519 nor P-256");
+  const key = createPublicKey({ key: jwk, format: "jwk" });
+  return ed25519
+    ? { algorithm: "ed25519", verify: (data, signature) => verifySignatureWith(null, data, key, signature) }
+    : {
+        algorithm: "ecdsa-p256-sha256",
+        verify: (data, signature) =>
+          signature.length === 64 && verifySignatureWith("sha256", data, { key, dsaEncoding: "ieee-p1363" }, signature),
+      };
+}
+
+/** The shared secret of hmac-sha256. */
+export function secretKey(secret) {
+  if (Buffer.byteLength(secret) < 32 || secret.startsWith("-----BEGIN")) throw new Error("no shared secret of 32 bytes");
+  return {
+    algorithm: "hmac-sha256",
+    verify(data, signature) {
+      const expected = createHmac("sha256", secret).update(data).digest();
+      return signature.length === expected.length && timingSafeEqual(expected, signature);
+    },
+  };
+}
+
+/** Keys of a JWK Set URL: cached for five minutes, one fetch at a time, the old set while fetching fails. */
+export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5_000 } = {}) {
+  let keys = new Map();
+  let fetchedAt = -Infinity;
+  let triedAt = -Infinity;
+  let flight = null;
+  const fetchSet = async () => {
+    triedAt = Date.now();
+    const answer = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(timeout) });
+    if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+    const fresh = new Map();
+    for (const jwk of (await answer.json()).keys) {
+      if (jwk.kty === "OKP" || jwk.kty === "EC") fresh.set(jwk.kid, jwkKey(jwk));
+    }
+    keys = fresh;
+    fetchedAt = Date.now();
+  };
+  return async (keyId) => {
+    const overdue = Date.now() - fetchedAt > maxAge || !keys.has(keyId);
+    if (overdue && (flight || Date.now() - triedAt > throttle)) {
+      flight ??= fetchSet().finally(() => (flight = null));
+      await flight.catch(() => {});
+    }
+    return keys.get(keyId);
+  };
+}
+
+/** The request that node:http received (Express: the same, before anything rewrites req.url). */
+export function fromNode(req) {
+  const headers = [];
+  for (let i = 0; i < req.rawHeaders.length; i += 2) headers.push([req.rawHeaders[i], req.rawHeaders[i + 1]]);
+  const [path, ...query] = (req.originalUrl ?? req.url).split("?");
+  return { method: req.method, authority: req.headers.host ?? "", path, query: query.join("?"), headers };
+}
+
+/**
+ * What the gateway says of the request, or an Error.
+ * `keys` is a function from key id to key; `now` is Unix seconds; `skew` the clock difference forgiven.
+ */
+export async function verifyRequest(request, keys, { now = Date.now() / 1000, skew = 5 } = {}) {
+  const authority = request.authority.toLowerCase();
+  const fields = request.headers.map(([name, value]) => ({ name: name.toLowerCase(), value: value.trim() }));
+  const ours = ourFields(fields);
+  const plain = (text) => /^[\x21-\x7e]*$/.test(text) && !text.includes("#");
+  if (!/^[a-z0-9.\-_]+(:\d+)?$|^\[[0-9a-f:.]+\](:\d+)?$/.test(authority)) throw new Error("a malformed Host");
+  if (!plain(request.path) || !plain(request.query) || request.path.includes("?")) throw new Error("a malformed target");
+  const query = request.query === "" ? "" : `?${request.query}`;
+  // The scheme is not signed; "http" only has the library read the parts. A port 80 would vanish, as RFC 9421 wants.
+  const targetUri = `http://${authority}${request.path || "/"}${query}`;
+
+  const verified = await verifySignature(
+    { kind: "request", method: request.method, targetUri, fields },
+    {
+      label: LABEL,
+      policy: {
+        algorithms: ALGORITHMS,
+        requiredComponents: [...REQUIRED, ...ours.keys()],
+        requiredParameters: ["created", "expires", "keyid", "tag"],
+        clockSkew: skew,
+        now,
+      },
+      resolveVerifier: async ({ parameters, components }) => {
+        if (parameters.tag !== TAG) throw new Error("the tag of another application");
+        if (parameters.expires < parameters.created || now >= parameters.expires + skew) throw new Error("expired");
+        if (components.some((one) => Object.keys(one.parameters).length > 0)) throw new Error("a component with parameters");
+        const key = await keys(parameters.keyid);
+        if (!key) throw new Error(`no key ${parameters.keyid}`);
+        return key;
+      },
+    },
+  );
+  return { ...said(ours), nonce: verified.parameters.nonce, ...covers(verified, fields) };
+}
+
+/** Our headers by name, each there once; a name that a server could fold into one of ours is refused. */
+function ourFields(fields) {
+  const ours = new Map();
+  for (const { name, value } of fields) {
+    const folded = name.replace(/[_.]/g, "-");
+    const reserved = folded.startsWith("akoya-") || folded === "signature" || folded === "signature-input";
+    if (reserved && folded !== name) throw new Error(`header ${name} could pass for ${folded}`);
+    if (!name.startsWith("akoya-")) continue;
+    if (ours.has(name)) throw new Error(`header ${name} is there twice`);
+    ours.set(name, value);
+  }
+  return ours;
+}
+
+function said(ours) {
+  const text = (name) => ours.get(`akoya-${name}`) ?? null;
+  const expires = text("expires");
+  return {
+    owner: decodeURIComponent(text("owner") ?? ""),
+    connector: text("connector"),
+    id_token: text("id-token"),
+    expires: expires === null ? null : Number(expires),
+    scope: (text("scope") ?? "").split(" ").filter(Boolean),
+    environment: text("environment"),
+    connections: connections(text("connections") ?? ""),
+  };
+}
+
+function connections(value) {
+  const found = [];
+  for (const [connector, member] of value === "" ? [] : parseDictionary(value)) {
+    for (const [state, parameters] of isInnerList(member) ? member[0] : [member]) {
+      found.push({ connector, state: state.toString(), expires: parameters.get("expires") ?? null });
+    }
+  }
+  return found;
+}
+
+function covers(verified, fields) {
+  if (!verified.components.some((one) => one.name === "content-digest")) return {};
+  return { content_digest: fields.filter((one) => one.name === "content-digest").map((one) => one.value).join(", ") };
+}
+
+/** Whether the body is the one under a covered Content-Digest (RFC 9530). */
+export function bodyMatches(contentDigest, body) {
+  const expected = createHash("sha256").update(body).digest("base64");
+  return contentDigest === `sha-256=:${expected}:`;
+}
