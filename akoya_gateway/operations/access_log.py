@@ -24,7 +24,7 @@ class AccessLog:
         self._stamp = Timestamp(clock)
         self._format = self._console if settings.format is LogFormat.CONSOLE else self._json
 
-    def __call__(  # noqa: PLR0917  # called once a request, by position
+    def __call__(
         self,
         method: str,
         path: str,
@@ -33,28 +33,46 @@ class AccessLog:
         rule: str,
         outcome: str,
         request_id: str,
-        sent: int,
+        sent: int | None = None,
     ) -> None:
-        """`seconds` from the first byte of the request to the last of the answer, `sent` bytes of body, `rule` the
-        label of the access rule (empty: none), `outcome` a word of a fixed set (`passed`, `redirected`, ...)."""
+        """`seconds` since the request began, `sent` bytes of body where they are known, `rule` the label of the access
+        rule (`-`: none), `outcome` a word of a fixed set (`passed`, `not-connected`, ...)."""
         if self.enabled:
             path = redact_text(path.partition("?")[0], 2048)
             self._write(self._format(method, path, status, seconds, rule, outcome, request_id, sent))
 
-    def _json(  # noqa: PLR0917
-        self, method: str, path: str, status: int, seconds: float, rule: str, outcome: str, request_id: str, sent: int
+    def _json(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        rule: str,
+        outcome: str,
+        request_id: str,
+        sent: int | None,
     ) -> bytes:
+        size = "" if sent is None else f',"bytes":{sent}'
         return (
             f'{{"timestamp":"{self._stamp()}","level":"info","event":"request","request_id":{quoted(request_id)},'
             f'"method":{quoted(method)},"path":{quoted(path)},"status":{status},"duration_ms":{seconds * 1000:.2f},'
-            f'"rule":{quoted(rule)},"outcome":{quoted(outcome)},"bytes":{sent}}}\n'
+            f'"rule":{quoted(rule)},"outcome":{quoted(outcome)}{size}}}\n'
         ).encode("ascii")
 
-    def _console(  # noqa: PLR0917
-        self, method: str, path: str, status: int, seconds: float, rule: str, outcome: str, request_id: str, sent: int
+    def _console(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        rule: str,
+        outcome: str,
+        request_id: str,
+        sent: int | None,
     ) -> bytes:
+        size = "-" if sent is None else f"{sent}B"
         line = (
-            f"{self._stamp()[11:23]} request {method} {path} {status} {seconds * 1000:.1f}ms {sent}B "
+            f"{self._stamp()[11:23]} request {method} {path} {status} {seconds * 1000:.1f}ms {size} "
             f"{outcome} [{rule}] {request_id}"
         )
         return escape_controls(line).encode("utf-8", "backslashreplace") + b"\n"

@@ -77,7 +77,7 @@ class Health:
     async def _look(self) -> Report:
         try:
             async with asyncio.timeout(PATIENCE):
-                problems = [redact_text(each) for each in await self._check()]
+                problems = [redact_text(str(each)) for each in await self._check()]
         except TimeoutError:
             problems = [f"the checks took more than {PATIENCE:g} s: is the store slow or out of reach?"]
         except Exception as error:  # a check that fails to check has found something

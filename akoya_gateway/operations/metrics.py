@@ -70,7 +70,7 @@ class Metrics:
         self.registry.register(self._tally)
         ProcessCollector(registry=self.registry)
         self.request = self._tally.add
-        """`request(rule, outcome, status, seconds)`: one request was answered. `rule`: its index, -1 for none."""
+        """`request(rule, outcome, status, seconds)`: one request was answered. `rule`: its label, `-` for none."""
 
         self._refreshes = self._counter("refreshes", "Refresh calls.", "environment", "connector", "outcome")
         self._refresh_seconds = Histogram(

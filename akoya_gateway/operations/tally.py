@@ -21,11 +21,11 @@ class RequestTally(Collector):
     """Used from one thread, the event loop's, and read by whoever scrapes."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[int, str, int], list[int]] = {}
+        self._counts: dict[tuple[str, str, int], list[int]] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 
-    def add(self, rule: int, outcome: str, status: int, seconds: float) -> None:
+    def add(self, rule: str, outcome: str, status: int, seconds: float) -> None:
         key = (rule, outcome, status // 100)
         cell = self._counts.get(key)
         if cell is None:
@@ -37,11 +37,11 @@ class RequestTally(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "akoya_gateway_requests",
-            "Requests answered, by access rule (its index; none: no rule), outcome and class of the status.",
+            "Requests answered, by access rule, outcome and class of the status.",
             labels=("rule", "outcome", "status"),
         )
         for (rule, outcome, status), cell in list(self._counts.items()):
-            requests.add_metric((str(rule) if rule >= 0 else "none", outcome, f"{status}xx"), cell[0])
+            requests.add_metric((rule, outcome, f"{status}xx"), cell[0])
         yield requests
         yield self._histogram()
 
@@ -57,7 +57,7 @@ class RequestTally(Collector):
         family.add_metric((), cumulated, self._seconds)
         return family
 
-    def _cell(self, key: tuple[int, str, int]) -> list[int]:
+    def _cell(self, key: tuple[str, str, int]) -> list[int]:
         if len(self._counts) >= MOST_SERIES:
-            key = (-1, "other", key[2])
+            key = ("other", "other", key[2])
         return self._counts.setdefault(key, [0])

@@ -1,0 +1,300 @@
+"""The sidecar: `Gateway` around our reverse proxy, under uvicorn, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from pathlib import Path
+
+import uvloop
+
+from akoya_gateway import __version__
+from akoya_gateway.config import load_config
+from akoya_gateway.config.faults import ConfigurationError
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.faces.gateway import Gateway
+from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send
+from akoya_gateway.faces.watching import watchers
+from akoya_gateway.operations.access_log import AccessLog
+from akoya_gateway.operations.listening import bind, bound, release
+from akoya_gateway.operations.logs import Log, open_log, route_standard_logging
+from akoya_gateway.operations.metrics import Metrics
+from akoya_gateway.operations.reload import say_faults
+from akoya_gateway.operations.supervisor import Duties, Supervisor
+from akoya_gateway.operations.watch import Watch
+from akoya_gateway.operations.worker import Life, Place, Worker
+from akoya_gateway.store import describe
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
+
+LONGEST_REQUEST = 120.0
+"""Seconds that a replaced pool waits for its requests."""
+FIXED = ("listen", "admin", "logging")
+"""What a reload does not change: it takes a restart."""
+
+
+def serve(path: Path, *, workers: int = 1, life: Life | None = None, log: Log | None = None) -> int:
+    """Runs the gateway that the file describes until SIGTERM; the exit code.
+
+    Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen.
+    """
+    config = load_config(path)
+    if config.upstream is None:
+        raise OperatorError(f"{path}: upstream: the sidecar needs an app to pass requests on to; set upstream.url")
+    life = life or Life()
+    log = log or open_log(config.logging)
+    route_standard_logging(log, config.logging)
+    public = bind("listen", config.listen)
+    try:
+        admin = bind("admin.listen", config.admin) if config.admin is not None else None
+    except OperatorError:
+        release(public)
+        raise
+    try:
+        _announce(log, config, public, admin, workers)
+        # What is there now stays: the collector need not look at it again, and forked workers share its pages.
+        gc.collect()
+        gc.freeze()
+        run = _Run(path, config, life, log, public, admin)
+        return run.supervised(workers) if workers > 1 else run.alone()
+    finally:
+        release(public)
+        if admin is not None:
+            release(admin)
+
+
+class _Run:
+    """One start of the sidecar. `_configs`: the last good configuration, and the one before it."""
+
+    def __init__(
+        self, path: Path, config: Config, life: Life, log: Log, public: socket.socket, admin: socket.socket | None
+    ) -> None:
+        self._path = path
+        self._configs = [config]
+        self._life = life
+        self._log = log
+        self._public = public
+        self._admin = admin
+
+    def alone(self) -> int:
+        return self._work(None)
+
+    def supervised(self, workers: int) -> int:
+        watch = Watch(self._path) if self._life.watch else None
+        duties = Duties(
+            serve=self._work,
+            reload=self._reload,
+            fall_back=self._fall_back,
+            changed=watch.changed if watch is not None else lambda: False,
+        )
+        patience = self._life.grace + self._life.drain_delay
+        return Supervisor(duties, workers, self._log, patience=patience).run()
+
+    def _work(self, place: Place | None) -> int:
+        """In the worker. The sockets are this process's own copies: closing them closes nobody else's."""
+        config = self._configs[0]
+        metrics = Metrics(__version__)
+        service = Sidecar(config, metrics, self._log)
+        worker = Worker(
+            service,
+            metrics,
+            self._log,
+            load=self._load,
+            source=self._path,
+            head_limit=config.limits.header_bytes,
+            life=self._life,
+            place=place,
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(worker.run(_copy(self._public), _copy(self._admin) if self._admin else None))
+
+    def _load(self) -> Config:
+        config = load_config(self._path)
+        if config.upstream is None:
+            raise OperatorError("upstream: the sidecar needs an app to pass requests on to; set upstream.url")
+        return config
+
+    def _reload(self) -> None:
+        """In the supervisor: for the workers to come, and to say once what is wrong."""
+        try:
+            config = self._load()
+        except ConfigurationError as error:
+            say_faults(self._log, error)
+        except GatewayError as error:
+            self._log.error("the new configuration cannot be used; the last good one stays", reason=str(error))
+        else:
+            _say_what_stays(self._log, self._configs[-1], config)
+            self._configs = [config, self._configs[0]]
+
+    def _fall_back(self) -> None:
+        if len(self._configs) > 1:
+            self._log.error("a worker cannot start with the new configuration; the one before it is used")
+            self._configs = self._configs[1:]
+
+
+class Sidecar:
+    """`operations.worker.Service`: the gateway, the hop to the upstream, and the `Date` of their answers."""
+
+    def __init__(self, config: Config, metrics: Metrics, log: Log) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._log = log
+        self._hop = Hop(config, metrics)
+        self._gateway = Gateway(self._hop, config, watchers=watchers(metrics, log, AccessLog(config.logging)))
+        self.app: App = Dated(self._gateway)
+
+    async def startup(self) -> None:
+        await self._gateway.startup()
+
+    async def shutdown(self) -> None:
+        await self._gateway.shutdown()
+        await self._hop.close()
+
+    async def reload(self, config: Config) -> None:
+        """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
+        hop = self._hop.prepared(config)
+        await self._gateway.reload(config)
+        self._hop.switch(config, hop)
+        _say_what_stays(self._log, self._config, config)
+
+    async def check(self) -> Sequence[str]:
+        return await self._gateway.engine.check()
+
+    def notes(self) -> Sequence[str]:
+        down = self._gateway.engine.keeper.health.down
+        return [f"environment {name}: the provider does not answer; tokens at hand are still passed" for name in down]
+
+
+class Hop:
+    """The proxy of the configuration in force."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._proxy = _proxy(config)
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self._proxy(scope, receive, send)
+            return
+        self._metrics.websocket_opened()
+        try:
+            await self._proxy(scope, receive, send)
+        finally:
+            self._metrics.websocket_closed()
+
+    def prepared(self, config: Config) -> ReverseProxy | None:
+        """A new proxy where one is needed. Raises OSError or ssl.SSLError for bad TLS files."""
+        before = self._config
+        parts = ("upstream", "trusted_proxies", "limits")
+        if all(getattr(config, part) == getattr(before, part) for part in parts) and not _has_tls_files(config):
+            return None
+        return _proxy(config)
+
+    def switch(self, config: Config, proxy: ReverseProxy | None) -> None:
+        """Requests under way end on the old pool."""
+        self._config = config
+        if proxy is None:
+            return
+        old, self._proxy = self._proxy, proxy
+        task = asyncio.ensure_future(_retire(old.pool))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def close(self) -> None:
+        for task in self._retiring:
+            task.cancel()
+        await self._proxy.pool.close()
+
+
+class Dated:
+    """Adds `Date` where the upstream sent none (RFC 9110 section 6.6.1)."""
+
+    def __init__(self, app: App, clock: Callable[[], float] = time.time) -> None:
+        self._app = app
+        self._clock = clock
+        self._second = -1
+        self._header = (b"date", b"")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                for name, _ in message["headers"]:
+                    if name == b"date":
+                        break
+                else:
+                    message["headers"] = [*message["headers"], self._now()]
+            await send(message)
+
+        await self._app(scope, receive, dated)
+
+    def _now(self) -> tuple[bytes, bytes]:
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._header = (b"date", formatdate(second, usegmt=True).encode("ascii"))
+        return self._header
+
+
+def _proxy(config: Config) -> ReverseProxy:
+    assert config.upstream is not None
+    return ReverseProxy(
+        Pool(config.upstream), trusted_proxies=config.trusted_proxies, max_body=config.limits.body_bytes
+    )
+
+
+def _has_tls_files(config: Config) -> bool:
+    """Their content may have changed under the same names."""
+    tls = config.upstream.tls if config.upstream is not None else None
+    return tls is not None and any((tls.ca, tls.certificate, tls.key))
+
+
+async def _retire(pool: Pool) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_REQUEST):
+            while pool.size > pool.idle or pool.waiting:
+                await asyncio.sleep(0.25)  # noqa: ASYNC110  # a pool tells nobody that it is empty
+    await pool.close()
+
+
+def _copy(listener: socket.socket) -> socket.socket:
+    copy = listener.dup()
+    copy.setblocking(False)
+    return copy
+
+
+def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:
+    assert config.upstream is not None
+    for warning in config.warnings:
+        log.warning("configuration", warning=warning)
+    log.info(
+        "akoya-gateway",
+        version=__version__,
+        pid=os.getpid(),
+        listen=bound(public),
+        admin=bound(admin) if admin is not None else None,
+        public_url=str(config.public_url),
+        upstream=[str(origin) for origin in config.upstream.origins],
+        environments=sorted(config.environments),
+        connectors=sorted(config.connectors),
+        store=describe(config.sessions.store),
+        workers=workers,
+    )
+
+
+def _say_what_stays(log: Log, before: Config, after: Config) -> None:
+    for part in FIXED:
+        if getattr(before, part) != getattr(after, part):
+            log.warning(f"{part} has changed; it takes a restart to come into force", setting=part)

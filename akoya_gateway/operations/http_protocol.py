@@ -1,0 +1,122 @@
+"""uvicorn's HTTP protocol with the limits it lacks: the size of a request's head, and the time it may take.
+
+Also: an unreadable request behind one that is still being answered ends the connection, where uvicorn would write its
+400 into the answer under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+HEAD_TIMEOUT = 20.0
+"""Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
+
+_TITLES = {
+    400: ("bad-request", "The request could not be understood"),
+    408: ("head-timeout", "The request took too long to arrive"),
+    431: ("head-too-large", "The request's headers are too large"),
+}
+
+
+class HeadTooLarge(Exception):
+    """Ends parsing from within a callback."""
+
+
+class GuardedHttpProtocol(HttpToolsProtocol):
+    """`head_limit` in bytes: request line and headers together."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        head_limit: int = 65_536,
+        head_timeout: float = HEAD_TIMEOUT,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_limit = head_limit
+        self._head_timeout = head_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._chunk = 0
+        self._in_head = False
+        self._refused = 400
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._chunk = len(data)
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self._head_limit:
+                self._refuse(431)
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._disarm()
+        # The chunk may hold more than the head, so it is weighed exactly only where it could be too much.
+        if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
+            self._refused = 431
+            raise HeadTooLarge
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls it for whatever the parser did not take."""
+        self._refuse(self._refused)
+
+    def _weight(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            if self._in_head:
+                self._refuse(408)
+            elif self.cycle is None:
+                # Nothing was ever asked: nothing is to be answered.
+                self.transport.close()
+
+    def _refuse(self, status: int) -> None:
+        self._disarm()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_problem(status))
+        self.transport.close()
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _problem(status: int) -> bytes:
+    """RFC 9457, for a request that never became one."""
+    code, title = _TITLES[status]
+    kind = f"urn:akoya-gateway:problem:{code}"
+    body = json.dumps({"type": kind, "title": title, "status": status}, separators=(",", ":")).encode()
+    return (
+        STATUS_LINE[status] + b"content-type: application/problem+json\r\n"
+        b"cache-control: no-store\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    )

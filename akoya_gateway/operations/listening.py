@@ -1,0 +1,119 @@
+"""Listening sockets, opened once and shared by all workers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from akoya_gateway.config.model import Listen
+from akoya_gateway.errors import OperatorError
+
+BACKLOG = 2048
+UNIX_MODE = 0o660
+"""Of a unix socket: its owner and group may connect (the group is the proxy's in front of us)."""
+
+
+def describe(listen: Listen) -> str:
+    """As it is written in gateway.yaml."""
+    if listen.path is not None:
+        return f"unix:{listen.path}"
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return f"{host}:{listen.port}"
+
+
+def bound(listener: socket.socket) -> str:
+    """Where a socket really listens: port 0 has become a number."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return describe(Listen(name[0], name[1]))
+
+
+def bind(key: str, listen: Listen) -> socket.socket:
+    """A listening, non-blocking socket. `key` names the setting in messages (`listen`, `admin.listen`).
+
+    Raises OperatorError: the address is in use, not ours, not allowed, or its name is unknown.
+    """
+    try:
+        return _bind_unix(listen.path) if listen.path is not None else _bind_tcp(listen)
+    except OSError as error:
+        raise OperatorError(f"{key}: cannot listen on {describe(listen)}: {_reason(error)}") from None
+
+
+def release(listener: socket.socket) -> None:
+    """Closes it, and takes a unix socket's file away."""
+    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    listener.close()
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+def _bind_tcp(listen: Listen) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        return _listening(listener)
+    except OSError:
+        listener.close()
+        raise
+
+
+def _bind_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody may connect between bind and chmod.
+    before = os.umask(0o777 & ~UNIX_MODE)
+    try:
+        listener.bind(path)
+        Path(path).chmod(UNIX_MODE)
+        return _listening(listener)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+
+
+def _listening(listener: socket.socket) -> socket.socket:
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """A socket file that nobody listens on is left from a crash. Anything else is not ours to remove."""
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another process listens there; stop it or choose another port"
+    if error.errno == errno.EACCES:
+        return "not allowed; ports below 1024 and other users' folders need privileges"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    if isinstance(error, socket.gaierror):
+        return f"the host name cannot be resolved ({error.strerror})"
+    return error.strerror or str(error)
