@@ -39,7 +39,7 @@ _UNPRINTABLE = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U
 _NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?\Z")
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {
     MappingStartEvent: {f"{_TAG}map"},
@@ -287,7 +287,7 @@ class _Builder:
         sources = node.items if node.kind is SequenceStartEvent else [node]
         for source in sources:
             if source.kind is not MappingStartEvent:
-                self._fault(source.place, (*path, "<<"), "only mappings can be merged", "give an alias of a mapping")
+                self._fault(source.place, path, "only mappings can be merged", "give an alias of a mapping")
                 continue
             for key, value in source.pairs:
                 here = (*path, key.text)
@@ -361,6 +361,9 @@ def _syntax_fault(error: yaml.YAMLError, name: str, text: str) -> Fault:
         return Fault(name, place.line, column, (), "a tab in the indentation", "YAML is indented by spaces only")
     for start, message, remedy in _SYNTAX:
         if start in problem:
+            opened = getattr(error, "context_mark", None)
+            if opened and "is not closed" in message:
+                place = Place(opened.line + 1, opened.column + 1)
             return Fault(name, place.line, place.column, (), message, remedy)
     shown = problem.encode("ascii", "backslashreplace").decode()[:200]
     return Fault(name, place.line, place.column, (), f"not YAML: {shown}", None)

@@ -201,7 +201,7 @@ def read_clients(node: Node, environments: Node, built: Mapping[str, Environment
 def _reference(node: Node, key: str, names: Node, what: str) -> str | None:
     """The name under `key` if something has it; names that are there but broken count."""
     below = node.get(key)
-    if below is None:
+    if below is None or names.path in node.reading.broken:
         return None
     name: str = below.value
     if name in names.value:
@@ -223,7 +223,7 @@ def _scopes(node: Node) -> tuple[str, ...]:
     below = node.get("scopes")
     scopes: list[Any] = [item.value for item in below.items()] if below else node.plain("scopes")
     if below is not None:
-        if "openid" not in scopes:
+        if "openid" not in scopes and len(scopes) == len(below.value):
             below.fault('"openid" is missing', "without it Akoya answers invalid_scope and there is no id_token")
         if "offline_access" not in scopes:
             below.warn("without offline_access there is no refresh token", "users will have to reconnect every day")

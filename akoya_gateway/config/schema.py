@@ -113,7 +113,8 @@ class _Shape:
 
     def _secret(self, path: Path, error: ValidationError) -> None:
         expected = _schema(error).get("x-expected", "{env: NAME} or {file: path}")
-        if isinstance(error.instance, str) and error.validator in ("type", "anyOf", "oneOf"):
+        takes_text = any(branch.get("type") == "string" for branch in _schema(error).get("anyOf", ()))
+        if isinstance(error.instance, str) and error.validator in ("type", "anyOf", "oneOf") and not takes_text:
             self._add(path, "a secret is not written in this file", f"use {expected}")
         else:
             self._add(path, f"expected {expected}")
@@ -194,7 +195,7 @@ def _plain(error: ValidationError) -> Iterator[ValidationError]:
     fitting = [
         branch
         for branch in branches.values()
-        if not any(each.validator in ("type", "required") and not each.path for each in branch)
+        if not any(each.validator == "type" and not each.path for each in branch)
     ]
     structured = isinstance(error.instance, dict | list)
     if len(fitting) == 1 and (structured or len(branches) == 1):
