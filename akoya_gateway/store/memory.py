@@ -84,6 +84,10 @@ class MemoryStore:
         self._purge()
         return len(self._records.get(kind, ()) if group is None else self._groups.get((kind, group), ()))
 
+    async def kinds(self) -> tuple[str, ...]:
+        self._purge()
+        return tuple(sorted(kind for kind, records in self._records.items() if records))
+
     async def scan(self, kind: str) -> AsyncIterator[Record]:
         for key in tuple(self._records.get(kind, ())):
             record = self._live(kind, key)

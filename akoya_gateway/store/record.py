@@ -72,6 +72,9 @@ class Store(Protocol):
     async def count(self, kind: str, group: str | None = None) -> int:
         """How many live records there are of the kind, or of the group."""
 
+    async def kinds(self) -> tuple[str, ...]:
+        """Every kind that there are records of, in order. Maintenance only: it may look at the whole store."""
+
     def scan(self, kind: str) -> AsyncIterator[Record]:
         """Every live record of a kind, streamed, in no order; changes meanwhile may or may not be seen."""
         ...

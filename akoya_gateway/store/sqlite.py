@@ -30,6 +30,7 @@ _GET = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND key = :key AND {_L
 _FIND = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND in_group = :in_group AND {_LIVE} ORDER BY key"
 _COUNT = f"SELECT count(*) FROM record WHERE kind = :kind AND {_LIVE}"
 _COUNT_GROUP = f"{_COUNT} AND in_group = :in_group"
+_KINDS = f"SELECT DISTINCT kind FROM record WHERE {_LIVE} ORDER BY kind"
 _SCAN = f"SELECT {_COLUMNS} FROM record WHERE kind = :kind AND key > :after AND {_LIVE} ORDER BY key LIMIT 200"
 _CREATE = f"""
     INSERT INTO record ({_COLUMNS}) VALUES (:kind, :key, :body, 1, :in_group, :expires_at)
@@ -154,6 +155,11 @@ class SQLiteStore:
         (found,) = await self._read(lambda c: c.execute(sql, asked).fetchone())
         return int(found)
 
+    async def kinds(self) -> tuple[str, ...]:
+        asked = {"now": self._clock()}
+        rows = await self._read(lambda c: c.execute(_KINDS, asked).fetchall())
+        return tuple([kind for (kind,) in rows])
+
     async def scan(self, kind: str) -> AsyncIterator[Record]:
         """In pages, each its own short read, so that a slow reader holds no snapshot and the log can be trimmed."""
         after = ""
@@ -180,7 +186,7 @@ class SQLiteStore:
             try:
                 with self._reading.used() as connection:
                     outcomes.append(Outcome(work(connection)))
-            except StoreUnavailable as fault:
+            except Exception as fault:  # it is raised where the work was asked for
                 outcomes.append(Outcome(error=fault))
         return outcomes
 
@@ -200,7 +206,7 @@ class SQLiteStore:
                 self._purge(connection)
                 connection.execute("COMMIT")
             return [Outcome(value) for value in values]
-        except StoreUnavailable as fault:
+        except Exception as fault:  # it is raised where the work was asked for
             if len(works) == 1 or not judging or not self._writing.alive:
                 return [Outcome(error=fault) for _ in works]
         return [outcome for work in works for outcome in self._commit([work])]

@@ -117,6 +117,8 @@ class SQLiteFile:
 
     def _judge(self, connection: sqlite3.Connection) -> None:
         """Refuse a database of somebody else's or of a newer release, before anything is written into it."""
+        if 0 < self.path.stat().st_size < 512:  # SQLite would take it for an empty one and write over it
+            raise StoreUnavailable(f"{self.path}: {_ADVICE['SQLITE_NOTADB']}")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

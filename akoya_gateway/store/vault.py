@@ -52,6 +52,9 @@ class Vault:
     async def count(self, kind: str, group: str | None = None) -> int:
         return await self.store.count(kind, group)
 
+    async def kinds(self) -> tuple[str, ...]:
+        return await self.store.kinds()
+
     async def scan(self, kind: str) -> AsyncIterator[Record]:
         async for record in self.store.scan(kind):
             yield self._open(record)

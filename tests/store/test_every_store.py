@@ -200,6 +200,17 @@ async def test_a_scan_goes_on_while_records_change_under_it(store: Store) -> Non
     assert await store.count("grant") == 0
 
 
+async def test_kinds_are_those_of_live_records(store: Store, clock: FakeClock) -> None:
+    assert await store.kinds() == ()
+    assert await store.put(record())
+    assert await store.put(record(kind="session"))
+    assert await store.put(record(kind="attempt", expires_at=clock() + 10))
+    assert await store.kinds() == ("attempt", "grant", "session")
+    assert await store.delete("grant", "k1")
+    clock.now += 10
+    assert await store.kinds() == ("session",)
+
+
 async def test_changed_returns_at_once_when_it_has_changed_already(store: Store) -> None:
     assert await store.put(record())
     assert await store.put(record(version=2))

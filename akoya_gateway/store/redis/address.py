@@ -120,8 +120,8 @@ def _number(options: dict[str, str], name: str, default: float, where: str) -> f
         number = float(options.get(name, default))
     except ValueError:
         number = -1.0
-    if not 0 <= number <= 60:
-        raise OperatorError(f"sessions.store: {where}: {name} must be a number up to 60")
+    if not 0 <= number <= 20 or (name == "timeout" and number == 0):
+        raise OperatorError(f"sessions.store: {where}: {name} must be a number up to 20")
     return number
 
 

@@ -45,6 +45,11 @@ class Layout:
         return f"{self.prefix}:changed:{kind}:{key}"
 
     @property
+    def indexes(self) -> str:
+        """A pattern for all kind indexes (and, alas, for records: tell them by their type)."""
+        return f"{{{self.prefix}:*}}:*"
+
+    @property
     def pulse(self) -> str:
         return f"{self.prefix}:pulse"
 

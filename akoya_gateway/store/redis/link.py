@@ -64,6 +64,10 @@ class Link(Protocol):
     async def write(self, command: tuple[Any, ...]) -> Any:
         """Run one command."""
 
+    def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        """The sorted sets whose names match, by SCAN over every server. Slow."""
+        ...
+
     async def ear(self) -> tuple[PubSub, Any]:
         """A new subscription connection, and what to `aclose()` after it, if anything."""
 
@@ -202,6 +206,10 @@ class _One:
     async def write(self, command: tuple[Any, ...]) -> Any:
         return await self._client.execute_command(*command)
 
+    async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET"):
+            yield key
+
     async def ear(self) -> tuple[PubSub, Any]:
         return self._client.pubsub(), None
 
@@ -246,6 +254,10 @@ class _Cluster:
 
     async def write(self, command: tuple[Any, ...]) -> Any:
         return await self._client.execute_command(*command)
+
+    async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET", target_nodes=RedisCluster.PRIMARIES):
+            yield key
 
     async def ear(self) -> tuple[PubSub, Any]:
         """The cluster's bus carries messages to every node, so any will do."""

@@ -87,9 +87,13 @@ return string.sub(packed, 1, 18 + length)
 """)
 
 LIST = Script.of("""
--- group; key, milliseconds to live ('' for ever)
-local left = redis.call('PTTL', KEYS[1])
-redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1])
+-- group; key, milliseconds to live ('' for ever), 1 if the record is about to be created
+local left, now = redis.call('PTTL', KEYS[1]), redis.call('TIME')[1]
+if ARGV[3] == '1' then
+  redis.call('ZADD', KEYS[1], now, ARGV[1])
+else
+  redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1])
+end
 if ARGV[2] == '' then
   redis.call('PERSIST', KEYS[1])
 elseif left == -2 or (left >= 0 and left < tonumber(ARGV[2])) then
@@ -97,7 +101,8 @@ elseif left == -2 or (left >= 0 and left < tonumber(ARGV[2])) then
 end
 return 1
 """)
-"""The group lives as long as its longest member."""
+"""The group lives as long as its longest member. A record that is replaced keeps the time it was listed first: it is
+there, so nobody takes it off meanwhile, and if it is not, the replacing fails."""
 
 UNLIST = Script.of("""
 -- group; seconds of grace, then keys

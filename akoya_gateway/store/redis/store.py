@@ -16,12 +16,12 @@ from akoya_gateway.store.record import Record
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.address import Address, Topology, parse
 from akoya_gateway.store.redis.layout import SHARDS, Layout, pack, unpack
-from akoya_gateway.store.redis.link import Gate, Link, connect
+from akoya_gateway.store.redis.link import FAULTS, Gate, Link, connect
 from akoya_gateway.store.redis.notices import Notices
 from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.waiting import Bells, until_changed
 
-GRACE = 300
+GRACE = 120
 """Seconds for which a group lists a key that has no record; see `scripts.UNLIST`."""
 PATIENCE = 1.0
 """Seconds, about, after which a waiter reads again though no notice came (Redis promises none)."""
@@ -94,7 +94,7 @@ class RedisStore:
         end = "" if record.expires_at is None else repr(record.expires_at)
         listed = "" if life == "" else int(life) + GRACE * 1000
         _, done = await self._run(
-            Call(scripts.LIST, (self._layout.group(record.kind, record.group),), (record.key, listed)),
+            Call(scripts.LIST, (self._layout.group(record.kind, record.group),), (record.key, listed, int(record.version == 1))),
             Call(
                 scripts.PUT,
                 (self._layout.record(*name), self._layout.index(*name)),
@@ -137,6 +137,19 @@ class RedisStore:
         after = f"({self._clock()!r}"
         counts = await self._read([("ZCOUNT", self._layout.shard(kind, n), after, "+inf") for n in range(SHARDS)])
         return sum(counts)
+
+    async def kinds(self) -> tuple[str, ...]:
+        """Walks all keys of the servers, for want of a list that no writer could forget to keep."""
+        found: set[str] = set()
+        after = f"({self._clock()!r}"
+        try:
+            async for index in self._link.indexes(self._layout.indexes):
+                kind = index.rpartition(b"}:")[2].decode()
+                if kind not in found and (await self._read([("ZCOUNT", index, after, "+inf")]))[0]:
+                    found.add(kind)
+        except FAULTS as fault:
+            raise self._gate.worded(fault) from fault
+        return tuple(sorted(found))
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
         """Shard by shard. What is remembered meanwhile is the keys of one shard, a 256th of all."""

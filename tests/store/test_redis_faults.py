@@ -1,0 +1,364 @@
+"""Redis in trouble: away, stopped, restarted, failed over, full. An error soon, never a wrong answer, and it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from akoya_gateway.errors import OperatorError, StoreUnavailable
+from akoya_gateway.store import Record, Store, describe, open_store
+from tests.servers import Cluster, RedisServer, SentinelGroup, TLSFront
+
+RECOVERY = 30.0
+
+
+def grant(key: str = "k1", **changes: object) -> Record:
+    return Record(**{"kind": "grant", "key": key, "body": b"sealed", "group": "o", **changes})  # type: ignore[arg-type]
+
+
+async def opened(url: str) -> Store:
+    store = open_store(f"{url}{'&' if '?' in url else '?'}timeout=0.5&prefix=t{uuid.uuid4().hex[:12]}")
+    await store.open()
+    return store
+
+
+async def recovered(ask: Callable[[], Awaitable[object]]) -> object:
+    """What `ask` gives once the store is back by itself."""
+    deadline = time.monotonic() + RECOVERY
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            assert time.monotonic() < deadline, "it did not recover"
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def redis(own_redis: RedisServer) -> AsyncIterator[Store]:
+    store = await opened(own_redis.url)
+    yield store
+    await store.close()
+
+
+async def every_verb_is_unavailable(store: Store) -> None:
+    asks = [
+        store.get("grant", "k1"),
+        store.find("grant", "o"),
+        store.put(grant("k2")),
+        store.reseal(grant()),
+        store.delete("grant", "k9"),
+        store.take("grant", "k9"),
+        store.count("grant"),
+        store.kinds(),
+        store.check(),
+    ]
+    outcomes = await asyncio.gather(*asks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}, outcomes
+
+
+async def test_a_server_that_is_not_there_is_said_at_the_start(own_redis: RedisServer) -> None:
+    own_redis.kill()
+    with pytest.raises(StoreUnavailable, match="no connection"):
+        await opened(own_redis.url)
+
+
+async def test_a_killed_server_is_unavailable_and_loses_nothing_that_it_acknowledged(
+    redis: Store, own_redis: RedisServer
+) -> None:
+    assert await redis.put(grant())
+    own_redis.kill()
+    await every_verb_is_unavailable(redis)
+    own_redis.start()
+    assert await recovered(lambda: redis.get("grant", "k1")) == grant()
+    assert await redis.put(grant(version=2)), "the server has forgotten the scripts, they are sent again"
+    assert [r.version for r in await redis.find("grant", "o")] == [2]
+
+
+async def test_a_stopped_server_is_unavailable_until_it_goes_on(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    own_redis.pause()
+    try:
+        await asyncio.wait_for(every_verb_is_unavailable(redis), 20)
+    finally:
+        own_redis.resume()
+    assert await recovered(lambda: redis.get("grant", "k1")) == grant()
+
+
+async def test_a_write_whose_answer_was_lost_is_not_sent_again(redis: Store, own_redis: RedisServer) -> None:
+    """The stopped server has the command in its socket and runs it later. Repeating it would answer False: somebody
+    else was first. It raises instead, and the record tells what became of it.
+    """
+    assert await redis.put(grant())
+    own_redis.pause()
+    with pytest.raises(StoreUnavailable, match="may or may not"):
+        await redis.put(grant(body=b"new", version=2))
+    own_redis.resume()
+    await recovered(redis.check)
+    kept = await redis.get("grant", "k1")
+    assert kept in {grant(), grant(body=b"new", version=2)}
+
+
+async def test_waiters_live_through_a_restart(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    own_redis.kill()
+    own_redis.start()
+    await recovered(redis.check)
+    waiter = asyncio.create_task(redis.changed("grant", "k1", 1, 30))
+    await asyncio.sleep(0.3)
+    assert await redis.put(grant(version=2))
+    assert await asyncio.wait_for(waiter, 10) == grant(version=2)
+
+
+async def test_a_notice_that_never_comes_is_made_up_for(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    waiter = asyncio.create_task(redis.changed("grant", "k1", 1, 30))
+    await asyncio.sleep(0.3)
+    with own_redis.client as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    assert await redis.put(grant(version=2))
+    assert await asyncio.wait_for(waiter, 10) == grant(version=2)
+
+
+async def test_waiting_makes_few_reads(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    with own_redis.client as client:
+        before = client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
+        await redis.changed("grant", "k1", 1, 2.0)
+        after = client.info("commandstats")["cmdstat_get"]["calls"]
+    assert after - before <= 6
+
+
+async def test_a_server_that_forgets_its_scripts_is_taught_again(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    with own_redis.client as client:
+        client.script_flush()
+    assert await redis.put(grant(version=2))
+    with own_redis.client as client:
+        client.script_flush()
+    assert (await redis.take("grant", "k1")) == grant(version=2)
+
+
+async def test_full_memory_is_said_and_recovered_from(redis: Store, own_redis: RedisServer) -> None:
+    assert await redis.put(grant())
+    with own_redis.client as client:
+        client.config_set("maxmemory", "1")
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            await redis.put(grant(version=2))
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            await redis.check()
+        assert await redis.get("grant", "k1") == grant()
+        client.config_set("maxmemory", "0")
+    assert await redis.put(grant(version=2))
+
+
+async def test_a_server_that_cannot_keep_grants_is_warned_of(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with own_redis.client as client:
+        client.config_set("appendonly", "no")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    with caplog.at_level(logging.WARNING):
+        await (await opened(own_redis.url)).close()
+    assert "append-only" in caplog.text
+    assert "noeviction" in caplog.text
+
+
+async def test_the_password_is_asked_for_and_never_told(own_redis: RedisServer) -> None:
+    with own_redis.client as client:
+        client.config_set("requirepass", "opensesame")
+    url = f"redis://:wrongword@127.0.0.1:{own_redis.port}"
+    with pytest.raises(StoreUnavailable, match="password was refused") as caught:
+        await opened(url)
+    assert "wrongword" not in str(caught.value)
+    with pytest.raises(StoreUnavailable, match="password was refused"):
+        await opened(own_redis.url)
+    store = await opened(url.replace("wrongword", "opensesame"))
+    assert await store.put(grant())
+    await store.close()
+
+
+async def test_a_certificate_of_somebody_else_is_refused(redis_tls: TLSFront) -> None:
+    with pytest.raises(StoreUnavailable, match="no connection"):
+        await opened(redis_tls.url.partition("?")[0])
+    plain = redis_tls.url.partition("?")[0].replace("rediss", "redis")
+    with pytest.raises(StoreUnavailable):
+        await opened(plain)
+
+
+async def test_a_key_that_was_not_written_by_the_gateway_is_an_error(own_redis: RedisServer) -> None:
+    store = open_store(f"{own_redis.url}?prefix=mine")
+    await store.open()
+    assert await store.put(grant())
+    with own_redis.client as client:
+        (name,) = client.keys("{mine:*}:grant:k1")
+        client.set(name, b"short")
+        with pytest.raises(StoreUnavailable):
+            await store.get("grant", "k1")
+        client.delete(name)
+        client.lpush(name, "a list")
+        with pytest.raises(StoreUnavailable):
+            await store.get("grant", "k1")
+    await store.close()
+
+
+async def test_a_listing_without_a_record_is_passed_over_and_tidied_when_old(own_redis: RedisServer) -> None:
+    store = open_store(f"{own_redis.url}?prefix=mine")
+    await store.open()
+    assert await store.put(grant())
+    with own_redis.client as client:
+        client.zadd("mine:group:grant:o", {"old": 1, "young": time.time()})
+        assert [r.key for r in await store.find("grant", "o")] == ["k1"]
+        assert client.zscore("mine:group:grant:o", "old") is None
+        assert client.zscore("mine:group:grant:o", "young") is not None
+        client.zadd("mine:group:grant:o", {"k1": 1})
+        assert await store.put(grant(version=2))
+        assert await store.delete("grant", "k1")
+        assert client.zscore("mine:group:grant:o", "k1") is None, "an old grant leaves nothing behind"
+    await store.close()
+
+
+async def test_nothing_is_left_of_records_that_end(own_redis: RedisServer) -> None:
+    store = open_store(f"{own_redis.url}?prefix=mine")
+    await store.open()
+    await asyncio.gather(*[store.put(grant(f"k{n}", expires_at=time.time() + 1)) for n in range(50)])
+    with own_redis.client as client:
+        names = [name for name in client.keys("mine:*") + client.keys("{mine:*") if b"pulse" not in name]
+        records = [name for name in names if client.type(name) == b"string"]
+        assert len(records) == 50
+        assert all(0 < client.pttl(name) <= 1000 for name in records)
+        assert 0 < client.pttl("mine:group:grant:o") <= 400_000
+    await store.close()
+
+
+async def test_wait_asks_for_replicas(own_redis: RedisServer) -> None:
+    store = open_store(f"{own_redis.url}?timeout=0.5&wait=1")
+    await store.open()
+    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+        await store.put(grant())
+    replica = RedisServer("--replicaof", "127.0.0.1", str(own_redis.port))
+    with replica:
+        assert await recovered(lambda: store.put(grant("k2")))
+        assert replica.client.exists(*own_redis.client.keys("*:grant:k2"))
+    await store.close()
+
+
+async def test_a_failover_is_followed() -> None:
+    with SentinelGroup() as group:
+        store = await opened(group.url + "?wait=1")
+        assert await store.put(grant())
+        waiter = asyncio.create_task(store.changed("grant", "k1", 1, 60))
+        group.primary.pause()
+        with pytest.raises(StoreUnavailable):
+            await store.put(grant("k2"))
+        assert await recovered(lambda: store.get("grant", "k1")) == grant()
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+            await recovered_write(store)
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        group.primary.resume()
+        assert await recovered(lambda: store.put(grant("k3"))) in {True, False}
+        assert await store.get("grant", "k3") == grant("k3")
+        await store.close()
+
+
+async def recovered_write(store: Store) -> None:
+    """Try until the new primary, which has no replica yet, says so."""
+    deadline = time.monotonic() + RECOVERY
+    while time.monotonic() < deadline:
+        try:
+            await store.put(grant(f"w{time.monotonic_ns()}"))
+        except StoreUnavailable as fault:
+            if "replicas" in str(fault):
+                raise
+        await asyncio.sleep(0.1)
+
+
+async def test_a_primary_of_a_cluster_that_dies_is_replaced_by_its_replica() -> None:
+    with Cluster(replicas=True) as cluster:
+        store = await opened(cluster.url)
+        keys = [f"k{n}" for n in range(30)]
+        for key in keys:
+            assert await store.put(grant(key))
+        await asyncio.sleep(0.5)
+        cluster.primaries[1].kill()
+
+        async def all_there() -> bool:
+            return {r.key for r in await store.find("grant", "o")} == set(keys)
+
+        assert await recovered(all_there)
+        for key in keys:
+            assert await recovered(lambda key=key: store.put(grant(key, version=2))) is True
+        assert await store.count("grant") == 30
+        await store.check()
+        await store.close()
+
+
+async def test_a_slot_that_moves_is_followed() -> None:
+    with Cluster() as cluster:
+        store = await opened(cluster.url)
+        keys = [f"k{n}" for n in range(40)]
+        for key in keys:
+            assert await store.put(grant(key))
+        source, target = cluster.primaries[0].client, cluster.primaries[1].client
+        ids = [str(c.execute_command("CLUSTER", "MYID"), "ascii") for c in (source, target)]
+        for slot in sorted({source.execute_command("CLUSTER", "KEYSLOT", k) for k in source.keys("*")}):
+            target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+            source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+            for name in source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+                source.execute_command("MIGRATE", "127.0.0.1", cluster.primaries[1].port, name, 0, 5000)
+            for client in (target, source):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        for key in keys:
+            assert await store.put(grant(key, version=2))
+        assert [r.version for r in await store.find("grant", "o")] == [2] * 40
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://a,b", "sentinel"),
+        ("redis://a/x", "number of a database"),
+        ("redis://a:port", "host:port"),
+        ("redis+sentinel://a", "name the service"),
+        ("redis+cluster://a/1", "database 0"),
+        ("redis+cluster://a?wait=1", "min-replicas-to-write"),
+        ("redis://a?tiemout=1", "no option 'tiemout'"),
+        ("redis://a?timeout=soon", "timeout must be"),
+        ("redis://a?prefix={x}", "prefix may hold"),
+        ("mysql://u:hunter2@a", "no store is called 'mysql'"),
+        ("sqlite://", "needs a file"),
+    ],
+)
+def test_an_impossible_url_is_refused(url: str, said: str) -> None:
+    with pytest.raises(OperatorError, match=said) as caught:
+        open_store(url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://u:hunter2@h:1/2?timeout=1&sentinel_password=hunter2", "redis://h:1/2"),
+        ("redis+sentinel://:hunter2@a:1,b:2/s/0", "redis+sentinel://a:1,b:2/s/0"),
+        ("valkeys://u:hunter2%40x@h", "valkeys://h"),
+        ("redis://u:hun@ter2@h", "redis://h"),
+        ("sqlite:///var/lib/x.db", "sqlite:/var/lib/x.db"),
+        ("sqlite:x.db", "sqlite:x.db"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_a_description_holds_no_password(url: str, told: str) -> None:
+    assert describe(url) == told
+
+
+async def test_valkey_is_another_word_for_redis(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url.replace("redis", "valkey"))
+    await store.open()
+    assert await store.put(grant())
+    await store.close()
