@@ -6,8 +6,8 @@ What an answer means, first match wins:
 
 1. 2xx: tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or `Untrusted`
    where at least a new refresh token could be read.
-2. The environment's `dialect.errors`. A rule that means `dead_token` and names no status matches 4xx only: dex sends
-   `invalid_request` with 500 when its storage fails, and that token lives.
+2. The environment's `dialect.errors`. A rule that names no status matches 4xx only, unless it means `provider_down`:
+   dex sends `invalid_request` with 500 when its storage fails, and that token lives.
 3. 429, 408, 425 and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
 4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a).
 5. Any other 4xx: `OperatorFault`. A word we do not know never declares a grant dead: losing a person's consent to a
@@ -170,7 +170,7 @@ def _matches(rule: ErrorRule, status: int, word: str) -> bool:
         return False
     if rule.status is not None:
         return rule.status == status
-    return rule.means is not Meaning.DEAD_TOKEN or 400 <= status < 500
+    return rule.means is Meaning.PROVIDER_DOWN or 400 <= status < 500
 
 
 def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | OperatorFault | ProviderDown:

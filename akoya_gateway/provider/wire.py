@@ -166,6 +166,8 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
             raise _Unusable("the answer's Content-Encoding is broken") from None
         if len(body) > limit:
             return bytes(body[: limit + 1])
+        if inflate is not None and inflate.eof:
+            break  # zlib would hoard what follows
     if inflate is not None and not inflate.eof:
         raise _Unusable("the answer's Content-Encoding is cut off")
     return bytes(body)

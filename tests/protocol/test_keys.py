@@ -127,3 +127,35 @@ def test_no_key_set_raises_anything_but_unreadable(members: list[Any]) -> None:
     except UnreadableKeys:
         return
     assert all(key.algorithms for key in keys.keys)
+
+
+@pytest.mark.parametrize(
+    ("jwk", "algorithm", "token"),
+    [
+        (
+            {
+                "kty": "EC",
+                "crv": "P-256",
+                "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+            },
+            "ES256",
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290"
+            "Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+        (
+            {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            "EdDSA",
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijc"
+            "NR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        ),
+    ],
+    ids=["RFC 7515 appendix A.3", "RFC 8037 appendix A.4"],
+)
+def test_the_vectors_of_the_rfcs_verify(jwk: dict[str, Any], algorithm: str, token: str) -> None:
+    signing_input, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    (key,) = read(jwk).keys
+    assert key.verifies(algorithm, signing_input.encode(), raw)
+    assert not key.verifies(algorithm, signing_input.encode() + b"A", raw)
+    assert not key.verifies(algorithm, signing_input.encode(), raw[:-1] + bytes([raw[-1] ^ 1]))

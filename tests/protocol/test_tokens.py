@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akoya_gateway.config.model import Bearer, ClientAuthentication, Dialect, ErrorRule, Meaning
+from akoya_gateway.config.presets import DEFAULT_ERRORS
 from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown, Refused, Untrusted
 from akoya_gateway.protocol.requests import basic_credentials
 from akoya_gateway.protocol.tokens import (
@@ -281,6 +282,22 @@ def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> Non
 )  # fmt: skip
 def test_retry_after_is_judged(value: str | None, seconds: float | None) -> None:
     assert judge_retry_after(value, NOW) == seconds
+
+
+def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None:
+    dialect = Dialect(errors=DEFAULT_ERRORS)
+    words = [
+        "invalid_request",
+        "invalid_grant",
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "new",
+    ]
+    for status in (302, 400, 401, 403, 404, 500, 502, 503, 504):
+        for body in (b"", b"<html>", *({"error": word} for word in words)):
+            assert judge(status, body, dialect) == judge(status, body), (status, body)
+    assert judge(429, b"", dialect) == judge(429, b"")
 
 
 def test_retry_after_reaches_the_answer() -> None:

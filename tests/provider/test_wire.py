@@ -136,6 +136,13 @@ async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     assert len(answer.body) == MAX_BODY + 1
 
 
+async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
+    answer = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
+    async with serve(token=answer) as server:
+        assert await post(http, form(server), 10.0) == HttpAnswer(200, b"{}")
+        await asyncio.wait_for(server.gone.wait(), 10)
+
+
 @pytest.mark.parametrize(
     ("name", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
 )
