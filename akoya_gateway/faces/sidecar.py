@@ -264,8 +264,9 @@ def _has_tls_files(config: Config) -> bool:
 async def _retire(pool: Pool) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LONGEST_REQUEST):
-            while pool.size > pool.idle or pool.waiting:
-                await asyncio.sleep(0.25)  # noqa: ASYNC110  # a pool tells nobody that it is empty
+            # A pool tells nobody that it is empty.
+            while pool.size > pool.idle or pool.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.25)
     await pool.close()
 
 

@@ -76,6 +76,27 @@ class Routes:
         raise UserError("There is no such page.", status=404, code="not-found", title="Not found")
 
 
+def own_routes(config: Config, path: str) -> str | None:
+    """What the gateway itself does at this judged path, in words; None where the path is the app's."""
+    for client in config.clients.values():
+        if path == client.callback_path:
+            return f"the callback of client {client.name}"
+    if path != config.prefix and not path.startswith(config.prefix + "/"):
+        return None
+    name = path.removeprefix(config.prefix).strip("/").partition("/")[0]
+    return _WORDS.get(name, "nothing: 404")
+
+
+_WORDS = {
+    "": "the user's connections",
+    "connect": "starts an authorization attempt",
+    "disconnect": "revokes and forgets (POST)",
+    "logout": "ends the browser session (POST)",
+    "forward-auth": "decides for another proxy",
+    "jwks.json": "public keys of the signed headers",
+}
+
+
 def _only(visit: Visit, *methods: str) -> None:
     if visit.ask.method not in methods:
         raise MethodNotAllowed(", ".join(methods))

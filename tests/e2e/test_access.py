@@ -136,7 +136,7 @@ def test_our_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "<script" not in answer.text
 

@@ -1,0 +1,83 @@
+"""`akoya-gateway explain`"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+
+if TYPE_CHECKING:
+    from akoya_gateway.config.model import AccessRule, Config
+    from akoya_gateway.faces.explanation import Explanation
+
+
+def explain(
+    method: Annotated[str, typer.Argument(help="GET, POST, ...")],
+    path: Annotated[str, typer.Argument(help="A path, with or without a query.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    connected: Annotated[
+        list[str] | None,
+        typer.Option("--connected", metavar="CONNECTOR", help="What the user has connected; all by default."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say which access rule decides a request, what happens, and what the upstream would get.
+
+    Nothing is contacted and no token is shown: the imagined user holds a placeholder.
+
+    Exit codes: 0 explained, 1 a fault in the configuration, 2 wrong usage.
+    """
+    import time  # noqa: PLC0415
+
+    from akoya_gateway.config.load import load_config  # noqa: PLC0415
+    from akoya_gateway.faces.explanation import Explainer  # noqa: PLC0415
+
+    loaded = load_config(config)
+    unknown = [name for name in connected or () if name not in loaded.connectors]
+    if unknown:
+        typer.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
+        raise typer.Exit(2)
+    wanted = tuple(connected) if connected is not None else tuple(loaded.connectors)
+    found = Explainer(loaded, wanted, time.time()).explain(method, path)
+    if as_json:
+        typer.echo(json.dumps(_document(found), indent=2))
+    else:
+        for line in _lines(found, loaded, method):
+            typer.echo(line)
+
+
+def _lines(found: Explanation, config: Config, method: str) -> list[str]:
+    lines = [f"{method} {found.path}"]
+    if found.refused:
+        return [*lines, f"  refused      {found.refused} It never reaches the upstream."]
+    if found.own_route:
+        return [*lines, f"  route        the gateway's own: {found.own_route}"]
+    if found.rule is None:
+        lines.append("  rule         none matches: 403. Add one to `access`.")
+        return lines
+    lines.append(f"  rule         {found.rule.label}   ({config.source}:{found.rule.line})")
+    lines.append(f"  requires     {_requires(found.rule)}")
+    lines += [f"  without it   {text}" for text in found.without]
+    lines.append(f"  with it      {found.with_grants}")
+    lines += [f"    {name.title()}: {value}" for name, value in found.headers]
+    return lines
+
+
+def _requires(rule: AccessRule) -> str:
+    if rule.parameter is not None:
+        return f"a live grant of the connector in {{{rule.parameter}}}"
+    if rule.connectors:
+        return "a live grant of " + " and ".join(rule.connectors)
+    return {"nothing": "nothing", "any": "at least one live grant"}[rule.require.value]
+
+
+def _document(found: Explanation) -> dict[str, Any]:
+    document = asdict(found)
+    if found.rule is not None:
+        document["rule"] = {"label": found.rule.label, "line": found.rule.line, "requires": _requires(found.rule)}
+    document["headers"] = dict(found.headers)
+    return document

@@ -1,0 +1,110 @@
+"""What would happen to a request, told by the objects that would decide it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from akoya_gateway.access.ask import Ask, is_navigation
+from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
+from akoya_gateway.access.paths import PathRefused, judge
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.answers.pages import Pages
+from akoya_gateway.config.model import AccessRule, Config, Connector
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.faces.passing import passed
+from akoya_gateway.faces.refusals import Refusals
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.journeys.routes import own_routes
+from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.secret import Secret
+from akoya_gateway.signing import signer
+
+EXAMPLE_BEARER = "<id_token>"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`without`: for somebody who has connected nothing; `with_grants` and `headers`: for the imagined user."""
+
+    path: str
+    refused: str | None = None
+    own_route: str | None = None
+    rule: AccessRule | None = None
+    without: tuple[str, ...] = ()
+    with_grants: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Explainer:
+    """`connected`: keys of the connectors that the imagined user has connected."""
+
+    def __init__(self, config: Config, connected: tuple[str, ...], now: float) -> None:
+        self._config = config
+        self._now = now
+        self._gatekeeper = Gatekeeper(config.access, config.connectors)
+        pages = Pages(config.prefix)
+        self._refusals = Refusals(config, pages, RedirectPolicy(config.public_url, config.redirects.allow))
+        self._held = OwnerGrants(
+            "<owner>", tuple(_grant(config.connectors[key], now) for key in connected)
+        )
+
+    def explain(self, method: str, target: str) -> Explanation:
+        """`target` is a path with or without a query, or a URL."""
+        parts = urlsplit(target)
+        raw = parts.path or "/"
+        try:
+            path = judge(raw.encode("latin-1", "replace"))
+        except PathRefused as fault:
+            return Explanation(raw, refused=f"{fault.status}: {fault.detail}")
+        route = own_routes(self._config, path)
+        if route is not None:
+            return Explanation(path, own_route=route)
+        match = self._gatekeeper.match(method, path)
+        nobody = self._gatekeeper.decide(match, None)
+        somebody = self._gatekeeper.decide(match, self._held)
+        asks = [self._ask(method, raw, parts.query, browser) for browser in (True, False)]
+        return Explanation(
+            path,
+            rule=match.rule if match else None,
+            without=tuple(dict.fromkeys(self._outcome(nobody, ask) for ask in asks)),
+            with_grants=self._outcome(somebody, asks[1]),
+            headers=self._headers(somebody, asks[0]),
+        )
+
+    def _ask(self, method: str, raw: str, query: str, browser: bool) -> Ask:
+        host = self._config.public_url.authority.encode()
+        headers = [(b"host", host), (b"accept", b"text/html" if browser else b"application/json")]
+        return Ask(method, raw.encode("ascii"), query.encode("latin-1", "replace"), headers, None, "explain")
+
+    def _outcome(self, decision: Pass | Stop, ask: Ask) -> str:
+        if isinstance(decision, Pass):
+            return "it goes to the upstream" + ("" if decision.grant else " without a token")
+        answer = self._refusals.stop(decision, ask)
+        location = next((value.decode() for name, value in answer.headers if name == b"location"), None)
+        who = "a browser" if is_navigation(ask) else "anything else"
+        if location:
+            return f"{who} is redirected to {location} ({answer.status})"
+        return f"{who} gets {answer.status} {decision.why}"
+
+    def _headers(self, decision: Pass | Stop, ask: Ask) -> tuple[tuple[str, str], ...]:
+        if not isinstance(decision, Pass) or not decision.identified:
+            return ()
+        config = self._config
+        origin = f"{config.public_url.scheme}://{config.public_url.authority}"
+        audience = str(config.upstream.origins[0]) if config.upstream else origin
+        try:
+            facts = passed(decision.rule, decision.grant, self._held)
+            prepared = signer(config.signing, origin, audience).prepare(facts)
+            host = ask.header(b"host") or b""
+            made = prepared.headers(ask.method.encode(), host, ask.raw_path, ask.query, self._now)
+        except GatewayError as fault:
+            return (("fault", fault.detail),)
+        return tuple((name.decode(), value.decode()) for name, value in made)
+
+
+def _grant(connector: Connector, now: float) -> Grant:
+    client = connector.client
+    key = GrantKey("<owner>", client.environment.name, client.name, connector.key, "<sub>")
+    tokens = TokenSet(Secret(EXAMPLE_BEARER), None, now + 3600, client.scopes, "<sub>")
+    return Grant(key, tokens, GrantState.LIVE, now, now)
