@@ -1,0 +1,231 @@
+// Package akoya verifies what Akoya Gateway signed (RFC 9421), on the library github.com/yaronf/httpsign.
+//
+//	keys := akoya.NewJWKS("https://app.example.com/akoya/jwks.json")
+//	said, err := akoya.Verify(akoya.FromHTTP(r), keys.Key, time.Now())
+//	said.Owner, said.Connector, said.IDToken
+package akoya
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dunglas/httpsfv"
+	"github.com/yaronf/httpsign"
+)
+
+const (
+	label = "akoya"
+	tag   = "akoya-gateway"
+	// Skew is the clock difference forgiven.
+	Skew = 5 * time.Second
+)
+
+// Request is what was received, raw: Path and Query as on the request line, Query without its "?".
+type Request struct {
+	Method, Authority, Path, Query string
+	Headers                        http.Header
+}
+
+// Verified is what the gateway says of a request. Without a grant Connector and IDToken are empty and Expires is 0.
+type Verified struct {
+	Owner, Connector, IDToken, Environment string
+	Expires                                int64
+	Scope                                  []string
+	Connections                            []Connection
+	Nonce                                  string
+}
+
+// Connection is one bank login of the owner.
+type Connection struct {
+	Connector, State string
+	Expires          int64
+}
+
+// Key verifies with one algorithm: its own, whatever a message says. Make one with Ed25519, P256 or Secret.
+type Key struct {
+	algorithm string
+	verifier  func(*httpsign.VerifyConfig, httpsign.Fields) (*httpsign.Verifier, error)
+}
+
+// FromHTTP takes the request as net/http received it, before any handler rewrites r.URL.
+func FromHTTP(r *http.Request) Request {
+	path, query, _ := strings.Cut(r.RequestURI, "?")
+	return Request{Method: r.Method, Authority: r.Host, Path: path, Query: query, Headers: r.Header}
+}
+
+// Middleware answers 401 to what does not verify and hands the rest on.
+func Middleware(keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		said, err := Verify(FromHTTP(r), keys, time.Now())
+		if err != nil {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		next(w, r, said)
+	})
+}
+
+// Verify says what the gateway signed, or why the request is not to be believed.
+func Verify(r Request, keys func(id string) (Key, error), now time.Time) (Verified, error) {
+	ours, err := ourHeaders(r.Headers)
+	if err != nil {
+		return Verified{}, err
+	}
+	covered, err := coveredBy(r.Headers)
+	if err != nil {
+		return Verified{}, err
+	}
+	keyID, err := judgeParameters(covered.Params, now)
+	if err != nil {
+		return Verified{}, err
+	}
+	key, err := keys(keyID)
+	if err != nil {
+		return Verified{}, err
+	}
+	if alg, there := covered.Params.Get("alg"); there && alg != key.algorithm {
+		return Verified{}, fmt.Errorf("key %q is for %s and nothing else", keyID, key.algorithm)
+	}
+	required := []string{"@method", "@authority", "@path", "@query"}
+	for name := range ours {
+		required = append(required, name)
+	}
+	// The clock is judged above, with one that can be set.
+	config := httpsign.NewVerifyConfig().SetVerifyCreated(false).SetRejectExpired(false).SetAllowedTags([]string{tag})
+	verifier, err := key.verifier(config, httpsign.Headers(required...))
+	if err != nil {
+		return Verified{}, err
+	}
+	message, err := r.message()
+	if err != nil {
+		return Verified{}, err
+	}
+	details, err := message.Verify(label, *verifier)
+	if err != nil {
+		return Verified{}, err
+	}
+	return said(ours, details.Nonce)
+}
+
+func (r Request) message() (*httpsign.Message, error) {
+	path := r.Path
+	if path == "" {
+		path = "/"
+	}
+	target, err := url.ParseRequestURI(path + "?" + r.Query)
+	if err != nil || target.EscapedPath() != path {
+		return nil, errors.New("a malformed target")
+	}
+	authority := strings.TrimSuffix(strings.ToLower(r.Authority), ":80")
+	return httpsign.NewMessage(httpsign.NewMessageConfig().
+		WithMethod(r.Method).WithURL(target).WithAuthority(authority).WithScheme("http").WithHeaders(r.Headers))
+}
+
+// ourHeaders gives our headers by lower-case name: each there once, and no name that could be folded into one of ours.
+func ourHeaders(headers http.Header) (map[string]string, error) {
+	ours := map[string]string{}
+	for name, values := range headers {
+		lower := strings.ToLower(name)
+		folded := strings.NewReplacer("_", "-", ".", "-").Replace(lower)
+		reserved := strings.HasPrefix(folded, "akoya-") || folded == "signature" || folded == "signature-input"
+		if reserved && folded != lower {
+			return nil, fmt.Errorf("header %q could pass for %q", name, folded)
+		}
+		if !strings.HasPrefix(lower, "akoya-") {
+			continue
+		}
+		if _, twice := ours[lower]; twice || len(values) != 1 {
+			return nil, fmt.Errorf("header %q is there more than once", name)
+		}
+		ours[lower] = strings.TrimSpace(values[0])
+	}
+	return ours, nil
+}
+
+// coveredBy gives the list of covered components: plain names, none twice.
+func coveredBy(headers http.Header) (httpsfv.InnerList, error) {
+	inputs, err := httpsfv.UnmarshalDictionary(headers.Values("Signature-Input"))
+	if err != nil {
+		return httpsfv.InnerList{}, err
+	}
+	member, _ := inputs.Get(label)
+	covered, isList := member.(httpsfv.InnerList)
+	if !isList {
+		return httpsfv.InnerList{}, errors.New("no signature of the gateway")
+	}
+	seen := map[string]bool{}
+	for _, item := range covered.Items {
+		name, isString := item.Value.(string)
+		if !isString || len(item.Params.Names()) > 0 || seen[name] {
+			return httpsfv.InnerList{}, errors.New("a covered component is not a plain name, or covered twice")
+		}
+		seen[name] = true
+	}
+	return covered, nil
+}
+
+func judgeParameters(parameters *httpsfv.Params, now time.Time) (keyID string, err error) {
+	value := func(name string) any { found, _ := parameters.Get(name); return found }
+	created, hasCreated := value("created").(int64)
+	expires, hasExpires := value("expires").(int64)
+	keyID, hasKeyID := value("keyid").(string)
+	if !hasCreated || !hasExpires || !hasKeyID || expires < created {
+		return "", errors.New("created, expires or keyid is missing or malformed")
+	}
+	if time.Unix(created, 0).After(now.Add(Skew)) {
+		return "", errors.New("signed in the future")
+	}
+	if !now.Before(time.Unix(expires, 0).Add(Skew)) {
+		return "", errors.New("expired")
+	}
+	return keyID, nil
+}
+
+func said(ours map[string]string, nonce *string) (Verified, error) {
+	owner, err := url.PathUnescape(ours["akoya-owner"])
+	if err != nil {
+		return Verified{}, err
+	}
+	connections, err := connectionsIn(ours["akoya-connections"])
+	if err != nil {
+		return Verified{}, err
+	}
+	expires, _ := strconv.ParseInt(ours["akoya-expires"], 10, 64)
+	said := Verified{
+		Owner: owner, Connector: ours["akoya-connector"], IDToken: ours["akoya-id-token"], Expires: expires,
+		Environment: ours["akoya-environment"], Scope: strings.Fields(ours["akoya-scope"]), Connections: connections,
+	}
+	if nonce != nil {
+		said.Nonce = *nonce
+	}
+	return said, nil
+}
+
+func connectionsIn(value string) ([]Connection, error) {
+	members, err := httpsfv.UnmarshalDictionary([]string{value})
+	if err != nil {
+		return nil, err
+	}
+	var found []Connection
+	for _, connector := range members.Names() {
+		member, _ := members.Get(connector)
+		logins := []httpsfv.Item{}
+		switch one := member.(type) {
+		case httpsfv.InnerList:
+			logins = one.Items
+		case httpsfv.Item:
+			logins = append(logins, one)
+		}
+		for _, login := range logins {
+			expires, _ := login.Params.Get("expires")
+			ends, _ := expires.(int64)
+			found = append(found, Connection{connector, fmt.Sprint(login.Value), ends})
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,112 @@
+package akoya
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"reflect"
+	"testing"
+	"time"
+)
+
+type vectors struct {
+	Keys []struct {
+		Kid, Secret string
+		PublicJWK   JWK `json:"public_jwk"`
+	}
+	Cases, Attacks []vector
+}
+
+type vector struct {
+	Name    string
+	Now     int64
+	Request struct {
+		Method, Authority, Path, Query string
+		Headers                        [][2]string
+	}
+	Says struct {
+		Owner, Connector, Environment string
+		IDToken                       string `json:"id_token"`
+		Expires                       int64
+		Scope                         []string
+		Connections                   []Connection
+	}
+}
+
+func (v vector) verify(keys func(string) (Key, error)) (Verified, error) {
+	headers := http.Header{}
+	for _, line := range v.Request.Headers {
+		headers.Add(line[0], line[1]) // As net/http does: canonical names, values in order.
+	}
+	r := v.Request
+	return Verify(Request{r.Method, r.Authority, r.Path, r.Query, headers}, keys, time.Unix(v.Now, 0))
+}
+
+func load(t *testing.T) (vectors, func(string) (Key, error)) {
+	t.Helper()
+	file := os.Getenv("AKOYA_VECTORS")
+	if file == "" {
+		file = "../../../tests/vectors/messages.json"
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all vectors
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]Key{}
+	for _, one := range all.Keys {
+		key, err := one.PublicJWK.Key()
+		if one.Secret != "" {
+			key, err = Secret(one.Secret)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[one.Kid] = key
+	}
+	return all, func(id string) (Key, error) {
+		if key, known := keys[id]; known {
+			return key, nil
+		}
+		return Key{}, errors.New("unknown key")
+	}
+}
+
+func TestVectors(t *testing.T) {
+	all, keys := load(t)
+	if len(all.Cases) == 0 || len(all.Attacks) == 0 {
+		t.Fatal("no vectors")
+	}
+	for _, one := range all.Cases {
+		t.Run("verifies: "+one.Name, func(t *testing.T) {
+			said, err := one.verify(keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expected := Verified{
+				Owner: one.Says.Owner, Connector: one.Says.Connector, IDToken: one.Says.IDToken, Scope: said.Scope,
+				Environment: one.Says.Environment, Expires: one.Says.Expires, Connections: said.Connections, Nonce: said.Nonce,
+			}
+			if !reflect.DeepEqual(said, expected) {
+				t.Fatalf("said %+v, expected %+v", said, expected)
+			}
+			if len(said.Scope)+len(one.Says.Scope) > 0 && !reflect.DeepEqual(said.Scope, one.Says.Scope) {
+				t.Fatalf("scope %v", said.Scope)
+			}
+			if len(said.Connections)+len(one.Says.Connections) > 0 && !reflect.DeepEqual(said.Connections, one.Says.Connections) {
+				t.Fatalf("connections %v", said.Connections)
+			}
+		})
+	}
+	for _, one := range all.Attacks {
+		t.Run("refuses: "+one.Name, func(t *testing.T) {
+			if said, err := one.verify(keys); err == nil {
+				t.Fatalf("accepted as %+v", said)
+			}
+		})
+	}
+}

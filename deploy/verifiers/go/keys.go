@@ -1,0 +1,128 @@
+package akoya
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/yaronf/httpsign"
+)
+
+// JWK is a public key of RFC 7517.
+type JWK struct{ Kty, Crv, Kid, X, Y string }
+
+// Key gives the key of a public JWK.
+func (j JWK) Key() (Key, error) {
+	x, errX := base64.RawURLEncoding.DecodeString(j.X)
+	y, errY := base64.RawURLEncoding.DecodeString(j.Y)
+	switch {
+	case errX != nil || errY != nil:
+		return Key{}, errors.New("not base64url")
+	case j.Kty == "OKP" && j.Crv == "Ed25519" && len(x) == ed25519.PublicKeySize:
+		return Ed25519(x), nil
+	case j.Kty == "EC" && j.Crv == "P-256" && len(x) == 32 && len(y) == 32:
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
+		if err != nil {
+			return Key{}, err
+		}
+		return P256(*public), nil
+	}
+	return Key{}, errors.New("neither Ed25519 nor P-256")
+}
+
+// Ed25519 is a key for ed25519.
+func Ed25519(public ed25519.PublicKey) Key {
+	return Key{"ed25519", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+		return httpsign.NewEd25519Verifier(public, c, f)
+	}}
+}
+
+// P256 is a key for ecdsa-p256-sha256.
+func P256(public ecdsa.PublicKey) Key {
+	return Key{"ecdsa-p256-sha256", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+		return httpsign.NewP256Verifier(public, c, f)
+	}}
+}
+
+// Secret is the shared secret for hmac-sha256.
+func Secret(secret string) (Key, error) {
+	key := []byte(secret)
+	if len(key) < 32 || bytes.HasPrefix(key, []byte("-----BEGIN")) {
+		return Key{}, errors.New("no shared secret of 32 bytes")
+	}
+	// The library wants 64 bytes. RFC 2104 fills a shorter key up with zeros: it is the same key.
+	if missing := 64 - len(key); missing > 0 {
+		key = append(key, make([]byte, missing)...)
+	}
+	return Key{"hmac-sha256", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+		return httpsign.NewHMACSHA256Verifier(key, c, f)
+	}}, nil
+}
+
+// JWKS is a key set fetched from a URL: kept for five minutes, one fetch at a time and at most one every ten seconds;
+// while it cannot be fetched the old one stays in use.
+type JWKS struct {
+	url       string
+	client    *http.Client
+	mutex     sync.Mutex
+	keys      map[string]Key
+	fetchedAt time.Time
+	triedAt   time.Time
+}
+
+// NewJWKS takes the gateway's /akoya/jwks.json.
+func NewJWKS(url string) *JWKS {
+	client := &http.Client{
+		Timeout:       5 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return &JWKS{url: url, client: client}
+}
+
+// Key finds a key by its id.
+func (s *JWKS) Key(id string) (Key, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	_, known := s.keys[id]
+	if (!known || time.Since(s.fetchedAt) > 5*time.Minute) && time.Since(s.triedAt) > 10*time.Second {
+		s.triedAt = time.Now()
+		if keys, err := s.fetch(); err == nil {
+			s.keys, s.fetchedAt = keys, time.Now()
+		}
+	}
+	if key, known := s.keys[id]; known {
+		return key, nil
+	}
+	return Key{}, fmt.Errorf("no key %q", id)
+}
+
+func (s *JWKS) fetch() (map[string]Key, error) {
+	answer, err := s.client.Get(s.url)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", s.url, answer.Status)
+	}
+	var set struct{ Keys []JWK }
+	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<18)).Decode(&set); err != nil {
+		return nil, err
+	}
+	keys := map[string]Key{}
+	for _, jwk := range set.Keys {
+		if key, err := jwk.Key(); err == nil {
+			keys[jwk.Kid] = key
+		}
+	}
+	return keys, nil
+}
