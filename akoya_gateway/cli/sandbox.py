@@ -12,6 +12,10 @@ def sandbox(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 9100,
+    base_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="How others reach it, if not by host and port.", show_default="host and port"),
+    ] = None,
     dialect: Annotated[
         Literal["dex", "hydra"], typer.Option(help="Whose habits: the documented ones (dex), or the newer server's.")
     ] = "dex",
@@ -83,6 +87,7 @@ def sandbox(
             ),
             connectors=(SandboxConnector(), *(SandboxConnector(*_named(text)) for text in connector or ())),
             dialect=SandboxDialect(dialect),
+            base_url=base_url,
             id_token_lifetime=id_token_lifetime,
             code_lifetime=code_lifetime,
             refresh_token_lifetime=refresh_token_lifetime,

@@ -1,0 +1,114 @@
+"""`akoya-gateway sandbox`, as a process."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from akoya_gateway.sandbox import FaultKind, SandboxSettings
+from akoya_gateway.sandbox.faults import ENDPOINTS
+
+from .driving import HTTP
+
+COMMAND = [sys.executable, "-c", "from akoya_gateway.cli import main; main()"]
+DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [*COMMAND, "sandbox", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        text = ""
+        while "Ctrl-C" not in text:
+            line = process.stdout.readline()
+            assert line, text + process.stderr.read()
+            text += line
+        yield process, text
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("dialect", ["dex", "hydra"])
+def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str) -> None:
+    with running("--dialect", dialect, "--control") as (process, text):
+        pasted = yaml.safe_load(text.partition("For gateway.yaml:")[2].replace("Ctrl-C stops it.", ""))
+        environment = pasted["environments"]["emulator"]
+        base = environment["products_url"]
+        discovery = HTTP.get(f"{base}/.well-known/openid-configuration").json()
+        for name in ("issuer", "authorization_endpoint", "token_endpoint", "revocation_endpoint", "jwks_uri"):
+            assert discovery[name] == environment[name]
+        assert HTTP.get(environment["jwks_uri"]).json()["keys"]
+        assert HTTP.get(f"{base}/_sandbox/counters").json() == {"counters": {}}
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_options_reach_the_emulator() -> None:
+    options = ["--client-id", "mine", "--connector", "second=Second Bank", "--fault", "status@jwks,status=418,times=1"]
+    with running(*options, "--redirect-uri", "http://127.0.0.1:1/cb", "--id-token-lifetime", "60") as (_, text):
+        found = re.search(r"at (http://\S+)", text)
+        assert found
+        base = found[1]
+        assert "mine" in text
+        assert HTTP.get(f"{base}/keys").status_code == 418
+        assert HTTP.get(f"{base}/_sandbox/counters").status_code == 404
+        query = "connector=second&client_id=mine&redirect_uri=http://127.0.0.1:1/cb&response_type=code&scope=openid"
+        answer = HTTP.get(f"{base}/auth?{query}")
+        assert answer.status_code == 303
+        assert "Second Bank" in HTTP.get(base + answer.headers["location"]).text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--fault", "boom"], "kind is 'boom'"),
+        (["--connector", "=x"], "write ID or ID=NAME"),
+        (["--base-url", "http://x/"], "leave out the trailing slash"),
+        (["--dialect", "latin"], "latin"),
+    ],
+)
+def test_wrong_usage_is_2(options: list[str], words: str) -> None:
+    run = subprocess.run([*COMMAND, "sandbox", *options], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_given_secret_is_not_printed() -> None:
+    with running("--client-secret", "tell~nobody~about~this") as (_, text):
+        assert "tell~nobody" not in text
+
+
+def test_a_port_that_is_taken_is_1() -> None:
+    with running() as (_, text):
+        found = re.search(r"at http://127\.0\.0\.1:(\d+)", text)
+        assert found
+        run = subprocess.run(
+            [*COMMAND, "sandbox", "--port", found[1]], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert run.returncode == 1
+    assert "cannot listen" in run.stderr
+
+
+def test_the_docs_name_every_setting_fault_and_endpoint() -> None:
+    text = DOCS.read_text()
+    names = [field.name for field in fields(SandboxSettings)] + [str(kind) for kind in FaultKind] + list(ENDPOINTS)
+    assert [name for name in names if f"`{name}`" not in text] == []
