@@ -1,0 +1,166 @@
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Function;
+import java.util.stream.Collectors;
+
+/**
+ * Verifies what Akoya Gateway signed (RFC 9421), with the JDK alone.
+ *
+ * <pre>{@code
+ * var verifier = new AkoyaVerifier(keySet::get);
+ * var said = verifier.verify(method, host, rawPath, rawQuery, headers, System.currentTimeMillis() / 1000);
+ * said.owner(); said.connector(); said.idToken();
+ * }</pre>
+ */
+public final class AkoyaVerifier {
+    /** One line of the request's head. */
+    public record Header(String name, String value) {}
+
+    /** One bank login of the owner. */
+    public record Connection(String connector, String state, Long expires) {}
+
+    /** What the gateway says; without a grant connector, idToken and expires are null. */
+    public record Verified(
+            String owner, String connector, String idToken, Long expires, List<String> scope, String environment,
+            List<Connection> connections, String nonce) {}
+
+    private static final String LABEL = "akoya";
+    private static final String TAG = "akoya-gateway";
+    private static final List<String> REQUIRED = List.of("@method", "@authority", "@path", "@query");
+    /** The clock difference forgiven, in seconds. */
+    private static final long SKEW = 5;
+
+    private final Function<String, AkoyaKey> keys;
+
+    /** @param keys finds a key by its id; null when there is none */
+    public AkoyaVerifier(Function<String, AkoyaKey> keys) {
+        this.keys = keys;
+    }
+
+    /**
+     * @param path and query raw, as on the request line; query without its "?", empty when there is none
+     * @param headers all of them, duplicates and all
+     * @param now Unix seconds
+     */
+    public Verified verify(String method, String authority, String path, String query, List<Header> headers, long now)
+            throws NotVerified {
+        Map<String, List<String>> fields = collect(headers);
+        Fields.Item covered = member(fields, "signature-input");
+        if (!(covered.value() instanceof List<?> components)) throw new NotVerified("malformed Signature-Input");
+        if (!(member(fields, "signature").value() instanceof byte[] signature)) throw new NotVerified("malformed Signature");
+        judgeParameters(covered.parameters(), now);
+        List<String> names = names(components, fields);
+        AkoyaKey key = key(covered.parameters());
+
+        Map<String, String> target = Map.of(
+                "@method", method, "@authority", authority.toLowerCase(Locale.ROOT).replaceFirst(":80$", ""),
+                "@path", path.isEmpty() ? "/" : path, "@query", "?" + query);
+        StringBuilder base = new StringBuilder();
+        for (String name : names) {
+            String value = name.startsWith("@") ? target.get(name) : joined(fields.get(name));
+            if (value == null || !value.chars().allMatch(c -> c >= 0x20 && c < 0x7f)) throw new NotVerified("no " + name);
+            base.append('"').append(name).append("\": ").append(value).append('\n');
+        }
+        base.append("\"@signature-params\": ").append(Fields.serialize(covered));
+        if (!key.verifies(base.toString().getBytes(StandardCharsets.US_ASCII), signature)) {
+            throw new NotVerified("the signature does not fit this request");
+        }
+        return said(fields, covered.parameters());
+    }
+
+    /** Values by lower-case name; a name that a server could fold into one of ours is refused. */
+    private static Map<String, List<String>> collect(List<Header> headers) throws NotVerified {
+        Map<String, List<String>> fields = new LinkedHashMap<>();
+        for (Header header : headers) {
+            String name = header.name().toLowerCase(Locale.ROOT);
+            String folded = name.replace('_', '-').replace('.', '-');
+            boolean reserved = folded.startsWith("akoya-") || folded.equals("signature") || folded.equals("signature-input");
+            if (reserved && !folded.equals(name)) throw new NotVerified(name + " could pass for " + folded);
+            fields.computeIfAbsent(name, unused -> new ArrayList<>()).add(header.value().strip());
+        }
+        return fields;
+    }
+
+    private static String joined(List<String> values) {
+        return values == null ? null : String.join(", ", values);
+    }
+
+    private static Fields.Item member(Map<String, List<String>> fields, String field) throws NotVerified {
+        Fields.Item found = Fields.dictionary(String.join(", ", fields.getOrDefault(field, List.of()))).get(LABEL);
+        if (found == null) throw new NotVerified("no " + LABEL + " in " + field);
+        return found;
+    }
+
+    private static void judgeParameters(Map<String, Object> parameters, long now) throws NotVerified {
+        if (!TAG.equals(parameters.get("tag"))) throw new NotVerified("the tag of another application");
+        if (!(parameters.get("created") instanceof Long created) || !(parameters.get("expires") instanceof Long expires)
+                || expires < created) {
+            throw new NotVerified("created or expires is missing or malformed");
+        }
+        if (created > now + SKEW) throw new NotVerified("signed in the future");
+        if (now >= expires + SKEW) throw new NotVerified("expired");
+    }
+
+    private AkoyaKey key(Map<String, Object> parameters) throws NotVerified {
+        AkoyaKey key = parameters.get("keyid") instanceof String id ? keys.apply(id) : null;
+        if (key == null) throw new NotVerified("unknown key");
+        Object algorithm = parameters.get("alg");
+        if (algorithm != null && !key.algorithm.equals(algorithm)) throw new NotVerified("the key is for " + key.algorithm);
+        return key;
+    }
+
+    /** The covered names: plain, none twice, with all that must be among them. */
+    private static List<String> names(List<?> components, Map<String, List<String>> fields) throws NotVerified {
+        List<String> names = new ArrayList<>();
+        for (Object component : components) {
+            Fields.Item item = (Fields.Item) component;
+            if (!(item.value() instanceof String name) || !item.parameters().isEmpty() || names.contains(name)) {
+                throw new NotVerified("a covered component is not a plain name, or covered twice");
+            }
+            names.add(name);
+        }
+        Set<String> needed = new HashSet<>(REQUIRED);
+        for (Map.Entry<String, List<String>> field : fields.entrySet()) {
+            if (!field.getKey().startsWith("akoya-")) continue;
+            if (field.getValue().size() != 1) throw new NotVerified(field.getKey() + " is there more than once");
+            needed.add(field.getKey());
+        }
+        needed.removeAll(names);
+        if (!needed.isEmpty()) throw new NotVerified("not covered: " + needed);
+        return names;
+    }
+
+    private static Verified said(Map<String, List<String>> fields, Map<String, Object> parameters) throws NotVerified {
+        Map<String, String> said = fields.entrySet().stream()
+                .filter(field -> field.getKey().startsWith("akoya-"))
+                .collect(Collectors.toMap(field -> field.getKey().substring(6), field -> field.getValue().get(0)));
+        String scope = said.getOrDefault("scope", "");
+        String expires = said.get("expires");
+        return new Verified(
+                URLDecoder.decode(said.getOrDefault("owner", "").replace("+", "%2B"), StandardCharsets.UTF_8),
+                said.get("connector"), said.get("id-token"), expires == null ? null : Long.valueOf(expires),
+                scope.isEmpty() ? List.of() : Arrays.asList(scope.split(" ")), said.get("environment"),
+                connections(said.getOrDefault("connections", "")), (String) parameters.get("nonce"));
+    }
+
+    private static List<Connection> connections(String value) throws NotVerified {
+        List<Connection> found = new ArrayList<>();
+        for (Map.Entry<String, Fields.Item> member : Fields.dictionary(value).entrySet()) {
+            List<?> logins = member.getValue().value() instanceof List<?> list ? list : List.of(member.getValue());
+            for (Object login : logins) {
+                Fields.Item one = (Fields.Item) login;
+                String state = one.value() instanceof Fields.Token token ? token.text() : one.value().toString();
+                found.add(new Connection(member.getKey(), state, (Long) one.parameters().get("expires")));
+            }
+        }
+        return found;
+    }
+}

@@ -1,0 +1,51 @@
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.security.GeneralSecurityException;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/** The gateway's key set: kept five minutes, fetched at most every ten seconds, the old one while fetching fails. */
+public final class KeySet {
+    private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
+    private final HttpRequest request;
+    private Map<String, AkoyaKey> keys = Map.of();
+    private long fetchedAt = Long.MIN_VALUE / 2;
+    private long triedAt = Long.MIN_VALUE / 2;
+
+    public KeySet(String url) {
+        request = HttpRequest.newBuilder(URI.create(url)).timeout(Duration.ofSeconds(5)).build();
+    }
+
+    public synchronized AkoyaKey get(String id) {
+        long now = System.nanoTime() / 1_000_000_000L;
+        if ((!keys.containsKey(id) || now - fetchedAt > 300) && now - triedAt > 10) {
+            triedAt = now;
+            try {
+                keys = fetch();
+                fetchedAt = now;
+            } catch (IOException | GeneralSecurityException | RuntimeException unavailable) {
+                System.err.println("key set: " + unavailable.getMessage());
+            } catch (InterruptedException stopped) {
+                Thread.currentThread().interrupt();
+            }
+        }
+        return keys.get(id);
+    }
+
+    private Map<String, AkoyaKey> fetch() throws IOException, InterruptedException, GeneralSecurityException {
+        HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+        if (answer.statusCode() != 200) throw new IOException("status " + answer.statusCode());
+        Map<String, AkoyaKey> found = new HashMap<>();
+        for (Object jwk : (List<?>) ((Map<?, ?>) Json.parse(answer.body())).get("keys")) {
+            @SuppressWarnings("unchecked")
+            Map<String, Object> members = (Map<String, Object>) jwk;
+            found.put((String) members.get("kid"), AkoyaKey.ofJwk(members));
+        }
+        return found;
+    }
+}
