@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
@@ -47,13 +47,11 @@ def describe(url: str) -> str:
 
 
 def _sqlite_path(url: str) -> str:
-    """`sqlite:///var/x.db` -> `/var/x.db`; `sqlite:x.db` and `sqlite://x.db` -> `x.db`."""
-    path = url.partition(":")[2].partition("?")[0]
-    if path.startswith("//"):
-        path = path[2:]
+    """`sqlite:///var/x.db` -> `/var/x.db`; `sqlite:x.db` -> `x.db`. The path is taken as it is, nothing is decoded."""
+    path = url.partition(":")[2].removeprefix("//")
     if not path or path == "/":
         raise OperatorError("sessions.store: sqlite needs a file, for example sqlite:///var/lib/akoya-gateway/grants.db")
-    return unquote(path)
+    return path
 
 
 def _redis(url: str, clock: Clock) -> Store:

@@ -194,6 +194,8 @@ class _One:
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         for last in (False, True):
             try:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0])]
                 async with self._client.pipeline(transaction=False) as pipeline:
                     for command in commands:
                         pipeline.execute_command(*command)

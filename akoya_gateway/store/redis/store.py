@@ -93,8 +93,9 @@ class RedisStore:
         life = "" if record.expires_at is None else max(0, math.ceil((record.expires_at - now) * 1000))
         end = "" if record.expires_at is None else repr(record.expires_at)
         listed = "" if life == "" else int(life) + GRACE * 1000
+        group = self._layout.group(record.kind, record.group)
         _, done = await self._run(
-            Call(scripts.LIST, (self._layout.group(record.kind, record.group),), (record.key, listed, int(record.version == 1))),
+            Call(scripts.LIST, (group,), (record.key, listed, int(record.version == 1))),
             Call(
                 scripts.PUT,
                 (self._layout.record(*name), self._layout.index(*name)),
