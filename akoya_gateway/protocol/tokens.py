@@ -184,7 +184,9 @@ def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | Operat
 
 
 def _success(dialect: Dialect, status: int, members: dict[str, Any]) -> TokenResponse | TokenFailure:
-    refresh_token = members.get("refresh_token") or None
+    refresh_token = members.get("refresh_token")
+    if refresh_token == "":
+        refresh_token = None
     if refresh_token is not None and not _is_refresh_token(refresh_token):
         return OutcomeUnknown(f"the token endpoint answered {status} with an unreadable refresh_token")
     new = None if refresh_token is None else Secret(refresh_token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -19,8 +20,8 @@ from akoya_gateway.provider.provider import Provider
 _KEYS_TIMEOUT = 5.0
 
 
-def http_client() -> httpx.AsyncClient:
-    """An HTTP client fit for tokens.
+def http_client(verify: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """An HTTP client fit for tokens. `verify`: whom to trust, if not httpx's usual authorities.
 
     - Certificates are verified, redirects are never followed, nothing is retried.
     - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured: many banks' customers reach the outside by a proxy
@@ -40,6 +41,7 @@ def http_client() -> httpx.AsyncClient:
         mounts={"http://": None},
         timeout=15.0,
         trust_env=True,
+        verify=verify or True,
     )
 
 

@@ -164,7 +164,7 @@ def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(chan
     assert without == OutcomeUnknown(f"the token endpoint answered 200 with {fault}")
 
 
-@pytest.mark.parametrize("refresh_token", [7, ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])
+@pytest.mark.parametrize("refresh_token", [7, 0, False, [], ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])
 def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(judge(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
 

@@ -166,10 +166,20 @@ async def test_a_host_that_does_not_exist_means_not_sent(http: httpx.AsyncClient
 
 
 async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
-    async with serve(token=reply(200, {})) as server, httpx.AsyncClient(trust_env=False) as http:
-        request = FormRequest(f"https://127.0.0.1:{server.port}/token", (), (("refresh_token", "r-1"),))
-        assert isinstance(await post(http, request, 2.0), NotSent)
-        assert server.received == []
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    seen: list[bytes] = []
+    listening = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        request = FormRequest(f"https://127.0.0.1:{port}/token", (), (("refresh_token", "r-1"),))
+        assert await post(http, request, 5.0) == NotSent("no connection to the provider (ConnectError)")
+    assert len(seen) == 1
+    assert b"r-1" not in seen[0]
+    listening.close()
 
 
 async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
