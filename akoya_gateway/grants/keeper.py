@@ -21,7 +21,7 @@ from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache
 from akoya_gateway.grants.departures import Departures, Farewell
 from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable
-from akoya_gateway.grants.events import Reason, Reconnected, RevokeAsked
+from akoya_gateway.grants.events import Reconnected, RevokeAsked
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.grants.health import Fault, Health
 from akoya_gateway.grants.life import step
@@ -178,7 +178,7 @@ class Keeper:
         endpoint = self._providers.get(grant.key.client)
         held = self.health.wait(endpoint.client) if endpoint is not None else 0.0
         retry_after = max(ceil(max(grant.retry_at - now, held)), 1)
-        if endpoint is None or grant.reason == Reason.OPERATOR_FAULT:
+        if endpoint is None or any(fault.client == grant.key.client for fault in self.faults):
             raise RegistrationFault(retry_after=retry_after)
         raise TemporarilyUnavailable(retry_after=retry_after)
 

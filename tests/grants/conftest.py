@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.grants.world import Provider
+
+
+@pytest.fixture(autouse=True)
+def nothing_that_must_never_happen() -> Iterator[None]:
+    Provider.crimes.clear()
+    yield
+    assert not Provider.crimes

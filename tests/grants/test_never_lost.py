@@ -1,0 +1,263 @@
+"""Replicas that crash between any two steps, a store that comes and goes, a provider that loses answers: driven by
+Hypothesis against the provider's own truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any
+from unittest import mock
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants import Grant, GrantState, Keeper, remedy
+from akoya_gateway.grants.book import KIND
+from akoya_gateway.grants.codec import decode
+from akoya_gateway.grants.life import MOST_UNKNOWNS
+from akoya_gateway.protocol.answers import Granted, OperatorFault, OutcomeUnknown, TokenAnswer
+from akoya_gateway.secret import Secret
+from tests.grants.virtual_time import EPOCH, VirtualLoop
+from tests.grants.world import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
+
+process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
+
+FAULTS = st.sampled_from(["lost", "never arrived", down(), down(20.0), OperatorFault("invalid_client")])
+
+
+class Truth(Provider):
+    """Knows of each refresh token whether its first use is known to have succeeded, so that a second is a crime."""
+
+    doubtful: set[str]
+    pairs: dict[str, list[tuple[str, str]]]
+
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+        token = refresh_token.reveal()
+        family = self.family_of(token)
+        if family is None or (token != family.living and token not in self.doubtful):
+            self.crimes.append(f"{token} was spent, and its asker knew")
+        try:
+            answer = await super().refresh(refresh_token, sub)
+        except asyncio.CancelledError:
+            self.doubtful.add(token)
+            raise
+        if isinstance(answer, OutcomeUnknown):
+            self.doubtful.add(token)
+        if isinstance(answer, Granted) and answer.tokens.refresh_token is not None:
+            self.pairs.setdefault(process.get(), []).append((token, answer.tokens.refresh_token.reveal()))
+        return answer
+
+
+class NeverLost(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualLoop()
+        self.loop.set_task_factory(self._task)
+        self.monotonic = mock.patch("akoya_gateway.store.waiting.time.monotonic", self.loop.time)
+        self.monotonic.start()
+        self.tasks: dict[str, set[asyncio.Task[Any]]] = {}
+        self.processes = 0
+        self.passed: list[Grant] = []
+        self.families: dict[str, list[Family]] = {}
+        self.disconnected = False
+
+    def _task(self, loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **how)
+        self.tasks.setdefault(process.get(), set()).add(task)
+        task.add_done_callback(self.tasks[process.get()].discard)
+        return task
+
+    def clock(self) -> float:
+        return EPOCH + self.loop.now
+
+    def spawn(self, name: str, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        context = contextvars.copy_context()
+        context.run(process.set, name)
+        return context.run(self.loop.create_task, coro, context=context)
+
+    def go(self, seconds: float) -> None:
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    def do(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(self.spawn("browser", coro))
+
+    @initialize(reuse=st.sampled_from(Reuse), seed=st.integers(0, 999), latency=st.sampled_from([0.0, 0.02]))
+    def begin(self, reuse: Reuse, seed: int, latency: float) -> None:
+        self.world = World(keepers=0, clock=self.clock, seed=seed)
+        self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse)
+        self.truth.doubtful, self.truth.pairs = set(), {}
+        self.world.store.latency = latency
+        self.keepers: list[tuple[str, Keeper]] = [self.boot(), self.boot()]
+        self.grant: Grant = self.do(self.keepers[0][1].connected(OWNER, client, "mikomo", self.truth.consent()))
+
+    def boot(self) -> tuple[str, Keeper]:
+        self.processes += 1
+        name = f"process-{self.processes}"
+        return name, self.world.keeper(name)
+
+    @rule(
+        who=st.integers(0, 1),
+        rest=st.sampled_from([None, 0.0, 0.5, 250.0, 320.0]),
+        wait=st.sampled_from([0.0, 0.01, 0.03, 0.3, 0.6, 1.2]),
+    )
+    def ask(self, who: int, rest: float | None, wait: float) -> None:
+        """A request at a replica, now, or this long after the last tokens came; nobody may wait for it to end."""
+        name, keeper = self.keepers[who]
+        if rest is not None and self.truth.issued_at:
+            self.go(max(self.truth.issued_at[-1] + rest - self.clock(), 0.0))
+        self.spawn(name, self._request(keeper))
+        self.go(wait)
+
+    async def _request(self, keeper: Keeper) -> None:
+        try:
+            for grant in (await keeper.of(OWNER)).grants:
+                passed = await keeper.fresh(grant)
+                if passed.tokens.expires_at <= self.clock():
+                    self.truth.crimes.append("a bearer was passed that had ended")
+                self.passed.append(passed)
+        except GatewayError:
+            return
+
+    @rule(seconds=st.sampled_from([0.005, 0.03, 0.5, 1.0, 11.0, 35.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.go(seconds)
+
+    @rule(who=st.integers(0, 1))
+    def crash(self, who: int) -> None:
+        """kill -9, and a new process in its place."""
+        name, _ = self.keepers[who]
+        for task in list(self.tasks.get(name, ())):
+            task.cancel()
+        self.go(0)
+        stored = self.stored()
+        for used, new in self.truth.pairs.pop(name, ()):
+            # What it had not written is gone with it, and nobody else knows.
+            if stored is None or stored.tokens.refresh_token == Secret(used):
+                self.truth.doubtful.add(used)
+            del new
+        self.keepers[who] = self.boot()
+
+    @rule(seconds=st.sampled_from([0.1, 1.5, 15.0, 60.0]))
+    def the_store_is_away(self, seconds: float) -> None:
+        self.world.store.down = True
+        self.loop.call_later(seconds, setattr, self.world.store, "down", False)
+
+    @rule(how=st.sampled_from(["before", "after"]), which=st.integers(0, 3))
+    def one_write_fails(self, how: str, which: int) -> None:
+        left = which
+
+        def fail(verb: str, record: object) -> str | None:
+            nonlocal left
+            if verb != "put":
+                return None
+            left -= 1
+            return how if left == -1 else None
+
+        self.world.store.failing = fail
+
+    @rule(fault=FAULTS)
+    def provider_fails_next(self, fault: TokenAnswer | str) -> None:
+        self.truth.faults.append(fault)
+
+    @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
+    def reconnect(self, who: int, dice: int) -> None:
+        if self.world.store.down or (dice and not self.disconnected):
+            return
+        self.world.store.failing = lambda verb, record: None
+        tokens = self.truth.consent()
+        self.grant = self.do(self.keepers[who][1].connected(OWNER, client, "mikomo", tokens))
+        self.disconnected = False
+
+    @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
+    def disconnect(self, who: int, dice: int) -> None:
+        if self.world.store.down or dice:
+            return
+        self.world.store.failing = lambda verb, record: None
+        self.do(self.keepers[who][1].disconnect(self.grant))
+        self.disconnected = True
+
+    def stored(self) -> Grant | None:
+        record = self.world.store.store._records.get(KIND, {}).get(self.grant.id)  # type: ignore[attr-defined]
+        if record is None:
+            return None
+        parts = (record.kind.encode(), record.key.encode(), record.group.encode())
+        context = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return decode(RING.open(record.body, context), record.version)
+
+    @invariant()
+    def the_store_and_the_provider_agree(self) -> None:
+        if not hasattr(self, "grant") or (stored := self.stored()) is None:
+            return
+        token = stored.tokens.refresh_token.reveal() if stored.tokens.refresh_token is not None else ""
+        family = self.truth.families[-1]
+        if self.disconnected:
+            assert stored.state is GrantState.REVOKED
+            assert not token
+            return
+        # The newest consent's tokens are there, whatever a refresh in flight brought of an older one.
+        assert token == family.living or token in family.spent
+        if stored.state is GrantState.LIVE and not self._held(token):
+            assert token == family.living, "a spent token that calls itself live is a silent loss"
+        if stored.state is GrantState.NEEDS_RECONNECT:
+            dead = family.ended or token != family.living
+            assert dead or stored.unknowns >= MOST_UNKNOWNS, "sent to the bank for nothing"
+        assert remedy(stored.state, stored.reason).what
+
+    def _held(self, token: str) -> bool:
+        return any(used == token for pairs in self.truth.pairs.values() for used, _ in pairs)
+
+    @invariant()
+    def no_crime_was_seen(self) -> None:
+        assert not Provider.crimes
+
+    @invariant()
+    def what_was_passed_was_durable(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        written = {
+            bearer(decode(record_body, 1))
+            for record_body in (self._open(record) for record in self.world.store.writes if record.kind == KIND)
+        }
+        assert {bearer(grant) for grant in self.passed} <= written
+
+    def _open(self, record: Any) -> bytes:
+        parts = (record.kind.encode(), record.key.encode(), record.group.encode())
+        return RING.open(record.body, b"".join(len(part).to_bytes(4, "big") + part for part in parts))
+
+    def teardown(self) -> None:
+        """All trouble ends: the grant is live again, or says what the user must do."""
+        Provider.crimes.clear()
+        try:
+            if hasattr(self, "grant"):
+                self.world.store.down = False
+                self.world.store.failing = lambda verb, record: None
+                self.truth.faults.clear()
+                for _ in range(6):
+                    self.go(1200)
+                    for name, keeper in self.keepers:
+                        self.spawn(name, self._request(keeper))
+                    self.go(30)
+                stored = self.stored()
+                if self.disconnected:
+                    assert stored is None or stored.state is GrantState.REVOKED
+                    assert self.truth.families[-1].ended or self.world.store.store._records.get("revocation")  # type: ignore[attr-defined]
+                else:
+                    assert stored is not None
+                    assert stored.state in {GrantState.LIVE, GrantState.NEEDS_RECONNECT}
+        finally:
+            self.monotonic.stop()
+            for tasks in self.tasks.values():
+                for task in list(tasks):
+                    task.cancel()
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.close()
+
+
+NeverLost.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_a_grant_is_never_lost = NeverLost.TestCase

@@ -1,0 +1,60 @@
+"""An event loop whose time passes by itself: no test of these waits for a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+from unittest import mock
+
+EPOCH = 1_800_000_000.0
+
+
+class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("everybody waits and nobody will come")
+        if not ready and timeout > 0:
+            self.loop.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        selector = _Selector()
+        selector.loop = self
+        self.now = 0.0
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+def clock() -> float:
+    """Unix seconds of the running virtual loop."""
+    return EPOCH + asyncio.get_running_loop().time()
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        loop = VirtualLoop()
+        try:
+            with mock.patch("akoya_gateway.store.waiting.time.monotonic", loop.time):
+                loop.run_until_complete(test(*args, **kwargs))
+                loop.run_until_complete(_end(asyncio.all_tasks(loop)))
+        finally:
+            loop.close()
+
+    return run
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
