@@ -20,6 +20,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted, Denied, judged_path
 from akoya_gateway.faces.bodies import limited, whole
 from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
+from akoya_gateway.faces.forward_auth import forward_auth, is_forward_auth
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.responses import Responses
@@ -137,7 +138,8 @@ class Gateway:
         try:
             engine = self._engine or await self.startup()
             outcome = await self._judge(engine, ask, scope, receive)
-            responses.decided(outcome)
+            if not isinstance(outcome, Answer):
+                responses.decided(outcome)
             if isinstance(outcome, Admitted):
                 await self._go_on(engine, ask, outcome, scope, receive, responses)
                 return
@@ -154,6 +156,8 @@ class Gateway:
         path = self._path(ask, scope)
         if not engine.routes.own(path):
             return engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
+        if is_forward_auth(engine.config.prefix, path):
+            return await forward_auth(engine, ask)
         visitor = await engine.visitors.of(ask)
         return await engine.routes(Visit(ask, path, visitor, lambda limit: whole(receive, limit)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from akoya_gateway.access.ask import Ask, Headers
-from akoya_gateway.answers.answer import Answer
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted, Denied
@@ -37,10 +36,10 @@ class Responses:
         self.started = False
         self.token_rejected = False
 
-    def decided(self, outcome: Admitted | Denied | Answer) -> None:
+    def decided(self, outcome: Admitted | Denied) -> None:
         if isinstance(outcome, Admitted):
             self._rule, self._outcome = outcome.rule.label, "passed"
-        elif isinstance(outcome, Denied):
+        else:
             self._rule, self._outcome = outcome.rule.label if outcome.rule else "-", outcome.why
 
     def failed(self, error: GatewayError) -> None:
