@@ -13,7 +13,7 @@ def demo(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     id_token_lifetime: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Life of id_tokens: short ones show refreshes.")
+        float, typer.Option(min=4, metavar="SECONDS", help="Life of id_tokens: short ones show refreshes.")
     ] = 86_400,
 ) -> None:
     """See the whole flow: an Akoya emulator, a sample app and the gateway in between, on this machine.
@@ -30,7 +30,8 @@ def demo(
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         with Demo(port, SandboxSettings(id_token_lifetime=id_token_lifetime)) as running:
             typer.echo("Akoya Gateway demo. Open this in a browser:\n")

@@ -45,8 +45,8 @@ class Demo:
     """
 
     def __init__(self, port: int | None = None, settings: SandboxSettings | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="akoya-gateway-demo-")
         self._port = _free_port(port)
+        self._folder = tempfile.TemporaryDirectory(prefix="akoya-gateway-demo-")
         self.url = f"http://127.0.0.1:{self._port}"
         """The one to open."""
         redirect_uri = f"{self.url}/akoya/callback"
@@ -162,7 +162,8 @@ class Demo:
                 "algorithm": "ed25519",
                 "keys": [{"id": "demo", "file": "signing.pem"}],
             },
-            "logging": {"format": "console", "level": "warning"},
+            "tokens": {"refresh_before": f"{min(60, self.sandbox.settings.id_token_lifetime / 2):.0f}s"},
+            "logging": {"format": "console", "level": "error"},
         }
 
 

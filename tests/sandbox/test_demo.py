@@ -1,0 +1,145 @@
+"""The demo as a person meets it: emulator, sample app and gateway as processes and threads, one URL."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from akoya_gateway.sandbox.demo import Demo
+from akoya_gateway.sandbox.server import listen, no_tls
+from akoya_gateway.sandbox.settings import SandboxSettings
+
+from .driving import HTTP
+
+NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with Demo(0, SandboxSettings(id_token_lifetime=600)) as running:
+        yield running
+
+
+@pytest.fixture
+def browser() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, verify=no_tls(), follow_redirects=True, headers=NAVIGATION) as client:
+        yield client
+
+
+def press(browser: httpx.Client, page: httpx.Response, **typed: str | list[str]) -> httpx.Response:
+    """Fill in the form of the page and send it."""
+    action = re.search(r'<form[^>]* action="([^"]+)"', page.text)
+    assert action, page.text
+    return browser.post(page.url.join(action[1]), data={"action": "continue"} | typed)
+
+
+def connect(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
+    """From the sign-in page of the bank to where the browser lands."""
+    page = press(browser, page, username="mikomo_1", password="mikomo_1")
+    page = press(browser, page)
+    return press(browser, page, account=re.findall(r'name="account" value="([^"]+)"', page.text))
+
+
+def test_connect_see_accounts_and_verified_headers(demo: Demo, browser: httpx.Client) -> None:
+    home = browser.get(f"{demo.url}/")
+    link = re.search(r'href="(/akoya/connect/mikomo[^"]*)"', home.text)
+    assert link
+    page = connect(browser, browser.get(home.url.join(link[1])))
+    assert (page.status_code, str(page.url)) == (200, f"{demo.url}/accounts")
+    assert "Everyday Checking" in page.text
+    assert re.search(r"\$\d[\d,]*\.\d\d", page.text)
+    headers = browser.get(f"{demo.url}/headers").text
+    assert "Verified." in headers
+    assert "Akoya-Id-Token" in headers
+    assert "Connect Mikomo Bank" not in browser.get(f"{demo.url}/").text
+    assert "Mikomo Bank" in browser.get(f"{demo.url}/akoya/").text
+
+
+def test_a_page_that_needs_a_bank_leads_there_and_back(demo: Demo, browser: httpx.Client) -> None:
+    page = browser.get(f"{demo.url}/accounts")
+    assert str(page.url).startswith(demo.sandbox.url)
+    assert str(connect(browser, page).url) == f"{demo.url}/accounts"
+
+
+def test_without_a_bank_the_open_pages_are_shown_and_carry_no_token(demo: Demo, browser: httpx.Client) -> None:
+    page = browser.get(f"{demo.url}/headers")
+    assert page.status_code == 200
+    assert "Akoya-Id-Token" not in page.text
+
+
+def test_the_app_believes_nobody_but_the_gateway(demo: Demo) -> None:
+    forged = {"Akoya-Connector": "mikomo", "Akoya-Id-Token": "x", "Akoya-Owner": "somebody"}
+    answer = HTTP.get(f"{demo.app_url}/accounts", headers=forged)
+    assert answer.status_code == 401
+    assert "Not from the gateway" in answer.text
+    assert "Not verified" in HTTP.get(f"{demo.app_url}/headers", headers=forged).text
+
+
+def test_a_bank_that_fails_is_told_on_the_page(demo: Demo, browser: httpx.Client) -> None:
+    connect(browser, browser.get(f"{demo.url}/accounts"))
+    demo.sandbox.fault("status", "data", status=500, times=1)
+    assert "The data API answered 500" in browser.get(f"{demo.url}/accounts").text
+    demo.sandbox.fault("html", "data", times=1)
+    assert "could not be had" in browser.get(f"{demo.url}/accounts").text
+    assert "Everyday Checking" in browser.get(f"{demo.url}/accounts").text
+
+
+def test_the_secrets_of_the_demo_are_for_its_user_alone(demo: Demo) -> None:
+    modes = {path.name: path.stat().st_mode & 0o077 for path in demo.config.parent.iterdir()}
+    assert {"client_id", "client_secret", "store.key", "signing.pem"} <= set(modes)
+    assert [name for name in ("client_secret", "store.key", "signing.pem") if modes[name]] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal.Signals) -> None:
+    listener = listen()
+    port = listener.getsockname()[1]
+    listener.close()
+    command = [sys.executable, "-c", "from akoya_gateway.cli import main; main()", "demo", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        text = ""
+        while "Ctrl-C" not in text:
+            line = process.stdout.readline()
+            assert line, text
+            text += line
+        assert re.findall(r"http://\S+", text) == [f"http://127.0.0.1:{port}/"]
+        assert HTTP.get(f"http://127.0.0.1:{port}/").status_code == 200
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    folder = re.search(r"Configuration: (\S+)/gateway.yaml", errors)
+    assert folder
+    assert not Path(folder[1]).exists()
+    with pytest.raises(httpx.ConnectError):
+        HTTP.get(f"http://127.0.0.1:{port}/")
+
+
+def test_a_gateway_that_goes_away_ends_the_wait(demo: Demo) -> None:
+    with Demo(0) as second:
+        assert second.url != demo.url
+        assert second._gateway is not None
+        second._gateway.terminate()
+        assert second.wait() == second._gateway.returncode
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with listen() as taken:
+        command = [sys.executable, "-c", "from akoya_gateway.cli import main; main()", "demo", "--port"]
+        run = subprocess.run(
+            [*command, str(taken.getsockname()[1])], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert run.returncode == 1
+    assert "choose another --port" in run.stderr
