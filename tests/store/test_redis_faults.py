@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -317,6 +320,72 @@ async def test_a_slot_that_moves_is_followed() -> None:
             assert await store.put(grant(key, version=2))
         assert [r.version for r in await store.find("grant", "o")] == [2] * 40
         await store.close()
+
+
+async def test_the_rights_that_the_guide_names_are_enough(own_redis: RedisServer) -> None:
+    guide = Path("docs/stores.md").read_text()
+    rule = guide[guide.index("ACL SETUSER") :].partition("```")[0]
+    with own_redis.client as client:
+        client.execute_command(*rule.replace(">PASSWORD", ">secret").split())
+        client.execute_command("ACL", "SETUSER", "default", "off")
+    store = open_store(f"redis://akoya:secret@127.0.0.1:{own_redis.port}")
+    await store.open()
+    assert await store.put(grant())
+    waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))
+    await asyncio.sleep(0.2)
+    assert await store.put(grant(version=2, expires_at=time.time() + 100))
+    assert (await waiter).version == 2  # type: ignore[union-attr]
+    assert await store.reseal(grant(version=2, body=b"new"))
+    assert len(await store.find("grant", "o")) == await store.count("grant") == 1
+    assert await store.kinds() == ("grant",)
+    assert len([r async for r in store.scan("grant")]) == 1
+    assert await store.delete("grant", "k1", 2)
+    assert await store.take("grant", "k1") is None
+    await store.check()
+    await store.close()
+
+
+TAKER = """
+import asyncio, sys
+from akoya_gateway.store import open_store
+
+async def main(url, number):
+    store = open_store(url)
+    await store.open()
+    for n in range(int(number)):
+        if await store.take("attempt", f"a{n}") is not None:
+            print(n, flush=True)
+    await store.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_of_several_processes_that_take_exactly_one_gets_each(own_redis: RedisServer) -> None:
+    url = f"{own_redis.url}?prefix=race&timeout=10"
+    store = open_store(url)
+    await store.open()
+    await asyncio.gather(*[store.put(Record("attempt", f"a{n}", b"x")) for n in range(200)])
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TAKER, url, "200"], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    outputs = [await asyncio.to_thread(process.communicate, timeout=60) for process in processes]
+    assert sorted(int(n) for output, _ in outputs for n in output.split()) == list(range(200))
+    assert await store.count("attempt") == 0
+    await store.close()
+
+
+async def test_a_closed_store_says_so_and_lets_waiters_go(own_redis: RedisServer) -> None:
+    store = await opened(own_redis.url)
+    assert await store.put(grant())
+    waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))
+    await asyncio.sleep(0.2)
+    await store.close()
+    for ask in (waiter, store.get("grant", "k1")):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await asyncio.wait_for(ask, 5)
+    with own_redis.client as client:
+        assert {c["cmd"] for c in client.client_list()} <= {"client|list", "client"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store import Record
+from akoya_gateway.config.model import RingKey
+from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
+from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault
 from akoya_gateway.store.sqlite import SQLiteStore
 from akoya_gateway.store.sqlite_file import APPLICATION_ID, STEPS
 
@@ -261,6 +263,42 @@ async def test_a_page_that_is_corrupted_under_a_running_gateway_is_an_error_unti
     await store.close()
 
 
+async def test_whatever_byte_of_the_file_is_altered_no_wrong_body_comes_out(path: Path) -> None:
+    ring = KeyRing([RingKey("k", b"k" * 32)])
+    vault = Vault(SQLiteStore(str(path)), ring)
+    await vault.open()
+    bodies = {f"k{n}": os.urandom(1500) for n in range(40)}
+    assert all(await asyncio.gather(*[vault.put(grant(key, body=body)) for key, body in bodies.items()]))
+    await vault.close()
+    whole = path.read_bytes()
+    chance = random.Random(7)
+    seen = 0
+    for _ in range(60):
+        altered = bytearray(whole)
+        altered[chance.randrange(len(altered))] ^= chance.randrange(1, 256)
+        path.write_bytes(altered)
+        vault = Vault(SQLiteStore(str(path)), ring)
+        try:
+            await vault.open()
+            for key, body in bodies.items():
+                record = await vault.get("grant", key)
+                assert record is None or record.body == body
+                seen += record is not None
+        except (StoreUnavailable, DamagedRecord, UndecryptableRecord):
+            pass
+        finally:
+            await vault.close()
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+    assert seen
+
+
+async def test_each_commit_is_synced(sqlite: SQLiteStore) -> None:
+    full, write_ahead = (2,), ("wal",)
+    assert await sqlite._write(lambda c: c.execute("PRAGMA synchronous").fetchone()) == full
+    assert await sqlite._write(lambda c: c.execute("PRAGMA journal_mode").fetchone()) == write_ahead
+
+
 @pytest.mark.parametrize("content", [b"not a database at all " * 400, b"SQLite format 3\0" + b"\xff" * 8000, b"x"])
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.parent.mkdir()
@@ -356,8 +394,12 @@ async def test_a_value_that_sqlite_cannot_take_hurts_nobody_else(sqlite: SQLiteS
     assert await sqlite.put(grant("c"))
 
 
-async def test_a_closed_store_says_so(sqlite: SQLiteStore) -> None:
+async def test_a_closed_store_says_so_and_lets_waiters_go(sqlite: SQLiteStore) -> None:
+    assert await sqlite.put(grant())
+    waiter = asyncio.create_task(sqlite.changed("grant", "k1", 1, 30))
+    await asyncio.sleep(0.2)
     await sqlite.close()
-    with pytest.raises(StoreUnavailable, match="closed"):
-        await sqlite.get("grant", "k1")
+    for ask in (waiter, sqlite.get("grant", "k1")):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await asyncio.wait_for(ask, 5)
     await sqlite.close()

@@ -81,10 +81,17 @@ class Gate:
         self._where = address.where
         self._limit = address.timeout * PATIENCE
         self._free = asyncio.Semaphore(CONNECTIONS)
+        self._shut = False
+
+    def shut(self) -> None:
+        """From now on nobody passes: a waiter must not open a connection after the last was closed."""
+        self._shut = True
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
         """Raises `StoreUnavailable` for all that can go wrong between us and Redis."""
+        if self._shut:
+            raise StoreUnavailable("the store is closed")
         try:
             async with asyncio.timeout(self._limit), self._free:
                 yield

@@ -63,6 +63,7 @@ class RedisStore:
         await self._notices.stop()
         with contextlib.suppress(StoreUnavailable):
             async with self._gate.passed():
+                self._gate.shut()
                 await self._link.close()
         self._bells.ring_all()
 
