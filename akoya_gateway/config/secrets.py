@@ -59,11 +59,11 @@ def _alike(node: Node) -> list[str]:
 def _from_file(node: Node) -> Secret | None:
     path = node.reading.folder / node.value
     try:
-        if path.is_dir():
-            node.fault(f"{quoted(str(path))} is a directory", "name the file in it")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+            node.fault(f"{quoted(str(path))} is not a file", "name a file that holds the secret")
             return None
         with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
             content = file.read(_LONGEST + 1)
         text = content.decode()
     except FileNotFoundError:
@@ -79,6 +79,7 @@ def _from_file(node: Node) -> Secret | None:
     if len(content) > _LONGEST:
         node.fault(f"{quoted(str(path))} is larger than 64 KiB", "is it the right file?")
         return None
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         node.warn(f"others may read the secret file {quoted(str(path))} (mode {mode:04o})", "chmod 0600")
     text = text.removesuffix("\n").removesuffix("\r")

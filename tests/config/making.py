@@ -34,20 +34,20 @@ SMALL: dict[str, Any] = {
     "sessions": {"keys": [{"env": "GATEWAY_KEY"}]},
     "signing": {"algorithm": "hmac-sha256", "keys": [{"id": "k1", "env": "SIGNING_SECRET"}]},
 }
-REMOVED = object()
+REMOVED = "(removed)"
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """SMALL with values set (or REMOVED) at dotted paths: `{"sessions.cookie.idle": "1h", "access.0.path": "/"}`."""
     data = copy.deepcopy(SMALL)
-    for path, value in changes.items():
+    for path, value in copy.deepcopy(changes).items():
         at: Any = data
         *above, last = path.split(".")
         for key in above:
             at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
         if isinstance(at, list):
             at[int(last)] = value
-        elif value is REMOVED:
+        elif value == REMOVED:
             del at[last]
         else:
             at[last] = value

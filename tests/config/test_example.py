@@ -1,0 +1,70 @@
+"""gateway.yaml and docs/configuration.md are true to the schema."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from akoya_gateway.config.load import judge_config
+from akoya_gateway.config.reference import reference
+from akoya_gateway.config.schema import load_schema
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "gateway.yaml"
+SCHEMA = load_schema()
+
+
+def test_the_example_is_fine_once_the_variables_it_names_are_set() -> None:
+    names = re.findall(r"^[^#\n]*?\{(?:id: \w+, )?env: (\w+)\}", EXAMPLE.read_text(), re.MULTILINE)
+    assert set(names) == {"AKOYA_CLIENT_ID", "AKOYA_CLIENT_SECRET", "AKOYA_GATEWAY_KEY", "AKOYA_GATEWAY_SIGNING_KEY"}
+    judgement = judge_config(EXAMPLE, {name: secrets.token_hex(32) for name in names})
+    assert judgement.faults == ()
+    assert judgement.config is not None
+    assert judgement.config.sessions.store == f"sqlite://{ROOT}/var/grants.db"
+
+
+def test_editors_find_the_schema_from_its_first_line() -> None:
+    first = EXAMPLE.read_text().splitlines()[0]
+    match = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert match
+    assert (ROOT / match[1]).is_file()
+
+
+def _keys(node: Any) -> set[str]:
+    """Every key that any mapping of the schema knows."""
+    found: set[str] = set()
+    if isinstance(node, dict):
+        found |= set(node.get("properties", {}))
+        for name, below in node.items():
+            if name not in ("examples", "default"):
+                found |= _keys(below)
+    elif isinstance(node, list):
+        for below in node:
+            found |= _keys(below)
+    return found
+
+
+def test_the_example_names_every_key() -> None:
+    text = EXAMPLE.read_text()
+    assert {key for key in _keys(SCHEMA) if not re.search(rf"(?<![\w.]){key}\b", text)} == set()
+
+
+def test_what_is_commented_out_in_the_example_are_real_keys() -> None:
+    top = set(yaml.safe_load(EXAMPLE.read_text()))
+    top |= set(re.findall(r"^# ([a-z_]+):", EXAMPLE.read_text(), re.MULTILINE))
+    assert top == set(SCHEMA["properties"])
+
+
+def test_the_reference_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == reference(SCHEMA), "run: python -m akoya_gateway.config.reference > docs/configuration.md"
+
+
+def test_the_reference_has_every_key() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    missing = {key for key in _keys(SCHEMA) if f"| `{key}` |" not in page}
+    assert missing == set()

@@ -1,0 +1,228 @@
+"""Secrets from environment and files: present, clean, long enough, and never shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import OKPKey
+
+from akoya_gateway.config.load import judge_config
+from akoya_gateway.config.model import key_id
+from akoya_gateway.config.secrets import ring_key
+from tests.config.making import ENVIRON, RING_KEY, judged, said, warned
+
+RAW = secrets.token_bytes(32)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(RAW).decode(),
+        base64.b64encode(RAW).decode().rstrip("="),
+        base64.urlsafe_b64encode(RAW).decode(),
+        base64.urlsafe_b64encode(RAW).decode().rstrip("="),
+        RAW.hex(),
+        RAW.hex().upper(),
+    ],
+)
+def test_a_ring_key_is_32_bytes_in_base64_or_hex(text: str) -> None:
+    key = ring_key(text)
+    assert key.key == RAW
+    assert key.id == key_id(RAW)
+    assert text not in repr(key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a passphrase of more than thirty-two characters",
+        base64.b64encode(RAW[:16]).decode(),
+        base64.b64encode(RAW + RAW).decode(),
+        RAW.hex()[:-2],
+        "A" * 44,
+        "00" * 32,
+        base64.b64encode(RAW).decode() + "\nAAAA",
+        "ü" * 43,
+    ],
+)
+def test_anything_else_is_no_ring_key(text: str) -> None:
+    with pytest.raises(ValueError, match=r"32 bytes|not random"):
+        ring_key(text)
+
+
+def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"}))
+    assert line.startswith("sessions.keys[0]: this key cannot be used: it must be exactly 32 bytes, in base64 or hex")
+    assert "akoya-gateway keys new" in line
+    assert "hunter2" not in line
+
+
+def test_a_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
+    (line,) = said(judged(tmp_path, {"sessions.keys": [{"env": "GATEWAY_KEY"}, {"env": "GATEWAY_KEY"}]}))
+    assert line.startswith("sessions.keys[1]: the same key is there before")
+
+
+def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
+    environ = {**ENVIRON, "NEW": RAW.hex()}
+    config = judged(tmp_path, {"sessions.keys": [{"env": "NEW"}, {"env": "GATEWAY_KEY"}]}, environ).config
+    assert config is not None
+    assert [key.key for key in config.sessions.keys] == [RAW, base64.b64decode(RING_KEY)]
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is not set (set it)"),
+        ({"CLIENT_SECRET": ""}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty"),
+        ({"CLIENT_SECRET": " \n"}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty"),
+        ({"CLIENT_SECRET": "hunter2\n"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
+        ({"CLIENT_SECRET": "hun\rter2"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
+    ],
+)
+def test_a_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str], message: str) -> None:
+    others = {name: value for name, value in ENVIRON.items() if name != "CLIENT_SECRET"}
+    (line,) = said(judged(tmp_path, {}, {**others, **environ}))
+    assert line.startswith(message)
+    assert "hunter2" not in line
+
+
+def test_a_misspelt_variable_of_ours_is_guessed(tmp_path: Path) -> None:
+    changes = {"clients.demo-app.client_id": {"env": "AKOYA_CLIENT_DI"}}
+    (line,) = said(judged(tmp_path, changes, {**ENVIRON, "AKOYA_CLIENT_ID": "x"}))
+    assert line.endswith('the environment variable AKOYA_CLIENT_DI is not set (did you mean "AKOYA_CLIENT_ID"?)')
+
+
+def _with_file(tmp_path: Path, name: str = "secret") -> dict[str, Any]:
+    return {"clients.demo-app.client_secret": {"file": name}}
+
+
+def test_a_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret\r\n")
+    file.chmod(0o600)
+    judgement = judged(tmp_path, _with_file(tmp_path))
+    assert judgement.config is not None
+    assert judgement.config.clients["demo-app"].client_secret.reveal() == "s3cret"
+    assert not any("others may read" in line for line in warned(judgement))
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
+def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret")
+    file.chmod(mode)
+    judgement = judged(tmp_path, _with_file(tmp_path))
+    assert judgement.config is not None
+    (line,) = [line for line in warned(judgement) if "others may read" in line]
+    assert f"(mode {mode:04o})" in line
+    assert "s3cret" not in line
+
+
+def test_secret_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "big").write_bytes(b"x" * 70_000)
+    (tmp_path / "folder").mkdir()
+    expected = {
+        "missing": "there is no file",
+        "empty": "is empty",
+        "binary": "is not text in UTF-8",
+        "big": "is larger than 64 KiB",
+        "folder": "is not a file",
+        "x" * 3000: "cannot be read",
+        "secret/x": "there is no file",
+    }
+    for name, message in expected.items():
+        (line,) = said(judged(tmp_path, _with_file(tmp_path, name)))
+        assert line.startswith("clients.demo-app.client_secret.file: "), line
+        assert message in line
+
+
+def test_a_pipe_or_device_is_no_secret_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "/dev/zero"):
+        (line,) = said(judged(tmp_path, _with_file(tmp_path, name)))
+        assert "is not a file" in line
+
+
+def test_a_null_secret_is_told(tmp_path: Path) -> None:
+    (line,) = said(judged(tmp_path, {"clients.demo-app.client_secret": {"env": None}}))
+    assert line.startswith("clients.demo-app.client_secret: expected {env: NAME} or {file: path}")
+
+
+def _pem(key: Any, password: bytes | None = None) -> str:
+    how = BestAvailableEncryption(password) if password else NoEncryption()
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode())
+
+
+ED25519 = _pem(ed25519.Ed25519PrivateKey.generate())
+P256 = _pem(ec.generate_private_key(ec.SECP256R1()))
+P384 = _pem(ec.generate_private_key(ec.SECP384R1()))
+RSA = _pem(rsa.generate_private_key(65537, 2048))
+JWK = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=True))
+PUBLIC_JWK = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=False))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "text"),
+    [("ed25519", ED25519), ("ed25519", JWK), ("ecdsa-p256-sha256", P256), ("hmac-sha256", "x" * 32)],
+)
+def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: str) -> None:
+    judgement = judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
+    assert judgement.config is not None, said(judgement)
+    (key,) = judgement.config.signing.keys
+    assert (key.id, key.material.reveal()) == ("k1", text)
+    assert text not in repr(judgement.config)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "text", "message"),
+    [
+        ("hmac-sha256", "x" * 31, "it is shorter than 32 bytes"),
+        ("hmac-sha256", ED25519, "it is a PEM, not a shared secret"),
+        ("ed25519", "x" * 64, "it is not a PEM or JWK of an unencrypted private key"),
+        ("ed25519", "{}", "it is not a PEM or JWK of an unencrypted private key"),
+        ("ed25519", "{" * 1000, "it is not a PEM or JWK of an unencrypted private key"),
+        ("ed25519", '{"a":' * 9000, "it is not a PEM or JWK of an unencrypted private key"),
+        ("ed25519", PUBLIC_JWK, "it is not an Ed25519 private key"),
+        ("ed25519", P256, "it is not an Ed25519 private key"),
+        ("ecdsa-p256-sha256", P384, "it is not a P-256 private key"),
+        ("ecdsa-p256-sha256", RSA, "it is not a P-256 private key"),
+        ("ecdsa-p256-sha256", ED25519, "it is not a P-256 private key"),
+        ("ed25519", _pem(ed25519.Ed25519PrivateKey.generate(), b"pw"), "it is not a PEM or JWK of an unencrypted"),
+    ],
+)
+def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
+    (line,) = said(judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
+    assert line.startswith(f"signing.keys[0]: this key cannot be used for {algorithm}: {message}")
+    assert "akoya-gateway keys new" in line
+
+
+def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
+    (line,) = said(judged(tmp_path, {"signing.keys": [{"id": "k", "env": "SIGNING_SECRET"}] * 2}))
+    assert line.startswith("signing.keys[1].id: the same key id is there before")
+
+
+def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
+    judged(tmp_path, {})
+    judgement = judge_config(tmp_path / "gateway.yaml", {}, secrets=False)
+    assert judgement.faults == ()
+    assert judgement.config is None
+
+
+def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> None:
+    judgement = judged(tmp_path, {})
+    assert judgement.config is not None
+    shown = repr(judgement) + str(judgement.config) + repr(judgement.config.clients["demo-app"])
+    for secret in ENVIRON.values():
+        assert secret not in shown
+    assert repr(bytes(range(32))) not in shown

@@ -1,0 +1,80 @@
+"""Sessions, cookies, stores, and the bounds of tokens and limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akoya_gateway.config.model import Config
+from tests.config.making import ENVIRON, judged, said, warned
+
+LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
+
+
+def _config(tmp_path: Path, changes: dict[str, Any], environ: dict[str, str] | None = None) -> Config:
+    judgement = judged(tmp_path, changes, environ)
+    assert judgement.config is not None, said(judgement)
+    return judgement.config
+
+
+def test_the_cookie_is_host_bound_where_https_is(tmp_path: Path) -> None:
+    cookie = _config(tmp_path, {}).sessions.cookie
+    assert (cookie.name, cookie.secure) == ("__Host-akoya", True)
+
+
+def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
+    cookie = _config(tmp_path, LOOPBACK).sessions.cookie
+    assert (cookie.name, cookie.secure) == ("akoya", False)
+    judgement = judged(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
+    assert judgement.config is not None
+    assert judgement.config.sessions.cookie.name == "app"
+    assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warned(judgement))
+
+
+def test_a_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).sessions.store == f"sqlite://{tmp_path}/var/grants.db"
+    assert _config(tmp_path, {"sessions.store": "sqlite:g.db"}).sessions.store == f"sqlite://{tmp_path}/g.db"
+    assert _config(tmp_path, {"sessions.store": "sqlite:///a/g.db"}).sessions.store == "sqlite:///a/g.db"
+
+
+def test_a_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
+    environ = {**ENVIRON, "STORE": "rediss://:pw@db/0"}
+    assert _config(tmp_path, {"sessions.store": {"env": "STORE"}}, environ).sessions.store == "rediss://:pw@db/0"
+    lines = said(judged(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "hunter2"}))
+    assert lines[0].startswith("sessions.store: a store is sqlite:")
+    assert "hunter2" not in lines[0]
+
+
+def test_memory_is_warned_of(tmp_path: Path) -> None:
+    assert any("lost at a restart" in line for line in warned(judged(tmp_path, {"sessions.store": "memory://"})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sessions.cookie.name": "sid"}, "sessions.cookie.name: with https the name must begin with __Host-"),
+        ({"sessions.cookie.idle": "31d"}, "sessions.cookie.idle: idle is longer than lifetime"),
+        ({"sessions.cookie.same_site": "none"}, "sessions.cookie.same_site: expected one of lax, strict"),
+        ({"sessions.store": "sqlite://relative.db"}, "sessions.store: `sqlite://` is followed by an absolute path"),
+        ({"sessions.store": "sqlite:"}, "sessions.store: the store names no file"),
+        ({"tokens.refresh_before": "15m"}, "tokens.refresh_before: is not shorter than assume_lifetime"),
+        ({"tokens.leeway": "1h"}, "tokens.leeway: must be 10m or less"),
+        ({"tokens.assume_lifetime": "0s"}, "tokens.assume_lifetime: must be more than 0"),
+        ({"limits.attempt_lifetime": "16m"}, "limits.attempt_lifetime: must be 15m or less"),
+        ({"limits.header_bytes": 10}, "limits.header_bytes: must be 4KiB to 1MiB"),
+        ({"signing.expires": "0ms"}, "signing.expires: must be more than 0"),
+    ],
+)
+def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    lines = said(judged(tmp_path, changes))
+    assert [line for line in lines if line.startswith(message)], lines
+    assert len(lines) == 1 or "assume_lifetime" in message, lines
+
+
+def test_audience_is_the_upstream_unless_named(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).signing.audience == "https://app.example.com"
+    upstream = {"upstream": {"url": "http://127.0.0.1:3000"}}
+    assert _config(tmp_path, upstream).signing.audience == "http://127.0.0.1:3000"
+    assert _config(tmp_path, {**upstream, "signing.audience": "app"}).signing.audience == "app"

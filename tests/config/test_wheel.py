@@ -1,0 +1,58 @@
+"""The schema travels inside the wheel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "akoya_gateway", source / "akoya_gateway", ignore=ignore)
+    shutil.copytree(ROOT / "schema", source / "schema")
+    code = "from hatchling.build import build_wheel; print(build_wheel(__import__('sys').argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_schema_as_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = archive.read("akoya_gateway/config/gateway.schema.json")
+    assert shipped == (ROOT / "schema" / "gateway.schema.json").read_bytes()
+
+
+def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked somewhere else, with no checkout in reach."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import akoya_gateway; assert akoya_gateway.__file__.startswith(sys.argv[1]);"
+        "from akoya_gateway.config.load import judge_config;"
+        "print(*judge_config(sys.argv[2], {}, secrets=False).faults)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site), str(ROOT / "gateway.yaml")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
