@@ -160,6 +160,10 @@ class _Reader:
 
     def _octets(self, text: str) -> bytes:
         try:
-            return base64.b64decode(text, validate=True)
+            octets = base64.b64decode(text, validate=True)
         except binascii.Error:
             raise self.fault("base64 before this place") from None
+        # Stricter than RFC 9651 section 4.2.7: spare bits set would give one signature many spellings.
+        if base64.b64encode(octets).decode() != text:
+            raise self.fault("canonical base64 before this place")
+        return octets

@@ -56,11 +56,11 @@ class Key:
 
 
 def secret_key(key_id: str, secret: str | bytes) -> Key:
-    """The shared secret of `hmac-sha256`: the text given to the gateway, white space around it removed.
+    """The shared secret of `hmac-sha256`: the text given to the gateway, white space around it removed; or its bytes.
 
     Raises ValueError below 32 bytes, and for PEM text: a public key used as an HMAC secret is the classic forgery.
     """
-    octets = (secret.encode() if isinstance(secret, str) else secret).strip()
+    octets = secret.strip().encode() if isinstance(secret, str) else secret
     if len(octets) < 32:
         raise ValueError("a shared secret has at least 32 bytes")
     if octets.startswith(b"-----BEGIN"):

@@ -1,0 +1,217 @@
+"""Node.js, Go and Java, where their toolchains are: all vectors, and our signer against their servers over sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akoya_gateway import verify as v
+from akoya_gateway.signing import jwks, signer
+from tests.signing.conftest import FULL, KEYS, signing
+
+ROOT = Path(__file__).parent.parent.parent
+VERIFIERS = ROOT / "deploy" / "verifiers"
+VECTORS = ROOT / "tests" / "vectors" / "messages.json"
+INTEROP = Path(__file__).parent / "interop"
+
+
+def need(tool: str) -> str:
+    found = shutil.which(tool) or shutil.which(tool, path="/usr/local/go/bin")
+    if found is None:
+        pytest.skip(f"no {tool} on this machine")
+    return found
+
+
+def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    everything = {**os.environ, **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=everything, capture_output=True, text=True, timeout=110, check=False)
+
+
+def npm_install(source: Path, target: Path) -> Path:
+    need("node")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("node_modules"))
+    command = "ci" if (target / "package-lock.json").exists() else "install"
+    installed = run(need("npm"), command, "--no-audit", "--no-fund", "--prefer-offline", cwd=target)
+    if installed.returncode != 0:
+        pytest.skip(f"npm cannot install: {installed.stderr[-300:]}")
+    return target
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return npm_install(VERIFIERS / "node", tmp_path_factory.mktemp("node") / "verifier")
+
+
+@pytest.fixture(scope="module")
+def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = VERIFIERS / "go"
+    downloaded = run(need("go"), "mod", "download", cwd=folder)
+    if downloaded.returncode != 0:
+        pytest.skip(f"go cannot download: {downloaded.stderr[-300:]}")
+    binary = tmp_path_factory.mktemp("go") / "server"
+    built = run(need("go"), "build", "-o", str(binary), "./server", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    return binary
+
+
+@pytest.fixture(scope="module")
+def java(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("java")
+    sources = [str(one) for one in sorted((VERIFIERS / "java").glob("*.java"))]
+    built = run(need("javac"), "-Xlint:all", "-Werror", "-d", str(out), *sources, cwd=out)
+    assert built.returncode == 0, built.stderr
+    return out
+
+
+def test_node_passes_the_vectors(node: Path) -> None:
+    done = run("node", "--test", cwd=node, env={"AKOYA_VECTORS": str(VECTORS)})
+    assert done.returncode == 0, done.stdout[-3000:]
+    wanted = json.loads(VECTORS.read_text("utf-8"))
+    assert f"pass {len(wanted['cases']) + len(wanted['attacks'])}" in done.stdout
+
+
+def test_go_passes_the_vectors(go: Path) -> None:
+    done = run(need("go"), "test", "-count=1", "-v", "./...", cwd=VERIFIERS / "go", env={"AKOYA_VECTORS": str(VECTORS)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    wanted = json.loads(VECTORS.read_text("utf-8"))
+    assert done.stdout.count("    --- PASS") == len(wanted["cases"]) + len(wanted["attacks"])
+
+
+def test_java_passes_the_vectors(java: Path) -> None:
+    done = run(need("java"), "-cp", str(java), "Vectors", str(VECTORS), cwd=java)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failures" in done.stdout
+
+
+@contextlib.contextmanager
+def key_server(document: bytes) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/jwk-set+json")
+            self.send_header("Content-Length", str(len(document)))
+            self.end_headers()
+            self.wfile.write(document)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/akoya/jwks.json"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def app_server(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[int]:
+    everything = {**os.environ, "PORT": "0", **env}
+    with subprocess.Popen(command, cwd=cwd, env=everything, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            listening = re.search(r"listening on (\d+)", line)
+            assert listening, line
+            yield int(listening[1])
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def ask(port: int, algorithm: str, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
+    """A request as the gateway would send it to an upstream on this port, after `tamper`."""
+    host = f"127.0.0.1:{port}"
+    prepared = signer(signing(algorithm), "https://a", "http://b").prepare(FULL)
+    made = prepared.headers(b"GET", host.encode(), b"/a%20b", b"x=%2F&y", time.time())
+    headers = [("Host", host), *((name.decode(), value.decode()) for name, value in made)]
+    tamper(headers)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.putrequest("GET", "/a%20b?x=%2F&y", skip_host=True, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def change_owner(headers: list[tuple[str, str]]) -> None:
+    at = next(i for i, (name, _) in enumerate(headers) if name == "akoya-owner")
+    headers[at] = ("akoya-owner", "evil")
+
+
+def add_alias(headers: list[tuple[str, str]]) -> None:
+    headers.append(("Akoya_Owner", "evil"))
+
+
+def repeat_owner(headers: list[tuple[str, str]]) -> None:
+    headers.append(("akoya-owner", "evil"))
+
+
+def drop_signature(headers: list[tuple[str, str]]) -> None:
+    headers[:] = [line for line in headers if line[0] != "signature"]
+
+
+def nothing(headers: list[tuple[str, str]]) -> None: ...
+
+
+@pytest.mark.parametrize("language", ["node", "go", "java"])
+@pytest.mark.parametrize("algorithm", sorted(KEYS))
+def test_an_app_in_another_language_verifies_over_a_socket(
+    language: str, algorithm: str, request: pytest.FixtureRequest
+) -> None:
+    built: Path = request.getfixturevalue(language)
+    command, cwd = {
+        "node": (["node", "server.mjs"], built),
+        "go": ([str(built)], built.parent),
+        "java": (["java", "-cp", str(built), "Server"], built),
+    }[language]
+    secret = KEYS[algorithm].get("secret")
+    with key_server(jwks(signing(algorithm))) as url:
+        env = {"AKOYA_SECRET": secret} if secret else {"AKOYA_JWKS": url}
+        with app_server(command, cwd, env) as port:
+            status, body = ask(port, algorithm, nothing)
+            assert status == 200, body
+            assert FULL.owner in body
+            assert "mikomo" in body
+            for tamper in (change_owner, add_alias, repeat_owner, drop_signature):
+                assert ask(port, algorithm, tamper)[0] == 401, tamper.__name__
+
+
+def test_we_accept_what_two_npm_libraries_sign(tmp_path: Path) -> None:
+    folder = npm_install(INTEROP, tmp_path / "interop")
+    now = int(time.time())
+    env = {"AKOYA_NODE_MODULES": str(folder / "sign.mjs")}
+    done = run("node", "sign.mjs", str(VECTORS), str(now), cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    requests = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["library"] for one in requests} == {"http-message-sig", "http-message-signatures"}
+    assert {one["keyid"] for one in requests} == {key["kid"] for key in KEYS.values()}
+    keys = v.keys_of(
+        v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
+        for key in KEYS.values()
+    )
+    for one in requests:
+        lines = [(name, value) for name, value in one["headers"]]
+        said = v.verify(one["method"], one["authority"], one["path"], one["query"], lines, keys, now)
+        assert (said.owner, said.connector, said.nonce) == ("o1", "mikomo", "n1")
+        with pytest.raises(v.NotVerified):
+            v.verify(one["method"], one["authority"], one["path"], one["query"] + "&z", lines, keys, now)
