@@ -18,7 +18,7 @@ REQUIRED = ("@method", "@authority", "@path", "@query")
 RawHeaders = Iterable[tuple[bytes | str, bytes | str]]
 
 
-def verify(  # noqa: PLR0917 - the parts of a request, in its own order
+def verify(
     method: str,
     authority: str,
     path: str,

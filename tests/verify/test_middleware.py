@@ -1,0 +1,251 @@
+"""The ASGI and WSGI middleware in front of real servers, asked through real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+import uvicorn
+
+from akoya_gateway import verify as v
+from akoya_gateway.config.model import SigningScheme
+from akoya_gateway.signing import jwks, signer
+from akoya_gateway.signing.content_digest import sha256
+from tests.signing.conftest import FULL, KEYS, signing
+from tests.verify.test_other_languages import key_server
+
+Lines = list[tuple[str, str]]
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    said: v.Verified | None = scope["akoya"]
+    names = sorted(name.decode() for name, _ in scope["headers"] if name.startswith(b"akoya"))
+    text = json.dumps({"owner": said and said.owner, "token": said and said.id_token, "got": len(body), "names": names})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    said: v.Verified | None = environ["akoya"]
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    names = sorted(name for name in environ if name.startswith("HTTP_AKOYA"))
+    text = json.dumps({"owner": said and said.owner, "token": said and said.id_token, "got": len(body), "names": names})
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [text.encode()]
+
+
+@contextlib.contextmanager
+def asgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = v.AsgiVerifier(asgi_app, keys, **options)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="websockets-sansio"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextlib.contextmanager
+def wsgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
+    with make_server("127.0.0.1", 0, v.WsgiVerifier(wsgi_app, keys, **options), handler_class=_Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+FACES = {"asgi": asgi, "wsgi": wsgi}
+
+
+@pytest.fixture(params=sorted(FACES))
+def face(request: pytest.FixtureRequest) -> Any:
+    return FACES[request.param]
+
+
+def known(algorithm: str = "ed25519") -> dict[str, v.Key]:
+    key = KEYS[algorithm]
+    one = v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
+    return {key["kid"]: one}
+
+
+def signed(port: int, method: str = "GET", path: str = "/api", query: str = "", body: bytes | None = None) -> Lines:
+    prepared = signer(signing("ed25519"), "https://a", "http://b").prepare(FULL)
+    digest = None if body is None else sha256(body)
+    host = f"127.0.0.1:{port}".encode()
+    made = prepared.headers(method.encode(), host, path.encode(), query.encode(), time.time(), content_digest=digest)
+    return [("Host", host.decode()), *((name.decode(), value.decode()) for name, value in made)]
+
+
+def ask(port: int, target: str, lines: Lines, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in lines:
+            connection.putheader(name, value)
+        if body:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body or None)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text)
+    finally:
+        connection.close()
+
+
+def test_a_signed_request_reaches_the_app_with_what_was_said(face: Any) -> None:
+    with face(known()) as port:
+        status, said = ask(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
+        assert status == 200
+        assert said["owner"] == FULL.owner
+        assert said["token"] == FULL.bearer.reveal()  # type: ignore[union-attr]
+
+
+def test_an_encoded_path_verifies(face: Any) -> None:
+    with face(known()) as port:
+        assert ask(port, "/a%20b/%C3%BC", signed(port, path="/a%20b/%C3%BC"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Akoya-Owner", "evil"),
+        ("akoya_owner", "evil"),
+        ("AKOYA-Extra", "1"),
+        ("Signature", "akoya=:AAAA:"),
+        ("Signature-Input", 'akoya=("@method");created=1'),
+    ],
+)
+def test_an_added_header_is_refused(face: Any, name: str, value: str) -> None:
+    with face(known()) as port:
+        status, problem = ask(port, "/api", [*signed(port), (name, value)])
+        assert (status, problem["status"]) == (401, 401)
+
+
+def test_no_signature_no_app(face: Any) -> None:
+    with face(known()) as port:
+        status, problem = ask(port, "/api", [("Host", f"127.0.0.1:{port}"), ("Akoya-Owner", "evil")])
+        assert status == 401
+        assert problem["detail"] == "missing-signature"
+        assert ask(port, "/other", signed(port))[0] == 401
+        assert ask(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
+
+
+def test_an_exempt_path_gets_through_without_any_of_our_headers(face: Any) -> None:
+    with face(known(), exempt={"/healthz"}) as port:
+        lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
+        assert ask(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
+        assert ask(port, "/healthz/", lines)[0] == 401
+
+
+def test_a_covered_body_is_compared(face: Any) -> None:
+    with face(known(), largest_body=1000) as port:
+        body = b"a" * 900
+        assert ask(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
+        assert ask(port, "/api", signed(port, "POST", body=body), "POST", b"b" * 900)[0] == 401
+        long = b"a" * 1001
+        assert ask(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
+
+
+def test_a_request_is_not_accepted_twice_where_that_is_wanted(face: Any) -> None:
+    with face(known(), replay=v.ReplayCache()) as port:
+        lines = signed(port)
+        assert ask(port, "/api", lines)[0] == 200
+        assert ask(port, "/api", lines)[1]["detail"] == "replayed"
+        assert ask(port, "/api", signed(port))[0] == 200
+
+
+def test_keys_come_from_the_gateway(face: Any) -> None:
+    with key_server(jwks(signing("ed25519"))) as url, face(v.RemoteKeys(url)) as port:
+        for _ in range(3):
+            assert ask(port, "/api", signed(port))[0] == 200
+
+
+def test_without_keys_the_answer_is_503(face: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/jwks"
+    with face(v.RemoteKeys(url, timeout=1)) as port:
+        status, problem = ask(port, "/api", signed(port))
+        assert (status, problem["detail"]) == (503, "keys-unavailable")
+
+
+def test_the_jwt_scheme(face: Any) -> None:
+    made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app").prepare(
+        replace(FULL, expires_at=int(time.time()) + 900)
+    )
+    ((name, token),) = made.headers(b"GET", b"h", b"/", b"", time.time())
+    lines = [("Host", "h"), (name.decode(), token.decode())]
+    with face(known(), issuer="https://gateway", audience="http://app") as port:
+        assert ask(port, "/any", lines)[1]["owner"] == FULL.owner
+        assert ask(port, "/any", [*lines, ("Akoya-Owner", "evil")])[0] == 401
+        assert ask(port, "/any", signed(port))[0] == 401
+    with face(known(), issuer="https://gateway", audience="http://other") as port:
+        assert ask(port, "/any", lines)[1]["detail"] == "wrong-audience"
+
+
+def test_half_a_jwt_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="together"):
+        v.AsgiVerifier(asgi_app, known(), audience="x")
+
+
+async def test_an_unsigned_websocket_is_closed_before_it_opens() -> None:
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+
+    with asgi(known()) as port:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{port}/ws")
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("raw", ["RAW_URI", "REQUEST_URI", None])
+def test_wsgi_takes_the_path_raw_where_the_server_gives_it(raw: str | None) -> None:
+    lines = dict(signed(80, path="/a%2Fb", query="q=1"))
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/a/b",
+        "QUERY_STRING": "q=1",
+        "wsgi.url_scheme": "http",
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in lines.items()},
+        "HTTP_HOST": "127.0.0.1:80",
+    }
+    signed_for = signer(signing("ed25519"), "https://a", "http://b").prepare(FULL)
+    made = signed_for.headers(b"GET", b"127.0.0.1", b"/a%2Fb", b"q=1", time.time())
+    environ.update({f"HTTP_{name.decode().upper().replace('-', '_')}": value.decode() for name, value in made})
+    if raw:
+        environ[raw] = "/a%2Fb?q=1"
+    status: list[str] = []
+    environ["wsgi.input"] = io.BytesIO()
+    v.WsgiVerifier(wsgi_app, known())(environ, lambda line, headers: status.append(line))
+    assert status == (["200 OK"] if raw else ["401 Unauthorized"])

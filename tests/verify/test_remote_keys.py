@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from akoya_gateway import verify as v
+from tests.signing.conftest import KEYS
+
+JWKS = {name: json.dumps({"keys": [KEYS[name]["public_jwk"]]}).encode() for name in ("ed25519", "ecdsa-p256-sha256")}
+URL = "https://app.example.com/akoya/jwks.json"
+
+
+class Server:
+    """What is fetched, and how often; `answer` may raise."""
+
+    def __init__(self) -> None:
+        self.document = JWKS["ed25519"]
+        self.down = False
+        self.fetches = 0
+        self.gate: threading.Event | None = None
+        self.now = 1000.0
+
+    def fetch(self, url: str) -> bytes:
+        assert url == URL
+        self.fetches += 1
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        if self.down:
+            raise OSError("down")
+        return self.document
+
+    def keys(self, **options: Any) -> v.RemoteKeys:
+        return v.RemoteKeys(URL, fetch=self.fetch, clock=lambda: self.now, **options)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_set_is_fetched_once_and_kept(server: Server) -> None:
+    keys = server.keys()
+    assert keys.peek("ed") is None
+    assert server.fetches == 0
+    for _ in range(5):
+        assert keys.get("ed") is not None
+    assert server.fetches == 1
+
+
+def test_an_unknown_key_forces_a_fetch_but_not_often(server: Server) -> None:
+    keys = server.keys(throttle=10)
+    assert keys.get("ed")
+    server.now += 11
+    assert keys.get("ec") is None
+    assert server.fetches == 2
+    for _ in range(50):
+        assert keys.get("ec") is None
+    assert server.fetches == 2
+    server.document = JWKS["ecdsa-p256-sha256"]
+    server.now += 11
+    assert keys.get("ec")
+    assert server.fetches == 3
+
+
+def test_many_callers_share_one_fetch(server: Server) -> None:
+    keys = server.keys()
+    server.gate = threading.Event()
+    found: list[v.Key | None] = []
+    threads = [threading.Thread(target=lambda: found.append(keys.get("ed"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: server.fetches == 1)
+    server.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 8
+    assert all(found)
+    assert server.fetches == 1
+
+
+def test_a_known_key_never_waits_for_a_refresh(server: Server) -> None:
+    keys = server.keys(max_age=300)
+    assert keys.get("ed")
+    server.now += 301
+    server.gate = threading.Event()
+    server.document = JWKS["ecdsa-p256-sha256"]
+    assert keys.get("ed")
+    assert keys.peek("ed")
+    eventually(lambda: server.fetches == 2)
+    server.gate.set()
+    eventually(lambda: keys.peek("ec") is not None)
+    assert keys.peek("ed") is None
+
+
+def test_the_old_set_stays_while_the_new_cannot_be_had_but_not_for_ever(server: Server) -> None:
+    keys = server.keys(max_age=300, stale=3600)
+    assert keys.get("ed")
+    server.down = True
+    server.now += 600
+    assert keys.get("ed")
+    eventually(lambda: server.fetches == 2)
+    server.now += 3000
+    with pytest.raises(v.NotVerified) as refused:
+        keys.get("ed")
+    assert refused.value.reason == "keys-unavailable"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"[]", b"{}", b'{"keys": 1}', b"\xff", b'{"keys": ["x", null, {"kty": 1}]}', b"[" * 100_000]
+)
+def test_a_document_that_is_no_key_set_brings_no_key(server: Server, garbage: bytes) -> None:
+    server.document = garbage
+    try:
+        assert server.keys().get("ed") is None
+    except v.NotVerified as refused:
+        assert refused.reason == "keys-unavailable"
+
+
+def test_garbage_does_not_replace_a_good_set(server: Server) -> None:
+    keys = server.keys(max_age=300)
+    assert keys.get("ed")
+    server.document = b"<html>"
+    server.now += 301
+    assert keys.get("ed")
+    eventually(lambda: server.fetches == 2)
+    server.now += 11
+    assert keys.get("ed")
+
+
+def test_a_secret_in_a_key_set_is_passed_over() -> None:
+    oct_key = {"kty": "oct", "k": "A" * 43, "kid": "evil", "alg": "HS256"}
+    assert list(v.jwks_keys(json.dumps({"keys": [oct_key, KEYS["ed25519"]["public_jwk"]]}))) == ["ed"]
+
+
+@pytest.mark.parametrize("url", ["http://app.example.com/jwks", "ftp://x/y", "file:///etc/passwd", "http://10.0.0.1/"])
+def test_keys_are_not_fetched_in_plain_from_elsewhere(url: str) -> None:
+    with pytest.raises(ValueError, match="https"):
+        v.RemoteKeys(url)
+
+
+@pytest.mark.parametrize("url", ["https://x/y", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"])
+def test_keys_are_fetched_by_https_or_from_this_machine(url: str) -> None:
+    v.RemoteKeys(url)
+    v.RemoteKeys("http://gateway.internal/x", allow_plain_http=True)
+
+
+def test_a_nonce_is_accepted_once_until_it_has_expired() -> None:
+    cache = v.ReplayCache(capacity=2)
+    cache.admit("a", 100.0, 50.0)
+    with pytest.raises(v.NotVerified, match="replayed"):
+        cache.admit("a", 100.0, 51.0)
+    cache.admit("b", 101.0, 51.0)
+    with pytest.raises(v.NotVerified, match="replay-cache-full"):
+        cache.admit("c", 102.0, 52.0)
+    with pytest.raises(v.NotVerified, match="no-nonce"):
+        cache.admit(None, 102.0, 52.0)
+    cache.admit("c", 160.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"kty": "oct", "k": "AAAA"},
+        {"kty": "OKP", "crv": "X25519", "x": "AAAA"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "***"},
+        {"kty": "EC", "crv": "P-256", "x": "A" * 43, "y": "A" * 43},
+        {"kty": "EC", "crv": "P-384", "x": "A" * 64, "y": "A" * 64},
+        {**KEYS["ed25519"]["public_jwk"], "use": "enc"},
+        {**KEYS["ed25519"]["public_jwk"], "alg": "HS256"},
+    ],
+)
+def test_a_jwk_that_is_not_for_our_signatures_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        v.jwk_key(bad)
+
+
+def test_a_short_or_public_text_is_no_secret() -> None:
+    with pytest.raises(ValueError, match="32"):
+        v.secret_key("k", "short")
+    with pytest.raises(ValueError, match="PEM"):
+        v.secret_key("k", KEYS["ed25519"]["public_pem"])
