@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
@@ -116,14 +117,15 @@ def _store(node: Node) -> str:
         return _sqlite(below, text)
     if scheme == "memory":
         below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
-    elif scheme not in ("redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"):
+    elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
         below.fault("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
     return text
 
 
 def _has_password(text: str) -> bool:
     try:
-        return urlsplit(text).password is not None
+        parts = urlsplit(text)
+        return parts.password is not None or "sentinel_password=" in parts.query
     except ValueError:
         return "@" in text
 
