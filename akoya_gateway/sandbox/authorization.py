@@ -53,7 +53,10 @@ def with_query(uri: str, parameters: list[tuple[str, str | None]]) -> str:
 
 def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentError:
     """The query string of /auth -> what to do about it."""
-    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return ShownError(400, "Bad request")
     given = dict(reversed(pairs))
     repeated = len(given) != len(pairs)
     client_id = given.get("client_id", "")

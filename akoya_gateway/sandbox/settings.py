@@ -112,6 +112,9 @@ class SandboxSettings:
     """Serve `/_sandbox/`. Whoever reaches it governs the emulator: loopback only."""
 
     def __post_init__(self) -> None:
+        """Words are taken for their enum members. Raises ValueError naming the setting."""
+        object.__setattr__(self, "dialect", SandboxDialect(self.dialect))
+        object.__setattr__(self, "audience", Audience(self.audience))
         if self.alg not in ("RS256", "ES256"):
             raise ValueError(f"alg is {self.alg!r}: use RS256 or ES256")
         if not self.clients:

@@ -1,0 +1,95 @@
+"""Whatever is sent, the emulator answers: no input raises anything but the declared errors."""
+
+from __future__ import annotations
+
+import base64
+import time
+from random import Random
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from akoya_gateway.sandbox import Fault, SandboxServer, SandboxSettings
+from akoya_gateway.sandbox.authorization import SentError, ShownError, judge
+from akoya_gateway.sandbox.faults import FaultBox
+from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID
+from akoya_gateway.sandbox.state import AuthorizationRequest, State
+from akoya_gateway.sandbox.world import World
+
+from .driving import HTTP, REDIRECT, call
+
+KEYS = SigningKeys("ES256")
+SETTINGS = SandboxSettings()
+WORLD = World(SETTINGS, time.time, Random(1), State.of(SETTINGS), KEYS, FaultBox((), Random(1)))
+NAMES = st.sampled_from(
+    ["client_id", "redirect_uri", "connector", "response_type", "scope", "state", "nonce", "code_challenge", "x"]
+)
+VALUES = st.one_of(
+    st.sampled_from([DEFAULT_CLIENT_ID, REDIRECT, "mikomo", "code", "openid", "S256", ""]), st.text(max_size=40)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
+def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
+    judged = judge(WORLD, urlencode(pairs))
+    assert isinstance(judged, AuthorizationRequest | ShownError | SentError)
+    if not isinstance(judged, ShownError):
+        assert judged.redirect_uri in WORLD.state.clients[DEFAULT_CLIENT_ID].redirect_uris
+    if isinstance(judged, SentError):
+        assert judged.location().startswith(f"{judged.redirect_uri}?error=")
+        assert judged.location().isprintable()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_query_is_judged(query: str) -> None:
+    assert isinstance(judge(WORLD, query), ShownError)
+
+
+def test_a_query_of_a_thousand_parameters_is_shown_an_error() -> None:
+    assert judge(WORLD, "a=1&" * 1000) == ShownError(400, "Bad request")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_a_fault_option_is_a_fault_or_a_value_error(text: str) -> None:
+    try:
+        assert isinstance(Fault.parse_option(text), Fault)
+    except ValueError as error:
+        assert str(error)
+
+
+def segment(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=20),
+            st.sampled_from([segment(t) for t in ("[]", "null", "1", "{}", '{"alg":"none"}', '{"alg":["ES256"]}')]),
+            st.sampled_from([segment(f'{{"alg":"ES256","kid":"{KEYS.kid}"}}'), segment('{"alg":"HS256"}')]),
+        ),
+        max_size=5,
+    )
+)
+def test_no_made_up_token_is_a_bearer(parts: list[str]) -> None:
+    assert KEYS.verify(".".join(parts)) is None
+
+
+@pytest.mark.parametrize("header", [b"Basic \xff\xfe", b"Basic ====", b"B\xc3\xa4sic x"])
+def test_a_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: bytes) -> None:
+    answer = HTTP.post(
+        f"{dex.url}/token", data={"grant_type": "authorization_code"}, headers=[(b"Authorization", header)]
+    )
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("token", [segment("[]") + ".e30.x", segment('{"alg":"none"}') + ".e30.", "a.b.c.d.e"])
+def test_a_mangled_bearer_is_602(dex: SandboxServer, token: str) -> None:
+    assert call(dex, "/balances/v2/mikomo", token).json()["code"] == 602

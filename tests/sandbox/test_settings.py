@@ -1,0 +1,38 @@
+"""Settings that cannot be meant are refused when they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxSettings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alg": "none"},
+        {"alg": "HS256"},
+        {"clients": ()},
+        {"base_url": "http://127.0.0.1:1/"},
+        {"revoke_unknown_status": 500},
+        {"dialect": "latin"},
+        {"audience": "choir"},
+    ],
+)
+def test_a_wrong_setting_is_a_value_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        SandboxSettings(**wrong)
+
+
+def test_words_are_taken_for_their_members() -> None:
+    words: dict[str, Any] = {"dialect": "hydra", "audience": "string"}
+    settings = SandboxSettings(**words)
+    assert settings.dialect is SandboxDialect.HYDRA
+    assert settings.audience is Audience.STRING
+    assert not settings.audience_is_array
+
+
+def test_a_client_secret_does_not_print() -> None:
+    assert "sandbox~only" not in repr(SandboxSettings())
