@@ -117,7 +117,7 @@ def _store(node: Node) -> str:
         return _sqlite(below, text)
     if scheme == "memory":
         below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
-    elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
+    elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme) or not _parses(text):
         below.fault("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
     return text
 
@@ -125,9 +125,17 @@ def _store(node: Node) -> str:
 def _has_password(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.password is not None or "sentinel_password=" in parts.query
+        return parts.password is not None or "password=" in parts.query.lower()
     except ValueError:
         return "@" in text
+
+
+def _parses(text: str) -> bool:
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sqlite(node: Node, text: str) -> str:

@@ -22,6 +22,7 @@ from akoya_gateway.config.document import Document, kind_of
 from akoya_gateway.config.faults import Fault, Path, did_you_mean, quoted
 
 _FILE = "gateway.schema.json"
+_USERINFO = re.compile(r"//[^/?#]*@")
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _KINDS = {
     "object": "a mapping",
@@ -233,7 +234,9 @@ def _expected(schema: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return kind_of(value) if isinstance(value, dict | list) else quoted(value)
+    if isinstance(value, dict | list):
+        return kind_of(value)
+    return quoted(_USERINFO.sub("//...@", value) if isinstance(value, str) else value)
 
 
 def _quotes(value: Any, schema: dict[str, Any]) -> str | None:

@@ -116,7 +116,7 @@ def read_redirects(top: Node, prefix: str, public: Origin | None) -> Redirects:
             _target(below, wildcard=False, public=public)
     allow = node.get("allow")
     if allow is None:
-        return Redirects(after_connect, after_error, (after_connect,))
+        return Redirects(after_connect, after_error, (re.split(r"[?#]", after_connect)[0],))
     listed = [item.value for item in allow.items() if _target(item, wildcard=True, public=public)]
     return Redirects(after_connect, after_error, tuple(listed))
 

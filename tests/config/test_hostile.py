@@ -10,10 +10,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.access.rules import RuleTable
 from akoya_gateway.config.document import parse_document
 from akoya_gateway.config.faults import ConfigurationError
 from akoya_gateway.config.load import Judgement, judge_document
+from akoya_gateway.config.model import Config
 from akoya_gateway.config.values import duration, listen, size, url
+from akoya_gateway.store.sealing import KeyRing
 from tests.config.making import ENVIRON, SMALL
 
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +34,27 @@ def _judge(content: bytes) -> Judgement | None:
     _all_fine_lines(judgement.faults)
     _all_fine_lines(judgement.warnings)
     assert bool(judgement.faults) is (judgement.config is None)
+    if judgement.config is not None:
+        _complete(judgement.config)
     return judgement
+
+
+def _complete(config: Config) -> None:
+    """What is handed out cannot be wrong: nothing is left empty, and those who use it take it."""
+    assert config.access
+    for client in config.clients.values():
+        assert client.client_id
+        assert client.client_secret
+        assert client.callback_path.startswith("/")
+        assert client.environment.authorization_endpoint
+        assert client.environment.token_endpoint
+    assert all(connector.id for connector in config.connectors.values())
+    assert config.signing.keys
+    assert config.signing.audience
+    assert config.sessions.store
+    KeyRing(config.sessions.keys)
+    RuleTable(config.access)
+    RedirectPolicy(config.public_url, config.redirects.allow)
 
 
 def _all_fine_lines(faults: Any) -> None:

@@ -29,7 +29,7 @@ def test_the_design_s_example_loads(tmp_path: Path) -> None:
     assert [rule.path for rule in config.access] == ["/static/*", "/api/banks/{connector}/*", "/*"]
     assert [rule.line for rule in config.access] == [36, 37, 38]
     assert config.sessions.store == "sqlite:///var/lib/akoya-gateway/grants.db"
-    assert config.sessions.cookie.lifetime == 30 * 86400
+    assert config.sessions.cookie.lifetime == 30 * 86400.0
     assert config.source == tmp_path / "gateway.yaml"
 
 

@@ -58,6 +58,7 @@ def test_memory_is_warned_of(tmp_path: Path) -> None:
         ({"sessions.cookie.idle": "31d"}, "sessions.cookie.idle: idle is longer than lifetime"),
         ({"sessions.cookie.same_site": "none"}, "sessions.cookie.same_site: expected one of lax, strict"),
         ({"sessions.store": "sqlite://relative.db"}, "sessions.store: `sqlite://` is followed by an absolute path"),
+        ({"sessions.store": "redis://[::1/0"}, "sessions.store: a store is sqlite:"),
         ({"sessions.store": "sqlite:"}, "sessions.store: the store names no file"),
         ({"tokens.refresh_before": "15m"}, "tokens.refresh_before: is not shorter than assume_lifetime"),
         ({"tokens.leeway": "1h"}, "tokens.leeway: must be 10m or less"),

@@ -77,8 +77,26 @@ def test_a_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str,
     assert "{env: NAME}" in text or "environment variable" in text or "{id: k1, env: NAME}" in text
 
 
+def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
+    url = "https://user:hunter2@app.example.com"
+    places: list[dict[str, Any]] = [
+        {"public_url": url},
+        {"upstream": {"url": url}},
+        {"upstream": {"url": [url]}},
+        {"clients.demo-app.redirect_uri": f"{url}/cb"},
+        {"environments.sandbox.token_endpoint": f"{url}/token"},
+        {"redirects.allow": [f"{url}/*"]},
+        {"redirects.after_connect": f"{url}/x"},
+        {"redirects.after_connect": f"x{url}"},
+    ]
+    for changes in places:
+        lines = said(judged(tmp_path, changes))
+        assert lines
+        assert "hunter2" not in "\n".join(lines), lines
+
+
 def test_a_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) -> None:
-    for url in ("redis://:hunter2@db/0", "rediss://user:hunter2@db/0", "redis+sentinel://:hunter2@[::1/0"):
+    for url in ("redis://:hunter2@db/0", "rediss://user:hunter2@db/0", "redis+sentinel://:hunter2@[::1/0", "redis://db/0?Password=hunter2"):
         text = "\n".join(said(judged(tmp_path, {"sessions.store": url})))
         assert "a secret is not written in this file" in text
         assert "hunter2" not in text
