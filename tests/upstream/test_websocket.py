@@ -1,0 +1,547 @@
+"""WebSockets through the proxy: messages, closing, refusing, many at once, and hostile frames on either side.
+
+The frame tests follow the classes of the Autobahn test-suite (1 framing, 2 pings, 3 reserved bits, 4 opcodes,
+5 fragmentation, 6 UTF-8, 7 closing, 9 sizes), once with us behind a server and once with us as the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect as async_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import Server, ServerConnection, serve
+
+from akoya_gateway.config.model import Origin
+from akoya_gateway.upstream.ending import Ending
+from tests.upstream.harness import Caller, Client, Proxied, RawUpstream, eventually, proxied
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+class App:
+    """An upstream that echoes; some paths do something else. `closed` holds the close codes it saw."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[int | None, str]] = []
+        self.requests: list[Any] = []
+        self.received = 0
+        self.open = 0
+
+    def __call__(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        self.requests.append(socket.request)
+        self.open += 1
+        path = socket.request.path
+        try:
+            if path.startswith("/close/"):
+                socket.close(int(path.rpartition("/")[2]), "as asked")
+            elif path == "/flood":
+                for _ in range(400):
+                    socket.send(b"x" * 262_144)
+                    self.received += 1
+            elif path == "/slow":
+                time.sleep(3)
+            else:
+                for message in socket:
+                    self.received += 1
+                    socket.send(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.open -= 1
+            self.closed.append((socket.protocol.close_code, socket.protocol.close_reason or ""))
+
+
+@contextlib.contextmanager
+def serving(app: Any, **options: Any) -> Iterator[Server]:
+    with serve(app, "127.0.0.1", 0, max_size=None, **options) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+def origin_of(server: Server) -> Origin:
+    return Origin("http", "127.0.0.1", server.socket.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[tuple[App, Proxied]]:
+    app = App()
+    with serving(app) as server, proxied(origin_of(server)) as proxy:
+        yield app, proxy
+
+
+def dial(proxy: Proxied, path: str = "/", **options: Any) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{proxy.port}{path}", max_size=None, open_timeout=5, close_timeout=5, **options)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1_000_000, 4_000_000])
+def test_messages_of_every_size_come_back_as_they_went(echo: tuple[App, Proxied], size: int) -> None:
+    binary, text = os.urandom(size), "ä" * (size // 2) + "x" * (size % 2)
+    with dial(echo[1]) as socket:
+        socket.send(binary)
+        assert socket.recv(10) == binary
+        socket.send(text)
+        assert socket.recv(10) == text
+
+
+def test_a_fragmented_message_arrives_whole(echo: tuple[App, Proxied]) -> None:
+    with dial(echo[1]) as socket:
+        socket.send(iter(["Hel", "lo ", "", "wörld"]))
+        assert socket.recv(10) == "Hello wörld"
+        socket.send(iter([b"\xff", b"\xfe"]))
+        assert socket.recv(10) == b"\xff\xfe"
+
+
+def test_many_messages_keep_their_order(echo: tuple[App, Proxied]) -> None:
+    with dial(echo[1]) as socket:
+        for number in range(500):
+            socket.send(str(number))
+        assert [socket.recv(10) for _ in range(500)] == [str(number) for number in range(500)]
+
+
+def test_a_ping_is_answered(echo: tuple[App, Proxied]) -> None:
+    with dial(echo[1]) as socket:
+        assert socket.ping().wait(5)
+
+
+def test_the_upstream_chooses_among_the_subprotocols_of_the_client(echo: tuple[App, Proxied]) -> None:
+    with (
+        serving(App(), subprotocols=["chat.v2", "chat.v1"]) as server,
+        proxied(origin_of(server)) as proxy,
+        dial(proxy, subprotocols=["chat.v1", "chat.v2"]) as socket,
+    ):
+        assert socket.subprotocol == "chat.v2"
+    with dial(echo[1], subprotocols=["chat.v1"]) as socket:
+        assert socket.subprotocol is None
+
+
+def test_the_handshake_carries_headers_path_and_who_asked(echo: tuple[App, Proxied]) -> None:
+    app, proxy = echo
+    app.requests.clear()
+    headers = {"Cookie": "a=1", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
+    with dial(proxy, "/a%2Fb?c=d%20e", additional_headers=headers, origin="https://app.example") as socket:
+        socket.send("x")
+        socket.recv(5)
+    request = app.requests[0]
+    assert request.path == "/a%2Fb?c=d%20e"
+    assert request.headers["Cookie"] == "a=1"
+    assert request.headers["Origin"] == "https://app.example"
+    assert request.headers["Akoya-Connector"] == "mikomo"
+    assert request.headers.get_all("X-Forwarded-For") == ["127.0.0.1"]
+    assert request.headers.get_all("Host") == [f"127.0.0.1:{proxy.port}"]
+    assert request.headers.get_all("X-Forwarded-Proto") == ["http"]
+    assert "X_Forwarded_For" not in request.headers
+    assert "Sec-WebSocket-Extensions" not in request.headers
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1009, 1011, 1012, 3000, 4401, 4999])
+def test_the_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], code: int) -> None:
+    with dial(echo[1], f"/close/{code}") as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(5)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "as asked")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4000])
+def test_the_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], code: int) -> None:
+    app, proxy = echo
+    assert eventually(lambda: app.open == 0)
+    app.closed.clear()
+    with dial(proxy) as socket:
+        socket.send("x")
+        socket.recv(5)
+        socket.close(code, "bye")
+    assert eventually(lambda: app.closed == [(code, "bye")]), app.closed
+
+
+def test_a_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Proxied]) -> None:
+    app, proxy = echo
+    with Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        assert eventually(lambda: app.open == 1)
+    assert eventually(lambda: app.open == 0)
+
+
+def test_an_upstream_that_vanishes_closes_the_clients_socket() -> None:
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.reset()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, dial(proxy) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1014
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 503])
+def test_a_refusal_reaches_the_client_with_its_body(status: int) -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(
+            b"HTTP/1.1 %d No\r\nContent-Length: 4\r\nX-Why: because\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nnope"
+            % status
+        )
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, pytest.raises(InvalidStatus) as refused:
+        dial(proxy)
+    response = refused.value.response
+    assert response.status_code == status
+    assert response.body == b"nope"
+    assert response.headers["X-Why"] == "because"
+    assert "X-Hop" not in response.headers
+
+
+BAD_HANDSHAKES = {
+    "wrong_accept": b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAA\r\n\r\n",
+    "no_accept": b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    "no_upgrade": b"HTTP/1.1 101 Up\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n",
+    "another_upgrade": b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n",
+    "an_extension_nobody_offered": b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Accept: %b\r\n\r\n",
+    "a_subprotocol_nobody_offered": b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Protocol: evil\r\nSec-WebSocket-Accept: %b\r\n\r\n",
+    "not_http": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    "nothing": b"",
+    "an_endless_header": b"HTTP/1.1 101 Up\r\nX: " + b"a" * 200_000,
+}
+
+
+@pytest.mark.parametrize("answer", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
+def test_a_bad_handshake_of_the_upstream_is_502(answer: bytes) -> None:
+    def handler(caller: Caller) -> None:
+        key = key_of(caller.head())
+        caller.send(answer.replace(b"%b", key))
+        if answer:
+            caller.closed_by_peer(2)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=1) as proxy:
+        with pytest.raises(InvalidStatus) as refused:
+            dial(proxy)
+        assert refused.value.response.status_code == 502
+
+
+def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504() -> None:
+    with RawUpstream(lambda caller: None) as gone:
+        origin = gone.origin
+    with proxied(origin) as proxy, pytest.raises(InvalidStatus) as refused:
+        dial(proxy)
+    assert refused.value.response.status_code == 502
+    with RawUpstream(lambda caller: time.sleep(1)) as silent, proxied(silent.origin, read=0.2) as proxy:
+        with pytest.raises(InvalidStatus) as refused:
+            dial(proxy)
+        assert refused.value.response.status_code == 504
+
+
+def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides() -> None:
+    app = App()
+    with serving(app) as server, proxied(origin_of(server), max_message=1000) as proxy, dial(proxy) as socket:
+        socket.send(b"x" * 1000)
+        assert len(socket.recv(5)) == 1000
+        socket.send(b"x" * 1001)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+        assert eventually(lambda: [code for code, _ in app.closed] == [1009])
+
+
+def test_a_socket_nobody_uses_is_closed() -> None:
+    app = App()
+    with serving(app) as server, proxied(origin_of(server), websocket_idle_timeout=0.4) as proxy, dial(proxy) as socket:
+        for _ in range(4):
+            time.sleep(0.2)
+            socket.send("alive")
+            assert socket.recv(5) == "alive"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+
+
+@pytest.mark.parametrize("code", [1008, 4401])
+def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(code: int) -> None:
+    endings: list[Ending] = []
+
+    def wrap(proxy: Any) -> Any:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                endings.append(Ending())
+                scope["akoya.ending"] = endings[-1]
+            await proxy(scope, receive, send)
+
+        return wrapped
+
+    app = App()
+    with serving(app) as server, proxied(origin_of(server), wrap=wrap) as proxy, dial(proxy) as socket:
+        socket.send("x")
+        assert socket.recv(5) == "x"
+        loop = proxy.pool._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(endings[0].end, code, "disconnected")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "disconnected")
+        assert eventually(lambda: app.closed == [(code, "disconnected")])
+
+
+def test_a_client_that_does_not_read_stops_the_upstream() -> None:
+    app = App()
+    with serving(app) as server, proxied(origin_of(server)) as proxy, Client(proxy.port) as client:
+        client.send(request(b"/flood"))
+        client.until(b"\r\n\r\n")
+        time.sleep(1)
+        held = app.received
+        assert held < 200, "the upstream could send far more than anybody read"
+        time.sleep(0.2)
+        assert app.received == held
+
+
+async def test_two_hundred_sockets_at_once(echo: tuple[App, Proxied]) -> None:
+    async def one(number: int) -> None:
+        async with async_connect(f"ws://127.0.0.1:{echo[1].port}/", open_timeout=30) as socket:
+            for turn in range(5):
+                await socket.send(f"{number}:{turn}")
+                assert await asyncio.wait_for(socket.recv(), 30) == f"{number}:{turn}"
+
+    await asyncio.gather(*[one(number) for number in range(200)])
+
+
+# -- raw frames
+
+
+def key_of(head: bytes) -> bytes:
+    """Sec-WebSocket-Accept for the key in a request head (RFC 6455 section 4.2.2)."""
+    key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+    return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+
+
+def accept(caller: Caller) -> None:
+    caller.send(
+        b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+        % key_of(caller.head())
+    )
+
+
+def request(path: bytes = b"/") -> bytes:
+    return (
+        b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path
+    )
+
+
+def frame(
+    opcode: int, data: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = False, length: bytes | None = None
+) -> bytes:
+    first = (0x80 if fin else 0) | rsv << 4 | opcode
+    bit = 0x80 if mask else 0
+    if length is None:
+        size = len(data)
+        if size < 126:
+            length = bytes([size])
+        elif size < 65536:
+            length = b"\x7e" + struct.pack("!H", size)
+        else:
+            length = b"\x7f" + struct.pack("!Q", size)
+    length = bytes([length[0] | bit]) + length[1:]
+    if mask:
+        key = b"\x11\x22\x33\x44"
+        data = key + bytes(byte ^ key[at % 4] for at, byte in enumerate(data))
+    return bytes([first]) + length + data
+
+
+def read_frame(client: Client) -> tuple[int, bytes]:
+    """An unmasked frame: opcode and payload."""
+
+    def exactly(size: int) -> bytes:
+        while len(client.buffer) < size:
+            data = client.sock.recv(65536)
+            if not data:
+                raise EOFError
+            client.buffer += data
+        data, client.buffer = client.buffer[:size], client.buffer[size:]
+        return data
+
+    first, size = exactly(2)
+    if size == 126:
+        (size,) = struct.unpack("!H", exactly(2))
+    elif size == 127:
+        (size,) = struct.unpack("!Q", exactly(8))
+    return first & 15, exactly(size)
+
+
+def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | None]:
+    """The data frames, then the close code (None: cut without one)."""
+    frames = []
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        while True:
+            opcode, data = read_frame(client)
+            if opcode == CLOSE:
+                return frames, struct.unpack("!H", data[:2])[0] if data else 1005
+            if opcode in (TEXT, BINARY):
+                frames.append((opcode, data))
+    return frames, None
+
+
+GOOD = {
+    "1_text": ([(TEXT, b"hello", {})], [(TEXT, b"hello")]),
+    "1_empty_text": ([(TEXT, b"", {})], [(TEXT, b"")]),
+    "1_binary_65536": ([(BINARY, b"\xfe" * 65536, {})], [(BINARY, b"\xfe" * 65536)]),
+    "1_long_form_of_a_short_length": ([(TEXT, b"hi", {"length": b"\x7e\x00\x02"})], [(TEXT, b"hi")]),
+    "2_ping_between_messages": ([(PING, b"p", {}), (TEXT, b"a", {})], [(TEXT, b"a")]),
+    "2_unsolicited_pong": ([(PONG, b"p", {}), (TEXT, b"a", {})], [(TEXT, b"a")]),
+    "2_ten_pings": ([(PING, b"%d" % n, {}) for n in range(10)] + [(TEXT, b"a", {})], [(TEXT, b"a")]),
+    "2_ping_of_125_bytes": ([(PING, b"p" * 125, {}), (TEXT, b"a", {})], [(TEXT, b"a")]),
+    "5_two_fragments": ([(TEXT, b"he", {"fin": False}), (0, b"llo", {})], [(TEXT, b"hello")]),
+    "5_a_ping_inside_fragments": (
+        [(TEXT, b"he", {"fin": False}), (PING, b"p", {}), (0, b"llo", {})],
+        [(TEXT, b"hello")],
+    ),
+    "5_empty_fragments": ([(TEXT, b"", {"fin": False}), (0, b"", {"fin": False}), (0, b"", {})], [(TEXT, b"")]),
+    "6_a_character_cut_by_fragments": (
+        [(TEXT, b"\xce\xba\xe1", {"fin": False}), (0, b"\xbd\xb9\xcf\x83", {})],
+        [(TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83")],
+    ),
+    "6_four_byte_characters": ([(TEXT, "\U0010ffff".encode(), {})], [(TEXT, "\U0010ffff".encode())]),
+    "9_a_megabyte_in_fragments": (
+        [(BINARY, b"a" * 65536, {"fin": False})] + [(0, b"a" * 65536, {"fin": False})] * 14 + [(0, b"a" * 65536, {})],
+        [(BINARY, b"a" * 65536 * 16)],
+    ),
+}
+
+BAD = {
+    "2_a_ping_of_126_bytes": [(PING, b"p" * 126, {})],
+    "2_a_fragmented_ping": [(PING, b"p", {"fin": False})],
+    "3_rsv1": [(TEXT, b"a", {"rsv": 4})],
+    "3_rsv2": [(TEXT, b"a", {"rsv": 2})],
+    "3_rsv3_on_ping": [(PING, b"a", {"rsv": 1})],
+    "3_all_reserved_bits": [(BINARY, b"a", {"rsv": 7})],
+    **{f"4_opcode_{opcode}": [(opcode, b"a", {})] for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "5_a_continuation_of_nothing": [(0, b"a", {})],
+    "5_a_message_inside_a_message": [(TEXT, b"a", {"fin": False}), (TEXT, b"b", {})],
+    "5_a_continuation_after_the_end": [(TEXT, b"a", {"fin": False}), (0, b"b", {}), (0, b"c", {})],
+    "6_invalid_utf8": [(TEXT, b"\xff", {})],
+    "6_an_overlong_form": [(TEXT, b"\xc0\xaf", {})],
+    "6_a_surrogate": [(TEXT, b"\xed\xa0\x80", {})],
+    "6_beyond_unicode": [(TEXT, b"\xf4\x90\x80\x80", {})],
+    "6_an_unfinished_character": [(TEXT, b"\xce", {})],
+    "7_a_close_of_one_byte": [(CLOSE, b"\x03", {})],
+    **{
+        f"7_close_code_{code}": [(CLOSE, struct.pack("!H", code), {})]
+        for code in (0, 999, 1004, 1005, 1006, 1016, 2000, 2999, 5000, 65535)
+    },
+    "7_invalid_utf8_in_a_reason": [(CLOSE, b"\x03\xe8\xff", {})],
+    "7_a_close_of_126_bytes": [(CLOSE, b"\x03\xe8" + b"a" * 124, {})],
+    "9_a_frame_beyond_the_limit": [(BINARY, b"", {"length": b"\x7f\x00\x00\x00\x7f\xff\xff\xff\xff"})],
+    "9_a_frame_of_a_negative_length": [(BINARY, b"", {"length": b"\x7f" + b"\xff" * 8})],
+}
+
+
+def frames(specification: Any, *, mask: bool) -> bytes:
+    return b"".join(frame(opcode, data, mask=mask, **options) for opcode, data, options in specification)
+
+
+@pytest.mark.parametrize(("sent", "expected"), GOOD.values(), ids=GOOD.keys())
+@pytest.mark.parametrize("pieces", [False, True], ids=["at_once", "byte_by_byte"])
+def test_frames_of_a_client_that_are_right(echo: tuple[App, Proxied], sent: Any, expected: Any, pieces: bool) -> None:
+    data = frames(sent, mask=True)
+    with Client(echo[1].port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        if pieces and len(data) < 200:
+            for at in range(len(data)):
+                client.send(data[at : at + 1])
+        else:
+            client.send(data)
+        found = []
+        while len(found) < len(expected):
+            opcode, payload = read_frame(client)
+            if opcode in (TEXT, BINARY):
+                found.append((opcode, payload))
+        assert found == expected
+
+
+@pytest.mark.parametrize("sent", BAD.values(), ids=BAD.keys())
+def test_frames_of_a_client_that_are_wrong_close_both_sides(echo: tuple[App, Proxied], sent: Any) -> None:
+    app, proxy = echo
+    with Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        client.send(frames(sent, mask=True))
+        found, code = read_until_closed(client)
+        assert code in (None, 1002, 1007, 1009)
+        assert (TEXT, b"\xff") not in found
+    assert eventually(lambda: app.open == 0)
+
+
+@pytest.mark.parametrize(("sent", "expected"), GOOD.values(), ids=GOOD.keys())
+def test_frames_of_an_upstream_that_are_right(sent: Any, expected: Any) -> None:
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.send(frames(sent, mask=False))
+        caller.send(frame(CLOSE, b"\x03\xe8"))
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        assert read_until_closed(client) == (expected, 1000)
+
+
+@pytest.mark.parametrize("sent", BAD.values(), ids=BAD.keys())
+def test_frames_of_an_upstream_that_are_wrong_close_both_sides(sent: Any) -> None:
+    closed = []
+
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.send(frames(sent, mask=False))
+        closed.append(caller.closed_by_peer(8))
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        found, code = read_until_closed(client)
+        assert code in (1009, 1014)
+        assert not [data for _, data in found if data not in (b"ab",)]
+        assert eventually(lambda: closed == [True])
+
+
+def test_a_masked_frame_of_an_upstream_is_refused() -> None:
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.send(frame(TEXT, b"hello", mask=True))
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        assert read_until_closed(client) == ([], 1014)
+
+
+def test_a_message_that_comes_together_with_the_handshake_is_not_lost() -> None:
+    def handler(caller: Caller) -> None:
+        head = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+        caller.send(head % key_of(caller.head()) + frame(TEXT, b"first") + frame(CLOSE, b"\x03\xe8"))
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        assert read_until_closed(client) == ([(TEXT, b"first")], 1000)
