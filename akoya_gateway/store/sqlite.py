@@ -50,7 +50,7 @@ BATCH = 256
 PURGE_EVERY = 60.0
 PATIENCE = 2.0
 """Seconds after which a waiter reads again though nobody told it to."""
-GLANCE = (0.1, 0.5)
+GLANCE = (0.1, 0.25)
 """Seconds between looks for commits of other processes while somebody waits: first and longest."""
 
 
