@@ -27,6 +27,7 @@ UNTRUSTED_NAMES = frozenset({b"x-real-ip", b"x-original-url", b"x-rewrite-url", 
 """Those of the same kind we do not set: only a trusted proxy may say them. So is every other `x-forwarded-`."""
 
 _MANY = 1024
+_ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
 _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
 Said = dict[bytes, list[bytes]]
@@ -84,10 +85,11 @@ class Forwarding:
 
 def _for(peer: str | None, said: Said) -> list[bytes]:
     """The chain of addresses: what the trusted proxy told, then itself."""
-    chain = [entry.strip() for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    told = [entry.strip(b" \t") for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
     if peer is not None:
         chain.append(peer.encode("latin-1"))
-    return [entry for entry in chain if entry]
+    return chain
 
 
 def _origin(hop: Hop, said: Said) -> tuple[bytes, bytes, bytes]:
