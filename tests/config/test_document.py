@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -144,12 +146,26 @@ def test_a_missing_file_a_directory_and_a_bad_name_are_told(tmp_path: Path) -> N
     assert "cannot be read" in _read(tmp_path / ("x" * 5000))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "g.yaml"
-    file.write_text("a: 1")
-    file.chmod(0)
-    assert _read(file) == "the file may not be read by this user"
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Root reads everything, so root becomes somebody else for a moment."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_unreadable_file_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "g.yaml"
+        file.write_text("a: 1")
+        file.chmod(0)
+        assert _read(file) == "the file may not be read by this user"
+        Path(folder).chmod(0)
+        assert _read(file) == "the file may not be read by this user"
+        Path(folder).chmod(0o700)
 
 
 def test_of_a_huge_file_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
