@@ -28,7 +28,9 @@ def test_every_spelling_of_every_name_is_removed(name: bytes) -> None:
         assert is_ours(spelling)
 
 
-@pytest.mark.parametrize("name", [b"host", b"akoyafoo", b"x-akoya-owner", b"signatures", b"cookie2", b"connection2", b"a"])
+@pytest.mark.parametrize(
+    "name", [b"host", b"akoyafoo", b"x-akoya-owner", b"signatures", b"cookie2", b"connection2", b"a"]
+)
 def test_other_headers_stay_untouched(name: bytes) -> None:
     header = (name, b"akoya=1, Akoya-Owner")
     assert strip([header]) == [header]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from akoya_gateway import verify as v
+from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
+from akoya_gateway.secret import Secret
+from akoya_gateway.signing import jwks, jwks_headers, making, signer
+from akoya_gateway.signing.keys import PUBLISHED_AFTER, KeyFault, KeySchedule, load, load_all, thumbprint
+from tests.signing.conftest import FULL, KEYS, NOW, signing
+
+ED = SigningAlgorithm.ED25519
+EC = SigningAlgorithm.ECDSA_P256_SHA256
+MAC = SigningAlgorithm.HMAC_SHA256
+
+
+def one(text: str, key_id: str = "") -> SigningKey:
+    return SigningKey(key_id, Secret(text))
+
+
+def as_set(*jwks: dict[str, Any]) -> str:
+    return json.dumps({"keys": jwks})
+
+
+def test_rfc_7638_gives_its_own_example_of_an_ed25519_thumbprint() -> None:
+    # RFC 8037 appendix A.3.
+    jwk = {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    }
+    (key,) = load(ED, one(json.dumps(jwk)))
+    assert key.id == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+@pytest.mark.parametrize("algorithm", [ED, EC])
+def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: SigningAlgorithm) -> None:
+    private = making.new_private(algorithm)
+    (from_pem,) = load(algorithm, one(making.as_text(private)))
+    (from_jwk,) = load(algorithm, one(json.dumps(making.as_jwk(private, NOW))))
+    (named,) = load(algorithm, one(making.as_text(private), "k1"))
+    public = from_pem.public_pem()
+    assert public is not None
+    assert from_pem.id == from_jwk.id == thumbprint(private) == v.pem_key(public).id
+    assert named.id == "k1"
+
+
+@pytest.mark.parametrize("algorithm", list(SigningAlgorithm))
+def test_a_new_key_signs_what_verifies(algorithm: SigningAlgorithm) -> None:
+    private = making.new_private(algorithm)
+    for text in (making.as_text(private), making.as_set([making.as_jwk(private, NOW)])):
+        config = Signing(SigningScheme.HTTP_MESSAGE_SIGNATURES, algorithm, (one(text),))
+        headers = signer(config, "https://a", "http://b").prepare(FULL).headers(b"GET", b"h", b"/", b"", NOW)
+        secret = private if isinstance(private, bytes) else None
+        key_id = load_all(algorithm, config.keys).keys[0].id
+        keys = v.jwks_keys(jwks(config)) if secret is None else v.keys_of([v.secret_key(key_id, secret)])
+        assert v.verify("GET", "h", "/", "", headers, keys, NOW).owner == FULL.owner
+
+
+def test_a_shared_secret_is_never_published() -> None:
+    for text in ("s" * 48, as_set(making.as_jwk(b"s" * 48, NOW))):
+        assert jwks(Signing(SigningScheme.JWT, MAC, (one(text, "k1"),))) == b'{"keys":[]}'
+
+
+def test_nothing_private_is_published_and_nothing_private_prints() -> None:
+    for algorithm in ("ed25519", "ecdsa-p256-sha256"):
+        document = json.loads(jwks(signing(algorithm)))
+        secret = KEYS[algorithm]["private_jwk"]["d"]
+        assert secret not in json.dumps(document)
+        assert all("d" not in jwk and jwk["use"] == "sig" for jwk in document["keys"])
+        assert secret not in repr(signing(algorithm))
+        (key,) = load_all(SigningAlgorithm(algorithm), signing(algorithm).keys).keys
+        assert "private" not in repr(key)
+
+
+def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> None:
+    headers = dict(jwks_headers())
+    assert headers[b"content-type"] == b"application/jwk-set+json"
+    assert b"max-age=300" in headers[b"cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "text", "says"),
+    [
+        (ED, "nonsense", "PEM"),
+        (ED, making.as_text(making.new_private(EC)), "does not fit"),
+        (EC, making.as_text(making.new_private(ED)), "does not fit"),
+        (MAC, making.as_text(making.new_private(ED)), "shared secret"),
+        (MAC, "short", "32"),
+        (ED, "{", "JSON"),
+        (ED, "{}", "JWK"),
+        (ED, '{"keys": 1}', "Set"),
+        (ED, '{"keys": []}', "empty"),
+        (ED, json.dumps(KEYS["ed25519"]["public_jwk"]), "public"),
+        (ED, json.dumps({**KEYS["ed25519"]["private_jwk"], "nbf": "soon"}), "nbf"),
+        (ED, as_set(KEYS["ed25519"]["private_jwk"], KEYS["ed25519"]["private_jwk"]), "two keys"),
+        (ED, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----", "PEM"),
+    ],
+)
+def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, says: str) -> None:
+    with pytest.raises(KeyFault) as refused:
+        load_all(algorithm, [one(text)])
+    assert says in str(refused.value)
+    assert text == "{" or text not in str(refused.value)
+
+
+def test_an_encrypted_pem_is_named_as_such() -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    private: Any = making.new_private(ED)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    ).decode()
+    with pytest.raises(KeyFault, match="encrypted"):
+        load_all(ED, [one(pem)])
+
+
+def test_no_key_at_all_is_refused() -> None:
+    with pytest.raises(KeyFault, match="keys new"):
+        KeySchedule([])
+
+
+def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
+    first, second = (making.as_text(making.new_private(ED)) for _ in range(2))
+    schedule = load_all(ED, [one(first, "new"), one(second, "old")])
+    assert schedule.signing(NOW).id == "new"
+    assert [jwk["kid"] for jwk in schedule.published(NOW)] == ["new", "old"]
+    assert schedule.changes_after(NOW) == float("inf")
+
+
+def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
+    hour = 3600.0
+    text = making.as_set([making.as_jwk(making.new_private(ED), NOW)])
+    before = load_all(ED, [one(text)]).signing(NOW).id
+    rotation = making.rotate(text, ED, NOW, hour)
+    schedule = load_all(ED, [one(rotation.text)])
+
+    def kids(now: float) -> set[str]:
+        return {jwk["kid"] for jwk in schedule.published(now)}
+
+    assert schedule.signing(NOW).id == before
+    assert kids(NOW) == {before, rotation.next_id}
+    assert schedule.changes_after(NOW) == NOW + hour == rotation.begins_at
+    assert schedule.signing(NOW + hour - 1).id == before
+    assert schedule.signing(NOW + hour).id == rotation.next_id
+    assert kids(NOW + hour) == {before, rotation.next_id}
+    assert kids(NOW + hour + PUBLISHED_AFTER) == {rotation.next_id}
+
+    again = making.rotate(rotation.text, ED, NOW + 30 * hour, hour)
+    assert again.dropped == (before,)
+    assert making.youngest(again.text) == NOW + 30 * hour
+
+
+def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
+    text = making.as_set([making.as_jwk(making.new_private(ED), NOW, NOW + 100)])
+    config = Signing(SigningScheme.JWT, ED, (one(text),))
+    with pytest.raises(KeyFault, match="yet"):
+        signer(config, "https://a", "http://b", clock=lambda: NOW)
+    assert signer(config, "https://a", "http://b", clock=lambda: NOW + 100)
+
+
+def test_when_nobody_rotated_the_last_key_goes_on() -> None:
+    old = {**making.as_jwk(making.new_private(ED), NOW), "exp": NOW - 10}
+    older = {**making.as_jwk(making.new_private(ED), NOW), "exp": NOW - 20}
+    schedule = load_all(ED, [one(as_set(older, old))])
+    assert schedule.signing(NOW).id == old["kid"]
+    assert schedule.published(NOW)[0]["kid"] == old["kid"]
+
+
+@pytest.mark.parametrize("scheme", list(SigningScheme))
+def test_what_was_prepared_changes_key_by_the_clock_alone(scheme: SigningScheme) -> None:
+    """Every replica that reads the same file changes at the same moment, without a word between them."""
+    rotation = making.rotate(making.as_set([making.as_jwk(making.new_private(ED), NOW)]), ED, NOW, 10)
+    config = Signing(scheme, ED, (one(rotation.text),), audience="http://b")
+    keys = v.jwks_keys(jwks(config, lambda: NOW))
+    prepared = signer(config, "https://a", "http://b", clock=lambda: NOW).prepare(
+        replace(FULL, expires_at=int(NOW) + 900)
+    )
+
+    def key_at(now: float) -> str:
+        headers = prepared.headers(b"GET", b"h", b"/", b"", now)
+        if scheme is SigningScheme.JWT:
+            return v.verify_assertion(headers, keys, "https://a", "http://b", now).key_id
+        return v.verify("GET", "h", "/", "", headers, keys, now).key_id
+
+    assert key_at(NOW) != rotation.next_id
+    assert key_at(NOW + 9.9) != rotation.next_id
+    assert key_at(NOW + 10) == rotation.next_id
+    assert key_at(NOW + 1000 if scheme is SigningScheme.HTTP_MESSAGE_SIGNATURES else NOW + 11) == rotation.next_id
