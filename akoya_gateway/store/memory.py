@@ -36,7 +36,7 @@ class MemoryStore:
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
         self._purge()
-        keys = sorted(self._groups.get((kind, group), ()))
+        keys = sorted(self._groups.get((kind, group), ()) if group else ())
         return tuple(self._records[kind][key] for key in keys)
 
     async def put(self, record: Record) -> bool:
@@ -82,7 +82,9 @@ class MemoryStore:
 
     async def count(self, kind: str, group: str | None = None) -> int:
         self._purge()
-        return len(self._records.get(kind, ()) if group is None else self._groups.get((kind, group), ()))
+        if group is None:
+            return len(self._records.get(kind, ()))
+        return len(self._groups.get((kind, group), ())) if group else 0
 
     async def kinds(self) -> tuple[str, ...]:
         self._purge()

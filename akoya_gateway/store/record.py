@@ -16,6 +16,7 @@ from typing import Protocol
 class Record:
     """`kind` is one of a handful of lower-case words, `key` and `group` are digests or random ids, never names.
 
+    The empty group is none: such a record is found by its key, by `scan` and by `count` of its kind.
     `version` starts at 1 and grows by 1 with every `put`. `expires_at` is Unix seconds or None; an expired record
     is never returned, by any verb, and is purged some time later.
     """

@@ -30,7 +30,7 @@ STEPS = (
       body BLOB NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX record_by_key ON record (kind, key);
-    CREATE INDEX record_by_group ON record (kind, in_group, key);
+    CREATE INDEX record_by_group ON record (kind, in_group, key) WHERE in_group <> '';
     CREATE INDEX record_by_end ON record (expires_at) WHERE expires_at IS NOT NULL;
     CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), beats INTEGER NOT NULL) STRICT;
     INSERT INTO pulse VALUES (1, 0);

@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(kind=KINDS, group=GROUPS)
     def find(self, kind: str, group: str) -> None:
-        expected = tuple(r for r in self.all_live(kind) if r.group == group)
+        expected = tuple(r for r in self.all_live(kind) if group and r.group == group)
         assert self.do(self.store.find(kind, group)) == expected
         assert self.do(self.store.count(kind, group)) == len(expected)
 

@@ -127,6 +127,9 @@ async def test_a_record_that_moves_to_another_group_is_listed_there_alone(store:
 
 async def test_records_without_a_group_are_kept_counted_and_scanned(store: Store) -> None:
     assert await store.put(record(group=""))
+    assert await store.get("grant", "k1") == record(group="")
+    assert await store.find("grant", "") == ()
+    assert await store.count("grant", "") == 0
     assert await store.count("grant") == 1
     assert [r async for r in store.scan("grant")] == [record(group="")]
 

@@ -77,6 +77,8 @@ class RedisStore:
         return self._live(kind, key, (await self._read([("GET", self._layout.record(kind, key))]))[0])
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
+        if not group:
+            return ()
         (listed,) = await self._read([("ZRANGE", self._layout.group(kind, group), 0, -1)])
         if not listed:
             return ()
@@ -93,16 +95,17 @@ class RedisStore:
         now = self._clock()
         life = "" if record.expires_at is None else max(0, math.ceil((record.expires_at - now) * 1000))
         end = "" if record.expires_at is None else repr(record.expires_at)
-        listed = "" if life == "" else int(life) + GRACE * 1000
-        group = self._layout.group(record.kind, record.group)
-        _, done = await self._run(
-            Call(scripts.LIST, (group,), (record.key, listed, int(record.version == 1))),
-            Call(
-                scripts.PUT,
-                (self._layout.record(*name), self._layout.index(*name)),
-                (record.key, record.version, repr(now), life, end, pack(record), self._layout.channel(*name)),
-            ),
+        put = Call(
+            scripts.PUT,
+            (self._layout.record(*name), self._layout.index(*name)),
+            (record.key, record.version, repr(now), life, end, pack(record), self._layout.channel(*name)),
         )
+        calls = [put]
+        if record.group:
+            listed = "" if life == "" else int(life) + GRACE * 1000
+            group = self._layout.group(record.kind, record.group)
+            calls.insert(0, Call(scripts.LIST, (group,), (record.key, listed, int(record.version == 1))))
+        done = (await self._run(*calls))[-1]
         return bool(done)
 
     async def reseal(self, record: Record) -> bool:
@@ -200,6 +203,8 @@ class RedisStore:
 
     async def _unlist(self, kind: str, group: str, keys: list[str]) -> None:
         """Tidying: if it fails, the next one who looks does it."""
+        if not group:
+            return
         with contextlib.suppress(StoreUnavailable):
             await self._run(Call(scripts.UNLIST, (self._layout.group(kind, group),), (GRACE, *keys)))
 
