@@ -22,7 +22,7 @@ def run(
             metavar="SECONDS",
             help="After SIGTERM: how long answers, streams and WebSockets under way may take. Refreshes always finish.",
         ),
-    ] = 30.0,  # fmt: skip
+    ] = 30.0,
     drain_delay: Annotated[
         float,
         typer.Option(
@@ -31,10 +31,14 @@ def run(
             metavar="SECONDS",
             help="After SIGTERM: how long to go on serving while /readyz says no, so that load balancers notice.",
         ),
-    ] = 0.0,  # fmt: skip
+    ] = 0.0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Reload when the configuration or a file it names changes.")
     ] = False,
+    fast_lane: Annotated[
+        bool,
+        typer.Option("--fast-lane/--no-fast-lane", help="Serve plain requests below ASGI. Off: all take one path."),
+    ] = True,
 ) -> None:
     """Run the gateway as a sidecar: a reverse proxy in front of your app.
 
@@ -50,7 +54,7 @@ def run(
     from akoya_gateway.operations.worker import Life  # noqa: PLC0415
 
     try:
-        code = serve(config, workers=workers, life=Life(grace, drain_delay, watch))
+        code = serve(config, workers=workers, life=Life(grace, drain_delay, watch, fast_lane))
     except GatewayError as error:
         typer.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
         raise typer.Exit(1) from None

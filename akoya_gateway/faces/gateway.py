@@ -10,7 +10,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from akoya_gateway.access.ask import Ask
+from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.access.paths import PathRefused
 from akoya_gateway.answers.answer import Answer
 from akoya_gateway.clock import Clock
@@ -116,24 +116,52 @@ class Gateway:
         else:
             raise ValueError(f"unknown ASGI scope {scope['type']!r}")
 
-    def ask(self, scope: Scope) -> Ask:
-        """The request as the desk reads it, from an HTTP or WebSocket scope."""
+    @property
+    def running(self) -> Engine | None:
+        """The engine in force, None before startup."""
+        return self._engine
+
+    def ask(
+        self, method: str, raw_path: bytes, query: bytes, headers: Headers, peer: str | None, websocket: bool = False
+    ) -> Ask:
+        """A request as the desk reads it."""
+        given = None
+        for name, value in headers:
+            if name == b"x-request-id":
+                given = value
+                break
+        return Ask(method, raw_path, query, headers, peer, self._ids.of(peer, given), websocket)
+
+    def _ask(self, scope: Scope) -> Ask:
         client = scope.get("client")
-        headers = scope["headers"]
-        peer = (client[0] if client else None) or None
-        given = next((value for name, value in headers if name == b"x-request-id"), None)
-        return Ask(
+        return self.ask(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
             scope["query_string"],
-            headers,
-            peer,
-            self._ids.of(peer, given),
+            scope["headers"],
+            (client[0] if client else None) or None,
             scope["type"] == "websocket",
         )
 
+    def began(self) -> float:
+        """When a request began, for `answered`; no clock is read where nobody is told."""
+        return self._clock() if self._watchers.requests is not None else 0.0
+
+    def answered(self, ask: Ask, status: int, admitted: Admitted, began: float) -> None:
+        """The answer to a request that was passed on has begun."""
+        watcher = self._watchers.requests
+        if watcher is not None:
+            watcher.answered(ask, status, admitted.rule.label, "passed", self._clock() - began)
+
+    async def answer_error(self, error: GatewayError, scope: Scope, send: Send) -> None:
+        """What went wrong with a request, as its sender is to be told."""
+        ask = self._ask(scope)
+        responses = Responses(ask, send, self._watchers.requests, self._clock)
+        responses.failed(error)
+        await self._error(error, ask).send(responses.own, head=ask.method == "HEAD")
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = self.ask(scope)
+        ask = self._ask(scope)
         responses = Responses(ask, send, self._watchers.requests, self._clock)
         try:
             engine = self._engine or await self.startup()
@@ -187,7 +215,7 @@ class Gateway:
         return answer
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = self.ask(scope)
+        ask = self._ask(scope)
         responses = Responses(ask, send, self._watchers.requests, self._clock)
         try:
             engine = self._engine or await self.startup()

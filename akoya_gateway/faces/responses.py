@@ -14,6 +14,14 @@ TOKEN_REJECTED = b"akoya-token-rejected"
 """A response header by which the app says that Akoya did not take the token (401, code 602): it is refreshed."""
 
 
+def is_event_stream(headers: Headers) -> bool:
+    """Whether the response is one that goes on and on (WHATWG HTML, server-sent events)."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value[:17].lower() == b"text/event-stream"
+    return False
+
+
 class RequestWatcher(Protocol):
     """Told once of every request, when its answer begins. Must not raise."""
 

@@ -6,10 +6,9 @@ import asyncio
 import gc
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -19,12 +18,15 @@ from akoya_gateway.config import load_config
 from akoya_gateway.config.faults import ConfigurationError
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.faces.dates import Dated, Dates
+from akoya_gateway.faces.fast_lane import FastHttpProtocol, FastLane
 from akoya_gateway.faces.gateway import Gateway
-from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send
+from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.watching import watchers
 from akoya_gateway.operations.access_log import AccessLog
+from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 from akoya_gateway.operations.listening import bind, bound, release
-from akoya_gateway.operations.logs import Log, open_log, route_standard_logging
+from akoya_gateway.operations.logs import Log, own_process
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.reload import say_faults
 from akoya_gateway.operations.supervisor import Duties, Supervisor
@@ -40,7 +42,7 @@ FIXED = ("listen", "admin", "logging")
 """What a reload does not change: it takes a restart."""
 
 
-def serve(path: Path, *, workers: int = 1, life: Life | None = None, log: Log | None = None) -> int:
+def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
     """Runs the gateway that the file describes until SIGTERM; the exit code.
 
     Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen.
@@ -49,8 +51,7 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None, log: Log | 
     if config.upstream is None:
         raise OperatorError(f"{path}: upstream: the sidecar needs an app to pass requests on to; set upstream.url")
     life = life or Life()
-    log = log or open_log(config.logging)
-    route_standard_logging(log, config.logging)
+    log = own_process(config.logging)
     public = bind("listen", config.listen)
     try:
         admin = bind("admin.listen", config.admin) if config.admin is not None else None
@@ -101,7 +102,7 @@ class _Run:
         """In the worker. The sockets are this process's own copies: closing them closes nobody else's."""
         config = self._configs[0]
         metrics = Metrics(__version__)
-        service = Sidecar(config, metrics, self._log)
+        service = Sidecar(config, metrics, self._log, fast_lane=self._life.fast_lane)
         worker = Worker(
             service,
             metrics,
@@ -142,13 +143,18 @@ class _Run:
 class Sidecar:
     """`operations.worker.Service`: the gateway, the hop to the upstream, and the `Date` of their answers."""
 
-    def __init__(self, config: Config, metrics: Metrics, log: Log) -> None:
+    def __init__(self, config: Config, metrics: Metrics, log: Log, *, fast_lane: bool = True) -> None:
         self._config = config
         self._metrics = metrics
         self._log = log
         self._hop = Hop(config, metrics)
         self._gateway = Gateway(self._hop, config, watchers=watchers(metrics, log, AccessLog(config.logging)))
-        self.app: App = Dated(self._gateway)
+        dates = Dates()
+        self.app: App = Dated(self._gateway, dates)
+        lane = FastLane(self._gateway, lambda: self._hop.proxy, dates)
+        self.protocol: Callable[..., GuardedHttpProtocol] = (
+            partial(FastHttpProtocol, lane=lane) if fast_lane else GuardedHttpProtocol
+        )
 
     async def startup(self) -> None:
         await self._gateway.startup()
@@ -191,6 +197,10 @@ class Hop:
         finally:
             self._metrics.websocket_closed()
 
+    @property
+    def proxy(self) -> ReverseProxy:
+        return self._proxy
+
     def prepared(self, config: Config) -> ReverseProxy | None:
         """A new proxy where one is needed. Raises OSError or ssl.SSLError for bad TLS files."""
         before = self._config
@@ -213,39 +223,6 @@ class Hop:
         for task in self._retiring:
             task.cancel()
         await self._proxy.pool.close()
-
-
-class Dated:
-    """Adds `Date` where the upstream sent none (RFC 9110 section 6.6.1)."""
-
-    def __init__(self, app: App, clock: Callable[[], float] = time.time) -> None:
-        self._app = app
-        self._clock = clock
-        self._second = -1
-        self._header = (b"date", b"")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def dated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                for name, _ in message["headers"]:
-                    if name == b"date":
-                        break
-                else:
-                    message["headers"] = [*message["headers"], self._now()]
-            await send(message)
-
-        await self._app(scope, receive, dated)
-
-    def _now(self) -> tuple[bytes, bytes]:
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
-            self._header = (b"date", formatdate(second, usegmt=True).encode("ascii"))
-        return self._header
 
 
 def _proxy(config: Config) -> ReverseProxy:

@@ -81,6 +81,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
             self._refused = 431
             raise HeadTooLarge
+        self.start_cycle()
+
+    def start_cycle(self) -> None:
+        """The head is whole and fits: begin to answer."""
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:

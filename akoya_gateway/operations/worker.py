@@ -17,6 +17,7 @@ from akoya_gateway.operations.admin import Admin
 from akoya_gateway.operations.board import Board
 from akoya_gateway.operations.crew import Crew
 from akoya_gateway.operations.health import Health
+from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 from akoya_gateway.operations.logs import Log
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.reload import Reloader
@@ -33,6 +34,10 @@ class Service(Protocol):
 
     @property
     def app(self) -> App: ...
+
+    @property
+    def protocol(self) -> Callable[..., GuardedHttpProtocol]:
+        """What uvicorn makes for each connection."""
 
     async def startup(self) -> None:
         """Raises GatewayError, OSError or ValueError when it cannot serve."""
@@ -54,6 +59,7 @@ class Life:
     grace: float = 30.0
     drain_delay: float = 0.0
     watch: bool = False
+    fast_lane: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class Worker:
         except (GatewayError, OSError, ValueError) as error:
             self._log.error("cannot start", reason=str(error))
             return START_FAILED
-        config = server_config(self._service.app, head_limit=self._head_limit)
+        config = server_config(self._service.app, head_limit=self._head_limit, protocol=self._service.protocol)
         self._public = server = DrainingServer(config, self._life.grace)
         serving = asyncio.ensure_future(server.serve([public]))
         admin_server = self._serve_admin(admin)
