@@ -1,0 +1,63 @@
+"""The same promises over a real SQLite file and a real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from akoya_gateway.config.model import Seconds, Tokens
+from akoya_gateway.grants import GrantState
+from akoya_gateway.store.sqlite import SQLiteStore
+from tests.grants.world import World, bearer
+
+NO_BACKGROUND = replace(Tokens(), background=False, refresh_before=Seconds(60.0))
+
+
+async def test_a_thousand_requests_at_three_replicas_make_one_token_call(tmp_path: Path) -> None:
+    store = SQLiteStore(str(tmp_path / "grants.db"))
+    await store.open()
+    try:
+        world = World(keepers=3, store=store, clock=time.time, tokens=NO_BACKGROUND, life=0.2)
+        grant = await world.connect()
+        await asyncio.sleep(0.25)
+        world.provider.life = 900.0
+        passed = await asyncio.gather(*(keeper.fresh(grant) for keeper in world.keepers for _ in range(1000)))
+        assert {bearer(each) for each in passed} == {"bearer-2"}
+        assert dict(world.provider.uses) == {"refresh-1": 1}
+    finally:
+        await store.close()
+
+
+async def test_grants_outlive_the_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "grants.db")
+    store = SQLiteStore(path)
+    await store.open()
+    world = World(store=store, clock=time.time, tokens=NO_BACKGROUND)
+    grant = await world.connect()
+    await world.one.stop()
+    await store.close()
+    reopened = SQLiteStore(path)
+    await reopened.open()
+    try:
+        later = World(store=reopened, clock=time.time, tokens=NO_BACKGROUND)
+        (found,) = (await later.one.of(grant.key.owner)).grants
+        assert found == grant
+        assert found.state is GrantState.LIVE
+    finally:
+        await reopened.close()
+
+
+async def test_no_token_is_in_the_file(tmp_path: Path) -> None:
+    store = SQLiteStore(str(tmp_path / "grants.db"))
+    await store.open()
+    world = World(store=store, clock=time.time, tokens=NO_BACKGROUND)
+    grant = await world.connect(owner="alice@example.com")
+    await world.one.disconnect(grant)
+    await store.close()
+    for file in tmp_path.iterdir():
+        content = file.read_bytes()
+        assert b"bearer-1" not in content
+        assert b"refresh-1" not in content
+        assert b"alice" not in content

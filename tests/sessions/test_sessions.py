@@ -1,0 +1,199 @@
+"""Sessions: who the browser stands for, for how long, and what a store in trouble does not change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.sessions import Session, Sessions
+from akoya_gateway.store.memory import MemoryStore
+from akoya_gateway.store.vault import Vault
+from tests.grants.world import RING, FlakyStore
+
+COOKIE = Cookie("__Host-akoya", secure=True, idle=Seconds(3600.0), lifetime=Seconds(86400.0))
+
+
+class Home:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.store = FlakyStore(MemoryStore(lambda: self.now))
+        self.sessions = self.replica()
+
+    def replica(self) -> Sessions:
+        return Sessions(Vault(self.store, RING), COOKIE, clock=lambda: self.now)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
+    session, value = await home.sessions.start()
+    assert session.owner.startswith("own_")
+    assert home.sessions.peek(value) == session
+    assert await home.replica().resolve(value) == session
+    assert await home.sessions.resolve("w" * 43) is None
+    other, other_value = await home.sessions.start()
+    assert other.owner != session.owner
+    assert other_value != value
+
+
+async def test_a_leaked_store_gives_no_cookies(home: Home) -> None:
+    session, value = await home.sessions.start()
+    (record,) = home.store.writes
+    assert value not in f"{record} {record.body!r} {session!r}"
+    assert session.csrf.reveal() not in repr(session)
+    assert value not in session.id
+    assert hashlib.sha256(value.encode()).hexdigest() != session.id
+    assert await home.sessions.resolve(session.id) is None
+
+
+@pytest.mark.parametrize("junk", ["", "x", "../../etc", "w" * 44, "ü" * 43, "w" * 42 + "=", "w" * 1_000_000])
+async def test_junk_does_not_reach_the_store(home: Home, junk: str) -> None:
+    home.store.down = True
+    assert await home.sessions.resolve(junk) is None
+    assert home.sessions.peek(junk) is None
+
+
+async def test_idleness_ends_a_session_and_use_keeps_it(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(20):
+        home.now += 3000
+        assert await home.sessions.resolve(value) is not None
+    home.now += 3600
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_no_session_outlives_its_absolute_life(home: Home) -> None:
+    session, value = await home.sessions.start()
+    while home.now < session.created_at + 86400 - 1000:
+        home.now += 1000
+        assert await home.sessions.resolve(value) is not None
+    home.now = session.created_at + 86400
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_a_sign_of_life_is_not_written_each_time(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(100):
+        home.now += 1.1
+        await home.sessions.resolve(value)
+    assert len(home.store.writes) == 1
+    home.now += 100
+    touched = await home.sessions.resolve(value)
+    assert touched is not None
+    assert touched.seen_at == home.now
+    assert len(home.store.writes) == 2
+
+
+async def test_a_peek_is_believed_for_a_second(home: Home) -> None:
+    _, value = await home.sessions.start()
+    other = home.replica()
+    assert other.peek(value) is None
+    session = await other.resolve(value)
+    assert session is not None
+    await home.sessions.end(session)
+    assert other.peek(value) is not None
+    home.now += 1.0
+    assert other.peek(value) is None
+    assert await other.resolve(value) is None
+
+
+async def test_an_ended_session_is_gone_at_once_here(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.sessions.end(session)
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_a_look_up_that_was_on_its_way_does_not_bring_an_ended_session_back(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.store.latency = 0.02
+    looking = asyncio.ensure_future(home.sessions.resolve(value))
+    await asyncio.sleep(0.03)
+    home.store.latency = 0.0
+    await home.sessions.end(session)
+    assert await looking is None
+    assert home.sessions.peek(value) is None
+
+
+async def test_renewing_changes_the_id_and_nothing_else(home: Home) -> None:
+    session, value = await home.sessions.start("alice")
+    home.now += 100
+    renewed, new_value = await home.sessions.renew(session)
+    assert new_value != value
+    assert renewed.id != session.id
+    assert (renewed.owner, renewed.created_at) == ("alice", session.created_at)
+    assert renewed.csrf != session.csrf
+    assert await home.sessions.resolve(value) is None
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(new_value) == renewed
+
+
+async def test_a_store_that_is_away_is_not_a_logout(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.now += 2
+    home.store.down = True
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.resolve(value)
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.end(session)
+    home.store.down = False
+    assert await home.sessions.resolve(value) == session
+
+
+async def test_a_store_that_only_reads_still_knows_the_session(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 1000
+    home.store.failing = lambda verb, record: "before" if verb == "put" else None
+    assert await home.sessions.resolve(value) is not None
+
+
+async def test_a_renewal_that_fails_half_way_leaves_the_old_session(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.store.failing = lambda verb, record: "before" if verb == "delete" else None
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    home.store.failing = lambda verb, record: None
+    assert await home.sessions.resolve(value) == session
+
+
+async def test_two_signs_of_life_at_once_do_no_harm(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 1000
+    home.store.latency = 0.001
+    found = await asyncio.gather(*(home.replica().resolve(value) for _ in range(10)))
+    assert all(session is not None for session in found)
+    assert len(home.store.writes) == 2
+
+
+async def test_csrf_secrets_are_compared_whole(home: Home) -> None:
+    session, _ = await home.sessions.start()
+    assert session.csrf_matches(session.csrf.reveal())
+    assert not session.csrf_matches("")
+    assert not session.csrf_matches(session.csrf.reveal()[:-1])
+    assert not session.csrf_matches("ü")
+
+
+async def test_the_cache_is_bounded() -> None:
+    now = 1_800_000_000.0
+    sessions = Sessions(Vault(MemoryStore(lambda: now), RING), COOKIE, clock=lambda: now, size=10)
+    values = [(await sessions.start())[1] for _ in range(50)]
+    assert sum(sessions.peek(value) is not None for value in values) == 10
+
+
+def test_the_end_is_the_sooner_of_the_two() -> None:
+    from akoya_gateway.secret import Secret
+
+    session = Session("id", "own", created_at=0.0, seen_at=86000.0, csrf=Secret("x"))
+    assert session.ends_at(COOKIE) == 86400.0
+    assert replace(session, seen_at=10.0).ends_at(COOKIE) == 3610.0
