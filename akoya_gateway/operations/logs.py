@@ -1,8 +1,8 @@
 """One structured line an event, on standard output, with nothing secret in it.
 
 `open_log` makes a logger that is handed to whoever logs: nothing is configured globally, so the middleware does not
-touch its host application's logging. The sidecar owns its process and also routes the standard library's loggers
-(uvicorn, httpx, asyncio, ours) through it with `route_standard_logging`.
+touch its host application's logging. The sidecar owns its process and takes over structlog's and the standard
+library's loggers (uvicorn, httpx, asyncio, ours) too: `own_process`.
 """
 
 from __future__ import annotations
@@ -119,24 +119,29 @@ def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[s
 
 def open_log(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
     """A logger that writes to standard output (or `write`). Methods below `settings.level` do nothing at all."""
-    sink = StandardOutput() if write is None else write
-    stamp = Timestamp(clock)
-    last: Any = JsonLine(stamp)
-    if settings.format is LogFormat.CONSOLE:
-        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty())
-    logger = structlog.wrap_logger(
-        _Lines(sink),
-        processors=[last],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO)),
-        context_class=dict,
-        cache_logger_on_first_use=True,
-    )
+    wrapper, processors, lines = _assembly(settings, write, clock)
+    logger = structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper, context_class=dict)
     # Bound once: a lazy proxy would assemble the logger anew at every call.
     return cast("Log", logger.bind())
 
 
+def own_process(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
+    """`open_log`, and everybody else's log lines as well: those of structlog's users and of the standard library's."""
+    wrapper, processors, lines = _assembly(settings, write, clock)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=wrapper,
+        context_class=dict,
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=True,
+    )
+    log = cast("Log", structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper).bind())
+    route_standard_logging(log, settings)
+    return log
+
+
 def route_standard_logging(log: Log, settings: Logging) -> None:
-    """Sends what the standard library's loggers say through `log`. For the sidecar: it owns the process.
+    """Sends what the standard library's loggers say through `log`.
 
     uvicorn's access log is off (ours has no queries in it), as are uvicorn's and httpx's lines that name URLs.
     """
@@ -156,6 +161,17 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
     access.propagate = False
     access.setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(True)
+
+
+def _assembly(
+    settings: Logging, write: Write | None, clock: Callable[[], float]
+) -> tuple[type[Any], list[Any], _Lines]:
+    stamp = Timestamp(clock)
+    last: Any = JsonLine(stamp)
+    if settings.format is LogFormat.CONSOLE:
+        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty())
+    wrapper = structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO))
+    return wrapper, [last], _Lines(StandardOutput() if write is None else write)
 
 
 class _Lines:

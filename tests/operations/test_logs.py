@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.operations.access_log import AccessLog
-from akoya_gateway.operations.logs import Log, StandardOutput, open_log, route_standard_logging
+from akoya_gateway.operations.logs import Log, StandardOutput, open_log, own_process, route_standard_logging
 from akoya_gateway.operations.redaction import HIDDEN, redact_text
 from akoya_gateway.secret import Secret
 
@@ -196,6 +197,18 @@ class TestStandardLibrary:
         for name, (old, propagate) in before.items():
             logging.getLogger(name).setLevel(old)
             logging.getLogger(name).propagate = propagate
+
+    def test_structlogs_own_loggers_come_out_as_our_lines(self, lines: list[bytes]) -> None:
+        early = structlog.get_logger("early")
+        try:
+            own_process(Logging(), lines.append)
+            early.warning("late", refresh_token="hush")
+            early.debug("never")
+            logging.getLogger("x").error("too")
+        finally:
+            structlog.reset_defaults()
+        assert [json.loads(line)["event"] for line in lines] == ["late", "too"]
+        assert b"hush" not in lines[0]
 
     def test_other_loggers_come_out_as_our_lines(self, log: Log, lines: list[bytes]) -> None:
         route_standard_logging(log, Logging())
