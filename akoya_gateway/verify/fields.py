@@ -55,23 +55,32 @@ def parse_dictionary(text: str, field: str) -> dict[str, Member]:
 
 def serialize_inner_list(value: InnerList) -> str:
     """RFC 9651 section 4.1.1.1."""
-    items = " ".join(_bare(item.value) + _parameters(item.parameters) for item in value.items)
+    items = " ".join([_bare(item.value) + _parameters(item.parameters) for item in value.items])
     return f"({items}){_parameters(value.parameters)}"
 
 
 def _parameters(parameters: Parameters) -> str:
+    if not parameters:
+        return ""
     return "".join(f";{key}" if value is True else f";{key}={_bare(value)}" for key, value in parameters.items())
 
 
 def _bare(value: BareItem) -> str:
+    if type(value) is str:
+        return _string(value)
     if isinstance(value, bool):
         return f"?{int(value)}"
     if isinstance(value, Token | int | Decimal):
         return str(value)
     if isinstance(value, bytes):
         return f":{base64.b64encode(value).decode()}:"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return _string(value)
+
+
+def _string(value: str) -> str:
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
 
 
 _KEY = re.compile(r"[a-z*][a-z0-9_\-.*]*+")
@@ -82,6 +91,8 @@ _BYTES = re.compile(r":([A-Za-z0-9+/]*+={0,2}):")
 _DECIMAL = re.compile(r"-?[0-9]{1,12}+\.[0-9]{1,3}+(?![0-9.])")
 _INTEGER = re.compile(r"-?[0-9]{1,15}+(?![0-9.])")
 _BOOLEAN = re.compile(r"\?([01])")
+# What covered components nearly always are: names without parameters, one space between. Only for speed.
+_PLAIN_LIST = re.compile(r'"([a-z0-9@\-]++(?:" "[a-z0-9@\-]++)*+)"\)')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
@@ -123,6 +134,10 @@ class _Reader:
         return self.inner_list() if self.sees("(") else Item(self.bare_item(), self.parameters())
 
     def inner_list(self) -> InnerList:
+        plain = _PLAIN_LIST.match(self._text, self._at)
+        if plain is not None:
+            self._at = plain.end()
+            return InnerList(tuple(Item(name, {}) for name in plain[1].split('" "')), self.parameters())
         items: list[Item] = []
         while True:
             spaces = self.take(_SPACES, "")[0]
@@ -145,7 +160,8 @@ class _Reader:
     def bare_item(self) -> BareItem:
         start = self._text[self._at : self._at + 1]
         if start == '"':
-            return re.sub(r"\\(.)", r"\1", self.take(_STRING, "a string")[1])
+            text = self.take(_STRING, "a string")[1]
+            return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
         if start == ":":
             return self._octets(self.take(_BYTES, "a byte sequence")[1])
         if start == "?":
