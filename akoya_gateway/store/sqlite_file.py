@@ -119,9 +119,11 @@ class SQLiteFile:
         """Refuse a database of somebody else's or of a newer release, before anything is written into it."""
         if 0 < self.path.stat().st_size < 512:  # SQLite would take it for an empty one and write over it
             raise StoreUnavailable(f"{self.path}: {_ADVICE['SQLITE_NOTADB']}")
+        connection.execute("BEGIN")  # one view of it all: another process may be making the schema
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.execute("COMMIT")
         if application != APPLICATION_ID and (application or version or tables):
             raise StoreUnavailable(f"{self.path}: belongs to another program; it was left alone, name another file")
         if version > len(STEPS):

@@ -138,6 +138,15 @@ async def test_processes_that_start_together_on_no_file_agree(path: Path) -> Non
     assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0] * 4
 
 
+async def test_stores_that_open_together_on_no_file_agree(tmp_path: Path) -> None:
+    for n in range(15):
+        stores = [SQLiteStore(str(tmp_path / str(n) / "grants.db")) for _ in range(8)]
+        outcomes = await asyncio.gather(*[store.open() for store in stores], return_exceptions=True)
+        assert outcomes == [None] * 8
+        assert sorted(await asyncio.gather(*[store.put(grant()) for store in stores])) == [False] * 7 + [True]
+        await asyncio.gather(*[store.close() for store in stores])
+
+
 async def test_a_store_locked_by_another_program_is_unavailable_for_writes_until_it_lets_go(
     sqlite: SQLiteStore, path: Path
 ) -> None:
