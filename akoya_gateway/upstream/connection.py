@@ -25,7 +25,7 @@ import httptools
 
 from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, TimedOut
-from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_trailers, judge_values
+from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_size, judge_trailers
 
 NEVER = float("inf")
 
@@ -264,10 +264,7 @@ class Connection(asyncio.Protocol):
             self._tainted = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self._headers
-        headers.append((name, value))
-        if len(headers) > self._limits.headers:
-            raise InvalidResponse("it has too many headers")
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._complete:
@@ -278,12 +275,10 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._headers = []
         self._stalled = 0
-        judge_values(headers)
+        judge_size(headers, self._limits.headers, self._limits.head_bytes)
         if status < 200:
             self._pass_over(status, headers)
             return
-        if sum([len(name) + len(value) for name, value in headers]) > self._limits.head_bytes:
-            raise InvalidResponse("its header section is too large")
         head = judge_head(status, parser.get_http_version(), headers, head_only=self._head_only)
         self._state = BODY
         self._framing = head.framing

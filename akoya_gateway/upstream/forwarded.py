@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple
 
 VIA = b"1.1 akoya-gateway"
 
@@ -33,14 +32,6 @@ _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](
 Said = dict[bytes, list[bytes]]
 
 
-class Hop(NamedTuple):
-    """What we know ourselves of the request's sender. `peer` None: it came over a unix socket."""
-
-    peer: str | None
-    scheme: str
-    host: bytes
-
-
 class Forwarding:
     """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
 
@@ -48,7 +39,7 @@ class Forwarding:
 
     def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
         self._networks = tuple(trusted_proxies)
-        self._kept: dict[Hop, bytes] = {}
+        self._kept: dict[tuple[str | None, str, bytes], bytes] = {}
         self._trust: dict[str, bool] = {}
 
     def trusts(self, peer: str | None) -> bool:
@@ -70,13 +61,15 @@ class Forwarding:
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._networks)
 
-    def lines(self, hop: Hop, said: Said | None = None) -> bytes:
-        """The header lines, each ending in CRLF. `said`: what a trusted peer sent of `FORWARDED_NAMES`."""
+    def lines(self, peer: str | None, scheme: str, host: bytes, said: Said | None = None) -> bytes:
+        """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `said`: what a
+        trusted peer sent of `FORWARDED_NAMES`."""
         if said:
-            return _write(_for(hop.peer, said), *_origin(hop, said))
+            return _write(_for(peer, said), *_origin(scheme, host, said), peer=peer)
+        hop = (peer, scheme, host)
         kept = self._kept.get(hop)
         if kept is None:
-            kept = _write([] if hop.peer is None else [hop.peer.encode("latin-1")], *_origin(hop, {}), peer=hop.peer)
+            kept = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
             if len(self._kept) >= _MANY:
                 self._kept.clear()
             self._kept[hop] = kept
@@ -87,17 +80,21 @@ def _for(peer: str | None, said: Said) -> list[bytes]:
     """The chain of addresses: what the trusted proxy told, then itself."""
     told = [entry.strip(b" \t") for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
     chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
-    if peer is not None:
-        chain.append(peer.encode("latin-1"))
-    return chain
+    return chain if peer is None else [*chain, _peer(peer)]
 
 
-def _origin(hop: Hop, said: Said) -> tuple[bytes, bytes, bytes]:
+def _peer(peer: str) -> bytes:
+    """The sender's own address; a server that had it from somewhere else than the socket may name anything."""
+    address = peer.encode("ascii", "replace")
+    return address if _ADDRESS.fullmatch(address) else b"unknown"
+
+
+def _origin(own_scheme: str, own_host: bytes, said: Said) -> tuple[bytes, bytes, bytes]:
     """Scheme, host and port as the browser used them: the trusted proxy's word where it makes sense, else ours."""
     proto = _single(said, b"x-forwarded-proto").lower()
-    scheme = proto if proto in (b"http", b"https") else hop.scheme.encode("ascii")
+    scheme = proto if proto in (b"http", b"https") else own_scheme.encode("ascii")
     told = _single(said, b"x-forwarded-host")
-    host = told if _TRUSTED_HOST.fullmatch(told) else hop.host
+    host = told if _TRUSTED_HOST.fullmatch(told) else own_host
     told_port = _single(said, b"x-forwarded-port")
     after = host.rpartition(b"]")[2]
     if told_port.isdigit() and len(told_port) <= 5:
@@ -123,10 +120,12 @@ def _node(address: bytes) -> bytes:
     return address if version == 4 else b'"[' + address + b']"'
 
 
-def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, peer: str | None = "") -> bytes:
+def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, *, peer: str | None) -> bytes:
     # Forwarded is always made from the X-Forwarded-For chain: a proxy that only knows the latter passes on whatever
     # Forwarded a client made up.
-    elements = [b"for=" + _node(address) for address in chain] if peer is not None else [b"for=unknown"]
+    elements = [b"for=" + _node(address) for address in chain]
+    if peer is None:
+        elements.append(b"for=unknown")
     own = b"%b;host=%b;proto=%b" % (elements[-1], b'"' + host + b'"', scheme)
     lines = [
         b"x-forwarded-for: " + b", ".join(chain) if chain else b"",

@@ -171,6 +171,8 @@ class Transfer:
             self._ending.forget(self._on_ending)
         if self._exchange is not None:
             self._exchange.fail(ClientGone())
+            # Each holds the other: without this line every request is work for the garbage collector.
+            self._exchange = None
 
     # -- the request
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from akoya_gateway.upstream.failures import RefusedRequest
-from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, UNTRUSTED_NAMES, Forwarding, Hop, Said
+from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, UNTRUSTED_NAMES, Forwarding, Said
 from akoya_gateway.upstream.response import HOP_BY_HOP, judge_length, tokens
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -20,6 +20,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
+_VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES = 4096
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
@@ -63,6 +64,10 @@ class _Does(IntEnum):
     UPGRADE = 10
 
 
+# Plain integers for the loop below.
+_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(_Does.PASS), int(_Does.HOST), int(_Does.CONNECTION)
+_PLAIN_CONNECTION = (b"keep-alive", b"close")
+
 _KNOWN: dict[bytes, _Does] = {
     **dict.fromkeys(HOP_BY_HOP, _Does.DROP),
     **dict.fromkeys(FORWARDED_NAMES, _Does.FORWARDED),
@@ -95,14 +100,15 @@ def _judge_name(name: bytes) -> _Does:
 class RequestWriter:
     """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
 
-    __slots__ = ("_default_host", "_forwarding", "_methods", "_names")
+    __slots__ = ("_default_host", "_forwarding", "_hosts", "_methods", "_names")
 
     def __init__(self, forwarding: Forwarding, default_host: bytes) -> None:
         """`default_host`: for clients of HTTP/1.0, which send none."""
         self._forwarding = forwarding
         self._default_host = default_host
-        self._names: dict[bytes, _Does] = dict(_KNOWN)
+        self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
         self._methods: dict[str, bytes] = {}
+        self._hosts: set[bytes] = set()
 
     def write(
         self,
@@ -121,43 +127,58 @@ class RequestWriter:
 
         Raises RefusedRequest.
         """
-        judged = _Judged(trusted=self._forwarding.trusts(peer))
         names = self._names
         lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
         add = lines.append
+        hosts: list[bytes] = []
+        judged: _Judged | None = None
         for name, value in headers:
             does = names.get(name)
             if does is None:
                 does = self._learn(name)
-            if does:
-                judged.take(does, name, value, lines)
-            else:
+            if does == _PASS:
                 add(name + b": " + value)
-        if judged.connection:
-            lines = _without(lines, judged.connection)
+            elif does == _HOST_FIELD:
+                hosts.append(value)
+            elif does != _CONNECTION_FIELD or value not in _PLAIN_CONNECTION:
+                if judged is None:
+                    judged = _Judged(trusted=self._forwarding.trusts(peer))
+                judged.take(does, name, value, lines)
         verb = self._methods.get(method) or self._learn_method(method)
-        if target.translate(None, _VISIBLE) or not (target.startswith(b"/") or (target == b"*" and verb == b"OPTIONS")):
+        if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
             raise RefusedRequest("the request target is not a path")
-        body, length = judged.framing(http_version)
-        if body is Body.LENGTH:
-            lines.append(b"content-length: %d" % length)
-        elif body is Body.CHUNKED:
-            lines.append(b"transfer-encoding: chunked")
-        if trailers and judged.te_trailers:
-            lines += (b"te: trailers", b"connection: te")
-        host = judged.authority(self._default_host, http_version)
+        host = self._authority(hosts, http_version)
+        body, length = Body.NONE, 0
+        if judged is not None:
+            lines = judged.complete(lines, trailers=trailers)
+            body, length = judged.framing(http_version)
+        if body is Body.NONE and http_version not in _VERSIONS_WITH_FRAMING:
+            body = Body.ASK
         lines[0] = b"host: " + host
         rest = b"\r\n".join(lines)
         breaks = len(lines) - 1
         if rest.count(b"\n") != breaks or rest.count(b"\r") != breaks or b"\0" in rest:
             raise RefusedRequest("a header value holds a line break or NUL")
-        forwarded = self._forwarding.lines(Hop(peer, scheme, host), judged.said)
+        forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
         end = extra if body is Body.ASK else extra + b"\r\n"
         head = b"%b %b HTTP/1.1\r\n%b\r\n%b%b" % (verb, target, rest, forwarded, end)
-        return Outgoing(head, body, length, verb == b"HEAD", verb in _IDEMPOTENT, judged.expects)
+        expects = judged is not None and judged.expects
+        return Outgoing(head, body, length, verb == b"HEAD", verb in _IDEMPOTENT, expects)
 
-    def _learn(self, name: bytes) -> _Does:
-        does = _judge_name(name)
+    def _authority(self, hosts: list[bytes], http_version: str) -> bytes:
+        """The one Host (RFC 9112 section 3.2)."""
+        if not hosts and http_version == "1.0":
+            return self._default_host
+        if len(hosts) == 1 and hosts[0] in self._hosts:
+            return hosts[0]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise RefusedRequest("there must be one valid Host")
+        if len(self._hosts) < _MANY_NAMES:
+            self._hosts.add(hosts[0])
+        return hosts[0]
+
+    def _learn(self, name: bytes) -> int:
+        does = int(_judge_name(name))
         if len(self._names) < _MANY_NAMES:
             self._names[name] = does
         return does
@@ -174,24 +195,20 @@ class RequestWriter:
 class _Judged:
     """What the headers that are not simply passed on said."""
 
-    __slots__ = ("codings", "connection", "expects", "hosts", "lengths", "said", "te_trailers", "trusted", "upgrade")
+    __slots__ = ("codings", "connection", "expects", "lengths", "said", "te_trailers", "trusted", "upgrade")
 
     def __init__(self, *, trusted: bool) -> None:
         self.trusted = trusted
-        self.hosts: list[bytes] = []
         self.lengths: list[bytes] = []
         self.codings: list[bytes] = []
         self.connection: set[bytes] = set()
         self.said: Said | None = None
         self.expects = self.te_trailers = self.upgrade = False
 
-    def take(self, does: _Does, name: bytes, value: bytes, lines: list[bytes]) -> None:
+    def take(self, does: int, name: bytes, value: bytes, lines: list[bytes]) -> None:
         match does:
-            case _Does.HOST:
-                self.hosts.append(value)
             case _Does.CONNECTION:
-                if value not in (b"keep-alive", b"close"):
-                    self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
+                self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
             case _Does.LENGTH:
                 self.lengths.append(value)
             case _Does.CODING:
@@ -210,14 +227,6 @@ class _Judged:
             case _Does.UPGRADE:
                 self.upgrade = True
 
-    def authority(self, default: bytes, http_version: str) -> bytes:
-        """The one Host (RFC 9112 section 3.2)."""
-        if not self.hosts and http_version == "1.0":
-            return default
-        if len(self.hosts) != 1 or not _HOST.fullmatch(self.hosts[0]):
-            raise RefusedRequest("there must be one valid Host")
-        return self.hosts[0]
-
     def framing(self, http_version: str) -> tuple[Body, int]:
         """RFC 9112 section 6.3, with everything refused that it lets a recipient repair."""
         if self.codings:
@@ -234,13 +243,18 @@ class _Judged:
             except ValueError as error:
                 raise RefusedRequest(str(error)) from None
         else:
-            body, length = (Body.NONE if http_version.startswith("1") else Body.ASK), 0
+            body, length = Body.NONE, 0
         if self.upgrade and (length or body is Body.CHUNKED):
             # Servers disagree where such a request ends. Without a body the field is dropped and the request served.
             raise RefusedRequest("an upgrade together with a body", code="upgrade-refused")
         return body, length
 
-
-def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """RFC 9110 section 7.6.1: fields that Connection names end here."""
-    return [line for line in lines if line[: line.index(b":")].lower() not in names]
+    def complete(self, lines: list[bytes], *, trailers: bool) -> list[bytes]:
+        """Take away what Connection names (RFC 9110 section 7.6.1), add the framing."""
+        if self.connection:
+            lines = [line for line in lines if line[: line.index(b":")].lower() not in self.connection]
+        lines += [b"content-length: " + length for length in self.lengths]
+        lines += [b"transfer-encoding: " + coding.lower() for coding in self.codings]
+        if trailers and self.te_trailers:
+            lines += (b"te: trailers", b"connection: te")
+        return lines

@@ -7,6 +7,7 @@ passed on is end-to-end only (RFC 9110 section 7.6.1).
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import chain
 from typing import NamedTuple
 
 from akoya_gateway.upstream.failures import InvalidResponse
@@ -59,6 +60,7 @@ _NOT_IN_TRAILERS = HOP_BY_HOP | {
     b"set-cookie",
     b"www-authenticate",
 }
+_PLAIN_CONNECTION = (b"keep-alive", b"close")
 _KEEP = frozenset({b"keep-alive", b"close", b""})
 _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
@@ -99,7 +101,7 @@ def judge_head(status: int, version: str, raw: Headers, *, head_only: bool) -> R
                 raise InvalidResponse("a transfer-encoding other than chunked")
             chunked = True
         elif lower == b"connection":
-            connection += tokens(value)
+            connection += tokens(value) if value not in _PLAIN_CONNECTION else [value]
         elif lower == b"trailer":
             announced = True
     if chunked and length is not None:
@@ -129,9 +131,12 @@ def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool
     return Framing.UNTIL_CLOSE if length is None else Framing.LENGTH
 
 
-def judge_values(raw: Headers) -> None:
-    """No control character in any value (RFC 9110 section 5.5): the parser's own check, not taken on trust."""
-    joined = b"".join([value for _, value in raw])
+def judge_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
+    """Not too many headers nor too large, and no control character in them (RFC 9110 section 5.5): the last is the
+    parser's own check, not taken on trust."""
+    joined = b"".join(chain.from_iterable(raw))
+    if len(joined) > max_bytes or len(raw) > max_headers:
+        raise InvalidResponse("its header section is too large")
     if len(joined.translate(None, _CONTROLS)) != len(joined):
         raise InvalidResponse("a control character in a header")
 
