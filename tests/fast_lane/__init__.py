@@ -1,0 +1,1 @@
+"""The lane below ASGI and the ASGI path, held side by side."""

@@ -1,0 +1,118 @@
+"""The lane is really used, and only for what is plain."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway import load_config
+from akoya_gateway.faces.fast_lane import FastLane
+from akoya_gateway.faces.sidecar import Sidecar
+from akoya_gateway.operations.logs import open_log
+from akoya_gateway.operations.metrics import Metrics
+from akoya_gateway.operations.server import DrainingServer, server_config
+from tests.e2e.processes import free_port, wait_for_port
+from tests.e2e.world import Browser, World
+
+
+class InProcess:
+    """The sidecar of a world's configuration in a thread, so that the lane can be counted."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.departures: list[str] = []
+        self.port = free_port()
+        path = world.folder / "in-process.yaml"
+        path.write_text(yaml.safe_dump({**world.config(), "listen": f"127.0.0.1:{self.port}", "admin": None}))
+        self._config = load_config(path, world.environ)
+        depart = FastLane.depart
+
+        def counted(lane: FastLane, method: str, url: bytes, *rest: Any) -> Any:
+            found = depart(lane, method, url, *rest)
+            if found is not None:
+                self.departures.append(f"{method} {url.decode()}")
+            return found
+
+        monkeypatch.setattr(FastLane, "depart", counted)
+        self._stop: Any = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    async def _run(self) -> None:
+        sidecar = Sidecar(self._config, Metrics("test"), open_log(self._config.logging))
+        await sidecar.startup()
+        server = DrainingServer(server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol), 1.0)
+        loop = asyncio.get_running_loop()
+        self._stop = partial(loop.call_soon_threadsafe, server.stop)
+        listener = socket.create_server(("127.0.0.1", self.port))
+        await server.serve([listener])
+        await sidecar.shutdown()
+
+    def __enter__(self) -> InProcess:
+        self._thread.start()
+        wait_for_port(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def lane(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
+    with InProcess(world, monkeypatch) as lane:
+        yield lane
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(world: World, lane: InProcess) -> None:
+    with Browser(world) as browser:
+        browser.connect()
+        url = f"http://127.0.0.1:{lane.port}/accounts?x=1"
+        seen = [browser.http.get(url).json() for _ in range(3)]
+    assert "GET /accounts?x=1" in lane.departures
+    assert all(each["signature"].startswith("valid: ") for each in seen)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [("POST", "/accounts", b"body"), ("GET", "/akoya/", None), ("GET", "/nowhere", None), ("GET", "/a/../accounts", None),
+     ("GET", "/accounts#x", None)],
+)  # fmt: skip
+def test_what_is_not_plain_takes_the_other_path(world: World, lane: InProcess, request_: tuple[str, str, bytes]) -> None:
+    method, path, body = request_
+    with Browser(world) as browser:
+        browser.connect()
+        browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
+        lane.departures.clear()
+        cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
+    with socket.create_connection(("127.0.0.1", lane.port), 5) as raw:
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        raw.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n{length}\r\n".encode() + (body or b""))
+        assert raw.recv(20).startswith(b"HTTP/1.1 ")
+    assert lane.departures == []
+
+
+def test_without_a_session_nothing_rides(world: World, lane: InProcess) -> None:
+    with Browser(world) as browser:
+        answer = browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
+    assert answer.status_code == 401
+    assert lane.departures == []
+
+
+def test_public_paths_ride_without_a_token(world: World, lane: InProcess) -> None:
+    with Browser(world) as browser:
+        for _ in range(2):
+            seen = browser.http.get(f"http://127.0.0.1:{lane.port}/public/x").json()
+    assert lane.departures[-1] == "GET /public/x"
+    assert not [name for name, _ in seen["headers"] if name.startswith("akoya")]
