@@ -26,4 +26,4 @@ def _words(event: type) -> str:
 
 
 if __name__ == "__main__":
-    print(mermaid(), end="")  # noqa: T201
+    print(mermaid(), end="")

@@ -480,6 +480,38 @@ async def test_a_bearer_that_the_upstream_found_dead_is_refreshed_once() -> None
 
 
 @in_virtual_time
+async def test_a_pair_in_hand_puts_back_a_grant_that_the_store_has_lost() -> None:
+    """A fail-over to a replica that had not seen the last writes."""
+    world = World()
+    grant = await world.connect()
+    await asyncio.sleep(1000)
+    losing: list[object] = []
+    lose = world.store.store.delete
+    world.provider.before_answer = lambda: losing.append(asyncio.ensure_future(lose("grant", grant.id)))
+    assert bearer(await world.one.fresh(grant)) == "bearer-2"
+    assert losing
+    assert bearer(await world.stored(grant)) == "bearer-2"
+
+
+@in_virtual_time
+async def test_a_grant_that_the_store_has_set_back_gets_its_new_pair() -> None:
+    world = World()
+    grant = await world.connect()
+    before = await world.store.store.get("grant", grant.id)
+    assert before is not None
+    await asyncio.sleep(1000)
+
+    async def set_back() -> None:
+        await world.store.store.delete("grant", grant.id)
+        assert await world.store.store.put(before)
+
+    losing: list[object] = []
+    world.provider.before_answer = lambda: losing.append(asyncio.ensure_future(set_back()))
+    assert bearer(await world.one.fresh(grant)) == "bearer-2"
+    assert bearer(await world.stored(grant)) == "bearer-2"
+
+
+@in_virtual_time
 async def test_stop_waits_for_refreshes_in_flight_and_starts_no_new_ones() -> None:
     world = World(delay=4.0, tokens=Tokens(background=True))  # type: ignore[call-arg]
     world.one.start()

@@ -19,21 +19,22 @@ from akoya_gateway.grants import Grant, GrantState, Keeper, remedy
 from akoya_gateway.grants.book import KIND
 from akoya_gateway.grants.codec import decode
 from akoya_gateway.grants.life import MOST_UNKNOWNS
-from akoya_gateway.protocol.answers import Granted, OperatorFault, OutcomeUnknown, TokenAnswer
+from akoya_gateway.protocol.answers import Granted, OperatorFault, OutcomeUnknown, TokenAnswer, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.virtual_time import EPOCH, VirtualLoop
 from tests.grants.world import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 
-FAULTS = st.sampled_from(["lost", "never arrived", down(), down(20.0), OperatorFault("invalid_client")])
+FAULTS = st.sampled_from(["lost", "never arrived", "unjudged", down(), down(20.0), OperatorFault("invalid_client")])
 
 
 class Truth(Provider):
     """Knows of each refresh token whether its first use is known to have succeeded, so that a second is a crime."""
 
     doubtful: set[str]
-    pairs: dict[str, list[tuple[str, str]]]
+    spent: dict[str, list[str]]
+    """By process: tokens whose successor it was given. What it did with that is another matter."""
 
     async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
         token = refresh_token.reveal()
@@ -47,8 +48,8 @@ class Truth(Provider):
             raise
         if isinstance(answer, OutcomeUnknown):
             self.doubtful.add(token)
-        if isinstance(answer, Granted) and answer.tokens.refresh_token is not None:
-            self.pairs.setdefault(process.get(), []).append((token, answer.tokens.refresh_token.reveal()))
+        if isinstance(answer, Granted | Untrusted):
+            self.spent.setdefault(process.get(), []).append(token)
         return answer
 
 
@@ -89,7 +90,7 @@ class NeverLost(RuleBasedStateMachine):
     def begin(self, reuse: Reuse, seed: int, latency: float) -> None:
         self.world = World(keepers=0, clock=self.clock, seed=seed)
         self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse)
-        self.truth.doubtful, self.truth.pairs = set(), {}
+        self.truth.doubtful, self.truth.spent = set(), {}
         self.world.store.latency = latency
         self.keepers: list[tuple[str, Keeper]] = [self.boot(), self.boot()]
         self.grant: Grant = self.do(self.keepers[0][1].connected(OWNER, client, "mikomo", self.truth.consent()))
@@ -134,11 +135,10 @@ class NeverLost(RuleBasedStateMachine):
             task.cancel()
         self.go(0)
         stored = self.stored()
-        for used, new in self.truth.pairs.pop(name, ()):
+        for used in self.truth.spent.pop(name, ()):
             # What it had not written is gone with it, and nobody else knows.
             if stored is None or stored.tokens.refresh_token == Secret(used):
                 self.truth.doubtful.add(used)
-            del new
         self.keepers[who] = self.boot()
 
     @rule(seconds=st.sampled_from([0.1, 1.5, 15.0, 60.0]))
@@ -208,7 +208,8 @@ class NeverLost(RuleBasedStateMachine):
         assert remedy(stored.state, stored.reason).what
 
     def _held(self, token: str) -> bool:
-        return any(used == token for pairs in self.truth.pairs.values() for used, _ in pairs)
+        """A living process has the successor in its hands."""
+        return any(token in tokens for tokens in self.truth.spent.values())
 
     @invariant()
     def no_crime_was_seen(self) -> None:

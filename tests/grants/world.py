@@ -16,6 +16,7 @@ from akoya_gateway.config.model import Client, Dialect, Environment, RingKey, To
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, Keeper, Observer
 from akoya_gateway.protocol.answers import (
+    Distrust,
     Granted,
     OutcomeUnknown,
     ProviderDown,
@@ -24,6 +25,7 @@ from akoya_gateway.protocol.answers import (
     Revoked,
     TokenAnswer,
     TokenSet,
+    Untrusted,
 )
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.memory import MemoryStore
@@ -82,7 +84,8 @@ class Provider:
         self.used_at: list[float] = []
         self.issued_at: list[float] = []
         self.faults: list[TokenAnswer | str] = []
-        """An answer given without acting, or "lost": acts and then the answer is lost, or "never arrived"."""
+        """An answer given without acting, or a word: "never arrived"; "lost" and "unjudged" act, and then the answer is
+    lost, or its id_token cannot be judged."""
         self.revocation_faults: list[RevocationAnswer] = []
         self.before_answer: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
@@ -125,6 +128,8 @@ class Provider:
         if fault == "never arrived":
             return OutcomeUnknown("timeout")
         answer = self.act(token)
+        if fault == "unjudged" and isinstance(answer, Granted):
+            return Untrusted("no key", answer.tokens.refresh_token, Distrust.KEYS)
         return OutcomeUnknown("cut") if fault == "lost" else answer
 
     def act(self, token: str) -> TokenAnswer:
