@@ -49,17 +49,17 @@ class Sessions:
         self._random = random
         self._valid = valid
         self._size = size
+        # By the cookie's value, so that a request whose session is known costs no digest.
         self._cache: OrderedDict[str, _Entry] = OrderedDict()
+        self._values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def peek(self, cookie_value: str) -> Session | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
-        if not is_token(cookie_value):
-            return None
-        entry = self._cache.get(session_id := _id(cookie_value))
+        entry = self._cache.get(cookie_value)
         if entry is None or self._clock() >= entry.valid_until:
             return None
-        self._cache.move_to_end(session_id)
+        self._cache.move_to_end(cookie_value)
         return entry.session
 
     async def resolve(self, cookie_value: str) -> Session | None:
@@ -76,8 +76,7 @@ class Sessions:
         now = self._clock()
         if now >= session.ends_at(self._cookie):
             return None
-        session = await self._touched(session, now)
-        return self._remember(session)
+        return self._remember(await self._touched(session, now), cookie_value)
 
     async def start(self, owner: str | None = None) -> tuple[Session, str]:
         """A new session, durable, and the value for its cookie, which is known to nobody else."""
@@ -97,7 +96,7 @@ class Sessions:
     async def end(self, session: Session) -> None:
         """Gone, everywhere within `valid` seconds."""
         await self._vault.delete(KIND, session.id)
-        self._cache.pop(session.id, None)
+        self._cache.pop(self._values.pop(session.id, ""), None)
         # A look-up that read the record just before must not bring it back.
         self._ended[session.id] = None
         while len(self._ended) > self._size:
@@ -114,7 +113,7 @@ class Sessions:
             cookie_value = self._random()
             created = replace(session, id=_id(cookie_value), version=1)
             if await self._vault.put(self._record(created)):
-                return self._remember(created), cookie_value
+                return self._remember(created, cookie_value), cookie_value
 
     async def _touched(self, session: Session, now: float) -> Session:
         if now - session.seen_at < TOUCH * self._cookie.idle:
@@ -137,13 +136,15 @@ class Sessions:
             expires_at=session.ends_at(self._cookie),
         )
 
-    def _remember(self, session: Session) -> Session:
+    def _remember(self, session: Session, cookie_value: str) -> Session:
         if session.id not in self._ended:
             until = min(self._clock() + self._valid, session.ends_at(self._cookie))
-            self._cache[session.id] = _Entry(session, until)
-            self._cache.move_to_end(session.id)
+            self._cache[cookie_value] = _Entry(session, until)
+            self._cache.move_to_end(cookie_value)
+            self._values[session.id] = cookie_value
             while len(self._cache) > self._size:
-                self._cache.popitem(last=False)
+                _, oldest = self._cache.popitem(last=False)
+                self._values.pop(oldest.session.id, None)
         return session
 
 

@@ -8,6 +8,7 @@ from akoya_gateway.config.model import Cookie, SameSite
 from akoya_gateway.sessions.tokens import is_token
 
 _BLANK = b" \t"
+_SEMICOLON = 0x3B
 
 
 def read_cookie(header: bytes, name: bytes) -> str | None:
@@ -16,26 +17,29 @@ def read_cookie(header: bytes, name: bytes) -> str | None:
     Two cookies of our name cannot both be ours, and which of them a browser sends first is up to whoever set the
     other (RFC 6265 section 5.4): then there is none. The search ends at the second; junk around is skipped, not split.
     """
-    value: str | None = None
-    for start in _places(header, name):
-        if value is not None:
-            return None
-        end = header.find(b";", start)
-        value = header[start : end if end >= 0 else len(header)].strip(_BLANK).decode("latin-1")
-    return value if value is not None and is_token(value) else None
-
-
-def _places(header: bytes, name: bytes) -> Iterable[int]:
-    """Where the values of the cookies called `name` begin."""
     wanted = name + b"="
-    at = header.find(wanted)
+    at = _find(header, wanted, 0)
+    if at < 0:
+        return None
+    start = at + len(wanted)
+    if _find(header, wanted, start) >= 0:
+        return None
+    end = header.find(b";", start)
+    value = (header[start:end] if end >= 0 else header[start:]).strip(_BLANK).decode("latin-1")
+    return value if is_token(value) else None
+
+
+def _find(header: bytes, wanted: bytes, start: int) -> int:
+    """Where the next pair begins with `wanted`, -1 if none does."""
+    at = header.find(wanted, start)
     while at >= 0:
         before = at
         while before > 0 and header[before - 1] in _BLANK:
             before -= 1
-        if before == 0 or header[before - 1] == 0x3B:
-            yield at + len(wanted)
+        if before == 0 or header[before - 1] == _SEMICOLON:
+            return at
         at = header.find(wanted, at + len(wanted))
+    return -1
 
 
 def strip_cookies(header: bytes, names: Iterable[bytes]) -> bytes | None:
