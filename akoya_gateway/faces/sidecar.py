@@ -47,36 +47,46 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
 
     Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen.
     """
+    life = life or Life()
+    # Before the file is read: what changes from now on is noticed.
+    watch = Watch(path) if life.watch else None
     config = load_config(path)
     if config.upstream is None:
         raise OperatorError(f"{path}: upstream: the sidecar needs an app to pass requests on to; set upstream.url")
-    life = life or Life()
     log = own_process(config.logging)
     public = bind("listen", config.listen)
     try:
         admin = bind("admin.listen", config.admin) if config.admin is not None else None
     except OperatorError:
-        release(public)
+        release(public, config.listen)
         raise
     try:
         _announce(log, config, public, admin, workers)
         # What is there now stays: the collector need not look at it again, and forked workers share its pages.
         gc.collect()
         gc.freeze()
-        run = _Run(path, config, life, log, public, admin)
+        run = _Run(path, config, life, log, watch, public, admin)
         return run.supervised(workers) if workers > 1 else run.alone()
     finally:
-        release(public)
-        if admin is not None:
-            release(admin)
+        release(public, config.listen)
+        if admin is not None and config.admin is not None:
+            release(admin, config.admin)
 
 
 class _Run:
     """One start of the sidecar. `_configs`: the last good configuration, and the one before it."""
 
     def __init__(
-        self, path: Path, config: Config, life: Life, log: Log, public: socket.socket, admin: socket.socket | None
+        self,
+        path: Path,
+        config: Config,
+        life: Life,
+        log: Log,
+        watch: Watch | None,
+        public: socket.socket,
+        admin: socket.socket | None,
     ) -> None:
+        self._watch = watch
         self._path = path
         self._configs = [config]
         self._life = life
@@ -85,21 +95,26 @@ class _Run:
         self._admin = admin
 
     def alone(self) -> int:
-        return self._work(None)
+        try:
+            return self._work(None)
+        except Exception:
+            # Not by the interpreter: its tracebacks are neither one line nor redacted.
+            self._log.exception("the gateway failed", pid=os.getpid())
+            return 70
 
     def supervised(self, workers: int) -> int:
-        watch = Watch(self._path) if self._life.watch else None
         duties = Duties(
             serve=self._work,
             reload=self._reload,
             fall_back=self._fall_back,
-            changed=watch.changed if watch is not None else lambda: False,
+            changed=self._watch.changed if self._watch is not None else lambda: False,
+            draining=self._stop_listening,
         )
         patience = self._life.grace + self._life.drain_delay
         return Supervisor(duties, workers, self._log, patience=patience).run()
 
     def _work(self, place: Place | None) -> int:
-        """In the worker. The sockets are this process's own copies: closing them closes nobody else's."""
+        """In the worker. A forked one's sockets are its own: closing them closes nobody else's."""
         config = self._configs[0]
         metrics = Metrics(__version__)
         service = Sidecar(config, metrics, self._log, fast_lane=self._life.fast_lane)
@@ -108,13 +123,19 @@ class _Run:
             metrics,
             self._log,
             load=self._load,
-            source=self._path,
             head_limit=config.limits.header_bytes,
             life=self._life,
             place=place,
+            watch=self._watch if place is None else None,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(worker.run(_copy(self._public), _copy(self._admin) if self._admin else None))
+            return runner.run(worker.run(self._public, self._admin))
+
+    def _stop_listening(self) -> None:
+        """In the supervisor: while any process holds the socket, the kernel takes connections for it."""
+        self._public.close()
+        if self._admin is not None:
+            self._admin.close()
 
     def _load(self) -> Config:
         config = load_config(self._path)
@@ -245,12 +266,6 @@ async def _retire(pool: Pool) -> None:
             while pool.size > pool.idle or pool.waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.25)
     await pool.close()
-
-
-def _copy(listener: socket.socket) -> socket.socket:
-    copy = listener.dup()
-    copy.setblocking(False)
-    return copy
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:

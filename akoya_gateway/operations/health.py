@@ -84,5 +84,10 @@ class Health:
             problems = [f"the checks failed: {redact_text(repr(error))}"]
         if self.draining:
             problems.insert(0, "draining: this process was asked to stop")
-        notes = [redact_text(each) for each in self._notes()]
-        return Report(os.getpid(), not problems, self.draining, problems, notes)
+        return Report(os.getpid(), not problems, self.draining, problems, self._noted())
+
+    def _noted(self) -> list[str]:
+        try:
+            return [redact_text(str(each)) for each in self._notes()]
+        except Exception as error:  # a note is worth no failure
+            return [f"no notes: {redact_text(repr(error))}"]

@@ -44,13 +44,12 @@ def bind(key: str, listen: Listen) -> socket.socket:
         raise OperatorError(f"{key}: cannot listen on {describe(listen)}: {_reason(error)}") from None
 
 
-def release(listener: socket.socket) -> None:
+def release(listener: socket.socket, listen: Listen) -> None:
     """Closes it, and takes a unix socket's file away."""
-    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
     listener.close()
-    if path:
+    if listen.path is not None:
         with contextlib.suppress(OSError):
-            Path(path).unlink()
+            Path(listen.path).unlink()
 
 
 def _bind_tcp(listen: Listen) -> socket.socket:

@@ -44,12 +44,14 @@ class _Seat:
 @dataclass(frozen=True, slots=True)
 class Duties:
     """`serve(place)` runs in a worker and returns its exit code. `reload()` looks at the configuration and says its
-    faults. `fall_back()`: a worker could not start with it. `changed()`: the watched files did."""
+    faults. `fall_back()`: a worker could not start with it. `changed()`: the watched files did.
+    `draining()`: the end has begun."""
 
     serve: Callable[[Place], int]
     reload: Callable[[], None] = lambda: None
     fall_back: Callable[[], None] = lambda: None
     changed: Callable[[], bool] = lambda: False
+    draining: Callable[[], None] = lambda: None
 
 
 class Supervisor:
@@ -198,6 +200,7 @@ class Supervisor:
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._kill_at is None:
                 self._kill_at = self._clock() + self._patience + CLOSING
+                self._duties.draining()
             self._send_all(signal.SIGTERM)
 
     def _send_all(self, number: int) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from akoya_gateway.config.model import Config
@@ -16,7 +15,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.operations.admin import Admin
 from akoya_gateway.operations.board import Board
 from akoya_gateway.operations.crew import Crew
-from akoya_gateway.operations.health import Health
+from akoya_gateway.operations.health import Health, Report
 from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 from akoya_gateway.operations.logs import Log
 from akoya_gateway.operations.metrics import Metrics
@@ -79,16 +78,16 @@ class Worker:
         log: Log,
         *,
         load: Callable[[], Config],
-        source: Path,
         head_limit: int,
         life: Life,
         place: Place | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._service = service
         self._log = log
         self._life = life
         self._place = place
-        self._source = source
+        self._watched = watch
         self._head_limit = head_limit
         self._health = Health(service.check, service.notes)
         board, number = (place.board, place.number) if place is not None else (None, 0)
@@ -113,8 +112,8 @@ class Worker:
         serving = asyncio.ensure_future(server.serve([public]))
         admin_server = self._serve_admin(admin)
         self._in_background(self._crew.keep_posting())
-        if self._life.watch and self._place is None:
-            self._in_background(self._watch())
+        if self._watched is not None:
+            self._in_background(self._watch(self._watched))
         await self._until_stopped(serving)
         await self._drain(server, serving)
         await self._close(admin_server)
@@ -154,7 +153,8 @@ class Worker:
         await self._service.shutdown()
         for task in self._tasks:
             task.cancel()
-        self._crew.post(await self._health.report())
+        # The checks are over: what they asked is closed.
+        self._crew.post(Report(os.getpid(), ready=False, draining=True, problems=["stopped"]))
         if admin is not None:
             admin[0].stop()
             await admin[1]
@@ -177,12 +177,11 @@ class Worker:
         self._log.error("the supervisor is gone", pid=os.getpid())
         self.stop()
 
-    async def _watch(self) -> None:
-        watch = Watch(self._source)
+    async def _watch(self, watch: Watch) -> None:
         while True:
             await asyncio.sleep(1.0)
             if watch.changed():
-                self._log.info("files have changed", file=str(self._source))
+                self._log.info("the configuration or a file it names has changed")
                 await self._reloader.reload()
 
     def _in_background(self, work: Coroutine[Any, Any, object]) -> None:

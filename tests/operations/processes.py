@@ -1,0 +1,152 @@
+"""`akoya-gateway run` as a process, in front of a small app that can be slow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.e2e.processes import AppServer, GatewayProcess, free_port
+
+ENVIRON = {
+    "AKOYA_CLIENT_ID": "client-id",
+    "AKOYA_CLIENT_SECRET": "a-client-secret-nobody-may-see",
+    "AKOYA_GATEWAY_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "AKOYA_SIGNING_SECRET": "a-signing-secret-nobody-may-see-at-all",
+}
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """`/public/slow/1.5` answers after so many seconds, `/public/stream` sends a line every 50 ms until cut off."""
+    if scope["type"] == "websocket":
+        await _echo(receive, send)
+        return
+    if scope["type"] != "http":
+        return
+    path = scope["path"]
+    if path.startswith("/public/slow/"):
+        await asyncio.sleep(float(path.rpartition("/")[2]))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    while path == "/public/stream":
+        await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
+        await asyncio.sleep(0.05)
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+async def _echo(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message.get("text") or ""})
+
+
+class Running:
+    """`with Running(tmp_path, "--workers", "2") as run:`"""
+
+    def __init__(self, folder: Path, *options: str, changes: Mapping[str, Any] | None = None) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+        self.upstream = AppServer(app)
+        self.folder = folder
+        self.gateway = GatewayProcess(folder, self.config() | dict(changes or {}), ENVIRON, *options)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "public_url": self.url,
+            "listen": f"127.0.0.1:{self.port}",
+            "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
+            "upstream": {"url": self.upstream.url},
+            "environments": {
+                "double": {
+                    "issuer": "http://127.0.0.1:9",
+                    "authorization_endpoint": "http://127.0.0.1:9/auth",
+                    "token_endpoint": "http://127.0.0.1:9/token",
+                    "revocation_endpoint": "http://127.0.0.1:9/revoke",
+                    "jwks_uri": "http://127.0.0.1:9/keys",
+                    "products_url": "http://127.0.0.1:9",
+                }
+            },
+            "clients": {
+                "demo": {
+                    "environment": "double",
+                    "client_id": {"env": "AKOYA_CLIENT_ID"},
+                    "client_secret": {"env": "AKOYA_CLIENT_SECRET"},
+                    "redirect_uri": f"{self.url}/akoya/callback",
+                    "scopes": ["openid", "profile", "offline_access"],
+                }
+            },
+            "connectors": {"mikomo": {"client": "demo", "name": "Mikomo Bank"}},
+            "redirects": {"after_connect": "/", "allow": ["/"]},
+            "access": [{"path": "/public/*", "require": "nothing"}],
+            "sessions": {"store": f"sqlite://{self.folder}/grants.db", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]},
+            "signing": {"algorithm": "hmac-sha256", "keys": [{"id": "k1", "env": "AKOYA_SIGNING_SECRET"}]},
+            "logging": {"format": "json", "level": "info"},
+        }
+
+    def __enter__(self) -> Self:
+        self.upstream.__enter__()
+        try:
+            self.gateway.start()
+            until(self._ready, "it is ready")
+        except BaseException:
+            self.upstream.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gateway.__exit__()
+        self.upstream.__exit__()
+
+    def _ready(self) -> bool:
+        try:
+            return self.ask_admin("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        assert self.gateway.process is not None
+        return self.gateway.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self, within: float = 20.0) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait(within)
+
+    def wait(self, within: float = 20.0) -> int:
+        assert self.gateway.process is not None
+        return self.gateway.process.wait(within)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, trust_env=False, timeout=20, **options)
+
+    def ask_admin(self, path: str) -> httpx.Response:
+        return httpx.get(self.admin + path, trust_env=False, timeout=10)
+
+    def worker_pids(self) -> list[int]:
+        return [worker["pid"] for worker in self.ask_admin("/readyz").json()["workers"]]
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every line must be JSON."""
+        return [json.loads(line) for line in self.gateway.log.read_text().splitlines()]
+
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.log()]
+
+
+def until(condition: Callable[[], bool], what: str, within: float = 20.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)

@@ -1,0 +1,390 @@
+"""`akoya-gateway run` as an operator meets it: signals, crashes, reloads, faults. Real processes and sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed
+
+from tests.operations.processes import ENVIRON, Running, until
+from tests.operations.test_metrics import values
+
+PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,status=2xx}"
+
+
+class Slow(threading.Thread):
+    """One request in the background."""
+
+    def __init__(self, run: Running, path: str) -> None:
+        super().__init__(daemon=True)
+        self._run, self._path = run, path
+        self.answer: httpx.Response | None = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self._run.get(self._path)
+        except httpx.HTTPError as error:
+            self.error = error
+
+
+@pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    with Running(tmp_path, "--workers", request.param, "--grace", "10") as run:
+        until(lambda: len(run.worker_pids()) == int(request.param), "all workers are up")
+        yield run
+
+
+def test_it_says_what_it_serves_and_stops_in_order(running: Running) -> None:
+    assert running.get("/public/x").text == "done"
+    assert running.get("/elsewhere").status_code == 403
+    assert running.terminate() == 0
+    lines = running.log()
+    start = next(line for line in lines if line["event"] == "akoya-gateway")
+    assert start["listen"] == f"127.0.0.1:{running.port}"
+    assert start["upstream"] == [running.upstream.url]
+    assert start["environments"] == ["double"]
+    assert any(line["event"] == "configuration" and "cookies are not Secure" in line["warning"] for line in lines)
+    assert [line["path"] for line in lines if line["event"] == "request"] == ["/public/x", "/elsewhere"]
+    text = running.gateway.log.read_text()
+    assert not any(secret in text for name, secret in ENVIRON.items() if name != "AKOYA_CLIENT_ID")
+
+
+def test_the_admin_listener_has_health_and_metrics_and_the_public_port_has_not(running: Running) -> None:
+    assert running.ask_admin("/livez").status_code == 200
+    assert running.ask_admin("/readyz").json()["status"] == "ready"
+    assert "akoya_gateway_build_info" in running.ask_admin("/metrics").text
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert running.get(path).status_code == 403
+        assert running.ask_admin("/akoya/").status_code == 404
+
+
+def test_sigterm_lets_a_slow_answer_finish(running: Running) -> None:
+    slow = Slow(running, "/public/slow/1.5")
+    time.sleep(0.5)
+    assert running.terminate() == 0
+    slow.join(10)
+    assert slow.answer is not None, slow.error
+    assert slow.answer.text == "done"
+
+
+def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Running) -> None:
+    slow = Slow(running, "/public/slow/2")
+    time.sleep(0.5)
+    running.signal(signal.SIGTERM)
+    until(lambda: running.ask_admin("/readyz").status_code == 503, "readiness is off")
+    assert running.ask_admin("/readyz").json()["draining"] is True
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", running.port), 1).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(refused, "new connections are refused", within=1.5)
+    slow.join(10)
+    assert slow.answer is not None
+    assert running.wait() == 0
+
+
+def test_an_idle_keep_alive_connection_does_not_hold_it_up(running: Running) -> None:
+    with httpx.Client(base_url=running.url, trust_env=False) as client:
+        assert client.get("/public/x").status_code == 200
+        began = time.monotonic()
+        assert running.terminate() == 0
+        assert time.monotonic() - began < 8
+
+
+def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> None:
+    good = running.gateway.config_path.read_text()
+    running.gateway.config_path.write_text(good.replace("client: demo", "client: demmo") + "\nbogus: 1\n")
+    running.signal(signal.SIGHUP)
+    gauge = "akoya_gateway_config_last_reload_successful{}"
+    until(lambda: values(running.ask_admin("/metrics").content)[gauge] == 0, "the reload has failed")
+    assert running.get("/public/x").text == "done"
+    faults = [line["fault"] for line in running.log() if line["event"] == "fault in the new configuration"]
+    assert len(faults) == 2
+    assert any('no client named "demmo"' in fault for fault in faults)
+    running.gateway.config_path.write_text(good.replace("/public/*", "/free/*"))
+    running.signal(signal.SIGHUP)
+    until(lambda: values(running.ask_admin("/metrics").content)[gauge] == 1, "the reload is done")
+    assert running.get("/public/x").status_code == 403
+    assert running.get("/free/x").text == "done"
+    assert running.terminate() == 0
+
+
+def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
+    with httpx.Client(base_url=running.url, trust_env=False) as client:
+        client.get("/public/x")
+        slow = Slow(running, "/public/slow/1")
+        time.sleep(0.3)
+        other = running.gateway.config_path.read_text().replace("pool: 100", "").replace(
+            f"url: {running.upstream.url}", f"url: {running.upstream.url}\n  pool: 7"
+        )
+        running.gateway.config_path.write_text(other)
+        running.signal(signal.SIGHUP)
+        for _ in range(40):
+            assert client.get("/public/x").text == "done"
+            time.sleep(0.02)
+        slow.join(10)
+    assert slow.answer is not None
+    assert slow.answer.text == "done"
+    assert "configuration reloaded" in running.events()
+
+
+def test_what_a_reload_cannot_change_is_said(running: Running) -> None:
+    text = running.gateway.config_path.read_text().replace("level: info", "level: debug")
+    running.gateway.config_path.write_text(text)
+    running.signal(signal.SIGHUP)
+    until(lambda: any(line.get("setting") == "logging" for line in running.log()), "it is said")
+
+
+class TestStreams:
+    def test_a_stream_gets_the_grace_and_not_more(self, tmp_path: Path) -> None:
+        with Running(tmp_path, "--grace", "1") as run, httpx.Client(trust_env=False) as client:
+            with client.stream("GET", run.url + "/public/stream") as answer:
+                lines = answer.iter_lines()
+                assert next(lines) == "tick"
+                began = time.monotonic()
+                run.signal(signal.SIGTERM)
+                with pytest.raises(httpx.HTTPError):
+                    for _ in lines:
+                        pass
+                assert time.monotonic() - began > 0.9
+            assert run.wait() == 0
+
+    def test_a_websocket_gets_the_grace_and_a_close_code(self, tmp_path: Path) -> None:
+        with Running(tmp_path, "--grace", "1.5") as run:
+            with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
+                ws.send("one")
+                assert ws.recv(5) == "one"
+                run.signal(signal.SIGTERM)
+                time.sleep(0.7)
+                ws.send("two")
+                assert ws.recv(5) == "two"
+                with pytest.raises(ConnectionClosed) as closed:
+                    ws.recv(10)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+            assert run.wait() == 0
+
+    def test_a_second_sigterm_does_not_wait(self, tmp_path: Path) -> None:
+        with (
+            Running(tmp_path, "--grace", "60") as run,
+            httpx.Client(trust_env=False) as client,
+            client.stream("GET", run.url + "/public/stream") as answer,
+        ):
+            next(answer.iter_lines())
+            run.signal(signal.SIGTERM)
+            time.sleep(0.5)
+            run.signal(signal.SIGTERM)
+            assert run.wait(15) == 0
+
+    def test_the_drain_delay_goes_on_serving_while_not_ready(self, tmp_path: Path) -> None:
+        with Running(tmp_path, "--drain-delay", "2") as run:
+            run.signal(signal.SIGTERM)
+            until(lambda: run.ask_admin("/readyz").status_code == 503, "readiness is off")
+            answer = run.get("/public/x")
+            assert answer.text == "done"
+            assert answer.headers["connection"] == "close"
+            assert run.wait() == 0
+
+
+class TestWorkers:
+    @pytest.fixture
+    def running(self, tmp_path: Path) -> Iterator[Running]:
+        with Running(tmp_path, "--workers", "2") as run:
+            until(lambda: len(run.worker_pids()) == 2, "both workers are up")
+            yield run
+
+    def test_a_killed_worker_is_replaced_and_the_others_users_see_nothing(self, running: Running) -> None:
+        stop = threading.Event()
+        failures: list[str] = []
+        served = 0
+        victim = running.worker_pids()[0]
+
+        def keep_asking() -> None:
+            # Each request on a connection of its own: whoever is alive takes it.
+            nonlocal served
+            while not stop.is_set():
+                try:
+                    assert running.get("/public/x").text == "done"
+                    served += 1
+                except httpx.ReadError as error:
+                    failures.append(repr(error))
+                except httpx.RemoteProtocolError as error:
+                    failures.append(repr(error))
+
+        clients = [threading.Thread(target=keep_asking, daemon=True) for _ in range(3)]
+        for client in clients:
+            client.start()
+        time.sleep(0.5)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
+        time.sleep(0.5)
+        stop.set()
+        for client in clients:
+            client.join(10)
+        # Requests that were in the dead worker's hands cannot be saved; there are at most as many as clients.
+        assert len(failures) <= len(clients), failures
+        assert served > 10
+        died = next(line for line in running.log() if line["event"] == "a worker died")
+        assert died["reason"] == "killed by SIGKILL"
+        assert died["pid"] == victim
+
+    def test_a_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
+        connections = [httpx.Client(base_url=running.url, trust_env=False) for _ in range(12)]
+        for each in connections:
+            each.get("/public/x")
+        victim = running.worker_pids()[0]
+        theirs = _clients_of(victim, running.port)
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.3)
+        survivors = 0
+        for each in connections:
+            try:
+                assert each.get("/public/x").text == "done"
+                survivors += 1
+            except (httpx.ReadError, httpx.RemoteProtocolError):
+                pass
+            each.close()
+        assert survivors >= 12 - theirs
+
+    def test_metrics_are_the_whole_truth_whichever_worker_answers(self, running: Running) -> None:
+        for _ in range(30):
+            running.get("/public/x")
+
+        def counted() -> set[float]:
+            return {values(running.ask_admin("/metrics").content).get(PASSED, 0.0) for _ in range(6)}
+
+        until(lambda: counted() == {30.0}, "every answer says 30")
+        os.kill(running.worker_pids()[0], signal.SIGKILL)
+        until(lambda: len(running.worker_pids()) == 2, "the worker is replaced")
+        time.sleep(1.2)
+        # What the dead one counted is still there: a counter does not go back.
+        assert counted() == {30.0}
+
+    def test_workers_end_with_their_supervisor(self, running: Running) -> None:
+        workers = running.worker_pids()
+        running.signal(signal.SIGKILL)
+        until(lambda: not any(_is_there(pid) for pid in workers), "the workers are gone")
+
+    def test_ctrl_c_reaches_everybody_and_still_drains(self, running: Running) -> None:
+        slow = Slow(running, "/public/slow/1")
+        time.sleep(0.3)
+        os.killpg(running.pid, signal.SIGINT)
+        slow.join(10)
+        assert slow.answer is not None, slow.error
+        assert running.wait() == 0
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def _clients_of(pid: int, port: int) -> int:
+    """Connections that a process has accepted on the port."""
+    inodes = {
+        str(each.readlink())[8:-1]
+        for each in Path(f"/proc/{pid}/fd").iterdir()
+        if str(each.readlink()).startswith("socket:[")
+    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for row in rows if row[9] in inodes and row[1].endswith(f":{port:04X}") and row[3] == "01")
+
+
+class TestFaultsAtStart:
+    def start(self, folder: Path, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
+        run = Running(folder, changes=changes)
+        command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path), *options]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, env={**os.environ, **ENVIRON}, check=False
+        )
+
+    def test_a_faulty_configuration_is_one_line_a_fault(self, tmp_path: Path) -> None:
+        done = self.start(tmp_path, connectors={"mikomo": {"client": "nobody"}}, bogus=1)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) >= 2
+        assert all("gateway.yaml:" in line for line in done.stderr.splitlines())
+        assert done.stdout == ""
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_a_port_in_use_is_one_line(self, tmp_path: Path, workers: str) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            done = self.start(tmp_path, "--workers", workers, listen=f"127.0.0.1:{port}")
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            f"akoya-gateway: listen: cannot listen on 127.0.0.1:{port}: "
+            "another process listens there; stop it or choose another port"
+        ]
+        assert done.stdout == ""
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_a_store_that_cannot_be_opened_is_one_line(self, tmp_path: Path, workers: str) -> None:
+        (tmp_path / "folder.db").mkdir()
+        store = {"store": f"sqlite://{tmp_path}/folder.db", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+        done = self.start(tmp_path, "--workers", workers, sessions=store)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stdout + done.stderr
+        assert done.stdout.count('"cannot start"') == 1
+        assert "folder.db" in done.stdout
+
+    def test_a_sidecar_without_upstream_says_so(self, tmp_path: Path) -> None:
+        run = Running(tmp_path)
+        text = run.gateway.config_path.read_text()
+        kept = [line for line in text.splitlines() if "upstream" not in line and run.upstream.url not in line]
+        run.gateway.config_path.write_text("\n".join(kept))
+        command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, env={**os.environ, **ENVIRON}, check=False
+        )
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert "upstream.url" in done.stderr
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    with Running(tmp_path, "--watch") as run:
+        path = run.gateway.config_path
+        # As editors and Kubernetes do it: a new file under the old name.
+        new = path.with_suffix(".new")
+        new.write_text(path.read_text().replace("/public/*", "/free/*"))
+        new.rename(path)
+        until(lambda: run.get("/free/x").status_code == 200, "the new rule is in force")
+
+
+def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    path = tmp_path / "front.sock"
+    text = run.gateway.config_path.read_text().replace(f"listen: 127.0.0.1:{run.port}", f"listen: unix:{path}")
+    run.gateway.config_path.write_text(text)
+    command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path)]
+    with run.upstream, subprocess.Popen(command, env={**os.environ, **ENVIRON}, stdout=subprocess.PIPE) as process:
+        try:
+            until(path.exists, "it listens")
+            assert path.stat().st_mode & 0o777 == 0o660
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://app") as client:
+                assert client.get("/public/x").text == "done"
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+    assert not path.exists()
