@@ -23,11 +23,12 @@ from typing import Protocol
 
 import httptools
 
-from akoya_gateway.errors import UpstreamError
-from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, TimedOut
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, SlowClient, TimedOut
 from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_size, judge_trailers
 
 NEVER = float("inf")
+_END_OF_HEAD = b"\r\n\r\n"
 
 IDLE, HEAD, BODY = range(3)
 
@@ -55,7 +56,7 @@ class Sink(Protocol):
     def on_end(self) -> None:
         """The response is complete; the connection is already back with its owner or closed."""
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: GatewayError) -> None:
         """No (more) response; the connection is closed."""
 
     def on_writable(self) -> None:
@@ -73,6 +74,9 @@ class Owner(Protocol):
     def on_idle(self, connection: Connection) -> None: ...
 
     def on_gone(self, connection: Connection) -> None: ...
+
+    def on_patient(self, connection: Connection) -> None:
+        """It will be in use for long."""
 
 
 class Connection(asyncio.Protocol):
@@ -185,13 +189,21 @@ class Connection(asyncio.Protocol):
             self._rearm()
 
     def be_patient(self) -> None:
-        """This response may be silent for as long as it likes (an event stream)."""
+        """This response may be silent for as long as it likes (an event stream), and is not one of the many."""
         self._timeout = NEVER
         self._rearm()
+        self._owner.on_patient(self)
 
     def abort(self) -> None:
         """The holder wants no more of it. The sink hears nothing."""
         self._close(hard=True)
+
+    def fail(self, error: GatewayError) -> None:
+        """Cut it, and tell the sink why."""
+        sink = self._sink
+        self._close(hard=True)
+        if sink is not None:
+            sink.on_failure(error)
 
     def close(self) -> None:
         """An idle connection is no longer needed."""
@@ -206,8 +218,11 @@ class Connection(asyncio.Protocol):
             if now - self.idle_since > idle_timeout:
                 self._close(hard=False)
         elif now > self.deadline:
-            doing = "take the request" if self.congested else "answer"
-            self._fail(TimedOut(f"the upstream took too long to {doing}"))
+            if self._awaits_client and not self.congested:
+                self.fail(SlowClient("the request body took too long to arrive"))
+            else:
+                doing = "take the request" if self.congested else "answer"
+                self.fail(TimedOut(f"the upstream took too long to {doing}"))
         else:
             sink.on_tick()
 
@@ -245,7 +260,7 @@ class Connection(asyncio.Protocol):
         self._owner.on_gone(self)
         if self._sink is not None:
             at = "before it answered" if self._state == HEAD else "in the middle of its answer"
-            self._fail(ClosedEarly(f"the upstream closed the connection {at}", untouched=not self.touched))
+            self.fail(ClosedEarly(f"the upstream closed the connection {at}", untouched=not self.touched))
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -315,11 +330,15 @@ class Connection(asyncio.Protocol):
 
     # -- inside
 
+    @property
+    def _awaits_client(self) -> bool:
+        return self._continues and self._state == HEAD
+
     def _rearm(self) -> None:
-        """Which phase's time is running: taking the request, or answering it."""
+        """Which phase's time is running: the upstream taking bytes, the client sending its body, the answer."""
         if self.congested:
             self.deadline = self._owner.now + self._write_timeout
-        elif self._read_paused or (self._continues and self._state == HEAD):
+        elif self._read_paused:
             self.deadline = NEVER
         else:
             self.deadline = self._owner.now + self._timeout
@@ -329,21 +348,21 @@ class Connection(asyncio.Protocol):
         if self._state == HEAD:
             self._head_bytes += size
             if self._head_bytes > self._limits.head_bytes:
-                self._fail(InvalidResponse("its header section is too large"))
+                self.fail(InvalidResponse("its header section is too large"))
         elif self._progress:
             self._progress = False
             self._stalled = 0
         else:
             self._stalled += size
             if self._stalled > self._limits.stalled_bytes:
-                self._fail(InvalidResponse("its chunks have no content"))
+                self.fail(InvalidResponse("its chunks have no content"))
 
     def _refuse(self, why: str) -> None:
         """Bytes that make no sense: behind a complete response they cost the connection, before its end also that."""
         if self._complete:
             self._tainted = True
         else:
-            self._fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
+            self.fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
 
     def _end(self, data: bytes) -> None:
         sink = self._sink
@@ -351,7 +370,7 @@ class Connection(asyncio.Protocol):
         if self._head_only:
             # The parser waits for the body that content-length promised; it has to forget, and must have seen none.
             self._parser = httptools.HttpResponseParser(self)
-            self._tainted |= not data.endswith(b"\r\n\r\n")
+            self._tainted |= not (data.endswith(_END_OF_HEAD) or _END_OF_HEAD.endswith(data))
         if sink is not None and self._announced:
             sink.on_trailers(judge_trailers(self._headers))
         if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
@@ -364,12 +383,6 @@ class Connection(asyncio.Protocol):
             self._owner.on_idle(self)
         if sink is not None:
             sink.on_end()
-
-    def _fail(self, error: UpstreamError) -> None:
-        sink = self._sink
-        self._close(hard=True)
-        if sink is not None:
-            sink.on_failure(error)
 
     def _close(self, *, hard: bool) -> None:
         """`hard`: without sending what is still to be sent, and without a farewell."""

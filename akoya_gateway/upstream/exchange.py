@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from akoya_gateway.errors import UpstreamError
+from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.connection import Connection
 from akoya_gateway.upstream.response import Headers, ResponseHead
 
@@ -112,7 +112,7 @@ class Exchange:
         self._wake()
         self.on_writable()
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: GatewayError) -> None:
         self._failed(error)
 
     def on_writable(self) -> None:

@@ -64,5 +64,13 @@ class RefusedRequest(UserError):
     close = True
 
 
+class SlowClient(RefusedRequest):
+    """The client holds a connection to the upstream and sends nothing more of its body."""
+
+    status = 408
+    code = "body-timeout"
+    title = "The request took too long to arrive"
+
+
 class ClientGone(Exception):
     """The client went away: nobody is left to answer."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
-from akoya_gateway.upstream.failures import Busy, TimedOut, Unreachable
+from akoya_gateway.upstream.failures import Busy, ClosedEarly, TimedOut, Unreachable
 from akoya_gateway.upstream.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
@@ -79,18 +79,20 @@ class Pool:
         self._only = self._stations[0] if len(self._stations) == 1 else None
         self._turn = 0
         self._connections: set[Connection] = set()
+        self._patient: set[Connection] = set()
         self._connecting = 0
         self._waiters: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._retired = self._closed = False
 
     # -- what a caller does
 
     @property
     def size(self) -> int:
-        """Connections that are open or being opened."""
-        return len(self._connections) + self._connecting
+        """Connections that are open or being opened, event streams not counted: like WebSockets they last, and would
+        leave nothing of the limit for everybody else."""
+        return len(self._connections) + self._connecting - len(self._patient)
 
     @property
     def idle(self) -> int:
@@ -136,35 +138,53 @@ class Pool:
         self._start()
         return await self._dial(lambda _: make())
 
+    def retire(self) -> None:
+        """The configuration has a successor: requests that hold this pool are served, then nothing is kept."""
+        self._retired = True
+        for station in self._stations:
+            while station.idle:
+                station.idle.pop().close()
+
     async def close(self) -> None:
-        """Close every connection and refuse those who wait."""
+        """The end: idle connections are closed, those in use are cut, who waits is refused."""
+        self.retire()
         self._closed = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(Busy("shutting down"))
         for connection in tuple(self._connections):
-            connection.close()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
+            connection.fail(ClosedEarly("shutting down"))
 
     # -- connection.Owner
 
+    def on_patient(self, connection: Connection) -> None:
+        self._patient.add(connection)
+        self._room()
+
     def on_idle(self, connection: Connection) -> None:
-        if self._closed:
-            connection.close()
-            return
+        if self._patient and connection in self._patient:
+            self._patient.discard(connection)
+            if self.size > self.upstream.pool:
+                connection.close()
+                return
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
+        if self._retired:
+            connection.close()
+            return
         self._stations[connection.key].idle.append(connection)
 
     def on_gone(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
+            self._patient.discard(connection)
             idle = self._stations[connection.key].idle
             if connection in idle:
                 idle.remove(connection)
@@ -279,10 +299,12 @@ class Pool:
         return protocol
 
     def _start(self) -> None:
+        if self._closed:
+            raise Busy("shutting down")
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        if self._ticker is None and not self._closed:
+        if self._ticker is None:
             self.now = loop.time()
             self._ticker = loop.call_later(self.tick, self._on_tick)
 

@@ -207,6 +207,50 @@ def test_idle_connections_are_closed_after_a_while() -> None:
         assert ask(proxy.port)[2] == b"2"
 
 
+def test_a_retired_pool_serves_those_who_hold_it_and_keeps_nothing() -> None:
+    def answer(caller: Caller) -> None:
+        time.sleep(0.3)
+        caller.answer()
+
+    with (
+        RawUpstream(forever(answer)) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
+        assert eventually(lambda: proxy.pool.waiting == 1)
+        assert proxy.pool._loop is not None
+        proxy.pool._loop.call_soon_threadsafe(proxy.pool.retire)
+        assert running.result()[0] == waiting.result()[0] == 200
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
+def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
+    import asyncio
+
+    gate = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        gate.wait(5)
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        running = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        waiting = many.submit(ask, proxy.port)
+        assert eventually(lambda: proxy.pool.waiting == 1)
+        assert proxy.pool._loop is not None
+        asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(5)
+        assert running.result()[0] == 502
+        assert waiting.result()[0] == 503
+        assert ask(proxy.port)[0] == 503
+        gate.set()
+
+
 def test_several_origins_take_turns() -> None:
     with RawUpstream(forever(answers)) as one, RawUpstream(forever(answers)) as two:
         with proxied(one.origin, two.origin) as proxy:

@@ -250,3 +250,25 @@ def test_a_body_beyond_the_limit_is_413_whether_announced_or_not(backend: tuple[
             client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
             client.send(b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
             assert client.response().status == 413
+
+
+def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(backend: tuple[Backend, Front]) -> None:
+    with proxied(origin_of(backend[1]), read=0.3, pool=1) as proxy, Client(proxy.port) as client:
+        client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
+        answer = client.response()
+        assert answer.status == 408
+        assert b"body-timeout" in answer.body
+        assert client.closed()
+        assert ask(proxy.port)[0] == 200
+
+
+def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, Front]) -> None:
+    with proxied(origin_of(backend[1]), pool=2) as proxy, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(Client(proxy.port))
+            client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.until(b"data: 0\n\n")
+        assert ask(proxy.port)[0] == 200
+        assert proxy.pool.size <= 2
+        stack.close()
+        assert eventually(lambda: len(proxy.pool._connections) <= 2)

@@ -1,0 +1,222 @@
+"""The connection alone: however the bytes are cut into pieces, the sink is told the same."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.upstream.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.response import Headers, ResponseHead
+from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+class Holder:
+    """Owner and sink in one, with a diary."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.diary: list[Any] = []
+        self.idle = 0
+
+    def on_idle(self, connection: Connection) -> None:
+        self.idle += 1
+
+    def on_gone(self, connection: Connection) -> None:
+        pass
+
+    def on_patient(self, connection: Connection) -> None:
+        pass
+
+    def on_head(self, status: int, head: ResponseHead) -> None:
+        self.diary.append((status, head))
+
+    def on_body(self, chunk: bytes) -> None:
+        if self.diary and isinstance(self.diary[-1], bytes):
+            self.diary[-1] += chunk
+        else:
+            self.diary.append(chunk)
+
+    def on_trailers(self, headers: Headers) -> None:
+        self.diary.append(headers)
+
+    def on_end(self) -> None:
+        self.diary.append("end")
+
+    def on_failure(self, error: GatewayError) -> None:
+        self.diary.append(type(error))
+
+    def on_writable(self) -> None:
+        self.diary.append("writable")
+
+    def on_tick(self) -> None:
+        self.diary.append("tick")
+
+
+def made() -> tuple[Connection, Holder, Wire]:
+    holder, wire = Holder(), Wire()
+    connection = Connection(holder, 0, read_timeout=5, write_timeout=3, limits=ResponseLimits())
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    return connection, holder, wire
+
+
+def deliver(response: bytes, cuts: list[int], *, head_only: bool = False) -> tuple[Holder, Wire]:
+    connection, holder, wire = made()
+    connection.start(b"request", holder, head_only=head_only)
+    edges = sorted({0, len(response), *[cut % (len(response) + 1) for cut in cuts]})
+    for start, end in itertools.pairwise(edges):
+        if wire.closed:
+            break
+        connection.data_received(response[start:end])
+    return holder, wire
+
+
+GOOD = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-A: b\r\n\r\nhello world",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n",
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n",
+    "informational": b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\nETag: a\r\nContent-Length: 10\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("response", GOOD.values(), ids=GOOD.keys())
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=12))
+def test_the_pieces_a_response_comes_in_make_no_difference(response: bytes, cuts: list[int]) -> None:
+    whole, _ = deliver(response, [])
+    pieces, wire = deliver(response, cuts)
+    assert pieces.diary == whole.diary
+    assert pieces.diary[-1] == "end"
+    assert pieces.idle == 1
+    assert not wire.closed
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=12))
+def test_an_answer_to_head_keeps_the_connection_however_it_is_cut(cuts: list[int]) -> None:
+    holder, wire = deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n", cuts, head_only=True)
+    assert holder.diary[-1] == "end"
+    assert holder.idle == 1
+    assert not wire.closed
+
+
+@pytest.mark.parametrize("name", [name for name, response in (REFUSED | CUT).items() if len(response) < 2000])
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
+def test_no_way_of_cutting_it_makes_a_refused_response_pass(name: str, cuts: list[int]) -> None:
+    holder, wire = deliver((REFUSED | CUT)[name], cuts)
+    assert "end" not in holder.diary
+    assert holder.idle == 0
+    if wire.closed:
+        assert isinstance(holder.diary[-1], type)
+
+
+@pytest.mark.parametrize("response", BEHIND.values(), ids=BEHIND.keys())
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
+def test_what_comes_behind_a_response_closes_the_connection_however_it_is_cut(response: bytes, cuts: list[int]) -> None:
+    holder, wire = deliver(response, cuts)
+    assert holder.diary[-2:] == [b"ok", "end"]
+    assert wire.closed
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5), st.booleans())
+def test_no_bytes_make_it_raise(tail: bytes, cuts: list[int], head_only: bool) -> None:
+    for start in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
+        holder, wire = deliver(start + tail, cuts, head_only=head_only)
+        assert holder.diary.count("end") + sum(isinstance(entry, type) for entry in holder.diary) <= 1
+        if not wire.closed and "end" in holder.diary:
+            assert holder.idle == 1
+
+
+def test_each_phase_has_its_own_deadline() -> None:
+    connection, holder, wire = made()
+    connection.start(b"head", holder, complete=False)
+    assert connection.deadline == 5  # the client sends its body
+    connection.pause_writing()
+    assert connection.deadline == 3  # the upstream takes bytes
+    connection.resume_writing()
+    holder.now = 10
+    connection.finish_request()
+    assert connection.deadline == 15  # the answer
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    connection.pause_reading()
+    assert connection.deadline == float("inf")  # a slow client is not the upstream's fault
+    assert wire.paused
+    holder.now = 100
+    connection.resume_reading()
+    assert connection.deadline == 105
+    connection.tick(104, 50)
+    assert holder.diary[-1] == "tick"
+    connection.tick(106, 50)
+    assert wire.closed
+    assert isinstance(holder.diary[-1], type)
+
+
+def test_a_response_before_the_end_of_the_request_costs_the_connection() -> None:
+    connection, holder, wire = made()
+    connection.start(b"head", holder, complete=False)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert holder.diary[-1] == "end"
+    assert wire.closed
+    assert holder.idle == 0
+
+
+def test_bytes_that_come_before_the_first_request_close_the_connection() -> None:
+    connection, _, wire = made()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert wire.closed
+    assert not connection.usable
+
+
+def test_a_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_bytes_of_the_old_one() -> None:
+    """The sink may start the next request at once (a pipelining client below ASGI)."""
+    connection, _, wire = made()
+    second = Holder()
+
+    class Eager(Holder):
+        def on_end(self) -> None:
+            super().on_end()
+            if connection.usable:
+                connection.start(b"second", second)
+
+    eager = Eager()
+    connection.start(b"first", eager)
+    connection.data_received(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    )
+    assert eager.diary[-1] == "end"
+    assert second.diary == []
+    assert wire.closed
