@@ -221,7 +221,12 @@ def _limits(node: Node) -> Limits:
     if not 4096 <= header <= 1_048_576:
         node.fault("must be 4KiB to 1MiB", key="header_bytes")
     return Limits(
-        node.plain("attempts_per_browser"), node.plain("attempts"), lifetime, header, node.bytes("body_bytes")
+        attempts_per_browser=node.plain("attempts_per_browser"),
+        attempts=node.plain("attempts"),
+        connects_per_minute=node.plain("connects_per_minute"),
+        attempt_lifetime=lifetime,
+        header_bytes=header,
+        body_bytes=node.bytes("body_bytes"),
     )
 
 

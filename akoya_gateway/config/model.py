@@ -304,6 +304,8 @@ class Tokens:
 class Limits:
     attempts_per_browser: int = 8
     attempts: int = 100_000
+    connects_per_minute: int = 30
+    """Attempts that one client address may begin, in each worker; 0: no limit."""
     attempt_lifetime: Seconds = Seconds(900.0)
     header_bytes: Bytes = Bytes(65_536)
     body_bytes: Bytes = Bytes(0)

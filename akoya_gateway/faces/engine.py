@@ -25,6 +25,7 @@ from akoya_gateway.journeys.connect import Connect
 from akoya_gateway.journeys.connections import Connections
 from akoya_gateway.journeys.disconnect import Disconnect, Logout
 from akoya_gateway.journeys.journal import Journal, NullJournal
+from akoya_gateway.journeys.pace import Pace
 from akoya_gateway.journeys.routes import Routes
 from akoya_gateway.journeys.visitor import Visitors
 from akoya_gateway.provider import Providers, open_providers
@@ -119,7 +120,9 @@ class Engine:
         return Routes(
             config,
             Connections(config, keeper, redirects, self.pages, clock),
-            Connect(config, self.attempts, redirects, self.cookies, journal),
+            Connect(
+                config, self.attempts, redirects, self.cookies, journal, Pace(config.limits.connects_per_minute, clock)
+            ),
             Callback(config, self.attempts, self.sessions, self.cookies, keeper, self.providers, redirects, journal),
             Disconnect(config, keeper, redirects, journal),
             Logout(config, keeper, self.sessions, self.cookies, redirects),

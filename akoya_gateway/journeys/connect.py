@@ -9,6 +9,7 @@ from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.errors import UserError
 from akoya_gateway.journeys.journal import Journal
+from akoya_gateway.journeys.pace import Pace, sender
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
 from akoya_gateway.sessions.attempts import Attempts
@@ -17,7 +18,13 @@ from akoya_gateway.sessions.jar import CookieJar
 
 class Connect:
     def __init__(
-        self, config: Config, attempts: Attempts, redirects: RedirectPolicy, cookies: CookieJar, journal: Journal
+        self,
+        config: Config,
+        attempts: Attempts,
+        redirects: RedirectPolicy,
+        cookies: CookieJar,
+        journal: Journal,
+        pace: Pace,
     ) -> None:
         self._connectors: Mapping[str, Connector] = config.connectors
         self._after_connect = config.redirects.after_connect
@@ -26,11 +33,14 @@ class Connect:
         self._redirects = redirects
         self._cookies = cookies
         self._journal = journal
+        self._pace = pace
+        self._trusted = config.trusted_proxies
 
     async def __call__(self, visit: Visit, key: str) -> Answer:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
-        Raises `UserError`: 404 for an unknown connector, 400 for a `return_to` outside `redirects.allow`.
+        Raises `UserError`: 404 for an unknown connector, 400 for a `return_to` outside `redirects.allow`, 429 when
+        the client's address begins too many.
         """
         connector = self._connectors.get(key)
         if connector is None:
@@ -38,6 +48,7 @@ class Connect:
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
         return_to = self._return_to(visit.parameters().get("return_to"))
+        self._pace.judge(sender(visit.ask, self._trusted))
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None

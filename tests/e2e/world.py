@@ -106,6 +106,8 @@ class World:
                 "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
             },
             "signing": {"algorithm": self.algorithm, "keys": [self.key]},
+            # All these browsers have one address.
+            "limits": {"connects_per_minute": 0},
             **self._changes,
         }
 

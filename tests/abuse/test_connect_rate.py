@@ -1,0 +1,141 @@
+"""Login starts per client address: `limits.connects_per_minute`."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akoya_gateway.access.ask import Ask
+from akoya_gateway.journeys.pace import Pace, TooOften, sender
+from tests.e2e.world import World
+
+PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+
+
+def ask(peer: str | None, *forwarded: str) -> Ask:
+    return Ask("GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r")
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def allowed(pace: Pace, key: str, times: int) -> int:
+    count = 0
+    for _ in range(times):
+        try:
+            pace.judge(key)
+        except TooOften:
+            continue
+        count += 1
+    return count
+
+
+def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
+    clock = Hand()
+    pace = Pace(30, clock)
+    assert allowed(pace, "1.2.3.4", 100) == 30
+    with pytest.raises(TooOften) as refused:
+        pace.judge("1.2.3.4")
+    assert (refused.value.status, refused.value.retry_after) == (429, 2)
+    clock.now += 2
+    assert allowed(pace, "1.2.3.4", 5) == 1
+    assert allowed(pace, "1.2.3.5", 5) == 5, "somebody else is not concerned"
+    clock.now -= 3600
+    assert allowed(pace, "1.2.3.4", 5) == 0, "a clock set back gives nothing away"
+
+
+def test_waiting_as_long_as_told_is_long_enough() -> None:
+    for per_minute in (1, 7, 30, 6000):
+        clock = Hand()
+        pace = Pace(per_minute, clock)
+        allowed(pace, "a", per_minute)
+        with pytest.raises(TooOften) as refused:
+            pace.judge("a")
+        assert refused.value.retry_after is not None
+        clock.now += refused.value.retry_after
+        pace.judge("a")
+
+
+def test_zero_is_no_limit_and_a_unix_socket_has_no_address() -> None:
+    assert allowed(Pace(0, Hand()), "a", 1000) == 1000
+    pace = Pace(1, Hand())
+    for _ in range(5):
+        pace.judge(None)
+    assert len(pace) == 0
+
+
+def test_memory_is_bounded_however_many_addresses_come() -> None:
+    pace = Pace(1, Hand(), remembered=100)
+    for number in range(10_000):
+        pace.judge(f"10.0.{number >> 8}.{number & 255}")
+    assert len(pace) == 100
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "key"),
+    [
+        ("203.0.113.9", [], "203.0.113.9"),
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # a client's word
+        ("::ffff:203.0.113.9", [], "203.0.113.9"),
+        ("2001:db8:1:2:aaaa::1", [], "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::ffff%eth0", [], "2001:db8:1:2::/64"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # what the client said comes first
+        ("10.0.0.1", ["6.6.6.6", "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1, 10.1.1.1"], "198.51.100.1"),  # two proxies of ours
+        ("10.0.0.1", ["198.51.100.1, ::ffff:10.1.1.1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
+        ("10.0.0.1", ["[2001:db8::7]:443"], "2001:db8::/64"),
+        ("10.0.0.1", ["6.6.6.6, unknown"], "10.0.0.1"),  # nothing is read past what makes no sense
+        ("10.0.0.1", ["6.6.6.6, unknown, 10.2.2.2"], "10.2.2.2"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("::1", [" 198.51.100.1 "], "198.51.100.1"),
+        (None, ["198.51.100.1"], "198.51.100.1"),
+        (None, [], None),
+    ],
+)
+def test_whose_address_counts(peer: str | None, forwarded: list[str], key: str | None) -> None:
+    assert sender(ask(peer, *forwarded), PROXIES) == key
+
+
+@given(st.ip_addresses(v=6))
+def test_every_address_of_an_ipv6_network_is_one_key(address: object) -> None:
+    text = str(address)
+    last = str(type(address)(int(address) | 0xFFFF_FFFF_FFFF_FFFF))  # type: ignore[call-overload]
+    if getattr(address, "ipv4_mapped", None) is None:
+        assert sender(ask(text), ()) == sender(ask(last.upper()), ())
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255), max_size=200))
+def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_nothing(said: str) -> None:
+    sender(ask("10.0.0.1", said), PROXIES)
+    assert sender(ask("10.0.0.1", said + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
+
+
+@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, face: str) -> None:
+    changes = {"limits": {"connects_per_minute": 5}, "trusted_proxies": ["127.0.0.1"]}
+    with World(tmp_path, face=face, changes=changes) as world, world.browser() as browser:
+        browser.http.headers["x-forwarded-for"] = "198.51.100.1"
+        assert [browser.go("/akoya/connect/mikomo").status_code for _ in range(7)] == [302] * 5 + [429] * 2
+        refused = browser.fetch("/akoya/connect/mikomo")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["type"].endswith("too-many-connects")
+        assert "set-cookie" not in refused.headers
+        page = browser.go("/akoya/connect/mikomo")
+        assert "text/html" in page.headers["content-type"]
+        assert int(page.headers["retry-after"]) >= 1
+        with world.browser() as other:
+            other.http.headers["x-forwarded-for"] = "198.51.100.1, 203.0.113.7"
+            assert other.connect().status_code == 302
+            assert other.fetch("/accounts").status_code == 200
