@@ -22,7 +22,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES = 4096
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
 """Names (or their beginnings) that a client's `Connection` field cannot take away (CVE-2024-45410)."""
@@ -73,6 +73,7 @@ _KNOWN: dict[bytes, _Does] = {
     **dict.fromkeys(FORWARDED_NAMES, _Does.FORWARDED),
     **dict.fromkeys(UNTRUSTED_NAMES, _Does.UNTRUSTED),
     b"http2-settings": _Does.DROP,
+    b"proxy": _Does.DROP,  # becomes HTTP_PROXY in a CGI environment (CVE-2016-5385)
     b"host": _Does.HOST,
     b"content-length": _Does.LENGTH,
     b"transfer-encoding": _Does.CODING,
@@ -185,8 +186,9 @@ class RequestWriter:
 
     def _learn_method(self, method: str) -> bytes:
         verb = method.encode("latin-1", "replace")
-        if not _TOKEN.fullmatch(verb) or verb == b"CONNECT":
-            raise RefusedRequest("the method is not one a proxy passes on")
+        # TRACE would show the browser what we add for the upstream alone (RFC 9110 section 9.3.8).
+        if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
+            raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
         if len(self._methods) < _MANY_NAMES:
             self._methods[method] = verb
         return verb

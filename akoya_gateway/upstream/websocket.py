@@ -13,7 +13,7 @@ from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
-from websockets.frames import EXTERNAL_CLOSE_CODES, Frame, Opcode
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
@@ -23,9 +23,9 @@ from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.ending import Ending
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, TimedOut
 from akoya_gateway.upstream.forwarded import VIA
+from akoya_gateway.upstream.handshake import end_to_end, handshake, sendable, shortened
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.request import RequestWriter
-from akoya_gateway.upstream.response import HOP_BY_HOP, Headers, tokens
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,9 +40,7 @@ IDLE_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _INVALID_DATA, _BAD_GATEWAY = 1001, 1005, 1006, 1007, 1014
-_MAX_REASON = 123
 _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query="")
-_OWN = HOP_BY_HOP | {b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"}
 
 
 class Refusal(Exception):
@@ -370,44 +368,6 @@ async def _relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
         socket.leave(_GOING_AWAY, "")
     finally:
         task.cancel()
-
-
-def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
-    """The opening request (RFC 6455 section 4.1): the client's headers, our key. Raises RefusedRequest."""
-    client = scope.get("client")
-    path: bytes = scope["raw_path"]
-    query = scope.get("query_string", b"")
-    extra = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n"
-    headers = [header for header in scope["headers"] if not header[0].lower().startswith(b"sec-websocket-")]
-    if scope.get("subprotocols"):
-        headers.append((b"sec-websocket-protocol", ", ".join(scope["subprotocols"]).encode("latin-1")))
-    return writer.write(
-        "GET",
-        path + b"?" + query if query else path,
-        headers,
-        peer=client[0] if client else None,
-        scheme="https" if scope["scheme"] in ("wss", "https") else "http",
-        extra=extra % key.encode("ascii"),
-    ).head
-
-
-def end_to_end(response: Response) -> Headers:
-    """The handshake response's headers that are for the client."""
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.raw_items()
-    ]
-    named = [token for name, value in headers if name == b"connection" for token in tokens(value)]
-    return [(name, value) for name, value in headers if name not in _OWN and name not in named]
-
-
-def sendable(code: int) -> bool:
-    """RFC 6455 section 7.4: not every code may be in a close frame."""
-    return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
-
-
-def shortened(reason: str) -> str:
-    """A close frame has room for 123 bytes (RFC 6455 section 5.5)."""
-    return reason.encode()[:_MAX_REASON].decode(errors="ignore")
 
 
 async def _refuse(response: Response, scope: Scope, send: Send) -> None:

@@ -104,8 +104,8 @@ def test_asterisk_is_a_target_of_options_only() -> None:
     assert write([HOST], "OPTIONS", b"*").head.startswith(b"OPTIONS * HTTP/1.1\r\n")
 
 
-@pytest.mark.parametrize("method", ["", "GE T", "GET\r\n", "CONNECT", "GÉT", "日"])
-def test_a_method_that_is_no_token_is_refused(method: str) -> None:
+@pytest.mark.parametrize("method", ["", "GE T", "GET\r\n", "CONNECT", "TRACE", "trace", "TRACK", "GÉT", "日"])
+def test_a_method_that_is_no_token_or_would_show_our_headers_is_refused(method: str) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST], method)
 
