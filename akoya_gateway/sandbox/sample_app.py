@@ -7,6 +7,7 @@ verify who gave it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from urllib.parse import quote
 
 import httpx
 import jinja2
+import uvicorn
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.verify import KeySource, NotVerified, Verified, authority_of, verify
+from akoya_gateway.verify import KeySource, NotVerified, Verified, authority_of, keys_of, secret_key, verify
 
 Scope = Mapping[str, Any]
 _HERE = Path(__file__).parent
@@ -143,3 +145,22 @@ def _shown(scope: Scope) -> list[tuple[str, str]]:
             secret = name in ("Akoya-Id-Token", "Akoya-Assertion")
             shown.append((name, f"{value[:16]}… ({len(value)} characters)" if secret else value))
     return sorted(shown)
+
+
+def main() -> None:
+    """`python -m akoya_gateway.sandbox.sample_app`: the app alone, on 0.0.0.0:3000, for the compose file.
+
+    `AKOYA_PRODUCTS_URL`: the data APIs. `AKOYA_GATEWAY_SIGNING_KEY` and `AKOYA_GATEWAY_SIGNING_KEY_ID`: the shared
+    secret of `hmac-sha256` signatures.
+    """
+    key_id = os.environ.get("AKOYA_GATEWAY_SIGNING_KEY_ID", "k1")
+    app = SampleApp(
+        os.environ.get("AKOYA_PRODUCTS_URL", "https://sandbox-products.ddp.akoya.com"),
+        keys_of([secret_key(key_id, os.environ["AKOYA_GATEWAY_SIGNING_KEY"])]),
+        httpx.AsyncClient(timeout=10.0),
+    )
+    uvicorn.run(app, host="0.0.0.0", port=3000, lifespan="off")  # noqa: S104 - inside a container
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The files under deploy/, as far as they can be checked without a container engine or a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes_validate
+import pytest
+import yaml
+
+from akoya_gateway.config.load import judge_config
+from tests.e2e.world import World
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+SIDECAR = DEPLOY / "kubernetes" / "sidecar.yaml"
+CHART = DEPLOY / "helm" / "akoya-gateway"
+KUBERNETES = "1.31"
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def configurations() -> dict[str, str]:
+    """Every gateway.yaml that is shipped for a deployment."""
+    found = {"compose": (DEPLOY / "compose" / "gateway.yaml").read_text()}
+    found["kubernetes"] = next(d["data"]["gateway.yaml"] for d in documents(SIDECAR.read_text()) if d["kind"] == "ConfigMap")
+    found["helm"] = yaml.safe_dump(yaml.safe_load((CHART / "values.yaml").read_text())["config"], sort_keys=False)
+    return found
+
+
+@pytest.mark.parametrize("name", configurations())
+def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(configurations()[name])
+    assert [str(fault) for fault in judge_config(path, {}, secrets=False).faults] == []
+
+
+@pytest.mark.parametrize("document", documents(SIDECAR.read_text()), ids=lambda d: d["kind"])
+def test_the_manifests_fit_the_kubernetes_schema(document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    spec = next(d for d in documents(SIDECAR.read_text()) if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    return {container["name"]: container for container in spec["containers"]}
+
+
+def test_the_containers_are_locked_down() -> None:
+    for container in pods().values():
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_grace_of_the_pod_outlasts_that_of_the_gateway() -> None:
+    spec = next(d for d in documents(SIDECAR.read_text()) if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    args = pods()["akoya-gateway"]["args"]
+    own = sum(float(args[args.index(name) + 1]) for name in ("--drain-delay", "--grace"))
+    assert spec["terminationGracePeriodSeconds"] > own
+
+
+def test_what_the_manifests_run_are_options_that_exist() -> None:
+    shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "run", "--help"], capture_output=True, text=True,
+                           env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}, check=True).stdout  # fmt: skip
+    used = set(re.findall(r"--[a-z-]+", " ".join(pods()["akoya-gateway"]["args"])))
+    used |= set(re.findall(r"--[a-z-]+", (CHART / "templates" / "gateway.yaml").read_text().split("args:")[1].split("ports:")[0]))
+    used |= set(re.findall(r"--[a-z-]+", re.findall(r"ExecStart=.*", unit())[0]))
+    assert [option for option in used if option not in shown] == []
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
+def test_the_chart_renders_manifests_that_fit_the_schema() -> None:
+    subprocess.run(["helm", "lint", "--strict", str(CHART)], check=True, capture_output=True)
+    rendered = subprocess.run(["helm", "template", "x", str(CHART)], check=True, capture_output=True, text=True).stdout
+    for document in documents(rendered):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
+    services: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
+    assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_modules_that_the_compose_file_runs_exist() -> None:
+    entrypoint = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]["app"]["entrypoint"]
+    assert importlib.util.find_spec(entrypoint[-1]) is not None
+
+
+def unit() -> str:
+    return (DEPLOY / "systemd" / "akoya-gateway.service").read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_unit_is_understood_and_hardened(tmp_path: Path) -> None:
+    path = tmp_path / "akoya-gateway.service"
+    path.write_text(unit().replace("/opt/akoya-gateway/bin/akoya-gateway", "/bin/true"))
+    judged = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
+    assert [line for line in judged.stderr.splitlines() if "akoya-gateway.service" in line] == []
+    exposure = subprocess.run(["systemd-analyze", "security", "--offline=yes", str(path)], capture_output=True, text=True,
+                              check=False).stdout  # fmt: skip
+    level = re.search(r"exposure level.*: ([\d.]+)", exposure)
+    assert level is not None
+    assert float(level[1]) < 2.0
+
+
+def containerfile() -> list[str]:
+    text = (DEPLOY / "container" / "Containerfile").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_image_runs_as_nobody_in_particular_and_knows_when_it_is_ill() -> None:
+    final = containerfile()[max(i for i, line in enumerate(containerfile()) if line.startswith("FROM")) :]
+    assert "USER 10001:10001" in final
+    assert any(line.startswith("HEALTHCHECK") and "/readyz" in line for line in final)
+    assert not any(word in line for line in final for word in ("SECRET", "PASSWORD", "curl", "apt-get"))
+
+
+def test_the_build_context_holds_what_the_containerfile_copies_and_no_more() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = set()
+    for line in containerfile():
+        if line.startswith("COPY") and "--from" not in line:
+            copied |= {source.removeprefix("./") for source in line.split()[1:-1]}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Path) -> None:
+    """The build stage by hand: what is copied, installed as it says, started with a read-only home as another user."""
+    context = tmp_path / "src"
+    context.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "schema", "akoya_gateway"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, context / name)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--target", str(target), str(context)], check=True, capture_output=True)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "schema"], capture_output=True, text=True, check=True,
+                           env=environ, cwd=target)  # fmt: skip
+    assert '"$schema"' in shown.stdout
+    assert (target / "akoya_gateway" / "answers" / "templates" / "style.css").exists()
+    assert (target / "akoya_gateway" / "py.typed").exists()
+
+
+def test_the_health_check_command_says_what_it_sees(tmp_path: Path) -> None:
+    line = next(line for line in containerfile() if line.startswith("HEALTHCHECK"))
+    command = yaml.safe_load(line.partition("CMD ")[2])
+    with World(tmp_path) as world:
+        script = command[-1].replace("127.0.0.1:9090", f"127.0.0.1:{world.admin_port}")
+        assert httpx.get(f"{world.admin_url}/readyz", trust_env=False).status_code == 200
+        assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode != 0
