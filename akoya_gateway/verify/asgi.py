@@ -12,7 +12,7 @@ from akoya_gateway.verify.digest import body_matches
 from akoya_gateway.verify.keys import Key, KeySource
 from akoya_gateway.verify.message import authority_of
 from akoya_gateway.verify.outcome import NotVerified, Verified
-from akoya_gateway.verify.policy import PROBLEM, Policy, is_ours, refusal
+from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_ours, refusal
 from akoya_gateway.verify.replay import ReplayCache
 
 Scope = MutableMapping[str, Any]
@@ -26,8 +26,9 @@ class AsgiVerifier:
     """Verifies every HTTP request and WebSocket handshake and puts the `Verified` into `scope["akoya"]`.
 
     What does not verify is answered 401 (503 when the keys cannot be had). A body under a signed Content-Digest is
-    held, up to `largest_body` bytes, and compared before the app gets it. Paths in `exempt` (exact; health checks that
-    do not come through the gateway) pass without any `Akoya-*` header and with `scope["akoya"]` None.
+    held, up to `largest_body` bytes, and compared before the app gets it. Paths in `exempt` (`/healthz`, `/static/*`:
+    what needs no owner, and health checks that do not come through the gateway) pass without any `Akoya-*` header and
+    with `scope["akoya"]` None.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class AsgiVerifier:
     ) -> None:
         self.app = app
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
-        self._exempt = frozenset(exempt)
+        self._exempt = Exempt(exempt)
         self._largest_body = largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from akoya_gateway.verify.assertion import verify_assertion
@@ -44,6 +44,27 @@ class Policy:
                 headers, source, self.issuer, self.audience, now, skew=self.skew, replay=self.replay
             )
         return verify(method, authority, path, query, headers, source, now, skew=self.skew, replay=self.replay)
+
+
+class Exempt:
+    """Paths that pass unverified: exact ones, and those below `/static/*`. A path that two parties could read
+    differently (dot segments, empty segments, backslashes, a percent sign left after decoding) is never below."""
+
+    def __init__(self, patterns: Collection[str]) -> None:
+        """Raises ValueError for a pattern that is no path."""
+        for pattern in patterns:
+            if not pattern.startswith("/") or "*" in pattern.removesuffix("/*"):
+                raise ValueError(f"{pattern!r} is neither a path such as /healthz nor a pattern such as /static/*")
+        self._exact = frozenset(one for one in patterns if not one.endswith("/*"))
+        self._below = tuple(one[:-1] for one in patterns if one.endswith("/*"))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._exact or (path.startswith(self._below) and _is_plain(path))
+
+
+def _is_plain(path: str) -> bool:
+    segments = path.split("/")[1:]
+    return "\\" not in path and "%" not in path and not {".", ".."} & {*segments} and "" not in segments[:-1]
 
 
 def refusal(fault: NotVerified) -> tuple[int, bytes]:

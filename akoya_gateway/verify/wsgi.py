@@ -12,7 +12,7 @@ from akoya_gateway.verify.digest import body_matches
 from akoya_gateway.verify.keys import KeySource
 from akoya_gateway.verify.message import authority_of
 from akoya_gateway.verify.outcome import NotVerified, Verified
-from akoya_gateway.verify.policy import PROBLEM, Policy, is_ours, refusal
+from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_ours, refusal
 from akoya_gateway.verify.replay import ReplayCache
 
 Environ = dict[str, Any]
@@ -44,7 +44,7 @@ class WsgiVerifier:
     ) -> None:
         self.app = app
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
-        self._exempt = frozenset(exempt)
+        self._exempt = Exempt(exempt)
         self._largest_body = largest_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -77,7 +77,7 @@ class _Quiet(WSGIRequestHandler):
 @contextlib.contextmanager
 def wsgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
     with make_server("127.0.0.1", 0, v.WsgiVerifier(wsgi_app, keys, **options), handler_class=_Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield server.server_address[1]
@@ -167,6 +167,33 @@ def test_an_exempt_path_gets_through_without_any_of_our_headers(face: Any) -> No
         lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
         assert ask(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
         assert ask(port, "/healthz/", lines)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "free"),
+    [
+        ("/static/a.js", True),
+        ("/static/", True),
+        ("/static/a/b/", True),
+        ("/static", False),
+        ("/staticx", False),
+        ("/static/../api", False),
+        ("/static/%2e%2e/api", False),
+        ("/static/%252e%252e/api", False),
+        ("/static//api", False),
+        ("/static/..%5capi", False),
+        ("/static/./x", False),
+    ],
+)
+def test_a_pattern_exempts_what_is_plainly_below(face: Any, path: str, free: bool) -> None:
+    with face(known(), exempt={"/static/*"}) as port:
+        assert ask(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
+
+
+@pytest.mark.parametrize("pattern", ["healthz", "/a*", "/*/b", "*"])
+def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="neither"):
+        v.WsgiVerifier(wsgi_app, known(), exempt={pattern})
 
 
 def test_a_covered_body_is_compared(face: Any) -> None:
