@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "upstream": CONFIG | {"upstream"},
     "answers": CONFIG | {"answers"},
     "journeys": CONFIG | {"journeys", "access", "answers", "grants", "sessions", "provider", "protocol", "signing"},
-    "operations": CONFIG | {"operations", "store", "provider", "config"},
+    "operations": CONFIG | {"operations", "store", "provider", "protocol", "config"},
     "sandbox": {"secret", "clock", "sandbox", "verify"},
     "verify": {"verify"},
 }

@@ -69,7 +69,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # A cut JWT is still one: any base64url text that starts as a JSON object does.
     (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*"), HIDDEN),
     (re.compile(r"\bory_[A-Za-z0-9._~-]{4,}"), HIDDEN),
-    (re.compile(rf"(?<![A-Za-z0-9_])({_NAMES})=(?!\[secret\])[^\s&;,\"')]+", re.I), rf"\1={HIDDEN}"),
+    (
+        re.compile(
+            rf"(?<!_)({_NAMES}|\w+_(?:token|secret|password|cookie|verifier))=(?!\[secret\])[^\s&;,\"')]+", re.I
+        ),
+        rf"\1={HIDDEN}",
+    ),
     (re.compile(rf"([\"'])({_NAMES})\1(\s*[:,]\s*)b?([\"'])[^\"']*\4", re.I), rf"\1\2\1\3\4{HIDDEN}\4"),
 )
 # C0, DEL, C1, the line separators and the marks that change the direction of text: nothing that starts a new line or

@@ -99,6 +99,8 @@ def test_a_field_with_a_secret_name_shows_nothing(log: Log, lines: list[bytes], 
         "answer {'refresh_token': 'hush-hush', 'token_type': 'bearer'}",
         '{"id_token":"hush-hush"}',
         "[(b'cookie', b'hush-hush')]",
+        "x\x1b[2Jcode=hush-hush",
+        "db_password=hush-hush my_refresh_token=hush-hush",
     ],
 )
 def test_a_secret_inside_a_text_is_masked(log: Log, lines: list[bytes], text: str) -> None:
@@ -116,7 +118,7 @@ def test_a_secret_inside_a_text_is_masked(log: Log, lines: list[bytes], text: st
 
 @pytest.mark.parametrize(
     "text",
-    ["basic authentication failed", "status code: 404", "connector mikomo, grant abc", "state of the art", "took 3.5 s"],
+    ["basic authentication failed", "status code: 404", "status_code=404 grant_state=live", "connector mikomo, grant abc", "state of the art", "took 3.5 s"],
 )
 def test_plain_text_stays_readable(text: str) -> None:
     assert redact_text(text) == text

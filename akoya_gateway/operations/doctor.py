@@ -1,0 +1,305 @@
+"""A live examination of a configuration: everything it names is asked, nothing is changed.
+
+The client's credentials are tried with a code that cannot exist, as the dialect prescribes: a provider that answers
+"bad code" has accepted the credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.operations.finding import Finding, fault, fine, warning
+from akoya_gateway.operations.listening import describe as described
+from akoya_gateway.operations.reach import PATIENCE, reach
+from akoya_gateway.protocol.answers import OperatorFault, Refused
+from akoya_gateway.protocol.authorization import (
+    authorization_url,
+    code_challenge,
+    code_verifier,
+    new_nonce,
+    new_state,
+)
+from akoya_gateway.provider import Provider, http_client
+from akoya_gateway.secret import Secret
+from akoya_gateway.store import describe, open_store
+
+LATE = 5.0
+"""Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
+SLOW_STORE = 50.0
+"""Milliseconds."""
+NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
+
+Clock = Callable[[], float]
+
+
+async def examine(
+    config: Config,
+    *,
+    upstream_tls: ssl.SSLContext | None = None,
+    credentials: bool = True,
+    clock: Clock = time.time,
+    http: httpx.AsyncClient | None = None,
+) -> list[Finding]:
+    """Everything, in the order of the configuration. `credentials`: try each client's against its token endpoint."""
+    async with http or http_client() as client:
+        examinations: list[Awaitable[list[Finding]]] = [
+            _settings(config),
+            *(_environment(config, each, client, clock) for each in config.environments.values()),
+            *(_client(config, each, client, clock, credentials) for each in config.clients.values()),
+            _public(config, clock),
+            _store(config),
+            _upstream(config, upstream_tls, clock),
+        ]
+        rounds = await asyncio.gather(*examinations)
+    return [finding.clean for findings in rounds for finding in findings]
+
+
+async def _settings(config: Config) -> list[Finding]:
+    """What `check` warns of (file permissions, cookies, plain http), and where the admin listener is."""
+    findings = [warning("configuration", each) for each in config.warnings]
+    cookie = config.sessions.cookie
+    findings.append(
+        fine(
+            "sessions.cookie", f"{cookie.name}, {'Secure, ' if cookie.secure else ''}SameSite={cookie.same_site.value}"
+        )
+    )
+    kept = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
+    findings.append(fine("signing.keys", kept))
+    if config.admin is not None and not _is_loopback(config.admin):
+        findings.append(
+            warning(
+                "admin.listen",
+                f"{described(config.admin)} is reachable from other machines",
+                "use 127.0.0.1, or let the network keep everybody but the monitoring out",
+            )
+        )
+    return findings
+
+
+async def _environment(
+    config: Config, environment: Environment, http: httpx.AsyncClient, clock: Clock
+) -> list[Finding]:
+    name = f"environments.{environment.name}"
+    findings = []
+    for origin in _origins(environment):
+        if not (origin.scheme == "https" and any(os.environ.get(each) for each in ("HTTPS_PROXY", "https_proxy"))):
+            findings += await reach(f"{name} {origin.authority}", origin, None, clock)
+    unreached = {each.about.split()[-1] for each in findings if each.verdict == "fault"}
+    for key, method, healthy in (
+        ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
+        ("token_endpoint", "POST", lambda status: status in (400, 401)),
+        ("revocation_endpoint", "POST", lambda status: status in (200, 400, 401)),
+        ("jwks_uri", "GET", lambda status: status == 200),
+        ("products_url", "GET", lambda status: status < 500),
+    ):
+        url: str | None = getattr(environment, key)
+        if url is not None and _origin(url).authority not in unreached:
+            findings += await _endpoint(f"{name}.{key}", method, url, healthy, http, (config.tokens.leeway, clock))
+    if environment.jwks_uri is None:
+        findings.append(warning(f"{name}.jwks_uri", "not set: signatures of id_tokens are not checked"))
+    return findings
+
+
+async def _endpoint(
+    about: str,
+    method: str,
+    url: str,
+    healthy: Callable[[int], bool],
+    http: httpx.AsyncClient,
+    time_of_day: tuple[float, Clock],
+) -> list[Finding]:
+    """An empty request: an endpoint that refuses it as its specification says is the right one, and alive."""
+    began = time.perf_counter()
+    try:
+        answer = await http.request(method, url, timeout=PATIENCE, data={} if method == "POST" else None)
+    except httpx.HTTPError as error:
+        return [fault(about, f"no answer: {type(error).__name__} {error}", "see the steps above; is a proxy needed?")]
+    taken = round((time.perf_counter() - began) * 1000, 1)
+    says = f"{method} answers {answer.status_code}"
+    if not healthy(answer.status_code):
+        remedy = (
+            "the path may be wrong" if answer.status_code in (404, 405) else "ask the provider, or look again later"
+        )
+        return [fault(about, says, remedy)]
+    findings = [fine(about, says, taken)]
+    if about.endswith("jwks_uri"):
+        findings = [_key_set(about, answer, taken)]
+    if about.endswith("token_endpoint"):
+        findings += _clock(about, answer, *time_of_day)
+    return findings
+
+
+def _key_set(about: str, answer: httpx.Response, taken: float) -> Finding:
+    try:
+        count = len(answer.json()["keys"])
+    except (ValueError, KeyError, TypeError):
+        return fault(about, "the answer is not a JWK Set (RFC 7517)", "the path may be wrong")
+    if not count:
+        return fault(about, "the JWK Set is empty", "no id_token can be verified; ask the provider")
+    return fine(about, f"{count} key(s)", taken)
+
+
+def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[Finding]:
+    try:
+        theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return []
+    # Date has whole seconds.
+    difference = clock() - theirs - 0.5
+    says = f"clock: {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} the provider"
+    if abs(difference) > leeway:
+        return [fault(about, says, "id_tokens will be refused: synchronise this machine's clock (NTP)")]
+    if abs(difference) > LATE:
+        return [warning(about, says, "synchronise this machine's clock (NTP)")]
+    return [fine(about, "clock: agrees with the provider")]
+
+
+async def _client(
+    config: Config, client: Client, http: httpx.AsyncClient, clock: Clock, credentials: bool
+) -> list[Finding]:
+    findings = []
+    if credentials:
+        findings.append(await _credentials(config, client, http, clock))
+    connector = next((each for each in config.connectors.values() if each.client.name == client.name), None)
+    if connector is None:
+        return [*findings, warning(f"clients.{client.name}", "no connector uses it", "remove it, or bind a connector")]
+    dialect = client.environment.dialect
+    challenge = code_challenge(code_verifier()) if dialect.pkce else None
+    url = authorization_url(client, connector, new_state(), challenge, new_nonce() if dialect.nonce else None)
+    return [*findings, await _authorization(f"clients.{client.name}.redirect_uri", url, client, http)]
+
+
+async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, clock: Clock) -> Finding:
+    about = f"clients.{client.name}.client_secret"
+    provider = Provider(client, http, None, config.tokens, clock)
+    verifier = code_verifier() if client.environment.dialect.pkce else None
+    answer = await provider.exchange(Secret(NOT_A_CODE), verifier)
+    if isinstance(answer, Refused):
+        return fine(about, f"accepted ({client.environment.dialect.code_auth.value}); the made-up code was refused")
+    if isinstance(answer, OperatorFault):
+        return fault(
+            about, f"the provider answers {answer.error}", "check client_id, client_secret and dialect.code_auth"
+        )
+    return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "look again later")
+
+
+async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> Finding:
+    """What a browser would meet. A provider shows a page for a wrong redirect_uri and never redirects to it (RFC 6749
+    section 4.1.2.1)."""
+    try:
+        answer = await http.get(url, timeout=PATIENCE)
+    except httpx.HTTPError as error:
+        return warning(about, f"cannot tell: {type(error).__name__}", "look again later")
+    location = answer.headers.get("location", "")
+    if answer.status_code >= 500:
+        return warning(
+            about, f"cannot tell: the authorization endpoint answers {answer.status_code}", "look again later"
+        )
+    if answer.status_code >= 400:
+        return fault(
+            about,
+            f"the authorization request is refused with {answer.status_code}",
+            f"is {client.redirect_uri} registered, to the letter, and the client_id of this environment?",
+        )
+    if location.startswith(client.redirect_uri) and "error=" in location:
+        return fault(about, "known, but the authorization request is refused", "check connector and scopes")
+    return fine(about, f"the authorization request is accepted ({answer.status_code})")
+
+
+async def _public(config: Config, clock: Clock) -> list[Finding]:
+    """The way browsers come: through whatever ends TLS in front of us. Seen from here, so faults are only warnings."""
+    if config.public_url.scheme != "https":
+        return []
+    found = await reach("public_url", config.public_url, None, clock)
+    return [
+        each if each.verdict != "fault" else warning(each.about, f"from here: {each.says}", each.remedy)
+        for each in found
+    ]
+
+
+async def _store(config: Config) -> list[Finding]:
+    about = "sessions.store"
+    name = describe(config.sessions.store)
+    if (missing := _not_made_yet(name)) is not None:
+        return [missing]
+    try:
+        store = open_store(config.sessions.store)
+        began = time.perf_counter()
+        async with asyncio.timeout(PATIENCE):
+            await store.open()
+        opened = round((time.perf_counter() - began) * 1000, 1)
+        try:
+            taken = []
+            for _ in range(5):
+                began = time.perf_counter()
+                async with asyncio.timeout(PATIENCE):
+                    await store.check()
+                taken.append(round((time.perf_counter() - began) * 1000, 2))
+        finally:
+            await store.close()
+    except GatewayError as error:
+        return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
+    except TimeoutError:
+        return [fault(about, f"{name}: no answer in {PATIENCE:g} s", "is it running, or locked by somebody?")]
+    middle = sorted(taken)[2]
+    says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
+    if middle > SLOW_STORE:
+        return [warning(about, says, "every connect and refresh waits for it: bring it nearer")]
+    return [fine(about, says, middle)]
+
+
+def _not_made_yet(name: str) -> Finding | None:
+    """A database that is not there yet is left for the gateway's own user to make."""
+    kind, _, rest = name.partition(":")
+    path = Path(rest)
+    if kind != "sqlite" or path.exists():
+        return None
+    folder = next(each for each in (path.parent, *path.parent.parents) if each.exists())
+    if os.access(folder, os.W_OK | os.X_OK):
+        return fine("sessions.store", f"{name} will be made at the first start")
+    return fault("sessions.store", f"{name} is not there, and {folder} cannot be written", "make the folder writable")
+
+
+async def _upstream(config: Config, tls: ssl.SSLContext | None, clock: Clock) -> list[Finding]:
+    if config.upstream is None:
+        return []
+    rounds = await asyncio.gather(*(reach("upstream.url", each, tls, clock) for each in config.upstream.origins))
+    return [finding for findings in rounds for finding in findings]
+
+
+def _origins(environment: Environment) -> list[Origin]:
+    """Each host once."""
+    urls = (
+        environment.authorization_endpoint,
+        environment.token_endpoint,
+        environment.revocation_endpoint,
+        environment.jwks_uri,
+        environment.products_url,
+    )
+    return list(dict.fromkeys(_origin(url) for url in urls if url is not None))
+
+
+def _origin(url: str) -> Origin:
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme])
+
+
+def _is_loopback(listen: Listen) -> bool:
+    if listen.path is not None or listen.host == "localhost":
+        return True
+    try:
+        return ip_address(listen.host).is_loopback
+    except ValueError:
+        return False

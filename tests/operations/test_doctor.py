@@ -1,0 +1,226 @@
+"""`akoya-gateway doctor` against the emulator, real sockets and a real TLS listener."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Origin
+from akoya_gateway.operations.doctor import examine
+from akoya_gateway.operations.finding import Finding, Verdict
+from akoya_gateway.operations.reach import reach
+from akoya_gateway.sandbox.server import SandboxServer
+from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
+from akoya_gateway.secret import Secret
+from tests.e2e.processes import AppServer, free_port
+from tests.operations.processes import ENVIRON, Running, app
+from tests.servers import self_signed
+
+SECRET = ENVIRON["AKOYA_CLIENT_SECRET"]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[AppServer]:
+    with AppServer(app) as server:
+        yield server
+
+
+class Clinic:
+    """A configuration whose provider is the emulator."""
+
+    def __init__(self, folder: Path, upstream: AppServer) -> None:
+        self.folder = folder
+        self.running = Running(folder)
+        self.redirect_uri = f"{self.running.url}/akoya/callback"
+        client = SandboxClient("client-id", Secret(SECRET), (self.redirect_uri,))
+        self.akoya = SandboxServer(SandboxSettings(clients=(client,), connectors=(SandboxConnector(),)))
+        self.akoya.start()
+        self.config = self.running.config() | {"upstream": {"url": upstream.url}}
+        self.config["environments"] = {"double": self.akoya.environment()}
+        self.path = folder / "gateway.yaml"
+
+    def load(self, environ: dict[str, str] | None = None) -> Any:
+        self.path.write_text(yaml.safe_dump(self.config))
+        return load_config(self.path, ENVIRON | (environ or {}))
+
+    def findings(self, environ: dict[str, str] | None = None, **options: Any) -> list[Finding]:
+        return asyncio.run(examine(self.load(environ), **options))
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, upstream: AppServer) -> Iterator[Clinic]:
+    clinic = Clinic(tmp_path, upstream)
+    yield clinic
+    clinic.akoya.stop()
+
+
+def of(findings: list[Finding], about: str) -> list[Finding]:
+    return [finding for finding in findings if finding.about.endswith(about)]
+
+
+def faults(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict is Verdict.FAULT]
+
+
+def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
+    findings = clinic.findings()
+    assert faults(findings) == []
+    seen = {finding.about: finding.says for finding in findings}
+    assert seen["clients.demo.client_secret"].startswith("accepted")
+    assert seen["clients.demo.redirect_uri"].startswith("the authorization request is accepted")
+    assert seen["environments.double.jwks_uri"].endswith("key(s)")
+    assert [each.says for each in of(findings, "token_endpoint")][-1] == "clock: agrees with the provider"
+    assert "will be made at the first start" in seen["sessions.store"]
+    assert not (clinic.folder / "grants.db").exists()
+
+
+def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
+    found = faults(clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
+    assert [finding.about for finding in found] == ["clients.demo.client_secret"]
+    assert "dialect.code_auth" in found[0].remedy
+    assert "some-other-secret" not in str(found)
+
+
+def test_credentials_are_left_alone_when_asked(clinic: Clinic) -> None:
+    findings = clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}, credentials=False)
+    assert of(findings, "client_secret") == []
+
+
+def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
+    clinic.config["clients"]["demo"]["redirect_uri"] += "/other"
+    found = of(clinic.findings(), "redirect_uri")
+    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert "to the letter" in found[0].remedy
+
+
+def test_wrong_paths_are_named(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    for key in ("token_endpoint", "revocation_endpoint", "jwks_uri"):
+        environment[key] += "x"
+    about = {finding.about for finding in faults(clinic.findings(credentials=False))}
+    assert {"environments.double.token_endpoint", "environments.double.jwks_uri"} <= about
+    assert "environments.double.revocation_endpoint" in about
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(20, Verdict.WARNING), (-20, Verdict.WARNING), (300, Verdict.FAULT)])
+def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Verdict) -> None:
+    findings = clinic.findings(clock=lambda: time.time() + seconds)
+    clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
+    assert clock.verdict is verdict
+    assert ("ahead" if seconds > 0 else "behind") in clock.says
+
+
+def test_a_provider_and_an_upstream_that_are_not_there(clinic: Clinic) -> None:
+    dead = free_port()
+    clinic.akoya.stop()
+    clinic.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
+    found = faults(clinic.findings())
+    assert any(finding.about.startswith("environments.double 127.0.0.1") for finding in found)
+    assert any(finding.about == "upstream.url" and str(dead) in finding.says for finding in found)
+
+
+def test_a_store_that_works_says_how_fast(clinic: Clinic) -> None:
+    (clinic.folder / "grants.db").touch(0o600)
+    found = of(clinic.findings(credentials=False), "sessions.store")
+    assert [finding.verdict for finding in found] == [Verdict.FINE]
+    assert found[0].milliseconds is not None
+
+
+def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -> None:
+    clinic.config["sessions"]["store"] = {"env": "STORE"}
+    url = f"redis://user:hush-hush@127.0.0.1:{free_port()}/0"
+    found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
+    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert "hush" not in str(found)
+
+
+class TestTLS:
+    @pytest.fixture
+    def listener(self, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+        pem = tmp_path / "ca.pem"
+        pem.write_bytes(self_signed())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                while True:
+                    try:
+                        connection, _ = server.accept()
+                        context.wrap_socket(connection, server_side=True).close()
+                    except ssl.SSLError:
+                        continue
+                    except OSError:
+                        if server.fileno() < 0:
+                            return
+
+            threading.Thread(target=serve, daemon=True).start()
+            yield server.getsockname()[1], pem
+
+    async def test_an_unknown_authority_is_a_fault(self, listener: tuple[int, Path]) -> None:
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), None, time.time))[-1]
+        assert found.verdict is Verdict.FAULT
+        assert "self-signed" in found.says or "self signed" in found.says
+
+    async def test_a_certificate_about_to_end_is_a_warning(self, listener: tuple[int, Path]) -> None:
+        context = ssl.create_default_context(cafile=str(listener[1]))
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, time.time))[-1]
+        assert found.verdict is Verdict.WARNING
+        assert "TLSv1.3" in found.says
+
+    async def test_a_certificate_with_time_left_is_fine(self, listener: tuple[int, Path]) -> None:
+        context = ssl.create_default_context(cafile=str(listener[1]))
+        past = time.time() - 100 * 86400
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, lambda: past))[-1]
+        assert found.verdict is Verdict.FINE
+
+    async def test_a_plain_port_is_no_tls_port(self, upstream: AppServer) -> None:
+        found = (await reach("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
+        assert found.verdict is Verdict.FAULT
+
+    async def test_a_name_that_does_not_exist(self) -> None:
+        found = await reach("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
+        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+        assert found[0].says.startswith("DNS")
+
+    async def test_a_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
+        found = await reach("x", Origin("http", "app", 80, str(tmp_path / "no.sock")), None, time.time)
+        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+
+
+def test_what_others_answer_cannot_forge_or_leak() -> None:
+    dirty = Finding("x", Verdict.FAULT, "answered\n\x1b[2Jcode=hush&token=hush", "see https://x/?code=hush")
+    assert "hush" not in str(dirty.clean)
+    assert "\x1b" not in dirty.clean.says
+    assert "\n" not in dirty.clean.says
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_the_command_prints_and_its_exit_code_tells(clinic: Clinic, form: str) -> None:
+    clinic.load()
+    command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", form]
+    environ = {**os.environ, **ENVIRON, "COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    if form == "json":
+        assert json.loads(done.stdout)["fine"] is True
+    else:
+        assert "0 fault(s)" in done.stdout
+    clinic.akoya.stop()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    assert done.returncode == 1

@@ -1,0 +1,122 @@
+"""Limits of a request's head, over raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
+from akoya_gateway.operations.server import DrainingServer, server_config
+
+LIMIT = 2000
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
+    answer = b"%d" % len(body)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    protocol = partial(GuardedHttpProtocol, head_timeout=0.6)
+    server = DrainingServer(server_config(app, head_limit=LIMIT, protocol=protocol), grace=1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    number = listener.getsockname()[1]
+    serving = asyncio.ensure_future(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield number
+    server.stop()
+    await serving
+
+
+async def talk(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send the pieces, read until the server closes (at most 3 s)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(3):
+            return await reader.read()
+    except (ConnectionResetError, BrokenPipeError):
+        return b"reset"
+    finally:
+        writer.transport.abort()
+
+
+def get(size: int = 0, path: bytes = b"/", close: bool = True) -> bytes:
+    head = b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n" + (b"connection: close\r\n" if close else b"")
+    return head + (b"x-pad: " + b"a" * size + b"\r\n" if size else b"") + b"\r\n"
+
+
+async def test_a_head_within_the_limit_is_served(port: int) -> None:
+    assert (await talk(port, get(LIMIT - 200))).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_large_body_does_not_count(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 50000\r\n\r\n"
+    assert (await talk(port, head + b"b" * 50_000)).endswith(b"\r\n\r\n50000")
+
+
+@pytest.mark.parametrize("form", ["at once", "in pieces", "one header without end", "long target", "many headers"])
+async def test_a_head_beyond_the_limit_is_431(port: int, form: str) -> None:
+    if form == "at once":
+        answer = await talk(port, get(LIMIT + 100))
+    elif form == "in pieces":
+        whole = get(LIMIT + 100)
+        answer = await talk(port, *(whole[n : n + 500] for n in range(0, len(whole), 500)), pause=0.01)
+    elif form == "one header without end":
+        answer = await talk(port, b"GET / HTTP/1.1\r\nx: " + b"a" * (LIMIT + 100))
+    elif form == "long target":
+        answer = await talk(port, get(path=b"/" + b"a" * LIMIT))
+    else:
+        answer = await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 400 + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431"), answer[:200]
+    assert b"application/problem+json" in answer
+    assert b"connection: close" in answer
+
+
+async def test_a_head_that_does_not_end_is_408(port: int) -> None:
+    assert (await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n")).startswith(b"HTTP/1.1 408")
+
+
+async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
+    answer = await talk(port, *(bytes([byte]) for byte in get()[:30]), pause=0.04)
+    assert answer.startswith(b"HTTP/1.1 408") or answer == b"reset"
+
+
+async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    assert await talk(port) == b""
+
+
+async def test_what_is_not_http_is_400(port: int) -> None:
+    answer = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"urn:akoya-gateway:problem:bad-request" in answer
+
+
+async def test_an_unreadable_second_request_does_not_write_into_the_first_answer(port: int) -> None:
+    answer = await talk(port, get(path=b"/slow", close=False) + b"NONSENSE\r\n\r\n")
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert b"400" not in answer
+
+
+async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
+    answer = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 2
