@@ -1,0 +1,170 @@
+"""The whole way: a browser, the gateway as a process, an app that verifies with keys fetched from the gateway."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway import verify as v
+from akoya_gateway.config.model import SigningAlgorithm
+from akoya_gateway.signing import making
+from tests.e2e.processes import AppServer, GatewayProcess
+from tests.e2e.world import Browser, World
+
+AUDIENCE = "the-app"
+SPOOFED = {
+    "Akoya-Owner": "evil",
+    "akoya_id_token": "evil",
+    "AKOYA.Connector": "evil",
+    "Akoya-Assertion": "evil",
+    "Connection": "keep-alive, Akoya-Owner, Signature",
+    "Signature-Input": 'theirs=("@method");created=1;keyid="x", akoya=("@method");created=1',
+    "Signature": "theirs=:AAAA:, akoya=:BBBB:",
+}
+
+
+class LateKeys:
+    """The gateway's keys, once its address is known."""
+
+    def __init__(self) -> None:
+        self.remote: v.RemoteKeys | None = None
+
+    def get(self, key_id: str, /) -> v.Key | None:
+        assert self.remote is not None
+        return self.remote.get(key_id)
+
+    def peek(self, key_id: str, /) -> v.Key | None:
+        assert self.remote is not None
+        return self.remote.peek(key_id)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    said: v.Verified | None = scope["akoya"]
+    seen = {
+        "owner": said and said.owner,
+        "connector": said and said.connector,
+        "token": said and said.id_token,
+        "key": said and said.key_id,
+        "headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+    }
+    text = json.dumps(seen).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": text})
+
+
+def verified_world(folder: Path, scheme: str) -> World:
+    keys = LateKeys()
+    jwt: Any = {"issuer": "", "audience": AUDIENCE} if scheme == "jwt" else {}
+    verifier = v.AsgiVerifier(app, keys, exempt={"/public/*"}, **jwt)
+    world = World(folder, upstream=AppServer(verifier, lifespan="off"))
+    if jwt:
+        verifier._policy = v.AsgiVerifier(app, keys, issuer=world.url, audience=AUDIENCE)._policy
+    key_set = folder / "signing-keys.json"
+    key_set.touch(0o600)
+    key_set.write_text(making.as_set([making.as_jwk(making.new_private(SigningAlgorithm.ED25519), time.time())]))
+    world._changes["signing"] = {
+        "scheme": scheme,
+        "algorithm": "ed25519",
+        "audience": AUDIENCE,
+        "keys": [{"file": str(key_set)}],
+    }
+    keys.remote = v.RemoteKeys(f"{world.url}/akoya/jwks.json", throttle=0.05)
+    return world
+
+
+@pytest.fixture(scope="module", params=["http-message-signatures", "jwt"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def world(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with verified_world(tmp_path_factory.mktemp("signed"), scheme) as world:
+        yield world
+
+
+@pytest.fixture
+def browser(world: World) -> Iterator[Browser]:
+    with world.browser() as browser:
+        browser.connect()
+        yield browser
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/accounts/a%20b?x=%2F&y=1&y=2", "/accounts/%C3%BC?"])
+def test_the_app_knows_who_asks_and_with_which_token(browser: Browser, path: str) -> None:
+    said = browser.fetch(path).json()
+    assert said["connector"] == "mikomo"
+    assert said["owner"]
+    assert said["token"].count(".") == 2
+
+
+def test_what_a_client_says_of_itself_is_not_believed(browser: Browser) -> None:
+    honest = browser.fetch("/accounts").json()
+    answer = browser.fetch("/accounts", headers=SPOOFED)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert (said["owner"], said["connector"], said["token"]) == (
+        honest["owner"],
+        honest["connector"],
+        honest["token"],
+    )
+    assert "evil" not in json.dumps(said)
+    assert "BBBB" not in json.dumps(said)
+    assert ["signature", "theirs=:AAAA:"] in said["headers"]
+
+
+def test_on_a_public_path_nothing_of_ours_gets_through(world: World, browser: Browser) -> None:
+    stranger = httpx.get(f"{world.url}/public/x", headers=SPOOFED, trust_env=False)
+    for answer in (stranger, browser.fetch("/public/x", headers=SPOOFED)):
+        assert answer.status_code == 200, answer.text
+        assert "evil" not in answer.text
+        assert "BBBB" not in answer.text
+
+
+def test_past_the_gateway_there_is_no_way_in(world: World, browser: Browser, scheme: str) -> None:
+    captured = [
+        (n, x) for n, x in browser.fetch("/accounts").json()["headers"] if n.startswith(("akoya", "signat", "host"))
+    ]
+
+    def ask(path: str, headers: list[tuple[str, str]]) -> int:
+        return httpx.get(f"{world.upstream.url}{path}", headers=headers, trust_env=False).status_code
+
+    assert ask("/accounts", captured) == 200
+    assert ask("/accounts", []) == 401
+    assert ask("/accounts", [line for line in captured if not line[0].startswith("signat")]) == (
+        401 if scheme == "http-message-signatures" else 200
+    )
+    assert ask("/accounts", [*captured, ("akoya-owner", "evil")]) == 401
+    # An assertion is not bound to a path; a signature is.
+    assert ask("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
+
+
+def test_keys_change_without_a_restart_and_without_one_refused_request(world: World, browser: Browser) -> None:
+    gateway = world.gateway
+    assert isinstance(gateway, GatewayProcess)
+    assert gateway.process is not None
+    first = browser.fetch("/accounts").json()["key"]
+    key_set = world.folder / "signing-keys.json"
+    rotation = making.rotate(key_set.read_text(), SigningAlgorithm.ED25519, time.time(), lead=4)
+    key_set.write_text(rotation.text)
+    gateway.process.send_signal(signal.SIGHUP)
+
+    seen: list[str] = []
+    deadline = time.monotonic() + 20
+    while rotation.next_id not in seen:
+        assert time.monotonic() < deadline, seen[-1]
+        answer = browser.fetch("/accounts")
+        assert answer.status_code == 200, answer.text
+        if not seen or seen[-1] != answer.json()["key"]:
+            seen.append(answer.json()["key"])
+        time.sleep(0.05)
+    assert seen == [first, rotation.next_id]
+    published = [jwk["kid"] for jwk in httpx.get(f"{world.url}/akoya/jwks.json", trust_env=False).json()["keys"]]
+    assert published == [rotation.next_id, first]
