@@ -45,7 +45,10 @@ class ResponseLimits:
 
 
 class Sink(Protocol):
-    """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once."""
+    """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once.
+
+    A sink must not raise; from `on_end` on the connection may already serve somebody else, whom that would cut.
+    """
 
     def on_head(self, status: int, head: ResponseHead) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -21,6 +22,15 @@ from akoya_gateway.upstream.proxy import ReverseProxy
 TIMEOUT = 10.0
 
 
+class QuickServer(uvicorn.Server):
+    """uvicorn that notices within 10 ms that it is to stop."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.01)
+
+
 class Front:
     """An ASGI app under a real uvicorn on a port of its own."""
 
@@ -37,7 +47,7 @@ class Front:
             "lifespan": "on",
             "timeout_graceful_shutdown": 1,
         }
-        self.server = uvicorn.Server(uvicorn.Config(app, **(settings | options)))
+        self.server = QuickServer(uvicorn.Config(app, **(settings | options)))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
 
     def __enter__(self) -> Front:

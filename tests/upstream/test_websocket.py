@@ -131,13 +131,11 @@ def test_the_upstream_chooses_among_the_subprotocols_of_the_client(echo: tuple[A
 
 def test_the_handshake_carries_headers_path_and_who_asked(echo: tuple[App, Proxied]) -> None:
     app, proxy = echo
-    app.requests.clear()
     headers = {"Cookie": "a=1", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
     with dial(proxy, "/a%2Fb?c=d%20e", additional_headers=headers, origin="https://app.example") as socket:
         socket.send("x")
         socket.recv(5)
-    request = app.requests[0]
-    assert request.path == "/a%2Fb?c=d%20e"
+    request = next(request for request in app.requests if request.path == "/a%2Fb?c=d%20e")
     assert request.headers["Cookie"] == "a=1"
     assert request.headers["Origin"] == "https://app.example"
     assert request.headers["Akoya-Connector"] == "mikomo"
