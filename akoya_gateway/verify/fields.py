@@ -12,7 +12,7 @@ from akoya_gateway.verify.outcome import NotVerified
 
 
 class Token(str):
-    """A token, to be told from a string."""
+    """A token, to be told from a string; or the text of a date or display string, which nothing here looks into."""
 
     __slots__ = ()
 
@@ -93,11 +93,13 @@ _INTEGER = re.compile(r"-?[0-9]{1,15}+(?![0-9.])")
 _BOOLEAN = re.compile(r"\?([01])")
 # What covered components nearly always are: names without parameters, one space between. Only for speed.
 _PLAIN_LIST = re.compile(r'"([a-z0-9@\-]++(?:" "[a-z0-9@\-]++)*+)"\)')
+# Dates and display strings (RFC 9651 section 3.3.7, 3.3.8): only ever in members that are not ours.
+_OPAQUE = re.compile(r"@-?[0-9]{1,15}+(?![0-9.])" r'|%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*+"')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
 class _Reader:
-    """Walks the text once. Dates and display strings (new in RFC 9651) never occur in a signature and are refused."""
+    """Walks the text once."""
 
     def __init__(self, text: str, field: str) -> None:
         self._text = text
@@ -172,7 +174,7 @@ class _Reader:
                 return int(self.take(_INTEGER, "a number")[0])
             self._at = decimal.end()
             return Decimal(decimal[0])
-        return Token(self.take(_TOKEN, "a value")[0])
+        return Token(self.take(_OPAQUE if start in {"@", "%"} else _TOKEN, "a value")[0])
 
     def _octets(self, text: str) -> bytes:
         try:
