@@ -6,6 +6,8 @@ upstream sees (design.md section 9, invariant 4; RFC 3986 sections 3.3 and 6; th
 
 from __future__ import annotations
 
+import re
+
 from akoya_gateway.errors import UserError
 
 LONGEST_PATH = 8192
@@ -14,6 +16,7 @@ LONGEST_PATH = 8192
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/"
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 
 # Bytes that must not appear even escaped, because some servers act on them after decoding.
 _NEVER_ESCAPED = {
@@ -70,6 +73,9 @@ def _decode(raw: bytes) -> str:
             raise PathRefused(f"The path holds {_NEVER_PLAIN.get(byte, 'a character that must be escaped')}.")
         decoded.append(byte)
         position += 1
+    if b"%" in decoded and _ESCAPE.search(decoded):
+        # Judged after decoding, so that it does not matter how the percent sign and the digits were written.
+        raise PathRefused("The path is percent-encoded twice.")
     try:
         return decoded.decode("utf-8")
     except UnicodeDecodeError:
@@ -85,6 +91,4 @@ def _escaped(raw: bytes, position: int) -> int:
         raise PathRefused(f"The path holds {_NEVER_ESCAPED[byte]}.")
     if byte < 0x20 or byte == 0x7F:
         raise PathRefused("The path holds an encoded control character.")
-    if byte == 0x25 and _HEX.issuperset(raw[position + 3 : position + 5]) and len(raw) >= position + 5:
-        raise PathRefused("The path is percent-encoded twice.")
     return byte

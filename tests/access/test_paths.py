@@ -31,7 +31,7 @@ REFUSED = [
     b"/public/../admin", b"/public/%2e%2e/admin", b"/public/%2E%2e/admin", b"/public/.%2e/admin",
     b"/public/%2e%2e%2fadmin", b"/public%2fadmin", b"/public%2Fadmin", b"/a%5cb", b"/a\\b", b"/\\evil.com",
     b"/a;b", b"/..;/admin", b"/a%3bb", b"/a%00", b"/a\x00", b"/a%0d%0aX", b"/a%0aX", b"/a\tb", b"/a b", b"/a%7f",
-    b"/a#b", b"/a%23b", b"/a?b", b"/a%3fb", b"/%252e%252e/admin", b"/%252fadmin", b"/a%25%32e", b"/a%", b"/a%2",
+    b"/a#b", b"/a%23b", b"/a?b", b"/a%3fb", b"/%252e%252e/admin", b"/%252fadmin", b"/a%25%32e", b"/%25%32%65%25%32%65/admin", b"/%2525%32f", b"/a%", b"/a%2",
     b"/a%zz", b"/a%u0041", b"/%c0%ae%c0%ae/admin", b"/%c0%afadmin", b"/%e0%80%af", b"/\xc3\xa9", b"/%ff", b"/%ed%a0%80",
     b"http://evil.com/a", b"/" + b"a" * LONGEST_PATH,
 ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_a_plain_path_is_decoded_once(raw: bytes) -> None:
     assert judge(raw) == ACCEPTED[raw]
 
 
-@pytest.mark.parametrize("raw", [path for path in REFUSED if path != b"/a%25%32e"])
+@pytest.mark.parametrize("raw", REFUSED)
 def test_an_ambiguous_path_is_refused(raw: bytes) -> None:
     with pytest.raises(PathRefused) as caught:
         judge(raw)
@@ -68,5 +68,5 @@ def test_no_input_raises_anything_else_and_what_passes_is_stable(raw: bytes) -> 
     assert not {"..", "."} & set(segments)
     assert "" not in segments[:-1]
     assert not set("\\;?#\x00\r\n") & set(text)
-    # A server that decodes a second time finds no hidden separator or dot segment.
-    assert unquote_to_bytes(text).count(b"/") == text.count("/")
+    # A server that decodes a second time finds nothing new.
+    assert unquote_to_bytes(text).decode() == text
