@@ -125,7 +125,7 @@ class UpstreamSocket(asyncio.Protocol):
 
     def leave(self, code: int, reason: str) -> None:
         """The client closed: say the same to the upstream."""
-        if self._protocol.state is OPEN:
+        if self._protocol.state is OPEN and not self._transport.is_closing():
             if code == _NO_STATUS:
                 self._protocol.send_close()
             else:
@@ -347,13 +347,14 @@ async def _relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
 
     async def from_client() -> None:
         nonlocal left
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                left = True
-                socket.leave(message.get("code", _NO_STATUS), message.get("reason") or "")
-                return
-            await socket.send(message)
+        code, reason = _GOING_AWAY, ""
+        try:
+            while (message := await receive())["type"] != "websocket.disconnect":
+                await socket.send(message)
+            code, reason = message.get("code", _NO_STATUS), message.get("reason") or ""
+        finally:
+            left = True
+            socket.leave(code, reason)
 
     task = asyncio.get_running_loop().create_task(from_client())
     try:

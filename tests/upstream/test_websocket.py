@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +24,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from akoya_gateway.config.model import Origin
+from akoya_gateway.config.model import Origin, UpstreamTLS
 from akoya_gateway.upstream.ending import Ending
 from tests.upstream.harness import Caller, Client, Proxied, RawUpstream, eventually, proxied
+from tests.upstream.test_pool import Authority, server_context
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -531,6 +533,25 @@ def test_a_masked_frame_of_an_upstream_is_refused() -> None:
         client.send(request())
         client.until(b"\r\n\r\n")
         assert read_until_closed(client) == ([], 1014)
+
+
+def test_a_unix_socket_and_a_tls_upstream_carry_websockets_too(tmp_path: Path) -> None:
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.send(frame(TEXT, b"hello") + frame(CLOSE, b"\x03\xe8"))
+        caller.closed_by_peer()
+
+    authority = Authority(tmp_path)
+    tls = UpstreamTLS(ca=authority.file)
+    with (
+        RawUpstream(handler, path=str(tmp_path / "app.sock")) as unix,
+        RawUpstream(handler, tls=server_context(authority)) as secure,
+        proxied(unix.origin) as first,
+        proxied(secure.origin, tls=tls) as second,
+    ):
+        for proxy in (first, second):
+            with dial(proxy) as socket:
+                assert socket.recv(5) == "hello"
 
 
 def test_a_message_that_comes_together_with_the_handshake_is_not_lost() -> None:
