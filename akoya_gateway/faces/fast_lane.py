@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.access.paths import judge
-from akoya_gateway.errors import GatewayError, UpstreamError
+from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.engine import Engine
@@ -85,7 +85,7 @@ class FastLane:
         connection = proxy.pool.take()
         return None if connection is None else Departure(engine, ask, admitted, outgoing, connection)
 
-    def failing(self, error: UpstreamError) -> App:
+    def failing(self, error: GatewayError) -> App:
         """An app that answers with what went wrong, as the ASGI path would have."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,7 +211,7 @@ class Passage:
             self._protocol.transport.close()
         self._protocol.arrived()
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: GatewayError) -> None:
         self._forget()
         self.response_complete = True
         if self.started:

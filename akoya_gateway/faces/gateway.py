@@ -7,6 +7,7 @@ not go on at all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lif
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.responses import Responses
 from akoya_gateway.faces.sockets import OpenSocket, Sockets
+from akoya_gateway.faces.streams import Stream
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.journeys.routes import MethodNotAllowed
 from akoya_gateway.journeys.visit import Visit
@@ -48,6 +50,7 @@ class Gateway:
         self._engine: Engine | None = None
         self._starting: asyncio.Task[Engine] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
         self._ids = RequestIds(self._config.trusted_proxies)
         self.sockets = Sockets(self._still_admitted)
 
@@ -73,6 +76,7 @@ class Gateway:
 
     async def shutdown(self) -> None:
         await self.sockets.stop()
+        self._stopping.set()
         if self._retiring:
             await asyncio.gather(*self._retiring, return_exceptions=True)
         engine, self._engine, self._starting = self._engine, None, None
@@ -95,7 +99,9 @@ class Gateway:
         task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, engine: Engine, keep_store: bool) -> None:
-        await asyncio.sleep(RETIRE_AFTER)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETIRE_AFTER):
+                await self._stopping.wait()
         await engine.close(keep_store=keep_store)
 
     def _install(self, engine: Engine) -> None:
@@ -165,7 +171,7 @@ class Gateway:
         responses = Responses(ask, send, self._watchers.requests, self._clock)
         try:
             engine = self._engine or await self.startup()
-            outcome = await self._judge(engine, ask, scope, receive)
+            outcome = await self._judge(engine, ask, scope, receive, responses)
             if not isinstance(outcome, Answer):
                 responses.decided(outcome)
             if isinstance(outcome, Admitted):
@@ -180,12 +186,14 @@ class Gateway:
             answer = self._error(error, ask)
         await answer.send(responses.own, head=ask.method == "HEAD")
 
-    async def _judge(self, engine: Engine, ask: Ask, scope: Scope, receive: Receive) -> Admitted | Denied | Answer:
+    async def _judge(
+        self, engine: Engine, ask: Ask, scope: Scope, receive: Receive, responses: Responses
+    ) -> Admitted | Denied | Answer:
         path = self._path(ask, scope)
         if not engine.routes.own(path):
             return engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
         if is_forward_auth(engine.config.prefix, path):
-            return await forward_auth(engine, ask)
+            return await forward_auth(engine, ask, responses)
         visitor = await engine.visitors.of(ask)
         return await engine.routes(Visit(ask, path, visitor, lambda limit: whole(receive, limit)))
 
@@ -202,7 +210,15 @@ class Gateway:
         limit = engine.config.limits.body_bytes
         onward = dict(scope)
         onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
-        await self._app(onward, limited(receive, ask, limit) if limit else receive, responses.upstream)
+        stream = Stream(self.sockets, ask, scope["path"]) if admitted.owner is not None else None
+        if stream is not None:
+            onward["akoya.ending"] = stream.ending
+            responses.stream = stream
+        try:
+            await self._app(onward, limited(receive, ask, limit) if limit else receive, responses.upstream)
+        finally:
+            if stream is not None:
+                stream.over()
         if responses.token_rejected and admitted.grant is not None:
             await engine.keeper.report_stale(admitted.grant)
 

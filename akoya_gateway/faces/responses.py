@@ -9,6 +9,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted, Denied
 from akoya_gateway.faces.lifespan import Message, Send
+from akoya_gateway.faces.streams import Stream
 
 TOKEN_REJECTED = b"akoya-token-rejected"
 """A response header by which the app says that Akoya did not take the token (401, code 602): it is refreshed."""
@@ -31,7 +32,18 @@ class RequestWatcher(Protocol):
 class Responses:
     """Wraps `send` for one request. `upstream` is for the app behind us, `own` for our answers."""
 
-    __slots__ = ("_ask", "_began", "_clock", "_outcome", "_rule", "_send", "_watcher", "started", "token_rejected")
+    __slots__ = (
+        "_ask",
+        "_began",
+        "_clock",
+        "_outcome",
+        "_rule",
+        "_send",
+        "_watcher",
+        "started",
+        "stream",
+        "token_rejected",
+    )
 
     def __init__(self, ask: Ask, send: Send, watcher: RequestWatcher | None, clock: Clock) -> None:
         self._ask = ask
@@ -42,7 +54,12 @@ class Responses:
         self._rule = "-"
         self._outcome = "own"
         self.started = False
+        self.stream: Stream | None = None
         self.token_rejected = False
+
+    def meant(self, original: Ask) -> None:
+        """Forward-auth: the log is to name the request that was asked about."""
+        self._ask = original
 
     def decided(self, outcome: Admitted | Denied) -> None:
         if isinstance(outcome, Admitted):
@@ -57,6 +74,10 @@ class Responses:
         if message["type"] == "http.response.start" or message["type"] == "websocket.accept":
             message = self._cleaned(message)
             self._begin(message.get("status", 101))
+            if self.stream is not None and is_event_stream(message.get("headers", [])):
+                self.stream.opened()
+        elif self.stream is not None and self.stream.ending.ended is not None:
+            raise self.stream.error()
         await self._send(message)
 
     async def own(self, message: Message) -> None:

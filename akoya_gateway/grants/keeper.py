@@ -77,7 +77,7 @@ class Keeper:
         self._stale_reports: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
         self.book = Book(vault)
         self.health = Health(clock, random, observer)
-        self.departures = Departures(self.book)
+        self.departures = Departures()
         self.revocations = Revocations(
             vault=vault, providers=providers, clock=clock, random=random, health=self.health, observer=observer
         )
@@ -103,9 +103,8 @@ class Keeper:
         )
 
     def start(self) -> None:
-        """Background work begins: refreshing ahead of need, revoking, watching for departures."""
+        """Background work begins: refreshing ahead of need, revoking."""
         self.revocations.start()
-        self.departures.start()
         if self._tokens.background:
             self._background.start()
 
@@ -116,7 +115,6 @@ class Keeper:
         if flying:
             log.critical("stopped with refreshes in flight", flying=flying)
         await self.revocations.stop()
-        await self.departures.stop()
 
     def reconfigure(self, providers: Mapping[str, TokenEndpoint], tokens: Tokens) -> None:
         """A new configuration, without a restart: calls in flight end with the old one."""
@@ -276,11 +274,6 @@ class Keeper:
     def on_gone(self, farewell: Farewell) -> Callable[[], None]:
         """Call `farewell` with each grant that is disconnected through this process; returns what ends that."""
         return self.departures.on_gone(farewell)
-
-    def watch(self, grant: Grant, farewell: Farewell) -> Callable[[], None]:
-        """Call `farewell` once when this grant is disconnected, by whichever replica (then within some seconds).
-        For what outlives a request, such as a WebSocket. Returns what ends the watch."""
-        return self.departures.watch(grant, farewell)
 
     # --- wiring ---------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class World:
         upstream: Any = None,
         options: tuple[str, ...] = (),
         face: str = "sidecar",
+        app: Any = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -70,6 +71,7 @@ class World:
         self._changes = dict(changes or {})
         self._options = options
         self.face = face
+        self._app = app
         self.environ = {
             "AKOYA_CLIENT_ID": CLIENT_ID,
             "AKOYA_CLIENT_SECRET": CLIENT_SECRET,
@@ -116,7 +118,7 @@ class World:
         self.upstream.__enter__()
         try:
             if self.face == "middleware":
-                app = asgi_app(self.verification_key)
+                app = self._app or asgi_app(self.verification_key)
                 self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app).start()
             else:
                 self.gateway = GatewayProcess(self.folder, self.config(), self.environ, *self._options).start()
@@ -169,7 +171,9 @@ class Browser:
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 
-    def connect(self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None) -> httpx.Response:
+    def connect(
+        self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None
+    ) -> httpx.Response:
         """The whole trip; the answer to the callback."""
         callback = self.world.akoya.consent(self.begin(connector, return_to), user)
         return self.go(callback)

@@ -1,0 +1,119 @@
+"""What outlives a request does not outlive its grant."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.processes import AppServer
+from tests.e2e.upstreams import websocket
+from tests.e2e.world import Browser, World
+
+
+async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A line every tenth of a second, for ever; WebSockets echo."""
+    if scope["type"] == "websocket":
+        await websocket(scope, receive, send)
+        return
+    if scope["type"] != "http":
+        return
+    kind = b"text/event-stream" if scope["path"].endswith("stream") else b"application/octet-stream"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    while True:
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="module", params=["lane", "asgi", "middleware"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    options = ("--no-fast-lane",) if request.param == "asgi" else ()
+    face = "middleware" if request.param == "middleware" else "sidecar"
+    with World(folder, upstream=AppServer(streaming_app), options=options, face=face, app=streaming_app) as world:
+        yield world
+
+
+def disconnect(browser: Browser) -> None:
+    page = browser.connections()
+    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": page["csrf"]})
+    assert answer.status_code == 303
+
+
+def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
+    """Whether the stream ends by itself, in order or not."""
+    ended = threading.Event()
+
+    def read() -> None:
+        try:
+            for _ in stream:
+                pass
+        except httpx.HTTPError:
+            pass
+        ended.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    return ended.wait(seconds)
+
+
+def test_an_event_stream_ends_when_its_grant_is_disconnected(world: World, browser: Browser) -> None:
+    browser.connect()
+    for _ in range(2):  # The second one finds the session remembered.
+        with browser.http.stream("GET", "/accounts/stream") as answer:
+            pieces = answer.iter_raw()
+            assert next(pieces).startswith(b"data: ")
+    with browser.http.stream("GET", "/accounts/stream") as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces).startswith(b"data: ")
+        time.sleep(0.5)
+        disconnect(browser)
+        assert ended_within(pieces, 6)
+
+
+def test_another_users_stream_goes_on(world: World, browser: Browser) -> None:
+    browser.connect()
+    with world.browser() as other:
+        other.connect(user="mikomo_4")
+        with other.http.stream("GET", "/accounts/stream") as answer:
+            pieces = answer.iter_raw()
+            next(pieces)
+            disconnect(browser)
+            assert not ended_within(pieces, 3)
+
+
+def test_a_websocket_closes_when_its_grant_is_disconnected(world: World, browser: Browser) -> None:
+    browser.connect()
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    with connect(f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers={"Cookie": cookies}) as socket:
+        assert "akoya-id-token" in json.loads(socket.recv(5))
+        socket.send("still here")
+        assert socket.recv(5) == "still here"
+        disconnect(browser)
+        with pytest.raises(Exception, match="4401"):
+            socket.recv(6)
+
+
+def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Browser) -> None:
+    browser.connect()
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    with (
+        pytest.raises(Exception, match="403"),
+        connect(
+            f"ws://127.0.0.1:{world.port}/accounts/ws",
+            additional_headers={"Cookie": cookies},
+            origin="https://evil.example",
+        ),
+    ):
+        pass
+
+
+def test_a_websocket_without_a_grant_is_refused(world: World) -> None:
+    with pytest.raises(Exception, match=r"401|403"), connect(f"ws://127.0.0.1:{world.port}/accounts/ws"):
+        pass
