@@ -1,0 +1,103 @@
+"""Many clients, an upstream that misbehaves at random: whatever a client gets as complete is the answer to its request.
+
+One thing cannot be told by anybody: a second answer that leaves the upstream when the next request is already on its
+way. What comes with an answer, or while the connection is idle, can.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.upstream.harness import Caller, RawUpstream, eventually, proxied
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+def misbehave(dice: random.Random, caller: Caller) -> None:
+    """Serve one connection: every answer names the request it belongs to, not every answer is right."""
+    while True:
+        head = caller.head()
+        method, target = head.split(b" ")[:2]
+        if b"content-length: " in head:
+            caller.exactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        body = b"" if method == b"HEAD" else target * 50
+        right = b"HTTP/1.1 200 OK\r\nX-Target: %b\r\nContent-Length: %d\r\n\r\n%b" % (target, len(target * 50), body)
+        match dice.randrange(14):
+            case 0:
+                caller.send(right + EVIL)
+            case 1:
+                caller.send(right + EVIL[: dice.randrange(1, len(EVIL))])
+            case 2:
+                caller.send(right[: len(right) // 2])
+                return
+            case 3:
+                return
+            case 4:
+                caller.send(right[:-1] if body else right)
+                caller.reset()
+                return
+            case 5 if method != b"HEAD":
+                caller.send(b"HTTP/1.1 200 OK\r\nX-Target: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % target)
+                for _ in range(50):
+                    caller.send(b"%x\r\n%b\r\n" % (len(target), target))
+                caller.send(b"0\r\n\r\n")
+            case 6:
+                caller.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                time.sleep(0.001)
+                caller.send(right)
+            case 7:
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nevil!")
+            case 8:
+                caller.send(right)
+                return
+            case 9:
+                caller.send(right + (b"" if body else b"evil"))
+            case 10:
+                time.sleep(0.01)
+                caller.send(right)
+            case _:
+                caller.send(right)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_answer_is_ever_given_to_another_request(seed: int) -> None:
+    dice = random.Random(seed)
+
+    def one_client(number: int) -> int:
+        mine = random.Random(f"{seed}/{number}")
+        complete = 0
+        for turn in range(40):
+            target = f"/{number}/{turn}"
+            method = mine.choice(["GET", "GET", "HEAD", "POST", "PUT"])
+            body = b"x" * mine.randrange(3000) if method in ("POST", "PUT") else None
+            connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                connection.request(method, target, body=body)
+                response = connection.getresponse()
+                answer = response.read()
+                if response.status == 200:
+                    assert response.headers["x-target"] == target
+                    assert answer == (b"" if method == "HEAD" else target.encode() * 50)
+                    complete += 1
+                else:
+                    assert response.status == 502
+            connection.close()
+        return complete
+
+    with (
+        RawUpstream(lambda caller: misbehave(dice, caller)) as upstream,
+        proxied(upstream.origin, pool=6, read=5) as proxy,
+        ThreadPoolExecutor(12) as many,
+    ):
+        complete = sum(many.map(one_client, range(12)))
+        assert upstream.errors == []
+        assert complete > 200, "the upstream is not meant to be that bad"
+        assert proxy.pool.size <= 6
+        assert eventually(lambda: proxy.pool.size == proxy.pool.idle)
+        assert proxy.pool.waiting == 0
