@@ -221,7 +221,7 @@ def cases() -> list[Json]:
         to = target("POST", "app.example.com:8443", "/api/banks/mik%C3%B6mo/a%20b", "a=1&b=%2F&a=2&empty=")
         add(f"{key.algorithm}: raw path, query and port", key, *signed(key, FULL, to), SAYS_FULL)
         add(f"{key.algorithm}: no grant, encoded owner", key, *signed(key, OWNER_ONLY), SAYS_OWNER)
-    add("an empty path is signed as a slash", ED, *signed(ED, FULL, target(path="/")), SAYS_FULL)
+    add("an empty path is signed as a slash", ED, *signed(ED, FULL, target(path="")), SAYS_FULL)
     add("nothing but the request is signed", ED, *signed(ED, []), {**SAYS_OWNER, "owner": ""})
 
     request, base = signed(ED, FULL)
@@ -348,7 +348,14 @@ def attacks() -> list[Json]:
     add("no created", without_parameter(good, f";created={NOW}"), "malformed")
     add("no key id", without_parameter(good, ';keyid="ed"'), "malformed")
     add("nonce changed", edited(good, "00112233", "99112233"), "bad-signature")
-    add("expires is a string", edited(good, f"expires={NOW + 60}", f'expires="{NOW + 60}"'), "malformed")
+    for name, old, new in (
+        ("expires is a string", f"expires={NOW + 60}", f'expires="{NOW + 60}"'),
+        ("expires is a decimal", f"expires={NOW + 60}", f"expires={NOW + 60}.5"),
+        ("expires is a boolean", f"expires={NOW + 60}", "expires"),
+        ("created is a boolean", f"created={NOW}", "created"),
+        ("key id is a token", 'keyid="ed"', "keyid=ed"),
+    ):
+        add(name, resigned_after(good, old, new), "malformed")
 
     add("tag of another application", signed(ED, FULL, tag="other-gateway")[0], "wrong-tag")
     add("no tag", signed(ED, FULL, tag=None)[0], "wrong-tag")
@@ -424,8 +431,12 @@ def edited(request: Json, old: str, new: str) -> Json:
 
 
 def without_parameter(request: Json, text: str) -> Json:
-    """The parameter left out and everything signed again: only the rule that wants it can refuse this."""
-    left = edited(request, text, "")
+    return resigned_after(request, text, "")
+
+
+def resigned_after(request: Json, old: str, new: str) -> Json:
+    """A parameter changed and everything signed again: only the rule about that parameter can refuse this."""
+    left = edited(request, old, new)
     params = header(left, "signature-input").removeprefix("akoya=")
     plain = [[n, v] for n, v in left["headers"] if n.startswith("akoya-")]
     base = base_of(left, plain, [n for n, _ in plain] + DERIVED, params)

@@ -221,3 +221,34 @@ def test_keys_are_read_from_pem_jwk_and_thumbprints_agree() -> None:
         assert from_pem.id == from_jwk.id
         assert len(base64.urlsafe_b64decode(from_pem.id + "=")) == 32
         assert json.loads(json.dumps(key["public_jwk"]))["kid"] == v.jwk_key(key["public_jwk"]).id
+
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def test_one_signature_has_one_spelling(algorithm: str) -> None:
+    """Spare bits of base64 set: the same octets, another text (RFC 9651 section 4.2.7, RFC 4648 section 3.5)."""
+    parts = parts_of(algorithm)
+    text = parts[-1].decode()
+    end = len(text.rstrip("=:")) - 1
+    loose = text[:end] + ALPHABET[ALPHABET.index(text[end]) + 1] + text[end + 1 :]
+    assert base64.b64decode(loose[7:-1]) == base64.b64decode(text[7:-1])
+    parts[-1] = loose.encode()
+    with pytest.raises(v.NotVerified, match="canonical"):
+        verify_parts(algorithm, parts)
+
+
+def test_one_assertion_has_one_spelling(algorithm: str) -> None:
+    now = 1_790_000_000.0
+    made = signer(signing(algorithm, SigningScheme.JWT), "i", "a", clock=lambda: now).prepare(FULL)
+    ((_, token),) = made.headers(b"GET", b"h", b"/", b"", now)
+    alphabet = ALPHABET.replace("+/", "-_")
+    text = token.decode()
+    loose = text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
+    with pytest.raises(v.NotVerified, match="canonical"):
+        v.verify_assertion([("akoya-assertion", loose)], our_keys(algorithm), "i", "a", now)
+
+
+@pytest.mark.parametrize("digest", ["", "md5=:AAAA:", "sha-256", "sha-256=AAAA", "sha-256=:AAAA:", "nonsense,"])
+def test_a_digest_that_says_nothing_matches_no_body(digest: str) -> None:
+    assert not v.body_matches(digest, b"")
