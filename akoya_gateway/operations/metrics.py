@@ -84,7 +84,7 @@ class Metrics:
         self._moves = self._counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state")
         self._unsaved = self._gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them.")
         self._breakers = self._gauge("provider_breaker_open", "1: no calls for now.", "environment")
-        self._in_use = self._gauge("grants_in_use", "Grants at hand in memory.")
+        self._in_use: Bounded[Gauge] | None = None
         self._started = self._counter("attempts_started", "Authorization attempts begun.", "connector")
         self._finished = self._counter("attempts_finished", "Authorization attempts ended.", "connector", "result")
         self._disconnects = self._counter("disconnects", "Grants disconnected by their users.", "connector")
@@ -152,7 +152,9 @@ class Metrics:
         self._upstream.labels(kind).inc()
 
     def grants_in_use(self, count: Callable[[], float]) -> None:
-        """Asked at every scrape. A reload hands in the new engine's."""
+        """Asked at every scrape; not shown before it is known. A reload hands in the new engine's."""
+        if self._in_use is None:
+            self._in_use = self._gauge("grants_in_use", "Grants at hand in memory.")
         self._in_use.labels().set_function(count)
 
     def websocket_opened(self) -> None:

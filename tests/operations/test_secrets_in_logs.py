@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,11 +34,13 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
             browser.go("/accounts?token=token-in-a-query")
             browser.fetch("/accounts", headers={"authorization": "Bearer bearer-of-the-client-1"})
             secrets |= {"forged-code-value", "forged-state-value", "token-in-a-query", "bearer-of-the-client-1"}
+        # Another worker's figures are up to a second old.
+        time.sleep(1.5)
         metrics = httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
         ready = httpx.get(f"{world.admin_url}/readyz", trust_env=False).text
     log = world.log()
     lines = [json.loads(line) for line in log.splitlines()]
-    assert sum(line["event"] == "request" for line in lines) > 8
+    assert sum(line["event"] == "request" for line in lines) == 8
     assert 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0' in metrics
     assert len(secrets) > 8
     for secret in secrets - {"x", ""}:
