@@ -29,7 +29,8 @@ class IndependentVerifier:
         self._verifier = HTTPMessageVerifier(signature_algorithm=algorithm, key_resolver=Keys(key))
 
     def verify(self, method: str, url: str, headers: list[tuple[str, str]]) -> str:
-        message = httpx.Request(method, url, headers=headers)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        message = httpx.Request(method, url, headers=raw)
         try:
             results = self._verifier.verify(message, max_age=None)
         except InvalidSignature as fault:
