@@ -3,32 +3,38 @@
 The proxy tells which request it means, in one of three ways, and is believed only if it is one of `trusted_proxies`:
 
 =======================================  ==========================================================================
-nginx `auth_request`                     `X-Original-Method`, `X-Original-URI`
-Traefik, Caddy, HAProxy (our recipe)     `X-Forwarded-Method`, `X-Forwarded-Uri`
-Envoy `ext_authz` (HTTP, `path_prefix`)  its own method and the path below `/akoya/forward-auth`
+nginx `auth_request`                     `X-Original-Method`, `X-Original-URI`; `Host`
+Traefik, Caddy, HAProxy (our recipe)     `X-Forwarded-Method`, `X-Forwarded-Uri`, `X-Forwarded-Host`
+Envoy `ext_authz` (HTTP, `path_prefix`)  its own method and the path below `/akoya/forward-auth`; `Host`
 =======================================  ==========================================================================
 
-`Host`, or `X-Forwarded-Host` where there is one, is the authority of the original request; cookies and the rest are the
-client's own. What two of them say differently is refused, not chosen from (CVE-2026-40575, CVE-2026-33495).
+Cookies and the rest are the client's own. What two of the ways say differently is refused, not chosen from
+(CVE-2026-40575, CVE-2026-33495). `docs/forward-auth.md` says what each proxy has to do; `deploy/` does it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 from akoya_gateway.access.ask import Ask, Headers
-from akoya_gateway.access.paths import judge
+from akoya_gateway.access.paths import PathRefused, judge
 from akoya_gateway.answers.answer import Answer
-from akoya_gateway.errors import UserError
-from akoya_gateway.faces.admission import Admitted
+from akoya_gateway.errors import GatewayError, OperatorError, UserError
+from akoya_gateway.faces.admission import Admission, Admitted
 from akoya_gateway.faces.engine import Engine
+from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.journeys.visitor import trusts
-from akoya_gateway.signing.names import is_ours
+from akoya_gateway.signing.names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_ours
 
 ORIGINAL_METHOD, ORIGINAL_URI = b"x-original-method", b"x-original-uri"
 FORWARDED_METHOD, FORWARDED_URI, FORWARDED_HOST = b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"
 
+ANSWER = b"x-akoya-answer"
+"""`client`: the proxy has been told no, and asks again for what to tell the client (nginx drops it the first time)."""
+
 _METHOD_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+_REPLACED = frozenset({*PASSED_NAMES, ASSERTION, SIGNATURE, SIGNATURE_INPUT})
 
 
 class NotTheProxy(UserError):
@@ -44,37 +50,60 @@ class BadDescription(UserError):
     title = "The request could not be understood"
 
 
+class Told(Protocol):
+    """Hears which request was meant and what was decided; for logs and metrics. `faces.responses.Responses` is one."""
+
+    def meant(self, original: Ask) -> None: ...
+
+    def decided(self, outcome: Admission) -> None: ...
+
+
 def is_forward_auth(prefix: str, path: str) -> bool:
     route = prefix + "/forward-auth"
     return path == route or path.startswith(route + "/")
 
 
-async def forward_auth(engine: Engine, ask: Ask) -> Answer:
+async def forward_auth(engine: Engine, ask: Ask, told: Told) -> Answer:
     """200 with our signed headers, or what the client is to get. Raises `GatewayError` as `Desk.admit` does."""
     if not trusts(engine.config.trusted_proxies, ask.peer):
         raise NotTheProxy("Only trusted_proxies may ask for a decision.")
+    if not ask.raw_path.startswith(_route(engine)):
+        # A client's `/akoya/%66orward-auth`, past a proxy that keeps the route from clients by its plain spelling.
+        raise PathRefused("The path can be read in two ways.")
     if ask.header(ORIGINAL_URI) is None:
-        return await _decide(engine, ask)
+        return _answered(engine, await _decide(engine, ask, told), ask)
+    if ask.header(ANSWER) == b"client":
+        _require_replaceable(ask)
+        return _for_the_client(await _decide(engine, ask, told))
     try:
-        return _for_nginx(await _decide(engine, ask))
-    except UserError as error:
+        _require_replaceable(ask)
+        return _for_nginx(_answered(engine, await _decide(engine, ask, told), ask))
+    except GatewayError as error:
         # `auth_request` makes a 500 of any status but 2xx, 401 and 403.
-        error.status = error.status if error.status in (401, 403) else 403
+        error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
         raise
 
 
-async def _decide(engine: Engine, ask: Ask) -> Answer:
-    original = described(ask, engine.config.prefix + "/forward-auth")
+async def _decide(engine: Engine, ask: Ask, told: Told) -> Admission:
+    original = described(ask, _route(engine))
+    told.meant(original)
     path = judge(original.raw_path)
     if engine.routes.own(path):
         raise NotTheProxy("The proxy must pass the gateway's own routes to the gateway.", code="own-route")
+    if original.websocket:
+        require_own_origin(original, engine.config.public_url)
     admission = engine.desk.admit_now(original, path) or await engine.desk.admit(original, path)
-    return _granted(admission, ask) if isinstance(admission, Admitted) else admission.answer
+    told.decided(admission)
+    return admission
 
 
-def described(ask: Ask, route: str) -> Ask:
+def _route(engine: Engine) -> bytes:
+    return engine.config.prefix.encode() + b"/forward-auth"
+
+
+def described(ask: Ask, route: bytes) -> Ask:
     """The original request. Raises `BadDescription`."""
-    below = ask.raw_path.removeprefix(route.encode())
+    below = ask.raw_path.removeprefix(route)
     original, forwarded = _one(ask, ORIGINAL_URI), _one(ask, FORWARDED_URI)
     ways = [way for way in (original, forwarded, below or None) if way is not None]
     if len(ways) != 1:
@@ -92,7 +121,7 @@ def described(ask: Ask, route: str) -> Ask:
         method=method.decode(),
         raw_path=raw_path,
         query=query,
-        headers=_as_sent(ask),
+        headers=ask.headers if forwarded is None else _as_sent(ask),
         websocket=upgrade is not None and upgrade.lower() == b"websocket",
     )
 
@@ -112,16 +141,41 @@ def _one(ask: Ask, name: bytes) -> bytes | None:
     return values[0] if values else None
 
 
-def _granted(admitted: Admitted, ask: Ask) -> Answer:
-    """Our headers, and for Envoy the list of the client's copies that it has to take away."""
-    ours = {name for name, _ in admitted.headers}
-    copies = sorted({name for name, _ in ask.headers if is_ours(name) and name not in ours})
-    removal = ((b"x-envoy-auth-headers-to-remove", b",".join(copies)),) if copies else ()
-    return Answer(200, (*admitted.headers, *removal))
+def _require_replaceable(ask: Ask) -> None:
+    """nginx replaces headers that its configuration names, and no others; it drops names with `_` or `.` by default.
+
+    What is still here of another name that an upstream could take for ours, it would pass on.
+    """
+    if any(is_ours(name) and name not in _REPLACED for name, _ in ask.headers):
+        raise BadDescription("The request holds a header of the gateway's that the proxy would pass on.", status=403)
+
+
+def _answered(engine: Engine, admission: Admission, ask: Ask) -> Answer:
+    """Our headers, what is left of the client's cookies, and for Envoy the list of what it has to take away."""
+    if not isinstance(admission, Admitted):
+        return admission.answer
+    headers, gone = list(admission.headers), {name for name, _ in ask.headers if is_ours(name)}
+    cookies = [value for name, value in ask.headers if name == b"cookie"]
+    if cookies:
+        # The session cookie is for the gateway alone (design.md section 5).
+        left = engine.cookies.without_ours(b"; ".join(cookies))
+        headers += [(b"cookie", left)] if left else []
+        gone |= {b"cookie"}
+    gone -= {name for name, _ in headers}
+    if gone:
+        headers.append((b"x-envoy-auth-headers-to-remove", b",".join(sorted(gone))))
+    return Answer(200, tuple(headers))
 
 
 def _for_nginx(answer: Answer) -> Answer:
-    """A redirect is a 401 with a Location, which the recipe turns back into one."""
+    """A redirect is a 401 with a Location, which a recipe can turn back into one."""
     if answer.status == 404:
         return replace(answer, status=403)
     return replace(answer, status=401) if answer.status == 302 else answer
+
+
+def _for_the_client(admission: Admission) -> Answer:
+    """The whole refusal, with its body. A yes now is worth nothing: no token may go out this way."""
+    if isinstance(admission, Admitted):
+        raise OperatorError("The decision has just changed. Try again.", code="decision-changed", retry_after=1)
+    return admission.answer
