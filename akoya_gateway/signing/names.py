@@ -89,17 +89,19 @@ def _fold(name: bytes) -> bytes:
 def _judge(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
     name, value = header
     lower = name.lower()
-    if is_ours(name):
-        left = without(value, LABEL) if lower in _SIGNATURE_FIELDS else b""
+    if lower in _SIGNATURE_FIELDS:
+        left = without(value, LABEL)
+    elif is_ours(name):
+        return None
     elif lower == b"cookie" and cookies is not None:
         left = cookies(value)
     elif lower == b"connection":
         left = _without_our_names(value)
     else:
         return header
-    if left is value or left == value:
-        return header
-    return (name, left) if left else None
+    if not left:
+        return None
+    return header if left == value else (name, left)
 
 
 def _without_our_names(connection: bytes) -> bytes:
