@@ -47,7 +47,11 @@ class Refusals:
         return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
 
     def error(self, error: GatewayError, ask: Ask) -> Answer:
-        return self._render(error, ask, None, ())
+        answer = self._render(error, ask, None, ())
+        if getattr(error, "close", False):
+            # The request's framing is in doubt: what follows on that connection must not be read as another.
+            answer = answer.with_headers((b"connection", b"close"))
+        return answer
 
     def _render(self, error: GatewayError, ask: Ask, target: str | None, connectors: tuple[str, ...]) -> Answer:
         if not wants_page(ask) or ask.websocket:
