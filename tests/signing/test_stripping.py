@@ -28,6 +28,12 @@ def test_every_spelling_of_every_name_is_removed(name: bytes) -> None:
         assert is_ours(spelling)
 
 
+@pytest.mark.parametrize("name", [*OURS, b"akoya-", b"AKOYA_", b"Akoya_Owner", b"signature_input"])
+@pytest.mark.parametrize("value", [b"", b" ", b"x"])
+def test_ours_are_removed_whatever_their_value(name: bytes, value: bytes) -> None:
+    assert strip([(name, value), (b"host", b"h")]) == [(b"host", b"h")]
+
+
 @pytest.mark.parametrize(
     "name", [b"host", b"akoyafoo", b"x-akoya-owner", b"signatures", b"cookie2", b"connection2", b"a"]
 )
