@@ -334,6 +334,8 @@ class Config:
     """`/akoya`: no trailing slash."""
     listen: Listen
     admin: Listen | None
+    token_bearer: Secret | None
+    """Who shows it at the admin listener gets tokens (`faces.token_desk`); None: nobody does."""
     upstream: Upstream | None
     """None: the gateway is middleware inside an app."""
     environments: Mapping[str, Environment]

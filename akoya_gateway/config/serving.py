@@ -19,10 +19,13 @@ from akoya_gateway.config.model import (
     UpstreamTLS,
 )
 from akoya_gateway.config.reading import Node
-from akoya_gateway.config.secrets import existing_file
+from akoya_gateway.config.secrets import existing_file, read_password
 from akoya_gateway.config.values import is_loopback, listen, url
+from akoya_gateway.secret import Secret
 
 T = TypeVar("T")
+
+_SHORTEST_BEARER = 32
 
 _RESERVED_HEADERS = frozenset({"cookie", "host", "content-length", "transfer-encoding", "connection", "te", "upgrade"})
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,;=:@%/]*")
@@ -59,6 +62,19 @@ def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
     if public and admin and admin == public and (public.path or public.port):
         section.fault("admin must not listen where the public does", "choose another port", key="listen")
     return public, admin
+
+
+def read_token_bearer(top: Node) -> Secret | None:
+    """The bearer of the admin listener's token route, long enough not to be guessed."""
+    if top.get("admin") is None:
+        return None
+    node = top.section("admin").get("token_bearer")
+    bearer = read_password(node)
+    if node is not None and bearer is not None and len(bearer) < _SHORTEST_BEARER:
+        remedy = "make one with `openssl rand -base64 33`"
+        node.fault(f"the bearer is shorter than {_SHORTEST_BEARER} characters", remedy)
+        return None
+    return bearer
 
 
 def _listen(node: Node) -> Listen | None:

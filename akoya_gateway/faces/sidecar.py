@@ -22,6 +22,7 @@ from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.fast_lane import FastHttpProtocol, FastLane
 from akoya_gateway.faces.gateway import Gateway
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
+from akoya_gateway.faces.token_desk import TokenDesk
 from akoya_gateway.faces.watching import watchers
 from akoya_gateway.operations.access_log import AccessLog
 from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
@@ -170,6 +171,7 @@ class Sidecar:
         self._log = log
         self._hop = Hop(config, metrics)
         self._gateway = Gateway(self._hop, config, watchers=watchers(metrics, log, AccessLog(config.logging)))
+        self.desk = TokenDesk(lambda: self._gateway.engine)
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
         lane = FastLane(self._gateway, lambda: self._hop.proxy, dates)

@@ -26,14 +26,27 @@ class Figures(Protocol):
     async def reports(self) -> list[Report]: ...
 
 
+class Desk(Protocol):
+    """An ASGI app for some paths."""
+
+    def handles(self, path: str) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Admin:
     """An ASGI app. `/livez` answers as soon as the event loop does; `/readyz` is 200 or 503 with the reasons."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, desk: Desk | None = None) -> None:
+        """`desk`: what else the listener serves."""
         self._figures = figures
+        self._desk = desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if self._desk is not None and self._desk.handles(scope["path"]):
+            await self._desk(scope, receive, send)
             return
         status, kind, body = await self._answer(scope["method"], scope["path"])
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.operations.admin import Admin
+from akoya_gateway.operations.admin import Admin, Desk
 from akoya_gateway.operations.board import Board
 from akoya_gateway.operations.crew import Crew
 from akoya_gateway.operations.health import Health, Report
@@ -37,6 +37,10 @@ class Service(Protocol):
     @property
     def protocol(self) -> Callable[..., GuardedHttpProtocol]:
         """What uvicorn makes for each connection."""
+
+    @property
+    def desk(self) -> Desk | None:
+        """What the admin listener serves besides health and metrics."""
 
     async def startup(self) -> None:
         """Raises GatewayError, OSError or ValueError when it cannot serve."""
@@ -128,7 +132,8 @@ class Worker:
     def _serve_admin(self, listener: socket.socket | None) -> tuple[DrainingServer, asyncio.Future[None]] | None:
         if listener is None:
             return None
-        server = DrainingServer(server_config(Admin(self._crew), head_limit=16_384, websockets=False), ADMIN_GRACE)
+        app = Admin(self._crew, self._service.desk)
+        server = DrainingServer(server_config(app, head_limit=16_384, websockets=False), ADMIN_GRACE)
         return server, asyncio.ensure_future(server.serve([listener]))
 
     async def _until_stopped(self, serving: asyncio.Future[None]) -> None:

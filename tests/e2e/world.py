@@ -51,6 +51,7 @@ class World:
         options: tuple[str, ...] = (),
         face: str = "sidecar",
         app: Any = None,
+        token_bearer: str | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -72,11 +73,13 @@ class World:
         self._options = options
         self.face = face
         self._app = app
+        self._admin = {"token_bearer": {"env": "AKOYA_TOKEN_BEARER"}} if token_bearer else {}
         self.environ = {
             "AKOYA_CLIENT_ID": CLIENT_ID,
             "AKOYA_CLIENT_SECRET": CLIENT_SECRET,
             "AKOYA_GATEWAY_KEY": STORE_KEY,
             "AKOYA_SIGNING_SECRET": HMAC_SECRET,
+            "AKOYA_TOKEN_BEARER": token_bearer or "",
         }
         self.gateway: GatewayProcess | MiddlewareServer
 
@@ -85,7 +88,7 @@ class World:
             "version": 1,
             "public_url": self.url,
             "listen": f"127.0.0.1:{self.port}",
-            "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
+            "admin": {"listen": f"127.0.0.1:{self.admin_port}", **self._admin},
             "upstream": {"url": self.upstream.url},
             "environments": {"double": self.akoya.environment()},
             "clients": {
