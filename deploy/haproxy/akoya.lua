@@ -1,12 +1,13 @@
 -- HAProxy asks the gateway about a request, over its own HTTP client. Needs HAProxy 2.6 or newer with Lua.
 --
---   lua-load /etc/haproxy/akoya.lua http://127.0.0.1:9000     (in `global`; the gateway's address)
---   http-request lua.akoya                                    (in the frontend)
+--   setenv AKOYA_GATEWAY http://127.0.0.1:9000     (in `global`, first; the gateway's address)
+--   lua-load /etc/haproxy/akoya.lua                (in `global`)
+--   http-request lua.akoya                         (in the frontend)
 --
 -- Admitted: the gateway's headers are set on the request. Anything else ends here with the gateway's own answer, and
 -- with 503 where there is none.
 
-local gateway = ... or "http://127.0.0.1:9000"
+local gateway = os.getenv("AKOYA_GATEWAY") or error("AKOYA_GATEWAY is not set")
 local question = gateway .. "/akoya/forward-auth"
 local patience = 15000 -- milliseconds
 

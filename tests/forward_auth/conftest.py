@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.world import Browser
+from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.forward_auth.world import ProxiedWorld
+
+
+@pytest.fixture(scope="session", params=list(PROXIES))
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedWorld]:
+    """One world a proxy, for all tests that change nothing in it but a browser's own grants."""
+    try:
+        world = ProxiedWorld(tmp_path_factory.mktemp(request.param), request.param)
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+    with world:
+        yield world
+
+
+@pytest.fixture
+def browser(world: ProxiedWorld) -> Iterator[Browser]:
+    with world.browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def member(world: ProxiedWorld) -> Iterator[Browser]:
+    """A browser that has connected a bank; for tests that only look."""
+    with world.browser() as browser:
+        landed = browser.connect()
+        assert landed.status_code == 302, landed.text
+        yield browser

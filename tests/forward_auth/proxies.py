@@ -1,0 +1,147 @@
+"""The real proxies, each started with the file of deploy/ that operators are given.
+
+What is changed in it is addresses and paths, by exact text: a file in which one of them is not found fails the test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.processes import wait_for_port
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Ports on 127.0.0.1."""
+
+    public: int
+    gateway: int
+    app: int
+
+
+def substituted(source: Path, changes: dict[str, str]) -> str:
+    text = source.read_text()
+    for old, new in changes.items():
+        assert old in text, f"{source} does not hold {old!r} any more"
+        text = text.replace(old, new)
+    return text
+
+
+def nginx(folder: Path, at: Addresses) -> list[str]:
+    site = substituted(
+        DEPLOY / "nginx" / "akoya-gateway.conf",
+        {
+            "listen 8080;": f"listen 127.0.0.1:{at.public};",
+            "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
+            "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+        },
+    )
+    (folder / "akoya-gateway.conf").write_text(site)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    scratch = "\n".join(f"  {kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;\n"
+        "events { worker_connections 256; }\n"
+        f"http {{\n{scratch}\n  access_log off;\n  include {folder}/akoya-gateway.conf;\n}}\n"
+    )
+    return [program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+
+def envoy(folder: Path, at: Addresses) -> list[str]:
+    text = substituted(
+        DEPLOY / "envoy" / "envoy.yaml",
+        {
+            "address: 0.0.0.0, port_value: 8080": f"address: 127.0.0.1, port_value: {at.public}",
+            "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
+            "address: 127.0.0.1, port_value: 9000": f"address: 127.0.0.1, port_value: {at.gateway}",
+            "address: 127.0.0.1, port_value: 3000": f"address: 127.0.0.1, port_value: {at.app}",
+        },
+    )
+    path = folder / "envoy.yaml"
+    path.write_text(text)
+    return [program("envoy"), "-c", str(path), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+
+
+def haproxy(folder: Path, at: Addresses) -> list[str]:
+    text = substituted(
+        DEPLOY / "haproxy" / "haproxy.cfg",
+        {
+            "/etc/haproxy/akoya.lua": str(DEPLOY / "haproxy" / "akoya.lua"),
+            "bind :8080": f"bind 127.0.0.1:{at.public}",
+            "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
+            "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+        },
+    )
+    path = folder / "haproxy.cfg"
+    path.write_text(text)
+    return [program("haproxy"), "-db", "-f", str(path)]
+
+
+def caddy(folder: Path, at: Addresses) -> list[str]:
+    text = substituted(
+        DEPLOY / "caddy" / "Caddyfile",
+        {
+            "\n:8080 {": f"\nhttp://:{at.public} {{\n\tbind 127.0.0.1",
+            "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
+            "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+        },
+    )
+    path = folder / "Caddyfile"
+    path.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + text)
+    return [program("caddy"), "run", "--config", str(path), "--adapter", "caddyfile"]
+
+
+PROXIES: dict[str, Callable[[Path, Addresses], list[str]]] = {
+    "nginx": nginx,
+    "envoy": envoy,
+    "haproxy": haproxy,
+    "caddy": caddy,
+}
+
+
+def program(name: str) -> str:
+    beside = Path(__import__("sys").executable).parent
+    found = shutil.which(name, path=f"{beside}:/usr/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        raise ProxyMissing(f"{name} is not installed (scripts/install test)")
+    return found
+
+
+class ProxyMissing(Exception):
+    """The test is skipped, and says so."""
+
+
+class ProxyProcess:
+    def __init__(self, name: str, folder: Path, at: Addresses) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "proxy.log"
+        self._port = at.public
+        self._command = PROXIES[name](folder, at)
+        self._home = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> ProxyProcess:
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command, stdout=out, stderr=subprocess.STDOUT, cwd=self._home,
+                env={"HOME": str(self._home), "PATH": "/usr/bin:/bin"},
+            )  # fmt: skip
+        wait_for_port(self._port, self._process, self.log)
+        time.sleep(0.1)
+        return self
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)

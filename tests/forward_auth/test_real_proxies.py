@@ -1,0 +1,220 @@
+"""Each real proxy with its file from deploy/: what holds for the gateway holds behind the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import websockets
+
+from tests.e2e.world import Browser
+from tests.forward_auth.world import ProxiedWorld, cookies, get, raw
+
+OURS = ("akoya", "signature")
+
+
+def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(world: ProxiedWorld, browser: Browser) -> None:
+    refused = browser.go("/mikomo?tab=2")
+    assert (refused.status_code, refused.headers["location"]) == (
+        302,
+        "/akoya/connect/mikomo?return_to=/mikomo%3Ftab%3D2",
+    )
+    landed = browser.connect(return_to="/mikomo?tab=2")
+    assert (landed.status_code, landed.headers["location"]) == (302, "/mikomo?tab=2")
+    seen = browser.go("/mikomo?tab=2").json()
+    headers = dict(seen["headers"])
+    assert (seen["method"], seen["path"], seen["query"]) == ("GET", "/mikomo", "tab=2")
+    assert headers["akoya-connector"] == "mikomo"
+    assert headers["akoya-connections"].startswith("mikomo=live")
+    assert headers["host"] == f"127.0.0.1:{world.port}"
+    assert seen["signature"].startswith("valid: @authority @method @path @query @signature-params akoya-connections")
+    assert browser.connections()["connections"][0]["connector"] == "mikomo"
+
+
+def test_the_signature_covers_the_original_method_and_a_body_goes_through(member: Browser) -> None:
+    seen = member.fetch(
+        "/accounts/new?x=%20y", "POST", content=b"a body", headers={"content-type": "text/plain"}
+    ).json()
+    assert (seen["method"], seen["path"], seen["query"], seen["body"]) == ("POST", "/accounts/new", "x=%20y", "a body")
+    assert seen["signature"].startswith("valid: ")
+
+
+def test_a_program_gets_a_problem_with_the_connect_url(world: ProxiedWorld, browser: Browser) -> None:
+    answer = browser.fetch("/mikomo")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["connect_url"] == f"{world.url}/akoya/connect/mikomo?return_to=/mikomo"
+    post = browser.fetch("/accounts", "POST", content=b"x")
+    assert (post.status_code, post.json()["status"]) == (401, 401)
+    assert browser.http.head("/mikomo").status_code == 401
+
+
+def test_what_no_rule_allows_is_forbidden(member: Browser) -> None:
+    assert member.fetch("/nowhere").json()["status"] == 403
+    assert member.go("/nowhere").status_code == 403
+    assert member.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
+@pytest.mark.parametrize(
+    "name",
+    ["Akoya-Owner", "akoya-id-token", "AKOYA-CONNECTOR", "Akoya_Owner", "akoya_id_token", "Akoya.Owner", "Akoya-Assertion",
+     "Signature", "Signature-Input", "Signature_Input", "Akoya-Connections"],
+)  # fmt: skip
+def test_a_clients_copies_of_our_headers_are_removed(
+    world: ProxiedWorld, member: Browser, name: str, path: str
+) -> None:
+    status, seen = get(world.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
+    assert status == 200
+    assert not [pair for pair in seen["headers"] if pair[1] in ("spoofed", "again", "spoofed,again", "spoofed, again")]
+    ours = [key for key, _ in seen["headers"] if key.startswith(OURS)]
+    assert len(ours) == len(set(ours)), "each of our headers once"
+    if path == "/public/x":
+        assert not ours
+    else:
+        assert seen["signature"].startswith("valid: ")
+
+
+def test_headers_of_ours_that_are_not_known_yet_do_not_get_through(world: ProxiedWorld) -> None:
+    status, seen = get(world.port, "/public/x", "Akoya-New: spoofed")
+    assert status == 403 or "spoofed" not in json.dumps(seen["headers"])
+
+
+def test_without_a_grant_the_app_gets_none_of_our_headers(world: ProxiedWorld) -> None:
+    status, seen = get(world.port, "/optional", "Cookie: theirs=kept")
+    assert status == 200
+    assert not [name for name, _ in seen["headers"] if name.startswith(OURS)]
+    assert dict(seen["headers"])["cookie"] == "theirs=kept"
+
+
+def test_a_request_without_cookies_has_none_at_the_app(world: ProxiedWorld) -> None:
+    status, seen = get(world.port, "/public/x")
+    assert status == 200
+    assert "cookie" not in dict(seen["headers"])
+
+
+def test_naming_our_headers_in_connection_does_not_drop_them(world: ProxiedWorld, member: Browser) -> None:
+    head = (
+        f"GET /accounts HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: close, Akoya-Owner, Akoya-Id-Token\r\n"
+    )
+    status, body = raw(world.port, f"{head}Cookie: {cookies(member)}\r\n\r\n")
+    assert status == 200
+    seen = json.loads(body)
+    assert {"akoya-owner", "akoya-id-token"} <= {name for name, _ in seen["headers"]}
+    assert seen["signature"].startswith("valid: ")
+
+
+def test_the_session_cookie_stays_at_the_gateway(world: ProxiedWorld, member: Browser) -> None:
+    member.http.cookies.set("theirs", "kept", domain="127.0.0.1")
+    for path in ("/accounts", "/public/x"):
+        assert dict(member.fetch(path).json()["headers"])["cookie"] == "theirs=kept"
+
+
+def test_a_token_the_app_echoes_does_not_reach_the_browser(member: Browser) -> None:
+    answer = member.fetch("/accounts/echo")
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("akoya")]
+
+
+PATHS = [
+    "/public/../accounts", "/public/%2e%2e/accounts", "/public/..%2faccounts", "/public/..%2Faccounts", "/public//accounts",
+    "//accounts", "/public/..;/accounts", "/public;x/accounts", "/public\\..\\accounts", "/public%5c..%5caccounts",
+    "/public/%00", "/public/%c0%ae%c0%ae/accounts", "/%2561ccounts", "/public/./x", "/public/%2e/x", "/accounts%23",
+    "/accounts#x", "/public/%3f/../../accounts", "/akoya/../accounts", "/akoya/%2e%2e/accounts", "/akoya/..%2faccounts",
+    "/akoya//../accounts", "/accounts/%zz", "/accounts/%", "/accounts/..",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", PATHS)
+def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Browser, target: str) -> None:
+    status, seen = get(world.port, target, f"Cookie: {cookies(member)}")
+    assert status in (400, 403, 404, 301, 308), seen
+    assert "headers" not in (seen if isinstance(seen, dict) else {})
+
+
+@pytest.mark.parametrize(
+    "target", ["/public/a%20b", "/public/%C3%A4?x=%2F..%2f&y=//", "/public/a+b:@,=~!$&'()*", "/public/a%2Db", "/public/x?", "/public/x/"]
+)  # fmt: skip
+def test_the_app_sees_the_path_that_was_judged(world: ProxiedWorld, target: str) -> None:
+    status, seen = get(world.port, target)
+    assert status == 200
+    assert seen["path"] + ("?" + seen["query"] if seen["query"] else "") == target.removesuffix("?")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/akoya/forward-auth", "/akoya/forward-auth/accounts", "/akoya/%66orward-auth/accounts", "/akoya/x/../forward-auth/accounts",
+     "/akoya//forward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-auth/refusal"],
+)  # fmt: skip
+def test_a_client_cannot_ask_the_gateways_question(world: ProxiedWorld, member: Browser, target: str) -> None:
+    lines = [f"Cookie: {cookies(member)}"]
+    for extra in (
+        [],
+        ["X-Original-URI: /accounts", "X-Original-Method: GET"],
+        ["X-Forwarded-Uri: /accounts", "X-Forwarded-Method: GET"],
+    ):
+        answer = member.http.get(target, headers=dict(line.split(": ") for line in extra))
+        assert answer.status_code != 200
+        assert not [name for name in answer.headers if name.startswith("akoya")]
+        assert get(world.port, target, *lines, *extra)[0] not in (200, 0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["X-Original-URI: /public/x"], ["X-Original-URI: /public/x", "X-Original-Method: GET"], ["X-Forwarded-Uri: /public/x"],
+     ["X-Forwarded-Uri: /public/x", "X-Forwarded-Method: GET"], ["X-Forwarded-Method: HEAD"], ["X_Forwarded_Uri: /public/x"],
+     ["X-Akoya-Answer: client"]],
+)  # fmt: skip
+def test_a_client_cannot_describe_another_request(world: ProxiedWorld, lines: list[str]) -> None:
+    status, seen = get(world.port, "/accounts", *lines)
+    assert status in (400, 401, 403), seen
+
+
+@pytest.mark.parametrize("host", ["evil.example", "EVIL.example:80"])
+def test_a_forwarded_host_of_the_clients_is_not_what_is_signed(world: ProxiedWorld, member: Browser, host: str) -> None:
+    status, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", f"X-Forwarded-Host: {host}")
+    assert status == 200
+    assert seen["signature"].startswith("valid: ")
+
+
+def test_a_websocket_opens_with_our_headers_and_echoes(world: ProxiedWorld, member: Browser) -> None:
+
+    async def talk() -> tuple[list[str], str]:
+        headers = {"Cookie": cookies(member), "Origin": world.url}
+        async with websockets.connect(
+            f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers=headers, proxy=None
+        ) as ws:
+            names = json.loads(await ws.recv())
+            await ws.send("hello")
+            return names, str(await ws.recv())
+
+    names, echoed = asyncio.run(talk())
+    assert {"akoya-id-token", "akoya-owner", "signature", "signature-input"} <= set(names)
+    assert echoed == "hello"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", None])
+def test_a_websocket_from_another_site_or_nobody_is_refused(
+    world: ProxiedWorld, member: Browser, origin: str | None
+) -> None:
+    headers = {"Cookie": cookies(member), "Origin": origin} if origin else {}
+
+    async def status() -> int:
+        try:
+            async with websockets.connect(
+                f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers=headers, proxy=None
+            ):
+                return 101
+        except websockets.InvalidStatus as refusal:
+            return refusal.response.status_code
+
+    assert asyncio.run(status()) == (403 if origin else 401)
+
+
+def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
+    head = f"GET /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+    status, body = raw(world.port, f"{head}Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", timeout=3)
+    assert status in (200, 400, 403, 426, 501)
+    if status == 200:
+        assert "upgrade" not in dict(json.loads(body)["headers"])
