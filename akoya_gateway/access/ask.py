@@ -26,6 +26,8 @@ class Ask:
     peer: str | None
     request_id: str
     websocket: bool = False
+    content_digest: bytes | None = None
+    """Value of the body's Content-Digest (RFC 9530), where the body was at hand to be digested."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""

@@ -15,7 +15,7 @@ from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.answers.answer import Answer
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import AccessRule
-from akoya_gateway.errors import GatewayError
+from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.grants.errors import NeedsReconnect
@@ -67,7 +67,7 @@ class Desk:
 
     def admit_now(self, ask: Ask, path: str) -> Admitted | None:
         """The plain case, or None: ask `admit`. Raises `GatewayError` as `admit` does."""
-        match = self._gatekeeper.match(ask.method, path)
+        match = self._match(ask, path)
         if match is None:
             return None
         if not self._gatekeeper.needs_owner(match):
@@ -88,12 +88,18 @@ class Desk:
 
         Raises `GatewayError` where nothing can be decided (store or provider away): fail closed, never a logout.
         """
-        match = self._gatekeeper.match(ask.method, path)
+        match = self._match(ask, path)
         if match is None or not self._gatekeeper.needs_owner(match):
             return self._settle(self._gatekeeper.decide(match, None), ask, None)
         visitor = await self._visitors.of(ask)
         held = await self._held(visitor)
         return await self._with_fresh_grant(match, held, ask)
+
+    def _match(self, ask: Ask, path: str) -> RuleMatch | None:
+        match = self._gatekeeper.match(ask.method, path)
+        if match is not None and match.rule.methods is not None:
+            refuse_override(ask)
+        return match
 
     async def _held(self, visitor: Visitor) -> OwnerGrants | None:
         return None if visitor.owner is None else await self._keeper.of(visitor.owner)
@@ -128,6 +134,19 @@ class Desk:
             return Admitted(decision.rule, [])
         headers = self._passing.headers(decision.rule, decision.grant, held, ask, authority(ask), now)
         return Admitted(decision.rule, headers, decision.grant, held.owner)
+
+
+_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+
+
+def refuse_override(ask: Ask) -> None:
+    """A rule for some methods must not be passed by a request that tells the app of another method.
+
+    Raises `UserError`.
+    """
+    for name, _ in ask.headers:
+        if name[:1] == b"x" and name.decode("latin-1").replace("_", "-") in _OVERRIDES:
+            raise UserError("This address takes no method override.", code="method-override")
 
 
 def judged_path(ask: Ask) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from akoya_gateway.access.ask import Ask
 from akoya_gateway.errors import UserError
 from akoya_gateway.faces.lifespan import Message, Receive
+from akoya_gateway.signing.content_digest import sha256
 
 
 class BodyTooLarge(UserError):
@@ -43,3 +46,25 @@ def limited(receive: Receive, ask: Ask, limit: int) -> Receive:
         return message
 
     return counting
+
+
+async def digested(ask: Ask, receive: Receive, largest: int) -> tuple[Ask, Receive]:
+    """The request with the Content-Digest of its body, if that is announced to be no longer than `largest` bytes; the
+    body is read for it, and given out again by the `receive` that is returned.
+
+    A body of unknown or greater length streams on without one. Raises `UserError` when the client goes away.
+    """
+    announced = ask.header(b"content-length")
+    if announced is None or not announced.isdigit() or not 0 < int(announced) <= largest:
+        return ask, receive
+    body = await whole(receive, largest)
+    message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def again() -> Message:
+        nonlocal message
+        if message is None:
+            return await receive()
+        given, message = message, None
+        return given
+
+    return replace(ask, content_digest=sha256(body)), again

@@ -70,6 +70,7 @@ class Engine:
             signer(config.signing, _origin(config), _audience(config), clock=clock),
             self.cookies,
             config.upstream.max_header_bytes if config.upstream else 1 << 30,
+            config.upstream.origins[0].scheme if config.upstream else config.public_url.scheme,
         )
         self.visitors = Visitors(config, self.sessions, self.cookies)
         self.desk = Desk(
@@ -132,7 +133,17 @@ class Engine:
 
 def _key_set(config: Config, clock: Clock) -> Callable[[], Answer]:
     headers = tuple(jwks_headers())
-    return lambda: Answer(200, headers, jwks(config.signing, clock))
+    made: tuple[int, Answer] = (-1, Answer(200))
+
+    def answer() -> Answer:
+        # The schedule moves with time, but nobody needs it more often than once a second.
+        nonlocal made
+        second = int(clock())
+        if made[0] != second:
+            made = (second, Answer(200, headers, jwks(config.signing, clock)))
+        return made[1]
+
+    return answer
 
 
 def _origin(config: Config) -> str:

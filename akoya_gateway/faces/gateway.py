@@ -19,7 +19,7 @@ from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted, Denied, judged_path
-from akoya_gateway.faces.bodies import limited, whole
+from akoya_gateway.faces.bodies import digested, limited, whole
 from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
 from akoya_gateway.faces.forward_auth import forward_auth, is_forward_auth
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
@@ -171,6 +171,8 @@ class Gateway:
         responses = Responses(ask, send, self._watchers.requests, self._clock)
         try:
             engine = self._engine or await self.startup()
+            if engine.config.signing.content_digest:
+                ask, receive = await digested(ask, receive, engine.config.signing.content_digest)
             outcome = await self._judge(engine, ask, scope, receive, responses)
             if not isinstance(outcome, Answer):
                 responses.decided(outcome)
@@ -209,7 +211,7 @@ class Gateway:
     ) -> None:
         limit = engine.config.limits.body_bytes
         onward = dict(scope)
-        onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
+        onward["headers"] = engine.passing.onward(ask, admitted.headers)
         stream = Stream(self.sockets, ask, scope["path"]) if admitted.owner is not None else None
         if stream is not None:
             onward["akoya.ending"] = stream.ending
@@ -261,7 +263,7 @@ class Gateway:
         responses: Responses,
     ) -> None:
         onward = dict(scope)
-        onward["headers"] = engine.passing.strip(ask.headers) + admitted.headers
+        onward["headers"] = engine.passing.onward(ask, admitted.headers)
 
         async def close(code: int) -> None:
             await responses.own({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})

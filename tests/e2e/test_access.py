@@ -151,3 +151,11 @@ def status_of(world: World, request: str) -> int:
         raw.sendall(request.encode("latin-1"))
         answer = raw.recv(65536)
     return int(answer.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x_http_method_override", "X-Method-Override", "X-HTTP-Method"])
+def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str) -> None:
+    browser.connect()
+    assert browser.fetch("/api/banks/mikomo/x").status_code == 200
+    assert browser.fetch("/api/banks/mikomo/x", headers={name: "DELETE"}).status_code == 400
+    assert browser.fetch("/accounts", headers={name: "DELETE"}).status_code == 200, "no rule of that path names a method"

@@ -52,6 +52,7 @@ class World:
         face: str = "sidecar",
         app: Any = None,
         token_bearer: str | None = None,
+        signing: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -73,6 +74,7 @@ class World:
         self._options = options
         self.face = face
         self._app = app
+        self._signing = dict(signing or {})
         self._admin = {"token_bearer": {"env": "AKOYA_TOKEN_BEARER"}} if token_bearer else {}
         self.environ = {
             "AKOYA_CLIENT_ID": CLIENT_ID,
@@ -110,7 +112,7 @@ class World:
                 "store": f"sqlite://{self.folder}/grants.db",
                 "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
             },
-            "signing": {"algorithm": self.algorithm, "keys": [self.key]},
+            "signing": {"algorithm": self.algorithm, "keys": [self.key], **self._signing},
             # All these browsers have one address.
             "limits": {"connects_per_minute": 0},
             **self._changes,
