@@ -176,6 +176,7 @@ class AccessRule:
     connectors: tuple[str, ...] = ()
     parameter: str | None = None
     otherwise: Otherwise = Otherwise.CONNECT
+    pass_token: bool = True
     line: int = 0
     """Line in gateway.yaml, for `explain` and logs."""
 

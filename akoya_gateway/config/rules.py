@@ -49,6 +49,7 @@ def _rule(node: Node, connectors: Node) -> AccessRule | None:
         connectors=listed,
         parameter=parameter,
         otherwise=Otherwise(node.plain("otherwise")),
+        pass_token=bool(node.plain("pass_token")),
         line=node.reading.document.values[node.path].line,
     )
 

@@ -67,7 +67,8 @@ class Passing:
         if prepared.size > self._largest:
             raise OperatorError(
                 f"The headers for connector {facts.connector or '-'} are {prepared.size} bytes, more than "
-                f"upstream.max_header_bytes ({self._largest}). Raise it if the upstream can take more.",
+                f"upstream.max_header_bytes ({self._largest}). Raise it if the upstream can take more, share fewer "
+                "accounts, or let the app fetch the token (`pass_token: false` in the access rule).",
                 code="headers-too-large",
             )
         return prepared
@@ -91,7 +92,7 @@ def passed(rule: AccessRule, grant: Grant | None, held: OwnerGrants) -> Passed:
         rule.label,
         connector=grant.connector,
         environment=grant.key.environment,
-        bearer=grant.tokens.bearer,
+        bearer=grant.tokens.bearer if rule.pass_token else None,
         expires_at=int(grant.tokens.expires_at),
         scope=grant.tokens.scope,
     )

@@ -53,6 +53,7 @@ class World:
         app: Any = None,
         token_bearer: str | None = None,
         signing: Mapping[str, Any] | None = None,
+        upstream_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -74,6 +75,7 @@ class World:
         self._options = options
         self.face = face
         self._app = app
+        self._upstream_settings = dict(upstream_settings or {})
         self._signing = dict(signing or {})
         self._admin = {"token_bearer": {"env": "AKOYA_TOKEN_BEARER"}} if token_bearer else {}
         self.environ = {
@@ -91,7 +93,7 @@ class World:
             "public_url": self.url,
             "listen": f"127.0.0.1:{self.port}",
             "admin": {"listen": f"127.0.0.1:{self.admin_port}", **self._admin},
-            "upstream": {"url": self.upstream.url},
+            "upstream": {"url": self.upstream.url, **self._upstream_settings},
             "environments": {"double": self.akoya.environment()},
             "clients": {
                 "test-app": {
