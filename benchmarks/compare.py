@@ -1,0 +1,112 @@
+"""The gateway beside its peers, in front of one upstream, in one run.
+
+    python -m benchmarks.compare                          everything, about eight minutes
+    python -m benchmarks.compare --quick                  does it work at all
+    python -m benchmarks.compare -w small -s sidecar -s envoy-oauth2 --rounds 7 --seconds 5
+
+Every system logs in for real at the Akoya emulator and is driven with its live session. Each server is pinned to the
+first core; wrk and the upstream have the second. Rounds are interleaved (A B C ... A B C ...); numbers are medians over
+the rounds, ratios are taken within a round and shown with the least and the greatest. `CPU us` is the server's own user
+and system time per request: it moves less than throughput does when the machine has other things to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.rig import plots
+from benchmarks.rig.load import Sample
+from benchmarks.rig.machine import machine
+from benchmarks.rig.numbers import outcomes, rows
+from benchmarks.rig.redis import start_redis
+from benchmarks.rig.systems import LOAD_CORE, SYSTEMS, Rig
+from benchmarks.rig.table import table, targets
+from benchmarks.rig.workloads import WORKLOADS, Lane, Lanes, Workload
+
+
+def main() -> None:
+    chosen = _arguments()
+    console = Console(width=max(150, Console().width))
+    samples: list[Sample] = []
+    facts = machine()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)))
+        folder.chmod(0o755)
+        rig = stack.enter_context(Rig(folder))
+        lanes = Lanes(rig, chosen.systems, chosen.sessions, lambda where: start_redis(where, stack, LOAD_CORE))
+        for name in chosen.workload:
+            workload = WORKLOADS[name]
+            found = _measure(workload, lanes.of(workload), chosen.rounds, chosen.seconds)
+            samples += found
+            if found:
+                console.print(table(workload, rows(found, name, workload.reference)), "")
+        absent = dict(rig.absent)
+    for name, why in absent.items():
+        console.print(f"{name}: not measured: {why}")
+    console.print(targets(outcomes(samples)))
+    document = {
+        "machine": facts,
+        "settings": {"rounds": chosen.rounds, "seconds": chosen.seconds, "sessions": chosen.sessions},
+        "absent": absent,
+        "samples": [asdict(sample) for sample in samples],
+    }
+    _write(chosen, document, samples)
+
+
+def _measure(workload: Workload, lanes: list[Lane], rounds: int, seconds: float) -> list[Sample]:
+    for lane in lanes:
+        lane.run(1.0, -1)
+    found = []
+    for number in range(rounds):
+        for lane in lanes:
+            found.append(lane.run(seconds, number))
+            time.sleep(0.2)
+    return found
+
+
+def _write(chosen: argparse.Namespace, document: dict[str, Any], samples: list[Sample]) -> None:
+    if chosen.merge and chosen.json.exists():
+        before = json.loads(chosen.json.read_text())
+        again = {sample.workload for sample in samples}
+        document["samples"] = [s for s in before["samples"] if s["workload"] not in again] + document["samples"]
+        document["absent"] = before["absent"] | document["absent"]
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {chosen.json}")
+    if chosen.plots is not None:
+        kept = [Sample(**one) for one in document["samples"]]
+        for path in plots.draw(kept, chosen.plots):
+            print(f"written: {path}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-w", "--workload", action="append", choices=WORKLOADS, help="again for more (default: all)")
+    parser.add_argument("-s", "--systems", action="append", choices=SYSTEMS, help="again for more (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each workload (3)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement, at least 1 (2)")
+    parser.add_argument("--sessions", type=int, default=10_000, help="cold sessions made in each store (10000)")
+    parser.add_argument("--quick", action="store_true", help="one round of a second, small GETs only, 200 cold sessions")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/compare.json"), metavar="FILE")
+    parser.add_argument("--merge", action="store_true", help="keep the workloads of the file that were not run now")
+    parser.add_argument("--plots", type=Path, default=None, metavar="FOLDER", help="also draw (needs matplotlib)")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rounds, chosen.seconds, chosen.sessions = 1, 1.0, 200
+        chosen.workload = chosen.workload or ["small"]
+    chosen.workload = chosen.workload or list(WORKLOADS)
+    chosen.systems = chosen.systems or list(SYSTEMS)
+    return chosen
+
+
+if __name__ == "__main__":
+    main()

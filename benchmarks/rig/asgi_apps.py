@@ -1,0 +1,25 @@
+"""The app of the in-process comparison: bare, and with the gateway around it (configuration named by BENCH_CONFIG)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from akoya_gateway import Gateway
+
+_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"12")]
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    await send({"type": "http.response.body", "body": b"hello, world"})
+
+
+def wrapped() -> Gateway:
+    return Gateway(bare, os.environ["BENCH_CONFIG"])

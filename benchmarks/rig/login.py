@@ -1,0 +1,65 @@
+"""Logging in for real: redirects are followed to the emulator and back, cookies kept as a browser would."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin
+
+import httpx
+
+from akoya_gateway.sandbox.server import SandboxServer
+
+_NAVIGATION = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+class LoginFailed(Exception):
+    """A system did not let us through, or let us through without a login."""
+
+
+class Jar:
+    """Cookies by name. `Secure` ones are sent as well: everything here is loopback."""
+
+    def __init__(self) -> None:
+        self._cookies: dict[str, str] = {}
+
+    def take(self, answer: httpx.Response) -> None:
+        for line in answer.headers.get_list("set-cookie"):
+            pair, _, attributes = line.partition(";")
+            name, _, value = pair.strip().partition("=")
+            gone = "max-age=0" in attributes.lower() or "1970" in attributes or value in ("", "deleted")
+            if gone:
+                self._cookies.pop(name, None)
+            else:
+                self._cookies[name] = value
+
+    def header(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+
+
+def log_in(url: str, akoya: SandboxServer, jar: Jar, user: str = "mikomo_1") -> str:
+    """Opens `url` until it is answered with 200, consenting at the emulator on the way. The Cookie header to use.
+
+    Raises LoginFailed.
+    """
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        seen = []
+        place = url
+        for _ in range(12):
+            cookies = {"cookie": jar.header()} if jar.header() else {}
+            answer = http.get(place, headers={**_NAVIGATION, **cookies})
+            jar.take(answer)
+            seen.append(f"{answer.status_code} {place.partition('?')[0]}")
+            if answer.status_code == 200:
+                return jar.header()
+            location = answer.headers.get("location")
+            if answer.status_code not in (301, 302, 303, 307) or location is None:
+                break
+            place = urljoin(place, location)
+            if place.startswith(akoya.url):
+                place = akoya.consent(place, user)
+        raise LoginFailed(f"{' -> '.join(seen)}: {answer.text[:300]}")
+
+
+def status_of(url: str, headers: dict[str, str]) -> tuple[int, str]:
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        answer = http.get(url, headers=headers)
+        return answer.status_code, answer.text

