@@ -1,0 +1,144 @@
+"""A browser is sent where the attacker wants it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from akoya_gateway.access.redirects import RedirectPolicy, RedirectRefused
+from akoya_gateway.config.model import Origin
+from tests.advisories.advisory import advisory
+from tests.advisories.corpus import EVIL, PARAMETERS, TARGETS
+from tests.advisories.target import Reply, Target
+from tests.e2e.world import Browser
+
+POLICY = RedirectPolicy(Origin("https", "app.example.com", 443), ("/accounts", "/accounts/*", "https://pages.example.com/*", "https://one.example.com/done"))
+
+
+def as_a_browser_reads(location: str, base: str) -> str:
+    """The host a browser ends at (WHATWG URL: controls and blanks go, a backslash is a slash)."""
+    text = re.sub(r"[\t\r\n]", "", location).strip("\x00\x01\x0b\x1f ").replace("\\", "/")
+    lowered = re.match(r"(?i)^(https?):/*", text)
+    if lowered:
+        text = f"{lowered[1].lower()}://{text[lowered.end() :]}"
+    elif text.startswith("//"):
+        text = "https://" + text.lstrip("/")
+    elif re.match(r"(?i)^[a-z][a-z0-9+.-]*:", text):
+        return f"(scheme {text.split(':')[0]})"
+    else:
+        return urlsplit(base).hostname or ""
+    return (urlsplit(text).hostname or "").lower()
+
+
+def sent_astray(reply: Reply, target: Target) -> bool:
+    for location in reply.all("location") + [value.partition("url=")[2] for value in reply.all("refresh")]:
+        host = as_a_browser_reads(location, target.url)
+        if EVIL in host or host.startswith("(scheme"):
+            return True
+    return bool(re.search(r'(href|action|src)\s*=\s*["\']?\s*(javascript:|data:|(https?:)?[/\\]{2}[^"\']*evil)', reply.text, re.I))
+
+
+def refused(candidates: list[str]) -> None:
+    for text in candidates:
+        with pytest.raises(RedirectRefused):
+            POLICY.judge(text)
+
+
+def spread(step: int, start: int = 0) -> list[str]:
+    return TARGETS[start::step]
+
+
+@advisory("CVE-2017-1000070", "CVE-2021-39191", "CVE-2024-21497",
+          attack="The address to come back to is an open redirect (`rd`, `target_link_uri`, `redirect_url`).",
+          ours="`return_to` must be in redirects.allow; what a browser and a parser read differently is refused, before anything starts.")  # fmt: skip
+def test_cve_2017_1000070_open_redirect_at_login(target: Target) -> None:
+    route = target.needs_connect
+    for parameter in PARAMETERS:
+        for text in spread(9 if parameter == "return_to" else 60):
+            reply = target.navigate(f"{route}?{parameter}={quote(text, safe='')}")
+            assert not sent_astray(reply, target), text
+            if parameter == "return_to" and target.world is not None:
+                assert reply.status == 400, text
+
+
+@advisory("CVE-2020-5233", "GHSA-qqxw", attack="`/\\evil.com` passes for a path, and browsers read it as a host.",
+          ours="A target is put together anew from judged parts; backslashes are refused wherever they stand.")  # fmt: skip
+def test_cve_2020_5233_backslash(target: Target) -> None:
+    texts = [text for text in TARGETS if "\\" in text or "%5c" in text.lower()]
+    refused(texts)
+    for text in texts[::4]:
+        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), text
+
+
+@advisory("CVE-2020-11053", "GHSA-j7px", "CVE-2022-23527", "GHSA-q6f2",
+          attack="White space, tabs or line ends, plain or encoded, in a redirect target.",
+          ours="Only the characters RFC 3986 allows in a path, query or fragment; encoded controls are refused too.")  # fmt: skip
+def test_cve_2020_11053_white_space(target: Target) -> None:
+    texts = [text for text in TARGETS if re.search(r"[\s\x00-\x20]|%0[0-9a-d]", text, re.I)]
+    assert len(texts) > 40
+    refused(texts)
+    for text in texts[::6]:
+        reply = target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}")
+        assert not sent_astray(reply, target), text
+        assert "evil" not in "".join(name for name, _ in reply.headers)
+
+
+@advisory("CVE-2020-4037", "GHSA-5m6c", attack="`rd=//...` and its relatives, read differently by two parsers.",
+          ours="Empty segments are refused, so nothing that starts with two slashes is a path.")  # fmt: skip
+def test_cve_2020_4037_protocol_relative(target: Target) -> None:
+    texts = [text for text in TARGETS if text.startswith(("//", "/.", "/;", "/:"))]
+    refused([text for text in texts if text not in ("/:@", "/;//")])
+    for text in texts[::5]:
+        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), text
+
+
+@advisory("CVE-2021-21291", "GHSA-4mf2", attack="The allow-list entry `.example.com` accepts `evilexample.com`.",
+          ours="Origins are compared whole: scheme, host and port; there are no suffix matches.")  # fmt: skip
+def test_cve_2021_21291_suffix_of_a_host() -> None:
+    refused([f"https://{host}/x" for host in ("evilpages.example.com", "evil-pages.example.com", "pages.example.com.evil.example", "x.pages.example.com",
+                                              "pages.example.como", "pages.example", "pages-example.com", "pagesXexample.com", "pages.example.com:8443")])  # fmt: skip
+    refused(["http://pages.example.com/x", "https://one.example.com/done2", "https://one.example.com/done/x", "https://one.example.com/", "/accountsevil"])
+    assert POLICY.judge("https://pages.example.com/x") == "https://pages.example.com/x"
+
+
+@advisory("CVE-2024-52289", attack="A redirect URI is taken for a regular expression, in which `.` matches everything.",
+          ours="Patterns are literal text with at most one `*` at their end; the callback path is compared exactly.")  # fmt: skip
+def test_cve_2024_52289_patterns_are_literal() -> None:
+    policy = RedirectPolicy(Origin("https", "app.example.com", 443), ("/a.b", "/c+d", "/e(f)", "https://x.example.com/.*"))
+    for text in ("/aXb", "/a.b.", "/ccd", "/e", "/ef", "https://xXexample.com/.x", "https://x.example.com/y"):
+        with pytest.raises(RedirectRefused):
+            policy.judge(text)
+    assert policy.judge("/a.b") == "/a.b"
+    assert policy.judge("https://x.example.com/.y") == "https://x.example.com/.y"
+
+
+@advisory("CVE-2021-29456", "CVE-2021-32786", "CVE-2021-29652", "CVE-2021-29651",
+          attack="Sign-out (and sign-in) routes redirect where a parameter says.",
+          ours="The same judge decides for logout and disconnect; what it refuses ends at the connections page.")  # fmt: skip
+def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser) -> None:
+    browser.connect()
+    csrf = browser.connections()["csrf"]
+    for text in spread(11, 3):
+        for form in ({"csrf": csrf, "return_to": text}, {"csrf": csrf, "return_to": text, "grant": "none"}):
+            answer = browser.fetch("/akoya/disconnect/nobody", "POST", data=form)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=disconnected"), text
+    answer = browser.fetch(f"/akoya/logout?return_to={quote('//evil.example')}", "POST", data={"csrf": csrf, "return_to": "/\\evil.example"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=signed-out")
+
+
+@advisory("CVE-2026-28802", attack="A login continues to an address from the request: open redirect in the client library.",
+          ours="Where a login ends was judged when it began and lies in the store; nothing in the callback can change it.")  # fmt: skip
+def test_cve_2026_28802_the_callback_cannot_choose_where_it_ends(target: Target, browser: Browser) -> None:
+    assert target.world is not None
+    callback = target.world.akoya.consent(browser.begin(return_to="/accounts?x=1"), "mikomo_1")
+    answer = browser.go(callback + "".join(f"&{name}={quote('https://evil.example/')}" for name in PARAMETERS))
+    assert (answer.status_code, answer.headers["location"]) == (302, "/accounts?x=1")
+
+
+def test_the_whole_corpus_is_refused_and_what_is_meant_to_pass_passes() -> None:
+    assert len(TARGETS) > 350
+    refused(list(TARGETS))
+    for text in ("/accounts", "/accounts/", "/accounts/1?a=b&c=%2F#d", "https://pages.example.com/", "https://one.example.com/done?x=https://evil.example"):
+        assert POLICY.judge(text) == text

@@ -1,0 +1,36 @@
+"""Access rules that are written down and not enforced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.advisories.advisory import advisory
+from tests.advisories.target import Target
+from tests.config.making import judged
+
+
+@advisory("CVE-2021-21411", "GHSA-652x", attack="A restriction is parsed and, after a refactoring, no longer enforced.",
+          ours="Each key of an access rule has a request that it alone refuses; keys that are not known are faults.")  # fmt: skip
+def test_cve_2021_21411_every_key_of_a_rule_is_enforced(target: Target, session: str) -> None:
+    assert target.ask("/api/banks/mikomo/x", session).let_in
+    assert not target.ask("/api/banks/mikomo/x", session, method="DELETE").let_in, "methods"
+    assert not target.ask("/api/banks/other/x", session).let_in, "require: a parameter"
+    assert not target.ask("/both", session).let_in, "require: a list"
+    assert not target.ask("/nowhere", session).let_in, "nothing matches"
+    assert target.ask("/closed").status == 403, "otherwise: forbidden"
+    assert target.ask("/mikomo").status == 401, "otherwise: connect"
+
+
+@pytest.mark.parametrize("key", ["groups", "scope", "path_regex", "Require", "deny"])
+@advisory("CVE-2021-32701", attack="A cached yes is given for a request that needs more (a scope that the cache key leaves out).",
+          ours="What is kept per owner is kept per rule; a stricter rule decides anew. Unknown keys never pass silently.")  # fmt: skip
+def test_cve_2021_32701_a_yes_for_one_rule_is_none_for_another(target: Target, session: str, key: str, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert target.ask("/accounts", session).let_in
+        assert target.ask("/mikomo", session).let_in
+        assert not target.ask("/both", session).let_in
+        assert not target.ask("/api/banks/other/x", session).let_in
+    found = judged(tmp_path, {f"access.0.{key}": "admins"})
+    assert any(key in str(fault) for fault in found.faults)

@@ -1,0 +1,237 @@
+"""Who a browser stands for, and for how long."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from akoya_gateway.config.model import Cookie, Limits, RingKey, Seconds, key_id
+from akoya_gateway.protocol.authorization import code_verifier, new_nonce
+from akoya_gateway.sessions import Attempt, Attempts, AttemptUnknown, new_token
+from akoya_gateway.sessions.cookie import delete_cookie, set_cookie
+from akoya_gateway.store import Vault, open_store
+from akoya_gateway.store.sealing import KeyRing
+from tests.advisories.advisory import advisory
+from tests.advisories.target import Target
+from tests.e2e.world import Browser, World
+
+XSS = ['"><script>alert(1)</script>', "'><img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "javascript:alert(1)", "{{7*7}}", "%0d%0a<script>"]
+
+
+def cookie_line(browser: Browser) -> str:
+    return "Cookie: " + "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+
+
+@advisory("GHSA-f24x-5g9q-753f", attack="The session survives the sign-in page: fixation, or the wrong user goes on.",
+          ours="Each new grant moves the session to a new id and kills the old one; an id that we did not make is nobody's.")  # fmt: skip
+def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) -> None:
+    assert target.world is not None
+    browser.connect()
+    planted = dict(browser.http.cookies)
+    with target.world.browser() as attacker:
+        attacker.http.cookies.update(planted)
+        browser.connect("other")
+        time.sleep(1.2)
+        assert attacker.fetch("/accounts").status_code == 401
+    with target.world.browser() as victim:
+        name = next(name for name in planted if not name.endswith("-browser"))
+        chosen = new_token()
+        victim.http.cookies.set(name, chosen, domain="127.0.0.1", path="/")
+        landed = victim.connect()
+        assert all(chosen not in value for value in landed.headers.get_list("set-cookie"))
+        assert not target.ask(target.protected, f"Cookie: {name}={chosen}").let_in
+
+
+@advisory("CVE-2017-1000069", "CVE-2025-14546", "CVE-2025-68481", "CVE-2025-68158",
+          attack="`state` is not checked, or not bound to the browser: login CSRF.",
+          ours="A callback is taken once, with the state of an attempt and the cookie of the browser that began it.")  # fmt: skip
+def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
+    assert target.world is not None
+    callback = target.world.akoya.consent(browser.begin(), "mikomo_1")
+    before = len(target.world.akoya.events("token"))
+    with target.world.browser() as victim:
+        victim.begin()
+        answer = victim.go(callback)
+        assert answer.status_code == 400
+        assert victim.fetch("/accounts").status_code == 401
+    assert len(target.world.akoya.events("token")) == before, "the attacker's code is not even exchanged"
+    stateless = re.sub(r"[?&]state=[^&]*", "", callback).replace("/callback&", "/callback?")
+    assert browser.go(stateless).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["", "code=x", "state=", "code=", "code=x&state=", "state=x", "=", "&&&", "code=x&state=a&state=b", "code=%00&state=%ff",
+                                   "error=x", "code[]=x&state[]=y", "code=x&state=" + "y" * 5000, "%", "code=x;state=y"])  # fmt: skip
+@advisory("CVE-2023-27496", attack="A callback without `state` crashes the gateway.",
+          ours="The query is judged by pure functions that are tested with random input; what is missing is said on a page.")  # fmt: skip
+def test_cve_2023_27496_callback_without_state(target: Target, query: str) -> None:
+    reply = target.navigate(f"{target.needs_callback}?{query}")
+    assert 400 <= reply.status < 500 or reply.status in (302, 303)
+    assert not any("session" in value.lower() for value in reply.all("set-cookie"))
+    assert target.ask(target.public).let_in, "the gateway goes on"
+
+
+@advisory("CVE-2024-21492", attack="The session stays valid after logout.",
+          ours="Logout ends the session in the store, and revokes and forgets the grants that only it led to.")  # fmt: skip
+def test_cve_2024_21492_session_after_logout(target: Target, browser: Browser) -> None:
+    browser.connect()
+    line = cookie_line(browser)
+    assert target.ask(target.protected, line).let_in
+    browser.fetch("/akoya/logout", "POST", data={"csrf": browser.connections()["csrf"]})
+    assert not target.ask(target.protected, line).let_in
+
+
+@advisory("CVE-2025-55162", attack="Sign-out writes the deletion cookie without `Secure`, and browsers keep the `__Secure-` cookie.",
+          ours="The deletion cookie has the name, path and attributes of the one it deletes.")  # fmt: skip
+def test_cve_2025_55162_deletion_cookie_has_the_same_attributes(target: Target, browser: Browser) -> None:
+    landed = browser.connect()
+    made = next(v for k, v in landed.headers.multi_items() if k == "set-cookie")
+    gone = browser.fetch("/akoya/logout", "POST", data={"csrf": browser.connections()["csrf"]}).headers["set-cookie"]
+    assert attributes(made) == attributes(gone)
+    assert "Max-Age=0" in gone
+    secure = Cookie("__Host-akoya", secure=True, idle=Seconds(60), lifetime=Seconds(60))
+    assert attributes(delete_cookie(secure).decode()) == attributes(set_cookie(secure, "x", 60).decode())
+    assert "Secure" in attributes(delete_cookie(secure).decode())
+
+
+def attributes(cookie: str) -> set[str]:
+    name, *rest = cookie.split("; ")
+    return {name.partition("=")[0], *(part for part in rest if not part.startswith("Max-Age"))}
+
+
+@advisory("CVE-2021-41230", attack="Claims of an old token stay in force after a refresh.",
+          ours="What is passed is made from the grant as it is: the new token, its end and its scope, as soon as it is stored.")  # fmt: skip
+def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Browser) -> None:
+    browser.connect()
+    before = browser.passed()
+    browser.fetch("/accounts/stale")
+    deadline = time.monotonic() + 5
+    while (after := browser.passed())["akoya-id-token"] == before["akoya-id-token"]:
+        if target.face == "forward-auth":
+            pytest.skip("the proxy hides the app's answer; the token goes when it ends")
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert after["akoya-owner"] == before["akoya-owner"]
+    assert browser.passed("/mikomo")["akoya-id-token"] == after["akoya-id-token"], "every rule passes the new one"
+
+
+@advisory("CVE-2024-39315", attack="The user-info page shows the tokens.", ours="Pages and JSON name banks, states and times; there is no token in either.")
+def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, browser: Browser) -> None:
+    token = browser.passed()["akoya-id-token"]
+    for path in ("/akoya/", "/akoya/?error=x", "/akoya/jwks.json", "/akoya/nothing"):
+        for accept in ("text/html", "application/json"):
+            reply = target.ask(path, session, f"Accept: {accept}")
+            assert token not in reply.text
+            assert token.split(".")[2] not in reply.text
+            for value in session.removeprefix("Cookie: ").split("; "):
+                assert value.partition("=")[2] not in reply.text
+            assert reply.header("cache-control") in ("no-store", "public, max-age=300", "public, max-age=60") or path.endswith("jwks.json")
+
+
+@advisory("CVE-2022-24797", attack="pprof and metrics answer on the public listener.",
+          ours="Health and metrics have a listener of their own, on loopback unless told otherwise.")  # fmt: skip
+def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
+    for path in ("/metrics", "/livez", "/readyz", "/akoya/metrics", "/debug/pprof", "/_sandbox/events", "/stats", "/server-status"):
+        reply = target.ask(path)
+        assert "python_info" not in reply.text
+        assert "akoya_" not in reply.text
+        assert "goroutine" not in reply.text
+
+
+@pytest.mark.parametrize("path", ["/akoya/", "/akoya/?return_to=/accounts"])
+@advisory("CVE-2024-42490", attack="An API answers what only a session may know.",
+          ours="Without a session the JSON at /akoya/ holds the list of banks that can be connected and nothing else.")  # fmt: skip
+def test_cve_2024_42490_unauthenticated_api(target: Target, session: str, path: str) -> None:
+    told = json.loads(target.ask(path, "Accept: application/json").body)
+    assert told["connections"] == []
+    assert told["csrf"] is None
+    assert target.ask("/akoya/disconnect/mikomo", "Content-Type: application/x-www-form-urlencoded", method="POST", body=b"csrf=").status in (401, 403)
+    assert target.ask(target.protected, session).let_in, "nobody was disconnected by that"
+
+
+@advisory("CVE-2025-53942", "CVE-2025-64521", attack="Deactivated users or service accounts still get tokens.",
+          ours="A disconnected, revoked or dead grant serves nothing on any face, from the moment it is known.")  # fmt: skip
+def test_cve_2025_53942_nothing_after_disconnect(target: Target, browser: Browser) -> None:
+    browser.connect()
+    line = cookie_line(browser)
+    csrf = browser.connections()["csrf"]
+    assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
+    for path in (target.protected, "/mikomo", "/api/banks/mikomo/x"):
+        assert not target.ask(path, line).let_in
+    optional = target.ask("/optional", line)
+    assert optional.seen is not None
+    assert "akoya-id-token" not in dict(optional.seen["headers"])
+
+
+@advisory("CVE-2025-64708", attack="Expired invitations are accepted.", ours="An authorization attempt ends by our own clock, whatever the store keeps.")
+async def test_cve_2025_64708_an_expired_attempt(tmp_path: Path) -> None:
+    now = 1_000_000.0
+
+    def clock() -> float:
+        return now
+
+    store = open_store("memory://", lambda: 1_000_000.0)  # a store whose clock stands still forgets nothing
+    await store.open()
+    ring = KeyRing([RingKey(key_id(b"k" * 32), b"k" * 32)])
+    attempts = Attempts(Vault(store, ring), Limits(), clock=clock)
+    browser = new_token()
+    in_time = await attempts.begin("mikomo", browser, "/")
+    late = await attempts.begin("mikomo", browser, "/")
+    now += 899
+    assert isinstance(await attempts.take(in_time, browser), Attempt)
+    now += 1
+    assert isinstance(await attempts.take(late, browser), AttemptUnknown)
+    await store.close()
+
+
+@pytest.mark.parametrize("text", XSS)
+@advisory("CVE-2024-21496", "CVE-2023-52430", "CSNC-2019-001", "CVE-2021-32792",
+          attack="Reflected script in error pages: the Referer, an error parameter, a path, a preserved POST.",
+          ours="Pages show our own words chosen by stable codes, templates escape, and the policy allows no script at all.")  # fmt: skip
+def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
+    encoded = quote(text, safe="")
+    paths = [f"{target.protected}/{encoded}", f"{target.protected}?error={encoded}", f"/akoya/?error={encoded}&done={encoded}&return_to={encoded}",
+             f"/akoya/connect/{encoded}", f"/akoya/connect/mikomo?return_to={encoded}", f"/akoya/callback?error={encoded}&error_description={encoded}&state={encoded}",
+             f"/{encoded}"]  # fmt: skip
+    for path in paths:
+        for lines in ((), (f"Referer: {text}",), (f"User-Agent: {text}", f"X-Request-Id: {text}", f"Cookie: akoya={text}")):
+            reply = target.navigate(path, *lines)
+            if reply.seen is None:
+                assert text not in reply.text
+                assert "<script>" not in reply.text.lower()
+    reply = target.ask(target.protected, "Accept: text/html", "Content-Type: application/x-www-form-urlencoded", method="POST", body=f"a={text}".encode())
+    assert text not in reply.text
+
+
+@advisory("lua-resty-openidc#526", attack="A session of tenant A is accepted for tenant B that has the same secret.",
+          ours="A session is a record in one store, not a sealed cookie; with another store the same keys know nobody.")  # fmt: skip
+def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with World(tmp_path / "a") as one, World(tmp_path / "b") as other, one.browser() as browser, other.browser() as stranger:
+        assert one.environ["AKOYA_GATEWAY_KEY"] == other.environ["AKOYA_GATEWAY_KEY"]
+        browser.connect()
+        stranger.http.cookies.update(browser.http.cookies)
+        assert browser.fetch("/accounts").status_code == 200
+        assert stranger.fetch("/accounts").status_code == 401
+
+
+@advisory("CVE-2024-21495", attack="State and nonce come from a weak random source.",
+          ours="Every secret name is 192 bits or more of the operating system's randomness, state and sessions 256.")  # fmt: skip
+def test_cve_2024_21495_randomness(target: Target) -> None:
+    random.seed(1)
+    first = [new_token() for _ in range(500)] + [new_nonce() for _ in range(500)] + [code_verifier().reveal() for _ in range(500)]
+    random.seed(1)
+    second = [new_token() for _ in range(500)] + [new_nonce() for _ in range(500)] + [code_verifier().reveal() for _ in range(500)]
+    assert len({*first, *second}) == 3000
+    assert min(map(len, first)) >= 32
+    if target.world is not None:
+        with target.world.browser() as browser:
+            states = [parse_qs(urlsplit(browser.begin()).query)["state"][0] for _ in range(20)]
+        assert len({state[:8] for state in states}) == 20
+        assert {len(state) for state in states} == {43}
