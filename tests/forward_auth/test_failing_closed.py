@@ -1,0 +1,51 @@
+"""Without a gateway that answers nobody gets through, whatever the rule."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.forward_auth.world import ProxiedWorld, cookies, get
+
+
+@pytest.mark.parametrize("proxy", list(PROXIES))
+def test_a_gateway_that_is_gone_lets_nobody_through_and_one_that_is_back_does(tmp_path: Path, proxy: str) -> None:
+    try:
+        world = ProxiedWorld(tmp_path, proxy)
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+    with world, world.browser() as browser:
+        browser.connect()
+        cookie = f"Cookie: {cookies(browser)}"
+        assert get(world.port, "/accounts", cookie)[0] == 200
+        world.gateway.kill()  # type: ignore[union-attr]
+        for path in ("/accounts", "/public/x", "/optional", "/nowhere"):
+            status, seen = get(world.port, path, cookie)
+            assert status >= 500, seen
+            assert not isinstance(seen, dict) or "headers" not in seen
+        world.gateway.start()
+        answers = {get(world.port, "/accounts", cookie)[0] for _ in range(3)}
+        assert 200 in answers
+
+
+@pytest.mark.parametrize("proxy", list(PROXIES))
+def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(tmp_path: Path, proxy: str) -> None:
+    try:
+        world = ProxiedWorld(tmp_path, proxy)
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+    with world, world.browser() as browser:
+        browser.connect()
+        cookie = f"Cookie: {cookies(browser)}"
+        # Another key: what is in the store can no longer be opened.
+        world.gateway.stop()  # type: ignore[union-attr]
+        world.gateway._environ["AKOYA_GATEWAY_KEY"] = base64.b64encode(os.urandom(32)).decode()  # type: ignore[union-attr]
+        world.gateway.start()
+        status, seen = get(world.port, "/accounts", cookie, "Accept: application/json")
+        assert status == 503, seen
+        # Envoy says it in its own words: none.
+        assert seen == b"" if proxy == "envoy" else seen["status"] == 503
