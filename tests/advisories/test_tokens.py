@@ -101,7 +101,7 @@ def test_cve_2026_28498_missing_claims_do_not_pass() -> None:
         judge_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW, nonce="sent")
 
 
-@advisory("CVE-2026-41425", "CVE-2026-41479", "CVE-2025-61920", "CVE-2025-62706", "CVE-2026-48524", "CVE-2026-48525",
+@advisory("CVE-2025-61920", "CVE-2026-41425", "CVE-2026-41479", "CVE-2025-62706", "CVE-2026-48524", "CVE-2026-48525",
           attack="Oversized or compressed tokens and headers (zip bomb, detached payload) exhaust memory and CPU.",
           ours="Length first: 64 KiB a token, 8 KiB its header; nothing is inflated, nothing detached.")  # fmt: skip
 def test_cve_2025_61920_oversized_tokens() -> None:
