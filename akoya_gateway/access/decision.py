@@ -45,6 +45,7 @@ class Stop:
 
 Decision = Pass | Stop
 
+_LIVE = GrantState.LIVE
 _MAY_SERVE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN})
 
 
@@ -78,6 +79,8 @@ class Gatekeeper:
         wanted = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
         if rule.parameter is not None and wanted[0] not in self._connectors:
             return Stop(Why.UNKNOWN_CONNECTOR, rule)
+        if len(wanted) == 1 and (only := _first(grants, wanted[0])) is not None:
+            return Pass(rule, only, True)
         found = {connector: _first(grants, connector) for connector in wanted}
         missing = tuple(connector for connector, grant in found.items() if grant is None)
         if missing:
@@ -95,8 +98,12 @@ class Gatekeeper:
 def _serving(held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
     if held is None:
         return ()
-    return tuple(g for g in held.grants if g.state in _MAY_SERVE and g.id not in excluding)
+    # An id is a digest: it is not made where there is nothing to compare it with.
+    return tuple([g for g in held.grants if (g.state is _LIVE or g.state in _MAY_SERVE) and not (excluding and g.id in excluding)])
 
 
 def _first(grants: tuple[Grant, ...], connector: str) -> Grant | None:
-    return next((g for g in grants if g.key.connector == connector), None)
+    for grant in grants:
+        if grant.key.connector == connector:
+            return grant
+    return None
