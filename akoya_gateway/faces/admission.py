@@ -60,6 +60,7 @@ class Desk:
     ) -> None:
         self._gatekeeper = gatekeeper
         self._visitors = visitors
+        self._require_sound = visitors.require_sound
         self._keeper = keeper
         self._passing = passing
         self._refusals = refusals
@@ -96,6 +97,8 @@ class Desk:
         return await self._with_fresh_grant(match, held, ask)
 
     def _match(self, ask: Ask, path: str) -> RuleMatch | None:
+        if self._require_sound is not None:
+            self._require_sound(ask)
         match = self._gatekeeper.match(ask.method, path)
         if match is not None and match.rule.methods is not None:
             refuse_override(ask)

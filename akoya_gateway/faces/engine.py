@@ -24,6 +24,7 @@ from akoya_gateway.journeys.callback import Callback
 from akoya_gateway.journeys.connect import Connect
 from akoya_gateway.journeys.connections import Connections
 from akoya_gateway.journeys.disconnect import Disconnect, Logout
+from akoya_gateway.journeys.identity import identities
 from akoya_gateway.journeys.journal import Journal, NullJournal
 from akoya_gateway.journeys.pace import Pace
 from akoya_gateway.journeys.routes import Routes
@@ -72,7 +73,9 @@ class Engine:
             config.upstream.max_header_bytes if config.upstream else 1 << 30,
             config.upstream.origins[0].scheme if config.upstream else config.public_url.scheme,
         )
-        self.visitors = Visitors(config, self.sessions, self.cookies)
+        jwks_uri = config.identity.jwks_uri
+        keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
+        self.visitors = Visitors(self.sessions, self.cookies, identities(config, keys, clock))
         self.desk = Desk(
             Gatekeeper(config.access, config.connectors), self.visitors, self.keeper, self.passing, self.refusals, clock
         )
@@ -120,7 +123,7 @@ class Engine:
         config, keeper, redirects = self.config, self.keeper, self.redirects
         return Routes(
             config,
-            Connections(config, keeper, redirects, self.pages, clock),
+            Connections(config, keeper, self.sessions, self.cookies, redirects, self.pages, clock),
             Connect(
                 config, self.attempts, redirects, self.cookies, journal, Pace(config.limits.connects_per_minute, clock)
             ),

@@ -16,6 +16,7 @@ from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, Use
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.journeys.visitor import require_known
 from akoya_gateway.protocol.answers import (
     Granted,
     OperatorFault,
@@ -125,6 +126,7 @@ class Callback:
 
     def _same_person(self, visit: Visit, attempt: Attempt) -> None:
         """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
+        require_known(visit.visitor, self._config.identity)
         owner = visit.visitor.owner
         if attempt.owner is not None and owner is not None and owner != attempt.owner:
             raise UserError("You signed in as somebody else meanwhile. Connect the bank again.", code="other-owner")

@@ -11,6 +11,7 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.pace import Pace, sender
 from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.journeys.visitor import require_known
 from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.jar import CookieJar
@@ -26,6 +27,7 @@ class Connect:
         journal: Journal,
         pace: Pace,
     ) -> None:
+        self._identity = config.identity
         self._connectors: Mapping[str, Connector] = config.connectors
         self._after_connect = config.redirects.after_connect
         self._prefix = config.prefix
@@ -47,6 +49,7 @@ class Connect:
             raise UserError(
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
+        require_known(visit.visitor, self._identity)
         return_to = self._return_to(visit.parameters().get("return_to"))
         self._pace.judge(sender(visit.ask, self._trusted))
         dialect = connector.client.environment.dialect

@@ -15,12 +15,25 @@ from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.journeys.words import NOTICES, STATE_WORDS, notice_of_error
+from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.jar import CookieJar
 
 
 class Connections:
-    def __init__(self, config: Config, keeper: Keeper, redirects: RedirectPolicy, pages: Pages, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        keeper: Keeper,
+        sessions: Sessions,
+        cookies: CookieJar,
+        redirects: RedirectPolicy,
+        pages: Pages,
+        clock: Clock,
+    ) -> None:
         self._config = config
         self._keeper = keeper
+        self._sessions = sessions
+        self._cookies = cookies
         self._redirects = redirects
         self._pages = pages
         self._clock = clock
@@ -28,7 +41,15 @@ class Connections:
     async def __call__(self, visit: Visit) -> Answer:
         owner = visit.visitor.owner
         held = await self._keeper.of(owner) if owner is not None else OwnerGrants("")
-        csrf = visit.visitor.session.csrf.reveal() if visit.visitor.session is not None else None
+        session, cookie = visit.visitor.session, None
+        if session is None and visit.visitor.identified and held.grants:
+            # Known by `identity`, and new to this browser: the buttons need a session to be safe from other sites.
+            session, value = await self._sessions.start(owner)
+            cookie = self._cookies.set_session(session, value)
+        answer = self._answer(visit, held, None if session is None else session.csrf.reveal())
+        return answer if cookie is None else answer.with_headers(cookie)
+
+    def _answer(self, visit: Visit, held: OwnerGrants, csrf: str | None) -> Answer:
         if not wants_page(visit.ask):
             return document(self._as_json(held, csrf))
         parameters = visit.parameters()

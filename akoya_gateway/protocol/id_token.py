@@ -85,7 +85,7 @@ def judge_id_token(
         _verify(keys, header, signing_input, signature)
     _judge_issuer(claims, environment)
     _judge_audience(claims, client)
-    expires_at = _judge_times(claims, now, leeway)
+    expires_at = judge_times(claims, now, leeway)
     _judge_nonce(claims, nonce)
     sub = claims.get("sub")
     if not is_plain_text(sub, MAX_SUB):
@@ -100,6 +100,16 @@ def judge_id_token(
         consent_id=consent_id(claims.get("grant_id")),
         verified=keys is not None,
     )
+
+
+def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
+    """The claims of a JWT under a signature that was checked; to judge them is left to the caller.
+
+    Raises `IdTokenRejected` (`UnknownKey`) and nothing else.
+    """
+    header, claims, signing_input, signature = _open(token)
+    _verify(keys, header, signing_input, signature)
+    return claims
 
 
 def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
@@ -156,7 +166,8 @@ def _judge_audience(claims: dict[str, Any], client: Client) -> None:
         raise IdTokenRejected("azp is not the client_id")
 
 
-def _judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
+def judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
+    """`exp`, where there is one. Raises `IdTokenRejected` when it is past, or `iat` or `nbf` is in the future."""
     expires_at = _time(claims, "exp")
     if expires_at is not None and expires_at + leeway <= now:
         raise IdTokenRejected("exp is past")

@@ -64,6 +64,12 @@ class Providers(Mapping[str, Provider]):
     def __len__(self) -> int:
         return len(self._providers)
 
+    def keys_of(self, uri: str, clock: Clock) -> KeySource:
+        """Somebody else's keys, over the same client and closed with the rest. Raises `ValueError` as `KeySource`."""
+        source = KeySource(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
+        self._sources[f"keys of {uri}"] = source
+        return source
+
     async def close(self) -> None:
         """End key fetches and close the connections. Calls in flight fail as if the network had."""
         for source in self._sources.values():
