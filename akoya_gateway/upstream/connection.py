@@ -251,8 +251,10 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._end(data)
         else:
+            # A head that has begun must be whole in time: its bytes alone win none, or it could trickle for hours.
+            if self._state != HEAD or not self._head_bytes:
+                self._rearm()
             self._count(len(data))
-            self._rearm()
 
     def eof_received(self) -> None:
         if self._state == BODY and self._framing is Framing.UNTIL_CLOSE:
