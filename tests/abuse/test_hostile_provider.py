@@ -1,0 +1,114 @@
+"""A token endpoint or a key set that misbehaves: one clear error, bounded memory, and nobody else notices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.abuse.hostile import ANSWERS, Hostile
+from tests.e2e.processes import GatewayProcess
+from tests.e2e.world import Browser, World
+
+GROWTH = 64 * 1024
+"""Kilobytes that the gateway's peak may grow by through all of it."""
+
+
+class BesiegedWorld(World):
+    """For each misbehaviour an environment with that token endpoint, and one with that key set."""
+
+    def __init__(self, folder: Path, hostile: Hostile) -> None:
+        super().__init__(folder)
+        self._hostile = hostile
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        good = self.akoya.environment()
+        client = config["clients"]["test-app"]
+        for name in ANSWERS:
+            for part, key in (("token", "token_endpoint"), ("keys", "jwks_uri")):
+                label = f"{part}-{name}"
+                config["environments"][label] = {**good, key: f"{self._hostile.url}/{name}", "timeout": "1s"}
+                config["clients"][label] = {**client, "environment": label}
+                config["connectors"][label] = {"client": label, "name": label, "connector": "mikomo"}
+        return config
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[Hostile]:
+    with Hostile() as hostile:
+        yield hostile
+
+
+@pytest.fixture(scope="module")
+def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with BesiegedWorld(tmp_path_factory.mktemp("besieged"), hostile) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def bystander(world: World) -> Iterator[Browser]:
+    with world.browser() as browser:
+        browser.connect()
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def peak_before(world: World, bystander: Browser) -> int:
+    for _ in range(20):
+        bystander.passed()
+    return peak(world)
+
+
+def peak(world: World) -> int:
+    """The gateway's largest resident size so far, in kilobytes (proc(5))."""
+    assert isinstance(world.gateway, GatewayProcess)
+    assert world.gateway.process is not None
+    status = Path(f"/proc/{world.gateway.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("part", ["token", "keys"])
+def test_it_misbehaves_and_one_person_is_told(
+    world: World, hostile: Hostile, bystander: Browser, peak_before: int, part: str, name: str
+) -> None:
+    before = hostile.asked.get(name, 0)
+    with world.browser() as browser:
+        callback = world.akoya.consent(browser.begin(f"{part}-{name}"), "mikomo_1")
+        answer = browser.go(callback)
+        assert answer.status_code == 302, answer.text
+        error = parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
+        assert error in ("outcome_unknown", "temporarily_unavailable", "untrusted_answer"), error
+        page = browser.go(answer.headers["location"])
+        assert page.status_code == 200
+        assert "bank" in page.text
+        assert browser.fetch("/accounts").status_code == 401, "nothing was granted"
+    asked = hostile.asked.get(name, 0) - before
+    assert asked == 1 if part == "token" else asked >= 1, "a code is sent once, and no redirect is followed"
+    assert bystander.passed()["akoya-connector"] == "mikomo"
+    assert peak(world) - peak_before < GROWTH
+
+
+def test_the_others_are_served_while_it_goes_on(world: World, bystander: Browser) -> None:
+    """Ten people wait for a token endpoint that never answers; somebody else works meanwhile."""
+    import threading
+
+    def person() -> None:
+        with world.browser() as browser:
+            browser.go(world.akoya.consent(browser.begin("token-never"), "mikomo_1"))
+
+    people = [threading.Thread(target=person) for _ in range(10)]
+    for one in people:
+        one.start()
+    served = 0
+    while any(one.is_alive() for one in people):
+        assert bystander.fetch("/accounts").status_code == 200
+        served += 1
+    assert served >= 3
+    with world.browser() as other:
+        assert other.connect("other").status_code == 302
+        assert other.fetch("/accounts").status_code == 200
