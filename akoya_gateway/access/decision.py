@@ -98,8 +98,9 @@ class Gatekeeper:
 def _serving(held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
     if held is None:
         return ()
-    # An id is a digest: it is not made where there is nothing to compare it with.
-    return tuple([g for g in held.grants if (g.state is _LIVE or g.state in _MAY_SERVE) and not (excluding and g.id in excluding)])
+    serving = tuple([g for g in held.grants if g.state is _LIVE or g.state in _MAY_SERVE])
+    # An id is a digest: none is made where there is nothing to compare it with.
+    return tuple([g for g in serving if g.id not in excluding]) if excluding else serving
 
 
 def _first(grants: tuple[Grant, ...], connector: str) -> Grant | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.access.paths import judge
@@ -113,7 +113,6 @@ class Passage:
         "_lane",
         "_open",
         "_protocol",
-        "_scope",
         "body",
         "disconnected",
         "keep_alive",
@@ -123,11 +122,10 @@ class Passage:
         "started",
     )
 
-    def __init__(self, protocol: FastHttpProtocol, lane: FastLane, departure: Departure, scope: Scope) -> None:
+    def __init__(self, protocol: FastHttpProtocol, lane: FastLane, departure: Departure) -> None:
         self._protocol = protocol
         self._lane = lane
         self._departure = departure
-        self._scope = scope
         self._head_only = departure.outgoing.head_only
         self._chunked = False
         self._open: OpenSocket | None = None
@@ -225,7 +223,8 @@ class Passage:
 
     def scope(self) -> Scope:
         """The ASGI scope of this request, as uvicorn would have filled it."""
-        ask, scope = self._departure.ask, self._scope
+        ask = self._departure.ask
+        scope = self._protocol.make_scope(ask.headers)
         scope["method"] = ask.method
         scope["path"] = unquote(ask.raw_path.decode("ascii"))
         scope["raw_path"] = ask.raw_path
@@ -258,6 +257,25 @@ class FastHttpProtocol(GuardedHttpProtocol):
         super().__init__(*args, **options)
         self._lane = lane
         self._passage: Passage | None = None
+        self._arrived_at = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    def on_message_begin(self) -> None:
+        """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._in_head = True
+        self._head_bytes = 0
+
+    def make_scope(self, headers: Headers) -> Scope:
+        """The scope that uvicorn begins a request with, around these headers."""
+        url, present, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.headers, self.expect_100_continue = url, present, expects
+        scope = cast("Scope", self.scope)
+        scope["headers"] = headers
+        return scope
 
     def start_cycle(self) -> None:
         cycle, parser = self.cycle, self.parser
@@ -272,13 +290,17 @@ class FastHttpProtocol(GuardedHttpProtocol):
             method = parser.get_method().decode("ascii")
             departure = self._lane.depart(method, self.url, self.headers, peer, self.scheme or "http")
             if departure is not None:
-                passage = self._passage = Passage(self, self._lane, departure, cast("Scope", self.scope))
+                passage = self._passage = Passage(self, self._lane, departure)
                 self.cycle = cast("RequestResponseCycle", passage)
                 passage.begin()
                 return
+        self.make_scope(self.headers)
         super().start_cycle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         if self._passage is not None:
             self._passage.client_gone()
             self._passage = None
@@ -292,7 +314,28 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def arrived(self) -> None:
         """The passage is over; what was pipelined behind it may start."""
         self._passage = None
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._arrived_at = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
+
+    def _look_if_idle(self) -> None:
+        """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
+        self._idle_timer = None
+        busy = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
+        if busy or self.timeout_keep_alive_task is not None or self.transport.is_closing():
+            # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
+            return
+        left = self._arrived_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_if_idle)
+        else:
+            self.transport.close()
 
     def hand_over(self, passage: Passage, app: App | None) -> None:
         """Start over on the ASGI path; `app` answers in place of the gateway, if given."""
