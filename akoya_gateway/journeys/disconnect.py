@@ -7,7 +7,7 @@ from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import UserError
 from akoya_gateway.grants.keeper import Keeper
-from akoya_gateway.journeys.csrf import require_own_form
+from akoya_gateway.journeys.csrf import require_own_form, require_own_page
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.sessions.book import Sessions
@@ -51,14 +51,16 @@ class Logout:
         self._redirects = redirects
 
     async def __call__(self, visit: Visit) -> Answer:
-        """303 back without a session; the cookie is deleted either way.
+        """303 back without a session; the cookie is deleted either way, but never for another site's form.
 
         Grants of an owner that `identity` knows stay. Where the session was all that led to them nobody could ever
         reach them again, so they are revoked and forgotten rather than left behind.
         """
         session = visit.visitor.session
         form = await visit.form()
-        if session is not None:
+        if session is None:
+            require_own_page(visit.ask, self._config.public_url)
+        else:
             require_own_form(visit.ask, form, session, self._config.public_url)
             if not visit.visitor.identified:
                 for grant in (await self._keeper.of(session.owner)).grants:

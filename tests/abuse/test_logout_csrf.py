@@ -1,0 +1,22 @@
+"""A form of another site brings no cookie (SameSite), so the answer must not take the cookie away either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.world import World
+
+
+@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+def test_another_sites_form_signs_nobody_out(tmp_path: Path, face: str) -> None:
+    with World(tmp_path, face=face) as world, world.browser() as stranger:
+        for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+            answer = stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"}, headers=headers)
+            assert answer.status_code == 403
+            assert "set-cookie" not in answer.headers
+            assert "clear-site-data" not in answer.headers
+        own = stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"}, headers={"origin": world.url})
+        assert own.status_code == 303
+        assert "Max-Age=0" in own.headers["set-cookie"]
