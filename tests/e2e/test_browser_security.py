@@ -1,0 +1,278 @@
+"""What a hostile page, a shared computer or an odd deployment may try, in a real Chromium."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+from tests.e2e.processes import AppServer, free_port
+from tests.e2e.test_browser import CHROMIUM, QUIET, approve, log_in
+from tests.e2e.world import World
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
+]
+
+
+class TlsFront:
+    """What ends TLS in front of the gateway: bytes in, bytes out, and X-Forwarded-Proto is not even set."""
+
+    def __init__(self, folder: Path, port: int, to: int) -> None:
+        self._to = to
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate(folder))
+        self._listener = context.wrap_socket(socket.create_server(("127.0.0.1", port)), server_side=True, do_handshake_on_connect=False)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: ssl.SSLSocket) -> None:
+        with suppress(OSError), peer, socket.create_connection(("127.0.0.1", self._to)) as inner:
+            peer.do_handshake()
+            back = threading.Thread(target=copy, args=(inner, peer), daemon=True)
+            back.start()
+            copy(peer, inner)
+            back.join(5)
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def certificate(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    path = folder / "front.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+class TlsWorld(World):
+    """`url` is the https origin of the front; the gateway itself speaks http behind it."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.front_port = free_port()
+        super().__init__(folder, changes={"prefix": "/bank-links", **options.pop("changes", {})}, **options)
+        self.url = f"https://127.0.0.1:{self.front_port}"
+        self.redirect_uri = f"{self.url}/banks/back"
+        self.front = TlsFront(folder, self.front_port, self.port)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.akoya.register_redirect_uri(self.redirect_uri)
+        self.front.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.front.__exit__()
+        super().__exit__()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def tls_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with TlsWorld(tmp_path_factory.mktemp("tls"), changes={"trusted_proxies": ["127.0.0.1"]}) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium: Chromium) -> Iterator[BrowserContext]:
+    context = chromium.new_context(ignore_https_errors=True)
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture(scope="module")
+def hostile_site() -> Iterator[str]:
+    """Another site (`localhost` is not `127.0.0.1`), whose pages a test writes."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+            await send({"type": "http.response.body", "body": b"<!doctype html><title>hostile</title><body></body>"})
+
+    with AppServer(app) as server:
+        yield f"http://localhost:{server.port}/"
+
+
+def connect(page: Page, world: World, path: str = "/mikomo") -> None:
+    page.goto(f"{world.url}{path}")
+    log_in(page)
+    approve(page)
+    page.wait_for_url(f"{world.url}{path}")
+
+
+def ours(context: BrowserContext, world: World) -> dict[str, Any]:
+    return {cookie["name"]: cookie for cookie in context.cookies(world.url) if "akoya" in cookie["name"]}
+
+
+def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world: World, page: Page, hostile_site: str) -> None:
+    with world.browser() as attacker:
+        callback = world.akoya.consent(attacker.begin(), "mikomo_4")
+    page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt of their own
+    page.goto(hostile_site)
+    page.evaluate("url => { location.href = url }", callback)
+    page.wait_for_url(re.compile("/akoya/callback"))
+    expect(page.get_by_role("heading")).to_contain_text("cannot be completed")
+    assert page.request.get(f"{world.url}/accounts").status == 401
+
+
+def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(world: World, context: BrowserContext, page: Page) -> None:
+    with world.browser() as attacker:
+        attacker.connect(user="mikomo_4")
+        planted = [{"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()]
+        context.add_cookies(planted)
+        page.goto(f"{world.url}/akoya/connect/other?return_to=/accounts")
+        log_in(page)
+        approve(page)
+        page.wait_for_url(f"{world.url}/accounts")
+        now = {name: cookie["value"] for name, cookie in ours(context, world).items()}
+        assert all(now[str(cookie["name"])] != cookie["value"] for cookie in planted if not str(cookie["name"]).endswith("-browser"))
+        page.wait_for_timeout(1200)  # a remembered session is believed for a second
+        assert attacker.fetch("/accounts").status_code == 401
+
+
+def test_our_pages_cannot_be_framed_for_clicks(world: World, page: Page, hostile_site: str) -> None:
+    connect(page, world)
+    page.goto(hostile_site)
+    page.evaluate("url => { document.body.innerHTML = `<iframe src='${url}' width=600 height=600></iframe>` }", f"{world.url}/akoya/")
+    page.wait_for_timeout(700)
+    assert all("Your bank connections" not in frame.content() for frame in page.frames[1:])
+    assert page.request.get(f"{world.url}/accounts").status == 200
+
+
+@pytest.mark.parametrize("route", ["/akoya/disconnect/mikomo", "/akoya/logout"])
+def test_a_form_on_another_site_does_nothing(world: World, page: Page, hostile_site: str, route: str) -> None:
+    connect(page, world)
+    page.goto(hostile_site)
+    page.evaluate(
+        "url => { document.body.innerHTML = `<form method=post action='${url}'><input name=csrf value=x></form>`; document.forms[0].submit() }",
+        world.url + route,
+    )
+    page.wait_for_url(world.url + "/**")
+    assert page.request.get(f"{world.url}/accounts").status == 200
+
+
+def test_a_script_on_another_site_reads_nothing_of_ours(world: World, page: Page, hostile_site: str) -> None:
+    connect(page, world)
+    page.goto(hostile_site)
+    for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):
+        text = page.evaluate("url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path)
+        assert text == "kept back"
+
+
+def test_a_script_of_the_app_cannot_read_the_session(world: World, page: Page) -> None:
+    connect(page, world)
+    assert page.evaluate("document.cookie") == ""
+
+
+def test_the_page_is_not_kept_for_the_back_button_after_logout(world: World, page: Page) -> None:
+    connect(page, world)
+    page.goto(f"{world.url}/akoya/")
+    page.evaluate("window.kept = true")
+    page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    page.wait_for_url(re.compile("done=signed-out"))
+    page.go_back()
+    page.wait_for_load_state()
+    assert page.evaluate("window.kept") is None, "not from the back/forward cache"
+    expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
+
+
+def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(world: World, context: BrowserContext, page: Page) -> None:
+    connect(page, world)
+    found = ours(context, world)
+    assert set(found) == {"akoya", "akoya-browser"}
+    for cookie in found.values():
+        assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, False, "Lax", "/")
+
+
+def test_behind_tls_the_cookies_are_host_bound_and_secure(tls_world: World, context: BrowserContext, page: Page) -> None:
+    connect(page, tls_world)
+    assert '"akoya-connector", "mikomo"' in page.content()
+    found = ours(context, tls_world)
+    assert set(found) == {"__Host-akoya", "__Host-akoya-browser"}
+    for cookie in found.values():
+        assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
+        assert cookie["domain"] == "127.0.0.1", "no Domain attribute"
+
+
+def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(tls_world: World, context: BrowserContext, page: Page) -> None:
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(request.headers.get("referer", "")))
+    page.goto(f"{tls_world.url}/accounts")
+    page.wait_for_url(re.compile(re.escape(tls_world.url) + r"/bank-links/\?return_to="))
+    page.get_by_role("link", name=re.compile("connect", re.I)).first.click()
+    log_in(page)
+    approve(page)
+    page.wait_for_url(f"{tls_world.url}/accounts")
+    assert not [referer for referer in seen if "code=" in referer or "state=" in referer]
+    page.goto(f"{tls_world.url}/bank-links/")
+    page.get_by_role("button", name="Disconnect", exact=True).first.click()
+    expect(page.get_by_role("status")).to_contain_text("disconnected")
+    page.goto(f"{tls_world.url}/bank-links/")
+    page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    page.wait_for_url(re.compile("done=signed-out"))
+    assert "__Host-akoya" not in ours(context, tls_world), "the deletion was believed"
