@@ -1,0 +1,160 @@
+"""Many requests at once, written and read by hand: a thousand sockets at several gateways, or a steady stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is the token that the upstream was sent, where the request got that far (see `echo`)."""
+
+    status: int
+    head: bytes = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        return self.body.decode()
+
+    def header(self, name: str) -> str | None:
+        for line in self.head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            if key.decode("latin-1").lower() == name:
+                return value.decode("latin-1").strip()
+        return None
+
+
+class Line(asyncio.Protocol):
+    """One connection, kept open; one request on it at a time. Answers have a Content-Length."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.open = True
+        self._got = bytearray()
+        self._end = 0
+        self._answer: asyncio.Future[Answer] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if not self._end:
+            head = self._got.find(b"\r\n\r\n")
+            if head < 0:
+                return
+            length = self._got.lower().find(b"content-length:", 0, head)
+            self._end = head + 4 + int(self._got[length + 15 : self._got.index(b"\r\n", length)])
+        if len(self._got) >= self._end and self._answer is not None and not self._answer.done():
+            head = self._got.index(b"\r\n\r\n")
+            self._answer.set_result(
+                Answer(int(self._got[9:12]), bytes(self._got[:head]), bytes(self._got[head + 4 : self._end]))
+            )
+
+    def connection_lost(self, fault: Exception | None) -> None:
+        self.open = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(EOFError("the connection ended before an answer"))
+
+    def ask(self, request: bytes) -> asyncio.Future[Answer]:
+        """The answer; EOFError for a gateway that is gone."""
+        self._got.clear()
+        self._end = 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._answer
+
+
+async def line(port: int) -> Line:
+    _, protocol = await asyncio.get_running_loop().create_connection(Line, "127.0.0.1", port)
+    return protocol
+
+
+def request(port: int, cookie: str, path: str = "/accounts") -> bytes:
+    """As a script of the page would send it."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nSec-Fetch-Mode: cors\r\n"
+        f"Cookie: {cookie}\r\n\r\n"
+    ).encode()
+
+
+async def ask(port: int, cookie: str, path: str = "/accounts") -> Answer:
+    """One request on a connection of its own. Raises OSError or EOFError for a gateway that is gone."""
+    own = await line(port)
+    try:
+        return await own.ask(request(port, cookie, path))
+    finally:
+        own.transport.close()
+
+
+class Crowd:
+    """`each` connections to every port, made beforehand, so that nothing trickles in."""
+
+    def __init__(self, ports: Sequence[int], each: int) -> None:
+        self._ports = [port for port in ports for _ in range(each)]
+        self._lines: list[Line] = []
+
+    async def __aenter__(self) -> Crowd:
+        for start in range(0, len(self._ports), 300):  # no more at a time than a listener lets wait
+            self._lines += await asyncio.gather(*[line(port) for port in self._ports[start : start + 300]])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for each in self._lines:
+            each.transport.close()
+
+    async def rush(self, cookie: str, path: str = "/accounts") -> list[Answer]:
+        """All at once."""
+        closed = [n for n, each in enumerate(self._lines) if not each.open]
+        for n in closed:
+            self._lines[n] = await line(self._ports[n])
+        asked = [each.ask(request(port, cookie, path)) for port, each in zip(self._ports, self._lines, strict=True)]
+        return await asyncio.gather(*asked)
+
+
+class Load:
+    """What a steady stream of requests was answered. `lost`: the connection ended without an answer."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.lost = 0
+
+    def mark(self) -> int:
+        return len(self.answers)
+
+    def since(self, mark: int) -> list[Answer]:
+        return self.answers[mark:]
+
+    def statuses(self, since: int = 0) -> set[int]:
+        return {answer.status for answer in self.answers[since:]}
+
+
+@contextlib.asynccontextmanager
+async def load(
+    ports: Sequence[int], cookies: Sequence[str], *, lanes: int = 4, pause: float = 0.02
+) -> AsyncIterator[Load]:
+    """`lanes` loops that ask one gateway after the other for one visitor after the other."""
+    seen = Load()
+
+    async def lane(turn: int) -> None:
+        while True:
+            turn += 1
+            try:
+                async with asyncio.timeout(30):
+                    seen.answers.append(await ask(ports[turn % len(ports)], cookies[turn // 2 % len(cookies)]))
+            except (OSError, EOFError):
+                seen.lost += 1
+            await asyncio.sleep(pause)
+
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lane(number)) for number in range(lanes)]
+    try:
+        yield seen
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

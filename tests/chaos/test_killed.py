@@ -1,0 +1,138 @@
+"""`kill -9` at every step of a refresh: the grant is live or uncertain, with the truth, and never lost in silence."""
+
+from __future__ import annotations
+
+from asyncio import Queue, gather, sleep
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
+from akoya_gateway.grants.events import Reason
+from tests.chaos.conftest import FULL
+from tests.chaos.fleet import age, fingerprint
+from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseries, seeded, tally
+
+BATCH = 100
+POINTS = 1000 if FULL else 100
+"""On each store."""
+AT_LINES = 70
+"""Of a batch; the others are killed at random moments."""
+STORED, SURVIVED = "token used, its successor stored", "done before it was killed"
+SLOW = 0.12
+"""Seconds at most by which the emulator is late, before or after it has done its work."""
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite://{tmp_path}/grants.db"
+    else:
+        server = request.getfixturevalue("redis_server")
+        yield f"{server.url}?prefix={tmp_path.name}"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_a_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store: str, tmp_path: Path) -> None:
+    """Reuse is answered by the plain refusal with one store, by the end of the family with the other."""
+    random, seen = seeded(), []
+    dialect = "hydra" if store.startswith("sqlite") else "dex"
+    async with Place(tmp_path, store, dialect) as place, nurseries(place.path) as free:
+        whole = await kill(free, await place.point(0))
+        assert whole is not None
+        for start in range(0, POINTS, BATCH):
+            place.ahead = 0.0
+            points = [await place.point(start + n) for n in range(1, BATCH + 1)]
+            await kill_at_lines(place, free, points[:AT_LINES], whole, random)
+            await kill_at_times(place, free, points[AT_LINES:], random)
+            seen += [await just_after(place, point) for point in points]
+            place.ahead = 15.0  # the lease of the dead has ended, the old bearer lives
+            for point in points:
+                await while_the_bearer_lives(place, point)
+            place.ahead = LEFT + 120.0  # the bearer has ended, the quarantine is over
+            for point in points:
+                await afterwards(place, point)
+    print(f"{len(seen)} gateways at work on a refresh of {whole} lines:", tally(seen))
+    assert seen.count(SURVIVED) < 0.2 * len(seen)
+
+
+async def kill_at_lines(place: Place, free: Queue[Nursery], points: list[Point], whole: int, random: Random) -> None:
+    """Each at a line chosen at random among those that a whole refresh takes."""
+    await gather(*[kill(free, point, lines=random.randrange(1, whole)) for point in points])
+
+
+async def kill_at_times(place: Place, free: Queue[Nursery], points: list[Point], random: Random) -> None:
+    """Each at a random moment; half of the emulator's work is late, and half of its answers."""
+    place.akoya.fault("slow", "token.refresh_token", seconds=SLOW, probability=0.5)
+    place.akoya.fault("slow_after", "token.refresh_token", seconds=SLOW, probability=0.5)
+    await gather(*[kill(free, point, seconds=random.uniform(0.0, 0.3)) for point in points])
+    await sleep(2 * SLOW + 0.2)  # requests of the dead that are on their way arrive
+    place.akoya.clear_faults()
+
+
+async def just_after(place: Place, point: Point) -> str:
+    place.look([point])
+    grant = await place.stored(point)
+    uses = [use["outcome"] for use in point.uses]
+    if not uses:
+        assert held(grant) == point.first, point
+        assert grant.state in (GrantState.LIVE, GrantState.REFRESHING), point
+        return f"token not used, {grant.state}"
+    assert uses == ["issued"], point
+    assert point.uses[0]["presented"] == point.first, point
+    if held(grant) == point.issued[0]["issued"]:
+        assert grant.state is GrantState.LIVE, point
+        return STORED if point.killed else SURVIVED
+    # The intent was on the disk before the request left: nobody takes this grant for a live one.
+    assert held(grant) == point.first, point
+    assert grant.state is GrantState.REFRESHING, point
+    return "token used, its successor lost"
+
+
+async def while_the_bearer_lives(place: Place, point: Point) -> None:
+    before = await place.stored(point)
+    answer = await place.fresh(point)
+    assert isinstance(answer, Grant), point
+    assert answer.usable(place.clock()), point
+    if before.state is GrantState.REFRESHING:
+        # Told as what it is; the old bearer is passed on and the token left alone.
+        assert (answer.state, answer.reason) == (GrantState.UNCERTAIN, Reason.HOLDER_LOST), point
+        assert answer.tokens.bearer == before.tokens.bearer
+    else:
+        assert answer.state is GrantState.LIVE, point
+
+
+async def afterwards(place: Place, point: Point) -> None:
+    before = await place.stored(point)
+    place.look([point])
+    used = len(point.uses)
+    lost = bool(point.issued) and held(before) == point.first
+    answer = await place.fresh(point)
+    place.look([point])
+    if lost:
+        # The one attempt, and its answer is the truth.
+        assert isinstance(answer, NeedsReconnect), point
+        assert answer.grant.reason == Reason.OUTCOME_UNKNOWN, point
+        assert [use["outcome"] for use in point.uses] == ["issued", "refused"], point
+    else:
+        assert isinstance(answer, Grant), (point, answer)
+        assert answer.state is GrantState.LIVE, point
+        assert len(point.uses) - used == (1 if before.state is GrantState.UNCERTAIN else 0), point
+        await one_more(place, point)
+        # Nothing was used twice, and each use was of what the one before had brought.
+        assert [use["outcome"] for use in point.uses] == ["issued"] * len(point.uses), point
+        tokens = [point.first, *[use["issued"] for use in point.uses]]
+        assert [use["presented"] for use in point.uses] == tokens[:-1], point
+
+
+async def one_more(place: Place, point: Point) -> None:
+    """What is stored is what the emulator takes."""
+    await age(place.book, point.grant, -1.0)
+    answer = await place.fresh(point)
+    assert not isinstance(answer, GatewayError), (point, answer)
+    place.look([point])
+    assert fingerprint(answer.tokens.bearer.reveal()) == point.uses[-1]["id_token"]

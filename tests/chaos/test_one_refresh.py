@@ -1,0 +1,52 @@
+"""A thousand requests at each of three gateways meet one expiring grant: one refresh, and everybody is served."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvloop
+
+from akoya_gateway.grants import Book, Grant, GrantState
+from tests.chaos.crowd import Crowd
+from tests.chaos.fleet import CACHES, Fleet, age, fingerprint
+
+ROUNDS = 10
+EACH = 1000
+
+
+@pytest.mark.timeout(240)
+def test_three_thousand_requests_at_three_gateways_cost_one_refresh_ten_times_in_a_row(fleet: Fleet) -> None:
+    """Every second time the old bearer has ended; the other times it still lives for some seconds."""
+    uvloop.run(ten_times(fleet))  # the crowd must be quicker than what it asks
+
+
+async def ten_times(fleet: Fleet) -> None:
+    visitor = fleet.visitor()
+    async with fleet.book() as book, Crowd(fleet.ports, EACH) as crowd:
+        grant = await live(book, visitor.grant)
+        for turn in range(ROUNDS):
+            before, old = len(fleet.refreshes()), bearer(await live(book, grant.id))
+            await age(book, grant.id, left=-1.0 if turn % 2 else 8.0)
+            fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.3, times=1)
+            await asyncio.sleep(CACHES)
+            answers = await crowd.rush(visitor.cookie)
+            assert len(answers) == 3 * EACH
+            assert {answer.status for answer in answers} == {200}, f"turn {turn}"
+            refreshes = fleet.refreshes()[before:]
+            assert [each["outcome"] for each in refreshes] == ["issued"], f"turn {turn}"
+            new = bearer(await live(book, grant.id))
+            assert fingerprint(new) == refreshes[0]["id_token"]
+            # The emulator's tokens live for a day, so the old one would do where the gateways take it for living.
+            assert {answer.token for answer in answers} <= ({new} if turn % 2 else {new, old})
+
+
+async def live(book: Book, grant_id: str) -> Grant:
+    current = await book.get(grant_id)
+    assert current is not None
+    assert current.state is GrantState.LIVE
+    return current
+
+
+def bearer(grant: Grant) -> str:
+    return grant.tokens.bearer.reveal()
