@@ -79,6 +79,16 @@ class Engine:
         self.desk = Desk(
             Gatekeeper(config.access, config.connectors), self.visitors, self.keeper, self.passing, self.refusals, clock
         )
+        self.callback = Callback(
+            config,
+            self.attempts,
+            self.sessions,
+            self.cookies,
+            self.keeper,
+            self.providers,
+            self.redirects,
+            watchers.journal,
+        )
         self.routes = self._routes(watchers.journal, clock)
 
     @classmethod
@@ -101,7 +111,8 @@ class Engine:
         return engine
 
     async def close(self, *, keep_store: bool = False) -> None:
-        """Refreshes in flight finish first: their answers must reach the store."""
+        """Exchanges and refreshes in flight finish first: their answers must reach the store."""
+        await self.callback.finish()
         await self.keeper.stop()
         await self.providers.close()
         if not keep_store:
@@ -127,7 +138,7 @@ class Engine:
             Connect(
                 config, self.attempts, redirects, self.cookies, journal, Pace(config.limits.connects_per_minute, clock)
             ),
-            Callback(config, self.attempts, self.sessions, self.cookies, keeper, self.providers, redirects, journal),
+            self.callback,
             Disconnect(config, keeper, redirects, journal),
             Logout(config, keeper, self.sessions, self.cookies, redirects),
             _key_set(config, clock),

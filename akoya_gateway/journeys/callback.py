@@ -6,7 +6,9 @@ the code is spent; the grant is in the store before the browser is told anything
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from akoya_gateway.access.redirects import RedirectPolicy
@@ -62,6 +64,7 @@ class Callback:
         self._providers = providers
         self._redirects = redirects
         self._journal = journal
+        self._landings: set[asyncio.Task[None]] = set()
 
     async def __call__(self, visit: Visit) -> Answer:
         """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
@@ -81,12 +84,17 @@ class Callback:
         session, value = await self._session(visit, attempt)
         cookie = self._cookies.set_session(session, value)
         try:
-            tokens = judged(await self._exchange(code, attempt, connector))
+            await self._landed(self._land(code, attempt, connector, session.owner))
         except GatewayError as error:
+            # With the cookie, whatever went wrong: the session's old id is dead by now.
             return self._failed(error, attempt).with_headers(cookie)
-        await self._keeper.connected(session.owner, connector.client, connector.key, tokens)
         self._journal.attempt_ended(attempt.connector, "granted")
         return redirect(attempt.return_to).with_headers(cookie)
+
+    async def finish(self) -> None:
+        """Codes that are being exchanged become grants first; to be called before the keeper stops."""
+        if self._landings:
+            await asyncio.wait(self._landings)
 
     async def _attempt(self, visit: Visit, state: str | None) -> Attempt:
         """The attempt this browser began, now used up; anything else ends here."""
@@ -120,9 +128,23 @@ class Callback:
         self._same_person(visit, attempt)
         return callback.code
 
-    async def _exchange(self, code: Secret, attempt: Attempt, connector: Connector) -> TokenAnswer:
+    async def _land(self, code: Secret, attempt: Attempt, connector: Connector, owner: str) -> None:
+        """From the code to the grant in the store. Raises `GatewayError`."""
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
-        return await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
+        answer = await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
+        await self._keeper.connected(owner, connector.client, connector.key, judged(answer))
+
+    async def _landed(self, landing: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own: a server may cancel the request of a browser that has gone, and the code is spent."""
+        task = asyncio.create_task(landing)
+        self._landings.add(task)
+        task.add_done_callback(self._forget)
+        await asyncio.shield(task)
+
+    def _forget(self, landing: asyncio.Task[None]) -> None:
+        self._landings.discard(landing)
+        if not landing.cancelled():
+            landing.exception()  # Whoever waits has it; nobody may be waiting.
 
     def _same_person(self, visit: Visit, attempt: Attempt) -> None:
         """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
