@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "akoya_gateway"
-BASE = {"secret", "clock", "errors"}
+BASE = {"secret", "clock", "errors", "log"}
 CONFIG = BASE | {"config.model"}
 
 # Package -> what of ours it may import. A dotted name allows that module alone.
@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "secret": set(),
     "clock": set(),
     "errors": set(),
+    "log": set(),
     "config": BASE | {"config"},
     "protocol": CONFIG | {"protocol"},
     "store": BASE | {"store", "config.model"},

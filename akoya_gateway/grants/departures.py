@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from akoya_gateway.grants.grant import Grant
+from akoya_gateway.log import logger
 
 Farewell = Callable[[Grant], None]
 
-log = structlog.get_logger("akoya_gateway.grants")
+log = logger("akoya_gateway.grants")
 
 
 class Departures:

@@ -10,8 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import ceil
 
-import structlog
-
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
 from akoya_gateway.errors import OperatorError, StoreUnavailable
@@ -29,6 +27,7 @@ from akoya_gateway.grants.observer import NullObserver, Observer
 from akoya_gateway.grants.providers import TokenEndpoint
 from akoya_gateway.grants.refresh import Refresher, gone
 from akoya_gateway.grants.revocations import Revocations
+from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import TokenSet
 from akoya_gateway.store.vault import Vault
 
@@ -46,7 +45,7 @@ STALE_AGAIN = 60.0
 
 _NOTHING_TO_DO = frozenset({Do.USE, Do.HOLD, Do.RECONNECT})
 
-log = structlog.get_logger("akoya_gateway.grants")
+log = logger("akoya_gateway.grants")
 
 
 class Keeper:

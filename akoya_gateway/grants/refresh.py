@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-import structlog
-
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
 from akoya_gateway.errors import OperatorError
@@ -26,6 +24,7 @@ from akoya_gateway.grants.health import Health
 from akoya_gateway.grants.life import step
 from akoya_gateway.grants.observer import Observer
 from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import (
     Granted,
     OperatorFault,
@@ -46,7 +45,7 @@ LONGEST_LOOK = 5.0
 FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
 """Seconds between attempts to make a new pair durable while the store is away."""
 
-log = structlog.get_logger("akoya_gateway.grants")
+log = logger("akoya_gateway.grants")
 
 RevokeLater = Callable[[Grant, Secret], Awaitable[None]]
 """Queue a refresh token that no record holds for revocation. Durable when it returns."""

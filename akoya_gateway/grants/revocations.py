@@ -15,14 +15,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import structlog
-
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.health import Health
 from akoya_gateway.grants.observer import Observer
 from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown, RevocationAnswer, Revoked
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.record import Record
@@ -41,7 +40,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
 GIVE_UP = 30 * 86400.0
 """Seconds after which a token that nobody could revoke is dropped, with an error in the log."""
 
-log = structlog.get_logger("akoya_gateway.grants")
+log = logger("akoya_gateway.grants")
 
 
 @dataclass(frozen=True, slots=True)

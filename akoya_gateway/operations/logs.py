@@ -2,7 +2,7 @@
 
 `open_log` makes a logger that is handed to whoever logs: nothing is configured globally, so the middleware does not
 touch its host application's logging. The sidecar owns its process and takes over structlog's and the standard
-library's loggers (uvicorn, httpx, asyncio, ours) too: `own_process`.
+library's loggers (uvicorn, httpx, asyncio, `akoya_gateway.log`) too: `own_process`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, cast
 import structlog
 
 from akoya_gateway.config.model import LogFormat, Logging
+from akoya_gateway.log import FIELDS
 from akoya_gateway.operations.redaction import LONGEST_TRACE, escape_controls, redact_event, redact_text
 
 Log = structlog.typing.FilteringBoundLogger
@@ -198,16 +199,27 @@ class _Through(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            extra = {name: value for name, value in vars(record).items() if name not in self._STANDARD}
-            extra.pop("event", None)
+            event, extra = self._fields(record)
             if record.exc_info and record.exc_info[1] is not None:
                 extra["exc_info"] = record.exc_info[1]
-            say = {logging.DEBUG: self._log.debug, logging.INFO: self._log.info, logging.WARNING: self._log.warning}
-            level = min(record.levelno - record.levelno % 10, logging.ERROR)
+            say = {
+                logging.DEBUG: self._log.debug,
+                logging.INFO: self._log.info,
+                logging.WARNING: self._log.warning,
+                logging.CRITICAL: self._log.critical,
+            }
             # The message goes in as a field: its percent signs are nobody's format.
-            say.get(level, self._log.error)(record.getMessage().strip(), logger=record.name, **extra)
+            say.get(record.levelno - record.levelno % 10, self._log.error)(event, **extra)
         except Exception:
             self.handleError(record)
+
+    def _fields(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+        ours = getattr(record, FIELDS, None)
+        if ours is not None:
+            return ours[0], dict(ours[1])
+        extra = {name: value for name, value in vars(record).items() if name not in self._STANDARD}
+        extra.pop("event", None)
+        return record.getMessage().strip(), {"logger": record.name, **extra}
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
         self._log.error("a log record could not be rendered", logger=record.name)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.config.model import LogFormat, Logging
+from akoya_gateway.log import logger
 from akoya_gateway.operations.access_log import AccessLog
 from akoya_gateway.operations.logs import Log, StandardOutput, open_log, own_process, route_standard_logging
 from akoya_gateway.operations.redaction import HIDDEN, redact_text
@@ -211,6 +212,33 @@ class TestStandardLibrary:
             structlog.reset_defaults()
         assert [json.loads(line)["event"] for line in lines] == ["late", "too"]
         assert b"hush" not in lines[0]
+
+    def test_events_of_the_inside_keep_their_fields_and_their_level(self, log: Log, lines: list[bytes]) -> None:
+        route_standard_logging(log, Logging())
+        inside = logger("akoya_gateway.test")
+        inside.debug("never")
+        inside.critical("100 % lost", grant="g1", refresh_token="hush", count=2)
+        assert only(lines) == {
+            "timestamp": "2023-11-14T22:13:20.250Z",
+            "level": "critical",
+            "event": "100 % lost",
+            "grant": "g1",
+            "refresh_token": HIDDEN,
+            "count": 2,
+        }
+
+    def test_inside_another_app_they_are_the_hosts_and_nothing_is_printed(
+        self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        logger("akoya_gateway.test").info("connected", connector="mikomo", scope="100 %s")
+        try:
+            raise ValueError("x")
+        except ValueError:
+            logger("akoya_gateway.test").exception("a listener failed")
+        assert caplog.messages == ["connected connector=mikomo scope=100 %s", "a listener failed"]
+        assert caplog.records[1].exc_info is not None
+        assert capfd.readouterr().out == ""
 
     def test_other_loggers_come_out_as_our_lines(self, log: Log, lines: list[bytes]) -> None:
         route_standard_logging(log, Logging())
