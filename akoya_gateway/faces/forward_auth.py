@@ -123,6 +123,7 @@ def described(ask: Ask, route: bytes) -> Ask:
         query=query,
         headers=ask.headers if forwarded is None else _as_sent(ask),
         websocket=upgrade is not None and upgrade.lower() == b"websocket",
+        content_digest=None,  # The body at hand is the question's.
     )
 
 

@@ -28,6 +28,10 @@ class HeadTooLarge(Exception):
     """Ends parsing from within a callback."""
 
 
+class FragmentSent(Exception):
+    """Likewise."""
+
+
 class GuardedHttpProtocol(HttpToolsProtocol):
     """`head_limit` in bytes: request line and headers together."""
 
@@ -81,6 +85,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
             self._refused = 431
             raise HeadTooLarge
+        if b"#" in self.url:
+            # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
+            raise FragmentSent
         self.start_cycle()
 
     def start_cycle(self) -> None:

@@ -1,0 +1,212 @@
+"""The same request through each face; what it came to.
+
+The three ways of forward-auth are played here as their proxies do it (the real ones run in tests/forward_auth): clean,
+ask, copy, pass on; so that the app sees a request by each of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from akoya_gateway import Gateway, load_config
+from akoya_gateway.access.ask import Ask
+from akoya_gateway.faces.engine import Watchers
+from akoya_gateway.grants.observer import NullObserver
+from akoya_gateway.journeys.journal import NullJournal
+from tests.differential.table import HOST, RULES, Row
+from tests.e2e.processes import AppServer, free_port
+from tests.e2e.upstreams import asgi_app
+from tests.e2e.world import World
+from tests.forward_auth.world import cookies, unchunked
+
+import yaml  # isort: skip
+
+OURS = re.compile(r"(?i)^(akoya[-_.].*|signature([-_.]input)?)$")
+DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`rule` and `word` as the log tells them. `seen`: path, query and host at the app; None where it saw nothing."""
+
+    status: int
+    rule: str
+    word: str
+    location: str | None = None
+    seen: tuple[str, str, str] | None = None
+    injected: dict[str, str] = field(default_factory=dict)
+    signature: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.seen is not None
+
+
+class Recorder:
+    """`faces.responses.RequestWatcher`: what the access log would say, by request id."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, tuple[str, str]] = {}
+
+    def answered(self, ask: Ask, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self.told[ask.request_id] = (rule, outcome)
+
+
+class Faces:
+    """A sidecar process and a middleware over one store, so that one cookie holds at both; an app behind each."""
+
+    def __init__(self, folder: Path) -> None:
+        changes = {
+            "access": RULES,
+            "trusted_proxies": ["127.0.0.1/32"],
+            "redirects": {"after_connect": "/accounts", "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"]},
+        }
+        self.world = World(folder, changes=changes)
+        self.recorder = Recorder()
+        self._folder = folder
+        self._member = ""
+        self.by_name: dict[str, Callable[[Row], Outcome]] = {
+            "sidecar": self.sidecar,
+            "middleware": self.middleware,
+            "nginx": lambda row: self.asked(row, "nginx"),
+            "traefik": lambda row: self.asked(row, "traefik"),
+            "envoy": lambda row: self.asked(row, "envoy"),
+        }
+
+    def __enter__(self) -> Self:
+        self.world.__enter__()
+        port = free_port()
+        path = self._folder / "middleware.yaml"
+        config = {**self.world.config(), "listen": f"127.0.0.1:{port}"}
+        del config["upstream"], config["admin"]
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        gateway = Gateway(
+            asgi_app(self.world.verification_key),
+            load_config(path, self.world.environ),
+            watchers=Watchers(NullObserver(), NullJournal(), self.recorder),
+        )
+        self._inside = AppServer(gateway, port=port, lifespan="on")
+        self._inside.__enter__()
+        with self.world.browser() as browser:
+            browser.connect()
+            self._member = cookies(browser)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inside.__exit__()
+        self.world.__exit__()
+
+    def sidecar(self, row: Row) -> Outcome:
+        name = new_id()
+        answer = exchange(self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"])
+        return self._outcome(answer, *self._logged(name, answer.status))
+
+    def middleware(self, row: Row) -> Outcome:
+        name = new_id()
+        lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
+        answer = exchange(self._inside.port, row.method, row.target, lines)
+        return self._outcome(answer, *self.recorder.told.get(name, ("-", "-")))
+
+    def asked(self, row: Row, way: str) -> Outcome:
+        name = new_id()
+        kept = [line for line in self._lines(row) if not DESCRIBING.match(name_of(line)) and name_of(line).lower() != "connection"]
+        if way == "nginx":
+            kept = [line for line in kept if "_" not in name_of(line) and "." not in name_of(line)]
+        route, method = "/akoya/forward-auth", "GET"
+        describing = list(row.hosts)
+        if way == "nginx":
+            describing += [f"X-Original-Method: {row.method}", f"X-Original-URI: {row.target}"]
+        elif way == "traefik":
+            describing = ["Host: gateway", f"X-Forwarded-Method: {row.method}", f"X-Forwarded-Uri: {row.target}"]
+            describing += [f"X-Forwarded-{line}" for line in row.hosts] or ["X-Forwarded-Host: "]
+        else:
+            route, method = route + row.target, row.method
+        answer = exchange(self.world.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
+        rule, word = self._logged(name, answer.status)
+        if answer.status != 200:
+            return self._outcome(answer, rule, word)
+        onward = [line for line in kept if not OURS.match(name_of(line)) and name_of(line).lower() != "cookie"]
+        onward += [f"{key}: {value}" for key, value in answer.headers if OURS.match(key) or key == "cookie"]
+        return self._outcome(exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word)
+
+    def _lines(self, row: Row) -> list[str]:
+        return [*row.lines, *([f"Cookie: theirs=kept; {self._member}"] if row.member else ["Cookie: theirs=kept"])]
+
+    def _logged(self, name: str, status: int) -> tuple[str, str]:
+        """From the sidecar's access log. A request the server itself refuses (400, 431, 505) is in no log."""
+        deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 5.0)
+        while time.monotonic() < deadline:
+            for line in reversed(self.world.log().splitlines()[-50:]):
+                if f'"{name}"' in line:
+                    said = json.loads(line)
+                    return said["rule"], said["outcome"]
+            time.sleep(0.01)
+        return "-", "-"
+
+    def _outcome(self, answer: Answer, rule: str, word: str) -> Outcome:
+        told = answer.body if isinstance(answer.body, dict) else {}
+        location = next((value for key, value in answer.headers if key == "location"), None)
+        if "headers" not in told:
+            return Outcome(answer.status, rule, word, location)
+        headers = [(key, value) for key, value in told["headers"]]
+        host = next((value for key, value in headers if key == "host"), "")
+        injected = {key: timeless(key, value) for key, value in headers if key.startswith(("akoya", "signature"))}
+        assert len(injected) == len([1 for key, _ in headers if key.startswith(("akoya", "signature"))]), "one of each"
+        assert [value for key, value in headers if key == "cookie"] == ["theirs=kept"]
+        verdict = told.get("signature")
+        return Outcome(answer.status, rule, word, location, (told["path"], told["query"], host), injected, verdict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: Any
+
+
+def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
+    """Exactly these bytes, and the answer. Status 0: closed without one."""
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "Connection: close", "", ""])
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(head.encode("latin-1"))
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionResetError:
+            pass
+    start, _, body = received.partition(b"\r\n\r\n")
+    first, *rest = start.decode("latin-1").split("\r\n")
+    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in rest)]
+    if ("transfer-encoding", "chunked") in headers:
+        body = unchunked(body)
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = body
+    return Answer(int(first.split(" ")[1]) if first.startswith("HTTP/") else 0, headers, content)
+
+
+def timeless(name: str, value: str) -> str:
+    if name == "signature":
+        return "a signature"
+    return re.sub(r';(created|expires|nonce)=("[^"]*"|\d+)', "", value) if name == "signature-input" else value
+
+
+def name_of(line: str) -> str:
+    return line.partition(":")[0]
+
+
+def new_id() -> str:
+    return f"d-{uuid.uuid4().hex}"
+
+
+__all__ = ["HOST", "Faces", "Outcome"]

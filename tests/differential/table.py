@@ -1,0 +1,115 @@
+"""One table of requests: ways to write a path, our headers, a host; and each shape of access rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOST = "app.example"
+
+RULES = [
+    {"path": "/", "require": "nothing"},
+    {"path": "/public/*", "require": "nothing"},
+    {"path": "/api/banks/{connector}/*", "methods": ["GET"], "require": "{connector}", "otherwise": "unauthorized"},
+    {"path": "/api/banks/{connector}/*", "methods": ["POST"], "require": "{connector}", "otherwise": "forbidden"},
+    {"path": "/both", "require": ["mikomo", "other"], "otherwise": "connect"},
+    {"path": "/either", "require": "any", "otherwise": "unauthorized"},
+    {"path": "/closed", "require": "other", "otherwise": "forbidden"},
+    {"path": "/optional", "require": "other", "otherwise": "pass"},
+    {"path": "/optional/any", "require": "any", "otherwise": "pass"},
+    {"path": "/accounts", "require": "any", "otherwise": "connect"},
+    {"path": "/accounts/*", "require": "any", "otherwise": "connect"},
+    {"path": "/mikomo", "require": "mikomo", "otherwise": "connect"},
+    {"path": "/mikomo/{page}", "methods": ["GET", "PUT"], "require": "mikomo", "otherwise": "connect"},
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """`member`: sent with the cookie of somebody who has connected `mikomo`. `refused`: by everybody, in words that may
+    differ. `hosts`: the Host lines. `stricter`: ways of asking that may refuse what others let through.
+    `proxied`: whether a proxy in front would pass such a request on at all."""
+
+    target: str
+    method: str = "GET"
+    lines: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = (f"Host: {HOST}",)
+    member: bool = True
+    refused: bool = False
+    stricter: tuple[str, ...] = ()
+    proxied: bool = True
+
+    def __str__(self) -> str:
+        parts = [self.method, self.target[:60], *(f"[{line[:40]}]" for line in self.lines)]
+        parts += [f"<{line}>" for line in self.hosts if line != f"Host: {HOST}"]
+        return " ".join(parts) + ("" if self.member else " as nobody")
+
+
+def rules() -> list[Row]:
+    """Every rule's shape, met and unmet, by pages and by programs, by every method."""
+    targets = ["/", "/public/x", "/api/banks/mikomo/x", "/api/banks/other/x", "/api/banks/nobody/x", "/both", "/either",
+               "/closed", "/optional", "/optional/any", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
+               "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
+    page = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    rows = [Row(target, lines=lines, member=member) for target in targets for lines in ((), page) for member in (True, False)]
+    methods = ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+    some = ["/public/x", "/api/banks/mikomo/x", "/accounts", "/mikomo/1"]
+    rows += [Row(target, method, member=member) for target in some for method in methods for member in (True, False)]
+    return rows
+
+
+def paths() -> list[Row]:
+    """The matrix of ambiguous paths, below a public prefix, a closed one, and one of the gateway's own."""
+    ambiguous = [
+        "/public/../accounts", "/public/./accounts", "/public/..", "/public/%2e%2e/accounts", "/public/%2E%2E/accounts",
+        "/public/.%2e/accounts", "/public/%2e/accounts", "/public/..%2faccounts", "/public/..%2Faccounts", "/public%2faccounts",
+        "/public/..%5caccounts", "/public\\..\\accounts", "/public%5C..%5Caccounts", "//accounts", "/public//accounts",
+        "/accounts//", "/public/..;/accounts", "/public;/../accounts", "/accounts;x", "/accounts%3bx", "/accounts%3Bx",
+        "/accounts%00", "/public/%00/x", "/accounts%0a", "/accounts%0d%0aX:y", "/accounts%09", "/accounts%7f", "/accounts%23x",
+        "/accounts%3fx", "/public/%3F/../x", "/%c0%ae%c0%ae/accounts", "/public/%c0%af../accounts",
+        "/public/%e0%80%af", "/%2561ccounts", "/public/%252e%252e/accounts", "/accounts/%zz", "/accounts/%", "/accounts/%2",
+        "/public/%ff", "/public/%ed%a0%80", "/public/\xe4", "/akoya/../accounts", "/akoya/%2e%2e/accounts", "/akoya//accounts",
+        "/" + "x" * 8200, "/public/" + "%2e" * 2 + "/" + "a" * 100,
+    ]  # fmt: skip
+    plain = [
+        "/public/a%20b", "/public/%61", "/%61ccounts", "/accounts/%C3%A4", "/caf%C3%A9/x", "/caf%c3%a9/x", "/public/a+b",
+        "/public/a:b@c,d=e~f!g$h&i'j(k)l*m", "/accounts/...", "/accounts/.hidden", "/accounts/a..b", "/public/x?", "/public/x??",
+        "/accounts?next=/public/../x", "/accounts?a=%2e%2e%2f&b=//&c=%00&d=#".removesuffix("#"), "/public/x?%zz", "/public/" + "x" * 4000,
+        "/ACCOUNTS", "/public/ACCOUNTS", "/accounts/%41%42",
+    ]  # fmt: skip
+    rows = [Row(target, refused=True) for target in ambiguous] + [Row(target) for target in plain]
+    rows += [Row(target, refused=True, member=False) for target in ambiguous[:6]]
+    rows += [Row(f"http://{HOST}/accounts", proxied=False), Row(f"http://evil.example{'/public/../accounts'}", refused=True, proxied=False)]
+    rows += [Row("*", "OPTIONS", refused=True, proxied=False), Row("accounts", refused=True, proxied=False)]
+    return rows
+
+
+def headers() -> list[Row]:
+    names = ["Akoya-Owner", "akoya-owner", "AKOYA-OWNER", "Akoya_Owner", "akoya_id_token", "Akoya.Owner", "Akoya-Id-Token",
+             "Akoya-Connector", "Akoya-Connections", "Akoya-Assertion", "Akoya-Expires", "Signature", "Signature-Input",
+             "Signature_Input", "Signature.Input"]  # fmt: skip
+    targets = ["/accounts", "/public/x", "/optional"]
+    rows = [Row(target, lines=(f"{name}: {spoofed(name)}",) * times) for target in targets for name in names for times in (1, 2)]
+    rows += [Row(target, lines=("Akoya-New: spoofed",), stricter=("nginx",)) for target in targets]
+    rows += [Row(target, lines=(f"Connection: {name}",)) for target in targets for name in ("Akoya-Owner", "akoya-id-token", "Signature")]
+    rows += [Row(target, lines=("X-Folded: a\r\n b",), proxied=False) for target in targets]
+    rows += [Row("/accounts", lines=("Akoya-Owner: a\r\n spoofed",), proxied=False), Row("/accounts", lines=("Akoya-Owner : spoofed",), refused=True, proxied=False)]
+    rows += [Row("/accounts", lines=(f"{name}: DELETE",)) for name in ("X-Http-Method-Override", "X-Method-Override")]
+    rows += [Row("/mikomo/1", "PUT", lines=("X-Http-Method-Override: DELETE",))]
+    return rows
+
+
+def spoofed(name: str) -> str:
+    """A value in our name. Another label in `Signature` would be the client's own signature, which may stay."""
+    return {"Signature": "akoya=:c3Bvb2ZlZA==:", "Signature-Input": 'akoya=("spoofed")'}.get(name, "spoofed")
+
+
+def hosts() -> list[Row]:
+    good = [HOST.upper(), f"{HOST}.", f"{HOST}:80", f"{HOST}:8443", "other.example", "127.0.0.1", "[::1]:80", "a_b.example"]
+    bad = [f"user@{HOST}", "a b", "a,b", "a/b", "a\\b", "a?b", "a#b", "", "a;b", f"{HOST}%00", "x" * 300]
+    rows = [Row(target, hosts=(f"Host: {host}",)) for host in good for target in ("/accounts", "/public/x")]
+    rows += [Row("/accounts", hosts=(f"Host: {host}",), refused=True) for host in bad]
+    rows += [Row("/accounts", hosts=(f"Host: {HOST}", "Host: evil.example"), refused=True), Row("/accounts", hosts=(), refused=True)]
+    return rows
+
+
+ROWS = [*rules(), *paths(), *headers(), *hosts()]
