@@ -1,0 +1,292 @@
+"""What is fuzzed: functions of bytes that return, or raise what is wrong with the gateway.
+
+`tests/fuzz/test_targets.py` runs each for a moment, `scripts/fuzz` for as long as you like. `SEEDS` are good inputs to
+start from. A crash that is found becomes an entry in `FOUND`, which every run tries first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from akoya_gateway import verify as v
+from akoya_gateway.access.ask import Ask, authority, is_navigation
+from akoya_gateway.access.paths import PathRefused, judge
+from akoya_gateway.access.redirects import RedirectRefused
+from akoya_gateway.config.document import parse_document
+from akoya_gateway.config.faults import ConfigurationError
+from akoya_gateway.config.load import judge_document
+from akoya_gateway.config.model import Dialect, RingKey
+from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.grants.codec import UnreadableGrant
+from akoya_gateway.grants.codec import decode as decode_grant
+from akoya_gateway.journeys.pace import sender
+from akoya_gateway.journeys.visit import _once
+from akoya_gateway.protocol.callback import judge_callback
+from akoya_gateway.protocol.id_token import IdTokenRejected, judge_id_token
+from akoya_gateway.protocol.keys import UnreadableKeys, read_keys
+from akoya_gateway.protocol.tokens import HttpAnswer, judge_token_response
+from akoya_gateway.secret import Secret
+from akoya_gateway.sessions.cookie import read_cookie, strip_cookies
+from akoya_gateway.sessions.session import UnreadableSession
+from akoya_gateway.sessions.session import decode as decode_session
+from akoya_gateway.sessions.tokens import is_token
+from akoya_gateway.signing.names import is_ours, strip
+from akoya_gateway.store.sealing import KeyRing
+from akoya_gateway.verify.fields import InnerList, parse_dictionary, serialize_inner_list
+from tests.advisories.test_redirects import POLICY, as_a_browser_reads
+from tests.config.making import ENVIRON
+from tests.protocol.values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
+from tests.signing.conftest import KEYS
+from tests.upstream.test_connection import made
+
+EXAMPLE = Path(__file__).parents[2] / "gateway.yaml"
+KNOWN_KEYS = key_set(rsa_key())
+VERIFIER_KEYS = v.keys_of([v.jwk_key(KEYS["ed25519"]["public_jwk"])])
+RING = KeyRing([RingKey("k1", b"k" * 32)])
+
+
+def path(data: bytes) -> None:
+    """One reading: what passes decodes to what was judged, and a second decoding finds nothing new."""
+    try:
+        text = judge(data)
+    except PathRefused:
+        return
+    assert unquote_to_bytes(data).decode() == text
+    assert unquote_to_bytes(text).decode() == text
+    assert not {".", ".."} & set(text.split("/"))
+    assert "//" not in text
+    assert text[0] == "/"
+    assert not set("\\;?#") & set(text)
+    assert all(ord(character) >= 0x20 and ord(character) != 0x7F for character in text)
+
+
+def redirect(data: bytes) -> None:
+    """What passes ends, for a browser, at a host of the list."""
+    try:
+        target = POLICY.judge(data.decode("utf-8", "surrogateescape"))
+    except RedirectRefused:
+        return
+    assert target.isascii()
+    assert as_a_browser_reads(target, "https://app.example.com/") in ("app.example.com", "pages.example.com", "one.example.com")
+
+
+def cookie(data: bytes) -> None:
+    """Never another value than one of our form, and nothing of ours is left after stripping."""
+    found = read_cookie(data, b"akoya")
+    assert found is None or (is_token(found) and found.encode() in data)
+    left = strip_cookies(data, (b"akoya", b"akoya-browser"))
+    if left is not None:
+        assert len(left) <= len(data)
+        assert read_cookie(left, b"akoya") is None
+        assert read_cookie(left, b"akoya-browser") is None
+
+
+def session(data: bytes) -> None:
+    try:
+        found = decode_session("id", 1, data)
+    except UnreadableSession:
+        return
+    assert found.csrf is not None
+
+
+def grant(data: bytes) -> None:
+    try:
+        decode_grant(data, 1)
+    except UnreadableGrant:
+        return
+
+
+def sealed(data: bytes) -> None:
+    try:
+        RING.open(data, b"context")
+    except GatewayError:
+        return
+    raise AssertionError("opened what nobody sealed")
+
+
+def callback(data: bytes) -> None:
+    """Never raises, and what it shows of itself quotes nothing secret."""
+    found = judge_callback(data)
+    code = getattr(found, "code", None)
+    if isinstance(code, Secret) and len(code) > 8:
+        assert code.reveal() not in repr(found)
+
+
+def form(data: bytes) -> None:
+    try:
+        found = _once(data)
+    except UserError:
+        return
+    assert len(found) <= 64
+
+
+def token_response(data: bytes) -> None:
+    """Never raises, whatever the status."""
+    status, body = (data[0] * 3 + 100 if data else 200), data[1:]
+    for dialect in (Dialect(), Dialect(bearer=Dialect().bearer.__class__("access_token"))):
+        judge_token_response(dialect, HttpAnswer(status, body, body[:20].decode("latin-1")), NOW)
+        judge_token_response(dialect, HttpAnswer(200, data), NOW)
+
+
+def id_token(data: bytes) -> None:
+    """Nothing passes but what our key signed."""
+    text = data.decode("latin-1")
+    for keys in (KNOWN_KEYS, None):
+        try:
+            found = judge_id_token(Secret(text), keys, client(), environment(), NOW)
+        except IdTokenRejected as refused:
+            assert len(text) < 20 or text not in str(refused)
+            continue
+        assert not found.verified or text == GOOD_TOKEN
+
+
+def key_document(data: bytes) -> None:
+    with suppress(UnreadableKeys):
+        read_keys(data)
+    with suppress(ValueError, RecursionError):
+        v.jwks_keys(data)
+
+
+def dictionary(data: bytes) -> None:
+    """What is read is written the same way again, and read the same."""
+    try:
+        found = parse_dictionary(data.decode("latin-1"), "Signature-Input")
+    except v.NotVerified:
+        return
+    for key, member in found.items():
+        if isinstance(member, InnerList):
+            text = f"{key}={serialize_inner_list(member)}"
+            assert parse_dictionary(text, "again") == {key: member}
+
+
+def message(data: bytes) -> None:
+    """No request that the gateway did not sign is verified, and nothing else is raised."""
+    lines = [line.partition(b":") for line in data.split(b"\n")]
+    headers = [(name, value) for name, _, value in lines]
+    for judged in (
+        lambda: v.verify("GET", "app.example.com", "/", "", headers, VERIFIER_KEYS, NOW),
+        lambda: v.verify_assertion([*headers, (b"akoya-assertion", data)], VERIFIER_KEYS, "https://app.example.com", "http://app", NOW),
+    ):
+        try:
+            judged()
+        except v.NotVerified:
+            continue
+        raise AssertionError("verified what nobody signed")
+
+
+def stripped(data: bytes) -> None:
+    """None of our names is left, in any spelling, and a second time finds nothing to do."""
+    lines = [line.partition(b":") for line in data.split(b"\n")]
+    headers = [(name.lower(), value) for name, _, value in lines]
+    once = strip(headers, lambda value: strip_cookies(value, (b"akoya",)) or b"")
+    assert strip(once, lambda value: strip_cookies(value, (b"akoya",)) or b"") == once
+    assert not [name for name, _ in once if is_ours(name) and name not in (b"signature", b"signature-input")]
+
+
+def configuration(data: bytes) -> None:
+    """A `Config`, or faults of one printable line each."""
+    try:
+        judgement = judge_document(parse_document(data, "g.yaml"), Path("/nonexistent/g.yaml"), ENVIRON)
+    except ConfigurationError as error:
+        assert error.faults
+        return
+    assert bool(judgement.faults) is (judgement.config is None)
+    for fault in judgement.faults:
+        assert str(fault).isprintable()
+
+
+def upstream_response(data: bytes) -> None:
+    """However it is cut: one ending, no second, and headers without control characters."""
+    size = data[0] % 50 + 1 if data else 1
+    connection, holder, _ = made()
+    connection.start(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", holder)  # type: ignore[arg-type]
+    body = data[1:]
+    for at in range(0, len(body), size):
+        connection.data_received(body[at : at + size])
+    connection.eof_received()
+    connection.connection_lost(None)
+    diary = holder.diary
+    endings = [entry for entry in diary if entry == "end" or isinstance(entry, type)]
+    assert len(endings) == 1, diary
+    heads = [entry for entry in diary if isinstance(entry, tuple)]
+    assert len(heads) <= 1
+    for _, head in heads:
+        for name, value in head.headers:
+            assert not {0, 10, 13} & {*name, *value}
+            assert name == name.lower()
+
+
+def asked(data: bytes) -> None:
+    """Address, authority and navigation of any request."""
+    lines = [line.partition(b":") for line in data.split(b"\n")]
+    ask = Ask("GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r")
+    sender(ask, ())
+    sender(ask, client_networks())
+    is_navigation(ask)
+    try:
+        host = authority(ask)
+    except UserError:
+        return
+    assert host == host.lower()
+    assert not set(b" \t\r\n/@,") & set(host)
+
+
+def client_networks() -> Any:
+    return (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+
+GOOD_TOKEN = signed(claims()).reveal()
+_SIGNATURE = b'Signature-Input: akoya=("@method" "@path" "akoya-owner");created=1;expires=9999999999;keyid="x";tag="akoya-gateway"\nSignature: akoya=:AAAA:\nakoya-owner: o'
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "path": path,
+    "redirect": redirect,
+    "cookie": cookie,
+    "session": session,
+    "grant": grant,
+    "sealed": sealed,
+    "callback": callback,
+    "form": form,
+    "token_response": token_response,
+    "id_token": id_token,
+    "key_document": key_document,
+    "dictionary": dictionary,
+    "message": message,
+    "stripped": stripped,
+    "configuration": configuration,
+    "upstream_response": upstream_response,
+    "asked": asked,
+}
+
+SEEDS: dict[str, list[bytes]] = {
+    "path": [b"/accounts/1", b"/caf%C3%A9/%2e%2e/x", b"/a%25%32e", b"/public/..;/x"],
+    "redirect": [b"/accounts?x=1#y", b"https://pages.example.com/x", b"//evil.example", b"/\\evil.example", b"https://pages.example.com@evil.example/"],
+    "cookie": [b"a=b; akoya=" + b"A" * 43 + b"; akoya-browser=" + b"B" * 43, b"akoya =x;akoya=;;=", b"akoya=1; akoya=2"],
+    "session": [b'{"format":1,"owner":"o","created_at":1,"seen_at":2,"csrf":"c"}'],
+    "grant": [b'{"format":1,"key":["o","e","c","k","s"],"tokens":{"bearer":"b","refresh_token":"r","expires_at":1,"scope":["openid"],"sub":"s","consent_id":null},'
+              b'"state":"live","connected_at":1,"refreshed_at":1,"reason":"","retry_at":0,"failures":0,"unknowns":0,"lease":["h",1,2,true]}'],
+    "sealed": [RING.seal(b"plain", b"another context")],
+    "callback": [b"code=abc&state=" + b"A" * 43, b"error=access_denied&error_description=x%20y&state=s", b"code=a&code=b", b"iss=https%3A%2F%2Fx&code=1&state=2"],
+    "form": [b"csrf=abc&return_to=%2Faccounts&grant=", b"a=b&a=c"],
+    "token_response": [b'd{"id_token":"a.b.c","refresh_token":"r","expires_in":900,"scope":"openid"}', b'h{"error":"invalid_grant","error_description":"x"}'],
+    "id_token": [GOOD_TOKEN.encode(), b"eyJhbGciOiJub25lIn0.e30.x"],
+    "key_document": [json.dumps(jwks(rsa_key())).encode(), json.dumps({"keys": [KEYS["ed25519"]["public_jwk"]]}).encode()],
+    "dictionary": [b'akoya=("@method" "@path";req);created=1;keyid="a\\"b";x=?1;y=:AA==:;z=1.5, b=(), c;d=tok'],
+    "message": [_SIGNATURE],
+    "stripped": [_SIGNATURE + b"\nCookie: akoya=x; b=c\nConnection: akoya-owner, close\nAkoya_Owner: me\nSIGNATURE: other=:AA==:"],
+    "configuration": [EXAMPLE.read_bytes(), b"version: 1\npublic_url: [", b"a: &a [*a]"],
+    "upstream_response": [b"\x05HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"\x03HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+                          b"\x07HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", b"\x01HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nto the end"],
+    "asked": [b"10.0.0.1\nhost:app.example.com:80\nx-forwarded-for:1.2.3.4, [::1]:5\naccept:text/html\nsec-fetch-mode:navigate"],
+}  # fmt: skip
+
+FOUND: dict[str, list[bytes]] = {
+    # A percent sign and digits that only become an escape by decoding: a second decoding makes it `..`.
+    "path": [b"/public/%25%32%65%25%32%65/accounts"],
+}
