@@ -171,7 +171,7 @@ class Sidecar:
         self._log = log
         self._hop = Hop(config, metrics)
         self._gateway = Gateway(self._hop, config, watchers=watchers(metrics, log, AccessLog(config.logging)))
-        self.desk = TokenDesk(lambda: self._gateway.engine)
+        self.desk = TokenDesk(lambda: self._gateway.running)
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
         lane = FastLane(self._gateway, lambda: self._hop.proxy, dates)

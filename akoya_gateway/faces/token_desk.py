@@ -12,7 +12,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, unquote
 
 from akoya_gateway.answers.answer import document, problem
-from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
 from akoya_gateway.faces.engine import Engine
 from akoya_gateway.faces.lifespan import Receive, Scope, Send
 from akoya_gateway.grants.errors import NeedsReconnect
@@ -26,24 +26,28 @@ class NoToken(UserError):
 
 
 class TokenDesk:
-    """An ASGI app. `running` gives the engine in force."""
+    """An ASGI app. `running` gives the engine in force, None where there is none any more."""
 
-    def __init__(self, running: Callable[[], Engine]) -> None:
+    def __init__(self, running: Callable[[], Engine | None]) -> None:
         self._running = running
 
     def handles(self, path: str) -> bool:
-        config = self._running().config
-        return config.token_bearer is not None and path.startswith(f"{config.prefix}/token/")
+        engine = self._running()
+        if engine is None or engine.config.token_bearer is None:
+            return False
+        return path.startswith(f"{engine.config.prefix}/token/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        engine = self._running()
         try:
-            answer = document(await self._token(scope))
+            if engine is None:
+                raise StoreUnavailable("the gateway is stopping")
+            answer = document(await self._token(engine, scope))
         except GatewayError as error:
             answer = problem(error, "-")
         await answer.send(send)
 
-    async def _token(self, scope: Scope) -> dict[str, object]:
-        engine = self._running()
+    async def _token(self, engine: Engine, scope: Scope) -> dict[str, object]:
         if scope["method"] != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
         self._authenticate(engine, scope)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.e2e.processes import GatewayProcess
 from tests.e2e.world import Browser, World
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
@@ -60,3 +65,21 @@ def test_the_public_port_knows_no_such_route(world: World, browser: Browser) -> 
 def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_factory: pytest.TempPathFactory) -> None:
     with World(tmp_path_factory.mktemp("plain")) as world:
         assert ask(world, params={"owner": "own_x"}).status_code == 404
+
+
+def test_while_the_last_refresh_is_awaited_the_process_still_says_it_is_alive(tmp_path: Path) -> None:
+    with World(tmp_path) as world, world.browser() as browser:
+        browser.connect()
+        world.akoya.fault("slow_after", "token.refresh_token", times=1, seconds=2.0)
+        browser.fetch("/accounts/stale")
+        assert isinstance(world.gateway, GatewayProcess)
+        assert world.gateway.process is not None
+        world.gateway.process.send_signal(signal.SIGTERM)
+        statuses = []
+        with httpx.Client(trust_env=False) as admin:
+            while world.gateway.process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    statuses.append(admin.get(f"{world.admin_url}/livez").status_code)
+                time.sleep(0.1)
+        assert len(statuses) > 5
+        assert set(statuses) == {200}
