@@ -26,6 +26,10 @@ class GatewayError(Exception):
     status = 500
     code = "internal"
     title = "Something went wrong"
+    retry_after: int | None = None
+    """Seconds, for the answer's Retry-After."""
+    private = False
+    """`detail` names what is inside (files, hosts, keys): it is for logs and `/readyz`, and stays out of answers."""
 
     def __init__(
         self,
@@ -41,7 +45,12 @@ class GatewayError(Exception):
         self.status = status or self.status
         self.code = code or self.code
         self.title = title or self.title
-        self.retry_after = retry_after
+        self.retry_after = self.retry_after if retry_after is None else retry_after
+
+    @property
+    def told(self) -> str:
+        """The detail that its sender may see."""
+        return "" if self.private else self.detail
 
 
 class UserError(GatewayError):
@@ -60,12 +69,15 @@ class StoreUnavailable(OperatorError):
     """The store cannot be read or written. Never a logout: 503, cookie untouched, recovery by itself."""
 
     code = "store-unavailable"
+    retry_after = 2
+    private = True
 
 
 class UndecryptableRecord(OperatorError):
     """A record was sealed with a key that is not in the ring; `key_id` says which key is missing."""
 
     code = "key-missing"
+    private = True
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id!r} in sessions.keys")

@@ -59,13 +59,19 @@ def problem(error: GatewayError, request_id: str, extra: Mapping[str, object] | 
         "status": error.status,
         "request_id": request_id,
     }
-    if error.detail:
-        body["detail"] = error.detail
+    if error.told:
+        body["detail"] = error.told
     body.update(extra or {})
-    headers: list[tuple[bytes, bytes]] = [(b"content-type", PROBLEM_JSON)]
+    headers = ((b"content-type", PROBLEM_JSON), *headers_of(error))
+    return Answer(error.status, headers, json.dumps(body, separators=(",", ":")).encode())
+
+
+def headers_of(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
+    """What the status demands besides the body, whatever form that has."""
+    headers: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.status == 401:
         # RFC 9110 section 15.5.2 wants a challenge with every 401.
         headers.append((b"www-authenticate", b'Akoya-Connect realm="akoya-gateway"'))
-    return Answer(error.status, tuple(headers), json.dumps(body, separators=(",", ":")).encode())
+    return tuple(headers)

@@ -103,10 +103,15 @@ class Engine:
 
         Raises `GatewayError` when the store is unusable for good.
         """
-        if store is None:
-            store = open_store(config.sessions.store, clock)
-            await store.open()
-        engine = cls(config, store, watchers, clock)
+        used = store or open_store(config.sessions.store, clock)
+        try:
+            if store is None:
+                await used.open()
+            engine = cls(config, used, watchers, clock)
+        except Exception:
+            if store is None:
+                await used.close()
+            raise
         engine.keeper.start()
         return engine
 

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 from akoya_gateway.access.ask import Ask, is_navigation
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import PathRefused, judge
-from akoya_gateway.access.redirects import RedirectPolicy
-from akoya_gateway.answers.pages import Pages
 from akoya_gateway.config.model import AccessRule, Config, Connector
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.passing import passed
@@ -43,8 +41,7 @@ class Explainer:
         self._config = config
         self._now = now
         self._gatekeeper = Gatekeeper(config.access, config.connectors)
-        pages = Pages(config.prefix)
-        self._refusals = Refusals(config, pages, RedirectPolicy(config.public_url, config.redirects.allow))
+        self._refusals = Refusals(config)
         self._held = OwnerGrants(
             "<owner>", tuple(_grant(config.connectors[key], now) for key in connected)
         )

@@ -17,20 +17,24 @@ from akoya_gateway.answers.answer import Answer
 from akoya_gateway.clock import Clock
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
-from akoya_gateway.errors import GatewayError
+from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.faces.admission import Admitted, Denied, judged_path
 from akoya_gateway.faces.bodies import digested, limited, whole
 from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
 from akoya_gateway.faces.forward_auth import forward_auth, is_forward_auth
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
+from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.faces.responses import Responses
 from akoya_gateway.faces.sockets import OpenSocket, Sockets
 from akoya_gateway.faces.streams import Stream
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.journeys.routes import MethodNotAllowed
 from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.log import logger
 from akoya_gateway.operations.request_id import RequestIds
+
+log = logger("akoya_gateway.faces")
 
 
 class Gateway:
@@ -52,6 +56,8 @@ class Gateway:
         self._retiring: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._ids = RequestIds(self._config.trusted_proxies)
+        self._refusals = Refusals(self._config)
+        self._said: dict[str, float] = {}
         self.sockets = Sockets(self._still_admitted)
 
     @property
@@ -65,11 +71,13 @@ class Gateway:
         if self._engine is None:
             if self._starting is None:
                 self._starting = asyncio.ensure_future(Engine.open(self._config, self._watchers, self._clock))
+            starting = self._starting
             try:
                 # Shielded: the first client may go away while others wait for the same start.
-                engine = await asyncio.shield(self._starting)
+                engine = await asyncio.shield(starting)
             except Exception:
-                self._starting = None
+                if self._starting is starting:
+                    self._starting = None
                 raise
             self._install(engine)
         return self.engine
@@ -94,20 +102,25 @@ class Gateway:
         self._config = config
         self._ids = RequestIds(config.trusted_proxies)
         self._install(engine)
-        task = asyncio.create_task(self._retire(old, same_store))
+        task = asyncio.create_task(self._retire(old, same_store, tuple(self._retiring)))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, engine: Engine, keep_store: bool) -> None:
+    async def _retire(self, engine: Engine, keep_store: bool, before: tuple[asyncio.Task[None], ...]) -> None:
+        """`before`: engines that are on their way out already and may write to the store that this one closes."""
+        await engine.keeper.rest()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETIRE_AFTER):
                 await self._stopping.wait()
+        if before:
+            await asyncio.wait(before)
         await engine.close(keep_store=keep_store)
 
     def _install(self, engine: Engine) -> None:
         if self._engine is not engine:
             engine.keeper.on_gone(self._gone)
             self._engine = engine
+            self._refusals = engine.refusals
 
     def _gone(self, grant: Grant) -> None:
         self.sockets.look_now()
@@ -225,12 +238,19 @@ class Gateway:
             await engine.keeper.report_stale(admitted.grant)
 
     def _error(self, error: GatewayError, ask: Ask) -> Answer:
-        if self._engine is None:
-            raise error
-        answer = self._engine.refusals.error(error, ask)
+        if isinstance(error, OperatorError):
+            self._say(error, ask)
+        answer = self._refusals.error(error, ask)
         if isinstance(error, MethodNotAllowed):
             answer = answer.with_headers((b"allow", error.allow.encode()))
         return answer
+
+    def _say(self, error: OperatorError, ask: Ask) -> None:
+        """Once a second for each kind: it is the operator's to mend, and every request meets it."""
+        now = self._clock()
+        if abs(now - self._said.get(error.code, 0.0)) >= 1.0:
+            self._said[error.code] = now
+            log.error("a request cannot be served", code=error.code, reason=error.detail, request_id=ask.request_id)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         ask = self._ask(scope)

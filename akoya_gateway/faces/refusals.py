@@ -7,20 +7,19 @@ from urllib.parse import quote
 from akoya_gateway.access.ask import Ask, is_navigation, wants_page
 from akoya_gateway.access.decision import Stop, Why
 from akoya_gateway.access.redirects import RedirectPolicy
-from akoya_gateway.answers.answer import Answer, problem, redirect
+from akoya_gateway.answers.answer import Answer, headers_of, problem, redirect
 from akoya_gateway.answers.pages import Pages
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, UserError
 
 
 class Refusals:
-    def __init__(self, config: Config, pages: Pages, redirects: RedirectPolicy) -> None:
+    def __init__(self, config: Config, pages: Pages | None = None, redirects: RedirectPolicy | None = None) -> None:
         self._prefix = config.prefix
         self._public = f"{config.public_url.scheme}://{config.public_url.authority}"
         self._names = {key: connector.name for key, connector in config.connectors.items()}
-        self._pages = pages
-        self._redirects = redirects
-        self._after_connect = config.redirects.after_connect
+        self._pages = pages or Pages(config.prefix)
+        self._redirects = redirects or RedirectPolicy(config.public_url, config.redirects.allow)
 
     def stop(self, stop: Stop, ask: Ask) -> Answer:
         """403 for what no rule allows, 404 for an unknown bank, else 302 (navigation) or 401 with `connect_url`."""
@@ -62,8 +61,6 @@ class Refusals:
         links = [{"href": f"{self._prefix}/", "text": "Your bank connections"}]
         if target is not None:
             links.insert(0, {"href": target, "text": "Connect"})
-        page = self._pages.page("problem", error.status, title=error.title, detail=error.detail, links=links,
+        page = self._pages.page("problem", error.status, title=error.title, detail=error.told, links=links,
                                 request_id=ask.request_id)  # fmt: skip
-        if error.retry_after is not None:
-            page = page.with_headers((b"retry-after", b"%d" % error.retry_after))
-        return page
+        return page.with_headers(*headers_of(error))

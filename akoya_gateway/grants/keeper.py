@@ -107,6 +107,11 @@ class Keeper:
         if self._tokens.background:
             self._background.start()
 
+    async def rest(self) -> None:
+        """Background work ends; requests are served on. For a keeper whose successor has begun."""
+        await self._background.stop()
+        await self.revocations.stop()
+
     async def stop(self, timeout: float = 30.0) -> None:
         """Lands the refreshes in flight, at most `timeout` seconds; starts no new ones."""
         await self._background.stop()

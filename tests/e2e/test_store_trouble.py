@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from akoya_gateway import Gateway, load_config
+from tests.e2e.processes import AppServer
 from tests.e2e.test_callback import errors
 from tests.e2e.upstreams import asgi_app
 from tests.e2e.world import Browser, World
@@ -83,3 +84,32 @@ def after_recovery(browser: Browser) -> dict[str, str]:
     while browser.fetch("/mikomo").status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.1)
     return browser.passed("/mikomo")
+
+
+def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_run(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        sessions = {"store": redis.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+        world = World(tmp_path, changes={"sessions": sessions})
+        path = tmp_path / "gateway.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
+        redis.kill()
+        app = Gateway(asgi_app(), load_config(path, world.environ))
+        with AppServer(app, port=world.port, lifespan="off"), world.browser() as browser:
+            refused = browser.fetch("/accounts")
+            page = browser.go("/akoya/")
+            redis.start()
+            assert browser.fetch("/accounts").status_code == 401
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:akoya-gateway:problem:store-unavailable"
+    assert page.status_code == 503
+    assert "text/html" in page.headers["content-type"]
+    for answer in (refused, page):
+        assert int(answer.headers["retry-after"]) > 0
+        assert str(redis.port) not in answer.text, "where the store is is nobody's business"
+
+
+def test_every_401_has_a_challenge_pages_too(world: World, browser: Browser) -> None:
+    page = browser.http.get("/api/banks/mikomo/x", headers={"accept": "text/html", "sec-fetch-mode": "cors"})
+    assert page.status_code == 401
+    assert "text/html" in page.headers["content-type"]
+    assert page.headers["www-authenticate"].startswith("Akoya-Connect")
