@@ -39,7 +39,8 @@ def main() -> None:
     samples: list[Sample] = []
     facts = machine()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)))
+        kept = tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(kept))
         folder.chmod(0o755)
         rig = stack.enter_context(Rig(folder))
         lanes = Lanes(rig, chosen.systems, chosen.sessions, lambda where: start_redis(where, stack, LOAD_CORE))
@@ -95,7 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each workload (3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement, at least 1 (2)")
     parser.add_argument("--sessions", type=int, default=10_000, help="cold sessions made in each store (10000)")
-    parser.add_argument("--quick", action="store_true", help="one round of a second, small GETs only, 200 cold sessions")
+    parser.add_argument("--quick", action="store_true", help="one round of a second, small GETs, 200 cold sessions")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/compare.json"), metavar="FILE")
     parser.add_argument("--merge", action="store_true", help="keep the workloads of the file that were not run now")
     parser.add_argument("--plots", type=Path, default=None, metavar="FOLDER", help="also draw (needs matplotlib)")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,11 +116,7 @@ def _key(folder: Path, algorithm: str) -> dict[str, Any]:
 
 def many_sessions(config: Path, count: int) -> list[str]:
     """Cookie values of `count` new owners, each with a copy of the grant that is in the store already."""
-    return _run(_many_sessions, config, count)
-
-
-def _run(work: Callable[[Path, int], Coroutine[Any, Any, list[str]]], config: Path, count: int) -> list[str]:
-    return asyncio.run(work(config, count))
+    return asyncio.run(_many_sessions(config, count))
 
 
 async def _many_sessions(path: Path, count: int) -> list[str]:
@@ -131,7 +126,7 @@ async def _many_sessions(path: Path, count: int) -> list[str]:
     try:
         vault = Vault(store, KeyRing(config.sessions.keys))
         book, sessions = Book(vault), Sessions(vault, config.sessions.cookie)
-        sample = [grant async for grant in book.scan()][0]
+        sample = await anext(book.scan())
         assert await vault.count(SESSION)
 
         async def one() -> str:

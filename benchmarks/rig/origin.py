@@ -43,7 +43,9 @@ http {{
     location = /bench/json {{ return 200 '{document}'; }}
     location = /bench/100k {{ alias {folder}/100k.json; }}
     location = /bench/10m {{ default_type application/octet-stream; alias {folder}/10m.bin; }}
-    location = /bench/seen {{ return 200 '$http_akoya_id_token$http_akoya_assertion$http_authorization$http_oidc_access_token$http_oidc_claim_sub'; }}
+    set $ours $http_akoya_id_token$http_akoya_assertion;
+    set $theirs $http_authorization$http_oidc_access_token$http_oidc_claim_sub;
+    location = /bench/seen {{ return 200 '$ours$theirs'; }}
     location = /bench/upload {{
       # Reads the whole body before it answers.
       client_max_body_size 0;

@@ -53,7 +53,12 @@ class Server:
     def __enter__(self) -> Self:
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environ, start_new_session=True
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self._environ,
+                start_new_session=True,
             )
         try:
             self._wait()
@@ -67,13 +72,14 @@ class Server:
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
-                raise RuntimeError(f"{self.name} ended with {self._process.returncode}: {self._tail()}")
+                raise RuntimeError(f"{self.name} ended with {self._process.returncode}: {self.tail()}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
                 return
             time.sleep(0.005)
-        raise RuntimeError(f"{self.name} does not listen on port {self.port}: {self._tail()}")
+        raise RuntimeError(f"{self.name} does not listen on port {self.port}: {self.tail()}")
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """What it said last."""
         return self._log.read_text(errors="replace")[-2000:]
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
 """An upstream on raw asyncio: event streams, WebSocket echo, endless downloads, and a reader that takes its time.
 
-    python -m benchmarks.rig.streams PORT
+python -m benchmarks.rig.streams PORT
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Upstream(asyncio.Protocol):
         path = head.split(b" ", 2)[1].partition(b"?")[0]
         loop = asyncio.get_running_loop()
         if path == b"/bench/events":
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
             self.task = loop.create_task(self.events())
         elif path == b"/bench/echo":
             key = _field(head, b"sec-websocket-key")

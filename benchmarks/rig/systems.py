@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
+
 from akoya_gateway.sandbox.server import SandboxServer
 from benchmarks.rig import gateway, peers
 from benchmarks.rig.login import Jar, LoginFailed, log_in, status_of
@@ -145,8 +147,7 @@ class Rig:
         environ = {**gateway.ENVIRON, "BENCH_CONFIG": str(config)}
         server = Server(system.name, command, port, folder / "log", cores=cores, environ=environ)
         self._stack.enter_context(server)
-        headers = {"cookie": log_in(server.url + SMALL, self.akoya, Jar())} if system.login else {}
-        return Running(system, server, headers, config)
+        return Running(system, server, self._session(server) if system.login else {}, config)
 
     def connect(self, running: Running, count: int) -> dict[str, str]:
         """A session with `count` linked connectors; its headers."""
@@ -175,18 +176,21 @@ class Rig:
             "oauth2-proxy": lambda: peers.oauth2_proxy(folder, port, origin, akoya),
         }
         command = commands[system.name]()
-        server = self._stack.enter_context(
-            Server(system.name, command, port, folder / "log", cores=SERVER_CORE)
-        )
-        headers = {"cookie": log_in(server.url + SMALL, akoya, Jar())} if system.login else {}
-        return Running(system, server, headers)
+        server = self._stack.enter_context(Server(system.name, command, port, folder / "log", cores=SERVER_CORE))
+        return Running(system, server, self._session(server) if system.login else {})
 
     def envoy_with(self, concurrency: int, cores: str | None) -> Running:
         """Envoy with its oauth2 filter and so many worker threads."""
         folder, port = self.folder / f"envoy-oauth2-{concurrency}-{cores}", free_port()
         command = peers.envoy(folder, port, self.origin.port, self.origin.streams_port, self.akoya, concurrency)
         server = self._stack.enter_context(Server("envoy-oauth2", command, port, folder / "log", cores=cores))
-        return Running(SYSTEMS["envoy-oauth2"], server, {"cookie": log_in(server.url + SMALL, self.akoya, Jar())})
+        return Running(SYSTEMS["envoy-oauth2"], server, self._session(server))
+
+    def _session(self, server: Server) -> dict[str, str]:
+        try:
+            return {"cookie": log_in(server.url + SMALL, self.akoya, Jar())}
+        except (LoginFailed, httpx.TransportError) as error:
+            raise LoginFailed(f"{server.name}: {error}\n{server.tail()}") from error
 
     def _prove(self, running: Running) -> None:
         """The session is live and needed, and where the system proxies, the upstream sees a token."""

@@ -123,8 +123,8 @@ class Lanes:
         if running.system.group != "ours":
             return running
         if name not in self._streaming:
-            origin = self._rig.origin
-            self._streaming[name] = self._rig.sidecar(running.system, label=f"{name}-streams", upstream=origin.streams_url)
+            url = self._rig.origin.streams_url
+            self._streaming[name] = self._rig.sidecar(running.system, label=f"{name}-streams", upstream=url)
         return self._streaming[name]
 
     def _variants(self, workload: Workload) -> list[Lane]:
