@@ -167,6 +167,7 @@ def leaks(world: WatchedWorld, written: list[tuple[str, bytes]]) -> list[str]:
     return sorted({f"{what} in {where}" for where, data in written for form, what in forms if form in data})
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("algorithm", ["ed25519", "hmac-sha256"])
 def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> None:
     with WatchedWorld(tmp_path, "sidecar", algorithm) as world:
