@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from akoya_gateway.config.model import key_id
 from akoya_gateway.config.secrets import ring_key
 from tests.config.making import ENVIRON, RING_KEY, judged, said, warned
 
-RAW = secrets.token_bytes(32)
+RAW = hashlib.sha256(b"a key of the tests").digest()
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,7 @@ def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: 
         ("ecdsa-p256-sha256", ED25519, "it is not a P-256 private key"),
         ("ed25519", _pem(ed25519.Ed25519PrivateKey.generate(), b"pw"), "it is not a PEM or JWK of an unencrypted"),
     ],
+    ids=[f"case {number}" for number in range(12)],
 )
 def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
     (line,) = said(judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))

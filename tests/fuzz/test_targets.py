@@ -33,7 +33,10 @@ def test_a_target_holds(name: str) -> None:
     holds()
 
 
-@pytest.mark.parametrize(("name", "data"), [(name, data) for name in TARGETS for data in [*SEEDS[name], *FOUND.get(name, [])]])
+CASES = [(name, data) for name in TARGETS for data in [*SEEDS[name], *FOUND.get(name, [])]]
+
+
+@pytest.mark.parametrize(("name", "data"), CASES, ids=[f"{name} {at}" for at, (name, _) in enumerate(CASES)])
 def test_seeds_and_what_was_found_before(name: str, data: bytes) -> None:
     TARGETS[name](data)
     for end in range(0, len(data), max(len(data) // 40, 1)):
