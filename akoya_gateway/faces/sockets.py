@@ -14,9 +14,15 @@ from dataclasses import dataclass
 
 from akoya_gateway.access.ask import Ask
 from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.log import logger
 
 CLOSE_CODE = 4401
 """Private use (RFC 6455 section 7.4.2), after HTTP's 401: connect or sign in again."""
+
+AT_ONCE = 64
+"""Sockets looked at side by side."""
+
+log = logger("akoya_gateway.faces")
 
 Close = Callable[[int], Awaitable[None]]
 StillAdmitted = Callable[[Ask, str], Awaitable[bool]]
@@ -30,12 +36,17 @@ class OpenSocket:
 
 
 class Sockets:
-    def __init__(self, still_admitted: StillAdmitted, every: float = 2.0) -> None:
+    """`patience`: seconds that the look at one socket, or its close, may take. Neither holds up the others."""
+
+    def __init__(self, still_admitted: StillAdmitted, every: float = 2.0, patience: float = 5.0) -> None:
         self._still_admitted = still_admitted
         self._every = every
+        self._patience = patience
         self._open: set[OpenSocket] = set()
         self._now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._looks = asyncio.Semaphore(AT_ONCE)
+        self._looking: dict[OpenSocket, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -53,27 +64,42 @@ class Sockets:
         self._now.set()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        tasks = [task for task in (self._task, *self._looking.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._looking.clear()
 
     async def _watch(self) -> None:
         while self._open:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), self._every)
             self._now.clear()
-            for socket in tuple(self._open):
-                if not await self._good(socket):
-                    self.remove(socket)
-                    with contextlib.suppress(Exception):  # The peer may be gone already; that was the aim.
+            for socket in self._open - self._looking.keys():
+                self._looking[socket] = asyncio.create_task(self._look(socket))
+
+    async def _look(self, socket: OpenSocket) -> None:
+        try:
+            async with self._looks:
+                good = await self._good(socket)
+            if not good:
+                self.remove(socket)
+                # The peer may be gone already, or not read any more: that was the aim.
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(self._patience):
                         await socket.close(CLOSE_CODE)
+        finally:
+            self._looking.pop(socket, None)
 
     async def _good(self, socket: OpenSocket) -> bool:
         try:
-            return await self._still_admitted(socket.ask, socket.path)
+            async with asyncio.timeout(self._patience):
+                return await self._still_admitted(socket.ask, socket.path)
         except UserError:
             return False
-        except GatewayError:
+        except (GatewayError, TimeoutError):
             # The store or the provider is away: that is no reason to cut anybody off.
             return True
+        except Exception:
+            log.exception("an open WebSocket or stream could not be judged; it is closed")
+            return False
