@@ -55,6 +55,10 @@ class Gatekeeper:
     def __init__(self, rules: Iterable[AccessRule], connectors: Mapping[str, Connector]) -> None:
         self._table = RuleTable(rules)
         self._connectors = tuple(connectors)
+        # A grant of a connector that was removed, or is bound to another client or environment now, serves nobody.
+        self._bound = {
+            (connector.client.environment.name, connector.client.name, key) for key, connector in connectors.items()
+        }
 
     def match(self, method: str, path: str) -> RuleMatch | None:
         """The rule for a judged path. Lower-case methods match nothing: servers disagree about their meaning."""
@@ -73,7 +77,7 @@ class Gatekeeper:
         rule = match.rule
         if rule.require is Require.NOTHING:
             return Pass(rule)
-        grants = _serving(held, excluding)
+        grants = self._serving(held, excluding)
         if rule.require is Require.ANY:
             return Pass(rule, grants[0], True) if grants else self._without(rule, self._connectors, held)
         wanted = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
@@ -94,13 +98,20 @@ class Gatekeeper:
             return Stop(Why.FORBIDDEN, rule)
         return Stop(Why.NOT_CONNECTED, rule, connectors, rule.otherwise is Otherwise.CONNECT)
 
-
-def _serving(held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
-    if held is None:
-        return ()
-    serving = tuple([g for g in held.grants if g.state is _LIVE or g.state in _MAY_SERVE])
-    # An id is a digest: none is made where there is nothing to compare it with.
-    return tuple([g for g in serving if g.id not in excluding]) if excluding else serving
+    def _serving(self, held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
+        if held is None:
+            return ()
+        bound = self._bound
+        serving = tuple(
+            [
+                g
+                for g in held.grants
+                if (g.state is _LIVE or g.state in _MAY_SERVE)
+                and (g.key.environment, g.key.client, g.key.connector) in bound
+            ]
+        )
+        # An id is a digest: none is made where there is nothing to compare it with.
+        return tuple([g for g in serving if g.id not in excluding]) if excluding else serving
 
 
 def _first(grants: tuple[Grant, ...], connector: str) -> Grant | None:

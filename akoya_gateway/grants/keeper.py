@@ -24,7 +24,7 @@ from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.grants.health import Fault, Health
 from akoya_gateway.grants.life import step
 from akoya_gateway.grants.observer import NullObserver, Observer
-from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.grants.providers import TokenEndpoint, endpoint_of
 from akoya_gateway.grants.refresh import Refresher, gone
 from akoya_gateway.grants.revocations import Revocations
 from akoya_gateway.log import logger
@@ -177,7 +177,7 @@ class Keeper:
             return grant
         if told_to_reconnect(grant):
             raise NeedsReconnect(grant)
-        endpoint = self._providers.get(grant.key.client)
+        endpoint = endpoint_of(self._providers, grant.key)
         held = self.health.wait(endpoint.client) if endpoint is not None else 0.0
         retry_after = max(ceil(max(grant.retry_at - now, held)), 1)
         if endpoint is None or any(fault.client == grant.key.client for fault in self.faults):
@@ -270,7 +270,7 @@ class Keeper:
         return written
 
     async def _queue(self, grant: Grant) -> None:
-        endpoint = self._providers.get(grant.key.client)
+        endpoint = endpoint_of(self._providers, grant.key)
         nowhere = endpoint is not None and endpoint.client.environment.revocation_endpoint is None
         if grant.tokens.refresh_token is not None and not nowhere:
             await self.revocations.enqueue(grant, grant.tokens.refresh_token)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from akoya_gateway.config.model import Client
+from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.protocol.answers import RevocationAnswer, TokenAnswer
 from akoya_gateway.secret import Secret
 
@@ -21,3 +23,13 @@ class TokenEndpoint(Protocol):
 
     async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
         """RFC 7009. May be repeated."""
+
+
+def endpoint_of(providers: Mapping[str, TokenEndpoint], key: GrantKey) -> TokenEndpoint | None:
+    """Where the grant's tokens came from. None: its client is not configured any more, or its name now stands for one
+    of another environment, whose provider must never see them.
+    """
+    endpoint = providers.get(key.client)
+    if endpoint is None or endpoint.client.environment.name != key.environment:
+        return None
+    return endpoint

@@ -23,7 +23,7 @@ from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.grants.health import Health
 from akoya_gateway.grants.life import step
 from akoya_gateway.grants.observer import Observer
-from akoya_gateway.grants.providers import TokenEndpoint
+from akoya_gateway.grants.providers import TokenEndpoint, endpoint_of
 from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import (
     Granted,
@@ -145,7 +145,7 @@ class Refresher:
         return current if current is not None else gone(grant, self._clock())
 
     def _may_ask(self, grant: Grant) -> bool:
-        endpoint = self.providers.get(grant.key.client)
+        endpoint = endpoint_of(self.providers, grant.key)
         if endpoint is None:
             log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
             return False
@@ -153,7 +153,7 @@ class Refresher:
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client)
 
     def _left(self, grant: Grant) -> None:
-        endpoint = self.providers.get(grant.key.client)
+        endpoint = endpoint_of(self.providers, grant.key)
         if endpoint is not None:
             self._health.leave(endpoint.client)
 

@@ -48,6 +48,8 @@ class Entry:
     key: str
     grant: str
     client: str
+    environment: str | None
+    """None in an entry of an earlier release."""
     refresh_token: Secret
     queued_at: float
     next_at: float
@@ -78,7 +80,15 @@ class Revocations:
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
         """Durable when it returns; the revocation itself is tried soon. Raises `StoreUnavailable`."""
         now = self._clock()
-        entry = Entry(_key(refresh_token), grant.id, grant.key.client, refresh_token, queued_at=now, next_at=now)
+        entry = Entry(
+            _key(refresh_token),
+            grant.id,
+            grant.key.client,
+            grant.key.environment,
+            refresh_token,
+            queued_at=now,
+            next_at=now,
+        )
         await self._vault.put(_record(entry))  # False: it is there already.
         self._wake.set()
 
@@ -116,6 +126,9 @@ class Revocations:
             except OperatorError as error:
                 log.warning("revocation queue cannot be read", error=error.code)
                 pause = SWEEP
+            except Exception:  # A fault of ours must not end the work for good.
+                log.exception("the revocation queue cannot be worked off")
+                pause = SWEEP
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(pause, 0.5), SWEEP)):
                     await self._wake.wait()
@@ -144,7 +157,7 @@ class Revocations:
 
     async def _ask(self, entry: Entry) -> RevocationAnswer:
         endpoint = self.providers.get(entry.client)
-        if endpoint is None:
+        if endpoint is None or entry.environment not in (None, endpoint.client.environment.name):
             log.error("revocation of a client that is not configured", grant=entry.grant, client=entry.client)
             return OperatorFault("unknown_client")
         try:
@@ -182,6 +195,7 @@ def _record(entry: Entry) -> Record:
         "format": 1,
         "grant": entry.grant,
         "client": entry.client,
+        "environment": entry.environment,
         "refresh_token": entry.refresh_token.reveal(),
         "queued_at": entry.queued_at,
         "next_at": entry.next_at,
@@ -197,6 +211,7 @@ def _entry(record: Record) -> Entry | None:
             key=record.key,
             grant=document["grant"],
             client=document["client"],
+            environment=document.get("environment"),
             refresh_token=Secret(document["refresh_token"]),
             queued_at=document["queued_at"],
             next_at=document["next_at"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop, Why
@@ -110,3 +112,21 @@ def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
     found = keeper.decide(keeper.match("GET", "/x"), held(first, second), frozenset({first.id}))
     assert isinstance(found, Pass)
     assert found.grant is second
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        GrantKey("o", "e", "c", "removed", "u"),
+        GrantKey("o", "another-environment", "c", "mikomo", "u"),
+        GrantKey("o", "e", "another-client", "mikomo", "u"),
+    ],
+)
+@pytest.mark.parametrize("require", [Require.ANY, Require.CONNECTORS])
+def test_a_grant_of_what_the_configuration_no_longer_has_serves_nobody(stale: GrantKey, require: Require) -> None:
+    rules = gate(require, connectors=("mikomo",))
+    found = decide(rules, held(replace(grant("mikomo"), key=stale)))
+    assert isinstance(found, Stop)
+    assert found.why is Why.NOT_CONNECTED
+    good = grant("mikomo")
+    assert decide(rules, held(replace(good, key=stale), good)) == Pass(found.rule, good, True)  # type: ignore[arg-type]

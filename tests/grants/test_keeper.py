@@ -13,7 +13,7 @@ from akoya_gateway.grants import GrantState, NeedsReconnect, RegistrationFault, 
 from akoya_gateway.protocol.answers import Distrust, OperatorFault, Refused, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.virtual_time import clock, in_virtual_time
-from tests.grants.world import OWNER, Reuse, World, bearer, client, down
+from tests.grants.world import OWNER, Reuse, World, bearer, client, down, environment
 
 
 @in_virtual_time
@@ -531,3 +531,25 @@ async def test_stop_waits_for_refreshes_in_flight_and_starts_no_new_ones() -> No
 
 def test_margins_are_seconds() -> None:
     assert Tokens().refresh_before == Seconds(60.0)
+
+
+@in_virtual_time
+async def test_a_client_that_now_names_another_environment_never_shows_it_the_old_tokens() -> None:
+    world = World()
+    grant = await world.connect()
+    other = World().provider
+    other.client = replace(client, environment=replace(environment, name="production"))
+    world.one.reconfigure({"demo-app": other}, world.tokens)
+    await asyncio.sleep(850)
+    assert bearer(await world.one.fresh(grant)) == "bearer-1", "it is still good where it came from"
+    await asyncio.sleep(100)
+    with pytest.raises(RegistrationFault):
+        await world.one.fresh(grant)
+    await world.one.disconnect(grant)
+    await world.one.revocations.sweep()
+    assert not other.uses
+    assert not other.revoked
+    world.one.reconfigure({"demo-app": world.provider}, world.tokens)
+    await asyncio.sleep(60)
+    await world.one.revocations.sweep()
+    assert world.provider.revoked == ["refresh-1"], "set right again, it is made up for"
