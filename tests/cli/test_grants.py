@@ -1,0 +1,293 @@
+"""`akoya-gateway grants`: what it shows, what it never shows, and that it ends grants."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from akoya_gateway.cli import app
+from akoya_gateway.config import load_config
+from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
+from akoya_gateway.grants.grant import Lease
+from akoya_gateway.protocol.answers import Granted, TokenSet
+from akoya_gateway.provider import open_providers
+from akoya_gateway.sandbox.server import SandboxServer
+from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_REDIRECT_URIS
+from akoya_gateway.secret import Secret
+from akoya_gateway.store import KeyRing, Vault, open_store
+from tests.config.making import ENVIRON, changed
+
+SECRETS = ("the-bearer-of-", "the-refresh-token-of-")
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump(changed({"sessions.store": f"sqlite://{tmp_path}/grants.db"})))
+    return file
+
+
+def grant(sub: str, **changes: Any) -> Grant:
+    now = time.time()
+    owner = changes.pop("owner", f"own_{sub}")
+    key = GrantKey(owner, changes.pop("environment", "sandbox"), "demo-app", changes.pop("connector", "mikomo"), sub)
+    tokens = TokenSet(
+        Secret(f"{SECRETS[0]}{sub}"), Secret(f"{SECRETS[1]}{sub}"), now + 900, ("openid",), sub, "consent-1"
+    )
+    return replace(Grant(key, tokens, GrantState.LIVE, now - 7200, now - 300), **changes)
+
+
+def write(config: Path, *grants: Grant) -> None:
+    async def all_of_them() -> None:
+        sessions = load_config(config).sessions
+        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
+        await vault.open()
+        for each in grants:
+            assert await Book(vault).write(each, after=0, now=time.time())
+        await vault.close()
+
+    asyncio.run(all_of_them())
+
+
+def run(config: Path, *arguments: str) -> Result:
+    result = CliRunner().invoke(app, ["grants", *arguments, "--config", str(config)])
+    for secret in (*SECRETS, ENVIRON["CLIENT_SECRET"], ENVIRON["GATEWAY_KEY"]):
+        assert secret not in result.output
+    return result
+
+
+SOME = (
+    grant("s1"),
+    grant("s2", connector="other", state=GrantState.NEEDS_RECONNECT, reason="dead_token"),
+    grant("s3", environment="production", state=GrantState.UNCERTAIN, reason="refresh_interrupted"),
+    grant("s4", owner="own_s1", connector="other"),
+    grant("s5", state=GrantState.REVOKED),
+)
+
+
+def listed(config: Path, *options: str) -> list[str]:
+    result = run(config, "list", "--format", "json", *options)
+    assert result.exit_code == 0
+    ids = {each.id: each.key.sub for each in SOME}
+    return sorted(ids[json.loads(line)["id"]] for line in result.stdout.splitlines())
+
+
+def test_the_list_is_narrowed_by_owner_connector_environment_and_state(config: Path) -> None:
+    write(config, *SOME)
+    assert listed(config) == ["s1", "s2", "s3", "s4"]
+    assert listed(config, "--owner", "own_s1") == ["s1", "s4"]
+    assert listed(config, "--connector", "other") == ["s2", "s4"]
+    assert listed(config, "--environment", "production") == ["s3"]
+    assert listed(config, "--state", "live", "--connector", "mikomo") == ["s1"]
+    assert listed(config, "--state", "revoked") == ["s5"]
+    assert listed(config, "--owner", "nobody") == []
+
+
+def test_a_json_line_has_these_fields(config: Path) -> None:
+    write(config, SOME[1])
+    line = json.loads(run(config, "list", "-f", "json").stdout)
+    assert {name: line[name] for name in ("owner", "connector", "client", "environment", "state", "reason")} == {
+        "owner": "own_s2",
+        "connector": "other",
+        "client": "demo-app",
+        "environment": "sandbox",
+        "state": "needs_reconnect",
+        "reason": "dead_token",
+    }
+    assert line["connected_at"] < line["refreshed_at"] < line["expires_at"]
+    assert line["expires_at"].endswith("Z")
+
+
+def test_the_table_is_for_people(config: Path) -> None:
+    write(config, *SOME)
+    result = run(config, "list")
+    assert result.exit_code == 0
+    (row,) = [line for line in result.stdout.splitlines() if "needs_reconnect" in line]
+    assert row.split() == [SOME[1].id, "own_s2", "other", "sandbox", "needs_reconnect", "2h", "5m", "14m", "dead_token"]
+    assert "4 grants in sqlite:" in result.stderr
+
+
+def test_csv_opens_in_a_spreadsheet_and_runs_nothing(config: Path) -> None:
+    hostile = '=HYPERLINK("http://evil.example")'
+    write(config, grant("s1", owner=hostile))
+    (row,) = csv.DictReader(io.StringIO(run(config, "list", "--format", "csv").stdout))
+    assert row["owner"] == "'" + hostile
+    assert row["state"] == "live"
+
+
+def test_an_owner_does_not_steer_the_terminal(config: Path) -> None:
+    write(config, grant("s1", owner="\x1b[2Jmallory [bold]\n"))
+    for arguments in (["list"], ["show", grant("s1", owner="\x1b[2Jmallory [bold]\n").id]):
+        told = run(config, *arguments).stdout
+        assert "\x1b" not in told
+        assert "\\x1b[2Jmallory [bold]" in told
+
+
+def test_counts_add_up(config: Path) -> None:
+    write(config, *SOME, grant("s6"))
+    lines = [json.loads(line) for line in run(config, "count", "-f", "json").stdout.splitlines()]
+    assert {"state": "live", "connector": "mikomo", "environment": "sandbox", "grants": 2} in lines
+    assert sum(line["grants"] for line in lines) == 5
+    assert run(config, "count", "--by", "state", "-f", "csv").stdout.splitlines() == [
+        "state,grants",
+        "live,3",
+        "needs_reconnect,1",
+        "uncertain,1",
+    ]
+    assert "needs_reconnect" in run(config, "count").stdout
+
+
+def test_show_says_who_must_do_what(config: Path) -> None:
+    lease = Lease("a-host:17:abc", time.time(), time.time() + 10, sent=True)
+    write(config, SOME[1], grant("s7", state=GrantState.REFRESHING, lease=lease))
+    shown = json.loads(run(config, "show", SOME[1].id, "--json").stdout)
+    assert (shown["who"], shown["sub"], shown["has_refresh_token"]) == ("user", "s2", True)
+    told = run(config, "show", grant("s7").id)
+    assert told.exit_code == 0
+    assert "a-host:17:abc, since 20" in told.stdout
+    assert "being renewed" in told.stdout
+
+
+@pytest.mark.parametrize("command", [["show", "nothing-of-ours"], ["revoke", "nothing-of-ours", "--yes"]])
+def test_an_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
+    result = run(config, *command)
+    assert result.exit_code == 1
+    assert "no grant nothing-of-ours" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["list", "--state", "fine"], ["list", "--format", "xml"], ["show"], ["revoke"]])
+def test_wrong_usage_is_2(config: Path, command: list[str]) -> None:
+    assert run(config, *command).exit_code == 2
+
+
+def test_a_store_that_is_away_is_a_fault_in_one_line(config: Path) -> None:
+    config.write_text(yaml.safe_dump(changed({"sessions.store": "redis://127.0.0.1:1"})))
+    result = run(config, "list")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "127.0.0.1:1" in result.stderr
+
+
+def test_what_cannot_be_read_is_said_and_hides_nothing_else(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(config, grant("s1"))
+    missing = load_config(config).sessions.keys[0].id
+    monkeypatch.setenv("GATEWAY_KEY", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
+    write(config, grant("s2"))
+    for command in ("list", "count"):
+        result = run(config, command)
+        assert result.exit_code == 1
+        assert missing in result.stderr
+        assert "1 grant in sqlite" in result.stderr
+        assert "and 1 that cannot be read" in result.stderr
+
+
+def test_revoke_forgets_at_once_and_revokes_at_akoya(
+    config: Path, tmp_path: Path, akoya_sandbox: SandboxServer
+) -> None:
+    environment = akoya_sandbox.environment()
+    changes = {
+        "environments": {"sandbox": environment},
+        "clients.demo-app.client_id": DEFAULT_CLIENT_ID,
+        "clients.demo-app.redirect_uri": DEFAULT_REDIRECT_URIS[0],
+        "public_url": "http://127.0.0.1:8080",
+        "sessions.store": f"sqlite://{tmp_path}/grants.db",
+    }
+    secret = {**ENVIRON, "CLIENT_SECRET": DEFAULT_CLIENT_SECRET}
+    config.write_text(yaml.safe_dump(changed(changes)))
+    first, second = (asyncio.run(connect(config, akoya_sandbox, owner, secret)) for owner in ("own_1", "own_2"))
+
+    runner = CliRunner(env=secret)
+    result = runner.invoke(app, ["grants", "revoke", first.id, "--yes", "--config", str(config)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{first.id} ended\n"
+    assert [event["outcome"] for event in akoya_sandbox.events("revoke")] == ["revoked"]
+    left = runner.invoke(app, ["grants", "list", "-f", "json", "--config", str(config)]).stdout
+    assert [json.loads(line)["id"] for line in left.splitlines()] == [second.id]
+
+    akoya_sandbox.fault("status", "revoke", status=503)
+    result = runner.invoke(app, ["grants", "revoke", second.id, "-y", "--config", str(config)])
+    assert result.exit_code == 0, "forgotten all the same"
+    assert "1 waiting to be revoked at Akoya" in result.stderr
+    assert not runner.invoke(app, ["grants", "list", "-f", "json", "--config", str(config)]).stdout
+
+
+async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[str, str]) -> Grant:
+    loaded = load_config(config, environ)
+    vault = Vault(open_store(loaded.sessions.store), KeyRing(loaded.sessions.keys))
+    await vault.open()
+    asked = {
+        "connector": "mikomo",
+        "client_id": DEFAULT_CLIENT_ID,
+        "redirect_uri": DEFAULT_REDIRECT_URIS[0],
+        "response_type": "code",
+        "scope": "openid profile offline_access",
+        "state": "a-state-of-enough-bytes",
+    }
+    landed = await asyncio.to_thread(akoya.consent, f"{akoya.url}/auth?{urlencode(asked)}")
+    async with open_providers(loaded, time.time) as providers:
+        answer = await providers["demo-app"].exchange(Secret(parse_qs(urlsplit(landed).query)["code"][0]))
+        assert isinstance(answer, Granted)
+        keeper = Keeper(vault, providers, loaded.tokens)
+        connected = await keeper.connected(owner, loaded.clients["demo-app"], "mikomo", answer.tokens)
+    await vault.close()
+    return connected
+
+
+def test_memory_does_not_grow_with_the_number_of_grants(config: Path) -> None:
+    """The peak of listing 20,000 grants of 2 kB is near that of listing none."""
+    few = peak(config)
+    big = Secret("b" * 2000)
+
+    async def many() -> None:
+        sessions = load_config(config).sessions
+        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
+        await vault.open()
+        book = Book(vault)
+        for start in range(0, 20_000, 500):
+            some = [grant(f"s{n}") for n in range(start, start + 500)]
+            some = [replace(each, tokens=replace(each.tokens, bearer=big)) for each in some]
+            await asyncio.gather(*[book.write(each, after=0) for each in some])
+        await vault.close()
+
+    asyncio.run(many())
+    assert peak(config) < few + 12_000, "kilobytes: 20,000 grants are more than 40,000"
+
+
+def peak(config: Path) -> int:
+    """Largest resident size of a process that lists everything as JSON, in kilobytes."""
+    program = (
+        "import resource, sys\nfrom akoya_gateway.cli import app\n"
+        "try: app(['grants', 'list', '-f', 'json', '-c', sys.argv[1]])\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(config)], capture_output=True, text=True, timeout=60, check=False
+    )
+    return int(done.stderr.splitlines()[-1])
+
+
+def test_rotate_store_tells_by_its_exit_code(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(config, grant("s1"))
+    runner = CliRunner()
+    assert runner.invoke(app, ["keys", "rotate-store", "--config", str(config)]).exit_code == 0
+    monkeypatch.setenv("GATEWAY_KEY", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
+    assert runner.invoke(app, ["keys", "rotate-store", "--config", str(config)]).exit_code == 1
