@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -119,10 +118,10 @@ def public(
 @app.command("rotate-store")
 def rotate_store(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Encrypt every stored grant anew with the first of sessions.keys, so that the last can be taken out."""
-    if importlib.util.find_spec("akoya_gateway.cli.rotate_store") is None:
-        typer.echo("this build has no rotate-store", err=True)
-        raise typer.Exit(1)
-    importlib.import_module("akoya_gateway.cli.rotate_store").rotate_store(config)
+    from akoya_gateway.cli import rotate_store as command  # noqa: PLC0415
+
+    if code := command.rotate_store(config):
+        raise typer.Exit(code)
 
 
 def _load(config: Path) -> Config:
