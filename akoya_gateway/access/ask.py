@@ -54,12 +54,23 @@ def is_navigation(ask: Ask) -> bool:
 
     Fetch Metadata decides where the browser sends it; without it `Accept` does.
     """
-    if ask.websocket or ask.method not in ("GET", "HEAD"):
+    if ask.websocket or ask.method not in ("GET", "HEAD") or is_speculative(ask):
         return False
     mode = ask.header(b"sec-fetch-mode")
     if mode is not None:
         return mode == b"navigate" and ask.header(b"sec-fetch-dest") in (b"document", None)
     return wants_page(ask) and ask.header(b"x-requested-with") is None
+
+
+def is_speculative(ask: Ask) -> bool:
+    """A browser loading a page in case it is wanted: nobody has asked to go to their bank yet.
+
+    `Sec-Purpose` (Fetch), before it `Purpose` and `X-Moz`.
+    """
+    return any(
+        name in (b"sec-purpose", b"purpose", b"x-moz") and value.lower().startswith((b"prefetch", b"preview"))
+        for name, value in ask.headers
+    )
 
 
 def wants_page(ask: Ask) -> bool:

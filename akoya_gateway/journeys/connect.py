@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from akoya_gateway.access.ask import is_speculative
 from akoya_gateway.access.redirects import RedirectPolicy
 from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config, Connector
@@ -41,14 +42,16 @@ class Connect:
     async def __call__(self, visit: Visit, key: str) -> Answer:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
-        Raises `UserError`: 404 for an unknown connector, 400 for a `return_to` outside `redirects.allow`, 429 when
-        the client's address begins too many.
+        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 400 for a `return_to` outside
+        `redirects.allow`, 429 when the client's address begins too many.
         """
         connector = self._connectors.get(key)
         if connector is None:
             raise UserError(
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
+        if is_speculative(visit.ask):
+            raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
         require_known(visit.visitor, self._identity)
         return_to = self._return_to(visit.parameters().get("return_to"))
         self._pace.judge(sender(visit.ask, self._trusted))

@@ -159,3 +159,14 @@ def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str
     assert browser.fetch("/api/banks/mikomo/x").status_code == 200
     assert browser.fetch("/api/banks/mikomo/x", headers={name: "DELETE"}).status_code == 400
     assert browser.fetch("/accounts", headers={name: "DELETE"}).status_code == 200, "no rule of that path names a method"
+
+
+@pytest.mark.parametrize(
+    "said", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}, {"purpose": "prefetch"}, {"x-moz": "prefetch"}]
+)
+def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: dict[str, str]) -> None:
+    headers = {**browser.NAVIGATION, **said}
+    begun = browser.http.get("/akoya/connect/mikomo", headers=headers)
+    assert begun.status_code == 403
+    assert "set-cookie" not in begun.headers
+    assert browser.http.get("/accounts", headers=headers).status_code == 401
