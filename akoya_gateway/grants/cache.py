@@ -53,7 +53,8 @@ class Cache:
     def peek(self, owner: str) -> OwnerGrants | None:
         """What is known of the owner without looking: None says to look (`of`)."""
         entry = self._entries.get(owner)
-        if entry is None or self._clock() >= entry.valid_until:
+        # More than it was given: the clock was set back.
+        if entry is None or not 0.0 < entry.valid_until - self._clock() <= self._valid:
             return None
         self._entries.move_to_end(owner)
         return entry.grants

@@ -123,7 +123,7 @@ class Attempts:
 
     async def _judge_total(self) -> None:
         now = self._clock()
-        if now >= self._counted_at + COUNT_VALID:
+        if not 0.0 <= now - self._counted_at < COUNT_VALID:
             self._pending = await self._vault.count(KIND)
             self._counted_at = now
         if self._pending >= self._limits.attempts:

@@ -57,7 +57,8 @@ class Sessions:
     def peek(self, cookie_value: str) -> Session | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
         entry = self._cache.get(cookie_value)
-        if entry is None or self._clock() >= entry.valid_until:
+        # More than it was given: the clock was set back.
+        if entry is None or not 0.0 < entry.valid_until - self._clock() <= self._valid:
             return None
         self._cache.move_to_end(cookie_value)
         return entry.session

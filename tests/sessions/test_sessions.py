@@ -197,3 +197,11 @@ def test_the_end_is_the_sooner_of_the_two() -> None:
     session = Session("id", "own", created_at=0.0, seen_at=86000.0, csrf=Secret("x"))
     assert session.ends_at(COOKIE) == 86400.0
     assert replace(session, seen_at=10.0).ends_at(COOKIE) == 3610.0
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.replica().end(session)
+    home.now -= 3600
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
