@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.fleet import Fleet
-from tests.servers import RedisServer, own_redis, redis_server
+from tests.servers import RedisServer, own_redis, redis_sentinel, redis_server
 
-__all__ = ["own_redis", "redis_server"]
+__all__ = ["own_redis", "redis_sentinel", "redis_server"]
 
 FULL = os.environ.get("AKOYA_SOAK") == "full"
 

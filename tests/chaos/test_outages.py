@@ -1,0 +1,236 @@
+"""A store in trouble is a 503 and never a logout: cookies stay, nothing passes without a token, all comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway.grants import Book, GrantState
+from tests.chaos.crowd import Answer, Load, ask, load
+from tests.chaos.fleet import CACHES, Fleet, Visitor, age, eventually, readyz
+from tests.servers import RedisServer, SentinelGroup
+
+GOOD = {200}
+
+
+async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Callable[[], object]) -> None:
+    """Around a spell of trouble under load: 200, then 503s, then 200 again, and nothing else."""
+    await eventually(lambda: answered(seen, GOOD), "all is well")
+    mark = seen.mark()
+    await asyncio.to_thread(begin)
+    await eventually(lambda: answered(seen, {503}, since=mark), "the trouble shows")
+    await asyncio.sleep(CACHES)
+    sick = seen.mark()
+    await eventually(lambda: says(fleet, 503), "/readyz says no")
+    problems = str((await asyncio.to_thread(readyz, fleet))[1])
+    assert "store" in problems, problems
+    await eventually(lambda: answered(seen, {503}, since=sick), "nobody is served")
+    await asyncio.to_thread(end)
+    await eventually(lambda: recovered(seen), "it is well again by itself")
+    await eventually(lambda: says(fleet, 200), "/readyz says yes")
+    for answer in seen.since(mark):
+        judge(answer)
+    assert seen.lost == 0
+
+
+async def answered(seen: Load, statuses: set[int], since: int = 0) -> bool:
+    return statuses <= seen.statuses(since)
+
+
+async def says(fleet: Fleet, status: int) -> bool:
+    return (await asyncio.to_thread(readyz, fleet))[0] == status
+
+
+async def recovered(seen: Load) -> bool:
+    """The last hundred are good."""
+    return seen.statuses(max(seen.mark() - 100, 0)) == GOOD
+
+
+def judge(answer: Answer) -> None:
+    assert answer.status in (200, 503), answer
+    assert answer.header("set-cookie") is None, answer
+    if answer.status == 503:
+        assert int(answer.header("retry-after") or 0) > 0
+        assert b"store" in answer.body, answer.body
+    else:
+        assert answer.token.count(".") == 2, "passed without its token"
+
+
+async def one_refresh(fleet: Fleet, book: Book, visitor: Visitor) -> None:
+    """The grant is whole: it can be refreshed, with one use of its token."""
+    before = len(fleet.refreshes())
+    await age(book, visitor.grant, left=-1.0)
+    await asyncio.sleep(CACHES)
+    assert (await ask(fleet.port, visitor.cookie)).status == 200
+    assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
+
+
+async def stored(book: Book, visitor: Visitor) -> GrantState:
+    grant = await book.get(visitor.grant)
+    assert grant is not None
+    return grant.state
+
+
+@pytest.fixture
+def on_redis(own_redis: RedisServer, tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path, 2, store=own_redis.url) as fleet:
+        yield fleet
+
+
+async def test_redis_killed_and_paused_under_load(on_redis: Fleet, own_redis: RedisServer) -> None:
+    visitors = [on_redis.visitor(), on_redis.visitor("mikomo_4")]
+    async with load(on_redis.ports, [visitor.cookie for visitor in visitors]) as seen:
+        await trouble(on_redis, seen, own_redis.kill, own_redis.start)
+        await trouble(on_redis, seen, own_redis.pause, own_redis.resume)
+    async with on_redis.book() as book:
+        for visitor in visitors:
+            await one_refresh(on_redis, book, visitor)
+
+
+async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis: Fleet, own_redis: RedisServer) -> None:
+    """The answer arrives while there is nowhere to write it: it is kept, and written when there is."""
+    visitor = on_redis.visitor()
+    async with on_redis.book() as book:
+        await age(book, visitor.grant, left=-1.0)
+        await asyncio.sleep(CACHES)
+        on_redis.akoya.fault("slow_after", "token.refresh_token", seconds=1.0, times=1)
+        asking = asyncio.ensure_future(ask(on_redis.port, visitor.cookie))
+        await eventually(lambda: issued(on_redis), "the emulator has acted")
+        own_redis.kill()
+        await asyncio.sleep(2.0)
+        own_redis.start()
+        assert (await asking).status == 200
+    async with on_redis.book() as book:
+        assert await stored(book, visitor) is GrantState.LIVE
+        await one_refresh(on_redis, book, visitor)
+
+
+async def issued(fleet: Fleet) -> bool:
+    return bool(await asyncio.to_thread(fleet.refreshes, "issued"))
+
+
+async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGroup, tmp_path: Path) -> None:
+    with Fleet(tmp_path, 2, store=f"{redis_sentinel.url}?wait=1") as fleet:
+        visitor = fleet.visitor()
+        async with load(fleet.ports, [visitor.cookie]) as seen:
+            # Until the sentinels have agreed on another primary nobody can write or read.
+            await trouble(fleet, seen, redis_sentinel.primary.kill, lambda: None)
+        # One copy is left, so no write counts that asks for another; start the old primary as a replica again.
+        redis_sentinel.primary.start()
+        async with fleet.book() as book:
+            await eventually(lambda: writable(book, visitor), "there are two copies again")
+            await one_refresh(fleet, book, visitor)
+
+
+async def writable(book: Book, visitor: Visitor) -> bool:
+    with contextlib.suppress(Exception):
+        await age(book, visitor.grant, left=600.0)
+        return True
+    return False
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+async def test_sqlite_locked_full_and_corrupt(small_disk: Path, tmp_path: Path) -> None:
+    file = small_disk / "grants.db"
+    with Fleet(tmp_path, 2, store=f"sqlite://{file}") as fleet:
+        visitor = fleet.visitor()
+        async with fleet.book() as book:
+            await write_trouble(fleet, book, visitor, locked(file))
+            await write_trouble(fleet, book, visitor, full(small_disk))
+        await corrupted(fleet, visitor, file)
+
+
+async def write_trouble(
+    fleet: Fleet, book: Book, visitor: Visitor, what: contextlib.AbstractContextManager[None]
+) -> None:
+    """Living tokens are passed on; what would need a write is a 503 that costs nothing."""
+    before = len(fleet.refreshes())
+    await age(book, visitor.grant, left=600.0)
+    await asyncio.sleep(CACHES)
+    with what:
+        answer = await ask(fleet.port, visitor.cookie)
+        assert answer.status == 200
+        await eventually(lambda: says(fleet, 503), "/readyz says no")
+    await age(book, visitor.grant, left=-1.0)
+    await asyncio.sleep(CACHES)
+    with what:
+        answer = await ask(fleet.port, visitor.cookie)
+        judge(answer)
+        assert answer.status == 503
+        assert len(fleet.refreshes()) == before, "a token was used without a record of it"
+    await eventually(lambda: served(fleet, visitor), "it is well again by itself")
+    assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
+
+
+async def served(fleet: Fleet, visitor: Visitor) -> bool:
+    return (await ask(fleet.port, visitor.cookie)).status == 200
+
+
+class locked(contextlib.AbstractContextManager[None]):  # reads as a function
+    """Another program writes for long."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._connection = sqlite3.connect(self._file, isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+class full(contextlib.AbstractContextManager[None]):
+    """Not a byte is left."""
+
+    def __init__(self, disk: Path) -> None:
+        self._rubbish = disk / "rubbish"
+
+    def __enter__(self) -> None:
+        with contextlib.suppress(OSError), self._rubbish.open("wb", buffering=0) as out:
+            while True:
+                out.write(bytes(512))
+
+    def __exit__(self, *_: object) -> None:
+        self._rubbish.unlink()
+
+
+async def corrupted(fleet: Fleet, visitor: Visitor, file: Path) -> None:
+    """A bad disk under a running gateway, until somebody puts a backup in place."""
+    backup = fleet.folder / "backup.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("VACUUM INTO ?", (str(backup),))
+    async with load(fleet.ports, [visitor.cookie]) as seen:
+        await trouble(fleet, seen, lambda: spoil(file), lambda: put(backup, file))
+
+
+def spoil(file: Path) -> None:
+    with file.open("r+b") as out:
+        out.seek(4096)
+        out.write(b"\xa5" * (file.stat().st_size - 4096))
+
+
+def put(backup: Path, file: Path) -> None:
+    """As a careful operator would: the new file in one step, the old log away."""
+    shutil.copy(backup, file.with_suffix(".new"))
+    for log in ("-wal", "-shm"):
+        Path(f"{file}{log}").unlink(missing_ok=True)
+    file.with_suffix(".new").replace(file)

@@ -1,0 +1,105 @@
+"""`kill -9` of the gateway process that holds a refresh lease, while requests wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway.grants import Book, GrantState
+from tests.chaos.conftest import FULL
+from tests.chaos.crowd import ask
+from tests.chaos.fleet import Fleet, Visitor, age, eventually
+from tests.chaos.killing import LEFT, held, seeded, tally
+
+KILLS = 120 if FULL else 24
+WORKERS = 8
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Fleet]:
+    """One gateway of several worker processes, which start again quickly."""
+    with Fleet(tmp_path, 1, options=("--workers", str(WORKERS))) as fleet:
+        yield fleet
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
+    """Requests that come afterwards are answered with the living token, and the grant says what is known of it."""
+    random, seen = seeded(), []
+    crew.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)
+    crew.akoya.fault("slow_after", "token.refresh_token", seconds=0.1, probability=0.5)
+    async with crew.book() as book:
+        for start in range(0, KILLS, BATCH):
+            visitors = [await asyncio.to_thread(crew.visitor) for _ in range(min(BATCH, KILLS - start))]
+            firsts = [held(await age(book, visitor.grant, LEFT)) for visitor in visitors]
+            killed_at = time.monotonic()
+            for visitor in visitors:
+                await kill_the_holder(crew, book, visitor, random.uniform(0.0, 0.25))
+            await asyncio.sleep(max(0.0, 11.0 - (time.monotonic() - killed_at)))  # leases end
+            for visitor, first in zip(visitors, firsts, strict=True):
+                seen.append(await judged(crew, book, visitor, first))
+    print(f"{len(seen)} holders killed:", tally(seen))
+    assert len(set(seen)) > 1, "all were killed at the same point"
+
+
+BATCH = 24
+
+
+async def kill_the_holder(crew: Fleet, book: Book, visitor: Visitor, after: float) -> None:
+    asking = asyncio.ensure_future(ask(crew.port, visitor.cookie))
+    holder = 0
+
+    async def leased() -> bool:
+        nonlocal holder
+        grant = await book.get(visitor.grant)
+        assert grant is not None
+        if grant.lease is not None:
+            holder = int(grant.lease.holder.split(":")[1])
+        return grant.lease is not None or asking.done()
+
+    await eventually(leased, "somebody refreshes")
+    if holder:
+        await asyncio.sleep(after)
+        try:
+            os.kill(holder, signal.SIGKILL)
+        except ProcessLookupError:
+            pytest.fail("the lease names a process that is not there")
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def judged(crew: Fleet, book: Book, visitor: Visitor, first: str | None) -> str:
+    answers = [await ask_again(crew.port, visitor.cookie) for _ in range(2)]
+    assert answers == [200, 200]
+    grant = await book.get(visitor.grant)
+    assert grant is not None
+    uses = [use for use in crew.refreshes() if use["grant_id"] == grant.tokens.consent_id]
+    issued = [use["issued"] for use in uses if use["outcome"] == "issued"]
+    assert [use["outcome"] for use in uses] == ["issued"] * len(uses), "a spent token was used again"
+    assert visitor.state() == grant.state
+    if not issued:
+        assert held(grant) == first
+        assert grant.state is GrantState.UNCERTAIN
+        return "request did not arrive, uncertain"
+    if held(grant) == issued[-1]:
+        assert grant.state is GrantState.LIVE
+        return "answer stored, live"
+    assert held(grant) == first
+    assert grant.state is GrantState.UNCERTAIN
+    return "answer lost, uncertain"
+
+
+async def ask_again(port: int, cookie: str) -> int:
+    """A browser repeats a GET whose connection was reset."""
+    for _ in range(50):
+        try:
+            return (await ask(port, cookie)).status
+        except (EOFError, OSError):
+            await asyncio.sleep(0.1)
+    raise AssertionError("nobody answers")
