@@ -20,6 +20,7 @@ from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.faces.responses import RequestWatcher
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.grants.observer import NullObserver, Observer
+from akoya_gateway.grants.orphans import Orphans
 from akoya_gateway.journeys.callback import Callback
 from akoya_gateway.journeys.connect import Connect
 from akoya_gateway.journeys.connections import Connections
@@ -67,6 +68,7 @@ class Engine:
         self.keeper = Keeper(
             vault, self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
         )
+        self.orphans = Orphans(vault, self.keeper, self.sessions.of, clock=clock)
         self.passing = Passing(
             signer(config.signing, _origin(config), _audience(config), clock=clock),
             self.cookies,
@@ -113,10 +115,12 @@ class Engine:
                 await used.close()
             raise
         engine.keeper.start()
+        engine.orphans.start()
         return engine
 
     async def close(self, *, keep_store: bool = False) -> None:
         """Exchanges and refreshes in flight finish first: their answers must reach the store."""
+        await self.orphans.stop()
         await self.callback.finish()
         await self.keeper.stop()
         await self.providers.close()
