@@ -31,7 +31,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def calm(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test finds another's faults."""
     yield
-    if "fleet" in request.fixturenames:
-        fleet: Fleet = request.getfixturevalue("fleet")
+    for name in {"fleet", "pair"} & set(request.fixturenames):
+        fleet: Fleet = request.getfixturevalue(name)
         fleet.akoya.clear_faults()
         fleet.upstream.slow = 0.0

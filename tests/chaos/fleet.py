@@ -21,7 +21,7 @@ from akoya_gateway.grants import Book, Grant
 from akoya_gateway.store import KeyRing, Vault, open_store
 from tests.chaos.echo import EchoServer
 from tests.e2e.processes import GatewayProcess, free_port
-from tests.e2e.world import Browser, World
+from tests.e2e.world import CLIENT_SECRET, Browser, World
 
 WITHIN = 20.0
 CACHES = 1.2
@@ -34,9 +34,15 @@ class Fleet(World):
     def __init__(self, folder: Path, size: int = 3, *, store: str | None = None, **options: Any) -> None:
         changes = dict(options.pop("changes", {}))
         changes.setdefault("sessions", {"store": store or f"sqlite://{folder}/grants.db", "keys": KEYS})
-        changes.setdefault("logging", {"level": "warning", "access": False})
+        secret_file = options.pop("secret_file", False)
+        self.secret = folder / "client-secret"
+        """Where the client secret is, with `secret_file`."""
+        changes.setdefault("logging", {"level": "info", "access": False})
         super().__init__(folder, changes=changes, upstream=EchoServer(), algorithm="hmac-sha256", **options)
         self.size = size
+        self._secret_file = secret_file
+        if secret_file:
+            self.secret.write_text(CLIENT_SECRET)
         self.others: list[GatewayProcess] = []
 
     def __enter__(self) -> Self:
@@ -73,6 +79,12 @@ class Fleet(World):
         }
         return GatewayProcess(folder, self.config() | changes, self.environ, *self._options)
 
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        if self._secret_file:
+            config["clients"]["test-app"]["client_secret"] = {"file": str(self.secret)}
+        return config
+
     def loaded(self) -> Config:
         """The configuration as the gateways have it."""
         return load_config(self.gateways[0].config_path, self.environ)
@@ -95,12 +107,12 @@ class Fleet(World):
         assert landed.status_code in (302, 303), landed.text
         assert "error" not in landed.headers["location"]
         (connection,) = browser.connections()["connections"]
-        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.http.cookies.jar)
-        return Visitor(browser, cookie, connection["id"])
+        visitor = Visitor(browser, "", connection["id"])
+        return replace(visitor, cookie=visitor.cookie_now())
 
     def refreshes(self, outcome: str | None = None) -> list[dict[str, Any]]:
         """What the emulator was asked to refresh, in order."""
-        events = [e for e in self.akoya.events("token") if e["grant_type"] == "refresh_token"]
+        events = [e for e in self.akoya.events("token") if e.get("grant_type") == "refresh_token"]
         return [e for e in events if outcome in (None, e["outcome"])]
 
 
@@ -114,6 +126,10 @@ class Visitor:
     browser: Browser
     cookie: str
     grant: str
+
+    def cookie_now(self) -> str:
+        """After the browser has got another."""
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.browser.http.cookies.jar)
 
     def state(self) -> str:
         """As the connections page tells them."""

@@ -125,7 +125,7 @@ class Place:
         """What the emulator has seen of each."""
         by_consent: dict[str, list[dict[str, Any]]] = {point.consent: [] for point in points}
         for event in self.akoya.events("token"):
-            if event["grant_type"] == "refresh_token" and event["grant_id"] in by_consent:
+            if event.get("grant_type") == "refresh_token" and event["grant_id"] in by_consent:
                 by_consent[event["grant_id"]].append(event)
         for point in points:
             point.uses = by_consent[point.consent]
