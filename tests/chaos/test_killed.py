@@ -19,6 +19,7 @@ from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseri
 BATCH = 100
 POINTS = 1000 if FULL else 100
 """On each store."""
+DISCONNECTS = 300 if FULL else 30
 AT_LINES = 70
 """Of a batch; the others are killed at random moments."""
 STORED, SURVIVED = "token used, its successor stored", "done before it was killed"
@@ -136,3 +137,32 @@ async def one_more(place: Place, point: Point) -> None:
     assert not isinstance(answer, GatewayError), (point, answer)
     place.look([point])
     assert fingerprint(answer.tokens.bearer.reveal()) == point.uses[-1]["id_token"]
+
+
+async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that_nobody_knows_of(
+    store: str, tmp_path: Path
+) -> None:
+    """Either the grant is still shown, and can be disconnected again, or its token is on the way to revocation."""
+    random = seeded()
+    async with Place(tmp_path, store, "hydra") as place, nurseries(place.path) as free:
+        whole = await kill(free, await place.point(0), do="disconnect")
+        assert whole is not None
+        points = [await place.point(1 + n) for n in range(DISCONNECTS)]
+        await gather(
+            *[kill(free, point, do="disconnect", lines=1 + int(whole * random.random() ** 0.5)) for point in points]
+        )
+        seen = []
+        for point in points:
+            keeper = place.keeper()
+            grant = await place.stored(point)
+            waiting = await keeper.revocations.count()
+            seen.append(str(grant.state))
+            if grant.state is not GrantState.REVOKED:
+                assert held(grant) == point.first
+                await keeper.disconnect(grant)
+                assert await keeper.revocations.count() in (waiting, waiting + 1)
+        await place.keeper().revocations.sweep()
+        revoked = {event["presented"] for event in place.akoya.events("revoke") if event["outcome"] == "revoked"}
+        assert {point.first for point in points} <= revoked
+        assert not await place.keeper().revocations.count()
+    print(f"{len(seen)} gateways at work on a disconnect of {whole} lines:", tally(seen))
