@@ -89,6 +89,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         sessions=sessions,
         identity=identity,
         trusted_proxies=proxies,
+        forward_auth=top.plain("forward_auth"),
         signing=signing,
         tokens=tokens,
         limits=limits,

@@ -347,6 +347,8 @@ class Config:
     sessions: Sessions
     identity: Identity
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    forward_auth: bool | None
+    """Whether trusted proxies may ask for decisions; None: where the gateway has no app behind it."""
     signing: Signing
     tokens: Tokens
     limits: Limits

@@ -37,6 +37,17 @@ _METHOD_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 _REPLACED = frozenset({*PASSED_NAMES, ASSERTION, SIGNATURE, SIGNATURE_INPUT})
 
 
+class ForwardAuthOff(UserError):
+    """Behind a balancer that is a trusted proxy, a page's own script could ask, and read the user's tokens."""
+
+    status = 404
+    code = "forward-auth-off"
+    title = "Not found"
+
+    def __init__(self) -> None:
+        super().__init__("This gateway decides for no other proxy: set forward_auth: true if it is to.")
+
+
 class NotTheProxy(UserError):
     status = 403
     code = "untrusted-proxy"

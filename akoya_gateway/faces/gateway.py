@@ -21,7 +21,7 @@ from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.faces.admission import Admitted, Denied, judged_path
 from akoya_gateway.faces.bodies import digested, limited, whole
 from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
-from akoya_gateway.faces.forward_auth import forward_auth, is_forward_auth
+from akoya_gateway.faces.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.refusals import Refusals
@@ -45,8 +45,16 @@ class Gateway:
     """
 
     def __init__(
-        self, app: App, config: Config | str | Path, *, watchers: Watchers = NOBODY, clock: Clock = time.time
+        self,
+        app: App,
+        config: Config | str | Path,
+        *,
+        watchers: Watchers = NOBODY,
+        clock: Clock = time.time,
+        forward_auth: bool = False,
     ) -> None:
+        """`forward_auth`: whether other proxies may ask for decisions, where the configuration leaves it open."""
+        self._forward_auth = forward_auth
         self._app = app
         self._config = config if isinstance(config, Config) else load_config(Path(config))
         self._watchers = watchers
@@ -208,6 +216,8 @@ class Gateway:
         if not engine.routes.own(path):
             return engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
         if is_forward_auth(engine.config.prefix, path):
+            if not (self._forward_auth if engine.config.forward_auth is None else engine.config.forward_auth):
+                raise ForwardAuthOff
             return await forward_auth(engine, ask, responses)
         visitor = await engine.visitors.of(ask)
         return await engine.routes(Visit(ask, path, visitor, lambda limit: whole(receive, limit)))

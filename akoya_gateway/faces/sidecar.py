@@ -17,7 +17,7 @@ from akoya_gateway import __version__
 from akoya_gateway.config import load_config
 from akoya_gateway.config.faults import ConfigurationError
 from akoya_gateway.config.model import Config
-from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.errors import GatewayError, OperatorError, UserError
 from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.fast_lane import FastHttpProtocol, FastLane
 from akoya_gateway.faces.gateway import Gateway
@@ -52,8 +52,6 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
     # Before the file is read: what changes from now on is noticed.
     watch = Watch(path) if life.watch else None
     config = load_config(path)
-    if config.upstream is None:
-        raise OperatorError(f"{path}: upstream: the sidecar needs an app to pass requests on to; set upstream.url")
     log = own_process(config.logging)
     public = bind("listen", config.listen)
     try:
@@ -140,8 +138,8 @@ class _Run:
 
     def _load(self) -> Config:
         config = load_config(self._path)
-        if config.upstream is None:
-            raise OperatorError("upstream: the sidecar needs an app to pass requests on to; set upstream.url")
+        if (config.upstream is None) != (self._configs[0].upstream is None):
+            raise OperatorError("upstream: whether there is one is decided at start; it takes a restart")
         return config
 
     def _reload(self) -> None:
@@ -169,28 +167,34 @@ class Sidecar:
         self._config = config
         self._metrics = metrics
         self._log = log
-        self._hop = Hop(config, metrics)
-        self._gateway = Gateway(self._hop, config, watchers=watchers(metrics, log, AccessLog(config.logging)))
+        self._hop = Hop(config, metrics) if config.upstream is not None else None
+        self._gateway = Gateway(
+            self._hop or nobody,
+            config,
+            watchers=watchers(metrics, log, AccessLog(config.logging)),
+            forward_auth=self._hop is None,
+        )
         self.desk = TokenDesk(lambda: self._gateway.running)
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
-        lane = FastLane(self._gateway, lambda: self._hop.proxy, dates)
-        self.protocol: Callable[..., GuardedHttpProtocol] = (
-            partial(FastHttpProtocol, lane=lane) if fast_lane else GuardedHttpProtocol
-        )
+        self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
+        if fast_lane and self._hop is not None:
+            self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, self._hop.in_force, dates))
 
     async def startup(self) -> None:
         await self._gateway.startup()
 
     async def shutdown(self) -> None:
         await self._gateway.shutdown()
-        await self._hop.close()
+        if self._hop is not None:
+            await self._hop.close()
 
     async def reload(self, config: Config) -> None:
         """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
-        hop = self._hop.prepared(config)
+        proxy = self._hop.prepared(config) if self._hop is not None else None
         await self._gateway.reload(config)
-        self._hop.switch(config, hop)
+        if self._hop is not None:
+            self._hop.switch(config, proxy)
         _say_what_stays(self._log, self._config, config)
 
     async def check(self) -> Sequence[str]:
@@ -220,8 +224,7 @@ class Hop:
         finally:
             self._metrics.websocket_closed()
 
-    @property
-    def proxy(self) -> ReverseProxy:
+    def in_force(self) -> ReverseProxy:
         return self._proxy
 
     def prepared(self, config: Config) -> ReverseProxy | None:
@@ -248,6 +251,11 @@ class Hop:
         await self._proxy.pool.close()
 
 
+async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands behind a gateway that only decides for other proxies."""
+    raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
+
+
 def _proxy(config: Config) -> ReverseProxy:
     assert config.upstream is not None
     return ReverseProxy(
@@ -271,7 +279,6 @@ async def _retire(pool: Pool) -> None:
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:
-    assert config.upstream is not None
     for warning in config.warnings:
         log.warning("configuration", warning=warning)
     log.info(
@@ -281,7 +288,7 @@ def _announce(log: Log, config: Config, public: socket.socket, admin: socket.soc
         listen=bound(public),
         admin=bound(admin) if admin is not None else None,
         public_url=str(config.public_url),
-        upstream=[str(origin) for origin in config.upstream.origins],
+        upstream=[str(origin) for origin in config.upstream.origins] if config.upstream is not None else None,
         environments=sorted(config.environments),
         connectors=sorted(config.connectors),
         store=describe(config.sessions.store),

@@ -67,6 +67,7 @@ class Faces:
         changes = {
             "access": RULES,
             "trusted_proxies": ["127.0.0.1/32"],
+            "forward_auth": True,
             "redirects": {"after_connect": "/accounts", "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"]},
         }
         self.world = World(folder, changes=changes)

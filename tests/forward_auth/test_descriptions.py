@@ -13,7 +13,7 @@ from tests.e2e.world import Browser, World
 from tests.forward_auth.proxies import DEPLOY
 from tests.forward_auth.world import cookies, get
 
-TRUSTING = {"trusted_proxies": ["127.0.0.1/32"]}
+TRUSTING = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ TRAEFIK = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /accounts?x=1", "X-Forwa
 
 @pytest.mark.parametrize(("lines", "below"), [(NGINX, ""), (TRAEFIK, ""), ((), "/accounts?x=1")])
 def test_a_proxy_that_is_not_trusted_gets_no_answer(tmp_path: Path, lines: tuple[str, ...], below: str) -> None:
-    with World(tmp_path) as world, world.browser() as browser:
+    with World(tmp_path, changes={"forward_auth": True}) as world, world.browser() as browser:
         browser.connect()
         status, body, headers = ask(world, *lines, below=below, member=browser)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-proxy")

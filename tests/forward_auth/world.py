@@ -22,6 +22,8 @@ class ProxiedWorld(World):
 
     def config(self) -> dict[str, Any]:
         config = super().config()
+        # Nothing is behind the gateway: the proxy passes requests on itself.
+        del config["upstream"]
         return {**config, "listen": f"127.0.0.1:{self.gateway_port}", "trusted_proxies": ["127.0.0.1/32"], **self._changes}
 
     def __enter__(self) -> Self:

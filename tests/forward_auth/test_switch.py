@@ -1,0 +1,37 @@
+"""Who has a balancer in front and an app behind does not answer forward-auth unless told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.world import World
+
+QUESTION = {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"}
+
+
+@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+@pytest.mark.parametrize(("setting", "status"), [(None, 404), (False, 404), (True, 200)])
+def test_a_script_in_a_page_cannot_ask_for_its_users_token(
+    tmp_path: Path, face: str, setting: bool | None, status: int
+) -> None:
+    changes: dict[str, Any] = {"trusted_proxies": ["127.0.0.1/32"]}
+    if setting is not None:
+        changes["forward_auth"] = setting
+    with World(tmp_path, face=face, changes=changes) as world, world.browser() as browser:
+        browser.connect()
+        answer = browser.fetch("/akoya/forward-auth", headers=QUESTION)
+        assert answer.status_code == status
+        assert ("akoya-id-token" in answer.headers) == (status == 200)
+
+
+def test_without_an_app_behind_it_answers_and_passes_nothing_on(tmp_path: Path) -> None:
+    changes = {"trusted_proxies": ["127.0.0.1/32"], "upstream": None}
+    with World(tmp_path, changes=changes) as world, world.browser() as browser:
+        browser.connect()
+        assert browser.fetch("/akoya/forward-auth", headers=QUESTION).status_code == 200
+        answer = browser.fetch("/accounts")
+        assert answer.status_code == 404
+        assert answer.json()["type"].endswith("no-upstream")
