@@ -56,7 +56,10 @@ def main() -> None:
     console.print(targets(outcomes(samples)))
     document = {
         "machine": facts,
-        "settings": {"rounds": chosen.rounds, "seconds": chosen.seconds, "sessions": chosen.sessions},
+        "settings": {
+            name: {"rounds": chosen.rounds, "seconds": chosen.seconds, "sessions": chosen.sessions}
+            for name in chosen.workload
+        },
         "absent": absent,
         "samples": [asdict(sample) for sample in samples],
     }
@@ -79,6 +82,7 @@ def _write(chosen: argparse.Namespace, document: dict[str, Any], samples: list[S
         before = json.loads(chosen.json.read_text())
         again = {sample.workload for sample in samples}
         document["samples"] = [s for s in before["samples"] if s["workload"] not in again] + document["samples"]
+        document["settings"] = before["settings"] | document["settings"]
         document["absent"] = before["absent"] | document["absent"]
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

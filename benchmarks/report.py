@@ -23,15 +23,15 @@ _HEAD = """# How fast it is
 
 Made by `python -m benchmarks.report` from what `benchmarks.compare` and `benchmarks.footprint` measured; do not edit.
 
-Every system stands in front of the same upstream (nginx; a small asyncio server for streams), logs in for real at the
-Akoya emulator, is proven to refuse without its session and to hand the upstream a token with it, and is then driven
-with that live session by wrk on one thread. Each server is pinned to the first core, load and upstream share the second; one
-worker each; access logs are off; connections are kept alive. Rounds are interleaved (A B C ... A B C ...).
+Every system stands in front of the same upstream (nginx; a small asyncio server for streams) and logs in for real at
+the Akoya emulator. It is proven to refuse without its session and to hand the upstream a token with it, and is then
+driven with that live session by wrk on one thread. Each server is pinned to the first core, load and upstream share the
+second; one worker each; access logs are off; connections are kept alive. Rounds are interleaved (A B C ... A B C ...).
 
-**How to read it.** Numbers are medians over the rounds, ratios are taken within a round and given with the least and
-the greatest. On a machine with two cores the load and the upstream often limit the fastest systems, and whatever else runs
-shows in every number: *CPU us*, the server's own user and system time for one request, is the steadier measure, and
-*x less CPU* says how many times the reference's CPU is saved.
+**How to read it.** Numbers are medians over the rounds; ratios are taken within a round and given with the least and
+the greatest. On a machine with two cores the load and the upstream often limit the fastest systems, and whatever else
+runs shows in every number: *CPU us*, the server's own user and system time for one request, is the steadier measure,
+and *x less CPU* says how many times the reference's CPU is saved.
 """
 
 _NOTES = Path(__file__).with_name("notes.md")
@@ -40,7 +40,6 @@ _NOTES = Path(__file__).with_name("notes.md")
 def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures: str, notes: str) -> str:
     """The page. `pictures`: their folder as a link, without a trailing slash."""
     samples = [Sample(**one) for one in compared["samples"]]
-    settings = compared["settings"]
     parts = [_HEAD, "## What was aimed at\n", *_targets(samples, weighed)]
     parts += ["## The systems\n", _markdown(["name", "what it is"], [[s.name, s.what] for s in SYSTEMS.values()])]
     parts += [f"`{name}` was not measured: {why}.\n" for name, why in compared["absent"].items()]
@@ -54,16 +53,19 @@ def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures:
         ]  # fmt: skip
         parts += [f"## {name}: {workload.what}\n", _markdown(header, [cells(row) for row in found], right=True)]
         parts.append(f"![{name}]({pictures}/{name}.png)\n")
+        taken = compared["settings"][name]
+        told = f", {taken['sessions']:,} cold sessions" if name == "cold" else ""
+        parts.append(f"{taken['rounds']} rounds of {taken['seconds']:g} seconds{told}.\n")
     parts.append(notes)
     parts += ["## Machine and versions\n", _markdown(["", ""], [[k, str(v)] for k, v in compared["machine"].items()])]
-    parts.append(
-        f"{settings['rounds']} rounds of {settings['seconds']:g} seconds, {settings['sessions']:,} cold sessions. "
-        "Latencies are those of a closed loop: 32 connections that ask again as soon as they are answered (4 for 10 MB "
-        "bodies), so they follow from throughput; p99.9 of a short round says little.\n"
-    )
+    parts.append(_CLOSED_LOOP)
     parts.append(_REPEAT)
     return "\n".join(parts)
 
+
+_CLOSED_LOOP = """Latencies are those of a closed loop: 32 connections that ask again as soon as they are answered (4
+with 10 MB bodies), so they follow from throughput; p99.9 of a short round says little.
+"""
 
 _REPEAT = """## How to repeat
 

@@ -160,11 +160,15 @@ class Callback:
         visitor = visit.visitor
         if visitor.session is not None:
             return await self._sessions.renew(visitor.session)
-        owner = visitor.owner
-        if owner is None and attempt.owner is not None and await self._sessions.lives(attempt.owner):
+        if visitor.owner is None and attempt.owner is not None:
             # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding.
-            owner = attempt.owner
-        return await self._sessions.start(owner)
+            # Its sessions are this browser's: nobody else has that owner.
+            latest, *others = await self._sessions.of(attempt.owner) or (None,)
+            for other in others:
+                await self._sessions.end(other)
+            if latest is not None:
+                return await self._sessions.renew(latest)
+        return await self._sessions.start(visitor.owner)
 
     def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
         """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""

@@ -56,7 +56,15 @@ class Connections:
         return_to = self._redirects.judged_or(parameters.get("return_to"), "")
         rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
         notice = notice_of_error(parameters.get("error")) or NOTICES.get(parameters.get("done", ""), "")
-        page = self._pages.page("connections", rows=rows, csrf=csrf, notice=notice, keeps=visit.visitor.identified)
+        page = self._pages.page(
+            "connections",
+            rows=rows,
+            csrf=csrf,
+            notice=notice,
+            keeps=visit.visitor.identified,
+            connected=bool(held.grants),
+            back=return_to or "/",
+        )
         # With `no-referrer` a browser sends `Origin: null` with this page's own forms, as a hostile page's would be.
         return page.with_headers((b"referrer-policy", b"same-origin"))
 

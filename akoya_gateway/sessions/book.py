@@ -103,11 +103,13 @@ class Sessions:
         while len(self._ended) > self._size:
             self._ended.popitem(last=False)
 
-    async def lives(self, owner: str) -> bool:
-        """Whether the owner has a session that has not ended. Raises `StoreUnavailable`."""
+    async def of(self, owner: str) -> tuple[Session, ...]:
+        """The owner's sessions that have not ended, the most recently seen first. Raises `StoreUnavailable`."""
         now = self._clock()
         records = await self._vault.find(KIND, digest("akoya-gateway owner", owner))
-        return any(now < decode(r.key, r.version, r.body).ends_at(self._cookie) for r in records)
+        sessions = [decode(record.key, record.version, record.body) for record in records]
+        living = [session for session in sessions if now < session.ends_at(self._cookie)]
+        return tuple(sorted(living, key=lambda session: -session.seen_at))
 
     async def _create(self, session: Session) -> tuple[Session, str]:
         while True:

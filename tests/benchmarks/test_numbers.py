@@ -80,7 +80,7 @@ def test_what_wrk_saw_becomes_a_sample() -> None:
 def test_the_page_names_what_was_missed_and_what_was_absent() -> None:
     compared = {
         "machine": {"cpu": "a slow one"},
-        "settings": {"rounds": 1, "seconds": 2.0, "sessions": 10},
+        "settings": {"small": {"rounds": 1, "seconds": 2.0, "sessions": 10}},
         "absent": {"oauth2-proxy": "no oauth2-proxy on the PATH"},
         "samples": [
             {**{name: getattr(one, name) for name in Sample.__dataclass_fields__}}

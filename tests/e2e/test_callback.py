@@ -155,3 +155,21 @@ def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(world: Wor
         assert answer.status_code == 405
         assert answer.headers["allow"] == "GET"
     assert browser.go(callback).status_code == 302
+
+
+def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_dies(
+    world: World, browser: Browser
+) -> None:
+    """SameSite=Strict: the way back from Akoya is a foreign site's navigation, and only the binding comes along."""
+    browser.connect("mikomo")
+    owner = browser.passed()["akoya-owner"]
+    callback = world.akoya.consent(browser.begin("other"), "mikomo_1")
+    (name,) = [name for name in browser.http.cookies if not name.endswith("-browser")]
+    old = browser.http.cookies[name]
+    del browser.http.cookies[name]
+    assert browser.go(callback).status_code == 302
+    assert browser.passed()["akoya-owner"] == owner
+    assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
+    with world.browser() as planter:
+        planter.http.cookies.set(name, old)
+        assert planter.fetch("/accounts").status_code == 401
