@@ -89,7 +89,7 @@ def document(
         "signing": {"scheme": scheme, "algorithm": algorithm, "keys": [_key(folder, algorithm)]},
         "limits": {"connects_per_minute": 1000},
         "logging": {"access": False, "level": "warning"},
-        **({"trusted_proxies": ["127.0.0.1/32"]} if trusted else {}),
+        **({"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True} if trusted else {}),
     }
 
 
