@@ -115,13 +115,6 @@ def test_a_json_line_has_these_fields(config: Path) -> None:
     assert line["expires_at"].endswith("Z")
 
 
-def test_the_table_is_for_people(config: Path) -> None:
-    write(config, *SOME)
-    result = run(config, "list")
-    assert result.exit_code == 0
-    (row,) = [line for line in result.stdout.splitlines() if "needs_reconnect" in line]
-    assert row.split() == [SOME[1].id, "own_s2", "other", "sandbox", "needs_reconnect", "2h", "5m", "14m", "dead_token"]
-    assert "4 grants in sqlite:" in result.stderr
 
 
 def test_csv_opens_in_a_spreadsheet_and_runs_nothing(config: Path) -> None:

@@ -348,18 +348,6 @@ class TestFaultsAtStart:
         assert done.stdout.count('"cannot start"') == 1
         assert "folder.db" in done.stdout
 
-    def test_a_sidecar_without_upstream_says_so(self, tmp_path: Path) -> None:
-        run = Running(tmp_path)
-        text = run.gateway.config_path.read_text()
-        kept = [line for line in text.splitlines() if "upstream" not in line and run.upstream.url not in line]
-        run.gateway.config_path.write_text("\n".join(kept))
-        command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=30, env={**os.environ, **ENVIRON}, check=False
-        )
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1
-        assert "upstream.url" in done.stderr
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
