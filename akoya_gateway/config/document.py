@@ -57,6 +57,7 @@ class Place:
 
 
 _TOP = Place(1, 1)
+_TOO_DEEP = f"nested more than {MAXIMUM_DEPTH} levels deep"
 _START = "start with `version: 1`; `akoya-gateway schema` prints all that can follow"
 
 
@@ -191,7 +192,7 @@ class _Reader:
     def _node(self, event: Event, depth: int) -> _Node:
         place = _place(event)
         if depth > MAXIMUM_DEPTH:
-            self._fault(place, f"nested more than {MAXIMUM_DEPTH} levels deep")
+            self._fault(place, _TOO_DEEP)
             raise ConfigurationError(self.faults)
         if isinstance(event, AliasEvent):
             return self._alias(event.anchor or "", place)
@@ -254,7 +255,7 @@ class _Builder:
         if self._count > MAXIMUM_VALUES or len(path) > MAXIMUM_DEPTH:
             what = f"more than {MAXIMUM_VALUES} values, each alias counted as what it stands for"
             if len(path) > MAXIMUM_DEPTH:
-                what = f"nested more than {MAXIMUM_DEPTH} levels deep"
+                what = _TOO_DEEP
             self._fault(node.place, (), what, "a configuration needs a few hundred values at most")
             raise ConfigurationError(self.faults)
         self.values[path] = node.place
@@ -336,6 +337,8 @@ def kind_of(value: Value) -> str:
 
 
 _SYNTAX: tuple[tuple[str, str, str | None], ...] = (
+    # libyaml's own limit, which newer versions meet while they still look ahead of us.
+    ("maximum nesting depth", _TOO_DEEP, "a configuration needs a few levels"),
     ("found character '\\t'", "a tab cannot indent or start a value", "use spaces"),
     ("that cannot start any token", "a character that cannot start a value", "quote the value"),
     ("mapping values are not allowed", "a `:` where no key can be", "check the indentation, or quote a text with `: `"),
