@@ -56,6 +56,7 @@ def create_app(
         route("/auth", "authorization", pages.authorize),
         route("/consent/{login}/{step}", "consent", pages.show),
         route("/consent/{login}/{step}", "consent", pages.act, "POST"),
+        Route("/", pages.index),
         Route("/assets/sandbox.css", style),
         route("/token", "token", TokenEndpoint(world), "POST"),
         route("/revoke", "revoke", RevocationEndpoint(world), "POST"),

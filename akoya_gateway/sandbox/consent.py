@@ -15,7 +15,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from akoya_gateway.sandbox import people, tokens
 from akoya_gateway.sandbox.authorization import SentError, ShownError, judge, with_query
 from akoya_gateway.sandbox.endpoint import Call
-from akoya_gateway.sandbox.faults import FaultKind
 from akoya_gateway.sandbox.state import AuthorizationRequest, Login
 from akoya_gateway.sandbox.world import World
 
@@ -52,6 +51,11 @@ class ConsentPages:
             world.now(), "authorization", "begun", client_id=judged.client.client_id, connector=judged.connector
         )
         return _go(f"/consent/{login.id}/login")
+
+    async def index(self, request: object) -> Response:
+        """`GET /`: what this is, for whoever opens the address that was printed. Akoya has no such page."""
+        text = self._pages.get_template("index.html").render(settings=self._world.settings, step="index")
+        return HTMLResponse(text, 200, _HEADERS)
 
     async def show(self, call: Call) -> Response:
         """`GET /consent/{login}/{step}`: pages ahead of the person's progress lead back to where they are."""
@@ -102,7 +106,7 @@ class ConsentPages:
         chosen = known if accounts is None else tuple(account for account in known if account in accounts)
         if not chosen:
             raise ValueError("none of these accounts is the user's")
-        fault = self._world.faults.draw("consent").get(FaultKind.CALLBACK_ERROR)
+        fault = self._world.faults.at_approval()
         if fault is not None:
             return SentError(judged.redirect_uri, fault.error, fault.description, judged.state).location()
         return self._granted(judged, user, chosen)
@@ -136,7 +140,7 @@ class ConsentPages:
         chosen = tuple(a for a in self._accounts(login.request.connector, login.user) if a in ticked)
         if not chosen:
             return self._page(login, "accounts", status=400, none_chosen=True)
-        if fault := call.plan.get(FaultKind.CALLBACK_ERROR):
+        if fault := self._world.faults.at_approval():
             return self._finish(login, self._refusal(login, fault.error, fault.description))
         return self._finish(login, self._granted(login.request, login.user, chosen))
 

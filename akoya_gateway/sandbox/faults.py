@@ -198,10 +198,19 @@ class FaultBox:
 
     def draw(self, *endpoints: str) -> Plan:
         """The faults for one request at an endpoint of these names; counts them down."""
+        return self._draw(endpoints, approval=False)
+
+    def at_approval(self) -> Fault | None:
+        """The `callback_error` for a consent that is being approved: the pages before the last one do not use it up."""
+        return self._draw(("consent",), approval=True).get(FaultKind.CALLBACK_ERROR)
+
+    def _draw(self, endpoints: tuple[str, ...], *, approval: bool) -> Plan:
         drawn = []
         for armed in self._armed:
             fault = armed.fault
             if fault.endpoint != "*" and fault.endpoint not in endpoints:
+                continue
+            if approval is not (fault.kind is FaultKind.CALLBACK_ERROR):
                 continue
             if fault.probability < 1.0 and self._random.random() >= fault.probability:
                 continue

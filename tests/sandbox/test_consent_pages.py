@@ -8,7 +8,7 @@ import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings
 
-from .driving import STATE, Person, authorization_url, call, query_of, redeem
+from .driving import HTTP, STATE, Person, authorization_url, call, query_of, redeem
 
 
 @pytest.fixture
@@ -133,3 +133,17 @@ def test_hundreds_of_accounts_can_be_chosen() -> None:
         person.press("continue", {"account": ids})
         tokens = redeem(server, query_of(person.sent_to)["code"]).json()
         assert len(tokens["id_token"]) > 12_000
+
+
+def test_an_error_at_the_redirect_uri_waits_for_the_approval(person: Person, dex: SandboxServer) -> None:
+    dex.fault("callback_error", "consent", error="server_error", times=1)
+    person.sign_in().press("continue")
+    person.press("continue", {"account": person.account_ids()})
+    assert query_of(person.sent_to) == {"error": "server_error", "state": STATE}
+
+
+def test_whoever_opens_the_emulator_is_told_what_it_is(either: SandboxServer) -> None:
+    page = HTTP.get(f"{either.url}/")
+    assert page.status_code == 200
+    assert "Akoya emulator" in page.text
+    assert either.settings.dialect.value in page.text
