@@ -43,6 +43,19 @@ class Row:
     balance: str
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a page offers to do next."""
+
+    href: str
+    text: str
+
+
+_HOME = Link("/", "Home")
+_CONNECT = Link("/akoya/connect/mikomo?return_to=/accounts", "Connect Mikomo Bank")
+_CONNECTIONS = Link("/akoya/", "Your bank connections")
+
+
 class SampleApp:
     """`products_url` is where the data APIs are, `keys` finds the gateway's public keys."""
 
@@ -77,7 +90,7 @@ class SampleApp:
             return await self._accounts(said, problem)
         if path == "/headers":
             return self._page(200, "headers.html", said=said, problem=problem, rows=_shown(scope), ends=_ends(said))
-        return self._page(404, "message.html", title="Page not found", text="There is nothing at this address.")
+        return self._message(404, "Page not found", "There is nothing at this address.", _HOME)
 
     async def _verified(self, scope: Scope) -> tuple[Verified | None, str]:
         """What the gateway says of the request; None and the reason where that cannot be believed."""
@@ -97,9 +110,9 @@ class SampleApp:
 
     async def _accounts(self, said: Verified | None, problem: str) -> tuple[int, bytes, bytes]:
         if said is None:
-            return self._page(401, "message.html", title="Not from the gateway", text=f"This request was {problem}.")
+            return self._message(401, "Not from the gateway", f"This request was {problem}.", _HOME)
         if said.id_token is None or said.connector is None:
-            return self._page(200, "message.html", title="No bank yet", text="Connect a bank to see your accounts.")
+            return self._message(200, "No bank yet", "Connect a bank to see your accounts.", _CONNECT)
         try:
             answer = await self._http.get(
                 f"{self._products_url}/balances/v2/{quote(said.connector, safe='')}",
@@ -107,12 +120,15 @@ class SampleApp:
             )
             body = answer.json()
         except (httpx.HTTPError, ValueError):
-            return self._page(502, "message.html", title="No answer", text="The bank's data could not be had.")
+            return self._message(502, "No answer", "The bank's data could not be had.", _CONNECTIONS)
         if answer.status_code != 200:
             text = f"The data API answered {body.get('code')}: {body.get('message')}."
-            return self._page(502, "message.html", title="No data", text=text)
+            return self._message(502, "No data", text, _CONNECTIONS)
         rows = [_row(account) for account in body["accounts"]]
         return self._page(200, "accounts.html", said=said, rows=rows, ends=_ends(said))
+
+    def _message(self, status: int, title: str, text: str, link: Link) -> tuple[int, bytes, bytes]:
+        return self._page(status, "message.html", title=title, text=text, link=link)
 
     def _page(self, status: int, template: str, **facts: Any) -> tuple[int, bytes, bytes]:
         text = self._pages.get_template(template).render(**facts)
