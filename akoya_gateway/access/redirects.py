@@ -72,7 +72,7 @@ class RedirectPolicy:
         if not _AFTER_PATH.fullmatch(after):
             raise RedirectRefused("Its query or fragment holds characters that must be escaped.")
         if not any(pattern.covers(origin, judged) for pattern in self._patterns):
-            raise RedirectRefused("It is not in redirects.allow.")
+            raise RedirectRefused("The link asks to return to an address that is not allowed here (redirects.allow).")
         return path + after if origin == self._own else origin + path + after
 
     def judged_or(self, target: str | None, default: str) -> str:

@@ -99,14 +99,17 @@ class Connections:
         grants = held.of(connector.key)
         if not grants:
             return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
-        return [self._row(connector, grant, connect) for grant in grants]
+        return [self._row(connector, grant, connect, alone=len(grants) == 1) for grant in grants]
 
-    def _row(self, connector: Connector, grant: Grant, connect: str) -> dict[str, object]:
+    def _row(self, connector: Connector, grant: Grant, connect: str, *, alone: bool) -> dict[str, object]:
+        """Two logins at one bank look alike but for the minute: a login's own name stays at the bank."""
         return {
             "name": connector.name,
             "state": grant.state.value,
             "words": STATE_WORDS[grant.state],
-            "since": datetime.fromtimestamp(grant.connected_at, UTC).strftime("%d %B %Y").lstrip("0"),
+            "since": datetime.fromtimestamp(grant.connected_at, UTC)
+            .strftime("%d %B %Y" if alone else "%d %B %Y, %H:%M:%S UTC")
+            .lstrip("0"),
             "remedy": grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN),
             "connect": connect,
             "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
