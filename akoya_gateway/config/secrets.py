@@ -24,7 +24,7 @@ from akoya_gateway.secret import Secret
 
 _LONGEST = 64 * 1024
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
-_NEW_KEY = "make one with `akoya-gateway keys new`"
+_MAKERS = {"sessions": "`akoya-gateway keys new --store` makes one", "signing": "`akoya-gateway keys new` makes one"}
 
 
 def read_secret(node: Node | None) -> Secret | None:
@@ -44,12 +44,19 @@ def _from_environment(node: Node) -> Secret | None:
     name: str = node.value
     text = node.reading.environ.get(name)
     if text is None:
-        node.fault(f"the environment variable {name} is not set", did_you_mean(name, _alike(node)) or "set it")
+        remedy = did_you_mean(name, _alike(node)) or _or_make(node, "set it")
+        node.fault(f"the environment variable {name} is not set", remedy)
         return None
     if not text.strip():
-        node.fault(f"the environment variable {name} is empty", "set it")
+        node.fault(f"the environment variable {name} is empty", _or_make(node, "set it"))
         return None
     return Secret(text)
+
+
+def _or_make(node: Node, remedy: str) -> str:
+    """With the command where the secret is a key of ours; others come from Akoya."""
+    maker = _MAKERS.get(str(node.path[0]))
+    return f"{remedy}; {maker}" if maker else remedy
 
 
 def _alike(node: Node) -> list[str]:
@@ -67,7 +74,8 @@ def _from_file(node: Node) -> Secret | None:
             content = file.read(_LONGEST + 1)
         text = content.decode()
     except FileNotFoundError:
-        node.fault(f"there is no file {quoted(str(path))}", "names are relative to the folder of this configuration")
+        remedy = _or_make(node, "names are relative to the folder of this configuration")
+        node.fault(f"there is no file {quoted(str(path))}", remedy)
         return None
     except UnicodeDecodeError:
         node.fault(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
@@ -127,7 +135,7 @@ def read_ring_key(node: Node) -> RingKey | None:
     try:
         return ring_key(secret.reveal().strip())
     except ValueError as error:
-        node.fault(f"this key cannot be used: {error}", _NEW_KEY)
+        node.fault(f"this key cannot be used: {error}", _MAKERS["sessions"])
         return None
 
 
@@ -138,7 +146,7 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
     if secret is None:
         return None
     if problem := _unfit(secret.reveal(), algorithm):
-        node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _NEW_KEY)
+        node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _MAKERS["signing"])
         return None
     return SigningKey(identifier.value if identifier else "", secret)
 
