@@ -27,21 +27,26 @@ def explain(
 ) -> None:
     """Say which access rule decides a request, what happens, and what the upstream would get.
 
-    Nothing is contacted and no token is shown: the imagined user holds a placeholder.
+    Nothing is contacted and no secret is read: the imagined user's token, the key and the signature are placeholders.
 
     Exit codes: 0 explained, 1 a fault in the configuration, 2 wrong usage.
     """
     import time  # noqa: PLC0415
 
-    from akoya_gateway.config.load import load_config  # noqa: PLC0415
+    from akoya_gateway.config.faults import ConfigurationError  # noqa: PLC0415
+    from akoya_gateway.config.load import judge_config  # noqa: PLC0415
     from akoya_gateway.faces.explanation import Explainer  # noqa: PLC0415
 
-    loaded = load_config(config)
+    judgement = judge_config(config, secrets=False)
+    if judgement.config is None:
+        raise ConfigurationError(judgement.faults)
+    loaded = judgement.config
     unknown = [name for name in connected or () if name not in loaded.connectors]
     if unknown:
         typer.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
         raise typer.Exit(2)
     wanted = tuple(connected) if connected is not None else tuple(loaded.connectors)
+    method = method.upper()  # Methods are case-sensitive (RFC 9110 section 9.1), fingers are not.
     found = Explainer(loaded, wanted, time.time()).explain(method, path)
     if as_json:
         typer.echo(json.dumps(_document(found), indent=2))

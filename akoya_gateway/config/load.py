@@ -17,7 +17,7 @@ from akoya_gateway.config.schema import judge_shape, load_schema
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is to be said of a configuration. `config` is there when nothing is wrong and secrets were read."""
+    """What is to be said of a configuration. `config` is there when nothing is wrong."""
 
     faults: tuple[Fault, ...]
     warnings: tuple[Fault, ...]
@@ -38,8 +38,8 @@ def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os.en
 def judge_config(
     path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, secrets: bool = True
 ) -> Judgement:
-    """Like `load_config`, but never raises. Without `secrets` nothing but the file itself is looked at, and there is
-    no `config`.
+    """Like `load_config`, but never raises. Without `secrets` nothing but the file itself is looked at, and `config`
+    holds no keys and empty secrets: good for explaining, not for running.
     """
     source = Path(path)
     try:
@@ -57,6 +57,6 @@ def judge_document(document: Document, source: Path, environ: Mapping[str, str],
     config = read_config(reading, source)
     faults = in_order((*shape.faults, *reading.faults))
     warnings = in_order(reading.warnings)
-    if faults or config is None or not secrets:
+    if faults or config is None:
         return Judgement(faults, warnings, None)
     return Judgement((), warnings, replace(config, warnings=tuple(map(str, warnings))))

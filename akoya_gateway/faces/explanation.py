@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from akoya_gateway.access.ask import Ask, is_navigation
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import PathRefused, judge
-from akoya_gateway.config.model import AccessRule, Config, Connector
+from akoya_gateway.config.model import AccessRule, Config, Connector, SigningKey
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.passing import passed
 from akoya_gateway.faces.refusals import Refusals
@@ -16,9 +16,10 @@ from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.journeys.routes import own_routes
 from akoya_gateway.protocol.answers import TokenSet
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import signer
+from akoya_gateway.signing import making, signer
 
 EXAMPLE_BEARER = "<id_token>"
+_MADE_UP = {b"signature": "akoya=:<signature>:", b"akoya-assertion": "<JWT>"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,13 @@ class Explainer:
         audience = str(config.upstream.origins[0]) if config.upstream else origin
         try:
             facts = passed(decision.rule, decision.grant, self._held)
-            prepared = signer(config.signing, origin, audience).prepare(facts)
+            key = SigningKey("<key id>", Secret(making.as_text(making.new_private(config.signing.algorithm))))
+            prepared = signer(replace(config.signing, keys=(key,)), origin, audience).prepare(facts)
             host = ask.header(b"host") or b""
             made = prepared.headers(ask.method.encode(), host, ask.raw_path, ask.query, self._now)
         except GatewayError as fault:
             return (("fault", fault.detail),)
-        return tuple((name.decode(), value.decode()) for name, value in made)
+        return tuple((name.decode(), _MADE_UP.get(name, value.decode())) for name, value in made)
 
 
 def _grant(connector: Connector, now: float) -> Grant:

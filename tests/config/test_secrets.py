@@ -217,7 +217,9 @@ def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
     judged(tmp_path, {})
     judgement = judge_config(tmp_path / "gateway.yaml", {}, secrets=False)
     assert judgement.faults == ()
-    assert judgement.config is None
+    assert judgement.config is not None
+    assert (judgement.config.sessions.keys, judgement.config.signing.keys) == ((), ())
+    assert judgement.config.clients["demo-app"].client_secret.reveal() == ""
 
 
 def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> None:
@@ -227,3 +229,15 @@ def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> N
     for secret in ENVIRON.values():
         assert secret not in shown
     assert repr(bytes(range(32))) not in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [("GATEWAY_KEY", "`akoya-gateway keys new --store`"), ("SIGNING_SECRET", "`akoya-gateway keys new`")],
+)
+def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
+    tmp_path: Path, variable: str, command: str
+) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != variable}
+    [fault] = judged(tmp_path, {}, environ).faults
+    assert str(fault).endswith(f"the environment variable {variable} is not set (set it; {command} makes one)")

@@ -1,0 +1,85 @@
+"""`akoya-gateway explain`: what would happen to a request, told without a secret at hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
+DESIGN = Path(__file__).parents[1] / "config" / "design.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(DESIGN, tmp_path / "gateway.yaml")
+    return tmp_path
+
+
+def explain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """With none of the environment variables that the file names."""
+    return subprocess.run(
+        [GATEWAY, "explain", *words], cwd=folder, env={}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(folder: Path) -> None:
+    done = explain(folder, "get", "/accounts")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    rule = next(n for n, text in enumerate(DESIGN.read_text().splitlines(), 1) if "path: /*," in text)
+    assert lines[:6] == [
+        "GET /accounts",
+        f"  rule         access[2] /*   (gateway.yaml:{rule})",
+        "  requires     at least one live grant",
+        "  without it   a browser is redirected to /akoya/connect/mikomo?return_to=/accounts (302)",
+        "  without it   anything else gets 401 not-connected",
+        "  with it      it goes to the upstream",
+    ]
+    headers = dict(line.strip().split(": ", 1) for line in lines[6:])
+    assert headers["Akoya-Connector"] == "mikomo"
+    assert headers["Akoya-Id-Token"] == "<id_token>"
+    assert headers["Signature"] == "akoya=:<signature>:"
+    assert 'keyid="<key id>";alg="hmac-sha256"' in headers["Signature-Input"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("GET", "/static/app.css"), "requires     nothing"),
+        (("GET", "/api/banks/mikomo/accounts"), "requires     a live grant of the connector in {connector}"),
+        (("GET", "/api/banks/mikomo/accounts"), "without it   anything else gets 401 not-connected"),
+        (("GET", "/a//b"), "refused      400: The path holds an empty segment."),
+        (("GET", "/akoya/connect/mikomo"), "route        the gateway's own: starts an authorization attempt"),
+    ],
+)
+def test_each_kind_of_request(folder: Path, words: tuple[str, str], told: str) -> None:
+    assert told in explain(folder, *words).stdout
+
+
+def test_a_request_that_no_rule_allows(folder: Path) -> None:
+    file = folder / "gateway.yaml"
+    file.write_text(file.read_text().replace("{path: /*, require: any", "{path: /accounts, require: any"))
+    assert "rule         none matches: 403." in explain(folder, "GET", "/elsewhere").stdout
+
+
+def test_what_the_user_has_connected_is_chosen(folder: Path) -> None:
+    done = explain(folder, "GET", "/accounts", "--connected", "nobank")
+    assert (done.returncode, done.stderr) == (2, "no connector named 'nobank'; known: mikomo\n")
+
+
+def test_for_machines(folder: Path) -> None:
+    said = json.loads(explain(folder, "GET", "/accounts", "--json").stdout)
+    assert said["rule"]["label"] == "access[2] /*"
+    assert said["headers"]["akoya-id-token"] == "<id_token>"
+
+
+def test_a_faulty_file_is_not_explained(folder: Path) -> None:
+    (folder / "gateway.yaml").write_text("version: 1\nupstreem: {}\n")
+    done = explain(folder, "GET", "/")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'gateway.yaml:2:1: upstreem: unknown key "upstreem" (did you mean "upstream"?)' in done.stderr
