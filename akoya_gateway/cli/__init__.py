@@ -31,7 +31,7 @@ def _command(name: str) -> Any:
     module = importlib.import_module(f"{__name__}.{name}")
     own: typer.Typer | None = getattr(module, "app", None)
     if own is None:
-        own = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        own = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         own.command(name)(getattr(module, name))
     command = typer.main.get_command(own)
     command.name = name
@@ -50,6 +50,7 @@ app = typer.Typer(
     cls=_Commands,
     name="akoya-gateway",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     # A pretty traceback shows local variables, and those may be secrets.
     pretty_exceptions_enable=False,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     help="""Make, show and rotate keys.
@@ -109,10 +110,12 @@ def public(
     loaded = _load(config)
     if not pem:
         typer.echo(jwks(loaded.signing).decode())
+        _say_if_shared(loaded)
         return
     for key in _schedule(loaded).keys:
         if (block := key.public_pem()) is not None:
             typer.echo(f"# kid: {key.id}\n{block}", nl=False)
+    _say_if_shared(loaded)
 
 
 @app.command("rotate-store")
@@ -122,6 +125,11 @@ def rotate_store(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     if code := command.rotate_store(config):
         raise typer.Exit(code)
+
+
+def _say_if_shared(config: Config) -> None:
+    if config.signing.algorithm is SigningAlgorithm.HMAC_SHA256:
+        typer.echo("hmac-sha256 has no public keys: give verifiers the secret itself", err=True)
 
 
 def _load(config: Path) -> Config:

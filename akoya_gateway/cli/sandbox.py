@@ -25,7 +25,7 @@ def sandbox(
     ] = None,
     redirect_uri: Annotated[
         list[str] | None,
-        typer.Option(help="A redirect URI of the app; may be repeated.", show_default="…:8080/akoya/callback"),
+        typer.Option(help="A redirect URI of the app; may be repeated.", show_default="port 8080, /akoya/callback"),
     ] = None,
     connector: Annotated[
         list[str] | None,
@@ -49,7 +49,7 @@ def sandbox(
     access_token: Annotated[bool, typer.Option("--access-token", help="Put an access_token into answers.")] = False,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND[@ENDPOINT][,times=N]…", help="Trouble, as in docs/sandbox.md; may be repeated."),
+        typer.Option(metavar="FAULT", help="Trouble: KIND[@ENDPOINT][,times=N]…, see above; may be repeated."),
     ] = None,
     control: Annotated[bool, typer.Option("--control", help="Serve the control API at /_sandbox/.")] = False,
 ) -> None:
@@ -59,8 +59,8 @@ def sandbox(
     mikomo_500, 501, 601, 602 and 701 to 704 connect and then fail at the data APIs.
 
     Faults: slow, slow_after, status, status_after, cut_before, cut_after, cut_during, html, garbage, wrong_sub,
-    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token. For instance, the answer to the next refresh is
-    lost after the token was issued: --fault cut_after@token.refresh_token,times=1
+    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error. For instance, the answer to the
+    next refresh is lost after the token was issued: --fault cut_after@token.refresh_token,times=1
     """
     from akoya_gateway.sandbox.environment import environment_yaml  # noqa: PLC0415
     from akoya_gateway.sandbox.faults import Fault  # noqa: PLC0415
