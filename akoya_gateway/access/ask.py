@@ -49,6 +49,14 @@ def authority(ask: Ask) -> bytes:
     return host
 
 
+def folds_to(name: bytes, header: bytes) -> bool:
+    """Whether a server that makes variables of headers may take `name` for `header`, both in lower case: `-` is what
+    every other sign of a token can become (CVE-2025-64484)."""
+    return len(name) == len(header) and all(
+        a == b or (b == 0x2D and not chr(a).isalnum()) for a, b in zip(name, header, strict=True)
+    )
+
+
 def is_navigation(ask: Ask) -> bool:
     """A person's browser going to a page: it can follow a redirect to a login. Anything else wants a 401.
 

@@ -45,6 +45,7 @@ class Stop:
 
 Decision = Pass | Stop
 
+_NEVER = frozenset({"TRACE", "TRACK", "CONNECT"})
 _LIVE = GrantState.LIVE
 _MAY_SERVE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN})
 
@@ -53,7 +54,9 @@ class Gatekeeper:
     """Rules and connectors, compiled once."""
 
     def __init__(self, rules: Iterable[AccessRule], connectors: Mapping[str, Connector]) -> None:
+        rules = tuple(rules)
         self._table = RuleTable(rules)
+        self.goes_by_method = any(rule.methods is not None for rule in rules)
         self._connectors = tuple(connectors)
         # A grant of a connector that was removed, or is bound to another client or environment now, serves nobody.
         self._bound = {
@@ -61,8 +64,16 @@ class Gatekeeper:
         }
 
     def match(self, method: str, path: str) -> RuleMatch | None:
-        """The rule for a judged path. Lower-case methods match nothing: servers disagree about their meaning."""
-        return self._table.match(method, path) if method.isupper() else None
+        """The rule for a judged path.
+
+        Lower-case methods match nothing: servers disagree about their meaning. TRACE and its like do not either: the
+        app's answer would show the browser what is added for the app alone (RFC 9110 section 9.3.8).
+        """
+        return self._table.match(method, path) if method.isupper() and method not in _NEVER else None
+
+    def minds_method(self, path: str) -> bool:
+        """Whether a request for the judged path would come under another rule by another method."""
+        return self._table.minds_method(path)
 
     def needs_owner(self, match: RuleMatch) -> bool:
         """Whether the session must be known to decide; public paths are served without looking."""

@@ -67,10 +67,19 @@ class RuleTable:
         return RuleMatch(found, {name: segments[position + 1] for position, name in names} if names else _NONE)
 
 
+    def minds_method(self, path: str) -> bool:
+        """Whether another method could come under another rule: the first rule of the path is not for all of them."""
+        first = _search(self._root, path.split("/"), 1, None, None)
+        return first is not None and first.methods is not None
+
+
 _NONE: Mapping[str, str] = {}
 
 
-def _search(node: _Node, segments: list[str], at: int, method: str, best: AccessRule | None) -> AccessRule | None:
+def _search(
+    node: _Node, segments: list[str], at: int, method: str | None, best: AccessRule | None
+) -> AccessRule | None:
+    """`method` None: whichever."""
     if best is not None and node.first > best.index:
         return best
     if at == len(segments):
@@ -85,10 +94,12 @@ def _search(node: _Node, segments: list[str], at: int, method: str, best: Access
     return best
 
 
-def _first(rules: list[AccessRule], method: str, best: AccessRule | None) -> AccessRule | None:
+def _first(rules: list[AccessRule], method: str | None, best: AccessRule | None) -> AccessRule | None:
     for rule in rules:
         if best is not None and rule.index > best.index:
             return best
-        if rule.methods is None or method in rule.methods or (method == "HEAD" and "GET" in rule.methods):
+        if rule.methods is None or method is None or method in rule.methods:
+            return rule
+        if method == "HEAD" and "GET" in rule.methods:
             return rule
     return best

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.access.ask import Ask, Headers, authority
+from akoya_gateway.access.ask import Ask, Headers, authority, folds_to
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
@@ -100,8 +100,8 @@ class Desk:
         if self._require_sound is not None:
             self._require_sound(ask)
         match = self._gatekeeper.match(ask.method, path)
-        if match is not None and match.rule.methods is not None:
-            refuse_override(ask)
+        if self._gatekeeper.goes_by_method and names_a_method(ask) and self._gatekeeper.minds_method(path):
+            raise UserError("This address takes no method override.", code="method-override")
         return match
 
     async def _held(self, visitor: Visitor) -> OwnerGrants | None:
@@ -139,17 +139,14 @@ class Desk:
         return Admitted(decision.rule, headers, decision.grant, held.owner)
 
 
-_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 
 
-def refuse_override(ask: Ask) -> None:
-    """A rule for some methods must not be passed by a request that tells the app of another method.
-
-    Raises `UserError`.
-    """
-    for name, _ in ask.headers:
-        if name[:1] == b"x" and name.decode("latin-1").replace("_", "-") in _OVERRIDES:
-            raise UserError("This address takes no method override.", code="method-override")
+def names_a_method(ask: Ask) -> bool:
+    """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
+    return any(
+        name[:1] == b"x" and any(folds_to(name, override) for override in _OVERRIDES) for name, _ in ask.headers
+    )
 
 
 def judged_path(ask: Ask) -> str:

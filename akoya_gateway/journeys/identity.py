@@ -15,7 +15,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
-from akoya_gateway.access.ask import Ask
+from akoya_gateway.access.ask import Ask, folds_to
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
@@ -165,9 +165,8 @@ def identities(config: Config, keys: KeySource | None, clock: Clock) -> Identiti
 def only_value(ask: Ask, header: bytes) -> bytes | None:
     """The value of the header, None if it is not there. Raises `UserError` for a second one, or one by an alias."""
     found: bytes | None = None
-    length = len(header)
     for name, value in ask.headers:
-        if len(name) == length and (name == header or _folds_to(name, header)):
+        if name == header or folds_to(name, header):
             if found is not None or name != header:
                 raise UserError("The identity header occurs in more than one way.", code="ambiguous-identity")
             found = value
@@ -192,11 +191,6 @@ def trusts(networks: Networks, peer: str | None) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)
-
-
-def _folds_to(name: bytes, header: bytes) -> bool:
-    """As a server may do that makes variables of headers; `-` is what every other sign of a token can become."""
-    return all(a == b or (b == 0x2D and not chr(a).isalnum()) for a, b in zip(name, header, strict=True))
 
 
 def _digest(token: Secret) -> bytes:

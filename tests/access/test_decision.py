@@ -52,6 +52,11 @@ def test_a_lower_case_method_matches_nothing() -> None:
     assert gate(Require.NOTHING).match("get", "/x") is None
 
 
+@pytest.mark.parametrize("method", ["TRACE", "TRACK", "CONNECT"])
+def test_what_would_show_the_browser_what_the_app_gets_matches_nothing(method: str) -> None:
+    assert gate(Require.NOTHING).match(method, "/x") is None
+
+
 def test_nothing_passes_without_a_token_even_where_there_is_one() -> None:
     found = decide(gate(Require.NOTHING), held(grant("mikomo")))
     assert found == Pass(found.rule, None, False)  # type: ignore[arg-type]

@@ -68,6 +68,22 @@ def test_methods_narrow_a_rule_and_head_goes_where_get_goes() -> None:
     assert index(found, "/a", "DELETE") is None
 
 
+METHODS = ["GET", "POST", "PUT"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["/a", "/{x}", "/*", "/b"]), st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)), max_size=5))
+def test_where_no_method_counts_every_method_comes_under_one_rule(rules: list[tuple[str, frozenset[str] | None]]) -> None:
+    found = RuleTable([rule(index, path, methods) for index, (path, methods) in enumerate(rules)])
+    if not found.minds_method("/a"):
+        assert len({index(found, "/a", method) for method in [*METHODS, "DELETE"]}) == 1
+
+
+def test_a_path_whose_first_rule_is_for_some_methods_minds_them() -> None:
+    found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/*"), rule(2, "/b", frozenset({"GET"}))])
+    assert found.minds_method("/a")
+    assert not found.minds_method("/b"), "all methods come under the rule before it"
+
+
 def test_case_matters_in_paths() -> None:
     assert index(table("/Admin"), "/admin") is None
 

@@ -16,6 +16,8 @@ RULES = [
     {"path": "/closed", "require": "other", "otherwise": "forbidden"},
     {"path": "/optional", "require": "other", "otherwise": "pass"},
     {"path": "/optional/any", "require": "any", "otherwise": "pass"},
+    {"path": "/optional/rest", "methods": ["GET"], "require": "other", "otherwise": "unauthorized"},
+    {"path": "/optional/*", "require": "nothing"},
     {"path": "/accounts", "require": "any", "otherwise": "connect"},
     {"path": "/accounts/*", "require": "any", "otherwise": "connect"},
     {"path": "/mikomo", "require": "mikomo", "otherwise": "connect"},
@@ -47,13 +49,14 @@ class Row:
 def rules() -> list[Row]:
     """Every rule's shape, met and unmet, by pages and by programs, by every method."""
     targets = ["/", "/public/x", "/api/banks/mikomo/x", "/api/banks/other/x", "/api/banks/nobody/x", "/both", "/either",
-               "/closed", "/optional", "/optional/any", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
+               "/closed", "/optional", "/optional/any", "/optional/rest", "/optional/x", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
                "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
     page = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
     rows = [Row(target, lines=lines, member=member) for target in targets for lines in ((), page) for member in (True, False)]
     methods = ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
     some = ["/public/x", "/api/banks/mikomo/x", "/accounts", "/mikomo/1"]
     rows += [Row(target, method, member=member) for target in some for method in methods for member in (True, False)]
+    rows += [Row(target, "TRACE") for target in some]
     return rows
 
 
@@ -95,6 +98,7 @@ def headers() -> list[Row]:
     rows += [Row("/accounts", lines=("Akoya-Owner: a\r\n spoofed",), proxied=False), Row("/accounts", lines=("Akoya-Owner : spoofed",), refused=True, proxied=False)]
     rows += [Row("/accounts", lines=(f"{name}: DELETE",)) for name in ("X-Http-Method-Override", "X-Method-Override")]
     rows += [Row("/mikomo/1", "PUT", lines=("X-Http-Method-Override: DELETE",))]
+    rows += [Row("/optional", "POST", lines=("X.Http-Method_Override: GET",)), Row("/optional/rest", "POST", lines=("X-Http-Method: GET",))]
     return rows
 
 

@@ -161,6 +161,14 @@ def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str
     assert browser.fetch("/accounts", headers={name: "DELETE"}).status_code == 200, "no rule of that path names a method"
 
 
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x_http_method_override", "X.HTTP.Method", "X-Method_Override"])
+def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(browser: Browser, name: str) -> None:
+    assert browser.fetch("/public/admin").status_code == 401
+    assert browser.fetch("/public/admin", "POST").status_code == 200, "only GET needs a connection"
+    assert browser.fetch("/public/admin", "POST", headers={name: "GET"}).status_code == 400
+    assert browser.fetch("/public/x", "POST", headers={name: "GET"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "said", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}, {"purpose": "prefetch"}, {"x-moz": "prefetch"}]
 )

@@ -24,6 +24,7 @@ STORE_KEY = base64.b64encode(bytes(range(7, 231, 7))).decode()
 
 ACCESS: list[dict[str, Any]] = [
     {"path": "/", "require": "nothing"},
+    {"path": "/public/admin", "methods": ["GET"], "require": "any", "otherwise": "unauthorized"},
     {"path": "/public/*", "require": "nothing"},
     {"path": "/api/banks/{connector}/*", "methods": ["GET"], "require": "{connector}", "otherwise": "unauthorized"},
     {"path": "/both", "require": ["mikomo", "other"], "otherwise": "connect"},
