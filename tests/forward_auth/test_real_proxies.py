@@ -171,6 +171,27 @@ def test_a_client_cannot_describe_another_request(world: ProxiedWorld, lines: li
     assert status in (400, 401, 403), seen
 
 
+BELIEVED = (
+    "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Forwarded-Server",
+    "X-Forwarded-Scheme", "X-Forwarded-Ssl", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Real-IP", "X-Original-Host", "X-Original-URL",
+    "X-Rewrite-URL",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*BELIEVED, *(name.replace("-", "_") for name in BELIEVED if "-" in name)])
+def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(world: ProxiedWorld, name: str) -> None:
+    """`X-Original-URL: /admin` has some frameworks serve another path than the one judged (CVE-2018-14773)."""
+    status, seen = get(world.port, "/public/x", f"{name}: 6.6.6.6")
+    assert status == 200, seen
+    assert "6.6.6.6" not in str(seen["headers"])
+
+
+def test_the_app_is_not_asked_to_echo_what_it_received(world: ProxiedWorld, member: Browser) -> None:
+    status, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", method="TRACE")
+    assert status in (403, 405), seen
+    assert "akoya-id-token" not in str(seen)
+
+
 @pytest.mark.parametrize("host", ["evil.example", "EVIL.example:80"])
 def test_a_forwarded_host_of_the_clients_is_not_what_is_signed(world: ProxiedWorld, member: Browser, host: str) -> None:
     status, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", f"X-Forwarded-Host: {host}")
