@@ -28,6 +28,8 @@ class Ask:
     websocket: bool = False
     content_digest: bytes | None = None
     """Value of the body's Content-Digest (RFC 9530), where the body was at hand to be digested."""
+    told: bool = False
+    """`peer` is not where the packets come from: the server took it from a header, so it is nobody's word."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""

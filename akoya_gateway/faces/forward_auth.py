@@ -76,7 +76,7 @@ def is_forward_auth(prefix: str, path: str) -> bool:
 
 async def forward_auth(engine: Engine, ask: Ask, told: Told) -> Answer:
     """200 with our signed headers, or what the client is to get. Raises `GatewayError` as `Desk.admit` does."""
-    if not trusts(engine.config.trusted_proxies, ask.peer):
+    if not trusts(engine.config.trusted_proxies, ask):
         raise NotTheProxy("Only trusted_proxies may ask for a decision.")
     if not ask.raw_path.startswith(_route(engine)):
         # A client's `/akoya/%66orward-auth`, past a proxy that keeps the route from clients by its plain spelling.

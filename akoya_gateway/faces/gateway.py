@@ -149,7 +149,14 @@ class Gateway:
         return self._engine
 
     def ask(
-        self, method: str, raw_path: bytes, query: bytes, headers: Headers, peer: str | None, websocket: bool = False
+        self,
+        method: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: Headers,
+        peer: str | None,
+        websocket: bool = False,
+        told: bool = False,
     ) -> Ask:
         """A request as the desk reads it."""
         given = None
@@ -157,10 +164,13 @@ class Gateway:
             if name == b"x-request-id":
                 given = value
                 break
-        return Ask(method, raw_path, query, headers, peer, self._ids.of(peer, given), websocket)
+        request_id = self._ids.of(None if told else peer, given)
+        return Ask(method, raw_path, query, headers, peer, request_id, websocket, told=told)
 
     def _ask(self, scope: Scope) -> Ask:
         client = scope.get("client")
+        # No sender has port 0: it is how servers mark an address that they read in X-Forwarded-For.
+        told = client is not None and client[1] == 0
         return self.ask(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
@@ -168,6 +178,7 @@ class Gateway:
             scope["headers"],
             (client[0] if client else None) or None,
             scope["type"] == "websocket",
+            told,
         )
 
     def began(self) -> float:

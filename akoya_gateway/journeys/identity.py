@@ -66,7 +66,7 @@ class HeaderIdentities:
         value = only_value(ask, self._header)
         if value is None:
             return None
-        if not trusts(self._trusted, ask.peer):
+        if not trusts(self._trusted, ask):
             raise UserError(
                 "The identity header is taken from trusted_proxies only.",
                 status=403,
@@ -179,14 +179,14 @@ def owner_of(identity: str) -> str:
     return "usr_" + base64.urlsafe_b64encode(digest[:18]).decode()
 
 
-def trusts(networks: Networks, peer: str | None) -> bool:
+def trusts(networks: Networks, ask: Ask) -> bool:
     """Whether the TCP peer is one of `trusted_proxies`. A unix socket's peer (None) is trusted if anything is."""
-    if not networks:
+    if not networks or ask.told:
         return False
-    if peer is None:
+    if ask.peer is None:
         return True
     try:
-        address = ip_address(peer)
+        address = ip_address(ask.peer)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)

@@ -64,7 +64,7 @@ def sender(ask: Ask, trusted: Networks) -> str | None:
     proxies before it say in `X-Forwarded-For`, read from its end up to the first that is not a proxy of ours.
     """
     address = None if ask.peer is None else _address(ask.peer)
-    if trusted and (ask.peer is None or _is_proxy(address, trusted)):
+    if trusted and not ask.told and (ask.peer is None or _is_proxy(address, trusted)):
         for entry in _chain(ask):
             told = _address(entry)
             if told is None:

@@ -56,6 +56,19 @@ def test_nobody_is_nobody_and_connects_nothing(by_header: World) -> None:
         assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-identity")
 
 
+def test_an_address_that_the_server_has_from_a_header_is_no_proxys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`uvicorn --forwarded-allow-ips '*'`, as many containers have it: anybody names the address they come from."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
+    with World(tmp_path, face="middleware", changes=changes) as world:
+        told = "X-Forwarded-For: 10.1.2.3"
+        status, body = get(world.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
+        assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
+        assert body["request_id"] != "mine"
+        status, body = get(world.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x")
+        assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
+
+
 def test_an_empty_name_is_nobody(by_header: World) -> None:
     with somebody(by_header, "") as browser:
         assert browser.fetch("/accounts").status_code == 401
