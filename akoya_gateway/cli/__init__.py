@@ -1,66 +1,36 @@
 """`akoya-gateway`: one module a command, loaded when it is asked for.
 
-A command module has a function with the module's name, or a typer app called `app` where there are subcommands. Heavy
-imports stand inside the function, so that `--help` and `run` start quickly.
+A command stands in the module of its name. Heavy imports stand inside its function, so that `--help` and `run` start
+quickly. click, because uvicorn brings it along anyway: what parses a command line stays in the memory of `run`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
-from typing import Any
 
-import typer
-import typer.core
-import typer.main
+import click
+
+from akoya_gateway import __version__
 
 COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "sandbox", "schema")
 """In the order of `--help`."""
 
 
-class _Commands(typer.core.TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}")]
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _command(cmd_name) if cmd_name in self.list_commands(ctx) else None
-
-
-def _command(name: str) -> Any:
-    module = importlib.import_module(f"{__name__}.{name}")
-    own: typer.Typer | None = getattr(module, "app", None)
-    if own is None:
-        own = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        own.command(name)(getattr(module, name))
-    command = typer.main.get_command(own)
-    command.name = name
-    return command
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from akoya_gateway import __version__  # noqa: PLC0415
-
-        typer.echo(f"akoya-gateway {__version__}")
-        raise typer.Exit
-
-
-app = typer.Typer(
-    cls=_Commands,
-    name="akoya-gateway",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    # A pretty traceback shows local variables, and those may be secrets.
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
-def _gateway(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_version),
-) -> None:
+@click.group(cls=_Commands, name="akoya-gateway", no_args_is_help=True)
+@click.version_option(__version__, message="akoya-gateway %(version)s")
+def app() -> None:
     """A gateway between the Akoya network and your app, described by one YAML file.
 
     Start with `akoya-gateway demo`, which needs no credentials. Then copy gateway.yaml, make it yours, and let
@@ -75,10 +45,10 @@ def main() -> None:
     from akoya_gateway.config.faults import ConfigurationError  # noqa: PLC0415
 
     try:
-        app()
+        app(prog_name="akoya-gateway")
     except ConfigurationError as error:
         for fault in error.faults:
-            typer.echo(str(fault), err=True)
+            click.echo(str(fault), err=True)
         sys.exit(1)
 
 

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.faults import Fault
     from akoya_gateway.config.load import Judgement
 
 
-class Format(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-def check(
-    config: ConfigOption = DEFAULT_CONFIG,
-    no_secrets: Annotated[
-        bool, typer.Option("--no-secrets", help="Do not read secrets: check a file where they are not at hand.")
-    ] = False,
-    output: Annotated[Format, typer.Option("--format", help="Lines for people and editors, or one JSON object.")] = (
-        Format.TEXT
-    ),
-) -> None:
+@click.command()
+@config_option
+@click.option("--no-secrets", is_flag=True, help="Do not read secrets: check a file where they are not at hand.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people and editors, or one JSON object.",
+)
+def check(config: Path, no_secrets: bool, form: str) -> None:
     """Find everything that is wrong with a configuration, without starting anything.
 
     Prints one line a fault to standard output, `file:line:column: path: what is wrong (what to do)`, as compilers do.
@@ -39,24 +37,24 @@ def check(
     from akoya_gateway.config.load import judge_config  # noqa: PLC0415
 
     judgement = judge_config(config, secrets=not no_secrets)
-    if output is Format.JSON:
-        typer.echo(json.dumps(_report(judgement), indent=2))
+    if form == "json":
+        click.echo(json.dumps(_report(judgement), indent=2))
     else:
         _print(judgement, str(config), secrets=not no_secrets)
     if judgement.faults:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _print(judgement: Judgement, name: str, *, secrets: bool) -> None:
     for fault in judgement.faults:
-        typer.echo(str(fault))
+        click.echo(str(fault))
     for warning in judgement.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {warning}", err=True)
     if judgement.faults:
-        typer.echo(f"{name}: {_count(len(judgement.faults), 'fault')}", err=True)
+        click.echo(f"{name}: {_count(len(judgement.faults), 'fault')}", err=True)
     else:
         left_out = "" if secrets else ", secrets not read"
-        typer.echo(f"{name}: fine ({_count(len(judgement.warnings), 'warning')}{left_out})", err=True)
+        click.echo(f"{name}: fine ({_count(len(judgement.warnings), 'warning')}{left_out})", err=True)
 
 
 def _count(number: int, what: str) -> str:

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.table import GAP
 
 if TYPE_CHECKING:
     from akoya_gateway.operations.finding import Finding
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-def doctor(
-    config: ConfigOption = DEFAULT_CONFIG,
-    credentials: Annotated[
-        bool,
-        typer.Option(
-            "--credentials/--no-credentials",
-            help="Try each client's secret at its token endpoint, with a code that cannot exist.",
-        ),
-    ] = True,
-    output: Annotated[Format, typer.Option("--format", help="A table for people, or one JSON object.")] = Format.TABLE,
-) -> None:
+@click.command()
+@config_option
+@click.option(
+    "--credentials/--no-credentials",
+    default=True,
+    show_default=True,
+    help="Try each client's secret at its token endpoint, with a code that cannot exist.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or one JSON object.",
+)
+def doctor(config: Path, credentials: bool, form: str) -> None:
     """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstream.
 
     Everything the configuration names is asked once; nothing is changed, and no secret is printed. Run it where the
@@ -47,34 +49,31 @@ def doctor(
     try:
         tls = client_context(loaded.upstream.tls) if loaded.upstream is not None else None
     except OSError as error:
-        typer.echo(f"upstream.tls: the files cannot be used: {error}", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"upstream.tls: the files cannot be used: {error}", err=True)
+        raise SystemExit(1) from None
     findings = asyncio.run(examine(loaded, upstream_tls=tls, credentials=credentials))
     faults = sum(finding.verdict == "fault" for finding in findings)
-    if output is Format.JSON:
-        typer.echo(json.dumps({"fine": not faults, "findings": [_fields(each) for each in findings]}, indent=2))
+    if form == "json":
+        click.echo(json.dumps({"fine": not faults, "findings": [_fields(each) for each in findings]}, indent=2))
     else:
         _print(findings, faults)
     if faults:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _print(findings: list[Finding], faults: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     colours = {"fine": "green", "warning": "yellow", "fault": "red"}
-    table = Table("", "what", "seen", box=None, pad_edge=False)
+    verdicts = max(len(each.verdict.value) for each in findings)
+    subjects = max(len(each.about) for each in findings)
+    indent = " " * (verdicts + subjects + 2 * len(GAP))
     for each in findings:
         took = f" ({each.milliseconds:g} ms)" if each.milliseconds is not None else ""
-        # Text, not markup: an answer may hold brackets.
-        seen = Text(each.says + took + (f"\n{each.remedy}" if each.remedy else ""))
-        table.add_row(Text(each.verdict.value, style=colours[each.verdict.value]), Text(each.about), seen)
-    console = Console()
-    console.print(table)
+        verdict = click.style(f"{each.verdict.value:{verdicts}}", fg=colours[each.verdict.value])
+        click.echo(f"{verdict}{GAP}{each.about:{subjects}}{GAP}{each.says}{took}")
+        if each.remedy:
+            click.echo(indent + each.remedy)
     warnings = sum(finding.verdict == "warning" for finding in findings)
-    console.print(f"{faults} fault(s), {warnings} warning(s)", style="bold red" if faults else "bold green")
+    click.secho(f"{faults} fault(s), {warnings} warning(s)", fg="red" if faults else "green", bold=True)
 
 
 def _fields(finding: Finding) -> dict[str, object]:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import AccessRule, Config
     from akoya_gateway.faces.explanation import Explanation
 
 
-def explain(
-    method: Annotated[str, typer.Argument(help="GET, POST, ...")],
-    path: Annotated[str, typer.Argument(help="A path, with or without a query.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    connected: Annotated[
-        list[str] | None,
-        typer.Option("--connected", metavar="CONNECTOR", help="What the user has connected; all by default."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
+@click.command()
+@click.argument("method")
+@click.argument("path")
+@config_option
+@click.option("--connected", metavar="CONNECTOR", multiple=True, help="What the user has connected; all by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as_json: bool) -> None:
     """Say which access rule decides a request, what happens, and what the upstream would get.
 
     Nothing is contacted and no secret is read: the imagined user's token, the key and the signature are placeholders.
@@ -41,18 +39,18 @@ def explain(
     if judgement.config is None:
         raise ConfigurationError(judgement.faults)
     loaded = judgement.config
-    unknown = [name for name in connected or () if name not in loaded.connectors]
+    unknown = [name for name in connected if name not in loaded.connectors]
     if unknown:
-        typer.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
-        raise typer.Exit(2)
-    wanted = tuple(connected) if connected is not None else tuple(loaded.connectors)
+        click.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
+        raise SystemExit(2)
+    wanted = connected or tuple(loaded.connectors)
     method = method.upper()  # Methods are case-sensitive (RFC 9110 section 9.1), fingers are not.
     found = Explainer(loaded, wanted, time.time()).explain(method, path)
     if as_json:
-        typer.echo(json.dumps(_document(found), indent=2))
+        click.echo(json.dumps(_document(found), indent=2))
     else:
         for line in _lines(found, loaded, method):
-            typer.echo(line)
+            click.echo(line)
 
 
 def _lines(found: Explanation, config: Config, method: str) -> list[str]:

@@ -4,116 +4,102 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import Config
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="""See and manage what users granted. Tokens are never shown.
+BY = ("state", "connector", "environment")
+STATES = ("live", "refreshing", "uncertain", "needs_reconnect", "revoked")
+
+format_option = click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table for people; JSON lines or CSV.",
+)
+
+
+def which(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which grants."""
+    for option in (
+        click.option(
+            "--state", type=click.Choice(STATES), help="Only those. Disconnected ones (revoked) stay for a day."
+        ),
+        click.option("--environment", help="Only this environment's."),
+        click.option("--connector", help="Only this connector's."),
+        click.option("--owner", help="Only this owner's."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(no_args_is_help=True)
+def grants() -> None:
+    """See and manage what users granted. Tokens are never shown.
 
     It reads the store of the configuration, also while gateways run. A million grants are streamed.
 
     Exit codes: 0 fine, 1 a fault was found (no such grant, a record that cannot be read, the store is away), 2 wrong
     usage.
-    """,
-)
+    """
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-class State(StrEnum):
-    LIVE = "live"
-    REFRESHING = "refreshing"
-    UNCERTAIN = "uncertain"
-    NEEDS_RECONNECT = "needs_reconnect"
-    REVOKED = "revoked"
-
-
-class By(StrEnum):
-    STATE = "state"
-    CONNECTOR = "connector"
-    ENVIRONMENT = "environment"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="A table for people; JSON lines or CSV.")]
-OwnerOption = Annotated[str | None, typer.Option("--owner", help="Only this owner's.")]
-ConnectorOption = Annotated[str | None, typer.Option("--connector", help="Only this connector's.")]
-EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only this environment's.")]
-StateOption = Annotated[
-    State | None,
-    typer.Option("--state", help="Only those. Disconnected ones (revoked) stay for a day."),
-]
-
-
-@app.command("list")
-def list_grants(
-    config: ConfigOption = DEFAULT_CONFIG,
-    owner: OwnerOption = None,
-    connector: ConnectorOption = None,
-    environment: EnvironmentOption = None,
-    state: StateOption = None,
-    output: FormatOption = Format.TABLE,
-) -> None:
+@grants.command("list")
+@config_option
+@which
+@format_option
+def list_grants(config: Path, form: str, **which: str | None) -> None:
     """List grants: owner, connector, environment, state, ages and reason, in no order."""
     from akoya_gateway.cli import grants_output  # noqa: PLC0415
 
-    wanted = _wanted(owner, connector, environment, state)
-    _run(config, lambda loaded: grants_output.list_all(loaded, wanted, output.value))
+    wanted = _wanted(**which)
+    _run(config, lambda loaded: grants_output.list_all(loaded, wanted, form))
 
 
-@app.command()
-def count(
-    config: ConfigOption = DEFAULT_CONFIG,
-    by: Annotated[
-        list[By] | None, typer.Option("--by", help="What to count by; may be repeated. By default all three.")
-    ] = None,
-    owner: OwnerOption = None,
-    connector: ConnectorOption = None,
-    environment: EnvironmentOption = None,
-    state: StateOption = None,
-    output: FormatOption = Format.TABLE,
-) -> None:
+@grants.command()
+@config_option
+@click.option(
+    "--by",
+    type=click.Choice(BY),
+    multiple=True,
+    help="What to count by; may be repeated. By default all three.",
+)
+@which
+@format_option
+def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> None:
     """Count grants by state, connector and environment."""
     from akoya_gateway.cli import grants_output  # noqa: PLC0415
 
-    wanted = _wanted(owner, connector, environment, state)
-    columns = tuple(each.value for each in dict.fromkeys(by or By))
-    _run(config, lambda loaded: grants_output.count(loaded, wanted, columns, output.value))
+    wanted = _wanted(**which)
+    columns = tuple(dict.fromkeys(by or BY))
+    _run(config, lambda loaded: grants_output.count(loaded, wanted, columns, form))
 
 
-@app.command()
-def show(
-    grant: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """Show one grant, and who must do what about it."""
+@grants.command()
+@click.argument("grant", metavar="ID")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(grant: str, config: Path, as_json: bool) -> None:
+    """Show one grant, by its ID as `list` shows it, and who must do what about it."""
     from akoya_gateway.cli import grants_output  # noqa: PLC0415
 
     _run(config, lambda loaded: grants_output.show(loaded, grant, as_json=as_json))
 
 
-@app.command()
-def revoke(
-    grants: Annotated[list[str], typer.Argument(metavar="ID...", help="As `list` shows them.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@grants.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@config_option
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def revoke(ids: tuple[str, ...], config: Path, yes: bool) -> None:
     """End grants as if their users had disconnected: forgotten at once, revoked at Akoya.
 
     Gateways that run stop passing them within a second. If Akoya cannot be reached the revocation waits in the store
@@ -122,15 +108,15 @@ def revoke(
     from akoya_gateway.cli import grants_output  # noqa: PLC0415
 
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"End {len(grants)} grant{'s' if len(grants) > 1 else ''}? Users must connect again.", abort=True)
-    _run(config, lambda loaded: grants_output.revoke(loaded, grants))
+        click.confirm(f"End {len(ids)} grant{'s' if len(ids) > 1 else ''}? Users must connect again.", abort=True)
+    _run(config, lambda loaded: grants_output.revoke(loaded, ids))
 
 
-def _wanted(owner: str | None, connector: str | None, environment: str | None, state: State | None) -> Any:
+def _wanted(owner: str | None, connector: str | None, environment: str | None, state: str | None) -> Any:
     from akoya_gateway.grants.grant import GrantState  # noqa: PLC0415
     from akoya_gateway.grants.register import Wanted  # noqa: PLC0415
 
-    return Wanted(owner, connector, None if state is None else GrantState(state.value), environment)
+    return Wanted(owner, connector, None if state is None else GrantState(state), environment)
 
 
 def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None:
@@ -144,7 +130,7 @@ def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None
     try:
         code = asyncio.run(work(config))
     except GatewayError as error:
-        typer.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
+        click.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
         code = 1
     if code:
-        raise typer.Exit(code)
+        raise SystemExit(code)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import csv
 import json
+import shutil
 import sys
 import time
 from collections import Counter
@@ -14,11 +15,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
+from akoya_gateway.cli.table import aligned, row_of
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants.keeper import Keeper
@@ -51,7 +50,6 @@ COLUMNS = {
     "reason": 24,
 }
 """Columns of the table and their width: fixed, because no row is held until the last one is known."""
-PAGE = 200
 AT_ONCE = 20.0
 """Seconds for which `revoke` tries to revoke at Akoya itself."""
 
@@ -95,11 +93,11 @@ async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
     if found is None:
         return _unknown(grant_id)
     if as_json:
-        typer.echo(json.dumps(_document(found)))
+        click.echo(json.dumps(_document(found)))
         return 0
     now = time.time()
     for name, value in _document(found).items():
-        typer.echo(f"{name.replace('_', ' '):18}{_in_words(name, value, getattr(found, name), now)}")
+        click.echo(f"{name.replace('_', ' '):18}{_in_words(name, value, getattr(found, name), now)}")
     return 0
 
 
@@ -113,7 +111,7 @@ async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
                 code = _unknown(grant_id)
                 continue
             await keeper.disconnect(grant)
-            typer.echo(f"{grant_id} ended")
+            click.echo(f"{grant_id} ended")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(AT_ONCE):
                 await keeper.revocations.sweep()
@@ -162,33 +160,25 @@ class _Values:
 
 
 class _Rows:
-    """A table, printed a page at a time."""
+    """A table; on a terminal each line is cut to its width."""
 
     def __init__(self, fields: Iterable[str]) -> None:
-        self._console = Console()
+        # A pipe has no width: nothing is cut there to that of some terminal.
+        self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         self._first = True
-        self._page: list[Entry] = []
         self._now = time.time()
 
     def add(self, entry: Entry) -> None:
-        self._page.append(entry)
-        if len(self._page) >= PAGE:
-            self._print()
+        if self._first:
+            self._write(tuple(COLUMNS))
+            self._first = False
+        self._write([_printable(cell) for cell in self._cells(entry)])
 
     def end(self) -> None:
-        if self._page:
-            self._print()
+        sys.stdout.flush()
 
-    def _print(self) -> None:
-        table = Table(box=None, show_header=self._first, pad_edge=False)
-        for name, width in COLUMNS.items():
-            table.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
-        for each in self._page:
-            table.add_row(*[Text(_printable(cell)) for cell in self._cells(each)])
-        # A pipe has no width: nothing is cut there to that of some terminal.
-        self._console.print(table, width=None if self._console.is_terminal else sum(COLUMNS.values()) + 20)
-        self._first = False
-        self._page.clear()
+    def _write(self, cells: Sequence[str]) -> None:
+        sys.stdout.write(row_of(cells, tuple(COLUMNS.values()))[: self._width] + "\n")
 
     def _cells(self, entry: Entry) -> tuple[str, ...]:
         return (
@@ -207,19 +197,15 @@ class _Rows:
 def _print_counts(found: Sequence[tuple[tuple[str, ...], int]], columns: Sequence[str], form: str) -> None:
     if form == "json":
         for names, number in found:
-            typer.echo(json.dumps(dict(zip(columns, names, strict=True)) | {"grants": number}))
+            click.echo(json.dumps(dict(zip(columns, names, strict=True)) | {"grants": number}))
     elif form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow([*columns, "grants"])
         writer.writerows([[*names, number] for names, number in found])
     else:
-        table = Table(box=None, pad_edge=False)
-        for name in columns:
-            table.add_column(name)
-        table.add_column("grants", justify="right")
-        for names, number in found:
-            table.add_row(*[Text(_printable(name)) for name in names], f"{number:,}")
-        Console().print(table)
+        rows = [(*map(_printable, names), f"{number:,}") for names, number in found]
+        for line in aligned([(*columns, "grants"), *rows]):
+            click.echo(line)
 
 
 def _document(entry: Entry | Details) -> dict[str, Any]:
@@ -285,4 +271,4 @@ def _unknown(grant_id: str) -> int:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    click.echo(text, err=True)

@@ -9,22 +9,20 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 from akoya_gateway.config.model import SigningAlgorithm
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import Config
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="""Make, show and rotate keys.
+
+@click.group(no_args_is_help=True)
+def keys() -> None:
+    """Make, show and rotate keys.
 
     Signing keys (signing.keys) sign the headers to the app; store keys (sessions.keys) encrypt grants at rest.
 
@@ -32,58 +30,62 @@ app = typer.Typer(
     `akoya-gateway keys new --set --out signing-keys.json`, named by `signing: {keys: [{file: signing-keys.json}]}`.
     `akoya-gateway keys rotate --if-older-than 30d`, from cron, then does the rest: the next key is published before it
     signs, and every replica that reads the file changes at the same moment.
-    """,
+    """
+
+
+@keys.command()
+@click.option(
+    "--algorithm",
+    "-a",
+    type=click.Choice([each.value for each in SigningAlgorithm]),
+    default=SigningAlgorithm.ED25519.value,
+    show_default=True,
+    help="Must be signing.algorithm.",
 )
-
-Algorithm = Annotated[SigningAlgorithm, typer.Option("--algorithm", "-a", help="Must be signing.algorithm.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there (mode 0600), not to stdout.")
-]
-
-
-@app.command()
-def new(
-    algorithm: Algorithm = SigningAlgorithm.ED25519,
-    out: Out = None,
-    as_set: Annotated[bool, typer.Option("--set", help="As a JWK Set, which `keys rotate` keeps going.")] = False,
-    store: Annotated[bool, typer.Option("--store", help="A key for sessions.keys: 32 random bytes in base64.")] = False,
-) -> None:
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write there (mode 0600), not to stdout.",
+)
+@click.option("--set", "as_set", is_flag=True, help="As a JWK Set, which `keys rotate` keeps going.")
+@click.option("--store", is_flag=True, help="A key for sessions.keys: 32 random bytes in base64.")
+def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
     """Make a key and print it, or write it to a file that is not there yet."""
     from akoya_gateway.signing import making  # noqa: PLC0415
 
     if store:
         text = base64.b64encode(os.urandom(32)).decode() + "\n"
     else:
-        private = making.new_private(algorithm)
+        private = making.new_private(SigningAlgorithm(algorithm))
         text = making.as_set([making.as_jwk(private, time.time())]) if as_set else making.as_text(private)
     if out is None:
-        typer.echo(text, nl=False)
+        click.echo(text, nl=False)
         return
     _write_new(out, text)
-    typer.echo(f"wrote {out}", err=True)
+    click.echo(f"wrote {out}", err=True)
 
 
-@app.command("list")
-def list_keys(config: ConfigOption = DEFAULT_CONFIG) -> None:
+@keys.command("list")
+@config_option
+def list_keys(config: Path) -> None:
     """Show the signing keys: id, algorithm, and whether each signs, waits or is retired; and the store keys."""
     from akoya_gateway.signing import making  # noqa: PLC0415
 
     loaded = _load(config)
     schedule, now = _schedule(loaded), time.time()
     for key in schedule.keys:
-        typer.echo(f"signing  {key.id}  {key.algorithm.value}  {making.state(schedule, key, now)}")
+        click.echo(f"signing  {key.id}  {key.algorithm.value}  {making.state(schedule, key, now)}")
     for index, ring_key in enumerate(loaded.sessions.keys):
-        typer.echo(f"store    {ring_key.id}  aes-256-gcm  {'encrypts' if index == 0 else 'decrypts'}")
+        click.echo(f"store    {ring_key.id}  aes-256-gcm  {'encrypts' if index == 0 else 'decrypts'}")
 
 
-@app.command()
-def rotate(
-    config: ConfigOption = DEFAULT_CONFIG,
-    lead: Annotated[str, typer.Option("--in", metavar="TIME", help="When the new key begins to sign.")] = "1h",
-    if_older_than: Annotated[
-        str | None, typer.Option("--if-older-than", metavar="TIME", help="Do nothing while the newest key is younger.")
-    ] = None,
-) -> None:
+@keys.command()
+@config_option
+@click.option("--in", "lead", metavar="TIME", default="1h", show_default=True, help="When the new key begins to sign.")
+@click.option("--if-older-than", metavar="TIME", help="Do nothing while the newest key is younger.")
+def rotate(config: Path, lead: str, if_older_than: str | None) -> None:
     """Make the next signing key.
 
     A JWK Set file gets it at once, with the moment at which it begins; the gateway reads the file again on reload. For
@@ -99,37 +101,37 @@ def rotate(
         _rotate_list(config, files)
 
 
-@app.command()
-def public(
-    config: ConfigOption = DEFAULT_CONFIG,
-    pem: Annotated[bool, typer.Option("--pem", help="As PEM, one block a key, in place of a JWK Set.")] = False,
-) -> None:
+@keys.command()
+@config_option
+@click.option("--pem", is_flag=True, help="As PEM, one block a key, in place of a JWK Set.")
+def public(config: Path, pem: bool) -> None:
     """Print the public keys, for verifiers that do not fetch them. Shared secrets are never printed."""
     from akoya_gateway.signing import jwks  # noqa: PLC0415
 
     loaded = _load(config)
     if not pem:
-        typer.echo(jwks(loaded.signing).decode())
+        click.echo(jwks(loaded.signing).decode())
         _say_if_shared(loaded)
         return
     for key in _schedule(loaded).keys:
         if (block := key.public_pem()) is not None:
-            typer.echo(f"# kid: {key.id}\n{block}", nl=False)
+            click.echo(f"# kid: {key.id}\n{block}", nl=False)
     _say_if_shared(loaded)
 
 
-@app.command("rotate-store")
-def rotate_store(config: ConfigOption = DEFAULT_CONFIG) -> None:
+@keys.command("rotate-store")
+@config_option
+def rotate_store(config: Path) -> None:
     """Encrypt every stored grant anew with the first of sessions.keys, so that the last can be taken out."""
     from akoya_gateway.cli import rotate_store as command  # noqa: PLC0415
 
     if code := command.rotate_store(config):
-        raise typer.Exit(code)
+        raise SystemExit(code)
 
 
 def _say_if_shared(config: Config) -> None:
     if config.signing.algorithm is SigningAlgorithm.HMAC_SHA256:
-        typer.echo("hmac-sha256 has no public keys: give verifiers the secret itself", err=True)
+        click.echo("hmac-sha256 has no public keys: give verifiers the secret itself", err=True)
 
 
 def _load(config: Path) -> Config:
@@ -144,8 +146,8 @@ def _schedule(config: Config) -> Any:
     try:
         return load_all(config.signing.algorithm, config.signing.keys)
     except KeyFault as fault:
-        typer.echo(f"{config.source}: {fault}", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"{config.source}: {fault}", err=True)
+        raise SystemExit(1) from None
 
 
 def _duration(text: str, option: str) -> float:
@@ -154,7 +156,7 @@ def _duration(text: str, option: str) -> float:
     try:
         return duration(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 1h or 30d", param_hint=option) from None
+        raise click.BadParameter(f"{text!r} is not a duration such as 90s, 1h or 30d", param_hint=option) from None
 
 
 def _key_files(config: Path) -> list[Path | None]:
@@ -172,17 +174,17 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
     with _locked(file):
         text, now = file.read_text("utf-8"), time.time()
         if '"keys"' not in text:
-            typer.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
-            raise typer.Exit(1)
+            click.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
+            raise SystemExit(1)
         if age is not None and now - making.youngest(text) < age:
-            typer.echo("nothing to do: the newest key is young enough", err=True)
+            click.echo("nothing to do: the newest key is young enough", err=True)
             return
         rotation = making.rotate(text, algorithm, now, lead)
         _replace(file, rotation.text)
     begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(rotation.begins_at))
-    typer.echo(f"{file}: key {rotation.next_id} is published on reload and signs from {begins}")
+    click.echo(f"{file}: key {rotation.next_id} is published on reload and signs from {begins}")
     for key_id in rotation.dropped:
-        typer.echo(f"{file}: key {key_id} dropped, nothing signed by it is alive")
+        click.echo(f"{file}: key {key_id} dropped, nothing signed by it is alive")
 
 
 def _rotate_list(config: Path, files: list[Path | None]) -> None:
@@ -196,7 +198,7 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
     folder = next((file.parent for file in files if file is not None), config.parent)
     file = folder / f"signing-{key_id}{suffix}"
     _write_new(file, making.as_text(private))
-    typer.echo(f"""wrote {file}
+    click.echo(f"""wrote {file}
 
 1. Publish it: add this as the last of signing.keys and reload.
 
@@ -219,11 +221,11 @@ def _write_new(file: Path, text: str) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        typer.echo(f"{file} is there already; keys are never overwritten", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"{file} is there already; keys are never overwritten", err=True)
+        raise SystemExit(1) from None
     except OSError as fault:
-        typer.echo(f"{file} cannot be written: {fault.strerror}", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"{file} cannot be written: {fault.strerror}", err=True)
+        raise SystemExit(1) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()

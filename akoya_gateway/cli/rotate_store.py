@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+import click
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Sessions
@@ -21,31 +20,29 @@ def rotate_store(config_path: Path) -> int:
 
     Raises `config.ConfigurationError`. It may be interrupted, and run beside a gateway.
     """
-    console = Console(stderr=True)
     sessions = load_config(config_path).sessions
     try:
-        progress = asyncio.run(_rotate(sessions, console))
+        progress = asyncio.run(_rotate(sessions))
     except OperatorError as fault:
-        console.print(fault.detail, markup=False, highlight=False)
+        click.echo(fault.detail, err=True)
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted. What was done is done; run it again for the rest.")
+        click.echo("Interrupted. What was done is done; run it again for the rest.", err=True)
         return 1
     for line in summary(progress, sessions.keys[0].id):
-        console.print(line, markup=False, highlight=False)
+        click.echo(line, err=True)
     return 0 if progress.complete else 1
 
 
-async def _rotate(sessions: Sessions, console: Console) -> Progress:
+async def _rotate(sessions: Sessions) -> Progress:
     vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     await vault.open()
     try:
-        with Bar(*columns, console=console) as bar:
-            task = bar.add_task(describe(sessions.store), total=None)
-            progress = Progress(0, 0)
+        progress = Progress(0, 0)
+        with click.progressbar(length=0, label=describe(sessions.store), show_pos=True, file=sys.stderr) as bar:
             async for progress in rotate(vault):
-                bar.update(task, completed=progress.done, total=progress.total)
+                bar.length = progress.total
+                bar.update(progress.done - bar.pos)
         return progress
     finally:
         await vault.close()

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 
 
-def run(
-    config: ConfigOption = DEFAULT_CONFIG,
-    workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, max=256, help="Processes that share the listening socket.")
-    ] = 1,
-    grace: Annotated[
-        float,
-        typer.Option(
-            "--grace",
-            min=0.0,
-            metavar="SECONDS",
-            help="After SIGTERM: how long answers, streams and WebSockets under way may take. Refreshes always finish.",
-        ),
-    ] = 30.0,
-    drain_delay: Annotated[
-        float,
-        typer.Option(
-            "--drain-delay",
-            min=0.0,
-            metavar="SECONDS",
-            help="After SIGTERM: how long to go on serving while /readyz says no, so that load balancers notice.",
-        ),
-    ] = 0.0,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Reload when the configuration or a file it names changes.")
-    ] = False,
-    fast_lane: Annotated[
-        bool,
-        typer.Option("--fast-lane/--no-fast-lane", help="Serve plain requests below ASGI. Off: all take one path."),
-    ] = True,
-) -> None:
+@click.command()
+@config_option
+@click.option(
+    "--workers",
+    "-w",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that share the listening socket.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help="After SIGTERM: how long answers, streams and WebSockets under way may take. Refreshes always finish.",
+)
+@click.option(
+    "--drain-delay",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=0.0,
+    show_default=True,
+    help="After SIGTERM: how long to go on serving while /readyz says no, so that load balancers notice.",
+)
+@click.option("--watch", is_flag=True, help="Reload when the configuration or a file it names changes.")
+@click.option(
+    "--fast-lane/--no-fast-lane",
+    default=True,
+    show_default=True,
+    help="Serve plain requests below ASGI. Off: all take one path.",
+)
+def run(config: Path, workers: int, grace: float, drain_delay: float, watch: bool, fast_lane: bool) -> None:
     """Run the gateway as a sidecar: a reverse proxy in front of your app.
 
     Logs go to standard output. /livez, /readyz and /metrics are on the `admin` address, not on the public one.
@@ -56,6 +59,6 @@ def run(
     try:
         code = serve(config, workers=workers, life=Life(grace, drain_delay, watch, fast_lane))
     except GatewayError as error:
-        typer.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
-        raise typer.Exit(1) from None
-    raise typer.Exit(1 if code else 0)
+        click.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
+        raise SystemExit(1) from None
+    raise SystemExit(1 if code else 0)

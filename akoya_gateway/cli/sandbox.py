@@ -2,56 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import typer
+import click
 
 
+@click.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Keep to loopback: it has no protection.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9100,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--base-url", metavar="URL", show_default="host and port", help="How others reach it, if not by host and port."
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(["dex", "hydra"]),
+    default="dex",
+    show_default=True,
+    help="Whose habits: the documented ones (dex), or the newer server's.",
+)
+@click.option("--client-id", show_default="made up", help="The app's client id.")
+@click.option("--client-secret", envvar="AKOYA_SANDBOX_CLIENT_SECRET", show_default="made up", help="Its secret.")
+@click.option(
+    "--redirect-uri",
+    multiple=True,
+    show_default="port 8080, /akoya/callback",
+    help="A redirect URI of the app; may be repeated.",
+)
+@click.option("--connector", metavar="ID[=NAME]", multiple=True, help="A provider beside mikomo; may be repeated.")
+@click.option(
+    "--id-token-lifetime",
+    type=float,
+    metavar="SECONDS",
+    default=86_400,
+    show_default=True,
+    help="Life of id_tokens.",
+)
+@click.option(
+    "--code-lifetime",
+    type=float,
+    metavar="SECONDS",
+    default=300,
+    show_default=True,
+    help="Life of authorization codes.",
+)
+@click.option(
+    "--refresh-token-lifetime",
+    type=float,
+    metavar="SECONDS",
+    show_default="for ever",
+    help="Life of refresh tokens.",
+)
+@click.option(
+    "--rotation-grace",
+    type=float,
+    metavar="SECONDS",
+    show_default="none",
+    help="How long a spent refresh token is still taken.",
+)
+@click.option(
+    "--rate-limit", type=float, metavar="N", show_default="no limit", help="Data requests a second; Akoya has 5."
+)
+@click.option(
+    "--accounts", type=click.IntRange(1, 2000), default=3, show_default=True, help="Accounts of each test user."
+)
+@click.option(
+    "--alg",
+    type=click.Choice(["RS256", "ES256"]),
+    default="RS256",
+    show_default=True,
+    help="How id_tokens are signed.",
+)
+@click.option("--no-keys", is_flag=True, help="Publish no keys and no discovery document.")
+@click.option("--access-token", is_flag=True, help="Put an access_token into answers.")
+@click.option(
+    "--fault",
+    metavar="FAULT",
+    multiple=True,
+    help="Trouble: KIND[@ENDPOINT][,times=N]…, see above; may be repeated.",
+)
+@click.option("--control", is_flag=True, help="Serve the control API at /_sandbox/.")
 def sandbox(
-    host: Annotated[str, typer.Option(help="Address to listen on. Keep to loopback: it has no protection.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 9100,
-    base_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="How others reach it, if not by host and port.", show_default="host and port"),
-    ] = None,
-    dialect: Annotated[
-        Literal["dex", "hydra"], typer.Option(help="Whose habits: the documented ones (dex), or the newer server's.")
-    ] = "dex",
-    client_id: Annotated[str | None, typer.Option(help="The app's client id.", show_default="made up")] = None,
-    client_secret: Annotated[
-        str | None, typer.Option(envvar="AKOYA_SANDBOX_CLIENT_SECRET", help="Its secret.", show_default="made up")
-    ] = None,
-    redirect_uri: Annotated[
-        list[str] | None,
-        typer.Option(help="A redirect URI of the app; may be repeated.", show_default="port 8080, /akoya/callback"),
-    ] = None,
-    connector: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID[=NAME]", help="A provider beside mikomo; may be repeated."),
-    ] = None,
-    id_token_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of id_tokens.")] = 86_400,
-    code_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of authorization codes.")] = 300,
-    refresh_token_lifetime: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Life of refresh tokens.", show_default="for ever")
-    ] = None,
-    rotation_grace: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="How long a spent refresh token is still taken.", show_default="none"),
-    ] = None,
-    rate_limit: Annotated[
-        float | None, typer.Option(metavar="N", help="Data requests a second; Akoya has 5.", show_default="no limit")
-    ] = None,
-    accounts: Annotated[int, typer.Option(min=1, max=2000, help="Accounts of each test user.")] = 3,
-    alg: Annotated[Literal["RS256", "ES256"], typer.Option(help="How id_tokens are signed.")] = "RS256",
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Publish no keys and no discovery document.")] = False,
-    access_token: Annotated[bool, typer.Option("--access-token", help="Put an access_token into answers.")] = False,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FAULT", help="Trouble: KIND[@ENDPOINT][,times=N]…, see above; may be repeated."),
-    ] = None,
-    control: Annotated[bool, typer.Option("--control", help="Serve the control API at /_sandbox/.")] = False,
+    host: str,
+    port: int,
+    base_url: str | None,
+    dialect: str,
+    client_id: str | None,
+    client_secret: str | None,
+    redirect_uri: tuple[str, ...],
+    connector: tuple[str, ...],
+    id_token_lifetime: float,
+    code_lifetime: float,
+    refresh_token_lifetime: float | None,
+    rotation_grace: float | None,
+    rate_limit: float | None,
+    accounts: int,
+    alg: str,
+    no_keys: bool,
+    access_token: bool,
+    fault: tuple[str, ...],
+    control: bool,
 ) -> None:
     """Run the Akoya emulator alone: authorization, consent pages, tokens, revocation, data.
 
@@ -82,10 +140,10 @@ def sandbox(
                 SandboxClient(
                     client_id=client_id or DEFAULT_CLIENT_ID,
                     client_secret=Secret(client_secret or DEFAULT_CLIENT_SECRET),
-                    redirect_uris=tuple(redirect_uri or DEFAULT_REDIRECT_URIS),
+                    redirect_uris=redirect_uri or DEFAULT_REDIRECT_URIS,
                 ),
             ),
-            connectors=(SandboxConnector(), *(SandboxConnector(*_named(text)) for text in connector or ())),
+            connectors=(SandboxConnector(), *(SandboxConnector(*_named(text)) for text in connector)),
             dialect=SandboxDialect(dialect),
             base_url=base_url,
             id_token_lifetime=id_token_lifetime,
@@ -97,27 +155,27 @@ def sandbox(
             alg=alg,
             jwks=not no_keys,
             access_token=access_token,
-            faults=tuple(Fault.parse_option(text) for text in fault or ()),
+            faults=tuple(Fault.parse_option(text) for text in fault),
             control=control,
         )
     except ValueError as error:
-        typer.echo(f"sandbox: {error}", err=True)
-        raise typer.Exit(2) from None
+        click.echo(f"sandbox: {error}", err=True)
+        raise SystemExit(2) from None
     try:
         settings, listener = open_sandbox(settings, host, port)
     except OSError as error:
-        typer.echo(f"sandbox: cannot listen on {host}:{port}: {error.strerror} (choose another --port)", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"sandbox: cannot listen on {host}:{port}: {error.strerror} (choose another --port)", err=True)
+        raise SystemExit(1) from None
     client = settings.clients[0]
-    typer.echo(f"Akoya emulator at {settings.base_url} (dialect {settings.dialect})\n")
-    typer.echo(f"  client_id       {client.client_id}")
-    typer.echo(f"  client_secret   {DEFAULT_CLIENT_SECRET if client_secret is None else 'as given'}")
-    typer.echo(f"  redirect_uri    {', '.join(client.redirect_uris)}")
+    click.echo(f"Akoya emulator at {settings.base_url} (dialect {settings.dialect})\n")
+    click.echo(f"  client_id       {client.client_id}")
+    click.echo(f"  client_secret   {DEFAULT_CLIENT_SECRET if client_secret is None else 'as given'}")
+    click.echo(f"  redirect_uri    {', '.join(client.redirect_uris)}")
     if control:
-        typer.echo(f"  control         {settings.base_url}/_sandbox/")
-    typer.echo("  sign in as      mikomo_1, password mikomo_1\n\nFor gateway.yaml:\n")
-    typer.echo(environment_yaml(settings))
-    typer.echo("Ctrl-C stops it.")
+        click.echo(f"  control         {settings.base_url}/_sandbox/")
+    click.echo("  sign in as      mikomo_1, password mikomo_1\n\nFor gateway.yaml:\n")
+    click.echo(environment_yaml(settings))
+    click.echo("Ctrl-C stops it.")
     serve(settings, listener)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import typer
+import click
 
 
+@click.command()
 def schema() -> None:
     """Print the JSON Schema (2020-12) of gateway.yaml.
 
@@ -13,4 +14,4 @@ def schema() -> None:
     """
     from akoya_gateway.config.schema import schema_text  # noqa: PLC0415
 
-    typer.echo(schema_text(), nl=False)
+    click.echo(schema_text(), nl=False)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from akoya_gateway.cli.options import DEFAULT_CONFIG, ConfigOption
+from akoya_gateway.cli.options import config_option
 
 
-def url(
-    connector: Annotated[str, typer.Argument(help="A connector's name in the configuration.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: Annotated[
-        str | None, typer.Option("--state", metavar="TEXT", help="Use this state in place of a random one.")
-    ] = None,
-) -> None:
+@click.command()
+@click.argument("connector")
+@config_option
+@click.option("--state", metavar="TEXT", help="Use this state in place of a random one.")
+def url(connector: str, config: Path, state: str | None) -> None:
     """Print the authorization URL for a connector: Akoya's "build your own URL".
 
     It is the URL that the gateway itself would redirect to, to try a client registration by hand. No authorization
@@ -30,20 +28,20 @@ def url(
     if found is None:
         known = ", ".join(loaded.connectors)
         remedy = did_you_mean(connector, loaded.connectors) or f"known: {known}"
-        typer.echo(f"{config}: no connector named {connector!r} ({remedy})", err=True)
-        raise typer.Exit(2)
+        click.echo(f"{config}: no connector named {connector!r} ({remedy})", err=True)
+        raise SystemExit(2)
     dialect = found.client.environment.dialect
     challenge = authorization.code_challenge(authorization.code_verifier()) if dialect.pkce else None
     nonce = authorization.new_nonce() if dialect.nonce else None
-    typer.echo(
+    click.echo(
         authorization.authorization_url(
             found.client, found, state or authorization.new_state(), code_challenge=challenge, nonce=nonce
         )
     )
-    typer.echo(
+    click.echo(
         "warning: no authorization attempt stands behind this URL, the gateway will refuse its callback; "
         f"send people to {loaded.public_url}{loaded.prefix}/connect/{connector}",
         err=True,
     )
     if dialect.pkce:
-        typer.echo("warning: the code verifier of this URL is thrown away, its code cannot be exchanged", err=True)
+        click.echo("warning: the code verifier of this URL is thrown away, its code cannot be exchanged", err=True)

@@ -16,8 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from akoya_gateway.cli import app
 from akoya_gateway.config import load_config

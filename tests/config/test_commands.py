@@ -132,7 +132,7 @@ def test_help_lists_every_command_in_order(tmp_path: Path) -> None:
 
 def test_help_loads_no_parser_and_no_server() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from akoya_gateway.cli import app;"
+        "import sys; from click.testing import CliRunner; from akoya_gateway.cli import app;"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
         "assert not {'yaml', 'jsonschema', 'uvicorn', 'httpx', 'cryptography'} & set(sys.modules)"
     )
