@@ -62,8 +62,8 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
     try:
         _announce(log, config, public, admin, workers)
         # What is there now stays: the collector need not look at it again, and forked workers share its pages.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         run = _Run(path, config, life, log, watch, public, admin)
         return run.supervised(workers) if workers > 1 else run.alone()
     finally:

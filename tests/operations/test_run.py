@@ -376,3 +376,29 @@ def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
             process.terminate()
             assert process.wait(20) == 0
     assert not path.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
+def test_an_idle_process_takes_less_than_80_megabytes(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2") as run:
+        until(lambda: len(run.worker_pids()) == 2, "all workers are up")
+        assert run.get("/public/x").text == "done"
+        resident = {
+            pid: int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Rss:")[1].split()[0]) * 1024
+            for pid in (run.pid, *run.worker_pids())
+        }
+    assert max(resident.values()) < 80e6
+
+
+def test_the_collector_sleeps_while_modules_load_and_works_while_it_serves(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    code = (
+        "import gc, sys; from akoya_gateway.faces import sidecar; from akoya_gateway.cli import app\n"
+        "real = sidecar.load_config\n"
+        "sidecar.load_config = lambda path: print('loading', gc.isenabled()) or real(path)\n"
+        "sidecar._Run.alone = lambda self: print('serving', gc.isenabled()) or 0\n"
+        f"app(['run', '--config', {str(run.gateway.config_path)!r}])"
+    )
+    environ = {**os.environ, **ENVIRON}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if not line.startswith("{")] == ["loading False", "serving True"]
