@@ -52,7 +52,7 @@ class RequestTally(Collector):
             total += count
             cumulated.append(("+Inf" if bound == float("inf") else str(bound), total))
         family = HistogramMetricFamily(
-            "akoya_gateway_request_duration_seconds", "From the first byte of a request to the last of its answer."
+            "akoya_gateway_request_duration_seconds", "From a request to the beginning of its answer."
         )
         family.add_metric((), cumulated, self._seconds)
         return family

@@ -1,0 +1,105 @@
+"""docs/operations.md lists every metric with its labels and every log event with its level: no more, no fewer."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from akoya_gateway.operations.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "operations.md"
+PACKAGE = ROOT / "akoya_gateway"
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+ELSEWHERE = ("sandbox", "verify")
+"""They run in other processes than the gateway."""
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading."""
+    section = PAGE.read_text().partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(lines) > 2, heading
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def ticked(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall("`([^`]+)`", cell))
+
+
+def test_every_metric_is_listed_with_its_labels() -> None:
+    metrics = Metrics("1.2.3")
+    metrics.grants_in_use(lambda: 1.0)
+    metrics.request("0", "passed", 200, 0.1)
+    known = {}
+    for collector in list(metrics.registry._collector_to_names):
+        labels = tuple(getattr(collector, "_labelnames", ()))
+        for family in collector.collect():
+            if family.name.startswith("akoya_gateway_"):
+                counted = f"{family.name}_total" if family.type == "counter" else family.name
+                shown = labels or tuple(dict.fromkeys(name for s in family.samples for name in s.labels if name != "le"))
+                known[counted] = shown
+    listed = {ticked(name)[0]: ticked(labels) for name, labels, _ in rows("## Metrics")}
+    assert listed.pop("process_*") == ()
+    assert listed == known
+
+
+def events() -> Iterator[tuple[str, str]]:
+    """(event, level) of every log call in the gateway; what varies in an event is shown as an ellipsis."""
+    yield "request", "info"  # Written without a logger: operations.access_log.
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in ELSEWHERE:
+            continue
+        tree = ast.parse(path.read_text())
+        chosen = dict(methods_chosen(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                yield from ((event, level) for level, said in spoken(node, chosen) for event in texts_of(said))
+
+
+def methods_chosen(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """`say = log.info if fine else log.warning`: say -> info or warning."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.IfExp) and isinstance(node.targets[0], ast.Name):
+            levels = [level_of(node.value.body), level_of(node.value.orelse)]
+            if all(levels):
+                yield node.targets[0].id, " or ".join(sorted(levels, key=LEVELS.index))
+
+
+def spoken(call: ast.Call, chosen: dict[str, str]) -> Iterator[tuple[str, ast.expr]]:
+    """The level of a log call, and what it says."""
+    if isinstance(call.func, ast.Name) and call.func.id in chosen:
+        yield chosen[call.func.id], call.args[0]
+    elif level := level_of(call.func):
+        yield level, call.args[0]
+    elif isinstance(call.func, ast.Attribute) and call.func.attr == "log" and len(call.args) == 2:
+        yield "error", call.args[1]  # Of a reload; a worker whose supervisor has said it says it lower.
+
+
+def level_of(called: ast.expr) -> str:
+    """`error` of `log.error` and `self._log.exception`; "" for what is no method of a logger."""
+    if not isinstance(called, ast.Attribute) or called.attr not in LEVELS:
+        return ""
+    owner = called.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return {"exception": "error"}.get(called.attr, called.attr) if name.strip("_") == "log" else ""
+
+
+def texts_of(said: ast.expr) -> list[str]:
+    if isinstance(said, ast.IfExp):
+        return texts_of(said.body) + texts_of(said.orelse)
+    if isinstance(said, ast.JoinedStr):
+        return ["".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in said.values)]
+    return [said.value.replace("%s", "…")] if isinstance(said, ast.Constant) and isinstance(said.value, str) else []
+
+
+def test_every_log_event_is_listed_with_its_level() -> None:
+    listed = {(ticked(event)[0], level) for event, level, _ in rows("## Log events")}
+    assert listed == set(events())
+
+
+def test_the_levels_of_a_row_say_who_acts() -> None:
+    """An error without a thing to do is noise."""
+    assert [event for event, level, meaning in rows("## Log events") if level in ("error", "critical") and not meaning] == []
