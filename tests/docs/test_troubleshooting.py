@@ -1,0 +1,72 @@
+"""docs/troubleshooting.md knows every code and reason that the product can print, and none that it cannot."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from akoya_gateway.access.decision import Why
+from akoya_gateway.grants.events import Reason
+from akoya_gateway.journeys.callback import OPERATOR_ERRORS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+PACKAGE = ROOT / "akoya_gateway"
+
+ROOTS = {"bad-request", "internal", "misconfigured", "provider-failed", "upstream-failed"}
+"""Codes of the root classes (errors.py), told in a sentence."""
+
+
+def first_cells(heading: str) -> set[str]:
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert section, heading
+    return {code for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for code in re.findall("`([^`]+)`", row)}
+
+
+def codes() -> Iterator[str]:
+    """`code = "..."` of the error classes, and `code="..."` where an error is made."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("sandbox", "verify"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                yield node.value.value
+            if isinstance(node, ast.ClassDef):
+                for line in node.body:
+                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "code":
+                        assert isinstance(line.value, ast.Constant)
+                        yield line.value.value
+
+
+def test_every_code_has_a_row_and_every_row_a_code() -> None:
+    possible = {*codes(), *Why, *OPERATOR_ERRORS, "server_error"} - ROOTS
+    told = set().union(*map(first_cells, ("Connecting a bank", "Requests to the app", "Behind another proxy")))
+    assert told == possible
+    assert all(f"`{code}`" in PAGE for code in ROOTS)
+
+
+def test_every_reason_of_a_grant_has_a_row() -> None:
+    assert first_cells("Users must connect again and again") == set(Reason)
+
+
+def test_every_reason_of_a_refused_signature_is_here_and_in_the_reference() -> None:
+    reasons = set()
+    for path in (PACKAGE / "verify").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "NotVerified":
+                assert isinstance(node.args[0], ast.Constant), path
+                reasons.add(node.args[0].value)
+    assert first_cells("The app does not believe the headers") == reasons
+    reference = (ROOT / "docs" / "signed-headers.md").read_text().partition("`NotVerified.reason` is one of")[2].partition("\n\n")[0]
+    assert set(re.findall("`([a-z-]+)`", reference)) == reasons
+
+
+def test_what_it_quotes_of_the_start_is_what_the_code_says() -> None:
+    """The fixed parts of each message are somewhere in the package."""
+    text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    section = PAGE.partition("\n## It does not start\n")[2].partition("\n## ")[0]
+    for quote in re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE):
+        for part in re.split(r"…|\"|gateway\.yaml:1:1|AKOYA_\w+|127\.0\.0\.1:8080|[():;]|ed25519|akoya-gateway|listen", quote):
+            assert part.strip() in text, part
