@@ -1,0 +1,124 @@
+"""docs/tutorial.md, done: its files are written, its servers started, its commands run, its bank connected."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from tests.docs.markdown import ROOT, Block, blocks, commands, pattern, trimmed
+from tests.e2e.processes import free_port
+from tests.e2e.world import Browser
+from tests.sandbox.driving import _Forms
+
+TEXT = (ROOT / "docs" / "tutorial.md").read_text()
+PORTS = ("8080", "3000", "9100", "9090")
+SERVERS = ("akoya-gateway run", "akoya-gateway sandbox", "python app.py")
+
+
+class Newcomer:
+    """Does what the page says, in a folder and with ports of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = {port: str(free_port()) for port in PORTS}
+        self.environ = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "COLUMNS": "160",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Newcomer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def own(self, text: str) -> str:
+        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self.ports[found[1]], text)
+
+    def follow(self, block: Block) -> None:
+        text = self.own(block.text)
+        if name := re.match(r"# (app\.py|gateway\.yaml)\n", text):
+            (self.folder / name[1]).write_text(text)
+        elif block.language == "console":
+            for command, shown in commands(text):
+                self.run(command, shown)
+        elif block.language == "text":
+            assert pattern(text).fullmatch(trimmed(self.connect_a_bank())), block
+        elif text.strip() in SERVERS:
+            self.serve(text.strip(), "")
+
+    def run(self, command: str, shown: str) -> None:
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            self.environ[name] = value.strip("'")
+        elif command in SERVERS:
+            self.serve(command, shown)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=self.folder, env=self.environ, text=True, timeout=60, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            assert pattern(shown).fullmatch(trimmed(done.stdout)), f"$ {command}\n{done.stdout}\nbut shown is\n{shown}"
+
+    def serve(self, command: str, shown: str) -> None:
+        """In the background, until it has printed what is shown."""
+        if command == "akoya-gateway sandbox":
+            uris = (f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback" for host in ("127.0.0.1", "localhost"))
+            command += f" --port {self.ports['9100']} {' '.join(uris)}"
+        log = self.folder / f"{len(list(self.folder.iterdir()))}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command.split(), cwd=self.folder, env=self.environ, stdout=output, stderr=output)
+        self._stack.callback(process.wait, 20)
+        self._stack.callback(process.terminate)
+        deadline = time.monotonic() + 30
+        while not (pattern(shown).fullmatch(trimmed(log.read_text())) if shown else self._listening("3000")):
+            assert process.poll() is None and time.monotonic() < deadline, f"$ {command}\n{log.read_text()}\n{shown}"
+            time.sleep(0.1)
+
+    def _listening(self, port: str) -> bool:
+        try:
+            httpx.get(f"http://127.0.0.1:{self.ports[port]}/", trust_env=False)
+        except httpx.TransportError:
+            return False
+        return True
+
+    def connect_a_bank(self) -> str:
+        """What the browser shows in the end."""
+        with httpx.Client(headers=Browser.NAVIGATION, follow_redirects=True, trust_env=False, timeout=20) as browser:
+            page = browser.get(f"http://127.0.0.1:{self.ports['8080']}/")
+            for typed in ({"username": "mikomo_1", "password": "mikomo_1"}, {}, {"account": "all"}):
+                forms = _Forms()
+                forms.feed(page.text)
+                accounts = [str(field["value"]) for field in forms.fields if field.get("name") == "account"]
+                form = {**typed, **({"account": accounts} if accounts else {}), "action": "continue"}
+                page = browser.post(urljoin(str(page.url), forms.action), data=form)
+        assert page.status_code == 200
+        return page.text
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+    with Newcomer(tmp_path) as newcomer:
+        yield newcomer
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_tutorial_is_true(newcomer: Newcomer) -> None:
+    followed = list(blocks(TEXT))
+    assert {block.language for block in followed} == {"sh", "python", "console", "yaml", "text"}
+    for block in followed:
+        newcomer.follow(block)
