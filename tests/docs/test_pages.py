@@ -1,0 +1,161 @@
+"""What the documentation shows and names is there: configurations, links, anchors, options, settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import typer
+import yaml
+
+from akoya_gateway.cli import app
+from akoya_gateway.config.load import judge_config
+from akoya_gateway.config.schema import load_schema
+from tests.docs.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
+
+PAGES = pages()
+SCHEMA = load_schema()
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def configurations() -> Iterator[tuple[Path, Block]]:
+    for page in PAGES:
+        for block in blocks(page.read_text()):
+            if block.language == "yaml" and re.search("^version: 1$", block.text, re.MULTILINE):
+                yield page, block
+
+
+@pytest.mark.parametrize(("page", "block"), list(configurations()), ids=lambda each: str(each.line if isinstance(each, Block) else each.name))
+def test_every_whole_configuration_is_fine(page: Path, block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(block.text)
+    assert judge_config(file, {}, secrets=False).faults == ()
+
+
+def test_there_are_configurations_to_look_at() -> None:
+    assert {page.name for page, _ in configurations()} >= {"README.md", "tutorial.md"}
+
+
+@each_page
+def test_every_part_of_a_configuration_has_keys_of_the_schema(page: Path) -> None:
+    """Parts begin with a key of the top level, or belong to another program."""
+    for block in blocks(page.read_text()):
+        if block.language != "yaml" or "apiVersion" in block.text:
+            continue
+        part = yaml.safe_load(block.text)
+        if isinstance(part, dict) and set(part) & set(SCHEMA["properties"]):
+            assert set(part) <= set(SCHEMA["properties"]), f"{page.name}:{block.line}"
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """Of the pages but the tutorial, which has a test of its own: commands that look at gateway.yaml as it is."""
+    texts = [page.read_text() for page in PAGES if page.name != "tutorial.md"]
+    return [pair for text in texts for block in blocks(text) if block.language == "console" for pair in commands(block.text)]
+
+
+@pytest.mark.parametrize(("command", "shown"), shown_commands())
+def test_a_command_prints_what_is_shown(command: str, shown: str) -> None:
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert pattern(shown).fullmatch(trimmed(done.stdout)), done.stdout + done.stderr
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+    return re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#{1,6} (.+)$", prose(page.read_text()), re.MULTILINE)}
+
+
+@each_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    lost = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = unquote(target).partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            lost.append(target)
+    assert not lost
+
+
+def options() -> Mapping[str, set[str]]:
+    """`keys new` -> its options."""
+    found: dict[str, set[str]] = {}
+
+    def visit(command: Any, path: str) -> None:
+        found[path] = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        found[path].add("--help")
+        if hasattr(command, "list_commands"):
+            context = typer.Context(command)
+            for name in command.list_commands(context):
+                visit(command.get_command(context, name), f"{path} {name}".strip())
+
+    visit(typer.main.get_command(app), "")
+    return found
+
+
+OPTIONS = options()
+
+
+def mentions(text: str) -> Iterator[str]:
+    """Command lines of ours, in blocks and in the prose."""
+    for block in blocks(text):
+        if block.language not in ("python", "yaml"):
+            yield from re.findall(r"(?:^|[\s;&|(])(akoya-gateway [a-z][^\n#|&;)]*)", block.text.replace("\\\n", " "))
+    yield from re.findall(r"`(akoya-gateway [a-z][^`]*)`", prose(text))
+
+
+@each_page
+def test_every_command_and_option_exists(page: Path) -> None:
+    for line in mentions(page.read_text()):
+        words = shlex.split(line.replace("'", "").replace("…", ""))[1:]
+        deepest = " ".join(words[:2]) if " ".join(words[:2]) in OPTIONS else words[0]
+        assert deepest in OPTIONS, line
+        named = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert named <= OPTIONS[deepest], line
+
+
+@each_page
+def test_an_option_on_its_own_is_one_of_ours(page: Path) -> None:
+    ours = set().union(*OPTIONS.values())
+    others = {"--limit-request-field-size", "--max-http-header-size", "--root-path"}
+    alone = re.findall(r"`(--[a-z][a-z-]*)(?:[ =][^`]*)?`", prose(page.read_text()))
+    assert set(alone) - others <= ours
+
+
+def settings(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """`sessions.cookie.name`, with what stands for names left out: `environments.dialect`."""
+    if "$ref" in schema:
+        schema = {**SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
+    for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from settings(choice, path)
+    for key, below in schema.get("properties", {}).items():
+        yield f"{path}.{key}".lstrip(".")
+        yield from settings(below, f"{path}.{key}".lstrip("."))
+    for below in (schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(below, dict):
+            yield from settings(below, path)
+
+
+SETTINGS = set(settings(SCHEMA))
+
+
+@each_page
+def test_every_setting_named_in_the_text_exists(page: Path) -> None:
+    top = "|".join(SCHEMA["properties"])
+    for named in re.findall(rf"`((?:{top})(?:\.[a-z_]+)+)`", prose(page.read_text())):
+        assert named in SETTINGS or (ROOT / "akoya_gateway" / Path(*named.split(".")[:2])).with_suffix(".py").is_file(), named
