@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import click
 import pytest
-import typer
 import yaml
 
 from akoya_gateway.cli import app
@@ -100,11 +100,11 @@ def options() -> Mapping[str, set[str]]:
         found[path] = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         found[path].add("--help")
         if hasattr(command, "list_commands"):
-            context = typer.Context(command)
+            context = click.Context(command)
             for name in command.list_commands(context):
                 visit(command.get_command(context, name), f"{path} {name}".strip())
 
-    visit(typer.main.get_command(app), "")
+    visit(app, "")
     return found
 
 
