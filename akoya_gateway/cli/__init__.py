@@ -12,12 +12,13 @@ import sys
 import click
 
 from akoya_gateway import __version__
+from akoya_gateway.cli.group import Group
 
 COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "sandbox", "schema")
 """In the order of `--help`."""
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from akoya_gateway.cli.group import Group
 from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def which(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=Group, no_args_is_help=True)
 def grants() -> None:
     """See and manage what users granted. Tokens are never shown.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from akoya_gateway.cli.group import Group
 from akoya_gateway.cli.options import config_option
 from akoya_gateway.config.model import SigningAlgorithm
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from akoya_gateway.config.model import Config
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=Group, no_args_is_help=True)
 def keys() -> None:
     """Make, show and rotate keys.
 

@@ -130,6 +130,21 @@ def test_help_lists_every_command_in_order(tmp_path: Path) -> None:
     assert "Exit codes: 0 fine, 1 a fault was found, 2 wrong usage." in done.stdout
 
 
+def test_help_says_the_whole_sentence_of_each_command(tmp_path: Path) -> None:
+    for words in ([], ["keys"], ["grants"]):
+        told = _run(*words, "--help", folder=tmp_path).stdout
+        assert "..." not in told.partition("Commands:")[2]
+    order = [told.index(f"\n  {name} ") for name in ("list", "count", "show", "revoke")]
+    assert order == sorted(order)
+
+
+def test_a_mistyped_command_is_wrong_usage_and_the_nearest_is_named(tmp_path: Path) -> None:
+    done = _run("chek", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert """No such command 'chek' (did you mean "check"?)""" in done.stderr
+    assert "No such command 'zzz'." in _run("zzz", folder=tmp_path).stderr
+
+
 def test_help_loads_no_parser_and_no_server() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from akoya_gateway.cli import app;"
