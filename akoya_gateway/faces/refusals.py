@@ -61,6 +61,11 @@ class Refusals:
         links = [{"href": f"{self._prefix}/", "text": "Your bank connections"}]
         if target is not None:
             links.insert(0, {"href": target, "text": "Connect"})
-        page = self._pages.page("problem", error.status, title=error.title, detail=error.told, links=links,
+        passes = error.status >= 500
+        if passes and ask.method == "GET":
+            # The address itself, without writing it into the page: a callback's holds the code.
+            links.insert(0, {"href": "", "text": "Try again"})
+        detail = error.told or ("Please try again in a moment." if passes else "")
+        page = self._pages.page("problem", error.status, title=error.title, detail=detail, links=links,
                                 request_id=ask.request_id)  # fmt: skip
         return page.with_headers(*headers_of(error))

@@ -141,6 +141,21 @@ def test_cancelling_and_addresses_that_lead_nowhere(demo: Demo, page: Page) -> N
     judge(page, "The address is not valid")
 
 
+def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, page: Page) -> None:
+    store = demo.config.parent / "grants.db"
+    away = store.rename(store.with_suffix(".away"))
+    try:
+        page.goto(f"{demo.url}/akoya/connect/mikomo")
+        judge(page, "The service is not available right now")
+        assert page.get_by_text("Please try again in a moment.").is_visible()
+        again = page.get_by_role("link", name="Try again")
+        assert again.get_attribute("href") == "", "the address may hold a code: it is not for the page"
+    finally:
+        away.rename(store)
+    again.click()
+    page.wait_for_url(re.compile("/consent/"))
+
+
 def test_the_emulators_own_pages(demo: Demo, page: Page) -> None:
     page.goto(f"{demo.sandbox.url}/")
     judge(page, "Akoya emulator")
