@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from dataclasses import replace
 
 import uvicorn
@@ -19,8 +21,14 @@ def open_sandbox(settings: SandboxSettings, host: str, port: int) -> tuple[Sandb
 
 
 def serve(settings: SandboxSettings, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Until SIGINT or SIGTERM, which end the process with 0: uvicorn raises them again when all is shut."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     try:
         uvicorn.Server(uvicorn_config(create_app(settings))).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(0)
