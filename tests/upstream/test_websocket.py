@@ -26,10 +26,20 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from akoya_gateway.config.model import Origin, UpstreamTLS
 from akoya_gateway.upstream.ending import Ending
+from tests.upstream.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    frames,
+    read_frame,
+    read_until_closed,
+    request,
+)
 from tests.upstream.harness import Caller, Client, Proxied, RawUpstream, eventually, proxied
 from tests.upstream.test_pool import Authority, server_context
-
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class App:
@@ -340,66 +350,6 @@ def accept(caller: Caller) -> None:
     )
 
 
-def request(path: bytes = b"/") -> bytes:
-    return (
-        b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path
-    )
-
-
-def frame(
-    opcode: int, data: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = False, length: bytes | None = None
-) -> bytes:
-    first = (0x80 if fin else 0) | rsv << 4 | opcode
-    bit = 0x80 if mask else 0
-    if length is None:
-        size = len(data)
-        if size < 126:
-            length = bytes([size])
-        elif size < 65536:
-            length = b"\x7e" + struct.pack("!H", size)
-        else:
-            length = b"\x7f" + struct.pack("!Q", size)
-    length = bytes([length[0] | bit]) + length[1:]
-    if mask:
-        key = b"\x11\x22\x33\x44"
-        data = key + bytes(byte ^ key[at % 4] for at, byte in enumerate(data))
-    return bytes([first]) + length + data
-
-
-def read_frame(client: Client) -> tuple[int, bytes]:
-    """An unmasked frame: opcode and payload."""
-
-    def exactly(size: int) -> bytes:
-        while len(client.buffer) < size:
-            data = client.sock.recv(65536)
-            if not data:
-                raise EOFError
-            client.buffer += data
-        data, client.buffer = client.buffer[:size], client.buffer[size:]
-        return data
-
-    first, size = exactly(2)
-    if size == 126:
-        (size,) = struct.unpack("!H", exactly(2))
-    elif size == 127:
-        (size,) = struct.unpack("!Q", exactly(8))
-    return first & 15, exactly(size)
-
-
-def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | None]:
-    """The data frames, then the close code (None: cut without one)."""
-    frames = []
-    with contextlib.suppress(EOFError, ConnectionResetError):
-        while True:
-            opcode, data = read_frame(client)
-            if opcode == CLOSE:
-                return frames, struct.unpack("!H", data[:2])[0] if data else 1005
-            if opcode in (TEXT, BINARY):
-                frames.append((opcode, data))
-    return frames, None
-
-
 GOOD = {
     "1_text": ([(TEXT, b"hello", {})], [(TEXT, b"hello")]),
     "1_empty_text": ([(TEXT, b"", {})], [(TEXT, b"")]),
@@ -452,10 +402,6 @@ BAD = {
     "9_a_frame_beyond_the_limit": [(BINARY, b"", {"length": b"\x7f\x00\x00\x00\x7f\xff\xff\xff\xff"})],
     "9_a_frame_of_a_negative_length": [(BINARY, b"", {"length": b"\x7f" + b"\xff" * 8})],
 }
-
-
-def frames(specification: Any, *, mask: bool) -> bytes:
-    return b"".join(frame(opcode, data, mask=mask, **options) for opcode, data, options in specification)
 
 
 @pytest.mark.parametrize(("sent", "expected"), GOOD.values(), ids=GOOD.keys())

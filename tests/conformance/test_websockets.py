@@ -1,0 +1,94 @@
+"""Every case of `websocket_cases`, played to an echo server directly and through `akoya-gateway run`: the same is said.
+
+The Autobahn test-suite itself runs where it is installed: `test_autobahn.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from tests.conformance.websocket_cases import NORMAL, Case, cases
+from tests.operations.processes import Running
+from tests.upstream.frames import CLOSE, frame, read_all, request
+from tests.upstream.harness import Client
+
+CASES = cases()
+
+
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """The port of an echo server that others wrote."""
+
+    def handler(socket: ServerConnection) -> None:
+        try:
+            for message in socket:
+                socket.send(message)
+        except ConnectionClosed:
+            pass
+
+    with serve(handler, "127.0.0.1", 0, compression=None, max_size=16 << 20, close_timeout=2) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield int(server.socket.getsockname()[1])
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[int]:
+    with echo_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def gateway(echo: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    changes = {"upstream": {"url": f"http://127.0.0.1:{echo}"}}
+    with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as running:
+        yield running
+
+
+def played(case: Case, port: int) -> tuple[list[tuple[int, bytes]], list[bytes], int | None]:
+    with Client(port) as client:
+        client.send(request(b"/public/echo"))
+        assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+        data = case.data
+        # A piece a packet: what is sent in one go may be read in one go.
+        client.sock.setsockopt(6, 1, 1)
+        try:
+            for at in range(0, len(data), case.chop or len(data)):
+                client.send(data[at : at + (case.chop or len(data))])
+        except (BrokenPipeError, ConnectionResetError):
+            # Closed already, for what came before.
+            pass
+        messages, pongs, code = read_all(client, len(case.echoed), len(case.pongs)) if case.in_order else ([], [], None)
+        if case.in_order and code is None:
+            client.send(frame(CLOSE, struct.pack("!H", NORMAL), mask=True))
+        more, more_pongs, code = read_all(client)
+        return messages + more, pongs + more_pongs, code
+
+
+def judge(case: Case, found: tuple[list[tuple[int, bytes]], list[bytes], int | None]) -> None:
+    messages, pongs, code = found
+    assert code == case.code
+    if case.in_order:
+        assert (tuple(messages), tuple(pongs)) == (case.echoed, case.pongs)
+    else:
+        assert tuple(messages) == case.echoed[: len(messages)]
+        assert tuple(pongs) == case.pongs[: len(pongs)]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_the_gateway_says_what_the_upstream_says(case: Case, echo: int, gateway: Running) -> None:
+    judge(case, played(case, echo))
+    judge(case, played(case, gateway.port))
+
+
+def test_no_case_has_taken_the_gateway_down_or_filled_its_log(gateway: Running) -> None:
+    assert gateway.get("/elsewhere").status_code == 403
+    assert [line for line in gateway.log() if line["level"] == "error"] == []
