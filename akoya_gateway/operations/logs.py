@@ -157,11 +157,21 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(chatty)
+    logging.getLogger("uvicorn.error").addFilter(_by_whose_fault)
     access = logging.getLogger("uvicorn.access")
     access.handlers[:] = []
     access.propagate = False
     access.setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(True)
+
+
+def _by_whose_fault(record: logging.LogRecord) -> bool:
+    """A client whose text is not UTF-8 is told so (1007, RFC 6455 section 8.1). uvicorn calls that an error
+    and adds a traceback, but nobody except that client has anything to do about it.
+    """
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
+    return True
 
 
 def _assembly(
