@@ -137,6 +137,7 @@ class RawUpstream:
         self.connections = 0
         self.heads: list[bytes] = []
         self.errors: list[BaseException] = []
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
 
@@ -148,12 +149,14 @@ class RawUpstream:
         return Origin(scheme, "127.0.0.1", self.listener.getsockname()[1])
 
     def __enter__(self) -> RawUpstream:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
+        # It may be about to hand a connection to a thread: only after it has ended is what follows all there is.
+        self._acceptor.join(TIMEOUT)
         self.listener.close()
         for sock in self._sockets:
             with contextlib.suppress(OSError):
