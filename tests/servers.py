@@ -126,13 +126,14 @@ class SentinelGroup:
     """A primary, a replica and three sentinels that agree within about two seconds."""
 
     service = "akoya"
+    patience = 800
 
     def __init__(self) -> None:
         self.primary = RedisServer()
         self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.primary.port))
         conf = (
             f"sentinel monitor {self.service} 127.0.0.1 {self.primary.port} 2\n"
-            f"sentinel down-after-milliseconds {self.service} 800\n"
+            f"sentinel down-after-milliseconds {self.service} {self.patience}\n"
             f"sentinel failover-timeout {self.service} 4000\n"
         )
         self.sentinels = [RedisServer(sentinel=conf) for _ in range(3)]
@@ -153,16 +154,23 @@ class SentinelGroup:
         for server in (*self.sentinels, self.replica, self.primary):
             server.remove()
 
+    def patient(self, milliseconds: int) -> None:
+        """How long the primary may be silent before the sentinels act. Stopping them instead would have them distrust
+        their clocks for half a minute."""
+        for sentinel in self.sentinels:
+            sentinel.client.sentinel_set(self.service, "down-after-milliseconds", milliseconds)
+
     def _knows_all(self, sentinel: RedisServer) -> bool:
         state = sentinel.client.sentinel_masters()[self.service]
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 
 class Cluster:
-    """Three primaries, or three with a replica each."""
+    """Three primaries, or three with a replica each. What of it is alive serves its slots, whatever the rest does."""
 
     def __init__(self, replicas: bool = False) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        options += ("--cluster-require-full-coverage", "no")
         self.primaries = [RedisServer(*options, and_bus=True) for _ in range(3)]
         self.replicas = [RedisServer(*options, and_bus=True) for _ in range(3 if replicas else 0)]
 
@@ -187,6 +195,10 @@ class Cluster:
         until(lambda: all(self._ok(s) for s in servers), "the cluster is up")
         return self
 
+    def settled(self) -> None:
+        """Until the replicas have everything: what one of them has not got when its primary dies is lost."""
+        until(lambda: all(self._followed(primary) for primary in self.primaries), "the replicas have everything")
+
     def __exit__(self, *_: object) -> None:
         for server in (*self.replicas, *self.primaries):
             server.remove()
@@ -196,6 +208,10 @@ class Cluster:
 
     def _ok(self, server: RedisServer) -> bool:
         return bool(server.client.cluster("INFO")["cluster_state"] == "ok")
+
+    def _followed(self, primary: RedisServer) -> bool:
+        state = primary.client.info("replication")
+        return bool(state["slave0"]["offset"] == state["master_repl_offset"])
 
 
 class TLSFront:

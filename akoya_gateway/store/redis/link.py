@@ -256,8 +256,11 @@ class _Cluster:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return list(await pipeline.execute())
-            except (RedisConnectionError, RedisClusterException):
-                if last:
+            except (RedisConnectionError, RedisTimeoutError, RedisClusterException) as fault:
+                # A single command that fails has the library ask where the slots are now. Its pipelines, told not to
+                # repeat, do not, and would go to a dead server for ever.
+                await self._client.nodes_manager.initialize()
+                if last or isinstance(fault, RedisTimeoutError):
                     raise
         raise AssertionError
 
