@@ -119,9 +119,14 @@ async def issued(fleet: Fleet) -> bool:
 async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGroup, tmp_path: Path) -> None:
     with Fleet(tmp_path, 2, store=f"{redis_sentinel.url}?wait=1") as fleet:
         visitor = fleet.visitor()
+
+        def primary_dies() -> None:
+            redis_sentinel.patient(60_000)
+            redis_sentinel.primary.kill()
+
         async with load(fleet.ports, [visitor.cookie]) as seen:
             # Until the sentinels have agreed on another primary nobody can write or read.
-            await trouble(fleet, seen, redis_sentinel.primary.kill, lambda: None)
+            await trouble(fleet, seen, primary_dies, lambda: redis_sentinel.patient(SentinelGroup.patience))
         # One copy is left, so no write counts that asks for another; start the old primary as a replica again.
         redis_sentinel.primary.start()
         async with fleet.book() as book:

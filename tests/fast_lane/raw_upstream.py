@@ -62,6 +62,10 @@ class RawUpstream:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
         buffered = b""
         while True:
             while b"\r\n\r\n" not in buffered:
