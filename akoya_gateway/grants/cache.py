@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.grants.book import Book
@@ -21,6 +21,8 @@ from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 class _Entry:
     grants: OwnerGrants
     valid_until: float
+    gone: dict[str, int] = field(default_factory=dict)
+    """Disconnected since it was read: id -> version, or a flight that read the store before brings it back."""
 
 
 @dataclass(slots=True)
@@ -84,8 +86,12 @@ class Cache:
         known = next((other for other in entry.grants.grants if other.id == grant.id), None)
         if known is not None and known.version > grant.version:
             return
+        if entry.gone.get(grant.id, 0) >= grant.version:
+            return
         others = [other for other in entry.grants.grants if other.id != grant.id]
-        if grant.state is not GrantState.REVOKED:
+        if grant.state is GrantState.REVOKED:
+            entry.gone[grant.id] = grant.version
+        else:
             others.append(grant)
             others.sort(key=lambda each: (-each.connected_at, each.id))
         entry.grants = OwnerGrants(owner, tuple(others))
