@@ -60,7 +60,7 @@ class Background:
         *,
         refresh: Refresh,
         rates: Callable[[str], float],
-        refresh_before: Callable[[], float],
+        refresh_before: float,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
@@ -116,8 +116,7 @@ class Background:
         spread = self._random()
         if grant.state is GrantState.UNCERTAIN:
             return max(grant.tokens.expires_at, grant.retry_at) + spread
-        before = self._refresh_before()
-        return max(due_at(grant, before, EARLY - (EARLY - 1.1) * spread), grant.retry_at)
+        return max(due_at(grant, self._refresh_before, EARLY - (EARLY - 1.1) * spread), grant.retry_at)
 
     def _schedule(self, grant: Grant, due: float) -> None:
         environment = grant.key.environment

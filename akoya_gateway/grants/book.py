@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from akoya_gateway.grants.codec import decode, encode
+from akoya_gateway.grants.codec import UnreadableGrant, decode, encode
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.vault import Vault
@@ -53,11 +54,12 @@ class Book:
         return None if record is None else _grant(record)
 
     async def scan(self) -> AsyncIterator[Grant]:
-        """All grants of all owners, streamed, in no order; without revoked ones."""
+        """All grants of all owners that can be read, streamed, in no order; without revoked ones."""
         async for record in self._vault.scan(KIND):
-            grant = _grant(record)
-            if grant.state is not GrantState.REVOKED:
-                yield grant
+            with contextlib.suppress(UnreadableGrant):  # of a newer release, which will look after it
+                grant = _grant(record)
+                if grant.state is not GrantState.REVOKED:
+                    yield grant
 
 
 def group_of(owner: str) -> str:

@@ -81,12 +81,6 @@ class Health:
         registration.failed()
         return self._fault(client, answer)
 
-    def forget(self) -> None:
-        """The configuration has changed: what was learnt with the old one says nothing."""
-        self._environments.clear()
-        self._clients.clear()
-        self._faults.clear()
-
     def _fault(self, client: Client, answer: OperatorFault) -> Fault | None:
         known = self._faults.get(client.name)
         if known is not None:

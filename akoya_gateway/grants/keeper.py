@@ -96,7 +96,7 @@ class Keeper:
         self._background = Background(
             refresh=lambda grant: self._refresher.flight(self._cache.newest(grant), early=EARLY),
             rates=self._rate,
-            refresh_before=lambda: self._tokens.refresh_before,
+            refresh_before=tokens.refresh_before,
             clock=clock,
             random=random,
         )
@@ -119,12 +119,6 @@ class Keeper:
         if flying:
             log.critical("stopped with refreshes in flight", flying=flying)
         await self.revocations.stop()
-
-    def reconfigure(self, providers: Mapping[str, TokenEndpoint], tokens: Tokens) -> None:
-        """A new configuration, without a restart: calls in flight end with the old one."""
-        self._providers = self._refresher.providers = self.revocations.providers = providers
-        self._tokens = self._refresher.tokens = tokens
-        self.health.forget()
 
     @property
     def faults(self) -> tuple[Fault, ...]:

@@ -72,8 +72,8 @@ class Refresher:
     ) -> None:
         self._book = book
         self._cache = cache
-        self.providers = providers
-        self.tokens = tokens
+        self._providers = providers
+        self._tokens = tokens
         self._clock = clock
         self._random = random
         self._holder = holder
@@ -124,7 +124,7 @@ class Refresher:
         current: Grant | None = grant
         while current is not None and not self._stopping:
             dead = stale is not None and current.tokens.bearer == stale
-            advice = advise(current, self._clock(), self.tokens.refresh_before, early=early, stale=dead)
+            advice = advise(current, self._clock(), self._tokens.refresh_before, early=early, stale=dead)
             if current.lease is not None and current.lease.holder == self._holder:
                 current = await self._free(current)
             elif advice.do is Do.WAIT:
@@ -145,7 +145,7 @@ class Refresher:
         return current if current is not None else gone(grant, self._clock())
 
     def _may_ask(self, grant: Grant) -> bool:
-        endpoint = endpoint_of(self.providers, grant.key)
+        endpoint = endpoint_of(self._providers, grant.key)
         if endpoint is None:
             log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
             return False
@@ -153,7 +153,7 @@ class Refresher:
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client)
 
     def _left(self, grant: Grant) -> None:
-        endpoint = endpoint_of(self.providers, grant.key)
+        endpoint = endpoint_of(self._providers, grant.key)
         if endpoint is not None:
             self._health.leave(endpoint.client)
 
@@ -188,7 +188,7 @@ class Refresher:
     # --- the one use of the refresh token -----------------------------------------------------------------------
 
     async def _use(self, leased: Grant) -> Grant:
-        endpoint = self.providers[leased.key.client]
+        endpoint = self._providers[leased.key.client]
         started = self._clock()
         answer = await self._call(endpoint, leased)
         # Nothing comes between the answer and the store: until it is written it exists here only.
@@ -232,14 +232,20 @@ class Refresher:
     async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
         """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
         event = Answered(self._holder, _refresh_token(leased), answer, self._random())
+        new = _new_refresh_token(answer)
         known: Grant | None = leased
+        tried = False
 
         async def apply() -> Grant:
-            nonlocal known
+            nonlocal known, tried
+            again, tried = tried, True
             while True:
                 before, known = known or await self._stored(leased), None
                 after = step(before, event, self._clock())
-                if after is before:
+                # A write of ours that raised may be there all the same, short of the copies that would make it durable
+                # (Redis with `wait`). What is there is then written once more.
+                doubted = again and new is not None and before.tokens.refresh_token == new
+                if after is before and not doubted:
                     self._learnt(before)
                     return before
                 written = self._moved(before, await self._book.write(after, after=before.version))
@@ -247,11 +253,10 @@ class Refresher:
                     return written
 
         current = await self._until_saved(apply, leased, answer)
-        left_over = _new_refresh_token(answer)
-        if left_over is None or left_over == current.tokens.refresh_token:
+        if new is None or new == current.tokens.refresh_token:
             return current
         if current.state is GrantState.REVOKED or current.reason == Reason.ANOTHER_SUB:
-            await self._until_saved(lambda: self._revoke_later(leased, left_over), leased, answer)
+            await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
         else:
             # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
             log.info("refreshed tokens of an older consent dropped", **_names(leased))

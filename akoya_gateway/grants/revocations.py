@@ -69,7 +69,7 @@ class Revocations:
         observer: Observer,
     ) -> None:
         self._vault = vault
-        self.providers = providers
+        self._providers = providers
         self._clock = clock
         self._random = random
         self._health = health
@@ -110,12 +110,14 @@ class Revocations:
         soonest = self._clock() + SWEEP
         async for record in self._vault.scan(KIND):
             entry = _entry(record)
-            if entry is None:
-                continue
-            if entry.next_at <= self._clock():
+            if entry is not None and self._due(entry) <= self._clock():
+                endpoint = self._endpoint(entry)
                 entry = await self._attempt(entry)
+                if endpoint is not None:
+                    # The provider counts these with the refreshes, and nobody waits for a revocation.
+                    await asyncio.sleep(1.0 / endpoint.client.environment.rate)
             if entry is not None:
-                soonest = min(soonest, entry.next_at)
+                soonest = min(soonest, self._due(entry))
         return soonest
 
     async def _run(self) -> None:
@@ -132,6 +134,18 @@ class Revocations:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(pause, 0.5), SWEEP)):
                     await self._wake.wait()
+
+    def _due(self, entry: Entry) -> float:
+        """Unix seconds. While the provider is taken to be down only one in a while may find out whether it still is."""
+        endpoint = self._endpoint(entry)
+        held = self._health.wait(endpoint.client) if endpoint is not None else 0.0
+        return max(entry.next_at, self._clock() + held)
+
+    def _endpoint(self, entry: Entry) -> TokenEndpoint | None:
+        endpoint = self._providers.get(entry.client)
+        if endpoint is None or entry.environment not in (None, endpoint.client.environment.name):
+            return None
+        return endpoint
 
     async def _attempt(self, entry: Entry) -> Entry | None:
         """The entry as it is left in the queue; None: it is done, or somebody else has it."""
@@ -156,13 +170,16 @@ class Revocations:
         return await self._write(replace(claimed, next_at=self._clock() + pause))
 
     async def _ask(self, entry: Entry) -> RevocationAnswer:
-        endpoint = self.providers.get(entry.client)
-        if endpoint is None or entry.environment not in (None, endpoint.client.environment.name):
+        endpoint = self._endpoint(entry)
+        if endpoint is None:
             log.error("revocation of a client that is not configured", grant=entry.grant, client=entry.client)
             return OperatorFault("unknown_client")
+        if not self._health.enter(endpoint.client):
+            return ProviderDown("somebody else is finding out")
         try:
             answer = await endpoint.revoke(entry.refresh_token)
         except Exception as error:
+            self._health.leave(endpoint.client)
             log.exception("revocation call failed", grant=entry.grant)
             return OutcomeUnknown(type(error).__name__)
         self._health.answered(endpoint.client, answer)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from akoya_gateway.errors import UndecryptableRecord
+from akoya_gateway.log import logger
 from akoya_gateway.store.record import Record, Store
-from akoya_gateway.store.sealing import KeyRing
+from akoya_gateway.store.sealing import DamagedRecord, KeyRing
+
+log = logger("akoya_gateway.store")
 
 
 class Vault:
@@ -56,8 +61,17 @@ class Vault:
         return await self.store.kinds()
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
+        """Those that open: one bad record must not hide the others, so at the end the log says how many there were."""
+        shut: Counter[str] = Counter()
         async for record in self.store.scan(kind):
-            yield self._open(record)
+            try:
+                opened = self._open(record)
+            except (UndecryptableRecord, DamagedRecord) as error:
+                shut[error.detail] += 1
+            else:
+                yield opened
+        for why, records in shut.items():
+            log.error("records that do not open are passed over", kind=kind, records=records, error=why)
 
     async def reseal(self, sealed: Record) -> bool:
         """Put a record as the *store* gave it (body sealed) under the first key. True if it is there now, False if

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from akoya_gateway.config.model import RingKey, key_id
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
 from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown
+from akoya_gateway.store.sealing import KeyRing
 from tests.grants.virtual_time import in_virtual_time
 from tests.grants.world import OWNER, World, bearer, client
+
+OTHER_RING = KeyRing([RingKey(key_id(b"o" * 32), b"o" * 32)])
 
 
 @in_virtual_time
@@ -143,6 +148,61 @@ async def test_two_replicas_work_on_one_revocation_queue_without_meeting() -> No
         await world.one.disconnect(grant)
     await asyncio.sleep(60)
     assert sorted(world.provider.revoked) == sorted(f"refresh-{n}" for n in range(1, 21))
+
+
+@in_virtual_time
+async def test_revocations_keep_to_the_rate_of_the_environment() -> None:
+    """Five hundred users of an app that closes, or a day's worth after an outage: Akoya's limit is for refreshes too."""
+    world = World(delay=0.01)
+    grants = [await world.connect(sub=f"sub_{n}") for n in range(60)]
+    for grant in grants:
+        await world.one.disconnect(grant)
+    world.one.start()
+    await asyncio.sleep(30)
+    at = world.provider.revoked_at
+    assert len(at) == 60
+    assert max(sum(start <= each < start + 1.0 for each in at) for start in at) <= 6, "5 a second"
+
+
+@in_virtual_time
+async def test_while_the_provider_is_down_revocations_wait_with_everybody_else() -> None:
+    world = World()
+    world.provider.revocation_faults = [ProviderDown("no connection")] * 1000
+    grants = [await world.connect(sub=f"sub_{n}") for n in range(100)]
+    for grant in grants:
+        await world.one.disconnect(grant)
+    world.one.start()
+    await asyncio.sleep(60)
+    assert 1000 - len(world.provider.revocation_faults) < 15, "a few that find out, then one now and then"
+    world.provider.revocation_faults.clear()
+    await asyncio.sleep(600)
+    assert len(world.provider.revoked) == 100
+    assert await world.one.revocations.count() == 0
+
+
+@in_virtual_time
+async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() -> None:
+    world = World()
+    for n in range(3):
+        await world.one.disconnect(await world.connect(sub=f"sub_{n}"))
+    first, *_ = [record async for record in world.store.scan("revocation")]
+    assert await world.store.reseal(replace(first, body=OTHER_RING.seal(b"{}", b"")))  # type: ignore[operator]
+    await world.one.revocations.sweep()
+    assert len(world.provider.revoked) == 2
+    assert await world.one.revocations.count() == 1
+
+
+@in_virtual_time
+async def test_a_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
+    """A refresh that is flying read the store before the user disconnected, and comes back after."""
+    world = World()
+    grant = await world.connect()
+    await world.one.of(OWNER)
+    await world.one.disconnect(grant)
+    world.one._cache.put(grant)
+    known = world.one.peek(OWNER)
+    assert known is not None
+    assert known.grants == ()
 
 
 @in_virtual_time

@@ -81,6 +81,7 @@ class Provider:
         self.uses: Counter[str] = Counter()
         self.in_flight: Counter[str] = Counter()
         self.revoked: list[str] = []
+        self.revoked_at: list[float] = []
         self.used_at: list[float] = []
         self.issued_at: list[float] = []
         self.faults: list[TokenAnswer | str] = []
@@ -147,6 +148,7 @@ class Provider:
         if self.revocation_faults:
             return self.revocation_faults.pop(0)
         self.revoked.append(refresh_token.reveal())
+        self.revoked_at.append(self.clock())
         family = self.family_of(refresh_token.reveal())
         if family is not None and family.living == refresh_token.reveal():
             family.ended = True
@@ -222,11 +224,11 @@ class World:
     def one(self) -> Keeper:
         return self.keepers[0]
 
-    def keeper(self, holder: str) -> Keeper:
+    def keeper(self, holder: str, provider: Provider | None = None) -> Keeper:
         vault = Vault(self.store, RING)  # type: ignore[arg-type]
         return Keeper(
             vault,
-            {"demo-app": self.provider},
+            {"demo-app": provider or self.provider},
             self.tokens,
             clock=self.clock,
             random=self.random.random,
