@@ -36,6 +36,11 @@ class Outcome:
 Run = Callable[[Sequence[Callable[[C], Any]]], Sequence[Outcome]]
 
 
+MOST_WAITING = 10_000
+"""Jobs in the queue. Each waits no longer than its patience, but is forgotten only when the thread gets to it, and the
+call that a broken disk does not answer may take hours."""
+
+
 class Worker(Generic[C]):
     """Runs jobs in order on one thread. Jobs that wait at the same moment are handed to `run` together, up to
     `batch` of them; `run` gives one outcome for each and never raises.
@@ -62,10 +67,12 @@ class Worker(Generic[C]):
 
     async def ask(self, work: Callable[[C], T], patience: float) -> T:
         """What `work` gives. Raises `StoreUnavailable` if that takes longer than `patience` seconds; the work may
-        then still be done.
+        then still be done. Also, at once and without doing it, if too many wait.
         """
         if self._stopped:
             raise StoreUnavailable("the store is closed")
+        if self._jobs.qsize() >= MOST_WAITING:
+            raise StoreUnavailable(f"the store does not answer, and {MOST_WAITING} requests wait for it")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._jobs.put(Job(work, loop, answer))
