@@ -15,7 +15,7 @@ import pytest
 
 from akoya_gateway.errors import OperatorError, StoreUnavailable
 from akoya_gateway.store import Record, Store, describe, open_store
-from tests.servers import Cluster, RedisServer, SentinelGroup, TLSFront
+from tests.servers import Cluster, RedisServer, SentinelGroup, TLSFront, until
 
 RECOVERY = 30.0
 
@@ -302,6 +302,23 @@ async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: 
             assert await recovered(lambda key=key: store.get("grant", key)) == grant(key, version=2)
         assert await recovered(lambda: store.count("grant")) == 30
         await recovered(store.check)
+        await store.close()
+
+
+async def test_a_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_them_again() -> None:
+    """As after a restart without its `nodes.conf`."""
+    with RedisServer("--cluster-enabled", "yes", and_bus=True) as server:
+        url = f"redis+cluster://127.0.0.1:{server.port}"
+        with pytest.raises(StoreUnavailable, match="slot"):
+            await opened(url)
+        server.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        until(lambda: server.client.cluster("INFO")["cluster_state"] == "ok", "it serves")
+        store = await opened(url)
+        server.client.execute_command("CLUSTER", "DELSLOTS", *range(16384))
+        await every_verb_is_unavailable(store)
+        server.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        await recovered(store.check)
+        assert await store.put(grant())
         await store.close()
 
 

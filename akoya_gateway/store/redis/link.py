@@ -39,8 +39,9 @@ CONNECTIONS = 16
 PATIENCE = 3
 """Times the timeout of one round trip: how long a verb may take in all."""
 
-FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""Everything the client library raises when Redis or the way to it is in trouble."""
+FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError)
+"""Everything the client library raises when Redis or the way to it is in trouble; IndexError is what it makes of a
+cluster without a single slot."""
 
 _ADVICE = {
     "OOM": "its memory is full; make room or raise maxmemory",
@@ -115,6 +116,8 @@ def _said(fault: Exception) -> str:
         return "no answer in time; what was asked for may or may not have happened"
     if isinstance(fault, RedisConnectionError | OSError):
         return f"no connection ({type(fault).__name__}); what was asked for may or may not have happened"
+    if isinstance(fault, IndexError):
+        return _ADVICE["CLUSTERDOWN"]
     if isinstance(fault, ResponseError):
         return f"refused the command ({type(fault).__name__})"
     return type(fault).__name__
@@ -235,6 +238,8 @@ class _Cluster:
             startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
             max_connections=CONNECTIONS + 2,
             require_full_coverage=False,
+            # The servers of the URL stay the ones to ask: the ones found by them may all be gone one day, by address.
+            dynamic_startup_nodes=False,
             **_options(address),
         )
 
