@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,21 +24,29 @@ ENVIRON = {
 }
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    """`/public/slow/1.5` answers after so many seconds, `/public/stream` sends a line every 50 ms until cut off."""
-    if scope["type"] == "websocket":
-        await _echo(receive, send)
-        return
-    if scope["type"] != "http":
-        return
-    path = scope["path"]
-    if path.startswith("/public/slow/"):
-        await asyncio.sleep(float(path.rpartition("/")[2]))
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    while path == "/public/stream":
-        await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
-        await asyncio.sleep(0.05)
-    await send({"type": "http.response.body", "body": b"done"})
+class App:
+    """`/public/slow` answers once it may, `/public/stream` sends a line every 50 ms until then."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        """Somebody waits for `/public/slow`."""
+        self.go = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await _echo(receive, send)
+        elif scope["type"] == "http":
+            if scope["path"] == "/public/slow":
+                self.asked.set()
+                await asyncio.to_thread(self.go.wait, 20)
+            await self._answer(scope["path"], send)
+
+    async def _answer(self, path: str, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        while path == "/public/stream" and not self.go.is_set():
+            await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
+            await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"done"})
 
 
 async def _echo(receive: Any, send: Any) -> None:
@@ -54,7 +63,8 @@ class Running:
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin = f"http://127.0.0.1:{self.admin_port}"
-        self.upstream = AppServer(app)
+        self.app = App()
+        self.upstream = AppServer(self.app)
         self.folder = folder
         self.gateway = GatewayProcess(folder, self.config() | dict(changes or {}), ENVIRON, *options)
 
@@ -103,6 +113,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.app.go.set()
         self.gateway.__exit__()
         self.upstream.__exit__()
 
@@ -133,6 +144,9 @@ class Running:
 
     def ask_admin(self, path: str) -> httpx.Response:
         return httpx.get(self.admin + path, trust_env=False, timeout=10)
+
+    def draining(self) -> bool:
+        return self.ask_admin("/readyz").status_code == 503
 
     def worker_pids(self) -> list[int]:
         return [worker["pid"] for worker in self.ask_admin("/readyz").json()["workers"]]

@@ -27,7 +27,7 @@ from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
 from tests.e2e.processes import AppServer, free_port
-from tests.operations.processes import ENVIRON, Running, app
+from tests.operations.processes import ENVIRON, App, Running
 from tests.servers import self_signed
 
 SECRET = ENVIRON["AKOYA_CLIENT_SECRET"]
@@ -35,7 +35,7 @@ SECRET = ENVIRON["AKOYA_CLIENT_SECRET"]
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[AppServer]:
-    with AppServer(app) as server:
+    with AppServer(App()) as server:
         yield server
 
 

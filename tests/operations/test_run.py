@@ -24,20 +24,27 @@ PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,s
 
 
 class Slow(threading.Thread):
-    """One request in the background."""
+    """One request in the background, which the app has and answers when it is told to."""
 
-    def __init__(self, run: Running, path: str) -> None:
+    def __init__(self, run: Running) -> None:
         super().__init__(daemon=True)
-        self._run, self._path = run, path
-        self.answer: httpx.Response | None = None
-        self.error: Exception | None = None
+        self._run = run
+        self._answer: httpx.Response | None = None
+        self._error: Exception | None = None
         self.start()
+        assert run.app.asked.wait(20)
 
     def run(self) -> None:
         try:
-            self.answer = self._run.get(self._path)
+            self._answer = self._run.get("/public/slow")
         except httpx.HTTPError as error:
-            self.error = error
+            self._error = error
+
+    def answer(self) -> str:
+        self._run.app.go.set()
+        self.join(20)
+        assert self._answer is not None, self._error
+        return self._answer.text
 
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
@@ -72,19 +79,17 @@ def test_the_admin_listener_has_health_and_metrics_and_the_public_port_has_not(r
 
 
 def test_sigterm_lets_a_slow_answer_finish(running: Running) -> None:
-    slow = Slow(running, "/public/slow/1.5")
-    time.sleep(0.5)
-    assert running.terminate() == 0
-    slow.join(10)
-    assert slow.answer is not None, slow.error
-    assert slow.answer.text == "done"
+    slow = Slow(running)
+    running.signal(signal.SIGTERM)
+    until(running.draining, "it ends")
+    assert slow.answer() == "done"
+    assert running.wait() == 0
 
 
 def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Running) -> None:
-    slow = Slow(running, "/public/slow/2")
-    time.sleep(0.5)
+    slow = Slow(running)
     running.signal(signal.SIGTERM)
-    until(lambda: running.ask_admin("/readyz").status_code == 503, "readiness is off")
+    until(running.draining, "readiness is off")
     assert running.ask_admin("/readyz").json()["draining"] is True
 
     def refused() -> bool:
@@ -94,9 +99,8 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
             return True
         return False
 
-    until(refused, "new connections are refused", within=1.5)
-    slow.join(10)
-    assert slow.answer is not None
+    until(refused, "new connections are refused", within=5)
+    assert slow.answer() == "done"
     assert running.wait() == 0
 
 
@@ -129,20 +133,20 @@ def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> No
 def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False) as client:
         client.get("/public/x")
-        slow = Slow(running, "/public/slow/1")
-        time.sleep(0.3)
+        slow = Slow(running)
         other = running.gateway.config_path.read_text().replace("pool: 100", "").replace(
             f"url: {running.upstream.url}", f"url: {running.upstream.url}\n  pool: 7"
         )
         running.gateway.config_path.write_text(other)
         running.signal(signal.SIGHUP)
-        for _ in range(40):
+
+        def served_and_reloaded() -> bool:
             assert client.get("/public/x").text == "done"
-            time.sleep(0.02)
-        slow.join(10)
-    assert slow.answer is not None
-    assert slow.answer.text == "done"
-    assert "configuration reloaded" in running.events()
+            return "configuration reloaded" in running.events()
+
+        until(served_and_reloaded, "the configuration is reloaded")
+        assert client.get("/public/x").text == "done"
+        assert slow.answer() == "done"
 
 
 def test_what_a_reload_cannot_change_is_said(running: Running) -> None:
@@ -167,12 +171,12 @@ class TestStreams:
             assert run.wait() == 0
 
     def test_a_websocket_gets_the_grace_and_a_close_code(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--grace", "1.5") as run:
+        with Running(tmp_path, "--grace", "2") as run:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
                 assert ws.recv(5) == "one"
                 run.signal(signal.SIGTERM)
-                time.sleep(0.7)
+                until(run.draining, "it ends")
                 ws.send("two")
                 assert ws.recv(5) == "two"
                 with pytest.raises(ConnectionClosed) as closed:
@@ -189,14 +193,14 @@ class TestStreams:
         ):
             next(answer.iter_lines())
             run.signal(signal.SIGTERM)
-            time.sleep(0.5)
+            until(run.draining, "it ends")
             run.signal(signal.SIGTERM)
             assert run.wait(15) == 0
 
     def test_the_drain_delay_goes_on_serving_while_not_ready(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--drain-delay", "2") as run:
+        with Running(tmp_path, "--drain-delay", "3") as run:
             run.signal(signal.SIGTERM)
-            until(lambda: run.ask_admin("/readyz").status_code == 503, "readiness is off")
+            until(run.draining, "readiness is off")
             answer = run.get("/public/x")
             assert answer.text == "done"
             assert answer.headers["connection"] == "close"
@@ -231,16 +235,16 @@ class TestWorkers:
         clients = [threading.Thread(target=keep_asking, daemon=True) for _ in range(3)]
         for client in clients:
             client.start()
-        time.sleep(0.5)
+        until(lambda: served > 10, "requests are served")
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
-        time.sleep(0.5)
+        before = served
+        until(lambda: served > before + 10, "requests are served again")
         stop.set()
         for client in clients:
             client.join(10)
         # Requests that were in the dead worker's hands cannot be saved; there are at most as many as clients.
         assert len(failures) <= len(clients), failures
-        assert served > 10
         died = next(line for line in running.log() if line["event"] == "a worker died")
         assert died["reason"] == "killed by SIGKILL"
         assert died["pid"] == victim
@@ -283,11 +287,10 @@ class TestWorkers:
         until(lambda: not any(_is_there(pid) for pid in workers), "the workers are gone")
 
     def test_ctrl_c_reaches_everybody_and_still_drains(self, running: Running) -> None:
-        slow = Slow(running, "/public/slow/1")
-        time.sleep(0.3)
+        slow = Slow(running)
         os.killpg(running.pid, signal.SIGINT)
-        slow.join(10)
-        assert slow.answer is not None, slow.error
+        until(running.draining, "it ends")
+        assert slow.answer() == "done"
         assert running.wait() == 0
 
 

@@ -11,6 +11,13 @@ import httpx
 import pytest
 
 from tests.e2e.world import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, World
+from tests.operations.processes import until
+
+GRANTED = 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0'
+
+
+def metrics_of(world: World) -> str:
+    return httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -36,12 +43,12 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
             secrets |= {"forged-code-value", "forged-state-value", "token-in-a-query", "bearer-of-the-client-1"}
         # Another worker's figures are up to a second old.
         time.sleep(1.5)
-        metrics = httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
+        until(lambda: GRANTED in metrics_of(world), "the figures are there")
+        metrics = metrics_of(world)
         ready = httpx.get(f"{world.admin_url}/readyz", trust_env=False).text
     log = world.log()
     lines = [json.loads(line) for line in log.splitlines()]
     assert sum(line["event"] == "request" for line in lines) == 8
-    assert 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0' in metrics
     assert len(secrets) > 8
     for secret in secrets - {"x", ""}:
         assert secret not in log
