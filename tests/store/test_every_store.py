@@ -251,7 +251,7 @@ async def test_changed_wakes_when_the_record_goes(store: Store, verb: str) -> No
 
 async def test_changed_is_not_woken_by_resealing(store: Store) -> None:
     assert await store.put(record())
-    waiter = asyncio.create_task(store.changed("grant", "k1", 1, 0.3))
+    waiter = asyncio.create_task(store.changed("grant", "k1", 1, 0.8))
     await asyncio.sleep(0.05)
     assert await store.reseal(record(body=b"new"))
     assert await waiter == record(body=b"new")

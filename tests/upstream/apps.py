@@ -26,9 +26,10 @@ async def reply(send: Any, body: bytes, status: int = 200, headers: list[tuple[b
 
 
 class Backend:
-    """`left` counts clients that went away, `received` the bytes of the upload that is or was running."""
+    """`hung` counts requests for `/hang`, `left` clients that went away, `received` the bytes of the upload that is or was running."""
 
     def __init__(self) -> None:
+        self.hung = 0
         self.left = 0
         self.received = 0
         self.sent = 0
@@ -109,6 +110,7 @@ class Backend:
 
     async def hang(self, scope: Any, receive: Any, send: Any) -> None:
         """No answer; notices the client leaving."""
+        self.hung += 1
         await receive_until_gone(receive)
         self.left += 1
 

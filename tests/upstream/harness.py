@@ -366,6 +366,18 @@ def raw(port: int, data: bytes) -> bytes:
         return client.rest()
 
 
+def standstill(count: Callable[[], int], timeout: float = TIMEOUT) -> int:
+    """What `count` gives once it has not changed for half a second."""
+    deadline = time.monotonic() + timeout
+    seen, since = count(), time.monotonic()
+    while time.monotonic() < since + 0.5:
+        assert time.monotonic() < deadline, "it does not stand still"
+        time.sleep(0.02)
+        if (now := count()) != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
 def eventually(condition: Callable[[], bool], timeout: float = TIMEOUT) -> bool:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -130,14 +130,16 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
 
 
 def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() -> None:
+    gate = threading.Event()
+
     def handler(caller: Caller) -> None:
         caller.head()
-        time.sleep(1.5)
+        gate.wait(10)
         caller.answer()
 
     with (
         RawUpstream(handler) as upstream,
-        proxied(upstream.origin, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
+        proxied(upstream.origin, read=10, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(ask, proxy.port)
@@ -146,6 +148,7 @@ def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() ->
         assert status == 503
         assert headers["retry-after"] == "1"
         assert b"upstream-busy" in body
+        gate.set()
         assert first.result()[0] == 200
 
 
@@ -199,7 +202,7 @@ def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
 def test_idle_connections_are_closed_after_a_while() -> None:
     with (
         RawUpstream(forever(answers)) as upstream,
-        proxied(upstream.origin, read=0.4, pool_options={"idle_timeout": 0.2}) as proxy,
+        proxied(upstream.origin, pool_options={"idle_timeout": 0.8}) as proxy,
     ):
         assert ask(proxy.port)[0] == 200
         assert proxy.pool.idle == 1
@@ -208,19 +211,22 @@ def test_idle_connections_are_closed_after_a_while() -> None:
 
 
 def test_a_retired_pool_serves_those_who_hold_it_and_keeps_nothing() -> None:
+    gate = threading.Event()
+
     def answer(caller: Caller) -> None:
-        time.sleep(0.3)
+        gate.wait(10)
         caller.answer()
 
     with (
         RawUpstream(forever(answer)) as upstream,
-        proxied(upstream.origin, pool=1) as proxy,
+        proxied(upstream.origin, read=10, connect=10, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
         running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
         assert eventually(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
         proxy.pool._loop.call_soon_threadsafe(proxy.pool.retire)
+        proxy.pool._loop.call_soon_threadsafe(gate.set)
         assert running.result()[0] == waiting.result()[0] == 200
         assert eventually(lambda: proxy.pool.size == 0)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from akoya_gateway.upstream.ending import Ending
 from tests.upstream.apps import Backend
-from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied
+from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
 
 MEGABYTE = 1024 * 1024
 
@@ -96,18 +97,18 @@ def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[
 
 
 def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front]) -> None:
-    with proxied(origin_of(backend[1]), read=0.2) as proxy, Client(proxy.port) as client:
-        client.send(b"GET /events?0.9 HTTP/1.1\r\nHost: a\r\n\r\n")
+    with proxied(origin_of(backend[1]), read=0.6) as proxy, Client(proxy.port) as client:
+        client.send(b"GET /events?1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 1\n\n")
 
 
 def test_a_client_that_leaves_before_the_answer_is_noticed_by_the_upstream(
     proxy: Proxied, backend: tuple[Backend, Front]
 ) -> None:
-    left = backend[0].left
+    hung, left = backend[0].hung, backend[0].left
     with Client(proxy.port) as client:
         client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.1)
+        assert eventually(lambda: backend[0].hung > hung)
     assert eventually(lambda: backend[0].left > left)
 
 
@@ -127,11 +128,8 @@ def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, bac
     with Client(proxy.port) as client:
         client.send(b"GET /big/length?%d HTTP/1.1\r\nHost: a\r\n\r\n" % (200 * MEGABYTE))
         client.until(b"\r\n\r\n")
-        time.sleep(1)
-        held = app.sent
+        held = standstill(lambda: app.sent)
         assert held < 40 * MEGABYTE, "the upstream could send far more than anybody read"
-        time.sleep(0.3)
-        assert app.sent == held
         assert resident() - before < 40 * MEGABYTE
         # and it goes on where it stopped
         total = len(client.buffer)
@@ -156,9 +154,11 @@ def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[
 
 
 def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
+    gate = threading.Event()
+
     def handler(caller: Caller) -> None:
         caller.head()
-        time.sleep(5)
+        gate.wait(15)
 
     with (
         RawUpstream(handler) as upstream,
@@ -174,6 +174,7 @@ def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
         assert proxy.pool.size == 0
         client.sock.settimeout(5)
         assert client.until(b"\r\n").startswith(b"HTTP/1.1 504")
+        gate.set()
 
 
 def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
@@ -253,7 +254,7 @@ def test_a_body_beyond_the_limit_is_413_whether_announced_or_not(backend: tuple[
 
 
 def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(backend: tuple[Backend, Front]) -> None:
-    with proxied(origin_of(backend[1]), read=0.3, pool=1) as proxy, Client(proxy.port) as client:
+    with proxied(origin_of(backend[1]), read=0.8, pool=1) as proxy, Client(proxy.port) as client:
         client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
         answer = client.response()
         assert answer.status == 408
