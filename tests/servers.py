@@ -43,7 +43,8 @@ def redis_binary() -> str:
 
 
 def free_port(and_bus: bool = False) -> int:
-    """A port nobody listens on; with `and_bus` the one 10,000 above is free too (Redis cluster)."""
+    """A port nobody listens on; with `and_bus` the one 10,000 above is free too (Redis cluster). Below those that the
+    system gives to outgoing connections, or one of the thousands that tests make could take it before its server."""
     for _ in range(200):
         port = random.randint(15_000, 32_000)
         try:

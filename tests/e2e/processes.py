@@ -19,15 +19,10 @@ import uvicorn
 import yaml
 
 from akoya_gateway import Gateway, load_config
+from tests.servers import free_port
 
 PYTHON = sys.executable
 START_TIMEOUT = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
