@@ -221,6 +221,8 @@ def cases() -> list[Json]:
         to = target("POST", "app.example.com:8443", "/api/banks/mik%C3%B6mo/a%20b", "a=1&b=%2F&a=2&empty=")
         add(f"{key.algorithm}: raw path, query and port", key, *signed(key, FULL, to), SAYS_FULL)
         add(f"{key.algorithm}: no grant, encoded owner", key, *signed(key, OWNER_ONLY), SAYS_OWNER)
+    unescaped = target(path="/a[1]'(c)d=e,f:g@h", query="filter[a]={x}|y^`&c=d/e?f\\g'h")
+    add("what browsers send unescaped", ED, *signed(ED, FULL, unescaped), SAYS_FULL)
     add("an empty path is signed as a slash", ED, *signed(ED, FULL, target(path="")), SAYS_FULL)
     add("nothing but the request is signed", ED, *signed(ED, []), {**SAYS_OWNER, "owner": ""})
 

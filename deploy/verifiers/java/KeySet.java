@@ -28,7 +28,7 @@ public final class KeySet {
             try {
                 keys = fetch();
                 fetchedAt = now;
-            } catch (IOException | GeneralSecurityException | RuntimeException unavailable) {
+            } catch (IOException | RuntimeException unavailable) {
                 System.err.println("key set: " + unavailable.getMessage());
             } catch (InterruptedException stopped) {
                 Thread.currentThread().interrupt();
@@ -37,14 +37,18 @@ public final class KeySet {
         return keys.get(id);
     }
 
-    private Map<String, AkoyaKey> fetch() throws IOException, InterruptedException, GeneralSecurityException {
+    private Map<String, AkoyaKey> fetch() throws IOException, InterruptedException {
         HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
         if (answer.statusCode() != 200) throw new IOException("status " + answer.statusCode());
         Map<String, AkoyaKey> found = new HashMap<>();
         for (Object jwk : (List<?>) ((Map<?, ?>) Json.parse(answer.body())).get("keys")) {
             @SuppressWarnings("unchecked")
             Map<String, Object> members = (Map<String, Object>) jwk;
-            found.put((String) members.get("kid"), AkoyaKey.ofJwk(members));
+            try {
+                found.put((String) members.get("kid"), AkoyaKey.ofJwk(members));
+            } catch (GeneralSecurityException | RuntimeException unusable) {
+                // A key of a kind that is not used here takes no other with it (RFC 7517 section 5).
+            }
         }
         return found;
     }

@@ -50,7 +50,11 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
     if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
     const fresh = new Map();
     for (const jwk of (await answer.json()).keys) {
-      if (jwk.kty === "OKP" || jwk.kty === "EC") fresh.set(jwk.kid, jwkKey(jwk));
+      try {
+        fresh.set(jwk.kid, jwkKey(jwk));
+      } catch {
+        // A key of a kind that is not used here takes no other with it (RFC 7517 section 5).
+      }
     }
     keys = fresh;
     fetchedAt = Date.now();
