@@ -21,6 +21,7 @@ import pytest
 from akoya_gateway import verify as v
 from akoya_gateway.signing import jwks, signer
 from tests.signing.conftest import FULL, KEYS, signing
+from tests.verify.flipping import every_byte_changed
 
 ROOT = Path(__file__).parent.parent.parent
 VERIFIERS = ROOT / "deploy" / "verifiers"
@@ -94,6 +95,29 @@ def test_java_passes_the_vectors(java: Path) -> None:
     done = run(need("java"), "-cp", str(java), "Vectors", str(VECTORS), cwd=java)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failures" in done.stdout
+
+
+@pytest.mark.parametrize("language", ["node", "go", "java"])
+def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
+    language: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    built: Path = request.getfixturevalue(language)
+    vectors = json.loads(VECTORS.read_text("utf-8"))
+    # The algorithm that costs least: which bytes are signed is the same for all of them.
+    whole = next(case for case in vectors["cases"] if case["name"] == "hmac-sha256: all headers")
+    attacks = list(every_byte_changed(whole))
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps({**vectors, "cases": [whole], "attacks": attacks}), "utf-8")
+    command, cwd = {
+        "node": (["node", "--test"], built),
+        "go": ([need("go") if language == "go" else "", "test", "-count=1", "-v", "./..."], VERIFIERS / "go"),
+        "java": (["java", "-cp", str(built), "Vectors", str(changed)], built),
+    }[language]
+    done = run(*command, cwd=cwd, env={"AKOYA_VECTORS": str(changed)})
+    assert done.returncode == 0, [line for line in done.stdout.splitlines() if "not ok" in line or "FAIL" in line][:20]
+    assert len(attacks) > 600
+    told = {"node": f"pass {len(attacks) + 1}", "go": "ok", "java": f"1 cases, {len(attacks)} attacks, 0 failures"}
+    assert told[language] in done.stdout
 
 
 @contextlib.contextmanager

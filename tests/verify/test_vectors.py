@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway import verify as v
+from tests.verify.flipping import every_byte_changed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 MESSAGES = json.loads((VECTORS / "messages.json").read_text(encoding="utf-8"))
@@ -65,6 +66,15 @@ def test_an_attack_is_refused(attack: dict[str, Any]) -> None:
     with pytest.raises(v.NotVerified) as refused:
         judge(attack)
     assert refused.value.reason == attack["reason"]
+
+
+@pytest.mark.parametrize("case", MESSAGES["cases"][:9], ids=lambda one: one["name"])
+def test_no_byte_can_be_changed(case: dict[str, Any]) -> None:
+    attacks = list(every_byte_changed(case))
+    assert len(attacks) > 300
+    for attack in attacks:
+        with pytest.raises(v.NotVerified):
+            judge(attack)
 
 
 @pytest.mark.parametrize("case", ASSERTIONS["cases"], ids=lambda one: one["name"])
