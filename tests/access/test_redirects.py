@@ -56,6 +56,15 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+def test_an_origin_alone_lists_all_of_its_pages_and_no_other_origins() -> None:
+    policy = RedirectPolicy(Origin("https", "app.example.com", 443), ("https://www.example.org",))
+    for target in ("https://www.example.org", "https://www.example.org/", "https://www.example.org/any/page?x"):
+        assert policy.judge(target).startswith("https://www.example.org/")
+    for target in ("https://www.example.org.evil.com/", "https://www.example.orgx/", "/"):
+        with pytest.raises(RedirectRefused):
+            policy.judge(target)
+
+
 @pytest.mark.parametrize("target", ACCEPTED)
 def test_a_listed_target_is_put_together_anew(target: str) -> None:
     assert POLICY.judge(target) == ACCEPTED[target]

@@ -65,6 +65,7 @@ def test_methods_narrow_a_rule_and_head_goes_where_get_goes() -> None:
     found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/a", frozenset({"POST"}))])
     assert index(found, "/a", "HEAD") == 0
     assert index(found, "/a", "POST") == 1
+    assert index(RuleTable([rule(0, "/a", frozenset({"POST"}))]), "/a", "HEAD") is None
     assert index(found, "/a", "DELETE") is None
 
 
