@@ -99,12 +99,19 @@ class PreparedAssertion:
     ) -> Headers:
         """See `Prepared.headers`. An assertion is not bound to one request: the arguments but `now` are not used, and
         a digest, which nothing here would sign, is not sent."""
+        return [self._in_force(now)]
+
+    def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
+        """See `Prepared.lines`."""
+        return b"%b: %b\r\n" % self._in_force(now)
+
+    def _in_force(self, now: float) -> tuple[bytes, bytes]:
         if now >= self._renew_at:
             token, ends = self._signer.sign(self._passed, now)
             self._header = (names.ASSERTION, token)
             change = self._signer.keys.changes_after(now)
             self._renew_at = min(ends - RENEWED_BEFORE_END * (ends - now), change)
-        return [self._header]
+        return self._header
 
 
 def _grant_claims(passed: Passed) -> dict[str, Any]:

@@ -57,3 +57,8 @@ def _value(name: bytes, text: str) -> bytes:
 def size(added: Headers) -> int:
     """Bytes of these lines in an HTTP/1.1 head: `name: value` and CRLF."""
     return sum(len(name) + len(value) + 4 for name, value in added)
+
+
+def lines(added: Headers) -> bytes:
+    """As they stand in an HTTP/1.1 head."""
+    return b"".join(b"%b: %b\r\n" % header for header in added)

@@ -32,6 +32,7 @@ Random = Callable[[int], bytes]
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = names.LABEL.encode()
 _LINES = 4
+_SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
 
 class Unsignable(UserError):
@@ -65,12 +66,15 @@ class PreparedMessage:
         "_change",
         "_expires",
         "_keys",
+        "_lines",
         "_parameters",
         "_parameters_with_digest",
         "_passed",
         "_random",
+        "_second",
         "_size",
         "_suffix",
+        "_times",
     )
 
     def __init__(self, passed: Headers, keys: KeySchedule, expires: int, random: Random) -> None:
@@ -81,10 +85,13 @@ class PreparedMessage:
         covered = b"".join(b'"%s" ' % name for name, _ in passed) + _DERIVED
         self._parameters = b"(%s)" % covered
         self._parameters_with_digest = b'(%s "content-digest")' % covered
+        self._lines = encoding.lines(passed)
         self._size = encoding.size(passed) + _signature_size(self._parameters, keys)
         self._change = float("-inf")
         self._begun: Begun
         self._suffix = b""
+        self._second = -1
+        self._times = b""
 
     @property
     def size(self) -> int:
@@ -102,19 +109,35 @@ class PreparedMessage:
         content_digest: bytes | None = None,
     ) -> Headers:
         """See `Prepared.headers`."""
+        parameters, signature = self._sign(method, authority, path, query, now, content_digest)
+        signed = [
+            *self._passed,
+            (names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
+            (names.SIGNATURE, b"%s=:%s:" % (_LABEL, signature)),
+        ]
+        if content_digest is not None:
+            signed.append((names.CONTENT_DIGEST, content_digest))
+        return signed
+
+    def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
+        """See `Prepared.lines`."""
+        parameters, signature = self._sign(method, authority, path, query, now, None)
+        return _SIGNED % (self._lines, parameters, signature)
+
+    def _sign(
+        self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float, content_digest: bytes | None
+    ) -> tuple[bytes, bytes]:
+        """The parameters, and the signature in base64."""
         if now >= self._change:
             self._begin(now)
         created = int(now)
+        if created != self._second:
+            self._second = created
+            self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
         covered = self._parameters if content_digest is None else self._parameters_with_digest
-        parameters = b'%s;created=%d;expires=%d;nonce="%s"%s' % (
-            covered,
-            created,
-            created + self._expires,
-            hexlify(self._random(16)),
-            self._suffix,
-        )
-        digest_line = b"" if content_digest is None else b'"content-digest": %s\n' % content_digest
-        rest = b'"@method": %s\n"@authority": %s\n"@path": %s\n"@query": ?%s\n%s"@signature-params": %s' % (
+        parameters = b"%b%b%b%b" % (covered, self._times, hexlify(self._random(16)), self._suffix)
+        digest_line = b"" if content_digest is None else b'"content-digest": %b\n' % content_digest
+        rest = b'"@method": %b\n"@authority": %b\n"@path": %b\n"@query": ?%b\n%b"@signature-params": %b' % (
             method,
             authority,
             path or b"/",
@@ -124,14 +147,7 @@ class PreparedMessage:
         )
         if not rest.isascii() or rest.count(b"\n") != _LINES + (content_digest is not None):
             raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
-        signed = [
-            *self._passed,
-            (names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
-            (names.SIGNATURE, b"%s=:%s:" % (_LABEL, b2a_base64(self._begun.finish(rest), newline=False))),
-        ]
-        if content_digest is not None:
-            signed.append((names.CONTENT_DIGEST, content_digest))
-        return signed
+        return parameters, b2a_base64(self._begun.finish(rest), newline=False)
 
     def _begin(self, now: float) -> None:
         constant = b"".join(b'"%s": %s\n' % header for header in self._passed)
@@ -142,7 +158,7 @@ class PreparedMessage:
 
 
 def _signature_size(covered: bytes, keys: KeySchedule) -> int:
-    times_and_nonce = b';created=%d;expires=%d;nonce="%s"' % (10**10, 10**10, b"0" * 32)
+    times_and_nonce = b';created=%d;expires=%d;nonce="%s' % (10**10, 10**10, b"0" * 32)
     suffix = max((_suffix(key) for key in keys.keys), key=len)
     parameters = b"%s=%s%s%s" % (_LABEL, covered, times_and_nonce, suffix)
     signature = b"%s=:%s:" % (_LABEL, b2a_base64(bytes(64), newline=False))
@@ -151,4 +167,4 @@ def _signature_size(covered: bytes, keys: KeySchedule) -> int:
 
 def _suffix(key: LoadedKey) -> bytes:
     key_id = key.id.replace("\\", "\\\\").replace('"', '\\"')
-    return f';keyid="{key_id}";alg="{key.algorithm.value}";tag="{names.TAG}"'.encode("ascii")
+    return f'";keyid="{key_id}";alg="{key.algorithm.value}";tag="{names.TAG}"'.encode("ascii")

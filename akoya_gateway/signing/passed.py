@@ -64,6 +64,10 @@ class Prepared(Protocol):
         """
         ...
 
+    def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
+        """The same as `headers`, as lines of an HTTP/1.1 head, each with its CRLF."""
+        ...
+
 
 class Signer(Protocol):
     def prepare(self, passed: Passed) -> Prepared:
