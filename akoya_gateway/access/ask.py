@@ -12,9 +12,11 @@ Headers = list[tuple[bytes, bytes]]
 _HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
-    """`raw_path` and `query` byte for byte as received; `peer` is the address of the TCP peer, None on a unix socket.
+    """Not to be changed; not frozen, for a frozen one takes three times as long to make, and every request makes one.
+
+    `raw_path` and `query` byte for byte as received; `peer` is the address of the TCP peer, None on a unix socket.
 
     For forward-auth all of it describes the original request, as told by a trusted proxy.
     """
@@ -44,11 +46,21 @@ def authority(ask: Ask) -> bytes:
 
     Raises `UserError` when there is not exactly one, or when it holds anything a host and port do not.
     """
-    found = [value for key, value in ask.headers if key == b"host"]
-    host = found[0].lower() if len(found) == 1 else b""
-    if not host or len(host) > 255 or host.translate(None, _HOST_CHARACTERS):
+    return required(host_of(ask.headers))
+
+
+def required(host: bytes) -> bytes:
+    """What `host_of` found. Raises `UserError` for nothing."""
+    if not host:
         raise UserError("The request must name exactly one valid host.", code="bad-host")
     return host
+
+
+def host_of(headers: Headers) -> bytes:
+    """As `authority`, empty where that raises."""
+    found = [value for key, value in headers if key == b"host"]
+    host = found[0].lower() if len(found) == 1 else b""
+    return b"" if len(host) > 255 or host.translate(None, _HOST_CHARACTERS) else host
 
 
 def folds_to(name: bytes, header: bytes) -> bool:
@@ -57,6 +69,14 @@ def folds_to(name: bytes, header: bytes) -> bool:
     return len(name) == len(header) and all(
         a == b or (b == 0x2D and not chr(a).isalnum()) for a, b in zip(name, header, strict=True)
     )
+
+
+_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
+
+
+def names_a_method(headers: Headers) -> bool:
+    """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
+    return any(name[:1] == b"x" and any(folds_to(name, override) for override in _OVERRIDES) for name, _ in headers)
 
 
 def is_navigation(ask: Ask) -> bool:

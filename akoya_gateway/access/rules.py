@@ -17,6 +17,12 @@ class RuleMatch:
     rule: AccessRule
     parameters: Mapping[str, str]
 
+    @property
+    def key(self) -> tuple[int, str | None]:
+        """What of the match a decision can depend on."""
+        parameter = self.rule.parameter
+        return self.rule.index, None if parameter is None else self.parameters[parameter]
+
 
 @dataclass(slots=True)
 class _Node:
@@ -29,10 +35,11 @@ class _Node:
 
 
 class RuleTable:
-    """Compiled once; `match` walks the path's segments and allocates one small list."""
+    """Compiled once; `match` walks the path's segments, and remembers where it ended for paths asked for again."""
 
     def __init__(self, rules: Iterable[AccessRule]) -> None:
         self._root = _Node()
+        self._found: dict[tuple[str, str], RuleMatch | None] = {}
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
         for rule in rules:
             self._add(rule)
@@ -59,6 +66,18 @@ class RuleTable:
 
     def match(self, method: str, path: str) -> RuleMatch | None:
         """The first rule that covers `method` and the judged `path`, or None: refused."""
+        asked = (method, path)
+        try:
+            return self._found[asked]
+        except KeyError:
+            found = self._search(method, path)
+        if len(path) <= _SHORT:
+            if len(self._found) >= _MANY:
+                self._found.clear()
+            self._found[asked] = found
+        return found
+
+    def _search(self, method: str, path: str) -> RuleMatch | None:
         segments = path.split("/")
         found = _search(self._root, segments, 1, method, None)
         if found is None:
@@ -66,13 +85,14 @@ class RuleTable:
         names = self._names[found.index]
         return RuleMatch(found, {name: segments[position + 1] for position, name in names} if names else _NONE)
 
-
     def minds_method(self, path: str) -> bool:
         """Whether another method could come under another rule: the first rule of the path is not for all of them."""
         first = _search(self._root, path.split("/"), 1, None, None)
         return first is not None and first.methods is not None
 
 
+_MANY = 4096
+_SHORT = 256
 _NONE: Mapping[str, str] = {}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.access.ask import Ask, Headers, authority, folds_to
+from akoya_gateway.access.ask import Ask, Headers, names_a_method, required
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
@@ -16,22 +16,27 @@ from akoya_gateway.answers.answer import Answer
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import AccessRule
 from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.faces.fields import Fields
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.refusals import Refusals
+from akoya_gateway.faces.standing import Standings
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant, OwnerGrants
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.visitor import Visitor, Visitors
+from akoya_gateway.signing.passed import Prepared
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
-    """The request goes on; `headers` are ours to add, after `Passing.strip` has removed the client's copies."""
+    """The request goes on; `headers` are ours to add to what `Passing.onward` leaves of the client's. `fields`: what
+    those say, where that was read. Not frozen for the reason that `Ask` is not."""
 
     rule: AccessRule
     headers: Headers = field(repr=False)
     grant: Grant | None = None
     owner: str | None = None
+    fields: Fields | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,38 @@ class Desk:
         self._passing = passing
         self._refusals = refusals
         self._clock = clock
+        self.standings = Standings(gatekeeper, visitors, keeper, passing)
+        """For who signs by himself what `admit_now` would have (`faces.fast_lane`)."""
+
+    def match(self, method: str, path: str) -> RuleMatch | None:
+        return self._gatekeeper.match(method, path)
+
+    def needs_owner(self, match: RuleMatch) -> bool:
+        return self._gatekeeper.needs_owner(match)
 
     def admit_now(self, ask: Ask, path: str) -> Admitted | None:
         """The plain case, or None: ask `admit`. Raises `GatewayError` as `admit` does."""
-        match = self._match(ask, path)
+        if self._require_sound is not None:
+            self._require_sound(ask)
+        match = self._gatekeeper.match(ask.method, path)
         if match is None:
             return None
+        fields = self._passing.read(ask.headers)
+        if fields.override:
+            self._refuse_override(path)
         if not self._gatekeeper.needs_owner(match):
-            return Admitted(match.rule, [])
+            return Admitted(match.rule, [], None, None, fields)
+        if self.standings.serve:
+            now = self._clock()
+            standing = self.standings.of(fields, match, now)
+            if standing is None:
+                return None
+            ours = _signed(standing.prepared, ask, fields, now)
+            return Admitted(match.rule, ours, standing.grant, standing.owner, fields)
+        return self._identified_now(ask, match)
+
+    def _identified_now(self, ask: Ask, match: RuleMatch) -> Admitted | None:
+        """Where `identity` says who the owner is."""
         visitor = self._visitors.peek(ask)
         if visitor is None or visitor.owner is None:
             return None
@@ -100,9 +129,14 @@ class Desk:
         if self._require_sound is not None:
             self._require_sound(ask)
         match = self._gatekeeper.match(ask.method, path)
-        if self._gatekeeper.goes_by_method and names_a_method(ask) and self._gatekeeper.minds_method(path):
-            raise UserError("This address takes no method override.", code="method-override")
+        if names_a_method(ask.headers):
+            self._refuse_override(path)
         return match
+
+    def _refuse_override(self, path: str) -> None:
+        """The request tells the app of another method than its own. Raises `UserError` where a rule goes by it."""
+        if self._gatekeeper.goes_by_method and self._gatekeeper.minds_method(path):
+            raise UserError("This address takes no method override.", code="method-override")
 
     async def _held(self, visitor: Visitor) -> OwnerGrants | None:
         return None if visitor.owner is None else await self._keeper.of(visitor.owner)
@@ -135,17 +169,20 @@ class Desk:
     def _pass(self, decision: Pass, ask: Ask, held: OwnerGrants | None, now: float) -> Admitted:
         if held is None or not decision.identified:
             return Admitted(decision.rule, [])
-        headers = self._passing.headers(decision.rule, decision.grant, held, ask, authority(ask), now)
-        return Admitted(decision.rule, headers, decision.grant, held.owner)
+        fields = self._passing.read(ask.headers)
+        prepared = self._passing.prepare(decision.rule, decision.grant, held)
+        return Admitted(decision.rule, _signed(prepared, ask, fields, now), decision.grant, held.owner, fields)
 
 
-_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
-
-
-def names_a_method(ask: Ask) -> bool:
-    """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
-    return any(
-        name[:1] == b"x" and any(folds_to(name, override) for override in _OVERRIDES) for name, _ in ask.headers
+def _signed(prepared: Prepared, ask: Ask, fields: Fields, now: float) -> Headers:
+    """Our headers for this request. Raises `UserError` for a request whose host cannot be told."""
+    return prepared.headers(
+        ask.method.encode(),
+        fields.authority or required(b""),
+        ask.raw_path,
+        ask.query,
+        now,
+        content_digest=ask.content_digest,
     )
 
 

@@ -25,7 +25,7 @@ from akoya_gateway.faces.forward_auth import ForwardAuthOff, forward_auth, is_fo
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.refusals import Refusals
-from akoya_gateway.faces.responses import Responses
+from akoya_gateway.faces.responses import Asked, Responses
 from akoya_gateway.faces.sockets import OpenSocket, Sockets
 from akoya_gateway.faces.streams import Stream
 from akoya_gateway.grants.grant import Grant
@@ -185,11 +185,11 @@ class Gateway:
         """When a request began, for `answered`; no clock is read where nobody is told."""
         return self._clock() if self._watchers.requests is not None else 0.0
 
-    def answered(self, ask: Ask, status: int, admitted: Admitted, began: float) -> None:
-        """The answer to a request that was passed on has begun."""
+    def answered(self, asked: Asked, status: int, rule: str, began: float) -> None:
+        """The answer to a request that was passed on has begun. `rule`: the label of the access rule."""
         watcher = self._watchers.requests
         if watcher is not None:
-            watcher.answered(ask, status, admitted.rule.label, "passed", self._clock() - began)
+            watcher.answered(asked, status, rule, "passed", self._clock() - began)
 
     async def answer_error(self, error: GatewayError, scope: Scope, send: Send) -> None:
         """What went wrong with a request, as its sender is to be told."""
@@ -245,7 +245,7 @@ class Gateway:
     ) -> None:
         limit = engine.config.limits.body_bytes
         onward = dict(scope)
-        onward["headers"] = engine.passing.onward(ask, admitted.headers)
+        onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
         stream = Stream(self.sockets, ask, scope["path"]) if admitted.owner is not None else None
         if stream is not None:
             onward["akoya.ending"] = stream.ending
@@ -304,7 +304,7 @@ class Gateway:
         responses: Responses,
     ) -> None:
         onward = dict(scope)
-        onward["headers"] = engine.passing.onward(ask, admitted.headers)
+        onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
 
         async def close(code: int) -> None:
             await responses.own({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})

@@ -7,10 +7,10 @@ from collections import OrderedDict
 from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.config.model import AccessRule
 from akoya_gateway.errors import OperatorError
+from akoya_gateway.faces.fields import FieldReader, Fields
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.sessions.jar import CookieJar
-from akoya_gateway.signing.message_signatures import authority as without_default_port
-from akoya_gateway.signing.names import CONTENT_DIGEST, strip
+from akoya_gateway.signing.names import CONTENT_DIGEST
 from akoya_gateway.signing.passed import Passed, PassedConnection, Prepared, Signer
 
 REMEMBERED = 10_000
@@ -19,36 +19,26 @@ REMEMBERED = 10_000
 
 class Passing:
     def __init__(self, signer: Signer, cookies: CookieJar, largest: int, scheme: str) -> None:
-        """`largest`: bytes of our headers, at most. `scheme`: the one the upstream is spoken to in, whose default port
-        `@authority` leaves out."""
+        """`largest`: bytes of our headers, at most. `scheme`: the one the upstream is spoken to in."""
         self._signer = signer
-        self._cookies = cookies
+        self._fields = FieldReader(cookies, scheme)
         self._largest = largest
-        self._scheme = scheme.encode()
         self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
 
-    def strip(self, headers: Headers) -> Headers:
-        """The client's headers without anything that is ours to say (design.md section 5)."""
-        return strip(headers, self._cookies.without_ours)
+    def read(self, headers: Headers) -> Fields:
+        """The client's headers: what they say, and `onward`, without anything that is ours to say (design.md section
+        5)."""
+        return self._fields.read(headers)
 
-    def onward(self, ask: Ask, ours: Headers) -> Headers:
-        """The headers that the upstream gets: the client's, stripped, and `ours`."""
-        theirs = self.strip(ask.headers)
+    def onward(self, ask: Ask, ours: Headers, fields: Fields | None) -> Headers:
+        """The headers that the upstream gets: the client's, stripped, and `ours`. `fields`: the former, if read."""
+        theirs = (fields or self._fields.read(ask.headers)).onward
         if ask.content_digest is not None:
             theirs = [pair for pair in theirs if pair[0] != CONTENT_DIGEST]
         return theirs + ours
 
-    def headers(
-        self, rule: AccessRule, grant: Grant | None, held: OwnerGrants, ask: Ask, authority: bytes, now: float
-    ) -> Headers:
-        """Our headers for this request, signed. Raises `OperatorError` when they exceed `max_header_bytes`."""
-        prepared = self._prepare(rule, grant, held)
-        host = without_default_port(authority, self._scheme) if b":" in authority else authority
-        return prepared.headers(
-            ask.method.encode(), host, ask.raw_path, ask.query, now, content_digest=ask.content_digest
-        )
-
-    def _prepare(self, rule: AccessRule, grant: Grant | None, held: OwnerGrants) -> Prepared:
+    def prepare(self, rule: AccessRule, grant: Grant | None, held: OwnerGrants) -> Prepared:
+        """What we say under this rule, ready to be signed. Raises `OperatorError` for more than `max_header_bytes`."""
         key = (held.owner, rule.index)
         found = self._prepared.get(key)
         if found is not None and found[1] is grant and found[0] is held:

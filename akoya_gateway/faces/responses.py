@@ -23,30 +23,37 @@ def is_event_stream(headers: Headers) -> bool:
     return False
 
 
+class Asked(Protocol):
+    """Whoever has the request: it may take work to say it, which is for nothing where nobody wants to know."""
+
+    @property
+    def ask(self) -> Ask: ...
+
+
 class RequestWatcher(Protocol):
     """Told once of every request, when its answer begins. Must not raise."""
 
-    def answered(self, ask: Ask, status: int, rule: str, outcome: str, seconds: float) -> None: ...
+    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None: ...
 
 
 class Responses:
     """Wraps `send` for one request. `upstream` is for the app behind us, `own` for our answers."""
 
     __slots__ = (
-        "_ask",
         "_began",
         "_clock",
         "_outcome",
         "_rule",
         "_send",
         "_watcher",
+        "ask",
         "started",
         "stream",
         "token_rejected",
     )
 
     def __init__(self, ask: Ask, send: Send, watcher: RequestWatcher | None, clock: Clock) -> None:
-        self._ask = ask
+        self.ask = ask
         self._send = send
         self._watcher = watcher
         self._clock = clock
@@ -59,7 +66,7 @@ class Responses:
 
     def meant(self, original: Ask) -> None:
         """Forward-auth: the log is to name the request that was asked about."""
-        self._ask = original
+        self.ask = original
 
     def decided(self, outcome: Admitted | Denied) -> None:
         if isinstance(outcome, Admitted):
@@ -88,7 +95,7 @@ class Responses:
     def _begin(self, status: int) -> None:
         self.started = True
         if self._watcher is not None:
-            self._watcher.answered(self._ask, status, self._rule, self._outcome, self._clock() - self._began)
+            self._watcher.answered(self, status, self._rule, self._outcome, self._clock() - self._began)
 
     def _cleaned(self, message: Message) -> Message:
         headers: Headers = message.get("headers", [])

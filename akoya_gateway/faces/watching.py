@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from akoya_gateway.access.ask import Ask
 from akoya_gateway.faces.engine import Watchers
+from akoya_gateway.faces.responses import Asked
 from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.operations.access_log import AccessLog
 from akoya_gateway.operations.logs import Log
@@ -25,7 +25,7 @@ class RequestsWatcher:
         self._store_failed = metrics.store_failed
         self._say = access
 
-    def answered(self, ask: Ask, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
         if status >= 500:
             if outcome.startswith("upstream-"):
@@ -33,6 +33,7 @@ class RequestsWatcher:
             elif outcome == "store-unavailable":
                 self._store_failed("request")
         if self._say.enabled:
+            ask = asked.ask
             self._say(ask.method, ask.raw_path.decode("latin-1"), status, seconds, rule, outcome, ask.request_id)
 
 

@@ -17,8 +17,11 @@ from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
 
-@dataclass(slots=True)
-class _Entry:
+@dataclass(slots=True, eq=False)
+class KnownGrants:
+    """What an owner holds, read a moment ago. Whoever keeps it sees what changes in this process: `grants` is replaced,
+    and `valid_until` is in the past once the cache has let go of it."""
+
     grants: OwnerGrants
     valid_until: float
     gone: dict[str, int] = field(default_factory=dict)
@@ -49,17 +52,22 @@ class Cache:
         self._valid = valid
         self._size = size
         self._seen = seen
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, KnownGrants] = OrderedDict()
         self._loads: dict[str, _Load] = {}
 
-    def peek(self, owner: str) -> OwnerGrants | None:
+    def known(self, owner: str) -> KnownGrants | None:
         """What is known of the owner without looking: None says to look (`of`)."""
         entry = self._entries.get(owner)
         # More than it was given: the clock was set back.
         if entry is None or not 0.0 < entry.valid_until - self._clock() <= self._valid:
             return None
         self._entries.move_to_end(owner)
-        return entry.grants
+        return entry
+
+    def peek(self, owner: str) -> OwnerGrants | None:
+        """As `known`."""
+        entry = self.known(owner)
+        return None if entry is None else entry.grants
 
     async def of(self, owner: str) -> OwnerGrants:
         """From the cache or the book; callers for one owner share one read. Raises what the book raises."""
@@ -119,8 +127,12 @@ class Cache:
                 del self._loads[owner]
 
     def _remember(self, grants: OwnerGrants) -> None:
-        self._entries[grants.owner] = _Entry(grants, self._clock() + self._valid)
+        before = self._entries.get(grants.owner)
+        if before is not None:
+            before.valid_until = float("-inf")
+        self._entries[grants.owner] = KnownGrants(grants, self._clock() + self._valid)
         self._entries.move_to_end(grants.owner)
         while len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+            _, oldest = self._entries.popitem(last=False)
+            oldest.valid_until = float("-inf")
         self._seen(grants)

@@ -16,7 +16,7 @@ from akoya_gateway.errors import OperatorError, StoreUnavailable
 from akoya_gateway.grants.advice import Do, advise, due_at, told_to_reconnect
 from akoya_gateway.grants.background import EARLY, Background
 from akoya_gateway.grants.book import Book
-from akoya_gateway.grants.cache import Cache
+from akoya_gateway.grants.cache import Cache, KnownGrants
 from akoya_gateway.grants.departures import Departures, Farewell
 from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable
 from akoya_gateway.grants.events import Reconnected, RevokeAsked
@@ -131,13 +131,21 @@ class Keeper:
         """What the owner holds, without waiting; None: ask `of`. See `cache` for how old it may be."""
         return self._cache.peek(owner)
 
+    def known(self, owner: str) -> KnownGrants | None:
+        """As `peek`, to be kept for as long as it holds."""
+        return self._cache.known(owner)
+
     async def of(self, owner: str) -> OwnerGrants:
         """What the owner holds. Raises `StoreUnavailable`, `UndecryptableRecord`, `UnreadableGrant`."""
         return await self._cache.of(owner)
 
     def ready(self, grant: Grant) -> bool:
         """`fresh` would return this very grant, so there is no need to wait for it."""
-        return grant.state is GrantState.LIVE and self._clock() < due_at(grant, self._tokens.refresh_before)
+        return self._clock() < self.ready_until(grant)
+
+    def ready_until(self, grant: Grant) -> float:
+        """Until when `fresh` returns this very grant; minus infinity where it does not even now."""
+        return due_at(grant, self._tokens.refresh_before) if grant.state is GrantState.LIVE else float("-inf")
 
     async def fresh(self, grant: Grant) -> Grant:
         """A grant whose bearer may be passed on: this one, or its successor after a refresh.

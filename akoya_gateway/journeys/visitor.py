@@ -8,7 +8,7 @@ from akoya_gateway.access.ask import Ask
 from akoya_gateway.config.model import Identity, IdentitySource
 from akoya_gateway.errors import UserError
 from akoya_gateway.journeys.identity import Identities, Unsettled, owner_of, trusts
-from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.book import KnownSession, Sessions
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.sessions.session import Session
 
@@ -38,6 +38,12 @@ class Visitors:
         self._identities = identities
         self.require_sound = identities.require_sound if identities is not None else None
         """Raises `UserError` for an identity that nobody must see, the upstream included. None: nothing to do."""
+        self.by_session = identities is None
+        """The session alone says who the owner is."""
+
+    def known(self, cookie_value: str) -> KnownSession | None:
+        """The session of a cookie, without waiting: None when the store must be asked first."""
+        return self._sessions.known(cookie_value)
 
     def peek(self, ask: Ask) -> Visitor | None:
         """The visitor without waiting: None when the store or the keys must be asked first (see `of`)."""

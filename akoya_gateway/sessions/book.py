@@ -21,8 +21,11 @@ TOUCH = 0.05
 """Part of the idle time for which a sign of life is not written again. A session may end by that much early."""
 
 
-@dataclass(slots=True)
-class _Entry:
+@dataclass(slots=True, eq=False)
+class KnownSession:
+    """A session looked up a moment ago: what holds it may go by it until `valid_until`, which the session's end sets to
+    the past."""
+
     session: Session
     valid_until: float
 
@@ -50,18 +53,23 @@ class Sessions:
         self._valid = valid
         self._size = size
         # By the cookie's value, so that a request whose session is known costs no digest.
-        self._cache: OrderedDict[str, _Entry] = OrderedDict()
+        self._cache: OrderedDict[str, KnownSession] = OrderedDict()
         self._values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    def peek(self, cookie_value: str) -> Session | None:
+    def known(self, cookie_value: str) -> KnownSession | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
-        entry = self._cache.get(cookie_value)
+        known = self._cache.get(cookie_value)
         # More than it was given: the clock was set back.
-        if entry is None or not 0.0 < entry.valid_until - self._clock() <= self._valid:
+        if known is None or not 0.0 < known.valid_until - self._clock() <= self._valid:
             return None
         self._cache.move_to_end(cookie_value)
-        return entry.session
+        return known
+
+    def peek(self, cookie_value: str) -> Session | None:
+        """As `known`."""
+        known = self.known(cookie_value)
+        return None if known is None else known.session
 
     async def resolve(self, cookie_value: str) -> Session | None:
         """The live session of this cookie, or None: unknown, ended, expired, or not of our making.
@@ -97,7 +105,7 @@ class Sessions:
     async def end(self, session: Session) -> None:
         """Gone, everywhere within `valid` seconds."""
         await self._vault.delete(KIND, session.id)
-        self._cache.pop(self._values.pop(session.id, ""), None)
+        _expire(self._cache.pop(self._values.pop(session.id, ""), None))
         # A look-up that read the record just before must not bring it back.
         self._ended[session.id] = None
         while len(self._ended) > self._size:
@@ -142,13 +150,21 @@ class Sessions:
     def _remember(self, session: Session, cookie_value: str) -> Session:
         if session.id not in self._ended:
             until = min(self._clock() + self._valid, session.ends_at(self._cookie))
-            self._cache[cookie_value] = _Entry(session, until)
+            _expire(self._cache.get(cookie_value))
+            self._cache[cookie_value] = KnownSession(session, until)
             self._cache.move_to_end(cookie_value)
             self._values[session.id] = cookie_value
             while len(self._cache) > self._size:
                 _, oldest = self._cache.popitem(last=False)
                 self._values.pop(oldest.session.id, None)
+                _expire(oldest)
         return session
+
+
+def _expire(known: KnownSession | None) -> None:
+    """What leaves the cache is not heard of again when its session ends, so nobody may go by it any more."""
+    if known is not None:
+        known.valid_until = float("-inf")
 
 
 def _id(cookie_value: str) -> str:

@@ -25,6 +25,7 @@ import httptools
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, SlowClient, TimedOut
+from akoya_gateway.upstream.known_heads import KnownHead, KnownHeads
 from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_size, judge_trailers
 
 NEVER = float("inf")
@@ -55,6 +56,9 @@ class Sink(Protocol):
     def on_body(self, chunk: bytes) -> None: ...
 
     def on_trailers(self, headers: Headers) -> None: ...
+
+    def on_answer(self, known: KnownHead, body: bytes) -> None:
+        """In place of `on_head`, `on_body` and `on_end`: a whole response, with a head that was seen before."""
 
     def on_end(self) -> None:
         """The response is complete; the connection is already back with its owner or closed."""
@@ -90,11 +94,13 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_continues",
         "_framing",
+        "_head",
         "_head_bytes",
         "_head_only",
         "_headers",
         "_informational",
         "_keep_alive",
+        "_known",
         "_limits",
         "_owner",
         "_parser",
@@ -119,9 +125,16 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, owner: Owner, key: int, *, read_timeout: float, write_timeout: float, limits: ResponseLimits
+        self,
+        owner: Owner,
+        key: int,
+        *,
+        read_timeout: float,
+        write_timeout: float,
+        limits: ResponseLimits,
+        known: KnownHeads | None = None,
     ) -> None:
-        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte."""
+        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `known`: shared with others."""
         self.key = key
         self.served = 0
         """Requests sent so far, this one included."""
@@ -133,6 +146,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = owner.now
         self._owner = owner
         self._limits = limits
+        self._known = known or KnownHeads()
         self._read_timeout = self._timeout = read_timeout
         self._write_timeout = write_timeout
         self._sink: Sink | None = None
@@ -147,6 +161,7 @@ class Connection(asyncio.Protocol):
         self._complete = self._tainted = self._head_only = self._continues = self._announced = False
         self._keep_alive = self._progress = False
         self._framing = Framing.NONE
+        self._head: ResponseHead | None = None
 
     # -- for the holder
 
@@ -238,7 +253,11 @@ class Connection(asyncio.Protocol):
         if self._sink is None:
             self._close(hard=True)
             return
-        self.touched = True
+        first = not self.touched
+        if first:
+            self.touched = True
+            if not self._head_only and not self._continues and self._is_known(data):
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -249,7 +268,7 @@ class Connection(asyncio.Protocol):
         if self._sink is None:
             return
         if self._complete:
-            self._end(data)
+            self._end(data, whole=first)
         else:
             # A head that has begun must be whole in time: its bytes alone win none, or it could trickle for hours.
             if self._state != HEAD or not self._head_bytes:
@@ -304,6 +323,7 @@ class Connection(asyncio.Protocol):
         self._framing = head.framing
         self._keep_alive = not head.close
         self._announced = head.trailers
+        self._head = head
         if self._head_only:
             self._complete = True
         if self._sink is not None:
@@ -369,7 +389,32 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
 
-    def _end(self, data: bytes) -> None:
+    def _is_known(self, data: bytes) -> bool:
+        """The whole response, and nothing else, with a head that was judged before: no need to parse it again. The
+        parser stands between two messages and stays there."""
+        end = data.find(_END_OF_HEAD) + 4
+        known = self._known.find(data[:end])
+        if known is None or len(data) - end != known.length:
+            return False
+        sink = self._sink
+        self._sink = None
+        self._rest()
+        if sink is not None:
+            sink.on_answer(known, data[end:])
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """`data` was one whole response: when its head comes again, `_is_known`."""
+        head = self._head
+        if head is None or self._framing is not Framing.LENGTH or self._informational:
+            return
+        end = data.find(_END_OF_HEAD) + 4
+        length = len(data) - end
+        if (b"content-length", b"%d" % length) in head.headers:
+            self._known.keep(data[:end], KnownHead(self._parser.get_status_code(), head, length))
+
+    def _end(self, data: bytes, *, whole: bool = False) -> None:
+        """`whole`: `data` holds the response from its first byte on."""
         sink = self._sink
         self._sink = None
         if self._head_only:
@@ -381,13 +426,21 @@ class Connection(asyncio.Protocol):
         if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
             self._close(hard=self._tainted or self._continues)
         else:
-            self._state = IDLE
-            self.deadline = NEVER
-            self.resume_reading()
-            self.idle_since = self._owner.now
-            self._owner.on_idle(self)
+            if whole:
+                self._remember(data)
+            self._rest()
+        self._head = None
         if sink is not None:
             sink.on_end()
+
+    def _rest(self) -> None:
+        """Back to the owner, for the next request."""
+        self._state = IDLE
+        self.deadline = NEVER
+        if self._read_paused:
+            self.resume_reading()
+        self.idle_since = self._owner.now
+        self._owner.on_idle(self)
 
     def _close(self, *, hard: bool) -> None:
         """`hard`: without sending what is still to be sent, and without a farewell."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.connection import Connection
+from akoya_gateway.upstream.known_heads import KnownHead
 from akoya_gateway.upstream.response import Headers, ResponseHead
 
 HIGH_WATER = 131_072
@@ -106,6 +107,13 @@ class Exchange:
 
     def on_trailers(self, headers: Headers) -> None:
         self.trailers = headers
+
+    def on_answer(self, known: KnownHead, body: bytes) -> None:
+        self.status = known.status
+        self.head = known.head
+        if body:
+            self._chunks.append(body)
+        self.on_end()
 
     def on_end(self) -> None:
         self.ended = True

@@ -272,8 +272,7 @@ class Transfer:
         assert exchange is not None
         head = exchange.head
         assert head is not None
-        headers = head.headers
-        headers.append(_VIA_HEADER)
+        headers = [*head.headers, _VIA_HEADER]
         send = self._send
         start: Message = {"type": "http.response.start", "status": exchange.status, "headers": headers}
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())

@@ -22,7 +22,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES = 4096
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
 """Names (or their beginnings) that a client's `Connection` field cannot take away (CVE-2024-45410)."""
@@ -48,6 +48,17 @@ class Outgoing(NamedTuple):
     """RFC 9110 section 9.2.2."""
     expects: bool
     """The client waits for `100 Continue` before it sends its body."""
+
+
+class Section(NamedTuple):
+    """A header section to send, without the empty line at its end: first `fields`, then who asked. What the gateway
+    adds goes between them."""
+
+    fields: bytes
+    forwarded: bytes
+    body: Body
+    length: int
+    expects: bool
 
 
 class _Does(IntEnum):
@@ -128,6 +139,23 @@ class RequestWriter:
 
         Raises RefusedRequest.
         """
+        verb = self.judge_line(method, target)
+        section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+        end = extra if section.body is Body.ASK else extra + b"\r\n"
+        head = b"%b %b HTTP/1.1\r\n%b%b%b" % (verb, target, section.fields, section.forwarded, end)
+        return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
+
+    def judge_line(self, method: str, target: bytes) -> bytes:
+        """The method as bytes. Raises RefusedRequest."""
+        verb = self._methods.get(method) or self._learn_method(method)
+        if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
+            raise RefusedRequest("the request target is not a path")
+        return verb
+
+    def section(
+        self, headers: Headers, *, peer: str | None, scheme: str, http_version: str = "1.1", trailers: bool = False
+    ) -> Section:
+        """The header section. Raises RefusedRequest."""
         names = self._names
         lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
         add = lines.append
@@ -145,9 +173,6 @@ class RequestWriter:
                 if judged is None:
                     judged = _Judged(trusted=self._forwarding.trusts(peer))
                 judged.take(does, name, value, lines)
-        verb = self._methods.get(method) or self._learn_method(method)
-        if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
-            raise RefusedRequest("the request target is not a path")
         host = self._authority(hosts, http_version)
         body, length = Body.NONE, 0
         if judged is not None:
@@ -156,15 +181,12 @@ class RequestWriter:
         if body is Body.NONE and http_version not in _VERSIONS_WITH_FRAMING:
             body = Body.ASK
         lines[0] = b"host: " + host
-        rest = b"\r\n".join(lines)
+        fields = b"\r\n".join(lines)
         breaks = len(lines) - 1
-        if rest.count(b"\n") != breaks or rest.count(b"\r") != breaks or b"\0" in rest:
+        if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks or b"\0" in fields:
             raise RefusedRequest("a header value holds a line break or NUL")
         forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
-        end = extra if body is Body.ASK else extra + b"\r\n"
-        head = b"%b %b HTTP/1.1\r\n%b\r\n%b%b" % (verb, target, rest, forwarded, end)
-        expects = judged is not None and judged.expects
-        return Outgoing(head, body, length, verb == b"HEAD", verb in _IDEMPOTENT, expects)
+        return Section(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
 
     def _authority(self, hosts: list[bytes], http_version: str) -> bytes:
         """The one Host (RFC 9112 section 3.2)."""

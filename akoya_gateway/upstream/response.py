@@ -25,7 +25,8 @@ class Framing(IntEnum):
 
 
 class ResponseHead(NamedTuple):
-    """`headers`: lower-case names, hop-by-hop fields removed. `trailers`: a `Trailer` field announced some."""
+    """`headers`: lower-case names, hop-by-hop fields removed. `trailers`: a `Trailer` field announced some. May be
+    shared by many responses, so nobody changes it."""
 
     headers: Headers
     framing: Framing

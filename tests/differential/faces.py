@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from akoya_gateway import Gateway, load_config
-from akoya_gateway.access.ask import Ask
 from akoya_gateway.faces.engine import Watchers
+from akoya_gateway.faces.responses import Asked
 from akoya_gateway.grants.observer import NullObserver
 from akoya_gateway.journeys.journal import NullJournal
 from tests.differential.table import HOST, RULES, Row
@@ -56,8 +56,8 @@ class Recorder:
     def __init__(self) -> None:
         self.told: dict[str, tuple[str, str]] = {}
 
-    def answered(self, ask: Ask, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self.told[ask.request_id] = (rule, outcome)
+    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self.told[asked.ask.request_id] = (rule, outcome)
 
 
 class Faces:

@@ -14,6 +14,7 @@ import yaml
 
 from akoya_gateway import load_config
 from akoya_gateway.faces.fast_lane import FastLane
+from akoya_gateway.faces.known_requests import Line
 from akoya_gateway.faces.sidecar import Sidecar
 from akoya_gateway.operations.logs import open_log
 from akoya_gateway.operations.metrics import Metrics
@@ -33,10 +34,10 @@ class InProcess:
         self._config = load_config(path, world.environ)
         depart = FastLane.depart
 
-        def counted(lane: FastLane, method: str, url: bytes, *rest: Any) -> Any:
-            found = depart(lane, method, url, *rest)
+        def counted(lane: FastLane, line: Line, *rest: Any) -> Any:
+            found = depart(lane, line, *rest)
             if found is not None:
-                self.departures.append(f"{method} {url.decode()}")
+                self.departures.append(line.start.decode().removesuffix(" HTTP/1.1\r\n"))
             return found
 
         monkeypatch.setattr(FastLane, "depart", counted)

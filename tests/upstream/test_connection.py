@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.known_heads import KnownHead
 from akoya_gateway.upstream.response import Headers, ResponseHead
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
 
@@ -66,6 +67,12 @@ class Holder:
             self.diary[-1] += chunk
         else:
             self.diary.append(chunk)
+
+    def on_answer(self, known: KnownHead, body: bytes) -> None:
+        self.on_head(known.status, known.head)
+        if body:
+            self.on_body(body)
+        self.on_end()
 
     def on_trailers(self, headers: Headers) -> None:
         self.diary.append(headers)

@@ -1,0 +1,62 @@
+"""What the header fields of a request say to us, read once for all requests that have the very same.
+
+A browser sends the same fields with every request of a page, so reading them again is most of what a request would cost
+here: 6 us, against 2 us for finding them (3.11 on the machine of `docs/performance.md`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from akoya_gateway.access.ask import Headers, host_of, names_a_method
+from akoya_gateway.sessions.jar import CookieJar
+from akoya_gateway.signing.message_signatures import authority as without_default_port
+from akoya_gateway.signing.names import strip
+
+REMEMBERED = 1024
+"""Sets of fields kept at hand."""
+LARGEST = 4096
+"""Bytes of a set that is kept: 8 MB in all at the most, twice over for what is stripped."""
+
+
+class Fields:
+    """Judged once; shared, so nobody changes it."""
+
+    __slots__ = ("authority", "onward", "override", "session")
+
+    def __init__(self, headers: Headers, cookies: CookieJar, scheme: bytes) -> None:
+        self.session = cookies.session(headers)
+        """The value of the session cookie, None if there is none or two."""
+        self.authority = without_default_port(host_of(headers), scheme)
+        """`@authority` as the upstream will see it; empty where there is not exactly one good `Host`."""
+        self.override = names_a_method(headers)
+        """A header tells the app of another method than the request's."""
+        self.onward = strip(headers, cookies.without_ours)
+        """What of them goes to the upstream."""
+
+
+class FieldReader:
+    """A bounded memory of `Fields`, first in, first out."""
+
+    def __init__(self, cookies: CookieJar, scheme: str) -> None:
+        """`scheme`: the one the upstream is spoken to in, whose default port `@authority` leaves out."""
+        self._cookies = cookies
+        self._scheme = scheme.encode()
+        self._kept: OrderedDict[tuple[tuple[bytes, bytes], ...], Fields] = OrderedDict()
+
+    def read(self, headers: Headers) -> Fields:
+        key = tuple(headers)
+        try:
+            return self._kept[key]
+        except KeyError:
+            pass
+        except TypeError:
+            # ASGI lets a server give lists for pairs.
+            return Fields([(name, value) for name, value in headers], self._cookies, self._scheme)
+        fields = Fields(headers, self._cookies, self._scheme)
+        if sum(len(name) + len(value) for name, value in headers) <= LARGEST:
+            self._kept[key] = fields
+            if len(self._kept) > REMEMBERED:
+                self._kept.popitem(last=False)
+        return fields
+
