@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from email.utils import formatdate
 
 from akoya_gateway.clock import Clock
@@ -35,13 +36,13 @@ class Dated:
             await self._app(scope, receive, send)
             return
 
-        async def dated(message: Message) -> None:
+        def dated(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 for name, _ in message["headers"]:
                     if name == b"date":
                         break
                 else:
                     message["headers"] = [*message["headers"], self._dates.header()]
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, dated)

@@ -56,6 +56,9 @@ class Engine:
 
     def __init__(self, config: Config, store: Store, watchers: Watchers, clock: Clock) -> None:
         self.config = config
+        self.digests = config.signing.content_digest
+        """Bodies up to so many bytes get a Content-Digest."""
+        self.body_bytes = config.limits.body_bytes
         self.store = store
         self.pages = Pages(config.prefix)
         self.cookies = CookieJar(config.sessions.cookie, config.limits.attempt_lifetime, clock)

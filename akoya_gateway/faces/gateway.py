@@ -203,15 +203,17 @@ class Gateway:
         responses = Responses(ask, send, self._watchers.requests, self._clock)
         try:
             engine = self._engine or await self.startup()
-            if engine.config.signing.content_digest:
-                ask, receive = await digested(ask, receive, engine.config.signing.content_digest)
-            outcome = await self._judge(engine, ask, scope, receive, responses)
-            if not isinstance(outcome, Answer):
+            if engine.digests:
+                ask, receive = await digested(ask, receive, engine.digests)
+            path = self._path(ask, scope)
+            outcome: Admitted | Denied | None = None
+            if not engine.routes.own(path):
+                outcome = engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
                 responses.decided(outcome)
             if isinstance(outcome, Admitted):
                 await self._go_on(engine, ask, outcome, scope, receive, responses)
                 return
-            answer = outcome.answer if isinstance(outcome, Denied) else outcome
+            answer = outcome.answer if outcome is not None else await self._own(engine, ask, path, receive, responses)
         except GatewayError as error:
             if responses.started:
                 # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
@@ -220,12 +222,8 @@ class Gateway:
             answer = self._error(error, ask)
         await answer.send(responses.own, head=ask.method == "HEAD")
 
-    async def _judge(
-        self, engine: Engine, ask: Ask, scope: Scope, receive: Receive, responses: Responses
-    ) -> Admitted | Denied | Answer:
-        path = self._path(ask, scope)
-        if not engine.routes.own(path):
-            return engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
+    async def _own(self, engine: Engine, ask: Ask, path: str, receive: Receive, responses: Responses) -> Answer:
+        """The answer of a route of ours."""
         if is_forward_auth(engine.config.prefix, path):
             if not (self._forward_auth if engine.config.forward_auth is None else engine.config.forward_auth):
                 raise ForwardAuthOff
@@ -243,18 +241,19 @@ class Gateway:
     async def _go_on(
         self, engine: Engine, ask: Ask, admitted: Admitted, scope: Scope, receive: Receive, responses: Responses
     ) -> None:
-        limit = engine.config.limits.body_bytes
         onward = dict(scope)
         onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
-        stream = Stream(self.sockets, ask, scope["path"]) if admitted.owner is not None else None
-        if stream is not None:
-            onward["akoya.ending"] = stream.ending
-            responses.stream = stream
+        if engine.body_bytes:
+            receive = limited(receive, ask, engine.body_bytes)
+        if admitted.owner is None:
+            await self._app(onward, receive, responses.upstream)
+            return
+        stream = responses.stream = Stream(self.sockets, ask, scope["path"])
+        onward["akoya.ending"] = stream.ending
         try:
-            await self._app(onward, limited(receive, ask, limit) if limit else receive, responses.upstream)
+            await self._app(onward, receive, responses.upstream)
         finally:
-            if stream is not None:
-                stream.over()
+            stream.over()
         if responses.token_rejected and admitted.grant is not None:
             await engine.keeper.report_stale(admitted.grant)
 

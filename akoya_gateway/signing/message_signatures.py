@@ -29,9 +29,33 @@ from akoya_gateway.signing.passed import Headers, Passed
 Random = Callable[[int], bytes]
 """`os.urandom` outside tests."""
 
+_NONCE = 32
+_NONCES_AT_ONCE = 64
+
+
+class Nonces:
+    """128 random bits a piece, in hexadecimal; the system is asked for many at once, so make it after a fork."""
+
+    __slots__ = ("_at", "_made", "_random")
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._made = b""
+        self._at = 0
+
+    def __call__(self) -> bytes:
+        at = self._at
+        nonce = self._made[at : at + _NONCE]
+        if not nonce:
+            self._made = hexlify(self._random(_NONCES_AT_ONCE * _NONCE // 2))
+            at, nonce = 0, self._made[:_NONCE]
+        self._at = at + _NONCE
+        return nonce
+
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = names.LABEL.encode()
 _LINES = 4
+_DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
 _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
 
@@ -52,10 +76,10 @@ class MessageSigner:
     def __init__(self, keys: KeySchedule, expires: float, random: Random = os.urandom) -> None:
         self._keys = keys
         self._expires = int(expires)
-        self._random = random
+        self._nonces = Nonces(random)
 
     def prepare(self, passed: Passed) -> PreparedMessage:
-        return PreparedMessage(encoding.headers(passed), self._keys, self._expires, self._random)
+        return PreparedMessage(encoding.headers(passed), self._keys, self._expires, self._nonces)
 
 
 class PreparedMessage:
@@ -67,21 +91,21 @@ class PreparedMessage:
         "_expires",
         "_keys",
         "_lines",
+        "_nonce",
         "_parameters",
         "_parameters_with_digest",
         "_passed",
-        "_random",
         "_second",
         "_size",
         "_suffix",
         "_times",
     )
 
-    def __init__(self, passed: Headers, keys: KeySchedule, expires: int, random: Random) -> None:
+    def __init__(self, passed: Headers, keys: KeySchedule, expires: int, nonces: Nonces) -> None:
         self._passed = passed
         self._keys = keys
         self._expires = expires
-        self._random = random
+        self._nonce = nonces
         covered = b"".join(b'"%s" ' % name for name, _ in passed) + _DERIVED
         self._parameters = b"(%s)" % covered
         self._parameters_with_digest = b'(%s "content-digest")' % covered
@@ -135,15 +159,20 @@ class PreparedMessage:
             self._second = created
             self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
         covered = self._parameters if content_digest is None else self._parameters_with_digest
-        parameters = b"%b%b%b%b" % (covered, self._times, hexlify(self._random(16)), self._suffix)
-        digest_line = b"" if content_digest is None else b'"content-digest": %b\n' % content_digest
-        rest = b'"@method": %b\n"@authority": %b\n"@path": %b\n"@query": ?%b\n%b"@signature-params": %b' % (
-            method,
-            authority,
-            path or b"/",
-            query,
-            digest_line,
-            parameters,
+        parameters = b"".join((covered, self._times, self._nonce(), self._suffix))
+        rest = b"".join(
+            (
+                b'"@method": ',
+                method,
+                b'\n"@authority": ',
+                authority,
+                b'\n"@path": ',
+                path or b"/",
+                b'\n"@query": ?',
+                query,
+                b'\n"@signature-params": ' if content_digest is None else _DIGEST_BEFORE_PARAMETERS % content_digest,
+                parameters,
+            )
         )
         if not rest.isascii() or rest.count(b"\n") != _LINES + (content_digest is not None):
             raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
