@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.errors import UserError
-
 Headers = list[tuple[bytes, bytes]]
 """Lower-case names, as ASGI has them."""
 
@@ -41,23 +39,9 @@ class Ask:
         return None
 
 
-def authority(ask: Ask) -> bytes:
-    """`Host`, lower case, as the upstream will see it (RFC 9110 section 7.2).
-
-    Raises `UserError` when there is not exactly one, or when it holds anything a host and port do not.
-    """
-    return required(host_of(ask.headers))
-
-
-def required(host: bytes) -> bytes:
-    """What `host_of` found. Raises `UserError` for nothing."""
-    if not host:
-        raise UserError("The request must name exactly one valid host.", code="bad-host")
-    return host
-
-
 def host_of(headers: Headers) -> bytes:
-    """As `authority`, empty where that raises."""
+    """`Host`, lower case, as the upstream will see it (RFC 9110 section 7.2); empty when there is not exactly one, or
+    when it holds anything a host and port do not."""
     found = [value for key, value in headers if key == b"host"]
     host = found[0].lower() if len(found) == 1 else b""
     return b"" if len(host) > 255 or host.translate(None, _HOST_CHARACTERS) else host

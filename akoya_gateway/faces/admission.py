@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.access.ask import Ask, Headers, names_a_method, required
+from akoya_gateway.access.ask import Ask, Headers, names_a_method
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
@@ -176,9 +176,11 @@ class Desk:
 
 def _signed(prepared: Prepared, ask: Ask, fields: Fields, now: float) -> Headers:
     """Our headers for this request. Raises `UserError` for a request whose host cannot be told."""
+    if not fields.authority:
+        raise UserError("The request must name exactly one valid host.", code="bad-host")
     return prepared.headers(
         ask.method.encode(),
-        fields.authority or required(b""),
+        fields.authority,
         ask.raw_path,
         ask.query,
         now,

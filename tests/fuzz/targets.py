@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from akoya_gateway import verify as v
-from akoya_gateway.access.ask import Ask, authority, is_navigation
+from akoya_gateway.access.ask import Ask, host_of, is_navigation
 from akoya_gateway.access.paths import PathRefused, judge
 from akoya_gateway.access.redirects import RedirectRefused
 from akoya_gateway.config.document import parse_document
@@ -229,10 +229,7 @@ def asked(data: bytes) -> None:
     sender(ask, ())
     sender(ask, client_networks())
     is_navigation(ask)
-    try:
-        host = authority(ask)
-    except UserError:
-        return
+    host = host_of(ask.headers)
     assert host == host.lower()
     assert not set(b" \t\r\n/@,") & set(host)
 

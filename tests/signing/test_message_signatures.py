@@ -10,7 +10,7 @@ from akoya_gateway import verify as v
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import Passed, PassedConnection, encoding, signer
 from akoya_gateway.signing.content_digest import sha256
-from akoya_gateway.signing.message_signatures import Unsignable, authority
+from akoya_gateway.signing.message_signatures import Nonces, Unsignable, authority
 from tests.signing.conftest import FULL, KEYS, MESSAGES, NOW, signing
 
 VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
@@ -18,7 +18,7 @@ VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
 
 def prepared(algorithm: str, passed: Passed = FULL) -> Any:
     made = signer(signing(algorithm), "https://app.example.com", "http://up", clock=lambda: NOW)
-    made._random = lambda size: VECTOR_NONCE  # type: ignore[attr-defined]
+    made._nonces = Nonces(lambda size: VECTOR_NONCE)  # type: ignore[attr-defined]
     return made.prepare(passed)
 
 
@@ -41,6 +41,13 @@ def test_the_signer_writes_what_the_vectors_expect(algorithm: str, name: str) ->
         assert made[:-1] == expected[:-1]
     else:
         assert made == expected
+
+
+def test_no_nonce_is_given_out_twice() -> None:
+    made = signer(signing("hmac-sha256"), "https://app.example.com", "http://up", clock=lambda: NOW).prepare(FULL)
+    nonces = {made.headers(b"GET", b"a", b"/", b"", NOW)[-2][1].partition(b'nonce="')[2][:33] for _ in range(500)}
+    assert len(nonces) == 500
+    assert all(len(nonce.rstrip(b'"')) == 32 for nonce in nonces)
 
 
 def test_every_algorithm_makes_what_verifies(algorithm: str) -> None:
