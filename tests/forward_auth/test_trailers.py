@@ -1,0 +1,71 @@
+"""A trailer may be called as one of our headers: what of it reaches the app behind a proxy."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.forward_auth.proxies import PROXIES, ProxyMissing, program
+from tests.forward_auth.world import ProxiedWorld, raw
+
+
+class RawApp:
+    """Keeps the bytes of its one request, answers when nothing more comes."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.received = b""
+
+    def __enter__(self) -> RawApp:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.settimeout(0.5)
+            try:
+                while chunk := connection.recv(65536):
+                    self.received += chunk
+            except TimeoutError:
+                pass
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            time.sleep(0.2)
+
+
+def passes_trailers(proxy: str) -> bool:
+    """HAProxy can drop them from 3.2 on (`http-drop-request-trailers`)."""
+    if proxy != "haproxy":
+        return False
+    told = subprocess.run([program("haproxy"), "-v"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"version (\d+)\.(\d+)", told)
+    assert version is not None, told
+    return (int(version[1]), int(version[2])) < (3, 2)
+
+
+@pytest.mark.parametrize("proxy", list(PROXIES))
+def test_a_trailer_in_our_name_does_not_reach_the_app(tmp_path: Path, proxy: str) -> None:
+    app = RawApp()
+    try:
+        world = ProxiedWorld(tmp_path, proxy, upstream=app)
+        if passes_trailers(proxy):
+            pytest.skip("this HAProxy cannot drop trailers, as docs/forward-auth.md says")
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+    with world:
+        head = f"POST /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: close\r\nTrailer: Akoya-Owner\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert raw(world.port, head + "2\r\nhi\r\n0\r\nAkoya-Owner: spoofed\r\nSignature: akoya=:AAAA:\r\n\r\n")[0] == 200
+        assert b"hi" in app.received
+        assert b"spoofed" not in app.received
+        assert b"AAAA" not in app.received
