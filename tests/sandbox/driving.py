@@ -60,14 +60,16 @@ def refresh(server: SandboxServer, token: str | None, **changes: Any) -> httpx.R
     return HTTP.post(f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None})
 
 
-def revoke(server: SandboxServer, token: str | None, **changes: str | None) -> httpx.Response:
+def revoke(
+    server: SandboxServer, token: str | None, auth: tuple[str, str] | None = None, **changes: str | None
+) -> httpx.Response:
     form = {
         "token": token,
         "token_type_hint": "refresh_token",
         "client_id": server.client_id,
         "client_secret": server.client_secret,
     } | changes
-    return HTTP.post(f"{server.url}/revoke", data={k: v for k, v in form.items() if v is not None})
+    return HTTP.post(f"{server.url}/revoke", data={k: v for k, v in form.items() if v is not None}, auth=auth)
 
 
 def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None) -> dict[str, Any]:

@@ -43,6 +43,15 @@ def test_refused_revocations(either: SandboxServer, changes: dict[str, str | Non
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 
+def test_credentials_are_taken_from_the_body_alone(either: SandboxServer) -> None:
+    tokens = connect(either)
+    basic = (either.client_id, either.client_secret)
+    for changes, status in (({"client_id": None, "client_secret": None}, 400), ({}, 401)):
+        answer = revoke(either, tokens["refresh_token"], auth=basic, **changes)
+        assert answer.status_code == status
+    assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
+
+
 def test_a_spent_refresh_token_still_names_the_grant_to_revoke(either: SandboxServer) -> None:
     first = connect(either)
     second = refresh(either, first["refresh_token"]).json()
