@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
@@ -173,3 +175,25 @@ def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_
     with world.browser() as planter:
         planter.http.cookies.set(name, old)
         assert planter.fetch("/accounts").status_code == 401
+
+
+class TwoClients(World):
+    """Each bank has a client registration and so a redirect URI of its own."""
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        first = config["clients"]["test-app"]
+        config["clients"]["second"] = {**first, "redirect_uri": f"{self.redirect_uri}/second"}
+        config["connectors"]["other"]["client"] = "second"
+        return config
+
+
+def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
+    with TwoClients(tmp_path, face="middleware") as world, world.browser() as browser:
+        world.akoya.register_redirect_uri(f"{world.redirect_uri}/second")
+        callback = urlsplit(world.akoya.consent(browser.begin("mikomo"), "mikomo_1"))
+        astray = callback._replace(path=f"{callback.path}/second").geturl()
+        assert errors(browser.go(astray)) == "wrong-callback"
+        assert world.akoya.events("token") == []
+        assert browser.go(callback.geturl()).status_code == 400, "the attempt is used up"
+        assert browser.go(world.akoya.consent(browser.begin("other"), "mikomo_1")).headers["location"] == "/accounts"
