@@ -167,3 +167,14 @@ def test_a_hostile_frame_shows_nothing(world: World, page: Page) -> None:
     page.wait_for_timeout(500)
     frame = page.frames[-1]
     assert "Your bank connections" not in (frame.content() if frame != page.main_frame else "")
+
+
+def test_an_error_page_at_the_callback_keeps_its_address_to_itself(world: World, page: Page) -> None:
+    """The address holds a code that was not used."""
+    page.goto(f"{world.url}/akoya/callback?code=a-code-of-somebody&state=an-unknown-state")
+    referers: list[str] = []
+    page.on("request", lambda request: referers.append(request.headers.get("referer", "")))
+    page.get_by_role("link", name="Your bank connections").click()
+    page.wait_for_url(f"{world.url}/akoya/")
+    assert referers
+    assert not any(referers)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.protocol.id_token import (
+    MAX_HEADER,
+    MAX_ID_TOKEN,
     ForeignSubject,
     IdToken,
     IdTokenRejected,
@@ -314,3 +316,19 @@ def test_the_clock_is_the_callers() -> None:
         judge(token, now=NOW + 960)
     with pytest.raises(IdTokenRejected, match="iat"):
         judge(token, now=NOW - 100, leeway=10.0)
+
+
+def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
+    """A sound one just below the limit is taken: what refuses the other is its length."""
+    room = MAX_ID_TOKEN - len(signed(claims(accounts=[""])).reveal())
+    below = signed(claims(accounts=["g" * (room * 3 // 4 - 8)]))
+    above = signed(claims(accounts=["g" * (room * 3 // 4 + 8)]))
+    assert len(below) <= MAX_ID_TOKEN < len(above) < MAX_ID_TOKEN + 32
+    assert judge(below, key_set(rsa_key())).verified
+    with pytest.raises(IdTokenRejected, match="longer than"):
+        judge(above, key_set(rsa_key()))
+
+
+def test_a_header_beyond_its_limit_is_refused() -> None:
+    with pytest.raises(IdTokenRejected, match="the header is too long"):
+        judge(signed(claims(), x="h" * MAX_HEADER), key_set(rsa_key()))
