@@ -109,6 +109,18 @@ def test_two_tabs_work_side_by_side(world: World, browser: Browser) -> None:
     assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
 
 
+def test_a_late_callback_after_another_tab_won_replaces_its_grant(world: World, browser: Browser) -> None:
+    """The same bank in two tabs: the session id has changed in between, the browser has not."""
+    early, won = browser.begin("mikomo"), browser.begin("mikomo")
+    assert browser.go(world.akoya.consent(won, "mikomo_1")).status_code == 302
+    first = browser.passed("/mikomo")
+    assert browser.go(world.akoya.consent(early, "mikomo_1")).headers["location"] == "/accounts"
+    assert [each["state"] for each in browser.connections()["connections"]] == ["live"]
+    second = browser.passed("/mikomo")
+    assert second["akoya-owner"] == first["akoya-owner"]
+    assert second["akoya-id-token"] != first["akoya-id-token"]
+
+
 def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(world: World, browser: Browser) -> None:
     urls = [browser.begin() for _ in range(12)]
     assert browser.go(world.akoya.consent(urls[0], "mikomo_1")).status_code == 400
