@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,13 @@ def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: B
         answer = browser.go("/akoya/connect/mikomo", params={"return_to": target})
         assert answer.status_code == 400
         assert "evil" not in answer.headers.get("location", "")
+
+
+def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
+    with World(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as world, world.browser() as browser:
+        for target in ("/akoya/connect/mikomo", "/akoya/logout", "/akoya/callback?code=x"):
+            assert browser.go("/akoya/connect/mikomo", params={"return_to": target}).status_code == 400
+        assert browser.connect(return_to="/akoya/").headers["location"] == "/akoya/"
 
 
 @pytest.mark.parametrize("name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"])

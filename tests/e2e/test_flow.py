@@ -140,6 +140,12 @@ def test_a_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> Non
     assert browser.fetch("/accounts").status_code == 200
 
 
+def test_a_disconnect_without_a_session_is_told(browser: Browser) -> None:
+    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
+    assert answer.status_code == 401
+    assert answer.json()["type"] == "urn:akoya-gateway:problem:no-session"
+
+
 def test_a_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]

@@ -55,6 +55,22 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     assert after_recovery(browser)["akoya-owner"] == before["akoya-owner"]
 
 
+def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
+    world: World, browser: Browser, redis_of_this_world: RedisServer
+) -> None:
+    browser.begin()  # It has started, and may not end because the store is away.
+    told = "a request cannot be served"
+    before, began = world.log().count(told), time.monotonic()
+    redis_of_this_world.kill()
+    try:
+        refused = [browser.go("/akoya/connect/mikomo").status_code for _ in range(30)]
+    finally:
+        redis_of_this_world.start()
+    assert set(refused) == {503}
+    assert 1 <= world.log().count(told) - before <= time.monotonic() - began + 1
+    assert browser.connect().status_code == 302
+
+
 async def test_a_browser_that_goes_away_while_its_code_is_exchanged_loses_nothing(tmp_path: Path) -> None:
     """Some ASGI servers cancel the request then."""
     world = World(tmp_path)
