@@ -115,3 +115,5 @@ class Orphans:
                 await self.turn()
             except GatewayError as error:
                 log.warning("abandoned grants cannot be looked for", error=error.code)
+            except Exception:  # A fault of ours must not end the work for good.
+                log.exception("abandoned grants cannot be looked for")

@@ -16,11 +16,11 @@ def ask(name: str) -> Ask:
 class Room:
     """`fates`: what comes of the next looks at a socket, by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: float = 0.02) -> None:
         self.fates: dict[str, bool | Exception | float] = {}
         self.closed: dict[str, int] = {}
         self.stuck: set[str] = set()
-        self.sockets = Sockets(self.still_admitted, every=0.02, patience=0.3)
+        self.sockets = Sockets(self.still_admitted, every=every, patience=0.3)
 
     async def still_admitted(self, asked: Ask, path: str) -> bool:
         fate = self.fates.get(asked.request_id, True)
@@ -56,6 +56,16 @@ async def test_a_socket_whose_look_takes_long_does_not_keep_the_others_open() ->
     assert room.closed == {"gone": CLOSE_CODE}
     await asyncio.sleep(0.4)
     assert len(room.sockets) == 2, "who cannot be judged in time stays"
+    await room.sockets.stop()
+
+
+async def test_whoever_was_told_that_something_is_gone_does_not_wait_for_the_next_look() -> None:
+    room = Room(every=3600)
+    room.open("gone")
+    await asyncio.sleep(0.05)
+    room.fates["gone"] = False
+    room.sockets.look_now()
+    await room.until("gone")
     await room.sockets.stop()
 
 

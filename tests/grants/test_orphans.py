@@ -16,6 +16,8 @@ from akoya_gateway.grants.orphans import A_SESSIONS, ABANDONED, EVERY, Orphans
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.store import Vault
 from akoya_gateway.store.memory import MemoryStore
+from tests.grants.virtual_time import clock as virtual_clock
+from tests.grants.virtual_time import in_virtual_time
 from tests.grants.world import RING, World, client
 
 DAY = 86400.0
@@ -101,6 +103,25 @@ async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Re
     assert await replica.orphans.turn() is None
     replica.clock.ahead = EVERY + 1
     assert await replica.orphans.turn() == 0
+
+
+@in_virtual_time
+async def test_a_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
+    world, looks = World(), 0
+    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    await world.connect(owner=f"{A_SESSIONS}1")
+
+    async def broken(owner: str) -> list[object]:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("a fault of ours")
+
+    orphans = Orphans(vault, world.one, broken, clock=virtual_clock, random=lambda: 0.5)
+    await asyncio.sleep(2 * DAY)
+    orphans.start()
+    await asyncio.sleep(DAY)
+    assert looks > 1
+    await orphans.stop()
 
 
 async def test_sessions_that_cannot_be_read_are_no_reason_to_end_a_grant(replica: Replica) -> None:

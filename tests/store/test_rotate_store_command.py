@@ -5,6 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,8 +39,9 @@ async def fill(config: Path, number: int) -> None:
     sessions = load_config(config).sessions
     vault = Vault(open_store(sessions.store), KeyRing(sessions.keys[1:]))
     await vault.open()
-    for n in range(number):
-        assert await vault.put(Record("grant", f"k{n}", b"plain", group="o"))
+    for start in range(0, number, 500):
+        records = [Record("grant", f"k{n}", b"plain", group="o") for n in range(start, min(start + 500, number))]
+        assert all(await asyncio.gather(*map(vault.put, records)))
     await vault.close()
 
 
@@ -57,6 +64,66 @@ def test_the_store_is_sealed_anew_and_the_operator_is_told(config: Path, capsys:
     assert (config.parent / "var" / "50%25 off.db").exists(), "the path is taken as it is written"
     assert rotate_store(config) == 0
     assert "0 sealed anew" in " ".join(capsys.readouterr().err.split())
+
+
+def test_on_a_terminal_a_bar_grows_and_what_ctrl_c_left_is_done_by_the_next_run(config: Path) -> None:
+    asyncio.run(fill(config, 20_000))
+    first = Terminal(config)
+    first.until(rb" [1-9]\d*/20000")
+    first.interrupt()
+    code, told = first.end()
+    assert code == 1
+    assert b"Interrupted. What was done is done" in told
+    done = asyncio.run(sealed_anew(config))
+    assert 0 < done < 20_000
+    code, told = Terminal(config).end()
+    assert code == 0
+    assert b"20000/20000" in told
+    assert b"20000 records looked at, %d sealed anew" % (20_000 - done) in told
+    assert asyncio.run(sealed_anew(config)) == 20_000
+
+
+class Terminal:
+    """The command in a terminal of its own."""
+
+    def __init__(self, config: Path) -> None:
+        self._ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "akoya_gateway", "keys", "rotate-store", "--config", str(config)]
+        self._process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        self._told = b""
+
+    def until(self, pattern: bytes) -> None:
+        while not re.search(pattern, self._told):
+            assert self._read(), self._told
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, bytes]:
+        while self._read():
+            pass
+        os.close(self._ours)
+        return self._process.wait(60), self._told
+
+    def _read(self) -> bytes:
+        """Nothing: it has ended (EIO, on Linux)."""
+        try:
+            told = os.read(self._ours, 65_536)
+        except OSError:
+            told = b""
+        self._told += told
+        return told
+
+
+async def sealed_anew(config: Path) -> int:
+    sessions = load_config(config).sessions
+    store = open_store(sessions.store)
+    await store.open()
+    ring = KeyRing(sessions.keys)
+    done = sum([not ring.needs_resealing(record.body) async for record in store.scan("grant")])
+    await store.close()
+    return done
 
 
 def test_a_key_that_is_missing_is_named_and_the_exit_code_tells(
