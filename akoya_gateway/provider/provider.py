@@ -56,12 +56,6 @@ class Provider:
     def client(self) -> Client:
         return self._client
 
-    @property
-    def longest_call(self) -> float:
-        """Seconds after which any call has ended: a lease that covers a refresh must be longer."""
-        fetches = 0.0 if self._keys is None else 2 * self._keys.timeout
-        return self._client.environment.timeout + fetches
-
     async def exchange(
         self, code: Secret, code_verifier: Secret | None = None, nonce: str | None = None
     ) -> TokenAnswer:

@@ -308,12 +308,6 @@ async def test_cancellation_passes_through_and_the_provider_stays_usable(http: h
         assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
 
 
-async def test_longest_call_covers_the_token_request_and_both_fetches(http: httpx.AsyncClient) -> None:
-    async with provider(http, timeout=2.0) as (akoya, _):
-        assert akoya.longest_call == 3.0
-    assert Provider(client(), http, None, Tokens(), lambda: NOW).longest_call == 2.0
-
-
 async def test_many_refreshes_at_once_each_go_out_once(http: httpx.AsyncClient) -> None:
     async def answer(_: Server, request: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
