@@ -62,6 +62,15 @@ class Book:
                     yield grant
 
 
+    async def tidy(self, now: float) -> None:
+        """Remove the markers of revoked grants (no other grant has an end) that have stood for half their time. What
+        ends by itself stays on its owner's list in Redis until somebody looks, and at most of these nobody will.
+        """
+        async for record in self._vault.store.scan(KIND):
+            if record.expires_at is not None and record.expires_at - now < REVOKED_KEPT / 2:
+                await self._vault.delete(KIND, record.key, record.version)
+
+
 def group_of(owner: str) -> str:
     """An owner may be a user's name: the store sees a digest of it."""
     digest = hashlib.sha256(b"akoya-gateway owner\0" + owner.encode("utf-8", "surrogatepass")).digest()

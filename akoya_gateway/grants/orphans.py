@@ -8,7 +8,8 @@ A grant is an orphan when its owner is a session's, no session of that owner liv
 day is for clocks: grants in use have a bearer that lives, so a machine whose clock is some hours ahead, to which every
 session seems to have ended, ends none of them. An owner without a session never gets one again (`journeys.callback`).
 
-One replica looks, several times a day: the one that gets to write a record which is there until the next time.
+One replica looks, several times a day: the one that gets to write a record which is there until the next time. It also
+removes what disconnected grants have left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import random as random_module
 from collections.abc import Awaitable, Callable, Sequence
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.errors import GatewayError
+from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.log import logger
@@ -85,20 +86,25 @@ class Orphans:
         until = self._clock() + EVERY
         if not await self._vault.put(Record(KIND, "orphans", b"{}", expires_at=until)):
             return None
-        return await self.sweep()
+        ended = await self.sweep()
+        await self._keeper.book.tidy(self._clock())
+        return ended
 
     async def sweep(self) -> int:
-        """Look at all grants. One that cannot be ended now is left for the next time."""
+        """Look at all grants. One that cannot be judged or ended now is left for the next time."""
         ended = 0
         async for grant in self._keeper.book.scan():
-            if await self._abandoned(grant):
-                try:
-                    await self._keeper.disconnect(grant)
-                except GatewayError as error:
-                    log.warning("an abandoned grant is left for later", grant=grant.id, error=error.code)
+            try:
+                if not await self._abandoned(grant):
                     continue
-                ended += 1
-                await asyncio.sleep(self._pace)
+                await self._keeper.disconnect(grant)
+            except StoreUnavailable:
+                raise
+            except GatewayError as error:
+                log.warning("an abandoned grant is left for later", grant=grant.id, error=error.code)
+                continue
+            ended += 1
+            await asyncio.sleep(self._pace)
         if ended:
             log.info("abandoned grants ended", grants=ended)
         return ended

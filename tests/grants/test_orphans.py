@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from akoya_gateway.config.model import Cookie, Seconds
-from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.grants import Grant, GrantState
 from akoya_gateway.grants.orphans import A_SESSIONS, ABANDONED, EVERY, Orphans
 from akoya_gateway.sessions.book import Sessions
-from akoya_gateway.store import Vault
+from akoya_gateway.store import Vault, open_store
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants.virtual_time import clock as virtual_clock
 from tests.grants.virtual_time import in_virtual_time
 from tests.grants.world import RING, World, client
+from tests.servers import RedisServer, own_redis
+
+__all__ = ["own_redis"]
 
 DAY = 86400.0
 
@@ -103,6 +106,52 @@ async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Re
     assert await replica.orphans.turn() is None
     replica.clock.ahead = EVERY + 1
     assert await replica.orphans.turn() == 0
+
+
+async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others(replica: Replica) -> None:
+    unreadable, _ = await replica.sessions.start()
+    ended, _ = await replica.sessions.start()
+    kept, other = await replica.connect(unreadable.owner), await replica.connect(ended.owner, "sub_2")
+    replica.clock.ahead = 20 * DAY
+    of = replica.sessions.of
+
+    async def sessions(owner: str) -> Sequence[object]:
+        if owner == unreadable.owner:
+            raise UndecryptableRecord("k9")
+        return await of(owner)
+
+    replica.orphans._sessions = sessions
+    assert await replica.orphans.sweep() == 1
+    assert (await replica.state(kept), await replica.state(other)) == (GrantState.LIVE, GrantState.REVOKED)
+
+
+async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisServer) -> None:
+    """Owners who never come back are many in the course of the years."""
+    clock = Clock()
+    store = open_store(f"{own_redis.url}?prefix=mine", clock)
+    await store.open()
+    world = World(clock=clock, store=store)
+    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    for n in range(3):
+        await world.one.disconnect(await world.connect(owner=f"usr_{n}"))
+    living = await world.connect(owner="usr_2", sub="sub_2")
+    await world.one.revocations.sweep()
+
+    async def nobody(owner: str) -> list[object]:
+        return []
+
+    orphans = Orphans(vault, world.one, nobody, clock=clock)
+    with own_redis.client as client:
+        assert len(client.keys("mine:group:grant:*")) == 3
+        clock.ahead = 3600.0
+        await orphans.turn()
+        assert len(client.keys("mine:group:grant:*")) == 3, "who comes late finds the marker"
+        clock.ahead = 20 * 3600.0
+        for name in client.keys("mine:group:grant:*"):  # the server has a clock of its own
+            client.zadd(name, dict.fromkeys(client.zrange(name, 0, -1), time.time() - 20 * 3600.0))
+        await orphans.turn()
+        assert [client.zrange(name, 0, -1) for name in client.keys("mine:group:grant:*")] == [[living.id.encode()]]
+    await store.close()
 
 
 @in_virtual_time
