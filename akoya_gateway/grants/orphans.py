@@ -122,4 +122,4 @@ class Orphans:
             except GatewayError as error:
                 log.warning("abandoned grants cannot be looked for", error=error.code)
             except Exception:  # A fault of ours must not end the work for good.
-                log.exception("abandoned grants cannot be looked for")
+                log.exception("looking for abandoned grants has failed")

@@ -32,8 +32,10 @@ KIND = "revocation"
 SWEEP = 30.0
 """Seconds between looks at the queue."""
 
-CLAIM = 120.0
-"""Seconds for which a claimed entry is left alone by the others."""
+CLAIM = 30.0
+"""Seconds for which a claimed entry is left alone by the others. Longer than a call takes, or it is made twice, which
+does no harm; not much longer, because the claimant may have died.
+"""
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
 
