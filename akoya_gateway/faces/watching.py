@@ -46,11 +46,6 @@ class GrantWatcher:
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
         self._metrics.refreshed(environment, connector, outcome, seconds)
-        if outcome == "granted":
-            self._log.debug("refreshed", environment=environment, connector=connector, seconds=round(seconds, 3))
-        else:
-            say = self._log.error if outcome == "operator_fault" else self._log.warning
-            say("a refresh failed", environment=environment, connector=connector, outcome=outcome)
 
     def moved(self, grant: Grant, before: GrantState | None) -> None:
         self._metrics.moved(grant, before)
@@ -71,8 +66,6 @@ class GrantWatcher:
 
     def revoked(self, environment: str, outcome: str) -> None:
         self._metrics.revoked(environment, outcome)
-        if outcome != "revoked":
-            self._log.warning("a revocation failed", environment=environment, outcome=outcome)
 
     def breaker(self, environment: str, is_open: bool) -> None:
         self._metrics.breaker(environment, is_open)
@@ -96,4 +89,3 @@ class JourneyWatcher:
 
     def disconnected(self, connector: str) -> None:
         self._metrics.disconnected(connector)
-        self._log.info("a user disconnected", connector=connector)
