@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import shlex
@@ -90,6 +92,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             lost.append(target)
     assert not lost
+
+
+@each_page
+def test_python_examples_parse_and_import_what_is_there(page: Path) -> None:
+    for block in blocks(page.read_text()):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text, f"{page.name}:{block.line}")):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("akoya_gateway"):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def options() -> Mapping[str, set[str]]:
