@@ -19,7 +19,7 @@ ELSEWHERE = ("sandbox", "verify")
 
 def rows(heading: str) -> list[list[str]]:
     """The cells of the first table under a heading."""
-    section = PAGE.read_text().partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    section = re.split(r"^#", PAGE.read_text().partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     assert len(lines) > 2, heading
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
@@ -29,7 +29,8 @@ def ticked(cell: str) -> tuple[str, ...]:
     return tuple(re.findall("`([^`]+)`", cell))
 
 
-def test_every_metric_is_listed_with_its_labels() -> None:
+def known_metrics() -> dict[str, tuple[str, ...]]:
+    """Name as it is scraped -> its labels."""
     metrics = Metrics("1.2.3")
     metrics.grants_in_use(lambda: 1.0)
     metrics.request("0", "passed", 200, 0.1)
@@ -41,9 +42,23 @@ def test_every_metric_is_listed_with_its_labels() -> None:
                 counted = f"{family.name}_total" if family.type == "counter" else family.name
                 shown = labels or tuple(dict.fromkeys(name for s in family.samples for name in s.labels if name != "le"))
                 known[counted] = shown
+    return known
+
+
+def test_every_metric_is_listed_with_its_labels() -> None:
     listed = {ticked(name)[0]: ticked(labels) for name, labels, _ in rows("## Metrics")}
     assert listed.pop("process_*") == ()
-    assert listed == known
+    assert listed == known_metrics()
+
+
+def test_what_to_be_woken_for_asks_for_metrics_and_labels_that_are_there() -> None:
+    known = known_metrics()
+    for expression, _, look in rows("### What to be woken for"):
+        for name, labels in re.findall(r"(akoya_gateway_\w+)(?:\{(\w+)=)?", expression):
+            assert not labels or labels in known[name]
+            assert name in known
+        events_named = [text for text in ticked(look) if "log event" in look]
+        assert set(events_named) <= {event for event, _ in events()}
 
 
 def events() -> Iterator[tuple[str, str]]:
