@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from akoya_gateway.upstream.failures import InvalidResponse, RefusedRequest
 from akoya_gateway.upstream.forwarded import Forwarding
 from akoya_gateway.upstream.request import Body, Outgoing, RequestWriter
-from akoya_gateway.upstream.response import Framing, judge_head, judge_trailers
+from akoya_gateway.upstream.response import Framing, judge_head, judge_size, judge_trailers
 
 HOST = (b"host", b"app.example")
 WRITER = RequestWriter(Forwarding(), b"fallback")
@@ -92,6 +92,53 @@ def test_whatever_an_upstream_answers_has_one_framing_or_is_refused(
         assert head.close
     if head_only or status in (204, 304):
         assert head.framing is Framing.NONE
+
+
+LENGTH, CHUNKED, UPGRADE = (b"content-length", b"5"), (b"transfer-encoding", b"chunked"), (b"upgrade", b"websocket")
+DOUBTFUL = {
+    "length_and_chunked": [LENGTH, CHUNKED],
+    "chunked_and_length": [CHUNKED, LENGTH],
+    "two_lengths": [LENGTH, (b"content-length", b"6")],
+    "twice_the_same_length": [LENGTH, LENGTH],
+    "a_list_of_lengths": [(b"content-length", b"5, 5")],
+    "a_length_with_a_sign": [(b"content-length", b"+5")],
+    "a_length_without_digits": [(b"content-length", b"")],
+    "chunked_twice": [CHUNKED, CHUNKED],
+    "another_coding": [(b"transfer-encoding", b"gzip, chunked")],
+    "identity": [(b"transfer-encoding", b"identity")],
+}
+"""Two readers could see different ends of the message (RFC 9112 section 6.3). A parser in front of us refuses most of
+it; these are asked without one, because ours must not rest on it."""
+
+
+@pytest.mark.parametrize("headers", DOUBTFUL.values(), ids=DOUBTFUL.keys())
+def test_a_framing_in_doubt_is_refused_in_both_directions(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(RefusedRequest):
+        write([HOST, *headers], "POST")
+    with pytest.raises(InvalidResponse):
+        judge_head(200, "1.1", headers, head_only=False)
+
+
+def test_http_1_0_has_no_chunks() -> None:
+    with pytest.raises(RefusedRequest):
+        write([HOST, CHUNKED], "POST", http_version="1.0")
+    with pytest.raises(InvalidResponse):
+        judge_head(200, "1.0", [CHUNKED], head_only=False)
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED], ids=["length", "chunked"])
+def test_an_upgrade_together_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> None:
+    with pytest.raises(RefusedRequest):
+        write([HOST, UPGRADE, framing], "POST")
+    assert b"upgrade" not in write([HOST, UPGRADE], "POST").head
+
+
+@pytest.mark.parametrize("control", [b"\0", b"\x0b", b"\x1b", b"\x7f", b"\r", b"\n"])
+def test_a_control_character_in_the_head_of_an_answer_is_refused(control: bytes) -> None:
+    judge_size([(b"x-a", b"a\tb")], 256, 65_536)
+    for header in ((b"x-a", b"a" + control + b"b"), (b"x" + control + b"a", b"")):
+        with pytest.raises(InvalidResponse):
+            judge_size([header], 256, 65_536)
 
 
 @pytest.mark.parametrize("target", [b"", b"a", b"/a b", b"/a#b", b"/\r\n", b"http://a/", b"*", b"/\xff", b"/\x7f"])

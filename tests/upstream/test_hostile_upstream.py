@@ -105,6 +105,33 @@ def test_the_client_is_cut_and_never_gets_a_complete_looking_answer(response: by
         assert eventually(lambda: proxy.pool.size == 0)
 
 
+ENDLESS = {
+    "chunk_extension": (b"2;a=", b"a" * 65_536),
+    "trailer": (b"0\r\nX-A: ", b"a" * 65_536),
+    "trailers": (b"0\r\n", b"X-A: a\r\n" * 8192),
+}
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS.keys())
+def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: bytes) -> None:
+    """Not by a timeout: there are always bytes."""
+    pieces = []
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + begin)
+        while len(pieces) < 1000:
+            pieces.append(more)
+            caller.send(more)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not client.rest().endswith(b"0\r\n\r\n")
+        assert eventually(lambda: proxy.pool.size == 0)
+    # What the kernels hold between us is not ours.
+    assert len(pieces) < 200
+
+
 BEHIND = {
     "a_second_response": OK + b"Content-Length: 2\r\n\r\nok" + OK + b"Content-Length: 4\r\n\r\nevil",
     "a_second_response_behind_chunks": OK
@@ -156,7 +183,11 @@ def test_a_response_that_comes_unasked_on_an_idle_connection_poisons_nobody() ->
         assert upstream.connections == 2
 
 
-@pytest.mark.parametrize("extra", [b"hello", b"\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"], ids=["body", "blank", "chunks"])
+@pytest.mark.parametrize(
+    "extra",
+    [b"hello", b"\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"5"],
+    ids=["body", "blank", "chunks", "half_a_chunk_size"],
+)
 @pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X-None: 1"])
 def test_an_answer_to_head_that_brings_a_body_costs_the_connection(extra: bytes, framing: bytes) -> None:
     def handler(caller: Caller) -> None:

@@ -73,6 +73,37 @@ def test_a_request_that_kills_two_connections_is_not_tried_a_third_time() -> Non
         assert sum(b"/deadly" in head for head in upstream.heads) == 2
 
 
+def reads_and_closes(caller: Caller) -> None:
+    caller.head()
+
+
+def test_a_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> None:
+    with RawUpstream(reads_and_closes) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port, "/deadly")[0] == 502
+        assert sum(b"/deadly" in head for head in upstream.heads) == 1
+
+
+def test_the_second_try_is_on_a_connection_made_for_it() -> None:
+    """The upstream was restarted: every idle connection is as dead as the first."""
+    together = threading.Barrier(3)
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        if caller.number <= 3:
+            together.wait(5)
+        caller.answer(b"%d" % caller.number)
+        caller.head()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        threads = [threading.Thread(target=ask, args=(proxy.port,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert eventually(lambda: proxy.pool.idle == 3)
+        assert ask(proxy.port, "/again")[::2] == (200, b"4")
+
+
 def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
     def handler(caller: Caller) -> None:
         caller.head()

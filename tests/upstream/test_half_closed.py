@@ -1,0 +1,93 @@
+"""One side says it will send no more (FIN) and still listens."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, proxied
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def send_no_more(side: Caller | Client) -> None:
+    side.sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OK + b"Content-Length: 2\r\n\r\nok", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", OK + b"\r\nok"],
+    ids=["length", "chunked", "until_close"],
+)
+def test_an_upstream_that_answers_and_will_send_no_more_is_asked_no_more(answer: bytes) -> None:
+    closed = []
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(answer)
+        send_no_more(caller)
+        closed.append(caller.closed_by_peer())
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[::2] == (200, b"ok")
+        assert eventually(lambda: proxy.pool.size == 0 and closed == [True])
+        assert ask(proxy.port)[::2] == (200, b"ok")
+        assert upstream.connections == 2
+
+
+def test_an_upstream_that_refuses_an_upload_and_will_send_no_more_is_heard() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo much")
+        send_no_more(caller)
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
+        answer = client.response()
+        assert (answer.status, answer.body) == (413, b"too much")
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
+def test_an_upstream_that_will_never_answer_is_502_at_once() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        send_no_more(caller)
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy:
+        began = time.monotonic()
+        assert ask(proxy.port, method="POST", body=b"x")[0] == 502
+        assert time.monotonic() - began < 5
+
+
+def test_half_an_answer_is_never_completed() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        send_no_more(caller)
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy, Client(proxy.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = client.rest()
+        assert answer.startswith(OK)
+        assert not answer.endswith(b"0\r\n\r\n")
+
+
+def test_a_client_that_will_send_no_more_has_left() -> None:
+    """As nginx and Envoy take it: nothing tells a client that still listens from one that is gone, until we write."""
+    left = []
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        left.append(caller.closed_by_peer())
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy, Client(proxy.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert eventually(lambda: upstream.heads != [])
+        send_no_more(client)
+        assert eventually(lambda: left == [True])
+        assert client.rest() == b""
