@@ -142,9 +142,8 @@ class UpstreamSocket(asyncio.Protocol):
 
     def release(self) -> None:
         """The relay is done with it: a farewell that was begun is sent, anything else is cut."""
-        if self._timer is not None:
-            self._timer.cancel()
         if self._closed:
+            # An upstream that takes nothing any more would keep it open: `_wind_down` has set a time for that.
             self._transport.close()
         else:
             self._transport.abort()

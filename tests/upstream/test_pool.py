@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from akoya_gateway.config.model import UpstreamTLS
+from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
+from akoya_gateway.upstream.failures import Unreachable
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.tls import client_context
 from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
 
 
@@ -158,6 +163,22 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
         assert upstream.connections <= 3
         assert proxy.pool.size <= 3
         assert proxy.pool.waiting == 0
+
+
+async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
+    with RawUpstream(forever(answers)) as upstream:
+        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        first = await pool.acquire()
+        waiting = asyncio.ensure_future(pool.acquire())
+        while not pool.waiting:
+            await asyncio.sleep(0)
+        first.abort()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert pool.size == 0
+        assert (await asyncio.wait_for(pool.acquire(), 5)).usable
+        await pool.close()
 
 
 def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() -> None:
@@ -440,17 +461,57 @@ def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) ->
 
 
 def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
-    from dataclasses import replace
-
     with RawUpstream(forever(answers)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=1) as proxy:
             assert ask(proxy.port)[0] in (502, 504)
 
 
-def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
-    from dataclasses import replace
+def silent(caller: Caller) -> None:
+    """Takes connections and says nothing: one that wants TLS waits in vain."""
+    time.sleep(3)
 
+
+def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Authority) -> None:
+    with RawUpstream(silent) as bad, RawUpstream(forever(answers), tls=server_context(authority)) as good:
+        origins = (replace(bad.origin, scheme="https"), good.origin)
+        with proxied(*origins, tls=UpstreamTLS(ca=authority.file), connect=0.4) as proxy:
+            assert [ask(proxy.port)[0] for _ in range(6)] == [200] * 6
+        assert bad.connections == 1
+
+
+async def test_an_origin_that_came_back_is_forgiven() -> None:
+    with RawUpstream(forever(answers)) as upstream:
+        origin = upstream.origin
+    pool = Pool(Upstream((origin,), Seconds(2), Seconds(2), 1))
+    station = pool._stations[0]
+    rests = []
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            await pool.acquire()
+        rests.append(round(station.resting_until - asyncio.get_running_loop().time()))
+    assert rests == [1, 2, 4]
+    with socket.create_server(("127.0.0.1", origin.port)):
+        (await pool.acquire()).abort()
+        assert station.resting_until == 0
+    with pytest.raises(Unreachable):
+        await pool.acquire()
+    assert round(station.resting_until - asyncio.get_running_loop().time()) == 1
+    await pool.close()
+
+
+def test_a_connection_that_cannot_be_made_lets_the_next_try(authority: Authority) -> None:
+    with RawUpstream(silent) as upstream, ThreadPoolExecutor(3) as many:
+        origin, tls = replace(upstream.origin, scheme="https"), UpstreamTLS(ca=authority.file)
+        with proxied(origin, tls=tls, connect=0.3, pool=1, pool_options={"wait_timeout": 60}) as proxy:
+            assert list(many.map(lambda _: ask(proxy.port)[0], range(3))) == [504] * 3
+
+
+def test_no_tls_older_than_1_2() -> None:
+    assert client_context(UpstreamTLS()).minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
     with RawUpstream(lambda caller: time.sleep(1.5)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:

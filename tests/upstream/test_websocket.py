@@ -321,6 +321,58 @@ def test_a_client_that_does_not_read_stops_the_upstream() -> None:
         assert held < 200, "the upstream could send far more than anybody read"
 
 
+def fill(client: Client, most: int) -> int:
+    """Sends messages until nobody takes them; how many bytes were taken."""
+    block, sent = frame(BINARY, b"x" * 65_536, mask=True), 0
+    client.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while sent < most:
+            client.send(block)
+            sent += len(block)
+    return sent
+
+
+def test_an_upstream_that_does_not_read_stops_the_client() -> None:
+    done = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        done.wait(10)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        assert fill(client, 64 << 20) < 32 << 20
+        done.set()
+
+
+def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("akoya_gateway.upstream.websocket._CLOSE_TIMEOUT", 0.5)
+    full, done = threading.Event(), threading.Event()
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        full.wait(10)
+        caller.send(frame(CLOSE, b"\x03\xe8"))
+        done.wait(10)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        with Client(proxy.port) as client:
+            client.send(request())
+            client.until(b"\r\n\r\n")
+            fill(client, 64 << 20)
+            before = open_files()
+            full.set()
+            client.sock.settimeout(5)
+            assert read_until_closed(client) == ([], 1000)
+        # The client's socket, and the gateway's two.
+        assert eventually(lambda: open_files() == before - 3, 4)
+        done.set()
+
+
 async def test_two_hundred_sockets_at_once(echo: tuple[App, Proxied]) -> None:
     async def one(number: int) -> None:
         async with async_connect(f"ws://127.0.0.1:{echo[1].port}/", open_timeout=30) as socket:
