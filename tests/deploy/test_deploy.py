@@ -94,6 +94,15 @@ def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+        # Without capabilities root cannot become anybody else: it has to be somebody from the start.
+        assert service["image"] == "akoya-gateway" or service["user"].partition(":")[0].isdigit()
+
+
+def test_the_health_check_of_the_image_is_asked_of_the_gateway_alone() -> None:
+    services: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
+    borrowed = [service for service in services.values() if service["image"] == "akoya-gateway" and "entrypoint" in service]
+    assert borrowed
+    assert all(service["healthcheck"] == {"disable": True} for service in borrowed)
 
 
 def test_the_modules_that_the_compose_file_runs_exist() -> None:
