@@ -126,16 +126,22 @@ def described(ask: Ask, route: bytes) -> Ask:
     if not method or method.translate(None, _METHOD_CHARACTERS):
         raise BadDescription("The original method is missing or malformed.")
     raw_path, _, query = uri.partition(b"?")
-    upgrade = ask.header(b"upgrade")
     return replace(
         ask,
         method=method.decode(),
         raw_path=raw_path,
         query=query,
         headers=ask.headers if forwarded is None else _as_sent(ask),
-        websocket=upgrade is not None and upgrade.lower() == b"websocket",
+        websocket=_opens_a_websocket(ask),
         content_digest=None,  # The body at hand is the question's.
     )
+
+
+def _opens_a_websocket(ask: Ask) -> bool:
+    """By `Upgrade`, or by the key of the handshake (RFC 6455 section 4.1) where the proxy keeps `Upgrade` to itself, as
+    Traefik does. No script can send that key with another request: a browser keeps `Sec-*` from it."""
+    upgrade = ask.header(b"upgrade")
+    return (upgrade is not None and upgrade.lower() == b"websocket") or ask.header(b"sec-websocket-key") is not None
 
 
 def _as_sent(ask: Ask) -> Headers:
