@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from tests.e2e.processes import wait_for_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -98,11 +100,27 @@ def caddy(folder: Path, at: Addresses) -> list[str]:
     return [program("caddy"), "run", "--config", str(path), "--adapter", "caddyfile"]
 
 
+def traefik(folder: Path, at: Addresses) -> list[str]:
+    dynamic = substituted(
+        DEPLOY / "traefik" / "dynamic.yaml",
+        {"127.0.0.1:9000": f"127.0.0.1:{at.gateway}", "127.0.0.1:3000": f"127.0.0.1:{at.app}"},
+    )
+    (folder / "dynamic.yaml").write_text(dynamic)
+    static = substituted(
+        DEPLOY / "traefik" / "traefik.yaml",
+        {'":8080"': f'"127.0.0.1:{at.public}"', "/etc/traefik/dynamic.yaml": str(folder / "dynamic.yaml")},
+    )
+    path = folder / "traefik.yaml"
+    path.write_text(static)
+    return [program("traefik"), f"--configfile={path}"]
+
+
 PROXIES: dict[str, Callable[[Path, Addresses], list[str]]] = {
     "nginx": nginx,
     "envoy": envoy,
     "haproxy": haproxy,
     "caddy": caddy,
+    "traefik": traefik,
 }
 
 
@@ -121,6 +139,7 @@ class ProxyMissing(Exception):
 class ProxyProcess:
     def __init__(self, name: str, folder: Path, at: Addresses) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.name = name
         self.log = folder / "proxy.log"
         self._port = at.public
         self._command = PROXIES[name](folder, at)
@@ -134,8 +153,15 @@ class ProxyProcess:
                 env={"HOME": str(self._home), "PATH": "/usr/bin:/bin"},
             )  # fmt: skip
         wait_for_port(self._port, self._process, self.log)
-        time.sleep(0.1)
+        self._wait_for_routes()
         return self
+
+    def _wait_for_routes(self) -> None:
+        """Traefik listens before it has read its routes, and says 404 until then."""
+        deadline = time.monotonic() + 10
+        while httpx.get(f"http://127.0.0.1:{self._port}/akoya/", trust_env=False, timeout=10).status_code == 404:
+            assert time.monotonic() < deadline, self.log.read_text(errors="replace")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         if self._process is not None:

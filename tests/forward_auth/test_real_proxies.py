@@ -139,7 +139,16 @@ def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Br
 def test_the_app_sees_the_path_that_was_judged(world: ProxiedWorld, target: str) -> None:
     status, seen = get(world.port, target)
     assert status == 200
+    if world.proxy.name == "traefik":
+        # It writes what need not be escaped without the escape, before it asks: the gateway judges what the app gets.
+        target = target.replace("%2D", "-")
     assert seen["path"] + ("?" + seen["query"] if seen["query"] else "") == target.removesuffix("?")
+
+
+def test_what_is_signed_is_the_path_that_the_app_sees(world: ProxiedWorld, member: Browser) -> None:
+    status, seen = get(world.port, "/accounts/a%2Db%7E/%C3%A4%41?x=%2D%2f", f"Cookie: {cookies(member)}")
+    assert status == 200
+    assert seen["signature"].startswith("valid: ")
 
 
 @pytest.mark.parametrize(
