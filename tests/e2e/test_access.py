@@ -111,6 +111,11 @@ def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path
         assert browser.connect(return_to="/akoya/").headers["location"] == "/akoya/"
 
 
+def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> None:
+    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-session")
+
+
 @pytest.mark.parametrize("name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"])
 def test_a_clients_copies_of_our_headers_are_removed(world: World, browser: Browser, name: str) -> None:
     browser.connect()
