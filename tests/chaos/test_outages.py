@@ -15,7 +15,7 @@ import pytest
 from akoya_gateway.grants import Book, GrantState
 from tests.chaos.crowd import Answer, Load, ask, load
 from tests.chaos.fleet import CACHES, Fleet, Visitor, age, eventually, readyz
-from tests.servers import RedisServer, SentinelGroup
+from tests.servers import Cluster, RedisServer, SentinelGroup
 
 GOOD = {200}
 
@@ -132,6 +132,28 @@ async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGrou
         async with fleet.book() as book:
             await eventually(lambda: writable(book, visitor), "there are two copies again")
             await one_refresh(fleet, book, visitor)
+
+
+async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_path: Path) -> None:
+    with Cluster(replicas=True) as cluster, Fleet(tmp_path, 2, store=cluster.url) as fleet:
+        visitors = [fleet.visitor(), fleet.visitor("mikomo_4"), fleet.visitor("mikomo_7")]
+        async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:
+            await eventually(lambda: answered(seen, GOOD), "all is well")
+            await asyncio.to_thread(cluster.settled)
+            mark = seen.mark()
+            holder(cluster, visitors[0]).kill()
+            await eventually(lambda: answered(seen, {503}, since=mark), "the trouble shows")
+            await eventually(lambda: recovered(seen), "its replica has taken over", within=40)
+            for answer in seen.since(mark):
+                judge(answer)
+        async with fleet.book() as book:
+            for visitor in visitors:
+                await one_refresh(fleet, book, visitor)
+
+
+def holder(cluster: Cluster, visitor: Visitor) -> RedisServer:
+    """The primary that has the grant."""
+    return next(server for server in cluster.primaries if server.client.keys(f"*:grant:{visitor.grant}"))
 
 
 async def writable(book: Book, visitor: Visitor) -> bool:
