@@ -77,7 +77,7 @@ class Environment:
     authorization_parameters: tuple[tuple[str, str], ...] = ()
     timeout: Seconds = Seconds(15.0)
     rate: float = 5.0
-    """Token-endpoint requests a second that background work may make."""
+    """Token-endpoint requests a second that background work may make, and everything after a 429."""
     production: bool = False
 
 

@@ -1,4 +1,4 @@
-"""How the providers are doing: whether to ask them, and what an operator must look at."""
+"""How the providers are doing: whether to ask them and when, and what an operator must look at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants.breaker import Breaker
 from akoya_gateway.grants.observer import Observer
+from akoya_gateway.grants.turns import Turns
 from akoya_gateway.protocol.answers import (
     OperatorFault,
     OutcomeUnknown,
@@ -35,7 +36,8 @@ class Fault:
 
 
 class Health:
-    """One breaker an environment (it is down) and one a client (its registration is refused)."""
+    """One breaker an environment (it is down) and one a client (its registration is refused); and a queue before each
+    environment, for when it is neither but asked too often."""
 
     def __init__(self, clock: Clock, random: Callable[[], float], observer: Observer) -> None:
         self._clock = clock
@@ -43,6 +45,7 @@ class Health:
         self._observer = observer
         self._environments: dict[str, Breaker] = {}
         self._clients: dict[str, Breaker] = {}
+        self._turns: dict[str, Turns] = {}
         self._faults: dict[str, Fault] = {}
 
     @property
@@ -58,6 +61,10 @@ class Health:
         """Seconds until this client's provider may be asked; 0.0: now."""
         return max(self._environment(client).wait(), self._client(client).wait())
 
+    def turn(self, client: Client) -> float:
+        """Seconds until it is the caller's turn, which is kept for them; 0.0: now."""
+        return self._queue(client).take(client.environment.rate)
+
     def enter(self, client: Client) -> bool:
         """True: ask now, and tell `answered` what came of it."""
         return self.wait(client) <= 0.0 and self._environment(client).enter() and self._client(client).enter()
@@ -70,6 +77,11 @@ class Health:
     def answered(self, client: Client, answer: Answer) -> Fault | None:
         """Returns the fault if the answer is the first sign of it."""
         environment, registration = self._environment(client), self._client(client)
+        if isinstance(answer, ProviderDown) and answer.busy:
+            self._queue(client).complained()
+            environment.succeeded()
+            registration.leave()
+            return None
         if isinstance(answer, ProviderDown | OutcomeUnknown):
             environment.failed((answer.retry_after or 0.0) if isinstance(answer, ProviderDown) else 0.0)
             return None
@@ -101,6 +113,9 @@ class Health:
                 changed=lambda is_open: self._observer.breaker(name, is_open),
             )
         return breaker
+
+    def _queue(self, client: Client) -> Turns:
+        return self._turns.setdefault(client.environment.name, Turns(self._clock))
 
     def _client(self, client: Client) -> Breaker:
         breaker = self._clients.get(client.name)

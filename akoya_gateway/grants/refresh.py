@@ -83,7 +83,7 @@ class Refresher:
         self._flights: dict[str, asyncio.Task[Grant]] = {}
         self._started: dict[str, float] = {}
         self._unsaved = 0
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
         """The flight of this grant, started if there is none. `early` as in `advise`; `stale`: a bearer that is dead
@@ -108,7 +108,7 @@ class Refresher:
     async def land(self, timeout: float) -> int:
         """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
         with the process."""
-        self._stopping = True
+        self._stopping.set()
         if self._flights:
             await asyncio.wait(set(self._flights.values()), timeout=timeout)
         return len(self._flights)
@@ -122,7 +122,8 @@ class Refresher:
 
     async def _fly(self, grant: Grant, early: float, stale: Secret | None) -> Grant:
         current: Grant | None = grant
-        while current is not None and not self._stopping:
+        had_turn = False
+        while current is not None and not self._stopping.is_set():
             dead = stale is not None and current.tokens.bearer == stale
             advice = advise(current, self._clock(), self._tokens.refresh_before, early=early, stale=dead)
             if current.lease is not None and current.lease.holder == self._holder:
@@ -132,7 +133,12 @@ class Refresher:
                 current = self._learnt(await self._book.changed(current, pause))
             elif advice.do is Do.EXPIRE:
                 current = await self._expire(current)
-            elif advice.do is Do.REFRESH and self._may_ask(current):
+            elif advice.do is Do.REFRESH:
+                if not had_turn:
+                    had_turn = True
+                    await self._turn(current)
+                if self._stopping.is_set() or not self._may_ask(current):
+                    return current
                 leased = await self._lease(current)
                 if leased is None:
                     current = self._learnt(await self._book.get(grant.id))
@@ -143,6 +149,17 @@ class Refresher:
             else:
                 return current
         return current if current is not None else gone(grant, self._clock())
+
+    async def _turn(self, grant: Grant) -> None:
+        """Wait for it. What changes meanwhile is seen by the write of the lease."""
+        endpoint = endpoint_of(self._providers, grant.key)
+        if endpoint is None or grant.tokens.refresh_token is None:
+            return
+        turn = self._health.turn(endpoint.client)
+        if turn > 0.0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(turn):
+                    await self._stopping.wait()
 
     def _may_ask(self, grant: Grant) -> bool:
         endpoint = endpoint_of(self._providers, grant.key)

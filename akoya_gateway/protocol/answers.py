@@ -70,11 +70,13 @@ class OperatorFault:
 class ProviderDown:
     """The request was not acted upon: no connection, or an answer that says so (429, 503). The token is unspent.
 
-    `retry_after` is seconds, judged to 0..3600, None if the provider did not say. `detail` is our own text.
+    `retry_after` is seconds, judged to 0..3600, None if the provider did not say. `detail` is our own text. `busy`: it
+    is not down at all, we ask too often (429).
     """
 
     detail: str
     retry_after: float | None = None
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def judge_error(
     status = answer.status
     word = error_word(error) if error is not None else f"status_{status}"
     retry_after = judge_retry_after(answer.retry_after, now)
-    down = ProviderDown(f"the provider answered {status} ({word})", retry_after)
+    down = ProviderDown(f"the provider answered {status} ({word})", retry_after, busy=status == 429)
     for rule in dialect.errors:
         if _matches(rule, status, word):
             return _by_rule(rule, word, down)

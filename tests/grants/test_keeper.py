@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 
 import pytest
 
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants import GrantState, NeedsReconnect, RegistrationFault, TemporarilyUnavailable
-from akoya_gateway.protocol.answers import Distrust, OperatorFault, Refused, Untrusted
+from akoya_gateway.grants import Grant, GrantState, NeedsReconnect, RegistrationFault, TemporarilyUnavailable
+from akoya_gateway.protocol.answers import Distrust, OperatorFault, ProviderDown, Refused, TokenAnswer, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.virtual_time import clock, in_virtual_time
 from tests.grants.world import OWNER, Reuse, World, bearer, client, down, environment
@@ -416,6 +417,59 @@ async def test_a_provider_that_is_down_is_not_asked_for_every_grant() -> None:
     assert world.one.health.down == ()
     renewed = await asyncio.gather(*(world.one.fresh(grant) for grant in grants))
     assert all(grant.state is GrantState.LIVE for grant in renewed)
+
+
+@in_virtual_time
+async def test_a_provider_that_is_asked_too_often_is_asked_in_turn_and_not_taken_to_be_down() -> None:
+    """Two hundred users come back in the morning, and all their bearers have ended in the night."""
+    world = World(life=3600.0)
+    grants = [await world.connect(owner=f"own_{n}") for n in range(200)]
+    await asyncio.sleep(4000)
+    granted: deque[float] = deque()
+    refused = 0
+    act = world.provider.act
+
+    def five_a_second(token: str) -> TokenAnswer:
+        nonlocal refused
+        while granted and granted[0] < world.clock() - 0.99:
+            granted.popleft()
+        if len(granted) >= 5:
+            refused += 1
+            return ProviderDown("too many", retry_after=1.0, busy=True)
+        granted.append(world.clock())
+        return act(token)
+
+    world.provider.act = five_a_second  # type: ignore[method-assign]
+
+    async def user(grant: Grant) -> float:
+        while True:
+            try:
+                await world.one.fresh(grant)
+                return world.clock()
+            except TemporarilyUnavailable as error:
+                await asyncio.sleep(error.retry_after or 1.0)
+
+    began = world.clock()
+    served = await asyncio.gather(*map(user, grants))
+    assert max(served) - began < 80.0, "forty seconds would be the least"
+    assert refused < 250, "the first of each, and a few"
+    assert world.one.health.down == ()
+
+
+@in_virtual_time
+async def test_a_refresh_that_waits_for_its_turn_does_not_hold_up_the_end() -> None:
+    world = World(life=3600.0)
+    grants = [await world.connect(owner=f"own_{n}") for n in range(50)]
+    await asyncio.sleep(4000)
+    world.provider.faults = [ProviderDown("too many", busy=True)] * 1000
+    users = [asyncio.ensure_future(world.one.fresh(grant)) for grant in grants]
+    await asyncio.wait(users, timeout=3.0)
+    again = [asyncio.ensure_future(world.one.fresh(grant)) for grant in grants]
+    await asyncio.sleep(0.1)
+    began = world.clock()
+    await world.one.stop()
+    assert world.clock() - began < 6.0
+    await asyncio.gather(*users, *again, return_exceptions=True)
 
 
 @in_virtual_time

@@ -231,7 +231,7 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
         (503, b"", ProviderDown("the provider answered 503 (status_503)")),
         (503, b" " * (MAX_BODY + 1), ProviderDown("the provider answered 503 (status_503)")),
         (501, b"", ProviderDown("the provider answered 501 (status_501)")),
-        (429, b"", ProviderDown("the provider answered 429 (status_429)")),
+        (429, b"", ProviderDown("the provider answered 429 (status_429)", busy=True)),
         (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider answered 400 (temporarily_unavailable)")),
         (302, b"", ProviderDown("the provider answered 302 (status_302)")),
         (307, b"", ProviderDown("the provider answered 307 (status_307)")),
