@@ -53,12 +53,16 @@ def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
 @pytest.mark.parametrize("value", ["https", "http", "https, http", "https\r\nX-Evil: 1", "wss", "javascript"])
 @advisory("CVE-2026-33495", "CVE-2026-54764", "CVE-2026-35051", "GHSA-6384",
           attack="An untrusted `X-Forwarded-Proto`, `-Port` or `-Prefix` selects another rule or fools the party asked.",
-          ours="Rules depend on method and path only; from an untrusted peer every `X-Forwarded-*` is dropped.")  # fmt: skip
+          ours="Rules depend on method and path only; the sidecar and the files for other proxies drop what an untrusted peer says so.")  # fmt: skip
 def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: str) -> None:
     for name in ("X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "Forwarded"):
         assert not target.ask(target.protected, f"{name}: {value}").let_in
     for line in ("X-Forwarded-Port: 443", "X-Forwarded-Prefix: /public", "X-Forwarded-Server: localhost", "X-Forwarded-Prefix: /../public"):
         assert not target.ask(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
+    if target.face in ("sidecar", "forward-auth"):  # inside an app its own server passes them on
+        seen = target.ask(target.public, "X-Forwarded-Port: 6666", "X-Forwarded-Prefix: /spoofed", "X-Forwarded-Proto: spoofed", "Forwarded: for=spoofed").seen
+        assert seen is not None
+        assert not [line for line in seen["headers"] if "6666" in line[1] or "spoofed" in line[1]]
 
 
 @pytest.mark.parametrize("name", ["X_Forwarded_Proto", "x_forwarded_for", "X_Forwarded_Host", "X.Forwarded.Proto"])
