@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import BinaryIO
 
 Script = Callable[[socket.socket, bytes], None]
 """Gets the connection and the request's bytes; what it does is the answer."""
@@ -37,7 +40,8 @@ def silent(connection: socket.socket, request: bytes) -> None:
 
 
 class RawUpstream:
-    """`scripts` by the last segment of the path. Every request's bytes land in `received`."""
+    """`scripts` by the last segment of the path. The head of every request lands in `received`,
+    what followed it in `bodies`."""
 
     def __init__(self, scripts: Mapping[str, Script]) -> None:
         self._scripts = scripts
@@ -45,6 +49,7 @@ class RawUpstream:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.received: list[bytes] = []
+        self.bodies: list[bytes] = []
 
     def __enter__(self) -> RawUpstream:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -66,20 +71,24 @@ class RawUpstream:
             self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
-        buffered = b""
-        while True:
-            while b"\r\n\r\n" not in buffered:
-                try:
-                    data = connection.recv(65536)
-                except OSError:
-                    return
-                if not data:
-                    return
-                buffered += data
-            request, _, buffered = buffered.partition(b"\r\n\r\n")
-            self.received.append(request + b"\r\n\r\n")
-            name = request.split(b" ", 2)[1].partition(b"?")[0].rpartition(b"/")[2].decode()
-            try:
+        with contextlib.suppress(OSError, EOFError), connection.makefile("rb") as stream:
+            while True:
+                request = _until(stream, b"\r\n\r\n")
+                self.received.append(request)
+                if b"\r\ntransfer-encoding: chunked\r\n" in request:
+                    self.bodies.append(_until(stream, b"0\r\n\r\n"))
+                else:
+                    announced = re.search(rb"\r\ncontent-length: (\d+)", request)
+                    self.bodies.append(stream.read(int(announced[1])) if announced else b"")
+                name = request.split(b" ", 2)[1].partition(b"?")[0].rpartition(b"/")[2].decode()
                 self._scripts[name](connection, request)
-            except OSError:
-                return
+
+
+def _until(stream: BinaryIO, end: bytes) -> bytes:
+    read = b""
+    while not read.endswith(end):
+        line = stream.readline()
+        if not line:
+            raise EOFError
+        read += line
+    return read
