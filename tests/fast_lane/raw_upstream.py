@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import BinaryIO
 
 Script = Callable[[socket.socket, bytes], None]
@@ -41,10 +41,11 @@ def silent(connection: socket.socket, request: bytes) -> None:
 
 class RawUpstream:
     """`scripts` by the last segment of the path. The head of every request lands in `received`,
-    what followed it in `bodies`."""
+    what followed it in `bodies`. `early`: those that answer before they have read the body."""
 
-    def __init__(self, scripts: Mapping[str, Script]) -> None:
+    def __init__(self, scripts: Mapping[str, Script], early: Collection[str] = ()) -> None:
         self._scripts = scripts
+        self._early = early
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -75,13 +76,19 @@ class RawUpstream:
             while True:
                 request = _until(stream, b"\r\n\r\n")
                 self.received.append(request)
-                if b"\r\ntransfer-encoding: chunked\r\n" in request:
-                    self.bodies.append(_until(stream, b"0\r\n\r\n"))
-                else:
-                    announced = re.search(rb"\r\ncontent-length: (\d+)", request)
-                    self.bodies.append(stream.read(int(announced[1])) if announced else b"")
                 name = request.split(b" ", 2)[1].partition(b"?")[0].rpartition(b"/")[2].decode()
-                self._scripts[name](connection, request)
+                if name in self._early:
+                    self._scripts[name](connection, request)
+                self.bodies.append(_body(stream, request))
+                if name not in self._early:
+                    self._scripts[name](connection, request)
+
+
+def _body(stream: BinaryIO, request: bytes) -> bytes:
+    if b"\r\ntransfer-encoding: chunked\r\n" in request:
+        return _until(stream, b"0\r\n\r\n")
+    announced = re.search(rb"\r\ncontent-length: (\d+)", request)
+    return stream.read(int(announced[1])) if announced else b""
 
 
 def _until(stream: BinaryIO, end: bytes) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.processes import GatewayProcess, free_port
 from tests.e2e.world import Browser, World
-from tests.fast_lane.raw_upstream import RawUpstream, Script
+from tests.fast_lane.raw_upstream import RawUpstream, Script, plain
 from tests.fast_lane.test_alike import DATE, OK, SCRIPTS, dechunked, settled
 
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
@@ -40,6 +40,8 @@ MORE: dict[str, Script] = {
     "short": differing(
         OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfull", OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfu"
     ),
+    # As soon as it has the head, whatever is still to come.
+    "early": plain(OK + DATE + b"Content-Length: 5\r\n\r\nearly"),
     "tokens": differing(OK + DATE + b"Akoya-Id-Token: leaked\r\nContent-Length: 2\r\n\r\nok"),
     "rejected": differing(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
 }
@@ -105,7 +107,7 @@ def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, GatewayProcess]]:
-    upstream = RawUpstream(SCRIPTS | MORE)
+    upstream = RawUpstream(SCRIPTS | MORE, early={"early"})
     changes: dict[str, Any] = {
         "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
         "sessions": {
@@ -181,6 +183,26 @@ def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(world: World
         # And then the connection takes the next request, a known one among others.
         assert wire.ask(known)[2] == b"hello"
     assert [one.split(b" ")[0] for one in received(world)] == [b"POST", b"GET"]
+
+
+def test_what_follows_an_early_answer_is_still_the_body(world: World, browser: Browser) -> None:
+    """The answer is complete and the request is not: the connection must not take the rest for a request."""
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        received(world).clear()
+        head = b"POST /accounts/early HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
+        wire.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
+        assert wire.answer()[2] == b"early"
+        with Wire(world.port) as other:
+            # What stands for the session does so for a second: now it does.
+            other.ask(known)
+            received(world).clear()
+            wire.send(known)
+            time.sleep(0.1)
+            assert received(world) == []
+            assert other.ask(known)[0] == 200
 
 
 def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: World, browser: Browser) -> None:
@@ -274,6 +296,17 @@ def test_a_logout_ends_what_stands_at_once(world: World, browser: Browser) -> No
         csrf = browser.connections()["csrf"]
         assert browser.http.post("/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
         assert wire.ask(known)[0] == 401
+
+
+def test_an_old_session_id_dies_at_once_when_rights_grow(world: World, browser: Browser) -> None:
+    """The owner and the grants go on under a new id; what stood for the old one does not."""
+    old = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(old)[0] == 200
+        browser.connect("other")
+        assert wire.ask(old)[0] == 401
+        assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
 
 
 def test_a_disconnect_ends_what_stands_at_once(world: World, browser: Browser) -> None:

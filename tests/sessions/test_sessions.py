@@ -44,6 +44,27 @@ async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
     assert other_value != value
 
 
+async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
+    session, value = await home.sessions.start()
+    kept = home.sessions.known(value)
+    assert kept is not None
+    assert kept.valid_until > home.now
+    await home.sessions.end(session)
+    assert kept.valid_until < home.now
+
+
+async def test_who_keeps_a_known_session_is_told_when_it_is_read_anew_or_renewed(home: Home) -> None:
+    session, value = await home.sessions.start()
+    first = home.sessions.known(value)
+    await home.sessions.resolve(value)
+    second = home.sessions.known(value)
+    assert first is not None
+    assert second is not None
+    assert first.valid_until < home.now < second.valid_until
+    await home.sessions.renew(session)
+    assert second.valid_until < home.now
+
+
 async def test_a_leaked_store_gives_no_cookies(home: Home) -> None:
     session, value = await home.sessions.start()
     (record,) = home.store.writes

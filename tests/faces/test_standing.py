@@ -1,0 +1,116 @@
+"""An admission stands for as long as what it rests on, and for no longer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from akoya_gateway.faces.known_requests import KnownRequests, Line, Sender
+from akoya_gateway.faces.standing import Standing
+from akoya_gateway.grants.cache import Cache, KnownGrants
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.secret import Secret
+from akoya_gateway.sessions.book import KnownSession
+
+NOW = 1000.0
+TOKENS = TokenSet(Secret("bearer"), Secret("refresh"), NOW + 900, (), "sub")
+KEY = GrantKey("owner", "double", "app", "mikomo", "sub")
+GRANT = Grant(KEY, TOKENS, GrantState.LIVE, connected_at=1.0, refreshed_at=1.0)
+
+
+def standing(until: float = NOW + 60) -> tuple[Standing, KnownSession, KnownGrants]:
+    session = KnownSession(SimpleNamespace(owner="owner"), NOW + 1)  # type: ignore[arg-type]
+    held = KnownGrants(OwnerGrants("owner", (GRANT,)), NOW + 1)
+    anything: Any = None
+    return Standing(anything, GRANT, anything, session, held, NOW, until), session, held
+
+
+@pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.9, True), (NOW + 1, False), (NOW - 0.1, False), (0.0, False)])
+def test_it_stands_from_its_making_until_what_it_rests_on_must_be_read_again(at: float, holds: bool) -> None:
+    made, _, _ = standing()
+    assert made.holds(at) is holds
+
+
+def test_it_falls_when_the_token_is_due() -> None:
+    made, _, _ = standing(until=NOW + 0.5)
+    assert made.holds(NOW + 0.4)
+    assert not made.holds(NOW + 0.5)
+
+
+def test_it_falls_with_the_session() -> None:
+    made, session, _ = standing()
+    session.valid_until = float("-inf")
+    assert not made.holds(NOW)
+
+
+def test_it_falls_when_the_grants_are_not_the_same() -> None:
+    made, _, held = standing()
+    held.grants = OwnerGrants("owner", (GRANT,))
+    assert not made.holds(NOW)
+
+
+class Book:
+    async def of(self, owner: str) -> OwnerGrants:
+        return OwnerGrants(owner, (replace(GRANT, key=replace(KEY, owner=owner)),))
+
+
+async def test_the_cache_lets_go_of_what_it_replaces_and_of_what_it_forgets() -> None:
+    """Or a change here, told to the new entry alone, would not be heard of by those that keep the old one."""
+    cache = Cache(Book(), lambda: NOW, size=2)  # type: ignore[arg-type]
+    await cache.of("a")
+    first = cache.known("a")
+    assert first is not None
+    assert first.valid_until > NOW
+    await cache.load("a")
+    assert first.valid_until < NOW
+    second = cache.known("a")
+    await cache.of("b")
+    await cache.of("c")
+    assert cache.known("a") is None
+    assert second is not None
+    assert second.valid_until < NOW
+
+
+async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
+    cache = Cache(Book(), lambda: NOW)  # type: ignore[arg-type]
+    await cache.of("owner")
+    known = cache.known("owner")
+    assert known is not None
+    before = known.grants
+    cache.put(replace(GRANT, state=GrantState.REVOKED, version=9))
+    assert known.grants is not before
+    assert known.grants.grants == ()
+
+
+GOOD = b"GET /x HTTP/1.1\r\nhost: a\r\nx-b: c\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "found"),
+    [
+        (GOOD, 2, True),
+        (GOOD, 1, False),
+        (GOOD, 3, False),
+        (GOOD.replace(b"x-b: c\r\n", b"x-b: c\n"), 2, False),
+        (GOOD.replace(b"x-b: c\r\n", b"x-b: c\r\n d\r\n"), 2, False),
+        (GOOD.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\nx: y\r\n"), 2, False),
+        (GOOD.replace(b"GET /x", b"GET  /x"), 2, False),
+        (GOOD.replace(b"1.1", b"1.0"), 2, False),
+        (GOOD.replace(b"/x", b"/y"), 2, False),
+        (GOOD + b"body", 2, False),
+        (GOOD + GOOD, 2, False),
+        (b"\r\n" + GOOD, 2, False),
+    ],
+)
+def test_only_a_head_that_can_be_read_in_one_way_is_kept(data: bytes, headers: int, found: bool) -> None:
+    known = KnownRequests()
+    match: Any = SimpleNamespace(rule=None)
+    line = Line(b"GET", b"/x", b"", "/x", match, public=False, idempotent=True)
+    sender = Sender([(b"a", b"b")] * headers, "peer", SimpleNamespace(), b"", b"")  # type: ignore[arg-type]
+    known.keep(data, line, sender, b"/x")
+    assert (known.find(data, "peer") is not None) is found
+    assert known.find(data, "another peer") is None
