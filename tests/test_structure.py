@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "akoya_gateway"
-BASE = {"secret", "clock", "errors", "log"}
+BASE = {"secret", "clock", "errors", "log", "peers"}
 CONFIG = BASE | {"config.model"}
 
 # Package -> what of ours it may import. A dotted name allows that module alone.
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "errors": set(),
     "log": set(),
+    "peers": set(),
     "config": BASE | {"config"},
     "protocol": CONFIG | {"protocol"},
     "store": BASE | {"store", "config.model"},

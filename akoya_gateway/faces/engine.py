@@ -16,6 +16,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Desk
 from akoya_gateway.faces.passing import Passing
+from akoya_gateway.faces.questions import Questions
 from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.faces.responses import RequestWatcher
 from akoya_gateway.grants.keeper import Keeper
@@ -30,6 +31,7 @@ from akoya_gateway.journeys.journal import Journal, NullJournal
 from akoya_gateway.journeys.pace import Pace
 from akoya_gateway.journeys.routes import Routes
 from akoya_gateway.journeys.visitor import Visitors
+from akoya_gateway.peers import TrustedProxies
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.book import Sessions
@@ -62,6 +64,8 @@ class Engine:
         self.store = store
         self.pages = Pages(config.prefix)
         self.cookies = CookieJar(config.sessions.cookie, config.limits.attempt_lifetime, clock)
+        self.trusted = TrustedProxies(config.trusted_proxies)
+        self.questions = Questions(config.prefix.encode() + b"/forward-auth", self.cookies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.refusals = Refusals(config, self.pages, self.redirects)
         vault = Vault(store, KeyRing(config.sessions.keys))

@@ -12,13 +12,14 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from akoya_gateway.access.ask import Ask, folds_to
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
+from akoya_gateway.peers import TrustedProxies
 from akoya_gateway.protocol.id_token import IdTokenRejected, UnknownKey
 from akoya_gateway.protocol.identity_token import IdentityToken, judge_identity_token
 from akoya_gateway.provider.keys import KeySource, KeysUnavailable
@@ -57,7 +58,7 @@ class Identities(Protocol):
 class HeaderIdentities:
     def __init__(self, header: bytes, trusted: Networks) -> None:
         self._header = header
-        self._trusted = trusted
+        self._trusted = TrustedProxies(trusted)
 
     def require_sound(self, ask: Ask) -> None:
         self.peek(ask)
@@ -179,18 +180,11 @@ def owner_of(identity: str) -> str:
     return "usr_" + base64.urlsafe_b64encode(digest[:18]).decode()
 
 
-def trusts(networks: Networks, ask: Ask) -> bool:
+def trusts(trusted: TrustedProxies, ask: Ask) -> bool:
     """Whether the TCP peer is one of `trusted_proxies`. A unix socket's peer (None) is trusted if anything is."""
-    if not networks or ask.told:
+    if not trusted or ask.told:
         return False
-    if ask.peer is None:
-        return True
-    try:
-        address = ip_address(ask.peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)
+    return ask.peer is None or trusted(ask.peer)
 
 
 def _digest(token: Secret) -> bytes:

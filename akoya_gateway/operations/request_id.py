@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Callable
+
+from akoya_gateway.peers import Networks, TrustedProxies
 
 _FIT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_MOST_PEERS = 1024
 _WIDTH = 0xFFFF_FFFF
 # Odd, so that multiplying modulo 2^32 maps no two counts to one: ids do not tell how many requests there were.
 _SCATTER = 0x9E37_79B1
@@ -22,11 +22,10 @@ class RequestIds:
     """
 
     def __init__(
-        self, trusted: Iterable[IPv4Network | IPv6Network] = (), random: Callable[[int], bytes] = os.urandom
+        self, trusted: Networks = (), random: Callable[[int], bytes] = os.urandom
     ) -> None:
-        self._trusted = tuple(trusted)
+        self._trusted = TrustedProxies(trusted)
         self._random = random
-        self._peers: dict[str, bool] = {}
         self._renew()
 
     def new(self) -> str:
@@ -38,26 +37,9 @@ class RequestIds:
 
     def of(self, peer: str | None, given: bytes | None) -> str:
         """The id of a request. `peer`: the address of the connection; `given`: its `X-Request-Id`, if it has one."""
-        if given is not None and peer is not None and _FIT.fullmatch(given) and self._trusts(peer):
+        if given is not None and peer is not None and _FIT.fullmatch(given) and self._trusted(peer):
             return given.decode("ascii")
         return self.new()
-
-    def _trusts(self, peer: str) -> bool:
-        known = self._peers.get(peer)
-        if known is None:
-            known = self._judge(peer)
-            if len(self._peers) >= _MOST_PEERS:
-                self._peers.clear()
-            self._peers[peer] = known
-        return known
-
-    def _judge(self, peer: str) -> bool:
-        try:
-            address = ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._trusted)
 
     def _renew(self) -> None:
         self._prefix = self._random(4).hex()

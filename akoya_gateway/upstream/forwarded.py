@@ -6,8 +6,9 @@ What a client says of itself is dropped; what a trusted proxy says is kept and c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
+
+from akoya_gateway.peers import Networks, TrustedProxies
 
 VIA = b"1.1 akoya-gateway"
 
@@ -35,31 +36,15 @@ Said = dict[bytes, list[bytes]]
 class Forwarding:
     """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
 
-    __slots__ = ("_kept", "_networks", "_trust")
+    __slots__ = ("_kept", "_trusted")
 
-    def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
-        self._networks = tuple(trusted_proxies)
+    def __init__(self, trusted_proxies: Networks = ()) -> None:
+        self._trusted = TrustedProxies(trusted_proxies)
         self._kept: dict[tuple[str | None, str, bytes], bytes] = {}
-        self._trust: dict[str, bool] = {}
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the peer is one of `trusted_proxies`."""
-        if peer is None or not self._networks:
-            return False
-        known = self._trust.get(peer)
-        if known is None:
-            known = self._judge(peer)
-            if len(self._trust) < _MANY:
-                self._trust[peer] = known
-        return known
-
-    def _judge(self, peer: str) -> bool:
-        try:
-            address = ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)
+        return peer is not None and self._trusted(peer)
 
     def lines(self, peer: str | None, scheme: str, host: bytes, said: Said | None = None) -> bytes:
         """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `said`: what a
