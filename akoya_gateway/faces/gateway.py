@@ -144,6 +144,12 @@ class Gateway:
             raise ValueError(f"unknown ASGI scope {scope['type']!r}")
 
     @property
+    def decides_for_others(self) -> bool:
+        """Whether forward-auth is on."""
+        chosen = self._config.forward_auth
+        return self._forward_auth if chosen is None else chosen
+
+    @property
     def running(self) -> Engine | None:
         """The engine in force, None before startup."""
         return self._engine
@@ -225,7 +231,7 @@ class Gateway:
     async def _own(self, engine: Engine, ask: Ask, path: str, receive: Receive, responses: Responses) -> Answer:
         """The answer of a route of ours."""
         if is_forward_auth(engine.config.prefix, path):
-            if not (self._forward_auth if engine.config.forward_auth is None else engine.config.forward_auth):
+            if not self.decides_for_others:
                 raise ForwardAuthOff
             return await forward_auth(engine, ask, responses)
         visitor = await engine.visitors.of(ask)

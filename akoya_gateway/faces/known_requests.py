@@ -86,9 +86,9 @@ class KnownRequests:
 
     def keep(self, data: bytes, line: Line, sender: Sender, url: bytes) -> None:
         """`data` was parsed as this. `url`: the target as the parser saw it."""
-        written, _, section = data.partition(b"\r\n")
-        if written != b"%b %b HTTP/1.1" % (line.verb, url) or not _is_plain(section, len(sender.headers)):
+        if not is_one_head(data, line.verb, url, len(sender.headers)):
             return
+        written, _, section = data.partition(b"\r\n")
         if len(written) <= LONGEST_LINE and len(section) <= LARGEST_SECTION:
             _add(self._lines, written, line, LINES)
             _add(self._senders, (sender.peer, section), sender, SENDERS)
@@ -98,10 +98,16 @@ class KnownRequests:
         self._senders.clear()
 
 
-def _is_plain(section: bytes, headers: int) -> bool:
-    """Every line is a header, and the empty one is the end of it: nothing folded, nothing that ends in a bare LF."""
+def is_one_head(data: bytes, verb: bytes, url: bytes, headers: int) -> bool:
+    """`data` holds this request line, then so many lines that are each a header, then the empty line, and no more:
+    nothing folded, nothing that ends in a bare LF."""
+    line, _, section = data.partition(b"\r\n")
     breaks = headers + 1
-    return section.endswith(b"\r\n\r\n") and section.count(b"\r\n") == section.count(b"\n") == breaks
+    return (
+        line == b"%b %b HTTP/1.1" % (verb, url)
+        and section.endswith(b"\r\n\r\n")
+        and section.count(b"\r\n") == section.count(b"\n") == breaks
+    )
 
 
 def _add(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:

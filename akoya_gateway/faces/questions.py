@@ -34,7 +34,18 @@ class BadDescription(UserError):
 class Question:
     """The original request, and what the proxy has to be told of its headers. Shared, so nobody changes it."""
 
-    __slots__ = ("_gone", "_left", "_removal", "headers", "method", "query", "raw_path", "replaceable", "websocket")
+    __slots__ = (
+        "_gone",
+        "_left",
+        "_removal",
+        "headers",
+        "method",
+        "plain",
+        "query",
+        "raw_path",
+        "replaceable",
+        "websocket",
+    )
 
     def __init__(self, ask: Ask, route: bytes, cookies: CookieJar) -> None:
         """Raises `BadDescription`."""
@@ -51,6 +62,8 @@ class Question:
         self._left: Headers = [(b"cookie", left)] if left else []
         self._gone = ours | {b"cookie"} if sent and not left else ours
         self._removal = _removal(self._gone)
+        self.plain = not ours
+        """The client sent no header of ours."""
 
     def original(self, ask: Ask) -> Ask:
         """As a request of its own; `ask` asked. The body at hand is the question's."""
@@ -67,7 +80,7 @@ class Question:
 
     def answered(self, ours: Headers) -> Headers:
         """Our headers, what is left of the client's cookies, and for Envoy the list of what it has to take away."""
-        if self._gone.isdisjoint(_REPLACED):
+        if self.plain:
             return ours + self._left + self._removal
         return ours + self._left + _removal(self._gone - {name for name, _ in ours})
 

@@ -19,7 +19,8 @@ from akoya_gateway.config.faults import ConfigurationError
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
 from akoya_gateway.faces.dates import Dated, Dates
-from akoya_gateway.faces.fast_lane import FastHttpProtocol, FastLane
+from akoya_gateway.faces.fast_lane import FastLane
+from akoya_gateway.faces.fast_protocol import FastHttpProtocol
 from akoya_gateway.faces.gateway import Gateway
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.token_desk import TokenDesk
@@ -178,8 +179,9 @@ class Sidecar:
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
         self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
-        if fast_lane and self._hop is not None:
-            self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, self._hop.in_force, dates))
+        if fast_lane:
+            in_force = self._hop.in_force if self._hop is not None else lambda: None
+            self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, in_force, dates))
 
     async def startup(self) -> None:
         await self._gateway.startup()

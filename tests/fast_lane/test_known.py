@@ -64,11 +64,16 @@ class Wire:
     def send(self, data: bytes) -> None:
         self._raw.sendall(data)
 
-    def answer(self) -> tuple[int, bytes, bytes]:
-        """Status, head and body of the next answer with a content-length or chunks."""
+    def head(self) -> bytes:
+        """Of the next answer."""
         while b"\r\n\r\n" not in self._data:
             self._read()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
+        return head
+
+    def answer(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next answer with a content-length or chunks."""
+        head = self.head()
         status = int(head.split(b" ", 2)[1])
         lines = [line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:]]
         length = next((int(value) for name, value in lines if name == b"content-length"), None)
