@@ -83,6 +83,24 @@ def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, er
     assert "<script" not in page.text
 
 
+@pytest.mark.parametrize("query", ["", "code=x", "code=a&code=b&state=x", "error=a&error=b&state=x", "state=%00&code=x"])
+def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: Browser, query: str) -> None:
+    answer = browser.fetch(f"/akoya/callback?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith(":bad-callback")
+
+
+@pytest.mark.parametrize("query", ["", "code=", "code=%0a"])
+def test_an_unreadable_answer_to_an_attempt_of_ours_ends_it_and_spends_nothing(
+    world: World, browser: Browser, query: str
+) -> None:
+    state = state_of(browser.begin())
+    before = len(world.akoya.events("token"))
+    assert errors(browser.go(f"/akoya/callback?{query}&state={state}")) == "bad-callback"
+    assert len(world.akoya.events("token")) == before
+    assert browser.go(f"/akoya/callback?code=x&state={state}").status_code == 400, "the attempt is used up"
+
+
 def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
     state = state_of(browser.begin())
     answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
