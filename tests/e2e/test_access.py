@@ -104,6 +104,21 @@ def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: B
         assert "evil" not in answer.headers.get("location", "")
 
 
+def test_a_parameter_that_occurs_twice_is_refused(browser: Browser) -> None:
+    answer = browser.fetch("/akoya/connect/mikomo?return_to=/accounts&return_to=/both")
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:akoya-gateway:problem:duplicate-parameter")
+
+
+def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
+    """JSON needs no form of ours, so a script on another site could send it."""
+    browser.connect()
+    csrf = browser.connections()["csrf"]
+    for path in ("/akoya/logout", "/akoya/disconnect/mikomo"):
+        answer = browser.fetch(path, "POST", json={"csrf": csrf})
+        assert (answer.status_code, answer.json()["type"]) == (415, "urn:akoya-gateway:problem:wrong-form")
+    assert browser.fetch("/accounts").status_code == 200
+
+
 def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
     with World(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as world, world.browser() as browser:
         for target in ("/akoya/connect/mikomo", "/akoya/logout", "/akoya/callback?code=x"):
