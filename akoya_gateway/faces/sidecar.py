@@ -7,7 +7,6 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +37,6 @@ from akoya_gateway.store import describe
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.proxy import ReverseProxy
 
-LONGEST_REQUEST = 120.0
-"""Seconds that a replaced pool waits for its requests."""
 FIXED = ("listen", "admin", "logging")
 """What a reload does not change: it takes a restart."""
 
@@ -214,7 +211,6 @@ class Hop:
         self._config = config
         self._metrics = metrics
         self._proxy = _proxy(config)
-        self._retiring: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
@@ -238,18 +234,13 @@ class Hop:
         return _proxy(config)
 
     def switch(self, config: Config, proxy: ReverseProxy | None) -> None:
-        """Requests under way end on the old pool."""
+        """Requests under way and streams end on the old pool, however long they take."""
         self._config = config
-        if proxy is None:
-            return
-        old, self._proxy = self._proxy, proxy
-        task = asyncio.ensure_future(_retire(old.pool))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        if proxy is not None:
+            self._proxy.pool.retire()
+            self._proxy = proxy
 
     async def close(self) -> None:
-        for task in self._retiring:
-            task.cancel()
         await self._proxy.pool.close()
 
 
@@ -269,15 +260,6 @@ def _has_tls_files(config: Config) -> bool:
     """Their content may have changed under the same names."""
     tls = config.upstream.tls if config.upstream is not None else None
     return tls is not None and any((tls.ca, tls.certificate, tls.key))
-
-
-async def _retire(pool: Pool) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LONGEST_REQUEST):
-            # A pool tells nobody that it is empty.
-            while pool.size > pool.idle or pool.waiting:  # noqa: ASYNC110
-                await asyncio.sleep(0.25)
-    await pool.close()
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:

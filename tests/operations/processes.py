@@ -25,7 +25,7 @@ ENVIRON = {
 
 
 class App:
-    """`/public/slow` answers once it may, `/public/stream` sends a line every 50 ms until then."""
+    """`/public/slow` answers once it may; `/public/stream` and `/public/events` send a line every 50 ms until then."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -42,8 +42,9 @@ class App:
             await self._answer(scope["path"], send)
 
     async def _answer(self, path: str, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-        while path == "/public/stream" and not self.go.is_set():
+        kind = b"text/event-stream" if path == "/public/events" else b"text/plain"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        while path in ("/public/stream", "/public/events") and not self.go.is_set():
             await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
             await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b"done"})

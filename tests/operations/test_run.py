@@ -149,6 +149,28 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
         assert slow.answer() == "done"
 
 
+def test_a_reload_goes_on_with_streams_and_websockets(running: Running) -> None:
+    """The pool is another one afterwards: what came from the old one is still coming."""
+    with (
+        httpx.Client(base_url=running.url, trust_env=False) as client,
+        client.stream("GET", "/public/stream") as stream,
+        client.stream("GET", "/public/events") as events,
+        websockets.sync.client.connect(f"ws://127.0.0.1:{running.port}/public/ws") as ws,
+    ):
+        both = [each.iter_lines() for each in (stream, events)]
+        text = running.gateway.config_path.read_text()
+        url = f"url: {running.upstream.url}"
+        running.gateway.config_path.write_text(text.replace(url, f"{url}\n  pool: 7"))
+        running.signal(signal.SIGHUP)
+        until(lambda: running.events().count("configuration reloaded") == len(running.worker_pids()), "it is reloaded")
+        for _ in range(30):
+            assert [next(lines) for lines in both] == ["tick", "tick"]
+        ws.send("still there")
+        assert ws.recv(5) == "still there"
+        running.app.go.set()
+        assert [list(lines)[-1] for lines in both] == ["done", "done"]
+
+
 def test_what_a_reload_cannot_change_is_said(running: Running) -> None:
     text = running.gateway.config_path.read_text().replace("level: info", "level: debug")
     running.gateway.config_path.write_text(text)
