@@ -197,12 +197,14 @@ class TestStreams:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
                 assert ws.recv(5) == "one"
+                began = time.monotonic()
                 run.signal(signal.SIGTERM)
                 until(run.draining, "it ends")
                 ws.send("two")
                 assert ws.recv(5) == "two"
                 with pytest.raises(ConnectionClosed) as closed:
                     ws.recv(10)
+                assert time.monotonic() - began > 1.9
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1012
             assert run.wait() == 0
@@ -213,9 +215,11 @@ class TestStreams:
             httpx.Client(trust_env=False) as client,
             client.stream("GET", run.url + "/public/stream") as answer,
         ):
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            assert next(lines) == "tick"
             run.signal(signal.SIGTERM)
             until(run.draining, "it ends")
+            assert next(lines) == "tick"
             run.signal(signal.SIGTERM)
             assert run.wait(15) == 0
 
@@ -270,6 +274,45 @@ class TestWorkers:
         died = next(line for line in running.log() if line["event"] == "a worker died")
         assert died["reason"] == "killed by SIGKILL"
         assert died["pid"] == victim
+
+    def test_a_configuration_that_no_worker_can_start_with_is_given_up(self, running: Running) -> None:
+        """It has no fault that can be seen in the file: only who opens the store learns that it cannot be opened."""
+        (running.folder / "folder.db").mkdir()
+        text = running.gateway.config_path.read_text()
+        running.gateway.config_path.write_text(text.replace("/grants.db", "/folder.db"))
+        running.signal(signal.SIGHUP)
+        refused = "the new configuration cannot be used; the last good one stays"
+        until(lambda: running.events().count(refused) == 2, "both workers keep the old one")
+        victim = running.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
+        assert "a worker cannot start with the new configuration; the one before it is used" in running.events()
+        assert running.get("/public/x").text == "done"
+        assert running.terminate() == 0
+
+    def test_a_worker_that_is_stuck_is_replaced(self, tmp_path: Path) -> None:
+        run = Running(tmp_path)
+        code = (
+            "from akoya_gateway.operations import supervisor; from akoya_gateway.cli import app\n"
+            "supervisor.STUCK = 3.0\n"
+            f"app(['run', '--workers', '2', '--config', {str(run.gateway.config_path)!r}])"
+        )
+        environ = {**os.environ, **ENVIRON}
+        with (
+            run.upstream,
+            run.gateway.log.open("wb") as log,
+            subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=log) as process,
+        ):
+            try:
+                until(lambda: run.events().count("worker started") == 2, "both workers are up")
+                until(lambda: run.get("/public/x").text == "done", "it serves")
+                victim = next(line["pid"] for line in run.log() if line["event"] == "worker started")
+                os.kill(victim, signal.SIGSTOP)
+                until(lambda: run.events().count("worker started") == 3, "the worker is replaced")
+                assert any(line["event"].startswith("a worker is stuck") and line["pid"] == victim for line in run.log())
+            finally:
+                process.terminate()
+                assert process.wait(20) == 0
 
     def test_a_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
         connections = [httpx.Client(base_url=running.url, trust_env=False) for _ in range(12)]
