@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import html
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from akoya_gateway.grants import Book, Grant, GrantState
@@ -105,6 +107,22 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(
         pair.akoya.clear_faults()
         await eventually(lambda: served(pair, ended), "the grant is refreshed when the provider is back", within=40)
         assert ended.state() == "live"
+
+
+async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: Fleet) -> None:
+    visitors = [pair.visitor() for _ in range(8)]
+    async with pair.book() as book:
+        for visitor in visitors:
+            await age(book, visitor.grant, ENDED)
+        await asyncio.sleep(CACHES)
+        pair.akoya.fault("status", "token.refresh_token", status=429, times=len(visitors))
+        answers = await asyncio.gather(*[ask(pair.port, visitor.cookie) for visitor in visitors])
+        assert {answer.status for answer in answers} == {503}
+        metrics = (await asyncio.to_thread(httpx.get, f"{pair.admin_url}/metrics", trust_env=False)).text
+        assert 'outcome="provider_down"' in metrics
+        assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
+        for visitor in visitors:
+            await eventually(lambda visitor=visitor: served(pair, visitor), "everybody is served")
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:
