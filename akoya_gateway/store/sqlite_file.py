@@ -82,7 +82,7 @@ class SQLiteFile:
         with self.worded():
             place = self._place()
             connection = sqlite3.connect(
-                f"file:{quote(str(self.path))}?mode=rw",
+                f"file://{quote(str(self.path))}?mode=rw",
                 uri=True,
                 timeout=self.busy_timeout,
                 isolation_level=None,

@@ -19,7 +19,7 @@ import pytest
 
 from akoya_gateway.config.model import RingKey
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
-from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault
+from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault, open_store
 from akoya_gateway.store.sqlite import SQLiteStore
 from akoya_gateway.store.sqlite_file import APPLICATION_ID, STEPS
 
@@ -342,6 +342,15 @@ async def test_a_newer_schema_is_refused(sqlite: SQLiteStore, path: Path) -> Non
 async def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=str(tmp_path)):
         await SQLiteStore(str(tmp_path)).open()
+
+
+@pytest.mark.parametrize("slashes", ["sqlite://", "sqlite:///", "sqlite:"])
+async def test_a_path_may_be_written_with_any_number_of_slashes(tmp_path: Path, slashes: str) -> None:
+    """`sqlite:////var/x.db` is how SQLAlchemy has it."""
+    store = open_store(f"{slashes}{tmp_path}/a b?c#d%20.db")
+    await store.open()
+    await store.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["a b?c#d%20.db"]
 
 
 async def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
