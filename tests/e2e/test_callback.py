@@ -108,6 +108,15 @@ def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> Non
     assert browser.fetch("/accounts").status_code == 401
 
 
+@pytest.mark.parametrize("rest", ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00"])
+def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(world: World, browser: Browser, rest: str) -> None:
+    state = state_of(browser.begin())
+    asked = len(world.akoya.events("token"))
+    assert errors(browser.go(f"/akoya/callback?state={state}{rest}")) == "bad-callback"
+    assert len(world.akoya.events("token")) == asked
+    assert browser.go(f"/akoya/callback?state={state}&code=a").status_code == 400, "single use"
+
+
 def test_unknown_extra_parameters_are_tolerated(world: World, browser: Browser) -> None:
     callback = world.akoya.consent(browser.begin(), "mikomo_1") + "&scope=openid+profile&something=new"
     assert browser.go(callback).status_code == 302
