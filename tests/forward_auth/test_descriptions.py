@@ -99,7 +99,14 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(world: World, member: Brows
     assert status("GET", "/api/banks/nobody/x", of=member) == 403, "404 for everybody else"
     assert status("GET", "/public/../accounts", of=member) == 403, "400 for everybody else"
     assert status("GET", "/" + "x" * 9000, of=member) == 403, "414 for everybody else"
-    assert status("GET", "/akoya/connect/mikomo", of=member) == 403, "ours is not to be asked about"
+
+
+@pytest.mark.parametrize("route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"])
+def test_a_route_of_the_gateways_is_not_to_be_asked_about(world: World, member: Browser, route: str) -> None:
+    """A proxy that sends it to the app hands over the code that comes with a callback."""
+    question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
+    status, body, _ = ask(world, *question, member=member)
+    assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:own-route")
 
 
 def test_nginx_gets_a_redirect_as_a_401_with_the_location(world: World) -> None:
@@ -119,7 +126,9 @@ def test_the_answer_for_the_client_never_holds_a_token(world: World, member: Bro
 def test_what_nginx_would_not_replace_is_refused(world: World, name: str) -> None:
     question = ("X-Original-Method: GET", "X-Original-URI: /public/x")
     assert ask(world, *question, "Akoya-Owner: spoofed")[0] == 200, "replaced by the recipe"
-    assert ask(world, *question, f"{name}: spoofed")[0] == 403
+    for more in ((), ("X-Akoya-Answer: client",)):
+        status, body, _ = ask(world, *question, f"{name}: spoofed", *more)
+        assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:bad-description")
 
 
 def test_envoy_is_told_what_to_take_away(world: World, member: Browser) -> None:
@@ -150,6 +159,7 @@ def test_a_websocket_from_another_site_is_refused(world: World, member: Browser,
     question = (*NGINX, sign, f"Origin: {origin}")
     assert ask(world, *question, member=member)[0] == 403
     assert ask(world, *NGINX, sign, f"Origin: {world.url}", member=member)[0] == 200
+    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, "that opens none"
 
 
 def test_the_log_names_the_request_that_was_meant(world: World) -> None:
