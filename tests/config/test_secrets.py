@@ -199,8 +199,11 @@ def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: 
         ("ecdsa-p256-sha256", RSA, "it is not a P-256 private key"),
         ("ecdsa-p256-sha256", ED25519, "it is not a P-256 private key"),
         ("ed25519", _pem(ed25519.Ed25519PrivateKey.generate(), b"pw"), "it is not a PEM or JWK of an unencrypted"),
+        ("ed25519", '{"keys": []}', "the JWK Set has no key"),
+        ("hmac-sha256", '{"kty": "oct", "k": "c2hvcnQ"}', "it is shorter than 32 bytes"),
+        ("hmac-sha256", JWK, "it is not a shared secret"),
     ],
-    ids=[f"case {number}" for number in range(12)],
+    ids=[f"case {number}" for number in range(15)],
 )
 def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
     (line,) = said(judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))

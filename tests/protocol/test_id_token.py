@@ -132,8 +132,9 @@ def test_a_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
 
 @pytest.mark.parametrize("kid", [7, [], {}, "k" * 513])
 def test_an_unreadable_kid_is_refused(kid: Any) -> None:
-    with pytest.raises(IdTokenRejected, match="kid"):
+    with pytest.raises(IdTokenRejected, match="an unreadable kid") as rejected:
         judge(unsigned({"alg": "RS256", "kid": kid}, claims()), key_set(rsa_key()))
+    assert not isinstance(rejected.value, UnknownKey), "no keys are fetched for it"
 
 
 def test_without_keys_the_claims_alone_are_judged() -> None:
@@ -316,6 +317,15 @@ def test_the_clock_is_the_callers() -> None:
         judge(token, now=NOW + 960)
     with pytest.raises(IdTokenRejected, match="iat"):
         judge(token, now=NOW - 100, leeway=10.0)
+
+
+@pytest.mark.parametrize("more", ["", ".AA", ".AA.AA"])
+def test_a_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> None:
+    """Five parts are a JWE (RFC 7516 section 7.1)."""
+    sound = signed(claims()).reveal()
+    text = sound + more if more else sound.rpartition(".")[0]
+    with pytest.raises(IdTokenRejected, match="compact form"):
+        judge(Secret(text), key_set(rsa_key()))
 
 
 def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:

@@ -164,6 +164,22 @@ def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(chan
     assert without == OutcomeUnknown(f"the token endpoint answered 200 with {fault}")
 
 
+def test_an_empty_refresh_token_is_none() -> None:
+    """RFC 6749 section 3.2: sent without a value is as omitted."""
+    answer = judge(200, {**GOOD, "refresh_token": ""})
+    assert isinstance(answer, TokenResponse)
+    assert answer.refresh_token is None
+
+
+def test_an_access_token_as_the_bearer_needs_its_type() -> None:
+    """RFC 6749 section 7.1: a token whose type is not understood is not used. An id_token has no other."""
+    dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
+    good = {**GOOD, "access_token": "an-access-token"}
+    assert isinstance(judge(200, good, dialect), TokenResponse)
+    del good["token_type"]
+    assert judge(200, good, dialect) == Untrusted("the token endpoint answered 200 with no token_type", Secret("new-refresh"))
+
+
 @pytest.mark.parametrize("refresh_token", [7, 0, False, [], ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])
 def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(judge(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
