@@ -10,6 +10,7 @@ import binascii
 import json
 import re
 import stat
+import warnings
 from pathlib import Path as FilePath
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
@@ -182,7 +183,9 @@ def _private_keys(text: str) -> list[object]:
     if not text.lstrip().startswith("{"):
         return [load_pem_private_key(text.encode(), password=None)]
     document = json.loads(text)
-    keys = [JWKRegistry.import_key(jwk) for jwk in document.get("keys", [document])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joserfc warns of short secrets; here they are faults.
+        keys = [JWKRegistry.import_key(jwk) for jwk in document.get("keys", [document])]
     return [key.raw_value if isinstance(key, OctKey) else key.private_key for key in keys]
 
 
