@@ -276,7 +276,7 @@ class Gateway:
         now = self._clock()
         if abs(now - self._said.get(error.code, 0.0)) >= 1.0:
             self._said[error.code] = now
-            log.error("a request cannot be served", code=error.code, reason=error.detail, request_id=ask.request_id)
+            log.error("a request cannot be served", problem=error.code, reason=error.detail, request_id=ask.request_id)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         ask = self._ask(scope)

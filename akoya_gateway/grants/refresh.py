@@ -199,7 +199,7 @@ class Refresher:
         written = self._moved(grant, await self._book.write(expired, after=grant.version))
         if written is None:
             return self._learnt(await self._book.get(grant.id))
-        log.warning("refresh lease expired", **_names(grant), state=written.state, reason=written.reason)
+        log.warning("refresh lease expired", **_names(grant), grant_state=written.state, reason=written.reason)
         return written
 
     # --- the one use of the refresh token -----------------------------------------------------------------------
@@ -334,7 +334,7 @@ def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, secon
         "refresh",
         **_names(leased),
         outcome=outcome,
-        state=current.state,
+        grant_state=current.state,
         seconds=round(seconds, 3),
         **({"error": error} if error else {}),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from akoya_gateway.operations.metrics import Metrics
+from akoya_gateway.operations.redaction import redact_event
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
@@ -113,6 +114,20 @@ def texts_of(said: ast.expr) -> list[str]:
 def test_every_log_event_is_listed_with_its_level() -> None:
     listed = {(ticked(event)[0], level) for event, level, _ in rows("## Log events")}
     assert listed == set(events())
+
+
+def test_no_field_of_an_event_has_a_name_that_is_masked() -> None:
+    """`code=` and `state=` are what OAuth calls its secrets: whatever stands there is not shown."""
+    masked = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        chosen = dict(methods_chosen(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and node.args and list(spoken(node, chosen)):
+                names = [keyword.arg for keyword in node.keywords if keyword.arg]
+                shown = redact_event(dict.fromkeys(names, "word"))
+                masked += [f"{path.name}:{node.lineno} {name}" for name in names if shown[name] != "word"]
+    assert masked == []
 
 
 def test_the_levels_of_a_row_say_who_acts() -> None:
