@@ -150,7 +150,8 @@ def test_the_build_context_holds_what_the_containerfile_copies_and_no_more() -> 
 
 
 def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Path) -> None:
-    """The build stage by hand: what is copied, installed as it says, started with a read-only home as another user."""
+    """What the build stage copies is enough to install and start from, without a home. The user and the dropped
+    capabilities are the engine's, and are not tried here."""
     context = tmp_path / "src"
     context.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "schema", "akoya_gateway"):
