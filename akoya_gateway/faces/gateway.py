@@ -249,6 +249,7 @@ class Gateway:
     ) -> None:
         onward = dict(scope)
         onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
+        onward["akoya.ours"] = len(admitted.headers)
         if engine.body_bytes:
             receive = limited(receive, ask, engine.body_bytes)
         if admitted.owner is None:

