@@ -18,12 +18,18 @@ local method = "{method}"
 local body = {body}
 local at = 0
 local plain
+local vary = {vary}
 local function made(cookie)
   if cookie then headers["cookie"] = cookie end
   return wrk.format(method, nil, headers, body)
 end
 function init(args) plain = made(nil) end
 function request()
+  if vary then
+    at = at + 1
+    headers["x-trace"] = "trace-" .. at
+    return wrk.format(method, wrk.path .. "/" .. at .. "?page=" .. at, headers, body)
+  end
   if #cookies == 0 then return plain end
   at = at % #cookies + 1
   return made(cookies[at])
@@ -64,14 +70,16 @@ def wrk(
     cores: str | None,
     cookies: Sequence[str] = (),
     body_bytes: int = 0,
+    vary: bool = False,
 ) -> dict[str, float]:
-    """What wrk's `done` saw."""
+    """What wrk's `done` saw. `vary`: no two requests have the same path, or the same headers."""
     script = folder / "load.lua"
     script.write_text(
         _SCRIPT.format(
             headers=_table(headers),
             cookies="{" + ",".join(json.dumps(cookie) for cookie in cookies) + "}",
             method="PUT" if body_bytes else "GET",
+            vary="true" if vary else "false",
             body=f'string.rep("x", {body_bytes})' if body_bytes else "nil",
         )
     )

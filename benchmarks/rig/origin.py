@@ -11,6 +11,8 @@ from typing import Self
 from benchmarks.rig.processes import Server, free_port
 
 SMALL, JSON, LARGE, HUGE = "/bench/small", "/bench/json", "/bench/100k", "/bench/10m"
+VARIED = "/bench/varied"
+"""Each answer has a header that no other has."""
 UPLOAD, SEEN, EVENTS, ECHO = "/bench/upload", "/bench/seen", "/bench/events", "/bench/echo"
 UPLOAD_BYTES = 10_000_000
 
@@ -40,6 +42,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location = /bench/small {{ default_type text/plain; return 200 "hello, world"; }}
+    location /bench/varied {{ add_header X-Request-Id $request_id; return 200 "hello, world"; }}
     location = /bench/json {{ return 200 '{document}'; }}
     location = /bench/100k {{ alias {folder}/100k.json; }}
     location = /bench/10m {{ default_type application/octet-stream; alias {folder}/10m.bin; }}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.rig import gateway
 from benchmarks.rig.load import Meter, Sample, sample_of, streaming, wrk
-from benchmarks.rig.origin import ECHO, EVENTS, HUGE, JSON, LARGE, SMALL, UPLOAD, UPLOAD_BYTES
+from benchmarks.rig.origin import ECHO, EVENTS, HUGE, JSON, LARGE, SMALL, UPLOAD, UPLOAD_BYTES, VARIED
 from benchmarks.rig.systems import LOAD_CORE, SYSTEMS, Rig, Running
 
 _ALL = tuple(SYSTEMS)
@@ -31,6 +31,7 @@ class Workload:
     connections: int = 32
     upload: int = 0
     stream: str = ""
+    vary: bool = False
     variants: bool = False
     """`systems` are names of `Variants`, not of `SYSTEMS`."""
     reference: str = "envoy-oauth2"
@@ -40,6 +41,7 @@ WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Workload("small", "GET, 12 bytes", _ALL),
+        Workload("varied", "GET, 12 bytes, no two requests and no two answers alike", _PROXIES, path=VARIED, vary=True),
         Workload("json", "GET, 1 KB of JSON", _PROXIES, path=JSON),
         Workload("100k", "GET, 100 KB", _BODIES, path=LARGE),
         Workload("down", "GET, 10 MB", _BODIES, path=HUGE, connections=4),
@@ -77,7 +79,7 @@ def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str |
         meter = Meter(running.server.pid)
         result = wrk(
             rig.folder, url, running.headers, seconds=seconds, connections=workload.connections, cores=cores,
-            cookies=running.cookies, body_bytes=workload.upload,
+            cookies=running.cookies, body_bytes=workload.upload, vary=workload.vary,
         )  # fmt: skip
         if workload.upload:
             result["bytes"] = result["requests"] * workload.upload
