@@ -93,7 +93,7 @@ class Desk:
             return Admitted(match.rule, [], None, None, fields)
         if self.standings.serve:
             now = self._clock()
-            standing = self.standings.of(fields, match, now)
+            standing = self.standings.of(fields.session, match, now)
             if standing is None:
                 return None
             ours = _signed(standing.prepared, ask, fields, now)

@@ -1,8 +1,8 @@
 """The plain case below ASGI: a request without a body, a known session, a fresh grant, an idle upstream connection.
 
 It asks the same desk, strips and signs with the same `Passing`, writes the head with the same `RequestWriter` and uses
-the same pool as the ASGI path; what it saves is the event loop: no task, no ASGI messages, no futures. What was read of
-a request is remembered (`known_requests`), and what was decided for its session stands for a while (`standing`).
+the same pool as the ASGI path; what it saves is the event loop: no task, no ASGI messages, no futures. The lines of a
+request are remembered (`plain_requests`), and what was decided for its session stands for a while (`standing`).
 Whatever is not plain (or goes wrong before a byte of the answer) is handed to the ASGI path, which decides again from
 the start. `tests/fast_lane/` holds both paths side by side, byte by byte.
 
@@ -23,12 +23,12 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.engine import Engine
-from akoya_gateway.faces.fast_questions import FastQuestions, Reply
+from akoya_gateway.faces.fast_questions import FastQuestions, Reply, is_one_head
 from akoya_gateway.faces.forward_auth import is_forward_auth
 from akoya_gateway.faces.gateway import Gateway
-from akoya_gateway.faces.known_requests import KnownRequests, Line, Sender, is_one_head
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.passage import Passage
+from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.signing.encoding import lines as as_lines
 from akoya_gateway.upstream.proxy import ReverseProxy
@@ -49,22 +49,22 @@ class FastLane:
         self.dates = dates
         self._clock = clock
         self._proxy_in_force = proxy
-        self._known = KnownRequests()
+        self._plain: PlainRequests | None = None
         self._questions = FastQuestions(dates)
         self._engine: Engine | None = None
         self._proxy: ReverseProxy | None = None
 
     def find(self, data: bytes, peer: str | None) -> tuple[Line, Sender] | None:
-        """What is known of a request by its bytes; see `read` for one that has been parsed."""
+        """A plain request, by its bytes; see `read` for one that has been parsed."""
         if self.gateway.running is not self._engine or self._proxy_in_force() is not self._proxy:
             self._renew()
-        return self._known.find(data, peer)
+        return None if self._plain is None else self._plain.read(data, peer)
 
     def read(
         self, method: str, url: bytes, headers: Headers, peer: str | None, scheme: str, data: bytes | None
     ) -> tuple[Line, Sender] | None:
-        """Judge a request as far as it does not depend on who asks; None: it is not plain. `data`: its bytes, where
-        they came in one piece, to be found by the next time."""
+        """Judge a request as far as it does not depend on who asks; None: it is not for the lane. `data`: its bytes,
+        where they came in one piece."""
         if self.gateway.running is not self._engine or self._proxy_in_force() is not self._proxy:
             self._renew()
         try:
@@ -76,8 +76,6 @@ class FastLane:
             return None
         if line is None or sender is None:
             return None
-        if data is not None:
-            self._known.keep(data, line, sender, url)
         return line, sender
 
     def reply(self, data: bytes, peer: str | None) -> Reply | None:
@@ -102,10 +100,10 @@ class FastLane:
                 admission, ours = line.public, b""
             else:
                 now = self._clock()
-                admission = standing = engine.desk.standings.of(sender.fields, line.match, now)
+                admission = standing = engine.desk.standings.of(sender.session, line.match, now)
                 if standing is None:
                     return None
-                ours = standing.prepared.lines(line.verb, sender.fields.authority, line.raw_path, line.query, now)
+                ours = standing.prepared.lines(line.verb, sender.authority, line.raw_path, line.query, now)
         except GatewayError:
             return None
         if admission is None:
@@ -132,8 +130,16 @@ class FastLane:
         """Another configuration: what was judged under the last one is worth nothing."""
         self._engine = self.gateway.running
         self._proxy = self._proxy_in_force()
-        self._known.clear()
+        self._plain = self._plain_requests()
         self._questions.clear()
+
+    def _plain_requests(self) -> PlainRequests | None:
+        engine, proxy = self._engine, self._proxy
+        if engine is None or proxy is None:
+            return None
+        upstream_scheme = proxy.pool.upstream.origins[0].scheme
+        limit = engine.config.limits.header_bytes
+        return PlainRequests(self._line, proxy.writer, engine.cookies, "http", upstream_scheme, limit)
 
     def _keep_question(self, method: str, url: bytes, headers: Headers, peer: str | None, data: bytes) -> None:
         engine = self._engine
@@ -166,4 +172,4 @@ class FastLane:
         section = self._proxy.writer.section(fields.onward, peer=peer, scheme=scheme)
         if section.body is not Body.NONE or not fields.authority or fields.override:
             return None
-        return Sender(headers, peer, fields, section.fields, section.forwarded)
+        return Sender(headers, peer, fields.session, fields.authority, section.fields, section.forwarded + b"\r\n")

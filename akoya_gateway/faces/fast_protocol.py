@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from akoya_gateway.access.ask import Headers
 from akoya_gateway.faces.fast_lane import FastLane
 from akoya_gateway.faces.fast_questions import Reply
-from akoya_gateway.faces.known_requests import Line, Sender
 from akoya_gateway.faces.lifespan import App, Scope
 from akoya_gateway.faces.passage import Passage
+from akoya_gateway.faces.plain_requests import Line, Sender
 from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 
 
@@ -37,7 +37,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
         self._peer = self.client[0] if self.client else None
 
     def data_received(self, data: bytes) -> None:
-        """A request that is known never sees the parser, which stays where it is."""
+        """A plain request never sees the parser, which stays where it is."""
         if not self._between or self.pipeline or not (self.cycle is None or self.cycle.response_complete):
             super().data_received(data)
             return

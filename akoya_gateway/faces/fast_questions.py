@@ -89,7 +89,7 @@ class FastQuestions:
             return None
         ours = b""
         if not known.public:
-            standing = engine.desk.standings.of(known.fields, known.match, now)
+            standing = engine.desk.standings.of(known.fields.session, known.match, now)
             if standing is None:
                 return None
             question = known.question
@@ -116,3 +116,15 @@ def _read(engine: Engine, again: Callable[[], Ask]) -> Known | None:
     if match is None or question.websocket or not question.plain or not fields.authority or fields.override:
         return None
     return Known(again, question, match, fields, public=not engine.desk.needs_owner(match))
+
+
+def is_one_head(data: bytes, verb: bytes, url: bytes, headers: int) -> bool:
+    """`data` holds this request line, then so many lines that are each a header, then the empty line, and no more:
+    nothing folded, nothing that ends in a bare LF."""
+    line, _, section = data.partition(b"\r\n")
+    breaks = headers + 1
+    return (
+        line == b"%b %b HTTP/1.1" % (verb, url)
+        and section.endswith(b"\r\n\r\n")
+        and section.count(b"\r\n") == section.count(b"\n") == breaks
+    )

@@ -11,16 +11,16 @@ from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.engine import Engine
-from akoya_gateway.faces.known_requests import Line, Sender
 from akoya_gateway.faces.lifespan import Scope
+from akoya_gateway.faces.plain_requests import Line, Sender
 from akoya_gateway.faces.responses import TOKEN_REJECTED, is_event_stream
 from akoya_gateway.faces.sockets import OpenSocket
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.upstream.connection import Connection
 from akoya_gateway.upstream.failures import ClosedEarly
 from akoya_gateway.upstream.forwarded import VIA
-from akoya_gateway.upstream.known_heads import KnownHead
-from akoya_gateway.upstream.response import ResponseHead
+from akoya_gateway.upstream.plain_heads import PlainHead
+from akoya_gateway.upstream.response import Framing, ResponseHead
 
 if TYPE_CHECKING:
     from akoya_gateway.faces.fast_lane import FastLane
@@ -114,19 +114,17 @@ class Passage:
 
     # -- upstream.connection.Sink
 
-    def on_answer(self, known: KnownHead, body: bytes) -> None:
+    def on_answer(self, head: PlainHead, body: bytes) -> None:
         protocol = self._protocol
-        made = known.made
-        if not made or protocol.server_state.default_headers:
-            made = known.made = self._made(known)
-            if not made:
-                self.on_head(known.status, known.head)
-                if body:
-                    self.on_body(body)
-                self.on_end()
-                return
-        protocol.transport.write(made + body)
-        self._lane.gateway.answered(self, known.status, self._admission.rule.label, self._began)
+        if head.special or protocol.server_state.default_headers:
+            self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
+            if body:
+                self.on_body(body)
+            self.on_end()
+            return
+        date = b"" if head.dated else b"%b: %b\r\n" % self._lane.dates.header()
+        protocol.transport.write(b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, date, b"\r\n", body)))
+        self._lane.gateway.answered(self, head.status, self._admission.rule.label, self._began)
         self.response_complete = True
         if self._open is not None:
             self._forget()
@@ -220,18 +218,6 @@ class Passage:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
-
-    def _made(self, known: KnownHead) -> bytes:
-        """The same for every client, to be kept; empty where it is not, or where there is more to do than to write."""
-        names = {name for name, _ in known.head.headers}
-        if (
-            self._protocol.server_state.default_headers
-            or b"date" not in names
-            or any(name[:6] == b"akoya-" for name in names)
-            or is_event_stream(known.head.headers)
-        ):
-            return b""
-        return self._written(known.status, known.head)
 
     async def _cut(self, code: int) -> None:
         self._protocol.transport.abort()

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from akoya_gateway.access.decision import Gatekeeper, Pass
 from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.config.model import AccessRule
-from akoya_gateway.faces.fields import Fields
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.grants.cache import KnownGrants
 from akoya_gateway.grants.grant import Grant, OwnerGrants
@@ -73,9 +72,11 @@ class Standings:
         self._kept: OrderedDict[tuple[str, tuple[int, str | None]], Standing] = OrderedDict()
         self.serve = visitors.by_session
 
-    def of(self, fields: Fields, match: RuleMatch, now: float) -> Standing | None:
-        """None: the whole decision has to be made. Raises `OperatorError` for headers that are too large."""
-        session = fields.session
+    def of(self, session: str | None, match: RuleMatch, now: float) -> Standing | None:
+        """`session`: the value of the cookie. None: the whole decision has to be made.
+
+        Raises `OperatorError` for headers that are too large.
+        """
         if session is None:
             return None
         key = (session, match.key)

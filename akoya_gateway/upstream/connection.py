@@ -25,7 +25,7 @@ import httptools
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, SlowClient, TimedOut
-from akoya_gateway.upstream.known_heads import KnownHead, KnownHeads
+from akoya_gateway.upstream.plain_heads import PlainHead, PlainHeads
 from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_size, judge_trailers
 
 NEVER = float("inf")
@@ -57,8 +57,8 @@ class Sink(Protocol):
 
     def on_trailers(self, headers: Headers) -> None: ...
 
-    def on_answer(self, known: KnownHead, body: bytes) -> None:
-        """In place of `on_head`, `on_body` and `on_end`: a whole response, with a head that was seen before."""
+    def on_answer(self, head: PlainHead, body: bytes) -> None:
+        """In place of `on_head`, `on_body` and `on_end`: a whole response with a plain head."""
 
     def on_end(self) -> None:
         """The response is complete; the connection is already back with its owner or closed."""
@@ -94,16 +94,15 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_continues",
         "_framing",
-        "_head",
         "_head_bytes",
         "_head_only",
         "_headers",
         "_informational",
         "_keep_alive",
-        "_known",
         "_limits",
         "_owner",
         "_parser",
+        "_plain_heads",
         "_progress",
         "_read_paused",
         "_read_timeout",
@@ -132,9 +131,9 @@ class Connection(asyncio.Protocol):
         read_timeout: float,
         write_timeout: float,
         limits: ResponseLimits,
-        known: KnownHeads | None = None,
+        plain_heads: PlainHeads | None = None,
     ) -> None:
-        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `known`: shared with others."""
+        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `plain_heads` may be shared."""
         self.key = key
         self.served = 0
         """Requests sent so far, this one included."""
@@ -146,7 +145,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = owner.now
         self._owner = owner
         self._limits = limits
-        self._known = known or KnownHeads()
+        self._plain_heads = plain_heads or PlainHeads()
         self._read_timeout = self._timeout = read_timeout
         self._write_timeout = write_timeout
         self._sink: Sink | None = None
@@ -161,7 +160,6 @@ class Connection(asyncio.Protocol):
         self._complete = self._tainted = self._head_only = self._continues = self._announced = False
         self._keep_alive = self._progress = False
         self._framing = Framing.NONE
-        self._head: ResponseHead | None = None
 
     # -- for the holder
 
@@ -253,10 +251,9 @@ class Connection(asyncio.Protocol):
         if self._sink is None:
             self._close(hard=True)
             return
-        first = not self.touched
-        if first:
+        if not self.touched:
             self.touched = True
-            if not self._head_only and not self._continues and self._is_known(data):
+            if not self._head_only and not self._continues and self._is_plain(data):
                 return
         try:
             self._parser.feed_data(data)
@@ -268,7 +265,7 @@ class Connection(asyncio.Protocol):
         if self._sink is None:
             return
         if self._complete:
-            self._end(data, whole=first)
+            self._end(data)
         else:
             # A head that has begun must be whole in time: its bytes alone win none, or it could trickle for hours.
             if self._state != HEAD or not self._head_bytes:
@@ -323,7 +320,6 @@ class Connection(asyncio.Protocol):
         self._framing = head.framing
         self._keep_alive = not head.close
         self._announced = head.trailers
-        self._head = head
         if self._head_only:
             self._complete = True
         if self._sink is not None:
@@ -389,32 +385,20 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
 
-    def _is_known(self, data: bytes) -> bool:
-        """The whole response, and nothing else, with a head that was judged before: no need to parse it again. The
-        parser stands between two messages and stays there."""
-        end = data.find(_END_OF_HEAD) + 4
-        known = self._known.find(data[:end])
-        if known is None or len(data) - end != known.length:
+    def _is_plain(self, data: bytes) -> bool:
+        """A whole response and nothing else, with a head that needs no parser; it stands between two messages and stays
+        there."""
+        found = self._plain_heads.read(data)
+        if found is None or len(data) - found[1] != found[0].length:
             return False
         sink = self._sink
         self._sink = None
         self._rest()
         if sink is not None:
-            sink.on_answer(known, data[end:])
+            sink.on_answer(found[0], data[found[1] :])
         return True
 
-    def _remember(self, data: bytes) -> None:
-        """`data` was one whole response: when its head comes again, `_is_known`."""
-        head = self._head
-        if head is None or self._framing is not Framing.LENGTH or self._informational:
-            return
-        end = data.find(_END_OF_HEAD) + 4
-        length = len(data) - end
-        if (b"content-length", b"%d" % length) in head.headers:
-            self._known.keep(data[:end], KnownHead(self._parser.get_status_code(), head, length))
-
-    def _end(self, data: bytes, *, whole: bool = False) -> None:
-        """`whole`: `data` holds the response from its first byte on."""
+    def _end(self, data: bytes) -> None:
         sink = self._sink
         self._sink = None
         if self._head_only:
@@ -426,10 +410,7 @@ class Connection(asyncio.Protocol):
         if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
             self._close(hard=self._tainted or self._continues)
         else:
-            if whole:
-                self._remember(data)
             self._rest()
-        self._head = None
         if sink is not None:
             sink.on_end()
 

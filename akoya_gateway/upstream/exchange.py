@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.connection import Connection
-from akoya_gateway.upstream.known_heads import KnownHead
-from akoya_gateway.upstream.response import Headers, ResponseHead
+from akoya_gateway.upstream.plain_heads import PlainHead
+from akoya_gateway.upstream.response import Framing, Headers, ResponseHead
 
 HIGH_WATER = 131_072
 """Bytes of response body held for a slow client before the connection is read no further."""
@@ -108,9 +108,9 @@ class Exchange:
     def on_trailers(self, headers: Headers) -> None:
         self.trailers = headers
 
-    def on_answer(self, known: KnownHead, body: bytes) -> None:
-        self.status = known.status
-        self.head = known.head
+    def on_answer(self, head: PlainHead, body: bytes) -> None:
+        self.status = head.status
+        self.head = ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
         if body:
             self._chunks.append(body)
         self.on_end()

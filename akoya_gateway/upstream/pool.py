@@ -17,7 +17,7 @@ from typing import TypeVar
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
 from akoya_gateway.upstream.failures import Busy, ClosedEarly, TimedOut, Unreachable
-from akoya_gateway.upstream.known_heads import KnownHeads
+from akoya_gateway.upstream.plain_heads import PlainHeads
 from akoya_gateway.upstream.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
@@ -79,7 +79,7 @@ class Pool:
         )
         self._only = self._stations[0] if len(self._stations) == 1 else None
         self._turn = 0
-        self._known = KnownHeads()
+        self._plain_heads = PlainHeads()
         self._connections: set[Connection] = set()
         self._patient: set[Connection] = set()
         self._connecting = 0
@@ -257,7 +257,7 @@ class Pool:
             read_timeout=self.upstream.read_timeout,
             write_timeout=self.write_timeout,
             limits=self.limits,
-            known=self._known,
+            plain_heads=self._plain_heads,
         )
 
     async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:

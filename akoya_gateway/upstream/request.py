@@ -63,7 +63,9 @@ class Section(NamedTuple):
     expects: bool
 
 
-class _Does(IntEnum):
+class Does(IntEnum):
+    """What becomes of a header."""
+
     PASS = 0
     DROP = 1
     FORWARDED = 2
@@ -78,26 +80,26 @@ class _Does(IntEnum):
 
 
 # Plain integers for the loop below.
-_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(_Does.PASS), int(_Does.HOST), int(_Does.CONNECTION)
+_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(Does.PASS), int(Does.HOST), int(Does.CONNECTION)
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
 
-_KNOWN: dict[bytes, _Does] = {
-    **dict.fromkeys(HOP_BY_HOP, _Does.DROP),
-    **dict.fromkeys(FORWARDED_NAMES, _Does.FORWARDED),
-    **dict.fromkeys(UNTRUSTED_NAMES, _Does.UNTRUSTED),
-    b"http2-settings": _Does.DROP,
-    b"proxy": _Does.DROP,  # becomes HTTP_PROXY in a CGI environment (CVE-2016-5385)
-    b"host": _Does.HOST,
-    b"content-length": _Does.LENGTH,
-    b"transfer-encoding": _Does.CODING,
-    b"connection": _Does.CONNECTION,
-    b"expect": _Does.EXPECT,
-    b"te": _Does.TE,
-    b"upgrade": _Does.UPGRADE,
+_KNOWN: dict[bytes, Does] = {
+    **dict.fromkeys(HOP_BY_HOP, Does.DROP),
+    **dict.fromkeys(FORWARDED_NAMES, Does.FORWARDED),
+    **dict.fromkeys(UNTRUSTED_NAMES, Does.UNTRUSTED),
+    b"http2-settings": Does.DROP,
+    b"proxy": Does.DROP,  # becomes HTTP_PROXY in a CGI environment (CVE-2016-5385)
+    b"host": Does.HOST,
+    b"content-length": Does.LENGTH,
+    b"transfer-encoding": Does.CODING,
+    b"connection": Does.CONNECTION,
+    b"expect": Does.EXPECT,
+    b"te": Does.TE,
+    b"upgrade": Does.UPGRADE,
 }
 
 
-def _judge_name(name: bytes) -> _Does:
+def _judge_name(name: bytes) -> Does:
     if not _TOKEN.fullmatch(name):
         raise RefusedRequest("a header name is not a token")
     name = name.lower()
@@ -105,10 +107,10 @@ def _judge_name(name: bytes) -> _Does:
     folded = name.replace(b"_", b"-").replace(b".", b"-")
     known = _KNOWN.get(folded)
     if known is None and folded.startswith(b"x-forwarded-"):
-        known = _Does.UNTRUSTED
+        known = Does.UNTRUSTED
     if known is None:
-        return _Does.PASS
-    return known if folded == name else _Does.DROP
+        return Does.PASS
+    return known if folded == name else Does.DROP
 
 
 class RequestWriter:
@@ -197,7 +199,7 @@ class RequestWriter:
                 if judged is None:
                     judged = _Judged(trusted=self._forwarding.trusts(peer))
                 judged.take(does, name, value, lines)
-        host = self._authority(hosts, http_version)
+        host = self.host(hosts, http_version)
         body, length = Body.NONE, 0
         if judged is not None:
             lines = judged.complete(lines, trailers=trailers)
@@ -212,8 +214,21 @@ class RequestWriter:
         forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
         return Section(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
 
-    def _authority(self, hosts: list[bytes], http_version: str) -> bytes:
-        """The one Host (RFC 9112 section 3.2)."""
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the peer is one of `trusted_proxies`."""
+        return self._forwarding.trusts(peer)
+
+    def forwarded(self, peer: str | None, scheme: str, host: bytes, said: Said | None) -> bytes:
+        """Who asked (see `Section`)."""
+        return self._forwarding.lines(peer, scheme, host, said)
+
+    def does(self, name: bytes) -> Does:
+        """What becomes of a header of this name. Raises RefusedRequest."""
+        does = self._names.get(name)
+        return Does(self._learn(name) if does is None else does)
+
+    def host(self, hosts: list[bytes], http_version: str = "1.1") -> bytes:
+        """The one Host (RFC 9112 section 3.2). Raises RefusedRequest."""
         if not hosts and http_version == "1.0":
             return self._default_host
         if len(hosts) == 1 and hosts[0] in self._hosts:
@@ -255,24 +270,24 @@ class _Judged:
 
     def take(self, does: int, name: bytes, value: bytes, lines: list[bytes]) -> None:
         match does:
-            case _Does.CONNECTION:
+            case Does.CONNECTION:
                 self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
-            case _Does.LENGTH:
+            case Does.LENGTH:
                 self.lengths.append(value)
-            case _Does.CODING:
+            case Does.CODING:
                 self.codings.append(value)
-            case _Does.FORWARDED if self.trusted:
+            case Does.FORWARDED if self.trusted:
                 self.said = self.said or {}
                 self.said.setdefault(name.lower(), []).append(value)
-            case _Does.UNTRUSTED if self.trusted:
+            case Does.UNTRUSTED if self.trusted:
                 lines.append(name + b": " + value)
-            case _Does.EXPECT:
+            case Does.EXPECT:
                 self.expects = True
                 if value.lower() != b"100-continue":
                     raise RefusedRequest("an expectation that cannot be met", status=417, code="expectation-failed")
-            case _Does.TE:
+            case Does.TE:
                 self.te_trailers |= b"trailers" in tokens(value)
-            case _Does.UPGRADE:
+            case Does.UPGRADE:
                 self.upgrade = True
 
     def framing(self, http_version: str) -> tuple[Body, int]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.faces.known_requests import KnownRequests, Line, Sender
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.grants.cache import Cache, KnownGrants
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
@@ -84,33 +83,3 @@ async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
     cache.put(replace(GRANT, state=GrantState.REVOKED, version=9))
     assert known.grants is not before
     assert known.grants.grants == ()
-
-
-GOOD = b"GET /x HTTP/1.1\r\nhost: a\r\nx-b: c\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "headers", "found"),
-    [
-        (GOOD, 2, True),
-        (GOOD, 1, False),
-        (GOOD, 3, False),
-        (GOOD.replace(b"x-b: c\r\n", b"x-b: c\n"), 2, False),
-        (GOOD.replace(b"x-b: c\r\n", b"x-b: c\r\n d\r\n"), 2, False),
-        (GOOD.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\nx: y\r\n"), 2, False),
-        (GOOD.replace(b"GET /x", b"GET  /x"), 2, False),
-        (GOOD.replace(b"1.1", b"1.0"), 2, False),
-        (GOOD.replace(b"/x", b"/y"), 2, False),
-        (GOOD + b"body", 2, False),
-        (GOOD + GOOD, 2, False),
-        (b"\r\n" + GOOD, 2, False),
-    ],
-)
-def test_only_a_head_that_can_be_read_in_one_way_is_kept(data: bytes, headers: int, found: bool) -> None:
-    known = KnownRequests()
-    match: Any = SimpleNamespace(rule=None)
-    line = Line(b"GET", b"/x", b"", "/x", match, public=False, idempotent=True)
-    sender = Sender([(b"a", b"b")] * headers, "peer", SimpleNamespace(), b"", b"")  # type: ignore[arg-type]
-    known.keep(data, line, sender, b"/x")
-    assert (known.find(data, "peer") is not None) is found
-    assert known.find(data, "another peer") is None

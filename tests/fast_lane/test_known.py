@@ -1,6 +1,6 @@
 """What is found again by its bytes means what it meant, and what it rests on is looked at every time.
 
-Attacks on the memories of the lane: `faces.known_requests`, `faces.standing`, `upstream.known_heads`.
+Attacks on the memories of the lane: `faces.plain_requests`, `faces.standing`, `upstream.plain_heads`.
 """
 
 from __future__ import annotations

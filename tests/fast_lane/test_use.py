@@ -14,7 +14,7 @@ import yaml
 
 from akoya_gateway import load_config
 from akoya_gateway.faces.fast_lane import FastLane
-from akoya_gateway.faces.known_requests import Line
+from akoya_gateway.faces.plain_requests import Line
 from akoya_gateway.faces.sidecar import Sidecar
 from akoya_gateway.operations.logs import open_log
 from akoya_gateway.operations.metrics import Metrics

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
-from akoya_gateway.upstream.known_heads import KnownHead
-from akoya_gateway.upstream.response import Headers, ResponseHead
+from akoya_gateway.upstream.plain_heads import PlainHead
+from akoya_gateway.upstream.response import Framing, Headers, ResponseHead
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
 
 
@@ -68,8 +68,8 @@ class Holder:
         else:
             self.diary.append(chunk)
 
-    def on_answer(self, known: KnownHead, body: bytes) -> None:
-        self.on_head(known.status, known.head)
+    def on_answer(self, head: PlainHead, body: bytes) -> None:
+        self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
         if body:
             self.on_body(body)
         self.on_end()
