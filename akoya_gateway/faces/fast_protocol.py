@@ -29,6 +29,9 @@ class FastHttpProtocol(GuardedHttpProtocol):
         """The parser stands between two messages: nothing of a next one has been given to it."""
         self._alone: bytes | None = None
         """What is being parsed, where it began between two messages."""
+        # uvicorn sets these when it begins to parse, which may never be.
+        self.url = b""
+        self.headers = []
         self._arrived_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
 

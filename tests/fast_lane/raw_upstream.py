@@ -21,7 +21,8 @@ def plain(answer: bytes) -> Script:
 def then_close(answer: bytes) -> Script:
     def script(connection: socket.socket, request: bytes) -> None:
         connection.sendall(answer)
-        connection.close()
+        # Not close(): the stream that reads the requests would keep it open.
+        connection.shutdown(socket.SHUT_RDWR)
 
     return script
 

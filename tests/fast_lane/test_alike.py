@@ -145,6 +145,14 @@ def test_both_paths_give_the_client_the_same_answer(
     assert b"akoya-id-token: " in sent.pop()
 
 
+def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        head, body, _ = exchange(port, b"GET /accounts/until-close HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
+        assert dechunked(head, body) == b"to the end"
+        assert body.endswith(b"0\r\n\r\n")
+
+
 def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, bytes]) -> None:
     world, plain_gateway, cookies = both
     request = b"GET /accounts/silent HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"

@@ -353,3 +353,16 @@ def test_an_answer_to_head_is_not_taken_for_one_to_get(world: World, browser: Br
             wire.send(get(b"/accounts/empty", cookies_of(browser)).replace(b"GET", b"HEAD", 1))
             assert wire.answer()[0] == 200
             assert wire.ask(get(b"/accounts/bodies", cookies_of(browser)))[2] in (b"first", b"other")
+
+
+@pytest.mark.parametrize("name", ["garbage", "nothing", "silent", "two-lengths"])
+def test_what_goes_wrong_with_the_first_request_of_a_connection_is_told(
+    world: World, browser: Browser, name: str
+) -> None:
+    """A connection whose parser has never seen a byte."""
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+    with Wire(world.port) as wire:
+        status, _, body = wire.ask(get(b"/accounts/" + name.encode(), cookies_of(browser)))
+        assert (status, b"upstream-" in body) == (504 if name == "silent" else 502, True)
