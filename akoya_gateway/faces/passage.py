@@ -40,7 +40,7 @@ _UNHEARD = _Unheard()
 
 
 class Passage:
-    """A request on its way in the lane: the `upstream.connection.Sink` that writes to the client, and, for uvicorn, the
+    """A request on its way in the lane: the `upstream.sink.Sink` that writes to the client, and, for uvicorn, the
     cycle that is under way on the connection (`response_complete`, `disconnected`, `keep_alive`, ...)."""
 
     __slots__ = (
@@ -112,7 +112,7 @@ class Passage:
         if not self.response_complete:
             self._connection.resume_reading()
 
-    # -- upstream.connection.Sink
+    # -- upstream.sink.Sink
 
     def on_answer(self, head: PlainHead, body: bytes) -> None:
         protocol = self._protocol

@@ -13,20 +13,23 @@ BODY     response head given to the sink             body, trailers, end
 A response that is complete returns the connection to its owner only after the parser has seen all the bytes that came
 with it. Anything behind the response, a request still going out, an answer to HEAD with a body: the connection closes.
 So an answer is never given to another request (RFC 9112 sections 6.3 and 9.2).
+
+A response that arrives whole and has a plain head goes from HEAD to IDLE without the parser (`plain_heads`), which has
+then seen none of its bytes and still stands before the next response.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
 
 import httptools
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, SlowClient, TimedOut
-from akoya_gateway.upstream.plain_heads import PlainHead, PlainHeads
-from akoya_gateway.upstream.response import Framing, Headers, ResponseHead, judge_head, judge_size, judge_trailers
+from akoya_gateway.upstream.plain_heads import PlainHeads
+from akoya_gateway.upstream.response import Framing, Headers, judge_head, judge_size, judge_trailers
+from akoya_gateway.upstream.sink import Owner, Sink
 
 NEVER = float("inf")
 _END_OF_HEAD = b"\r\n\r\n"
@@ -43,47 +46,6 @@ class ResponseLimits:
     informational: int = 16
     stalled_bytes: int = 65_536
     """Bytes of chunk heads, extensions or trailers that come without any content."""
-
-
-class Sink(Protocol):
-    """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once.
-
-    A sink must not raise; from `on_end` on the connection may already serve somebody else, whom that would cut.
-    """
-
-    def on_head(self, status: int, head: ResponseHead) -> None: ...
-
-    def on_body(self, chunk: bytes) -> None: ...
-
-    def on_trailers(self, headers: Headers) -> None: ...
-
-    def on_answer(self, head: PlainHead, body: bytes) -> None:
-        """In place of `on_head`, `on_body` and `on_end`: a whole response with a plain head."""
-
-    def on_end(self) -> None:
-        """The response is complete; the connection is already back with its owner or closed."""
-
-    def on_failure(self, error: GatewayError) -> None:
-        """No (more) response; the connection is closed."""
-
-    def on_writable(self) -> None:
-        """More of the request body may be written (see `Connection.congested`)."""
-
-    def on_tick(self) -> None:
-        """The exchange is still open: called about once a tick of the pool. For what is not worth a timer."""
-
-
-class Owner(Protocol):
-    """Whom a connection belongs to. `now` is a coarse loop time, renewed every tick."""
-
-    now: float
-
-    def on_idle(self, connection: Connection) -> None: ...
-
-    def on_gone(self, connection: Connection) -> None: ...
-
-    def on_patient(self, connection: Connection) -> None:
-        """It will be in use for long."""
 
 
 class Connection(asyncio.Protocol):

@@ -15,7 +15,7 @@ HIGH_WATER = 131_072
 
 
 class Exchange:
-    """A `connection.Sink`. `status` is 0 until the head has come; `news()` waits for whatever happens next."""
+    """A `sink.Sink`. `status` is 0 until the head has come; `news()` waits for whatever happens next."""
 
     __slots__ = (
         "_buffered",

@@ -50,7 +50,7 @@ class _Station:
 
 class Pool:
     """`take()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself when
-    its response is complete (see `connection.Owner`)."""
+    its response is complete (see `sink.Owner`)."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Pool:
         for connection in tuple(self._connections):
             connection.fail(ClosedEarly("shutting down"))
 
-    # -- connection.Owner
+    # -- sink.Owner
 
     def on_patient(self, connection: Connection) -> None:
         self._patient.add(connection)
