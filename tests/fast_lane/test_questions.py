@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -105,7 +106,10 @@ def test_every_answer_has_its_own_signature_and_its_own_name(
         heads = [wire.ask(asked)[1] for _ in range(5)]
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
-    told = [json.loads(line) for line in world.log().splitlines()[before:] if line.startswith("{")]
-    requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]
+    # The log is written behind the answers.
+    deadline, requests = time.monotonic() + 5, []
+    while len(requests) < 5 and time.monotonic() < deadline:
+        told = [json.loads(line) for line in world.log().split("\n")[before:-1] if line.startswith("{")]
+        requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]
     assert len({one["request_id"] for one in requests}) == len(requests) == 5
     assert {one["outcome"] for one in requests} == {"passed"}
