@@ -21,6 +21,7 @@ _TITLES = {
     400: ("bad-request", "The request could not be understood"),
     408: ("head-timeout", "The request took too long to arrive"),
     431: ("head-too-large", "The request's headers are too large"),
+    505: ("http-version", "HTTP/1.1 is spoken here"),
 }
 
 
@@ -29,6 +30,10 @@ class HeadTooLarge(Exception):
 
 
 class FragmentSent(Exception):
+    """Likewise."""
+
+
+class OtherProtocol(Exception):
     """Likewise."""
 
 
@@ -85,6 +90,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
             self._refused = 431
             raise HeadTooLarge
+        if self.parser.get_http_version() not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
+            # The parser also takes HTTP/0.9, HTTP/2.0 in this form, and Icecast (RFC 9110 section 15.6.6).
+            self._refused = 505
+            raise OtherProtocol
         if b"#" in self.url:
             # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
             raise FragmentSent

@@ -127,3 +127,18 @@ async def test_an_unreadable_second_request_does_not_write_into_the_first_answer
 async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
     answer = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
     assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /a HTTP/2.0", b"GET /a", b"GET /a HTTP/0.9", b"SOURCE /a ICE/1.0", b"SOURCE /a HTTP/1.1", b"GET /a HTTP/3.0"]
+)
+async def test_other_versions_are_not_spoken(port: int, line: bytes) -> None:
+    answer = await talk(port, line + b"\r\nHost: a\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 ")), answer[:80]
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_both_versions_that_are_spoken_are_answered(port: int) -> None:
+    for version in (b"1.0", b"1.1"):
+        answer = await talk(port, b"GET /a HTTP/" + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
