@@ -1,0 +1,78 @@
+"""What `tests/upstream` throws at the proxy, thrown at the lane: `akoya-gateway run`, an idle connection at hand, and heads
+that are known already, so that the way by their bytes is taken as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.operations.processes import Running
+from tests.upstream.harness import Caller, Client, RawUpstream
+from tests.upstream.test_hostile_upstream import BEHIND, CUT, OK, REFUSED
+
+DATED = OK + b"Date: Wed, 25 Nov 2026 18:00:00 GMT\r\n"
+"""A head that the lane keeps."""
+EXTRA = {
+    "a_second_response_behind_a_known_head": DATED + b"Content-Length: 2\r\n\r\nok" + DATED + b"Content-Length: 4\r\n\r\nevil",
+    "junk_behind_a_known_head": DATED + b"Content-Length: 2\r\n\r\nokjunk",
+    "a_known_head_behind_a_known_head": (DATED + b"Content-Length: 2\r\n\r\nok") * 2,
+}  # fmt: skip
+SCRIPTS = {name.encode(): response for name, response in {**REFUSED, **CUT, **BEHIND, **EXTRA}.items()}
+
+
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a gateway in front of an upstream that answers by its script, and else in order."""
+
+    def handler(caller: Caller) -> None:
+        while True:
+            name = caller.head().split(b" ")[1].rpartition(b"/")[2]
+            caller.send(SCRIPTS.get(name, DATED + b"Content-Length: %d\r\n\r\n%b" % (len(name), name)))
+
+    with RawUpstream(handler) as upstream:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "2s"}}}
+        with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as run:
+            yield run.port
+
+
+def ask(client: Client, name: str) -> None:
+    client.send(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
+
+
+def warm(port: int) -> Client:
+    """A client whose answers come from a connection that is idle now, with heads that have been seen."""
+    client = Client(port)
+    for _ in range(3):
+        ask(client, "hi")
+        assert client.response().body == b"hi"
+    return client
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused(lane: int, name: str) -> None:
+    with warm(lane) as client:
+        ask(client, name)
+        answer = client.response()
+        assert answer.status == 502
+        assert b"upstream-invalid-response" in answer.body
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_the_client_is_cut(lane: int, name: str) -> None:
+    with warm(lane) as client:
+        ask(client, name)
+        answer = client.rest()
+        assert b" 502 " in answer or not answer.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", [*BEHIND, *EXTRA])
+def test_what_comes_behind_an_answer_never_becomes_the_next_answer(lane: int, name: str) -> None:
+    for _ in range(2):
+        with warm(lane) as client:
+            ask(client, name)
+            assert client.response().body == b"ok"
+            for number in range(3):
+                ask(client, f"next{number}")
+                assert client.response().body == b"next%d" % number
