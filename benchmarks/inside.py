@@ -1,0 +1,242 @@
+"""The Python of one request, without the kernel: what each way through the gateway costs a process in itself.
+
+    python -m benchmarks.inside                      all ways, a table
+    python -m benchmarks.inside --profile asgi       where the time of one of them goes, file by file
+
+uvicorn's protocol gets the bytes of a request by hand and writes to a transport that counts; the upstream is another
+such transport that answers at once. So this moves little when the machine has other things to do, and shows what a
+change of the code is worth. `benchmarks.compare` has what a client sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import os
+import pstats
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from rich.console import Console
+from rich.table import Table
+from uvicorn.server import ServerState
+
+from akoya_gateway import Gateway, load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.faces.engine import Engine
+from akoya_gateway.faces.sidecar import Sidecar
+from akoya_gateway.operations.logs import open_log
+from akoya_gateway.operations.metrics import Metrics
+from akoya_gateway.operations.server import server_config
+from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.secret import Secret
+from akoya_gateway.upstream.pool import Pool
+from benchmarks.rig import gateway
+from benchmarks.rig.asgi_apps import bare
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Wed, 25 Nov 2026 18:00:00 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 12\r\nConnection: keep-alive\r\n%b\r\nhello, world"
+)
+BROWSER = (
+    b"host: 127.0.0.1\r\nuser-agent: Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0\r\n"
+    b"accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\naccept-language: en-US,en;q=0.5\r\n"
+    b"accept-encoding: gzip, deflate\r\nsec-fetch-mode: cors\r\nsec-fetch-site: same-origin\r\n"
+)
+ASKED = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
+
+
+@dataclass(frozen=True)
+class Way:
+    """`app`: `bare`, `middleware` or `sidecar`. `varied`: no two requests and no two answers alike."""
+
+    what: str
+    app: str
+    lane: bool = True
+    varied: bool = False
+    path: bytes = b"/bench/small"
+
+
+WAYS = {
+    "bare": Way("a bare ASGI app on uvicorn", "bare"),
+    "middleware": Way("the same in Gateway(app)", "middleware"),
+    "asgi": Way("the sidecar's ASGI path", "sidecar", lane=False),
+    "asgi-varied": Way("the same, no two requests and no two answers alike", "sidecar", lane=False, varied=True),
+    "lane": Way("the sidecar's fast lane", "sidecar"),
+    "lane-varied": Way("the same, no two requests and no two answers alike", "sidecar", varied=True),
+    "forward-auth": Way("/akoya/forward-auth", "sidecar", path=b"/akoya/forward-auth"),
+}
+
+
+class Wire:
+    """A transport that counts what is written, and tells somebody."""
+
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        self.written = 0
+        self._told = told
+
+    def write(self, data: bytes) -> None:
+        self.written += 1
+        self._told()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8080)}.get(name, default)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None:
+        raise RuntimeError("the connection was closed")
+
+    abort = close
+
+
+class Bench:
+    """One way, ready: `run(count)` sends so many requests one after the other."""
+
+    def __init__(self, way: Way, protocol: Any, headers: bytes) -> None:
+        self._way = way
+        self._protocol = protocol
+        self._wire = Wire()
+        self._request = b"GET %b%%b HTTP/1.1\r\n%b%%b\r\n" % (way.path, BROWSER + headers)
+        self._number = 0
+        protocol.connection_made(self._wire)
+
+    async def run(self, count: int) -> None:
+        wire, protocol, request = self._wire, self._protocol, self._request
+        for _ in range(count):
+            self._number = number = self._number + 1
+            varied = (b"", b"")
+            if self._way.varied:
+                varied = b"/%d?page=%d" % (number, number), b"x-trace: %d\r\n" % number
+            before = wire.written
+            protocol.data_received(request % varied)
+            while wire.written == before or not protocol.cycle.response_complete:
+                await asyncio.sleep(0)
+
+
+@contextmanager
+def upstream_of_wires(varied: bool) -> Any:
+    """Every connection that a pool opens is a wire that answers at once."""
+    loop, number = asyncio.get_running_loop(), 0
+
+    async def connect(pool: Pool, station: Any, make: Callable[[], Any]) -> Any:
+        connection = make()
+
+        def answer() -> None:
+            nonlocal number
+            number += 1
+            extra = b"X-Request-Id: %d\r\n" % number if varied else b""
+            loop.call_soon(connection.data_received, ANSWER % extra)
+
+        connection.connection_made(Wire(answer))
+        return connection
+
+    before = Pool._connect
+    Pool._connect = connect  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        Pool._connect = before  # type: ignore[method-assign]
+
+
+async def measure(way: Way, config: Config, rounds: int, count: int, profile: cProfile.Profile | None) -> list[float]:
+    """Microseconds of CPU a request, round by round."""
+    with upstream_of_wires(way.varied):
+        served, engine = await _served(way, config)
+        served.load()
+        protocol = served.http_protocol_class(config=served, server_state=ServerState(), app_state={})  # type: ignore[call-arg]
+        bench = Bench(way, protocol, b"" if engine is None else await _session(engine, config, way))
+        await bench.run(200)
+        if profile is not None:
+            profile.enable()
+            await bench.run(count)
+            profile.disable()
+        found = []
+        for _ in range(rounds):
+            gc.collect()
+            began = time.process_time()
+            await bench.run(count)
+            found.append((time.process_time() - began) / count * 1e6)
+        return found
+
+
+async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Engine | None]:
+    if way.app == "sidecar":
+        sidecar = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
+        await sidecar.startup()
+        return server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol), sidecar._gateway.engine
+    wrapped = Gateway(bare, config) if way.app == "middleware" else None
+    engine = await wrapped.startup() if wrapped is not None else None
+    app: Any = wrapped or bare
+    return uvicorn.Config(app, http="httptools", access_log=False, lifespan="off", log_config=None), engine
+
+
+async def _session(engine: Engine, config: Config, way: Way) -> bytes:
+    """The header lines of a session with a live grant, which stays at hand for as long as this takes."""
+    engine.sessions._valid = engine.keeper._cache._valid = 1e6
+    session, value = await engine.sessions.start()
+    token = TokenSet(Secret("x" * 900), Secret("r" * 40), time.time() + 86_400, ("openid", "profile"), "sub")
+    client = next(iter(config.clients.values()))
+    await engine.keeper.connected(session.owner, client, "mikomo", token)
+    await engine.sessions.resolve(value)
+    await engine.keeper.of(session.owner)
+    cookie = f"cookie: {config.sessions.cookie.name}={value}\r\n".encode()
+    return cookie + ASKED if way.path != b"/bench/small" else cookie
+
+
+def _config(folder: Path, akoya: Any, way: Way) -> Config:
+    trusted = way.app == "sidecar"
+    content = gateway.document(akoya, folder, 8080, "http://127.0.0.1:1", store="memory://", trusted=trusted)
+    return load_config(gateway.write(folder, content), {**os.environ, **gateway.ENVIRON})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=10_000, help="of each round")
+    parser.add_argument("--profile", choices=WAYS, help="profile one way in place of timing all")
+    chosen = parser.parse_args()
+    table = Table(title="CPU of one request in the process, without the kernel", title_justify="left")
+    for name in ("way", "what", "us", "rounds"):
+        table.add_column(name, justify="right" if name in ("us", "rounds") else "left")
+    with tempfile.TemporaryDirectory() as name, gateway.emulator() as akoya:
+        for number, (key, way) in enumerate(WAYS.items()):
+            if chosen.profile not in (None, key):
+                continue
+            config = _config(Path(name) / str(number), akoya, way)
+            profile = cProfile.Profile() if chosen.profile else None
+            found = uvloop.run(measure(way, config, chosen.rounds, chosen.requests, profile))
+            table.add_row(key, way.what, f"{statistics.median(found):.1f}", f"{min(found):.1f}..{max(found):.1f}")
+            if profile is not None:
+                _show(profile, chosen.requests)
+    Console().print(table)
+
+
+def _show(profile: cProfile.Profile, count: int) -> None:
+    """Own time by file, a request. Profiling itself more than doubles the whole; the shares are what to look at."""
+    own: Counter[str] = Counter()
+    for (file, _, function), (_, _, spent, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        own[function if file == "~" else "/".join(Path(file).parts[-3:])] += spent
+    whole = sum(own.values())
+    for name, spent in own.most_common(25):
+        print(f"{spent / whole:6.1%}  {spent / count * 1e6:6.2f} us  {name}")
+
+
+if __name__ == "__main__":
+    main()
