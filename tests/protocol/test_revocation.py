@@ -46,7 +46,7 @@ def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
         (404, b"", OperatorFault("status_404")),
         (503, b"", ProviderDown("the provider answered 503 (status_503)", 9.0)),
         (500, {"error": "invalid_token"}, ProviderDown("the provider answered 500 (invalid_token)", 9.0)),
-        (429, b"", ProviderDown("the provider answered 429 (status_429)", 9.0)),
+        (429, b"", ProviderDown("the provider answered 429 (status_429)", 9.0, busy=True)),
         (504, b"", OutcomeUnknown("the provider answered 504 (status_504)")),
         (302, b"", ProviderDown("the provider answered 302 (status_302)", 9.0)),
     ],
