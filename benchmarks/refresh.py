@@ -56,7 +56,7 @@ from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.store import KeyRing, Vault, open_store
-from tests.e2e.processes import free_port, wait_for_port
+from benchmarks.rig.processes import free_port, wait_for_port
 from tests.servers import RedisServer
 
 CLIENT, CLIENT_SECRET = "benchmark-client", "a~secret~of~the~emulator"

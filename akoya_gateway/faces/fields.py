@@ -1,7 +1,7 @@
 """What the header fields of a request say to us, read once for all requests that have the very same.
 
-A browser sends the same fields with every request of a page, so reading them again is most of what a request would cost
-here: 6 us, against 2 us for finding them (3.11 on the machine of `docs/performance.md`).
+A browser sends the same fields with every request of a page. Reading nine of them takes 3.3 us, finding what was read
+0.4 us (on the machine of `docs/performance.md`).
 """
 
 from __future__ import annotations

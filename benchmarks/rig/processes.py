@@ -23,6 +23,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until somebody listens. Raises RuntimeError when the process ends, or after `START_TIMEOUT` seconds."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"it ended with {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return
+        time.sleep(0.005)
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
 class Server:
     """A command that listens on `port`. `cores`: as for taskset, None for all. A context manager."""
 
@@ -68,15 +80,11 @@ class Server:
         return self
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                raise RuntimeError(f"{self.name} ended with {self._process.returncode}: {self.tail()}")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
-                return
-            time.sleep(0.005)
-        raise RuntimeError(f"{self.name} does not listen on port {self.port}: {self.tail()}")
+        assert self._process is not None
+        try:
+            wait_for_port(self.port, self._process)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self.name}: {error}: {self.tail()}") from None
 
     def tail(self) -> str:
         """What it said last."""
