@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from akoya_gateway.sandbox.demo import Demo
 from tests.e2e.test_browser import CHROMIUM, QUIET, approve, log_in
@@ -42,8 +42,9 @@ def page(chromium: Chromium) -> Iterator[Page]:
 
 
 def judge(page: Page, title: str) -> None:
-    """`title` shows that this is the page that was meant."""
-    assert title in page.title()
+    """`title` shows that this is the page that was meant; waited for, since a click does not wait for what it brings."""
+    expect(page).to_have_title(re.compile(re.escape(title)), timeout=15_000)
+    page.wait_for_load_state()
     wide = page.evaluate(
         "[...document.querySelectorAll('body, body *')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth"
         " && !e.matches('.sr, input')).map(e => e.outerHTML.slice(0, 80))"
