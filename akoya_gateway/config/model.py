@@ -142,6 +142,14 @@ class UpstreamTLS:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocketBounds:
+    """Both directions. `idle_timeout`: nothing came from either side."""
+
+    max_message: Bytes = Bytes(16_777_216)
+    idle_timeout: Seconds = Seconds(600.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     origins: tuple[Origin, ...]
     connect_timeout: Seconds = Seconds(5.0)
@@ -149,6 +157,7 @@ class Upstream:
     pool: int = 100
     max_header_bytes: Bytes = Bytes(32_768)
     tls: UpstreamTLS = UpstreamTLS()
+    websocket: WebSocketBounds = WebSocketBounds()
 
 
 class Require(StrEnum):

@@ -17,6 +17,7 @@ from akoya_gateway.config.model import (
     Redirects,
     Upstream,
     UpstreamTLS,
+    WebSocketBounds,
 )
 from akoya_gateway.config.reading import Node
 from akoya_gateway.config.secrets import existing_file, read_password
@@ -105,7 +106,15 @@ def read_upstream(top: Node) -> Upstream | None:
         pool=node.plain("pool"),
         max_header_bytes=header_bytes,
         tls=UpstreamTLS(existing_file(tls.get("ca")), certificate, key, tls.plain("server_name")),
+        websocket=_websocket(node.section("websocket")),
     )
+
+
+def _websocket(node: Node) -> WebSocketBounds:
+    max_message = node.bytes("max_message")
+    if not max_message:
+        node.fault("must be more than 0", key="max_message")
+    return WebSocketBounds(max_message, node.seconds("idle_timeout"))
 
 
 def _origin(node: Node, insecure: bool) -> Origin | None:

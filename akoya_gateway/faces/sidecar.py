@@ -15,7 +15,7 @@ import uvloop
 from akoya_gateway import __version__
 from akoya_gateway.config import load_config
 from akoya_gateway.config.faults import ConfigurationError
-from akoya_gateway.config.model import Config
+from akoya_gateway.config.model import Config, WebSocketBounds
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
 from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.fast_lane import FastLane
@@ -180,6 +180,10 @@ class Sidecar:
             in_force = self._hop.in_force if self._hop is not None else lambda: None
             self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, in_force, dates))
 
+    @property
+    def max_message(self) -> int:
+        return self._hop.max_message if self._hop is not None else WebSocketBounds().max_message
+
     async def startup(self) -> None:
         await self._gateway.startup()
 
@@ -224,6 +228,10 @@ class Hop:
 
     def in_force(self) -> ReverseProxy:
         return self._proxy
+
+    @property
+    def max_message(self) -> int:
+        return self._proxy.pool.upstream.websocket.max_message
 
     def prepared(self, config: Config) -> ReverseProxy | None:
         """A new proxy where one is needed. Raises OSError or ssl.SSLError for bad TLS files."""

@@ -36,7 +36,7 @@ def server_config(
     *,
     head_limit: int,
     protocol: Callable[..., HttpToolsProtocol] = GuardedHttpProtocol,
-    max_message: int = 16 * 1024 * 1024,
+    max_message: int = 16_777_216,
     websockets: bool = True,
 ) -> uvicorn.Config:
     """No header of uvicorn's own, no trust in forwarded headers, no log but ours. `head_limit` and `max_message` (of

@@ -39,6 +39,10 @@ class Service(Protocol):
         """What uvicorn makes for each connection."""
 
     @property
+    def max_message(self) -> int:
+        """Bytes: the largest WebSocket message that a client may send to anybody behind it, as configured now."""
+
+    @property
     def desk(self) -> Desk | None:
         """What the admin listener serves besides health and metrics."""
 
@@ -98,7 +102,7 @@ class Worker:
         self._crew = Crew(metrics, self._health, log, board=board, place=number)
         # Under a supervisor the faults have been said once already.
         level = 10 if place is not None else 40
-        self._reloader = Reloader(load, service.reload, log, metrics, level=level)
+        self._reloader = Reloader(load, self._apply, log, metrics, level=level)
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
         self._public: DrainingServer | None = None
@@ -111,7 +115,12 @@ class Worker:
         except (GatewayError, OSError, ValueError) as error:
             self._log.error("cannot start", reason=str(error))
             return START_FAILED
-        config = server_config(self._service.app, head_limit=self._head_limit, protocol=self._service.protocol)
+        config = server_config(
+            self._service.app,
+            head_limit=self._head_limit,
+            protocol=self._service.protocol,
+            max_message=self._service.max_message,
+        )
         self._public = server = DrainingServer(config, self._life.grace)
         serving = asyncio.ensure_future(server.serve([public]))
         admin_server = self._serve_admin(admin)
@@ -128,6 +137,12 @@ class Worker:
         if self._stop.is_set() and self._public is not None:
             self._public.hurry()
         self._stop.set()
+
+    async def _apply(self, config: Config) -> None:
+        await self._service.reload(config)
+        if self._public is not None:
+            # Read for each new WebSocket.
+            self._public.config.ws_max_size = self._service.max_message
 
     def _serve_admin(self, listener: socket.socket | None) -> tuple[DrainingServer, asyncio.Future[None]] | None:
         if listener is None:

@@ -20,7 +20,7 @@ from akoya_gateway.upstream.forwarded import VIA, Forwarding
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.problem import send_problem
 from akoya_gateway.upstream.request import Body, Outgoing, RequestWriter
-from akoya_gateway.upstream.websocket import IDLE_TIMEOUT, MAX_MESSAGE, WebSocketRelay
+from akoya_gateway.upstream.websocket import WebSocketRelay
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,15 +45,13 @@ class ReverseProxy:
         *,
         trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
         max_body: int = 0,
-        max_message: int = MAX_MESSAGE,
-        websocket_idle_timeout: float = IDLE_TIMEOUT,
         answer_errors: bool = False,
     ) -> None:
-        """`max_body` in bytes, 0: no limit. `max_message` (of WebSockets) in bytes, `websocket_idle_timeout` in s.
-        `answer_errors`: render problem details here, for use without a caller that does."""
+        """`max_body` in bytes, 0: no limit. `answer_errors`: render problem details here, for use without a caller that
+        does."""
         self.pool = pool
         self.writer = RequestWriter(Forwarding(trusted_proxies), pool.upstream.origins[0].authority.encode("ascii"))
-        self._relay = WebSocketRelay(pool, self.writer, max_message=max_message, idle_timeout=websocket_idle_timeout)
+        self._relay = WebSocketRelay(pool, self.writer)
         self._max_body = max_body
         self._answer_errors = answer_errors
 

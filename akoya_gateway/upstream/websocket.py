@@ -19,6 +19,7 @@ from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from akoya_gateway.config.model import WebSocketBounds
 from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.ending import Ending
 from akoya_gateway.upstream.failures import ClosedEarly, InvalidResponse, TimedOut
@@ -35,11 +36,9 @@ Send = Callable[[Message], Awaitable[None]]
 HIGH_WATER = 131_072
 """Bytes of messages held for a slow client before the upstream is read no further."""
 
-MAX_MESSAGE = 16 * 1024 * 1024
-IDLE_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 
-_GOING_AWAY, _NO_STATUS, _ABNORMAL, _INVALID_DATA, _BAD_GATEWAY = 1001, 1005, 1006, 1007, 1014
+_GOING_AWAY, _NO_STATUS, _INVALID_DATA, _TOO_BIG, _BAD_GATEWAY = 1001, 1005, 1007, 1009, 1014
 _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query="")
 
 
@@ -57,14 +56,13 @@ class UpstreamSocket(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, subprotocols: list[str], *, max_message: int, idle_timeout: float) -> None:
-        """`max_message` in bytes; `idle_timeout` in seconds without a byte from the upstream or the client."""
+    def __init__(self, subprotocols: list[str], bounds: WebSocketBounds) -> None:
         self.verdict: tuple[int, str] = (_BAD_GATEWAY, "")
         self._loop = asyncio.get_running_loop()
         self._protocol = ClientProtocol(
             _ANY_URI,
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-            max_size=max_message,
+            max_size=bounds.max_message,
         )
         self._opened: asyncio.Future[Response] = self._loop.create_future()
         self._messages: deque[Message] = deque()
@@ -74,7 +72,8 @@ class UpstreamSocket(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._congested = self._paused = self._closed = self._decided = False
-        self._idle_timeout = idle_timeout
+        self._max_message = bounds.max_message
+        self._idle_timeout = bounds.idle_timeout
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -114,10 +113,15 @@ class UpstreamSocket(asyncio.Protocol):
             return
         self._last = self._loop.time()
         data = message.get("bytes")
+        payload: bytes = message["text"].encode() if data is None else data
+        if len(payload) > self._max_message:
+            # The server in front has one limit for all upstreams.
+            self.end(_TOO_BIG, "")
+            return
         if data is None:
-            self._protocol.send_text(message["text"].encode())
+            self._protocol.send_text(payload)
         else:
-            self._protocol.send_binary(data)
+            self._protocol.send_binary(payload)
         self._flush()
         while self._congested and not self._closed:
             self._writable = self._loop.create_future()
@@ -169,7 +173,7 @@ class UpstreamSocket(asyncio.Protocol):
             self._handshake_failed(InvalidResponse("the upstream's answer to the WebSocket handshake is not valid"))
         elif protocol.parser_exc is not None:
             sent = protocol.close_sent
-            self._decide(sent.code if sent is not None and sent.code == 1009 else _BAD_GATEWAY, "")
+            self._decide(sent.code if sent is not None and sent.code == _TOO_BIG else _BAD_GATEWAY, "")
             self._finish()
             self._wind_down()
 
@@ -299,13 +303,9 @@ class UpstreamSocket(asyncio.Protocol):
 class WebSocketRelay:
     """Relays ASGI websocket scopes. `scope["akoya.ending"]` may end one from outside, with its close code."""
 
-    def __init__(
-        self, pool: Pool, writer: RequestWriter, *, max_message: int = MAX_MESSAGE, idle_timeout: float = IDLE_TIMEOUT
-    ) -> None:
+    def __init__(self, pool: Pool, writer: RequestWriter) -> None:
         self._pool = pool
         self._writer = writer
-        self._max_message = max_message
-        self._idle_timeout = idle_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises RefusedRequest or UpstreamError before anything was sent to the client."""
@@ -336,9 +336,7 @@ class WebSocketRelay:
             socket.release()
 
     def _make(self, scope: Scope) -> Callable[[], UpstreamSocket]:
-        return lambda: UpstreamSocket(
-            scope.get("subprotocols") or [], max_message=self._max_message, idle_timeout=self._idle_timeout
-        )
+        return lambda: UpstreamSocket(scope.get("subprotocols") or [], self._pool.upstream.websocket)
 
 
 async def _relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.config.model import Config, Identity, IdentitySource, Listen, Origin
+from akoya_gateway.config.model import (
+    Bytes,
+    Config,
+    Identity,
+    IdentitySource,
+    Listen,
+    Origin,
+    Seconds,
+    WebSocketBounds,
+)
 from tests.config.making import judged, said, warned
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
@@ -40,6 +49,14 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
         ({"upstream": {"url": "http://::1"}}, "upstream.url: "),
         ({"upstream": {"url": "http://127.0.0.1", "max_header_bytes": 100}}, "upstream.max_header_bytes: must be 4KiB"),
         ({"upstream": {"url": "http://127.0.0.1", "timeout": {"read": "0s"}}}, "upstream.timeout.read: must be more than 0"),
+        (
+            {"upstream": {"url": "http://127.0.0.1", "websocket": {"max_message": "0MB"}}},
+            "upstream.websocket.max_message: must be more than 0",
+        ),
+        (
+            {"upstream": {"url": "http://127.0.0.1", "websocket": {"idle_timeout": "0s"}}},
+            "upstream.websocket.idle_timeout: must be more than 0",
+        ),
         ({"upstream": {"url": "https://a", "tls": {"ca": "no.pem"}}}, "upstream.tls.ca: there is no file"),
         ({"redirects.allow": ["https://evil.example.com*"]}, "redirects.allow[0]: a `*` right after the host"),
         ({"redirects.allow": ["/a*b"]}, "redirects.allow[0]: a `*` can only stand at the end of the path"),
@@ -126,6 +143,16 @@ def test_upstreams_are_one_or_several_or_none(tmp_path: Path) -> None:
     )
     assert upstream.max_header_bytes == 8192
     assert (upstream.connect_timeout, upstream.read_timeout, upstream.pool) == (5.0, 60.0, 100)
+
+
+def test_websockets_have_bounds_that_can_be_others(tmp_path: Path) -> None:
+    upstream = _config(tmp_path, {"upstream": {"url": "http://127.0.0.1"}}).upstream
+    assert upstream is not None
+    assert upstream.websocket == WebSocketBounds() == WebSocketBounds(Bytes(16 << 20), Seconds(600.0))
+    bounds = {"max_message": "1MB", "idle_timeout": "90s"}
+    upstream = _config(tmp_path, {"upstream": {"url": "http://127.0.0.1", "websocket": bounds}}).upstream
+    assert upstream is not None
+    assert upstream.websocket == WebSocketBounds(Bytes(1_000_000), Seconds(90.0))
 
 
 def test_plain_http_to_an_upstream_is_switched_on_by_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS
+from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.proxy import ReverseProxy
 
@@ -245,12 +245,20 @@ def proxied(
     read: float = 5.0,
     pool: int = 100,
     tls: UpstreamTLS | None = None,
+    websocket: WebSocketBounds | None = None,
     pool_options: dict[str, Any] | None = None,
     server_options: dict[str, Any] | None = None,
     wrap: Callable[[ReverseProxy], Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
-    upstream = Upstream(tuple(origins), Seconds(connect), Seconds(read), pool, tls=tls or UpstreamTLS())
+    upstream = Upstream(
+        tuple(origins),
+        Seconds(connect),
+        Seconds(read),
+        pool,
+        tls=tls or UpstreamTLS(),
+        websocket=websocket or WebSocketBounds(),
+    )
     made = Pool(upstream, **(pool_options or {}))
     proxy = ReverseProxy(made, **({"answer_errors": True} | options))
     with Front(wrap(proxy) if wrap else proxy, **(server_options or {})) as front:

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from akoya_gateway.config.model import Origin, UpstreamTLS
+from akoya_gateway.config.model import Bytes, Origin, Seconds, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.ending import Ending
 from tests.upstream.frames import (
     BINARY,
@@ -63,8 +63,9 @@ class App:
                 for _ in range(400):
                     socket.send(b"x" * 262_144)
                     self.received += 1
-            elif path == "/slow":
-                time.sleep(3)
+            elif path.endswith("/big"):
+                for message in socket:
+                    socket.send(b"x" * int(message))
             else:
                 for message in socket:
                     self.received += 1
@@ -261,7 +262,23 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504() -> None
 
 def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides() -> None:
     app = App()
-    with serving(app) as server, proxied(origin_of(server), max_message=1000) as proxy, dial(proxy) as socket:
+    bounds = WebSocketBounds(max_message=Bytes(1000))
+    with serving(app) as server, proxied(origin_of(server), websocket=bounds) as proxy, dial(proxy, "/big") as socket:
+        socket.send("1000")
+        assert len(socket.recv(5)) == 1000
+        socket.send("1001")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+        assert eventually(lambda: [code for code, _ in app.closed] == [1009])
+
+
+def test_a_message_of_a_client_beyond_the_limit_closes_both_sides() -> None:
+    """uvicorn itself would take 16 MB here."""
+    app = App()
+    bounds = WebSocketBounds(max_message=Bytes(1000))
+    with serving(app) as server, proxied(origin_of(server), websocket=bounds) as proxy, dial(proxy) as socket:
         socket.send(b"x" * 1000)
         assert len(socket.recv(5)) == 1000
         socket.send(b"x" * 1001)
@@ -270,11 +287,13 @@ def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides() -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
         assert eventually(lambda: [code for code, _ in app.closed] == [1009])
+        assert app.received == 1
 
 
 def test_a_socket_nobody_uses_is_closed() -> None:
     app = App()
-    with serving(app) as server, proxied(origin_of(server), websocket_idle_timeout=1) as proxy, dial(proxy) as socket:
+    bounds = WebSocketBounds(idle_timeout=Seconds(1.0))
+    with serving(app) as server, proxied(origin_of(server), websocket=bounds) as proxy, dial(proxy) as socket:
         for _ in range(4):
             time.sleep(0.3)
             socket.send("alive")
