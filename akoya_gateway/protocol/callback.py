@@ -68,20 +68,25 @@ def judge_callback(query: bytes) -> Callback:
     """Judge the raw query string of a request to the redirect URI. Never raises.
 
     Parameters without a value count as omitted (RFC 6749 section 3.1), those we do not know are ignored, and those we
-    know must not occur twice.
+    know must not occur twice: which of two codes is meant would be a guess, and the second may be somebody's who wants
+    his bank in another's session. The state is told all the same, so that the attempt ends as with any other answer
+    that cannot be read. That gives nobody a weapon: who knows a state can end its attempt with `error=access_denied`
+    as well. Only where `state` itself occurs twice it is not known whose answer this is, and no attempt is touched.
     """
     if len(query) > MAX_QUERY:
         return CallbackMalformed("the query is too long")
-    try:
-        found = _parameters(query)
-    except _Malformed as fault:
-        return CallbackMalformed(str(fault))
+    pieces = query.split(b"&")
+    if len(pieces) > MAX_PARAMETERS:
+        return CallbackMalformed("too many parameters")
+    found, fault = _parameters(pieces)
     state: str | None = None
     try:
         state = _visible(found, b"state", MAX_STATE)
+        if fault is not None:
+            raise fault
         return _callback(found, state)
-    except _Malformed as fault:
-        return CallbackMalformed(str(fault), state)
+    except _Malformed as reason:
+        return CallbackMalformed(str(reason), state)
 
 
 def foreign_issuer(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> bool:
@@ -107,24 +112,30 @@ def _callback(found: dict[bytes, bytes], state: str | None) -> Callback:
     return CodeReceived(Secret(code), state, iss)
 
 
-def _parameters(query: bytes) -> dict[bytes, bytes]:
-    """The parameters we read, percent-decoded names, values as they came. Empty values are left out."""
-    pieces = query.split(b"&")
-    if len(pieces) > MAX_PARAMETERS:
-        raise _Malformed("too many parameters")
+def _parameters(pieces: list[bytes]) -> tuple[dict[bytes, bytes], _Malformed | None]:
+    """The parameters we read, percent-decoded names, values as they came, and the first fault of the whole.
+
+    Left out: empty values, and what occurs twice.
+    """
     found: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
+    fault: _Malformed | None = None
     for piece in pieces:
         raw_name, _, value = piece.partition(b"=")
-        name = _decode(raw_name, "a parameter name")
+        try:
+            name = _decode(raw_name, "a parameter name")
+        except _Malformed as unreadable:
+            fault = fault or unreadable
+            continue
         if name not in _READ_ONCE:
             continue
         if name in seen:
-            raise _Malformed(f"{name.decode()} occurs twice")
-        seen.add(name)
-        if value:
+            found.pop(name, None)
+            fault = fault or _Malformed(f"{name.decode()} occurs twice")
+        elif value:
             found[name] = value
-    return found
+        seen.add(name)
+    return found, fault
 
 
 def _decode(raw: bytes, what: str) -> bytes:

@@ -83,7 +83,7 @@ def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, er
     assert "<script" not in page.text
 
 
-@pytest.mark.parametrize("query", ["", "code=x", "code=a&code=b&state=x", "error=a&error=b&state=x", "state=%00&code=x"])
+@pytest.mark.parametrize("query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"])
 def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: Browser, query: str) -> None:
     answer = browser.fetch(f"/akoya/callback?{query}")
     assert answer.status_code == 400
@@ -108,13 +108,39 @@ def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> Non
     assert browser.fetch("/accounts").status_code == 401
 
 
-@pytest.mark.parametrize("rest", ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00"])
+@pytest.mark.parametrize(
+    "rest",
+    ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00", "&code=a&code=b", "&code=a&code=a", "&code=a&c%6fde=b",
+     "&error=access_denied&error=server_error", "&code=a&iss=x&iss=y", "&code=a&%zz=1"],
+)  # fmt: skip
 def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(world: World, browser: Browser, rest: str) -> None:
     state = state_of(browser.begin())
     asked = len(world.akoya.events("token"))
     assert errors(browser.go(f"/akoya/callback?state={state}{rest}")) == "bad-callback"
     assert len(world.akoya.events("token")) == asked
     assert browser.go(f"/akoya/callback?state={state}&code=a").status_code == 400, "single use"
+
+
+def test_two_states_end_no_attempt_and_spend_no_code(world: World, browser: Browser) -> None:
+    """Whose answer it is cannot be known: the attempt that somebody else named beside his own is not his to end."""
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    state = state_of(callback)
+    asked = len(world.akoya.events("token"))
+    for other in (state, state_of(browser.begin("other")), "x", ""):
+        answer = browser.fetch(f"{callback}&state={other}")
+        assert answer.status_code == 400
+        assert answer.json()["type"].endswith(":bad-callback")
+    assert len(world.akoya.events("token")) == asked
+    assert browser.go(callback).headers["location"] == "/accounts"
+
+
+def test_a_code_that_somebody_adds_to_a_victims_callback_lands_nobodys_bank(world: World, browser: Browser) -> None:
+    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    with world.browser() as attacker:
+        theirs = parse_qs(urlsplit(world.akoya.consent(attacker.begin(), "mikomo_4")).query)["code"][0]
+    for crafted in (f"{callback}&code={theirs}", callback):
+        browser.go(crafted)
+        assert browser.fetch("/accounts").status_code == 401
 
 
 def test_unknown_extra_parameters_are_tolerated(world: World, browser: Browser) -> None:
