@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -73,7 +74,12 @@ def create_app(
         ]
     if settings.control:
         routes += ControlApi(world, pages).routes()
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={ClientDisconnect: _gone})
+
+
+async def _gone(request: Request, gone: Exception) -> Response:
+    """A client that vanishes while its form is read is no fault of anybody's, and nobody reads this answer."""
+    return Response(status_code=400)
 
 
 def _jwks(world: World) -> Handler:

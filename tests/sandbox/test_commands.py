@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,27 @@ def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str)
         assert HTTP.get(environment["jwks_uri"]).json()["keys"]
         assert HTTP.get(f"{base}/_sandbox/counters").json() == {"counters": {}}
         process.send_signal(signal.SIGINT if dialect == "dex" else signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log() -> None:
+    with running("--control", "--fault", "status@token,status=418,times=1") as (process, text):
+        found = re.search(r"at http://([\d.]+):(\d+)", text)
+        assert found
+        base = found[0].removeprefix("at ")
+        for path, media in (
+            ("/token", "application/x-www-form-urlencoded"), ("/revoke", "application/x-www-form-urlencoded"),
+            ("/consent/x/login", "application/x-www-form-urlencoded"), ("/_sandbox/reset", "application/json"),
+        ):  # fmt: skip
+            for left in (b"", b"grant_type=refresh_tok"):
+                with socket.create_connection((found[1], int(found[2]))) as client:
+                    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: 100\r\n\r\n"
+                    client.sendall(head.encode() + left)
+                    HTTP.get(f"{base}/keys")  # By now it reads.
+        assert HTTP.post(f"{base}/token").status_code == 418, "nor does it draw the faults of another"
+        process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
