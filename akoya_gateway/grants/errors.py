@@ -29,5 +29,5 @@ class TemporarilyUnavailable(ProviderError):
 class RegistrationFault(OperatorError):
     """The provider does not accept our client registration, so the token cannot be renewed. The grant is kept."""
 
-    code = "client-refused"
+    code = "registration-refused"
     title = "The bank connection service is not available right now"

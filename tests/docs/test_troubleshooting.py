@@ -47,6 +47,13 @@ def test_every_code_has_a_row_and_every_row_a_code() -> None:
     assert all(f"`{code}`" in PAGE for code in ROOTS)
 
 
+def test_no_two_codes_differ_by_a_mark_alone() -> None:
+    spoken: dict[str, str] = {}
+    for code in sorted({*codes(), *Why, *OPERATOR_ERRORS}):
+        other = spoken.setdefault(re.sub("[^a-z]", "", code), code)
+        assert other == code, "nobody tells them apart on the telephone"
+
+
 def test_every_reason_of_a_grant_has_a_row() -> None:
     assert first_cells("Users must connect again and again") == set(Reason)
 
