@@ -2,9 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+from tests.e2e.chromium import CHROMIUM, QUIET
 from tests.e2e.world import Browser, World
 
 
@@ -25,3 +29,31 @@ def browser(world: World) -> Iterator[Browser]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    """A module's own: playwright's event loop would be in the way of asyncio tests in between."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context_options() -> dict[str, Any]:
+    """What a module's browser contexts have of their own; overridden there."""
+    return {}
+
+
+@pytest.fixture
+def context(chromium: Chromium, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
+    context = chromium.new_context(**context_options)
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()

@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
 from tests.e2e.world import World
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
-
-QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
-         "--disable-component-update", "--no-sandbox"]  # fmt: skip
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world"), face="middleware") as world:
         yield world
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(chromium: Chromium) -> Iterator[BrowserContext]:
-    context = chromium.new_context()
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-def log_in(page: Page, user: str = "mikomo_1") -> None:
-    """The bank's login, the terms and the choice of accounts, up to the last button."""
-    page.locator("input[type=text]").fill(user)
-    page.locator("input[type=password]").fill(user)
-    page.get_by_role("button", name=re.compile("sign in", re.I)).click()
-    page.get_by_role("button", name=re.compile("next", re.I)).click()
-    for box in page.locator('input[name="account"]').all():
-        box.check()
-
-
-def approve(page: Page) -> None:
-    page.get_by_role("button", name=re.compile("approve", re.I)).click()
 
 
 def test_a_person_connects_a_bank_and_lands_where_they_were(world: World, page: Page) -> None:

@@ -18,17 +18,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
 from tests.e2e.processes import AppServer, free_port
-from tests.e2e.test_browser import CHROMIUM, QUIET, approve, log_in
 from tests.e2e.world import World
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 class TlsFront:
@@ -124,25 +120,9 @@ def tls_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def context(chromium: Chromium) -> Iterator[BrowserContext]:
-    context = chromium.new_context(ignore_https_errors=True)
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def context_options() -> dict[str, Any]:
+    return {"ignore_https_errors": True}
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from akoya_gateway.sandbox.demo import Demo
-from tests.e2e.test_browser import CHROMIUM, QUIET, approve, log_in
+from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +22,9 @@ def demo() -> Iterator[Demo]:
         yield demo
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(chromium: Chromium) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 360, "height": 780})
-    context.set_default_timeout(15_000)
-    yield context.new_page()
-    context.close()
+def context_options() -> dict[str, Any]:
+    return {"viewport": {"width": 360, "height": 780}}
 
 
 def judge(page: Page, title: str) -> None:

@@ -10,6 +10,8 @@ import httpx
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, InvalidSignature, algorithms
 
+from tests.asgi import read_body
+
 
 class Keys(HTTPSignatureKeyResolver):
     """One key for all, as the operator of the upstream configured it."""
@@ -48,12 +50,7 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
             return
         if scope["type"] != "http":
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await read_body(receive)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         seen: dict[str, Any] = {
             "method": scope["method"],

@@ -12,13 +12,17 @@ from tests.forward_auth.proxies import PROXIES, ProxyMissing
 from tests.forward_auth.world import ProxiedWorld, cookies, get
 
 
-@pytest.mark.parametrize("proxy", list(PROXIES))
-def test_a_gateway_that_is_gone_lets_nobody_through_and_one_that_is_back_does(tmp_path: Path, proxy: str) -> None:
+@pytest.fixture(params=list(PROXIES))
+def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> ProxiedWorld:
+    """Not yet started."""
     try:
-        world = ProxiedWorld(tmp_path, proxy)
+        return ProxiedWorld(tmp_path, request.param)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    with world, world.browser() as browser:
+
+
+def test_a_gateway_that_is_gone_lets_nobody_through_and_one_that_is_back_does(proxied: ProxiedWorld) -> None:
+    with proxied as world, world.browser() as browser:
         browser.connect()
         cookie = f"Cookie: {cookies(browser)}"
         assert get(world.port, "/accounts", cookie)[0] == 200
@@ -32,13 +36,8 @@ def test_a_gateway_that_is_gone_lets_nobody_through_and_one_that_is_back_does(tm
         assert 200 in answers
 
 
-@pytest.mark.parametrize("proxy", list(PROXIES))
-def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(tmp_path: Path, proxy: str) -> None:
-    try:
-        world = ProxiedWorld(tmp_path, proxy)
-    except ProxyMissing as missing:
-        pytest.skip(str(missing))
-    with world, world.browser() as browser:
+def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(proxied: ProxiedWorld) -> None:
+    with proxied as world, world.browser() as browser:
         browser.connect()
         cookie = f"Cookie: {cookies(browser)}"
         # Another key: what is in the store can no longer be opened.
@@ -48,4 +47,4 @@ def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(tmp_path: Path, p
         status, seen = get(world.port, "/accounts", cookie, "Accept: application/json")
         assert status == 503, seen
         # Envoy says it in its own words: none.
-        assert seen == b"" if proxy == "envoy" else seen["status"] == 503
+        assert seen == b"" if world.kind == "envoy" else seen["status"] == 503

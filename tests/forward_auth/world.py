@@ -17,6 +17,7 @@ class ProxiedWorld(World):
 
     def __init__(self, folder: Path, proxy: str, **options: Any) -> None:
         super().__init__(folder, **options)
+        self.kind = proxy
         self.gateway_port = free_port()
         self.proxy = ProxyProcess(proxy, folder / "proxy", Addresses(self.port, self.gateway_port, self.upstream.port))
 

@@ -12,17 +12,13 @@ import pytest
 
 from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 from akoya_gateway.operations.server import DrainingServer, server_config
+from tests.asgi import read_body
 
 LIMIT = 2000
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
+    body = await read_body(receive)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
     answer = b"%d" % len(body)

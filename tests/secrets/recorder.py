@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, quote, quote_plus
 
 import httpx
 
+from tests.asgi import read_body
+
 SECRET_FIELDS = ("code", "refresh_token", "access_token", "id_token", "client_secret", "token", "code_verifier")
 
 
@@ -59,12 +61,7 @@ class Recorder:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await read_body(receive)
         for name, value in parse_qsl(body.decode()):
             if name in SECRET_FIELDS:
                 self._known.add(value, f"{name} of a request")

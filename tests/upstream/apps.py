@@ -7,16 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-
-async def read_body(receive: Any) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionError
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            return body
+from tests.asgi import read_body
 
 
 async def reply(send: Any, body: bytes, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -22,6 +22,7 @@ from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256
+from tests.asgi import read_body
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.verify.test_other_languages import key_server
 
@@ -31,12 +32,7 @@ Lines = list[tuple[str, str]]
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         return
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
+    body = await read_body(receive)
     said: v.Verified | None = scope["akoya"]
     names = sorted(name.decode() for name, _ in scope["headers"] if name.startswith(b"akoya"))
     text = json.dumps({"owner": said and said.owner, "token": said and said.id_token, "got": len(body), "names": names})
