@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="A table for people, or one JSON object.",
 )
 def doctor(config: Path, credentials: bool, form: str) -> None:
-    """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstream.
+    """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstreams.
 
     Everything the configuration names is asked once; nothing is changed, and no secret is printed. Run it where the
     gateway runs, as the user it runs as.
@@ -46,11 +46,13 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
     from akoya_gateway.upstream.tls import client_context  # noqa: PLC0415
 
     loaded = load_config(config)
-    try:
-        tls = client_context(loaded.upstream.tls) if loaded.upstream is not None else None
-    except OSError as error:
-        click.echo(f"upstream.tls: the files cannot be used: {error}", err=True)
-        raise SystemExit(1) from None
+    tls = {}
+    for each in loaded.all_upstreams:
+        try:
+            tls[each.name] = client_context(each.tls)
+        except OSError as error:
+            click.echo(f"{each.place}.tls: the files cannot be used: {error}", err=True)
+            raise SystemExit(1) from None
     findings = asyncio.run(examine(loaded, upstream_tls=tls, credentials=credentials))
     faults = sum(finding.verdict == "fault" for finding in findings)
     if form == "json":

@@ -81,6 +81,12 @@ def _requires(rule: AccessRule) -> str:
 def _document(found: Explanation) -> dict[str, Any]:
     document = asdict(found)
     if found.rule is not None:
-        document["rule"] = {"label": found.rule.label, "line": found.rule.line, "requires": _requires(found.rule)}
+        upstream = found.rule.upstream
+        document["rule"] = {
+            "label": found.rule.label,
+            "line": found.rule.line,
+            "requires": _requires(found.rule),
+            "upstream": None if upstream is None else upstream.place,
+        }
     document["headers"] = dict(found.headers)
     return document

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
 from akoya_gateway.config.model import (
+    AccessRule,
     Client,
     Config,
     Connector,
@@ -24,7 +25,6 @@ from akoya_gateway.config.model import (
     SigningKey,
     SigningScheme,
     Tokens,
-    Upstream,
     Verify,
 )
 from akoya_gateway.config.providers import Place, read_clients, read_connectors, read_environments
@@ -32,13 +32,14 @@ from akoya_gateway.config.reading import Node, Reading
 from akoya_gateway.config.rules import read_rules
 from akoya_gateway.config.secrets import read_ring_key, read_secret, read_signing_key
 from akoya_gateway.config.serving import (
+    Behind,
     read_identity,
     read_listeners,
     read_public_url,
     read_redirects,
     read_token_bearer,
     read_trusted_proxies,
-    read_upstream,
+    read_upstreams,
     warn_of_plain_http,
 )
 
@@ -55,22 +56,23 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     prefix: str = top.plain("prefix")
     usable_prefix = prefix if top.get("prefix") or not top.written("prefix") else None
     listen, admin = read_listeners(top)
-    upstream = read_upstream(top)
+    behind = read_upstreams(top)
     environments_node, clients_node = top.section("environments"), top.section("clients")
     environments = read_environments(environments_node)
     clients = read_clients(clients_node, environments_node, environments, Place(public, usable_prefix))
     connectors_node = top.section("connectors")
     connectors = read_connectors(connectors_node, clients_node, clients)
     access = top.get("access")
-    rules = read_rules(access, connectors_node, usable_prefix) if access else ()
+    rules = read_rules(access, connectors_node, behind, usable_prefix) if access else ()
     proxies = read_trusted_proxies(top)
     identity = read_identity(top, proxies)
     sessions = _sessions(top.section("sessions"), public)
-    signing = _signing(top.section("signing"), upstream, public)
+    signing = _signing(top.section("signing"))
     tokens = _tokens(top.section("tokens"))
     limits = _limits(top.section("limits"))
     redirects = read_redirects(top, prefix, public)
     _judge_used_environments(top, environments, clients, connectors, tokens)
+    _judge_used_upstreams(top, behind, rules)
     if public is None or listen is None:
         return None
     return Config(
@@ -80,7 +82,8 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         listen=listen,
         admin=admin,
         token_bearer=read_token_bearer(top),
-        upstream=upstream,
+        upstream=behind.default,
+        upstreams=behind.others,
         environments=environments,
         clients=clients,
         connectors=connectors,
@@ -184,7 +187,7 @@ def _cookie(node: Node, public: Origin | None) -> Cookie:
     return Cookie(name, secure, SameSite(node.plain("same_site")), idle, lifetime)
 
 
-def _signing(node: Node, upstream: Upstream | None, public: Origin | None) -> Signing:
+def _signing(node: Node) -> Signing:
     algorithm = SigningAlgorithm(node.plain("algorithm"))
     usable = node.get("algorithm") is not None or not node.written("algorithm")
     keys = node.get("keys")
@@ -195,13 +198,12 @@ def _signing(node: Node, upstream: Upstream | None, public: Origin | None) -> Si
             identifier.fault("the same key id is there before", "give each key its own")
         elif usable and (key := read_signing_key(item, algorithm)):
             found.append(key)
-    origin = upstream.origins[0] if upstream and upstream.origins else public
     return Signing(
         scheme=SigningScheme(node.plain("scheme")),
         algorithm=algorithm,
         keys=tuple(found),
         expires=node.seconds("expires"),
-        audience=node.plain("audience") or str(origin or ""),
+        audience=node.plain("audience") or "",
         content_digest=node.bytes("content_digest"),
     )
 
@@ -262,3 +264,14 @@ def _judge_used_environments(
     for name in clients:
         if name not in bound and len(connectors) == len(top.section("connectors").value):
             top.section("clients").section(name).warn("no connector uses this client")
+
+
+def _judge_used_upstreams(top: Node, behind: Behind, rules: tuple[AccessRule, ...]) -> None:
+    access = top.get("access")
+    if access is None or len(rules) != len(access.value):
+        return
+    used = {rule.upstream.name for rule in rules if rule.upstream is not None}
+    nodes = {"": top.section("upstream"), **dict(behind.names.entries())}
+    for name, upstream in (("", behind.default), *behind.others.items()):
+        if upstream is not None and name not in used:
+            nodes[name].warn("no access rule leads to this upstream")

@@ -151,6 +151,8 @@ class WebSocketBounds:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
+    """An app behind the gateway. `origins` are taken in turn."""
+
     origins: tuple[Origin, ...]
     connect_timeout: Seconds = Seconds(5.0)
     read_timeout: Seconds = Seconds(60.0)
@@ -158,6 +160,18 @@ class Upstream:
     max_header_bytes: Bytes = Bytes(32_768)
     tls: UpstreamTLS = UpstreamTLS()
     websocket: WebSocketBounds = WebSocketBounds()
+    name: str = ""
+    """Its key in `upstreams`; empty: the one of `upstream`."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands in gateway.yaml."""
+        return f"upstreams.{self.name}" if self.name else "upstream"
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken to in https; its default port is the one that `@authority` leaves out."""
+        return self.origins[0].scheme == "https"
 
 
 class Require(StrEnum):
@@ -188,6 +202,8 @@ class AccessRule:
     pass_token: bool = True
     line: int = 0
     """Line in gateway.yaml, for `explain` and logs."""
+    upstream: Upstream | None = None
+    """Where it leads; None where the gateway passes nothing on itself."""
 
     @property
     def label(self) -> str:
@@ -285,7 +301,7 @@ class Signing:
     """The first signs; all are published (except shared secrets)."""
     expires: Seconds = Seconds(60.0)
     audience: str = ""
-    """`aud` of the JWT scheme; the upstream's URL by default."""
+    """`aud` of the JWT scheme; empty: the URL of the upstream in question (`Config.audience`)."""
     content_digest: Bytes = Bytes(0)
     """Largest body that gets a Content-Digest (RFC 9530); 0: none."""
 
@@ -347,7 +363,9 @@ class Config:
     token_bearer: Secret | None
     """Who shows it at the admin listener gets tokens (`faces.token_desk`); None: nobody does."""
     upstream: Upstream | None
-    """None: the gateway is middleware inside an app."""
+    """The one of every access rule that names no other; None: the gateway is middleware inside an app."""
+    upstreams: Mapping[str, Upstream]
+    """The others, by name."""
     environments: Mapping[str, Environment]
     clients: Mapping[str, Client]
     connectors: Mapping[str, Connector]
@@ -363,3 +381,14 @@ class Config:
     limits: Limits
     logging: Logging
     warnings: tuple[str, ...] = ()
+
+    @property
+    def all_upstreams(self) -> tuple[Upstream, ...]:
+        """`upstream`, if there is one, and the others."""
+        default = () if self.upstream is None else (self.upstream,)
+        return (*default, *self.upstreams.values())
+
+    def audience(self, upstream: Upstream | None) -> str:
+        """`aud` of what is said to `upstream`, or to the app around us. Each has its own unless `signing.audience`
+        says otherwise: what one was told is then worth nothing to another."""
+        return self.signing.audience or str(self.public_url if upstream is None else upstream.origins[0])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from akoya_gateway.config.faults import did_you_mean, quoted
+from akoya_gateway.config.faults import quoted
 from akoya_gateway.config.model import (
     Bearer,
     Client,
@@ -26,7 +26,7 @@ from akoya_gateway.config.presets import (
     SANDBOX_HOSTS,
     Preset,
 )
-from akoya_gateway.config.reading import Node
+from akoya_gateway.config.reading import Node, reference
 from akoya_gateway.config.secrets import read_password
 from akoya_gateway.config.values import Url, is_loopback, url
 from akoya_gateway.secret import Secret
@@ -175,7 +175,7 @@ def read_clients(node: Node, environments: Node, built: Mapping[str, Environment
     found: dict[str, Client] = {}
     ids: dict[str, list[tuple[str, Environment]]] = {}
     for name, below in node.entries():
-        environment = built.get(_reference(below, "environment", environments, "environment") or "")
+        environment = built.get(reference(below, "environment", environments, "environment") or "")
         redirect = _redirect_uri(below, place, environment)
         client_id = _client_id(below)
         secret = read_password(below.get("client_secret"))
@@ -196,19 +196,6 @@ def read_clients(node: Node, environments: Node, built: Mapping[str, Environment
             scopes=scopes,
         )
     return found
-
-
-def _reference(node: Node, key: str, names: Node, what: str) -> str | None:
-    """The name under `key` if something has it; names that are there but broken count."""
-    below = node.get(key)
-    if below is None or names.path in node.reading.broken:
-        return None
-    name: str = below.value
-    if name in names.value:
-        return name
-    remedy = did_you_mean(name, names.value) or f"known: {', '.join(map(quoted, names.value)) or 'none'}"
-    below.fault(f"no {what} named {quoted(name)}", remedy)
-    return None
 
 
 def _client_id(node: Node) -> str | None:
@@ -280,7 +267,7 @@ def read_connectors(node: Node, clients: Node, built: Mapping[str, Client]) -> d
         if key in _OWN_CONNECTOR_NAMES:
             below.fault(f"{quoted(key)} has a meaning of its own in access rules", "choose another name", at_key=True)
             continue
-        client = built.get(_reference(below, "client", clients, "client") or "")
+        client = built.get(reference(below, "client", clients, "client") or "")
         identifier = below.plain("connector") or key
         if client is None:
             continue

@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from akoya_gateway.config.document import Document
-from akoya_gateway.config.faults import Fault, Path
+from akoya_gateway.config.faults import Fault, Path, did_you_mean, quoted
 from akoya_gateway.config.model import Bytes, Seconds
 from akoya_gateway.config.values import Url, duration, size, url
 
@@ -137,3 +137,16 @@ class Node:
 
     def _below(self, key: str) -> Mapping[str, Any]:
         return self.reading.resolve(self._property(key))
+
+
+def reference(node: Node, key: str, names: Node, what: str) -> str | None:
+    """The name under `key` if something has it; names that are there but broken count."""
+    below = node.get(key)
+    if below is None or names.path in node.reading.broken:
+        return None
+    name: str = below.value
+    if name in names.value:
+        return name
+    remedy = did_you_mean(name, names.value) or f"known: {', '.join(map(quoted, names.value)) or 'none'}"
+    below.fault(f"no {what} named {quoted(name)}", remedy)
+    return None

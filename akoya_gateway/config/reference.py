@@ -30,8 +30,12 @@ line `# yaml-language-server: $schema=...` lets editors complete and explain; `a
 def reference(schema: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [_INTRODUCTION]
-    for title, node in _sections(schema, "", schema):
+    told: dict[int, str] = {}
+    for title, node in _sections(schema, "", schema, told):
         parts.append(f"## {title}\n" if title else "## Top level\n")
+        if (first := told.get(id(node), title)) != title:
+            parts.append(f"As [`{first}`](#{first}).\n")
+            continue
         if title and node.get("description"):
             parts.append(f"{node['description']}\n")
         parts.append(_table(node, schema))
@@ -52,14 +56,19 @@ def _presets() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sections(node: Mapping[str, Any], path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping with keys of its own, in the order of the schema."""
+def _sections(
+    node: Mapping[str, Any], path: str, schema: Mapping[str, Any], told: dict[int, str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with keys of its own, in the order of the schema. `told`: where each was met first; what stands
+    below it is told there alone."""
     yield path, node
+    if told.setdefault(id(node), path) != path:
+        return
     for name, below in node["properties"].items():
         here = f"{path}.{name}" if path else name
         for suffix, found in _mappings(below, schema):
             if "env" not in found.get("properties", {}) or "id" in found["properties"]:
-                yield from _sections(found, here + suffix, schema)
+                yield from _sections(found, here + suffix, schema, told)
 
 
 def _mappings(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 
 from akoya_gateway.config.faults import did_you_mean, quoted
-from akoya_gateway.config.model import AccessRule, Otherwise, Require
-from akoya_gateway.config.reading import Node
+from akoya_gateway.config.model import AccessRule, Otherwise, Require, Upstream
+from akoya_gateway.config.reading import Node, reference
+from akoya_gateway.config.serving import Behind
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
 _REST = ("*", "**")
 
 
-def read_rules(node: Node, connectors: Node, prefix: str | None) -> tuple[AccessRule, ...]:
+def read_rules(node: Node, connectors: Node, behind: Behind, prefix: str | None) -> tuple[AccessRule, ...]:
     found: list[AccessRule] = []
     for rule in node.items():
-        built = _rule(rule, connectors)
+        built = _rule(rule, connectors, behind)
         if built is None:
             continue
         _warn_of_shadow(rule, built, found)
@@ -26,7 +27,8 @@ def read_rules(node: Node, connectors: Node, prefix: str | None) -> tuple[Access
     return tuple(found)
 
 
-def _rule(node: Node, connectors: Node) -> AccessRule | None:
+def _rule(node: Node, connectors: Node, behind: Behind) -> AccessRule | None:
+    upstream = _leads_to(node, behind)
     path = node.get("path")
     required = node.get("require")
     if path is None:
@@ -51,7 +53,17 @@ def _rule(node: Node, connectors: Node) -> AccessRule | None:
         otherwise=Otherwise(node.plain("otherwise")),
         pass_token=bool(node.plain("pass_token")),
         line=node.reading.document.values[node.path].line,
+        upstream=upstream,
     )
+
+
+def _leads_to(node: Node, behind: Behind) -> Upstream | None:
+    if not node.lacks("upstream"):
+        return behind.others.get(reference(node, "upstream", behind.names, "upstream") or "")
+    if behind.by_name_only:
+        names = ", ".join(map(quoted, behind.names.value))
+        node.fault("this rule leads to no upstream", f"name one of {names} here, or add `upstream` for such rules")
+    return behind.default
 
 
 def _parameters(node: Node) -> list[str] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
-from akoya_gateway.config.faults import quoted
+from akoya_gateway.config.faults import dotted, quoted
 from akoya_gateway.config.model import (
     Identity,
     IdentitySource,
@@ -83,13 +84,33 @@ def _listen(node: Node) -> Listen | None:
     return listen(node.plain("listen")) if below is None else attempt(below, listen)
 
 
-def read_upstream(top: Node) -> Upstream | None:
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The apps behind the gateway, for access rules to lead to. `names`: the node of `upstreams`. `by_name_only`: a
+    rule that names none leads nowhere."""
+
+    default: Upstream | None
+    others: Mapping[str, Upstream]
+    names: Node
+    by_name_only: bool
+
+
+def read_upstreams(top: Node) -> Behind:
+    """Also those with faults, so that the rules that name them are judged as well."""
     node = top.get("upstream")
-    if node is None:
-        return None
+    names = top.section("upstreams")
+    return Behind(
+        None if node is None else _upstream(node, ""),
+        {name: _upstream(below, name) for name, below in names.entries()},
+        names,
+        by_name_only=top.lacks("upstream") and bool(names.value),
+    )
+
+
+def _upstream(node: Node, name: str) -> Upstream:
     urls = node.get("url")
     insecure = bool(node.plain("insecure_http"))
-    origins = [found for item in urls.items() if (found := _origin(item, insecure))] if urls else []
+    origins = [found for item in urls.items() if (found := _origin(item, insecure, node))] if urls else []
     timeout = node.section("timeout")
     tls = node.section("tls")
     certificate, key = existing_file(tls.get("certificate")), existing_file(tls.get("key"))
@@ -107,6 +128,7 @@ def read_upstream(top: Node) -> Upstream | None:
         max_header_bytes=header_bytes,
         tls=UpstreamTLS(existing_file(tls.get("ca")), certificate, key, tls.plain("server_name")),
         websocket=_websocket(node.section("websocket")),
+        name=name,
     )
 
 
@@ -117,7 +139,7 @@ def _websocket(node: Node) -> WebSocketBounds:
     return WebSocketBounds(max_message, node.seconds("idle_timeout"))
 
 
-def _origin(node: Node, insecure: bool) -> Origin | None:
+def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
     text: str = node.value
     if text.startswith("unix:"):
         found = attempt(node, listen)
@@ -126,7 +148,7 @@ def _origin(node: Node, insecure: bool) -> Origin | None:
     if parsed is None:
         return None
     if not parsed.secure and not insecure:
-        remedy = "use https, or set upstream.insecure_http: true if that network is yours alone"
+        remedy = f"use https, or set {dotted(upstream.path)}.insecure_http: true if that network is yours alone"
         node.fault("plain http to an address that is not loopback would show tokens to the network", remedy)
         return None
     return parsed.origin

@@ -96,7 +96,7 @@ class Desk:
             standing = self.standings.of(fields.session, match, now)
             if standing is None:
                 return None
-            ours = _signed(standing.prepared, ask, fields, now)
+            ours = _signed(standing.prepared, ask, fields.authorities[standing.secure], now)
             return Admitted(match.rule, ours, standing.grant, standing.owner, fields)
         return self._identified_now(ask, match)
 
@@ -171,16 +171,17 @@ class Desk:
             return Admitted(decision.rule, [])
         fields = self._passing.read(ask.headers)
         prepared = self._passing.prepare(decision.rule, decision.grant, held)
-        return Admitted(decision.rule, _signed(prepared, ask, fields, now), decision.grant, held.owner, fields)
+        ours = _signed(prepared, ask, fields.authorities[self._passing.secure(decision.rule)], now)
+        return Admitted(decision.rule, ours, decision.grant, held.owner, fields)
 
 
-def _signed(prepared: Prepared, ask: Ask, fields: Fields, now: float) -> Headers:
+def _signed(prepared: Prepared, ask: Ask, authority: bytes, now: float) -> Headers:
     """Our headers for this request. Raises `UserError` for a request whose host cannot be told."""
-    if not fields.authority:
+    if not authority:
         raise UserError("The request must name exactly one valid host.", code="bad-host")
     return prepared.headers(
         ask.method.encode(),
-        fields.authority,
+        authority,
         ask.raw_path,
         ask.query,
         now,

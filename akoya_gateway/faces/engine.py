@@ -36,7 +36,7 @@ from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.sessions.jar import CookieJar
-from akoya_gateway.signing import jwks, jwks_headers, signer
+from akoya_gateway.signing import jwks, jwks_headers
 from akoya_gateway.store import Store, Vault, open_store
 from akoya_gateway.store.sealing import KeyRing
 
@@ -76,12 +76,7 @@ class Engine:
             vault, self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
         )
         self.orphans = Orphans(vault, self.keeper, self.sessions.of, clock=clock)
-        self.passing = Passing(
-            signer(config.signing, _origin(config), _audience(config), clock=clock),
-            self.cookies,
-            config.upstream.max_header_bytes if config.upstream else 1 << 30,
-            config.upstream.origins[0].scheme if config.upstream else config.public_url.scheme,
-        )
+        self.passing = Passing(config, self.cookies, clock)
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
         self.visitors = Visitors(self.sessions, self.cookies, identities(config, keys, clock))
@@ -174,14 +169,6 @@ def _key_set(config: Config, clock: Clock) -> Callable[[], Answer]:
         return made[1]
 
     return answer
-
-
-def _origin(config: Config) -> str:
-    return f"{config.public_url.scheme}://{config.public_url.authority}"
-
-
-def _audience(config: Config) -> str:
-    return str(config.upstream.origins[0]) if config.upstream else _origin(config)
 
 
 def _holder() -> str:

@@ -77,7 +77,7 @@ class Explainer:
 
     def _outcome(self, decision: Pass | Stop, ask: Ask) -> str:
         if isinstance(decision, Pass):
-            return "it goes to the upstream" + ("" if decision.grant else " without a token")
+            return f"it goes to the upstream{_which(decision.rule)}" + ("" if decision.grant else " without a token")
         answer = self._refusals.stop(decision, ask)
         location = next((value.decode() for name, value in answer.headers if name == b"location"), None)
         who = "a browser" if is_navigation(ask) else "anything else"
@@ -89,8 +89,7 @@ class Explainer:
         if not isinstance(decision, Pass) or not decision.identified:
             return ()
         config = self._config
-        origin = f"{config.public_url.scheme}://{config.public_url.authority}"
-        audience = str(config.upstream.origins[0]) if config.upstream else origin
+        origin, audience = str(config.public_url), config.audience(decision.rule.upstream)
         try:
             facts = passed(decision.rule, decision.grant, self._held)
             key = SigningKey("<key id>", Secret(making.as_text(making.new_private(config.signing.algorithm))))
@@ -100,6 +99,14 @@ class Explainer:
         except GatewayError as fault:
             return (("fault", fault.detail),)
         return tuple((name.decode(), _MADE_UP.get(name, value.decode())) for name, value in made)
+
+
+def _which(rule: AccessRule) -> str:
+    """The name, where there are others."""
+    upstream = rule.upstream
+    if upstream is None or not upstream.name:
+        return ""
+    return f" {upstream.name} ({', '.join(map(str, upstream.origins))})"
 
 
 def _grant(connector: Connector, now: float) -> Grant:

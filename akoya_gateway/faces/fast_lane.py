@@ -26,37 +26,39 @@ from akoya_gateway.faces.engine import Engine
 from akoya_gateway.faces.fast_questions import FastQuestions, Reply, is_one_head
 from akoya_gateway.faces.forward_auth import is_forward_auth
 from akoya_gateway.faces.gateway import Gateway
+from akoya_gateway.faces.hop import Proxies
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.passage import Passage
 from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.signing.encoding import lines as as_lines
-from akoya_gateway.upstream.proxy import ReverseProxy
-from akoya_gateway.upstream.request import IDEMPOTENT, Body
+from akoya_gateway.upstream.forwarded import Forwarding
+from akoya_gateway.upstream.request import IDEMPOTENT, Body, RequestWriter
 
 if TYPE_CHECKING:
     from akoya_gateway.faces.fast_protocol import FastHttpProtocol
 
 
 class FastLane:
-    """Decides whether a request is plain. `proxy` gives the reverse proxy in force, None where the gateway only decides
-    for others; `clock` is the gateway's."""
+    """Decides whether a request is plain. `proxies` gives the reverse proxies in force, None where the gateway only
+    decides for others; `clock` is the gateway's."""
 
     def __init__(
-        self, gateway: Gateway, proxy: Callable[[], ReverseProxy | None], dates: Dates, clock: Clock = time.time
+        self, gateway: Gateway, proxies: Callable[[], Proxies | None], dates: Dates, clock: Clock = time.time
     ) -> None:
         self.gateway = gateway
         self.dates = dates
         self._clock = clock
-        self._proxy_in_force = proxy
+        self._proxies_in_force = proxies
         self._plain: PlainRequests | None = None
         self._questions = FastQuestions(dates)
         self._engine: Engine | None = None
-        self._proxy: ReverseProxy | None = None
+        self._proxies: Proxies | None = None
+        self._writer = RequestWriter(Forwarding(), b"")
 
     def find(self, data: bytes, peer: str | None) -> tuple[Line, Sender] | None:
         """A plain request, by its bytes; see `read` for one that has been parsed."""
-        if self.gateway.running is not self._engine or self._proxy_in_force() is not self._proxy:
+        if self.gateway.running is not self._engine or self._proxies_in_force() is not self._proxies:
             self._renew()
         return None if self._plain is None else self._plain.read(data, peer)
 
@@ -65,13 +67,13 @@ class FastLane:
     ) -> tuple[Line, Sender] | None:
         """Judge a request as far as it does not depend on who asks; None: it is not for the lane. `data`: its bytes,
         where they came in one piece."""
-        if self.gateway.running is not self._engine or self._proxy_in_force() is not self._proxy:
+        if self.gateway.running is not self._engine or self._proxies_in_force() is not self._proxies:
             self._renew()
         try:
             line = self._line(method, url)
             if line is None and data is not None:
                 self._keep_question(method, url, headers, peer, data)
-            sender = None if line is None else self._sender(headers, peer, scheme)
+            sender = None if line is None else self._sender(line, headers, peer, scheme)
         except GatewayError:
             return None
         if line is None or sender is None:
@@ -88,8 +90,8 @@ class FastLane:
 
     def depart(self, line: Line, sender: Sender, protocol: FastHttpProtocol) -> Passage | None:
         """None: not plain, or not now. Nothing has happened then, and the ASGI path answers, refusals included."""
-        engine, proxy = self._engine, self._proxy
-        if engine is None or proxy is None:
+        engine = self._engine
+        if engine is None:
             return None
         admission: Standing | Admitted | None
         try:
@@ -108,7 +110,7 @@ class FastLane:
             return None
         if admission is None:
             return None
-        connection = proxy.pool.take()
+        connection = line.pool.take()
         if connection is None:
             return None
         passage = Passage(protocol, self, engine, line, sender, admission, connection)
@@ -129,17 +131,18 @@ class FastLane:
     def _renew(self) -> None:
         """Another configuration: what was judged under the last one is worth nothing."""
         self._engine = self.gateway.running
-        self._proxy = self._proxy_in_force()
+        self._proxies = self._proxies_in_force()
+        if self._engine is not None:
+            # Requests of HTTP/1.1 alone come here, which all have a host.
+            self._writer = RequestWriter(Forwarding(self._engine.config.trusted_proxies), b"")
         self._plain = self._plain_requests()
         self._questions.clear()
 
     def _plain_requests(self) -> PlainRequests | None:
-        engine, proxy = self._engine, self._proxy
-        if engine is None or proxy is None:
+        engine = self._engine
+        if engine is None or self._proxies is None:
             return None
-        upstream_scheme = proxy.pool.upstream.origins[0].scheme
-        limit = engine.config.limits.header_bytes
-        return PlainRequests(self._line, proxy.writer, engine.cookies, "http", upstream_scheme, limit)
+        return PlainRequests(self._line, self._writer, engine.cookies, "http", engine.config.limits.header_bytes)
 
     def _keep_question(self, method: str, url: bytes, headers: Headers, peer: str | None, data: bytes) -> None:
         engine = self._engine
@@ -153,23 +156,24 @@ class FastLane:
             self._questions.keep(engine, peer, data, ask)
 
     def _line(self, method: str, url: bytes) -> Line | None:
-        engine, proxy = self._engine, self._proxy
-        if engine is None or proxy is None or url[:1] != b"/" or b"#" in url:
+        engine, proxies = self._engine, self._proxies
+        if engine is None or proxies is None or url[:1] != b"/" or b"#" in url:
             return None
         raw_path, _, query = url.partition(b"?")
         path = judge(raw_path)
         match = None if engine.routes.own(path) else engine.desk.match(method, path)
-        if match is None:
+        if match is None or match.rule.upstream is None:
             return None
-        verb = proxy.writer.judge_line(method, url)
+        pool = proxies[match.rule.upstream.name].pool
+        verb = self._writer.judge_line(method, url)
         public = not engine.desk.needs_owner(match)
-        return Line(verb, raw_path, query, path, match, public=public, idempotent=verb in IDEMPOTENT)
+        return Line(verb, raw_path, query, path, match, pool, public=public, idempotent=verb in IDEMPOTENT)
 
-    def _sender(self, headers: Headers, peer: str | None, scheme: str) -> Sender | None:
+    def _sender(self, line: Line, headers: Headers, peer: str | None, scheme: str) -> Sender | None:
         assert self._engine is not None
-        assert self._proxy is not None
         fields = self._engine.passing.read(headers)
-        section = self._proxy.writer.section(fields.onward, peer=peer, scheme=scheme)
-        if section.body is not Body.NONE or not fields.authority or fields.override:
+        authority = fields.authorities[line.secure]
+        section = self._writer.section(fields.onward, peer=peer, scheme=scheme)
+        if section.body is not Body.NONE or not authority or fields.override:
             return None
-        return Sender(headers, peer, fields.session, fields.authority, section.fields, section.forwarded + b"\r\n")
+        return Sender(headers, peer, fields.session, authority, section.fields, section.forwarded + b"\r\n")

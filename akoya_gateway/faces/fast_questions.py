@@ -17,7 +17,6 @@ from akoya_gateway.answers.answer import Answer
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.dates import Dates
 from akoya_gateway.faces.engine import Engine
-from akoya_gateway.faces.fields import Fields
 from akoya_gateway.faces.forward_auth import ANSWER
 from akoya_gateway.faces.questions import Question
 from akoya_gateway.journeys.visitor import trusts
@@ -33,16 +32,24 @@ _WITH_MORE = frozenset({b"content-length", b"transfer-encoding", b"expect", b"up
 class Known:
     """One question as it was read. `rest`: the lines of the answer that stand behind ours, but for the date."""
 
-    __slots__ = ("ask", "fields", "match", "public", "question", "rest", "verb")
+    __slots__ = ("ask", "authority", "match", "public", "question", "rest", "session", "verb")
 
     def __init__(
-        self, ask: Callable[[], Ask], question: Question, match: RuleMatch, fields: Fields, *, public: bool
+        self,
+        ask: Callable[[], Ask],
+        question: Question,
+        match: RuleMatch,
+        session: str | None,
+        authority: bytes,
+        *,
+        public: bool,
     ) -> None:
         """`ask` makes the proxy's own request anew, each with a name of its own."""
         self.ask = ask
         self.question = question
         self.match = match
-        self.fields = fields
+        self.session = session
+        self.authority = authority
         self.public = public
         self.verb = question.method.encode()
         self.rest = lines(Answer(200, tuple(question.answered([]))).all_headers())
@@ -89,11 +96,11 @@ class FastQuestions:
             return None
         ours = b""
         if not known.public:
-            standing = engine.desk.standings.of(known.fields.session, known.match, now)
+            standing = engine.desk.standings.of(known.session, known.match, now)
             if standing is None:
                 return None
             question = known.question
-            ours = standing.prepared.lines(known.verb, known.fields.authority, question.raw_path, question.query, now)
+            ours = standing.prepared.lines(known.verb, known.authority, question.raw_path, question.query, now)
         return Reply(known, b"%b%b%b%b: %b\r\n\r\n" % (_OK, ours, known.rest, *self._dates.header()))
 
     def clear(self) -> None:
@@ -113,9 +120,12 @@ def _read(engine: Engine, again: Callable[[], Ask]) -> Known | None:
     path = judge(question.raw_path)
     match = None if engine.routes.own(path) else engine.desk.match(question.method, path)
     fields = engine.passing.read(question.headers)
-    if match is None or question.websocket or not question.plain or not fields.authority or fields.override:
+    if match is None or question.websocket or not question.plain or fields.override:
         return None
-    return Known(again, question, match, fields, public=not engine.desk.needs_owner(match))
+    authority = fields.authorities[engine.passing.secure(match.rule)]
+    if not authority:
+        return None
+    return Known(again, question, match, fields.session, authority, public=not engine.desk.needs_owner(match))
 
 
 def is_one_head(data: bytes, verb: bytes, url: bytes, headers: int) -> bool:

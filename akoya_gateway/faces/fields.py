@@ -19,16 +19,25 @@ LARGEST = 4096
 """Bytes of a set that is kept: 8 MB in all at the most, twice over for what is stripped."""
 
 
+Authorities = tuple[bytes, bytes]
+"""`@authority` as an upstream will see it that is spoken to in http, and in https: each scheme has a default port to
+leave out. To be indexed by `Upstream.secure`. Empty where there is not exactly one good `Host`."""
+
+
+def authorities(headers: Headers) -> Authorities:
+    host = host_of(headers)
+    return without_default_port(host, b"http"), without_default_port(host, b"https")
+
+
 class Fields:
     """Judged once; shared, so nobody changes it."""
 
-    __slots__ = ("authority", "onward", "override", "session")
+    __slots__ = ("authorities", "onward", "override", "session")
 
-    def __init__(self, headers: Headers, cookies: CookieJar, scheme: bytes) -> None:
+    def __init__(self, headers: Headers, cookies: CookieJar) -> None:
         self.session = cookies.session(headers)
         """The value of the session cookie, None if there is none or two."""
-        self.authority = without_default_port(host_of(headers), scheme)
-        """`@authority` as the upstream will see it; empty where there is not exactly one good `Host`."""
+        self.authorities = authorities(headers)
         self.override = names_a_method(headers)
         """A header tells the app of another method than the request's."""
         self.onward = strip(headers, cookies.without_ours)
@@ -38,10 +47,8 @@ class Fields:
 class FieldReader:
     """A bounded memory of `Fields`, first in, first out."""
 
-    def __init__(self, cookies: CookieJar, scheme: str) -> None:
-        """`scheme`: the one the upstream is spoken to in, whose default port `@authority` leaves out."""
+    def __init__(self, cookies: CookieJar) -> None:
         self._cookies = cookies
-        self._scheme = scheme.encode()
         self._kept: OrderedDict[tuple[tuple[bytes, bytes], ...], Fields] = OrderedDict()
 
     def read(self, headers: Headers) -> Fields:
@@ -52,8 +59,8 @@ class FieldReader:
             pass
         except TypeError:
             # ASGI lets a server give lists for pairs.
-            return Fields([(name, value) for name, value in headers], self._cookies, self._scheme)
-        fields = Fields(headers, self._cookies, self._scheme)
+            return Fields([(name, value) for name, value in headers], self._cookies)
+        fields = Fields(headers, self._cookies)
         if sum(len(name) + len(value) for name, value in headers) <= LARGEST:
             self._kept[key] = fields
             if len(self._kept) > REMEMBERED:

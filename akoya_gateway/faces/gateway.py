@@ -249,6 +249,7 @@ class Gateway:
     ) -> None:
         onward = dict(scope)
         onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
+        onward["akoya.upstream"] = admitted.rule.upstream
         onward["akoya.ours"] = len(admitted.headers)
         if engine.body_bytes:
             receive = limited(receive, ask, engine.body_bytes)
@@ -311,6 +312,7 @@ class Gateway:
     ) -> None:
         onward = dict(scope)
         onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
+        onward["akoya.upstream"] = admitted.rule.upstream
 
         async def close(code: int) -> None:
             await responses.own({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from akoya_gateway.access.ask import Ask, Headers
-from akoya_gateway.config.model import AccessRule
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import AccessRule, Config
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.faces.fields import FieldReader, Fields
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.sessions.jar import CookieJar
+from akoya_gateway.signing import signer
 from akoya_gateway.signing.names import CONTENT_DIGEST
-from akoya_gateway.signing.passed import Passed, PassedConnection, Prepared, Signer
+from akoya_gateway.signing.passed import Passed, PassedConnection, Prepared
 
 REMEMBERED = 10_000
 """Prepared grants kept at hand, at a few kilobytes each: the id_token, encoded."""
 
 
 class Passing:
-    def __init__(self, signer: Signer, cookies: CookieJar, largest: int, scheme: str) -> None:
-        """`largest`: bytes of our headers, at most. `scheme`: the one the upstream is spoken to in."""
-        self._signer = signer
-        self._fields = FieldReader(cookies, scheme)
-        self._largest = largest
+    """Compiled once per configuration. Who signs for an app, and how much it takes, goes by the access rule."""
+
+    def __init__(self, config: Config, cookies: CookieJar, clock: Clock) -> None:
+        origin = str(config.public_url)
+        # One signer for all rules that lead to the same upstream.
+        self._signers = {
+            upstream: signer(config.signing, origin, config.audience(upstream), clock=clock)
+            for upstream in {rule.upstream for rule in config.access}
+        }
+        self._public_is_secure = config.public_url.scheme == "https"
+        self._fields = FieldReader(cookies)
         self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
 
     def read(self, headers: Headers) -> Fields:
@@ -45,20 +53,25 @@ class Passing:
             return found[2]
         facts = passed(rule, grant, held)
         # Read anew from the store with nothing changed: what is prepared stays good, signed assertions too.
-        prepared = found[2] if found is not None and found[3] == facts else self._fitting(facts)
+        prepared = found[2] if found is not None and found[3] == facts else self._fitting(rule, facts)
         self._prepared[key] = (held, grant, prepared, facts)
         self._prepared.move_to_end(key)
         if len(self._prepared) > REMEMBERED:
             self._prepared.popitem(last=False)
         return prepared
 
-    def _fitting(self, facts: Passed) -> Prepared:
-        prepared = self._signer.prepare(facts)
-        if prepared.size > self._largest:
+    def secure(self, rule: AccessRule) -> bool:
+        """Whether the app is spoken to in https: behind us as the upstream says, around us as its clients do."""
+        return self._public_is_secure if rule.upstream is None else rule.upstream.secure
+
+    def _fitting(self, rule: AccessRule, facts: Passed) -> Prepared:
+        upstream = rule.upstream
+        prepared = self._signers[upstream].prepare(facts)
+        if upstream is not None and prepared.size > upstream.max_header_bytes:
             raise OperatorError(
                 f"The headers for connector {facts.connector or '-'} are {prepared.size} bytes, more than "
-                f"upstream.max_header_bytes ({self._largest}). Raise it if the upstream can take more, share fewer "
-                "accounts, or let the app fetch the token (`pass_token: false` in the access rule).",
+                f"{upstream.place}.max_header_bytes ({upstream.max_header_bytes}). Raise it if the upstream can take "
+                "more, share fewer accounts, or let the app fetch the token (`pass_token: false` in the access rule).",
                 code="headers-too-large",
             )
         return prepared

@@ -17,14 +17,15 @@ import re
 from collections.abc import Callable
 from enum import IntEnum
 
-from akoya_gateway.access.ask import Headers, host_of, names_a_method
+from akoya_gateway.access.ask import Headers, names_a_method
 from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
+from akoya_gateway.faces.fields import authorities
 from akoya_gateway.sessions.jar import CookieJar
-from akoya_gateway.signing.message_signatures import authority as without_default_port
 from akoya_gateway.signing.names import strip
 from akoya_gateway.upstream.forwarded import Said
+from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.request import Does, RequestWriter
 
 REMEMBERED = 4096
@@ -48,9 +49,23 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 
 
 class Line:
-    """A request line, judged. `start` is what of it goes to the upstream. `public`: it needs no session."""
+    """A request line, judged. `start` is what of it goes to the upstream, one of whose connections `pool` has.
+    `public`: it needs no session. `secure`: the upstream is spoken to in https."""
 
-    __slots__ = ("head_only", "idempotent", "match", "method", "path", "public", "query", "raw_path", "start", "verb")
+    __slots__ = (
+        "head_only",
+        "idempotent",
+        "match",
+        "method",
+        "path",
+        "pool",
+        "public",
+        "query",
+        "raw_path",
+        "secure",
+        "start",
+        "verb",
+    )
 
     def __init__(
         self,
@@ -59,6 +74,7 @@ class Line:
         query: bytes,
         path: str,
         match: RuleMatch,
+        pool: Pool,
         *,
         public: bool,
         idempotent: bool,
@@ -69,6 +85,8 @@ class Line:
         self.query = query
         self.path = path
         self.match = match
+        self.pool = pool
+        self.secure = pool.upstream.secure
         self.public = Admitted(match.rule, []) if public else None
         self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
         self.head_only = verb == b"HEAD"
@@ -123,7 +141,7 @@ _FORWARDED, _UNTRUSTED = int(_Kind.FORWARDED), int(_Kind.UNTRUSTED)
 class _Field:
     """A header line. `wire`: as it goes to the upstream, empty where it does not."""
 
-    __slots__ = ("authority", "host", "kind", "name", "session", "value", "wire")
+    __slots__ = ("authorities", "host", "kind", "name", "session", "value", "wire")
 
     def __init__(self, kind: int, name: bytes = b"", value: bytes = b"", wire: bytes = b"") -> None:
         self.kind = kind
@@ -132,12 +150,12 @@ class _Field:
         self.wire = wire
         self.session: str | None = None
         self.host = b""
-        self.authority = b""
+        self.authorities = (b"", b"")
 
 
 class PlainRequests:
     """Good for one configuration. `line` judges a method and a target, None: not for the lane; `scheme` is the one of
-    our own connections, `upstream_scheme` the upstream's; `limit` the bytes that a request's head may have."""
+    our own connections; `limit` the bytes that a request's head may have."""
 
     def __init__(
         self,
@@ -145,14 +163,12 @@ class PlainRequests:
         writer: RequestWriter,
         cookies: CookieJar,
         scheme: str,
-        upstream_scheme: str,
         limit: int,
     ) -> None:
         self._judge_line = line
         self._writer = writer
         self._cookies = cookies
         self._scheme = scheme
-        self._upstream_scheme = upstream_scheme.encode()
         self._largest = min(limit, LARGEST)
         self._lines: dict[bytes, Line | None] = {}
         self._fields: dict[bytes, _Field] = {}
@@ -197,7 +213,7 @@ class PlainRequests:
             return None
         after = self._writer.forwarded(peer, self._scheme, host.host, _said(told)) + b"\r\n"
         session = cookie.session if cookie is not None else None
-        return line, Sender(written, peer, session, host.authority, b"".join(wires), after)
+        return line, Sender(written, peer, session, host.authorities[line.secure], b"".join(wires), after)
 
     def _learn_line(self, written: bytes) -> Line | None:
         found = _REQUEST.fullmatch(written)
@@ -260,8 +276,8 @@ class PlainRequests:
         host = self._writer.host([header[1]])
         field = _Field(_HOST, *header, b"host: %b\r\n" % host)
         field.host = host
-        field.authority = without_default_port(host_of([header]), self._upstream_scheme)
-        return field if field.authority else _ODD
+        field.authorities = authorities([header])
+        return field if all(field.authorities) else _ODD
 
 
 _ODD = _Field(int(_Kind.ODD))

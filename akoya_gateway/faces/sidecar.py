@@ -21,6 +21,7 @@ from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.fast_lane import FastLane
 from akoya_gateway.faces.fast_protocol import FastHttpProtocol
 from akoya_gateway.faces.gateway import Gateway
+from akoya_gateway.faces.hop import Hop
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.token_desk import TokenDesk
 from akoya_gateway.faces.watching import watchers
@@ -34,8 +35,6 @@ from akoya_gateway.operations.supervisor import Duties, Supervisor
 from akoya_gateway.operations.watch import Watch
 from akoya_gateway.operations.worker import Life, Place, Worker
 from akoya_gateway.store import describe
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
 
 FIXED = ("listen", "admin", "logging")
 """What a reload does not change: it takes a restart."""
@@ -136,7 +135,7 @@ class _Run:
 
     def _load(self) -> Config:
         config = load_config(self._path)
-        if (config.upstream is None) != (self._configs[0].upstream is None):
+        if bool(config.all_upstreams) != bool(self._configs[0].all_upstreams):
             raise OperatorError("upstream: whether there is one is decided at start; it takes a restart")
         return config
 
@@ -159,13 +158,13 @@ class _Run:
 
 
 class Sidecar:
-    """`operations.worker.Service`: the gateway, the hop to the upstream, and the `Date` of their answers."""
+    """`operations.worker.Service`: the gateway, the hop to the upstreams, and the `Date` of their answers."""
 
     def __init__(self, config: Config, metrics: Metrics, log: Log, *, fast_lane: bool = True) -> None:
         self._config = config
         self._metrics = metrics
         self._log = log
-        self._hop = Hop(config, metrics) if config.upstream is not None else None
+        self._hop = Hop(config, metrics) if config.all_upstreams else None
         self._gateway = Gateway(
             self._hop or nobody,
             config,
@@ -194,10 +193,10 @@ class Sidecar:
 
     async def reload(self, config: Config) -> None:
         """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
-        proxy = self._hop.prepared(config) if self._hop is not None else None
+        fresh = self._hop.prepared(config) if self._hop is not None else {}
         await self._gateway.reload(config)
         if self._hop is not None:
-            self._hop.switch(config, proxy)
+            self._hop.switch(config, fresh)
         _say_what_stays(self._log, self._config, config)
 
     async def check(self) -> Sequence[str]:
@@ -208,66 +207,9 @@ class Sidecar:
         return [f"environment {name}: the provider does not answer; tokens at hand are still passed" for name in down]
 
 
-class Hop:
-    """The proxy of the configuration in force."""
-
-    def __init__(self, config: Config, metrics: Metrics) -> None:
-        self._config = config
-        self._metrics = metrics
-        self._proxy = _proxy(config)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket":
-            await self._proxy(scope, receive, send)
-            return
-        self._metrics.websocket_opened()
-        try:
-            await self._proxy(scope, receive, send)
-        finally:
-            self._metrics.websocket_closed()
-
-    def in_force(self) -> ReverseProxy:
-        return self._proxy
-
-    @property
-    def max_message(self) -> int:
-        return self._proxy.pool.upstream.websocket.max_message
-
-    def prepared(self, config: Config) -> ReverseProxy | None:
-        """A new proxy where one is needed. Raises OSError or ssl.SSLError for bad TLS files."""
-        before = self._config
-        parts = ("upstream", "trusted_proxies", "limits")
-        if all(getattr(config, part) == getattr(before, part) for part in parts) and not _has_tls_files(config):
-            return None
-        return _proxy(config)
-
-    def switch(self, config: Config, proxy: ReverseProxy | None) -> None:
-        """Requests under way and streams end on the old pool, however long they take."""
-        self._config = config
-        if proxy is not None:
-            self._proxy.pool.retire()
-            self._proxy = proxy
-
-    async def close(self) -> None:
-        await self._proxy.pool.close()
-
-
 async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
     """What stands behind a gateway that only decides for other proxies."""
     raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
-
-
-def _proxy(config: Config) -> ReverseProxy:
-    assert config.upstream is not None
-    return ReverseProxy(
-        Pool(config.upstream), trusted_proxies=config.trusted_proxies, max_body=config.limits.body_bytes
-    )
-
-
-def _has_tls_files(config: Config) -> bool:
-    """Their content may have changed under the same names."""
-    tls = config.upstream.tls if config.upstream is not None else None
-    return tls is not None and any((tls.ca, tls.certificate, tls.key))
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:
@@ -280,7 +222,7 @@ def _announce(log: Log, config: Config, public: socket.socket, admin: socket.soc
         listen=bound(public),
         admin=bound(admin) if admin is not None else None,
         public_url=str(config.public_url),
-        upstream=[str(origin) for origin in config.upstream.origins] if config.upstream is not None else None,
+        **{each.place: [str(origin) for origin in each.origins] for each in config.all_upstreams},
         environments=sorted(config.environments),
         connectors=sorted(config.connectors),
         store=describe(config.sessions.store),

@@ -25,9 +25,9 @@ REMEMBERED = 10_000
 
 
 class Standing:
-    """`prepared` is what to say about `grant` to the upstream."""
+    """`prepared` is what to say about `grant` to the upstream, `secure` whether that is spoken to in https."""
 
-    __slots__ = ("_grants", "_held", "_session", "_since", "_until", "grant", "owner", "prepared", "rule")
+    __slots__ = ("_grants", "_held", "_session", "_since", "_until", "grant", "owner", "prepared", "rule", "secure")
 
     def __init__(
         self,
@@ -38,8 +38,11 @@ class Standing:
         held: KnownGrants,
         since: float,
         until: float,
+        *,
+        secure: bool,
     ) -> None:
         self.rule = rule
+        self.secure = secure
         self.grant = grant
         self.prepared = prepared
         self.owner = held.grants.owner
@@ -106,4 +109,5 @@ class Standings:
         if now >= until:
             return None
         prepared = self._passing.prepare(decision.rule, decision.grant, held.grants)
-        return Standing(decision.rule, decision.grant, prepared, session, held, now, until)
+        secure = self._passing.secure(decision.rule)
+        return Standing(decision.rule, decision.grant, prepared, session, held, now, until, secure=secure)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin
+from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin, Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.operations.finding import Finding, fault, fine, warning
 from akoya_gateway.operations.listening import describe as described
@@ -47,12 +47,13 @@ Clock = Callable[[], float]
 async def examine(
     config: Config,
     *,
-    upstream_tls: ssl.SSLContext | None = None,
+    upstream_tls: Mapping[str, ssl.SSLContext] | None = None,
     credentials: bool = True,
     clock: Clock = time.time,
     http: httpx.AsyncClient | None = None,
 ) -> list[Finding]:
-    """Everything, in the order of the configuration. `credentials`: try each client's against its token endpoint."""
+    """Everything, in the order of the configuration. `upstream_tls`: how each upstream is trusted, by its name.
+    `credentials`: try each client's against its token endpoint."""
     async with http or http_client() as client:
         examinations: list[Awaitable[list[Finding]]] = [
             _settings(config),
@@ -60,7 +61,7 @@ async def examine(
             *(_client(config, each, client, clock, credentials) for each in config.clients.values()),
             _public(config, clock),
             _store(config),
-            _upstream(config, upstream_tls, clock),
+            *(_upstream(each, (upstream_tls or {}).get(each.name), clock) for each in config.all_upstreams),
         ]
         rounds = await asyncio.gather(*examinations)
     return [finding.clean for findings in rounds for finding in findings]
@@ -272,10 +273,9 @@ def _not_made_yet(name: str) -> Finding | None:
     return fault("sessions.store", f"{name} is not there, and {folder} cannot be written", "make the folder writable")
 
 
-async def _upstream(config: Config, tls: ssl.SSLContext | None, clock: Clock) -> list[Finding]:
-    if config.upstream is None:
-        return []
-    rounds = await asyncio.gather(*(reach("upstream.url", each, tls, clock) for each in config.upstream.origins))
+async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock) -> list[Finding]:
+    about = f"{upstream.place}.url"
+    rounds = await asyncio.gather(*(reach(about, each, tls, clock) for each in upstream.origins))
     return [finding for findings in rounds for finding in findings]
 
 

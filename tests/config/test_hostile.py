@@ -50,7 +50,7 @@ def _complete(config: Config) -> None:
         assert client.environment.token_endpoint
     assert all(connector.id for connector in config.connectors.values())
     assert config.signing.keys
-    assert config.signing.audience
+    assert all(config.audience(rule.upstream) for rule in config.access)
     assert config.sessions.store
     KeyRing(config.sessions.keys)
     RuleTable(config.access)

@@ -75,7 +75,17 @@ def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], messa
 
 
 def test_audience_is_the_upstream_unless_named(tmp_path: Path) -> None:
-    assert _config(tmp_path, {}).signing.audience == "https://app.example.com"
-    upstream = {"upstream": {"url": "http://127.0.0.1:3000"}}
-    assert _config(tmp_path, upstream).signing.audience == "http://127.0.0.1:3000"
-    assert _config(tmp_path, {**upstream, "signing.audience": "app"}).signing.audience == "app"
+    assert _audiences(tmp_path, {}) == ["https://app.example.com"]
+    upstreams = {
+        "upstream": {"url": "http://127.0.0.1:3000"},
+        "upstreams": {"reports": {"url": ["https://10.0.0.5", "https://10.0.0.6"]}},
+        "access": [{"path": "/r", "require": "any", "upstream": "reports"}, {"path": "/*", "require": "any"}],
+    }
+    assert _audiences(tmp_path, upstreams) == ["https://10.0.0.5", "http://127.0.0.1:3000"]
+    assert _audiences(tmp_path, {**upstreams, "signing.audience": "app"}) == ["app", "app"]
+
+
+def _audiences(folder: Path, changes: dict[str, Any]) -> list[str]:
+    """Under each access rule."""
+    config = _config(folder, changes)
+    return [config.audience(rule.upstream) for rule in config.access]

@@ -25,7 +25,7 @@ def standing(until: float = NOW + 60) -> tuple[Standing, KnownSession, KnownGran
     session = KnownSession(SimpleNamespace(owner="owner"), NOW + 1)  # type: ignore[arg-type]
     held = KnownGrants(OwnerGrants("owner", (GRANT,)), NOW + 1)
     anything: Any = None
-    return Standing(anything, GRANT, anything, session, held, NOW, until), session, held
+    return Standing(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
 
 
 @pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.9, True), (NOW + 1, False), (NOW - 0.1, False), (0.0, False)])

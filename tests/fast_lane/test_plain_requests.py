@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
@@ -11,29 +12,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.config.model import Cookie, Origin, Seconds, Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.fields import Fields
 from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender
 from akoya_gateway.peers import Networks
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.upstream.forwarded import Forwarding
+from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.request import Body, RequestWriter
 
 JAR = CookieJar(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 TOKEN = b"A" * 43
 GOOD = b"GET /x?y=1 HTTP/1.1\r\nHost: app.example:80\r\nCookie: a=b; akoya=" + TOKEN + b"\r\nAccept: */*\r\nX-Trace: 1\r\n\r\n"
 TRUSTED: Networks = (ip_network("10.0.0.0/8"),)
+PLAIN = Pool(Upstream((Origin("http", "127.0.0.1", 3000),)))
+SECURE = Pool(Upstream((Origin("https", "127.0.0.1", 3000),)))
 
 
-def line_of(method: str, url: bytes) -> Line:
+def line_of(method: str, url: bytes, pool: Pool = PLAIN) -> Line:
     raw_path, _, query = url.partition(b"?")
     match: Any = SimpleNamespace(rule=None)
-    return Line(method.encode(), raw_path, query, raw_path.decode(), match, public=False, idempotent=True)
+    return Line(method.encode(), raw_path, query, raw_path.decode(), match, pool, public=False, idempotent=True)
 
 
-def requests() -> PlainRequests:
-    return PlainRequests(line_of, RequestWriter(Forwarding(TRUSTED), b"default"), JAR, "http", "http", 65536)
+def requests(pool: Pool = PLAIN) -> PlainRequests:
+    judge = partial(line_of, pool=pool)
+    return PlainRequests(judge, RequestWriter(Forwarding(TRUSTED), b"default"), JAR, "http", 65536)
 
 
 class Parsed:
@@ -49,12 +54,12 @@ class Parsed:
         assert parser.get_http_version() == "1.1"
         assert parser.should_keep_alive()
         assert not parser.should_upgrade()
-        fields = Fields(self.headers, JAR, b"http")
+        fields = Fields(self.headers, JAR)
         assert not fields.override
         writer = RequestWriter(Forwarding(TRUSTED), b"default")
         section = writer.section(fields.onward, peer=peer, scheme="http")
         assert section.body is Body.NONE
-        self.session, self.authority = fields.session, fields.authority
+        self.session, self.authorities = fields.session, fields.authorities
         self.before, self.after = section.fields, section.forwarded + b"\r\n"
 
     def on_message_begin(self) -> None:
@@ -72,7 +77,13 @@ class Parsed:
 
 def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
     """Whether it was read line by line; where it was, the other way must come to the same."""
-    reader = requests()
+    plain, secure = (agrees_with(pool, data, peer) for pool in (PLAIN, SECURE))
+    assert plain == secure
+    return plain
+
+
+def agrees_with(pool: Pool, data: bytes, peer: str) -> bool:
+    reader = requests(pool)
     found = reader.read(data, peer)
     if found is None:
         assert reader.read(data, peer) is None
@@ -84,7 +95,7 @@ def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
         assert (line.method, line.start) == (parsed.method, b"%b %b HTTP/1.1\r\n" % (line.verb, target))
         assert parsed.url.rstrip(b"?") == target.rstrip(b"?")
         assert sender.headers == parsed.headers
-        assert (sender.session, sender.authority) == (parsed.session, parsed.authority)
+        assert (sender.session, sender.authority) == (parsed.session, parsed.authorities[pool is SECURE])
         assert (sender.before, sender.after) == (parsed.before, parsed.after)
     return True
 
@@ -181,7 +192,7 @@ def test_a_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded()
             raise GatewayError("no")
         return line_of(method, url)
 
-    reader = PlainRequests(refuse, RequestWriter(Forwarding(), b"default"), JAR, "http", "http", 65536)
+    reader = PlainRequests(refuse, RequestWriter(Forwarding(), b"default"), JAR, "http", 65536)
     for number in range(6_000):
         assert reader.read(GOOD.replace(b"/x", b"/no%d" % number, 1), None) is None
         assert reader.read(GOOD.replace(b"X-Trace: 1", b"X-Trace: %d" % number, 1), None) is not None
@@ -190,7 +201,7 @@ def test_a_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded()
 
 
 def test_a_head_larger_than_the_limit_is_left_to_the_parser() -> None:
-    reader = PlainRequests(line_of, RequestWriter(Forwarding(), b"default"), JAR, "http", "http", len(GOOD) - 1)
+    reader = PlainRequests(line_of, RequestWriter(Forwarding(), b"default"), JAR, "http", len(GOOD) - 1)
     assert reader.read(GOOD, None) is None
 
 

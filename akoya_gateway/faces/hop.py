@@ -1,0 +1,80 @@
+"""The hop of the sidecar: one reverse proxy for each upstream, and which of them a reload replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from akoya_gateway.config.model import Config, Upstream
+from akoya_gateway.faces.lifespan import Receive, Scope, Send
+from akoya_gateway.operations.metrics import Metrics
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
+
+Proxies = Mapping[str, ReverseProxy]
+"""By the name of the upstream (`config.model.Upstream.name`)."""
+
+_SHARED = ("trusted_proxies", "limits")
+"""Parts of the configuration that every proxy is made from."""
+
+
+class Hop:
+    """The proxies of the configuration in force; `scope["akoya.upstream"]` (an `Upstream`) says which is meant."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._proxies: Proxies = {each.name: _proxy(config, each) for each in config.all_upstreams}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        proxy = self._proxies[scope["akoya.upstream"].name]
+        if scope["type"] != "websocket":
+            await proxy(scope, receive, send)
+            return
+        self._metrics.websocket_opened()
+        try:
+            await proxy(scope, receive, send)
+        finally:
+            self._metrics.websocket_closed()
+
+    def in_force(self) -> Proxies:
+        """Another object after every `switch`."""
+        return self._proxies
+
+    @property
+    def max_message(self) -> int:
+        """Bytes: the largest WebSocket message that any of them takes; each has a limit of its own behind it."""
+        return max(each.websocket.max_message for each in self._config.all_upstreams)
+
+    def prepared(self, config: Config) -> Proxies:
+        """New proxies where they are needed. Raises OSError or ssl.SSLError for bad TLS files."""
+        before = self._config
+        known = before.all_upstreams if all(getattr(config, part) == getattr(before, part) for part in _SHARED) else ()
+        return {
+            each.name: _proxy(config, each)
+            for each in config.all_upstreams
+            if each not in known or _has_tls_files(each)
+        }
+
+    def switch(self, config: Config, fresh: Proxies) -> None:
+        """Requests under way and streams end on the old pools, however long they take. An upstream that is gone keeps
+        its proxy: a request that was let in a moment ago may still be on its way there."""
+        names = {each.name for each in config.all_upstreams}
+        for name, proxy in self._proxies.items():
+            if name in fresh or name not in names:
+                proxy.pool.retire()
+        self._config = config
+        self._proxies = {**self._proxies, **fresh}
+
+    async def close(self) -> None:
+        for proxy in self._proxies.values():
+            await proxy.pool.close()
+
+
+def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
+    return ReverseProxy(Pool(upstream), trusted_proxies=config.trusted_proxies, max_body=config.limits.body_bytes)
+
+
+def _has_tls_files(upstream: Upstream) -> bool:
+    """Their content may have changed under the same names."""
+    tls = upstream.tls
+    return any((tls.ca, tls.certificate, tls.key))

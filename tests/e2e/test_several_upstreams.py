@@ -1,0 +1,237 @@
+"""Several apps behind one gateway: each request reaches the one its access rule names, on both ways through, and what
+depends on an upstream (`aud`, `max_header_bytes`, `@authority`) is that one's own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websockets.sync.client
+
+from tests.e2e.processes import AppServer, GatewayProcess, free_port
+from tests.e2e.upstreams import IndependentVerifier
+from tests.e2e.world import ACCESS, HMAC_SECRET, Browser, World
+from tests.servers import self_signed
+
+RULES: list[dict[str, Any]] = [
+    {"path": "/public/reports/*", "require": "nothing", "upstream": "reports"},
+    {"path": "/reports/*", "require": "any", "otherwise": "unauthorized", "upstream": "reports"},
+    {"path": "/pair/*", "require": "any", "otherwise": "unauthorized", "upstream": "pair"},
+    {"path": "/down/*", "require": "nothing", "upstream": "down"},
+    *ACCESS,
+]
+OF_PATH = {"/accounts/x": "app", "/reports/x": "reports", "/public/x": "app", "/public/reports/x": "reports"}
+WAYS = ["lane", "asgi"]
+
+
+class Named:
+    """Says who it is, by which connection it was asked, and what it saw."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": self._name})
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+            seen = {"app": self._name, "client": scope["client"][1], "headers": headers}
+            answer = json.dumps(seen).encode()
+            start = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": answer})
+
+
+class Apps:
+    """`app` (the default), `reports` (https), `pair` (two addresses); nothing listens where `down` is said to be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port_of_down = free_port()
+        certificate = folder / "reports.pem"
+        certificate.write_bytes(self_signed())
+        self._app, self._one, self._two = (AppServer(Named(name)) for name in ("app", "one", "two"))
+        self._reports = AppServer(Named("reports"), ssl_certfile=str(certificate))
+        self.url = self._app.url
+        reports = {
+            "url": f"https://127.0.0.1:{self._reports.port}",
+            "tls": {"ca": str(certificate)},
+            "max_header_bytes": "4KiB",
+        }
+        self.others = {
+            "reports": reports,
+            "pair": {"url": [self._one.url, self._two.url]},
+            "down": {"url": f"http://127.0.0.1:{self.port_of_down}"},
+        }
+        self.urls = {"app": self.url, "reports": reports["url"]}
+
+    def __enter__(self) -> Apps:
+        for server in (self._app, self._one, self._two, self._reports):
+            server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self._app, self._one, self._two, self._reports):
+            server.__exit__()
+
+
+class Both:
+    """A world's gateway with the lane, and one without it that knows the same sessions."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        (folder / "apps").mkdir()
+        (folder / "asgi").mkdir()
+        self.apps = Apps(folder / "apps")
+        self.world = World(
+            folder,
+            upstream=self.apps,
+            changes={"access": RULES, "upstreams": self.apps.others},
+            algorithm="hmac-sha256",
+            **options,
+        )
+        config = {**self.world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        self.without = GatewayProcess(folder / "asgi", config, self.world.environ, "--no-fast-lane")
+
+    def __enter__(self) -> Both:
+        self.world.__enter__()
+        self.without.start()
+        with Browser(self.world) as browser:
+            browser.connect()
+            self.cookies = dict(browser.http.cookies)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.without.__exit__()
+        self.world.__exit__()
+
+    def port(self, way: str) -> int:
+        return self.world.port if way == "lane" else self.without.port
+
+    def client(self, way: str) -> httpx.Client:
+        base = f"http://127.0.0.1:{self.port(way)}"
+        return httpx.Client(base_url=base, cookies=self.cookies, trust_env=False, timeout=20)
+
+    def clients(self) -> Iterator[httpx.Client]:
+        for way in WAYS:
+            with self.client(way) as client:
+                yield client
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    with Both(tmp_path_factory.mktemp("world")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_each_request_reaches_the_upstream_of_its_rule(both: Both, way: str, method: str) -> None:
+    with both.client(way) as client:
+        # Again and again on one connection: the first of a kind is judged, the others go by what is remembered.
+        for _ in range(3):
+            for path, app in OF_PATH.items():
+                answer = client.request(method, path, content=b"a body" if method == "POST" else b"")
+                assert (answer.status_code, answer.json()["app"]) == (200, app)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pipelined_requests_part_and_their_answers_come_in_order(both: Both, way: str) -> None:
+    cookies = "; ".join(f"{name}={value}" for name, value in both.cookies.items())
+    head = f" HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n"
+    paths = [*OF_PATH] * 3
+    with socket.create_connection(("127.0.0.1", both.port(way)), 10) as raw:
+        raw.sendall("".join(f"GET {path}{head}" for path in paths).encode())
+        data = b""
+        while data.count(b'"app": ') < len(paths):
+            data += raw.recv(65536)
+    told = [piece.partition(b'"')[0].decode() for piece in data.split(b'"app": "')[1:]]
+    assert told == [OF_PATH[path] for path in paths]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("path", "app"), OF_PATH.items())
+def test_each_websocket_reaches_the_upstream_of_its_rule(both: Both, way: str, path: str, app: str) -> None:
+    cookies = "; ".join(f"{name}={value}" for name, value in both.cookies.items())
+    url = f"ws://127.0.0.1:{both.port(way)}{path}"
+    headers = {"cookie": cookies, "origin": both.world.url}
+    with websockets.sync.client.connect(url, additional_headers=headers, proxy=None) as socket_:
+        assert socket_.recv(10) == app
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_named_upstream_takes_its_addresses_in_turn(both: Both, way: str) -> None:
+    with both.client(way) as client:
+        told = [client.get("/pair/x").json()["app"] for _ in range(8)]
+    assert set(told) == {"one", "two"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_that_is_down_leaves_the_others_alone(both: Both, way: str) -> None:
+    with both.client(way) as client:
+        kept = client.get("/public/x").json()["client"]
+        for _ in range(5):
+            answer = client.get("/down/x")
+            assert answer.status_code == 502
+            assert answer.json()["type"].endswith("upstream-unreachable")
+            for path, app in OF_PATH.items():
+                assert client.get(path).json()["app"] == app
+        assert client.get("/public/x").json()["client"] == kept
+        with AppServer(Named("up again"), port=both.apps.port_of_down):
+            assert client.get("/down/x").json()["app"] == "up again"
+        assert client.get("/down/x").status_code == 502
+
+
+HOSTS = ["app.example", "app.example:80", "app.example:443", "app.example:8443"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(("path", "scheme"), [("/accounts/x", "http"), ("/reports/x", "https")])
+def test_the_signature_is_for_the_authority_that_the_upstream_sees(
+    both: Both, way: str, host: str, path: str, scheme: str
+) -> None:
+    """Its default port is left out, and it is another one in https. Verified by a library that others wrote."""
+    verifier = IndependentVerifier(HMAC_SECRET.encode())
+    with both.client(way) as client:
+        for _ in range(2):
+            headers = client.get(path, headers={"host": host}).json()["headers"]
+            assert headers["host"] == host
+            signed = [("host", without_default_port(host, scheme))]
+            signed += [(name, value) for name, value in headers.items() if name != "host"]
+            assert verifier.verify("GET", f"{scheme}://{signed[0][1]}{path}", signed).startswith("valid")
+
+
+def without_default_port(host: str, scheme: str) -> str:
+    return host.removesuffix(":443" if scheme == "https" else ":80")
+
+
+def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
+    with Both(tmp_path, signing={"scheme": "jwt"}) as both:
+        for client in both.clients():
+            for _ in range(2):
+                for path, app in (("/accounts/x", "app"), ("/reports/x", "reports"), ("/accounts", "app")):
+                    assert audience(client.get(path)) == both.apps.urls[app]
+            assert len({audience(client.get("/pair/x")) for _ in range(4)}) == 1, "one for both addresses"
+
+
+def audience(answer: httpx.Response) -> str:
+    body = answer.json()["headers"]["akoya-assertion"].split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"])
+
+
+def test_each_upstream_has_a_limit_for_our_headers(tmp_path: Path) -> None:
+    with Both(tmp_path, settings={"account_count": 300}) as both:
+        for client in both.clients():
+            for _ in range(2):
+                refused = client.get("/reports/x")
+                assert refused.status_code == 503
+                assert "upstreams.reports.max_header_bytes (4096)" in refused.json()["detail"]
+                assert len(client.get("/accounts/x").json()["headers"]["akoya-id-token"]) > 4096
