@@ -58,7 +58,10 @@ class Apps:
         self.port_of_down = free_port()
         certificate = folder / "reports.pem"
         certificate.write_bytes(self_signed())
-        self._app, self._one, self._two = (AppServer(Named(name)) for name in ("app", "one", "two"))
+        # uvicorn would take the port of a connection away where X-Forwarded-For names the client.
+        self._app, self._one, self._two = (
+            AppServer(Named(name), proxy_headers=False) for name in ("app", "one", "two")
+        )
         self._reports = AppServer(Named("reports"), ssl_certfile=str(certificate))
         self.url = self._app.url
         reports = {
@@ -183,7 +186,7 @@ def test_one_that_is_down_leaves_the_others_alone(both: Both, way: str) -> None:
             assert answer.json()["type"].endswith("upstream-unreachable")
             for path, app in OF_PATH.items():
                 assert client.get(path).json()["app"] == app
-        assert client.get("/public/x").json()["client"] == kept
+        assert client.get("/public/x").json()["client"] == kept > 0
         with AppServer(Named("up again"), port=both.apps.port_of_down):
             assert client.get("/down/x").json()["app"] == "up again"
         assert client.get("/down/x").status_code == 502

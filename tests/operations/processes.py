@@ -25,7 +25,7 @@ ENVIRON = {
 
 
 class App:
-    """`/public/slow` answers once it may; `/public/stream` and `/public/events` send a line every 50 ms until then."""
+    """`.../slow` answers once it may; `.../stream` and `.../events` send a line every 50 ms until then."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -36,15 +36,15 @@ class App:
         if scope["type"] == "websocket":
             await _echo(receive, send)
         elif scope["type"] == "http":
-            if scope["path"] == "/public/slow":
+            if scope["path"].endswith("/slow"):
                 self.asked.set()
                 await asyncio.to_thread(self.go.wait, 20)
             await self._answer(scope["path"], send)
 
     async def _answer(self, path: str, send: Any) -> None:
-        kind = b"text/event-stream" if path == "/public/events" else b"text/plain"
+        kind = b"text/event-stream" if path.endswith("/events") else b"text/plain"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
-        while path in ("/public/stream", "/public/events") and not self.go.is_set():
+        while path.endswith(("/stream", "/events")) and not self.go.is_set():
             await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
             await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b"done"})

@@ -133,6 +133,35 @@ def test_a_provider_and_an_upstream_that_are_not_there(clinic: Clinic) -> None:
     assert any(finding.about == "upstream.url" and str(dead) in finding.says for finding in found)
 
 
+def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clinic, tmp_path: Path) -> None:
+    pem = tmp_path / "secure.pem"
+    pem.write_bytes(self_signed())
+    dead = free_port()
+    with AppServer(App(), ssl_certfile=str(pem)) as secure:
+        url = f"https://127.0.0.1:{secure.port}"
+        clinic.config["upstreams"] = {
+            "trusted": {"url": url, "tls": {"ca": str(pem)}},
+            "untrusted": {"url": url},
+            "dead": {"url": [clinic.config["upstream"]["url"], f"http://127.0.0.1:{dead}"]},
+        }
+        clinic.load()
+        done = subprocess.run(
+            [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", "json"],
+            env={**os.environ, **ENVIRON}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = [each for each in json.loads(done.stdout)["findings"] if each["about"].startswith("upstream")]
+    told = {(each["about"], each["verdict"]) for each in said if "DNS" not in each["says"]}
+    assert told == {
+        ("upstream.url", "fine"),
+        # Its certificate ends tomorrow.
+        ("upstreams.trusted.url", "warning"),
+        ("upstreams.untrusted.url", "fault"),
+        ("upstreams.dead.url", "fine"),
+        ("upstreams.dead.url", "fault"),
+    }
+
+
 def test_a_store_that_works_says_how_fast(clinic: Clinic) -> None:
     (clinic.folder / "grants.db").touch(0o600)
     found = of(clinic.findings(credentials=False), "sessions.store")

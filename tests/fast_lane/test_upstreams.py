@@ -1,0 +1,102 @@
+"""Several upstreams: both paths send each of them the same bytes, the lane too goes by the rule, and trouble with one
+stays with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.processes import GatewayProcess, free_port
+from tests.e2e.world import ACCESS, Browser, World
+from tests.fast_lane.raw_upstream import RawUpstream
+from tests.fast_lane.test_alike import HEADERS, SCRIPTS, dechunked, exchange, settled
+from tests.fast_lane.test_known import Wire
+from tests.fast_lane.test_use import InProcess
+
+RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
+
+
+class Both:
+    """A gateway with the lane and one without, two raw upstreams behind each, and a session's cookies."""
+
+    def __init__(self, world: World, plain: GatewayProcess, other: RawUpstream, cookies: bytes) -> None:
+        self.world = world
+        self.ports = {"lane": world.port, "asgi": plain.port}
+        self.upstreams: dict[str, RawUpstream] = {"accounts": world.upstream, "other": other}
+        self.cookies = cookies
+
+    def request(self, method: str, path: str) -> bytes:
+        return f"{method} {path} HTTP/1.1\r\n".encode() + HEADERS + self.cookies + b"\r\n"
+
+    def received(self) -> dict[str, list[bytes]]:
+        """What each upstream got since the last time."""
+        taken = {name: [settled(one) for one in upstream.received] for name, upstream in self.upstreams.items()}
+        for upstream in self.upstreams.values():
+            upstream.received.clear()
+        return taken
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    upstream, other = RawUpstream(SCRIPTS), RawUpstream(SCRIPTS)
+    timeout = {"connect": "1s", "read": "1s"}
+    changes = {
+        "access": RULES,
+        "upstream": {"url": upstream.url, "timeout": timeout},
+        "upstreams": {"other": {"url": other.url, "timeout": timeout}},
+    }
+    folder, plain_folder = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("plain")
+    with other, World(folder, upstream=upstream, changes=changes, algorithm="hmac-sha256") as world:
+        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        with GatewayProcess(plain_folder, config, world.environ, "--no-fast-lane") as plain, Browser(world) as browser:
+            browser.connect()
+            cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+            yield Both(world, plain, other, f"Cookie: {cookies}\r\n".encode())
+
+
+@pytest.mark.parametrize("name", ["length", "chunked", "no-content", "pieces", "torso", "garbage", "nothing"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_both_paths_do_the_same_with_a_named_upstream(both: Both, method: str, name: str) -> None:
+    seen = {}
+    for way, port in both.ports.items():
+        request = both.request(method, f"/other/{name}?q=%20a&b")
+        exchange(port, request)  # the session is known now
+        both.received()
+        head, body, closed = exchange(port, request)
+        sent = both.received()
+        assert sent["accounts"] == []
+        seen[way] = settled(head), settled(dechunked(head, body)), closed, sorted(set(sent["other"]))
+    assert seen["lane"] == seen["asgi"]
+
+
+def test_requests_of_one_connection_part_on_both_paths_alike(both: Both) -> None:
+    paths = ["/accounts/length", "/other/length", "/other/undated", "/accounts/chunked"] * 3
+    seen = {}
+    for way, port in both.ports.items():
+        both.received()
+        with Wire(port) as wire:
+            answers = [wire.ask(both.request("GET", path)) for path in paths]
+        sent = both.received()
+        for name, requests in sent.items():
+            assert len(requests) == 6
+            assert all(f" /{name}/".encode() in request.partition(b"\r\n")[0] for request in requests)
+        seen[way] = [(status, settled(head), settled(body)) for status, head, body in answers], sent
+    assert seen["lane"] == seen["asgi"]
+
+
+@pytest.mark.parametrize("way", ["lane", "asgi"])
+def test_a_silent_one_leaves_the_other_alone(both: Both, way: str) -> None:
+    port = both.ports[way]
+    head, body, _ = exchange(port, both.request("GET", "/other/silent"))
+    assert (head[:12], b"upstream-timeout" in body) == (b"HTTP/1.1 504", True)
+    assert exchange(port, both.request("GET", "/accounts/length"))[1] == b"hello"
+
+
+def test_both_ride_in_the_lane(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    with InProcess(both.world, monkeypatch) as lane, Wire(lane.port) as wire:
+        for _ in range(3):
+            for name in ("accounts", "other"):
+                assert wire.ask(both.request("GET", f"/{name}/length"))[2] == b"hello"
+    assert lane.departures.count("GET /accounts/length") >= 1
+    assert lane.departures.count("GET /other/length") >= 1
