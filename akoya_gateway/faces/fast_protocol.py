@@ -41,7 +41,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A plain request never sees the parser, which stays where it is."""
-        if not self._between or self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+        if not self._between or not self._free:
             super().data_received(data)
             return
         found = self._lane.find(data, self._peer)
@@ -54,6 +54,13 @@ class FastHttpProtocol(GuardedHttpProtocol):
         self._alone = data
         super().data_received(data)
         self._alone = None
+
+    @property
+    def _free(self) -> bool:
+        """Nothing is under way, and the client takes what it is sent. The lane does not wait for that: what somebody
+        asks for who never reads would all be kept here, while on the ASGI path the next answer waits."""
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        return not under_way and not self.pipeline and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
         """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""
@@ -80,8 +87,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def start_cycle(self) -> None:
         parser = self.parser
         if (
-            (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
+            self._free
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
             and not parser.should_upgrade()

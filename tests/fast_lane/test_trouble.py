@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ from tests.upstream.harness import Caller, RawUpstream, eventually
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PIECE = 1 << 20
+PAGE = OK + b"Content-Length: 30000\r\n\r\n" + bytes(30_000)
+SPECIAL = OK + b"Akoya-Any: 1\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
+"""A line of it is taken away, so that it is written as a head and a body."""
 
 
 class Upstream:
@@ -36,6 +40,10 @@ class Upstream:
                 for _ in range(256):
                     caller.send(bytes(PIECE))
                     self.pieces += 1
+            elif name == b"page":
+                caller.send(PAGE)
+            elif name == b"special":
+                caller.send(SPECIAL)
             else:
                 caller.send(OK + b"Content-Length: %d\r\n\r\n%b" % (len(name), name))
             served += 1
@@ -89,3 +97,41 @@ def test_a_slow_reader_stops_the_upstream(lane: tuple[int, RawUpstream, Upstream
         while taken < 100 * PIECE:
             taken += len(client.sock.recv(PIECE))
         assert app.pieces > held
+
+
+class NeverReads:
+    """A client that asks, one request at a time, and takes nothing of what it gets."""
+
+    def __init__(self, port: int, upstream: RawUpstream) -> None:
+        self._upstream = upstream
+        self._sock = socket.socket()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._sock.connect(("127.0.0.1", port))
+
+    def __enter__(self) -> NeverReads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def ask(self, name: str) -> bool:
+        """Whether the upstream has got it."""
+        before = len(self._upstream.heads)
+        self._sock.sendall(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
+        return eventually(lambda: len(self._upstream.heads) > before, 0.5)
+
+
+def test_a_client_that_asks_on_and_on_and_never_reads_is_kept_waiting(lane: tuple[int, RawUpstream, Upstream]) -> None:
+    """What the kernel takes is some megabytes; what is asked for here would be held by the gateway."""
+    port, upstream, _ = lane
+    with NeverReads(port, upstream) as client:
+        assert not all(client.ask("page") for _ in range(500))
+
+
+def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, RawUpstream, Upstream]) -> None:
+    """It is back in the pool before the answer is written: whoever does not read that must not stop it."""
+    port, upstream, _ = lane
+    with NeverReads(port, upstream) as client, warm(port) as other:
+        while client.ask("special"):
+            ask(other, "hi")
+            assert other.response().body == b"hi"
