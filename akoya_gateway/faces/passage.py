@@ -119,7 +119,8 @@ class Passage:
         if head.special or protocol.server_state.default_headers:
             self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
             if body:
-                self.on_body(body)
+                # Not by `on_body`: the connection is no longer ours to pause.
+                self._write(body)
             self.on_end()
             return
         date = b"" if head.dated else b"%b: %b\r\n" % self._lane.dates.header()
@@ -145,9 +146,8 @@ class Passage:
             protocol.run_aside(self._engine.keeper.report_stale(grant))
 
     def on_body(self, chunk: bytes) -> None:
-        protocol = self._protocol
-        protocol.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-        if protocol.flow.write_paused:
+        self._write(chunk)
+        if self._protocol.flow.write_paused:
             self._connection.pause_reading()
 
     def on_trailers(self, headers: Headers) -> None:
@@ -194,6 +194,10 @@ class Passage:
             self._lane.gateway.sockets.add(self._open)
 
     # -- inside
+
+    def _write(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def _written(self, status: int, head: ResponseHead) -> bytes:
         """The head as the client gets it."""
