@@ -267,7 +267,7 @@ class PlainRequests:
             field = _Field(_COOKIE, *header, wire)
             field.session = self._cookies.session([header])
             return field
-        if name not in _BY_VALUE and wire and len(self._simple) < REMEMBERED:
+        if name not in _BY_VALUE and wire and len(self._simple) < REMEMBERED and len(name) <= LONGEST:
             self._simple.add(name)
         return _Field(_PASS, *header, wire)
 

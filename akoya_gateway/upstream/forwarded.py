@@ -26,7 +26,7 @@ FORWARDED_NAMES = frozenset(
 UNTRUSTED_NAMES = frozenset({b"x-real-ip", b"x-original-url", b"x-rewrite-url", b"x-original-host"})
 """Those of the same kind we do not set: only a trusted proxy may say them. So is every other `x-forwarded-`."""
 
-_MANY = 1024
+_MANY, _LONGEST_HOST = 1024, 255
 _ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
 _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
@@ -57,7 +57,8 @@ class Forwarding:
             kept = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
             if len(self._kept) >= _MANY:
                 self._kept.clear()
-            self._kept[hop] = kept
+            if len(host) <= _LONGEST_HOST:
+                self._kept[hop] = kept
         return kept
 
 

@@ -1,7 +1,8 @@
 """Making the bytes of a request head: no I/O.
 
 What arrives has been parsed by somebody else's server and is judged again here, because what leaves must mean the same
-to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and remembered.
+to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and remembered; long ones are judged each
+time, since anybody can send as many as he likes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
-_MANY_NAMES = 4096
+_MANY_NAMES, _LONGEST_NAME = 4096, 255
 _MANY_SECTIONS, _LARGEST_KEPT = 1024, 4096
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
@@ -165,7 +166,8 @@ class RequestWriter:
         section = self._sections.get(key)
         if section is None:
             section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
-            if len(section.fields) <= _LARGEST_KEPT:
+            # By what came, not by what is left of it: the key holds all of it.
+            if sum(len(name) + len(value) for name, value in headers) <= _LARGEST_KEPT:
                 self._sections[key] = section
                 if len(self._sections) > _MANY_SECTIONS:
                     self._sections.popitem(last=False)
@@ -235,13 +237,13 @@ class RequestWriter:
             return hosts[0]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             raise RefusedRequest("there must be one valid Host")
-        if len(self._hosts) < _MANY_NAMES:
+        if len(self._hosts) < _MANY_NAMES and len(hosts[0]) <= _LONGEST_NAME:
             self._hosts.add(hosts[0])
         return hosts[0]
 
     def _learn(self, name: bytes) -> int:
         does = int(_judge_name(name))
-        if len(self._names) < _MANY_NAMES:
+        if len(self._names) < _MANY_NAMES and len(name) <= _LONGEST_NAME:
             self._names[name] = does
         return does
 

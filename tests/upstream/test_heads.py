@@ -226,6 +226,16 @@ def test_the_lines_of_many_senders_are_not_kept_for_ever() -> None:
     assert len(forwarding._kept) <= 1024
 
 
+def test_what_is_large_is_not_kept_though_little_of_it_goes_on() -> None:
+    writer = RequestWriter(Forwarding(), b"fallback")
+    ours = (b"akoya-owner", b"o")
+    for number in range(100):
+        for name in (b"proxy", b"x-a"):
+            value = b"%d" % number + b"x" * 50_000
+            writer.write("GET", b"/", [HOST, (name, value), ours], peer=None, scheme="http", ours=1)
+    assert len(writer._sections) == 0
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=3))
 def test_nothing_a_trusted_proxy_says_gets_out_of_its_place_in_forwarded(said: list[bytes]) -> None:

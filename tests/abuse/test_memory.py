@@ -1,0 +1,46 @@
+"""What anybody can send is not kept: the memory that makes the next request quick must not be everybody's to fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.operations.processes import Running
+from tests.upstream.harness import Client, RawUpstream, forever
+
+REQUESTS = 600
+LONG = b"x" * 60_000
+SENT = {
+    "names": b"Host: a\r\nX-%d-%b: 1\r\n",
+    "hosts": b"Host: a%d%b\r\n",
+    "values": b"Host: a\r\nX-A: %d%b\r\n",
+    "dropped": b"Host: a\r\nProxy: %d%b\r\n",
+    "cookies": b"Host: a\r\nCookie: a=%d%b\r\n",
+}
+
+
+def resident(pid: int) -> int:
+    """In bytes."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with RawUpstream(forever(lambda caller: caller.answer())) as upstream:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
+        with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
+            yield run
+
+
+@pytest.mark.parametrize("kind", SENT)
+def test_no_two_of_a_strangers_requests_are_alike_and_all_of_them_are_large(running: Running, kind: str) -> None:
+    with Client(running.port) as client:
+        for number in range(REQUESTS):
+            if number == 100:
+                before = resident(running.pid)
+            client.send(b"GET /public/x HTTP/1.1\r\n" + SENT[kind] % (number, LONG) + b"\r\n")
+            client.response()
+    assert resident(running.pid) - before < 10_000_000, "500 x 60 KB, if each is kept"
