@@ -153,7 +153,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
         """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
         self._idle_timer = None
         busy = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
-        if busy or self.timeout_keep_alive_task is not None or self.transport.is_closing():
+        if busy or self.timeout_keep_alive_task is not None or not self.in_charge:
             # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
             return
         left = self._arrived_at + self.timeout_keep_alive - self.loop.time()

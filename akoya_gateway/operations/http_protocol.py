@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with the limits it lacks: the size of a request's head, and the time it may take.
+"""uvicorn's HTTP protocol with the limits it lacks: the size of a request's head, the time it may take, and the time
+that a connection may be of no use to anybody whatever trickles in.
 
 Also: an unreadable request behind one that is still being answered ends the connection, where uvicorn would write its
 400 into the answer under way.
@@ -76,6 +77,21 @@ class GuardedHttpProtocol(HttpToolsProtocol):
                 self._refuse(431)
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+        elif self.timeout_keep_alive_task is None and self._answered and self.in_charge:
+            # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
+            # the connection could stay for ever.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    @property
+    def in_charge(self) -> bool:
+        """The connection is open, and has not become a WebSocket, which is its own protocol's."""
+        return not self.transport.is_closing() and self.transport.get_protocol() is self
+
+    @property
+    def _answered(self) -> bool:
+        return self.cycle is not None and self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import yaml
+from websockets.sync.client import connect
 
 from akoya_gateway import load_config
 from akoya_gateway.faces.fast_lane import FastLane
@@ -21,6 +23,7 @@ from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.server import DrainingServer, server_config
 from tests.e2e.processes import free_port, wait_for_port
 from tests.e2e.world import Browser, World
+from tests.upstream.harness import Client
 
 
 class InProcess:
@@ -42,12 +45,14 @@ class InProcess:
 
         monkeypatch.setattr(FastLane, "depart", counted)
         self._stop: Any = None
+        self._settings: Any = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
         sidecar = Sidecar(self._config, Metrics("test"), open_log(self._config.logging))
         await sidecar.startup()
-        server = DrainingServer(server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol), 1.0)
+        self._settings = server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol)
+        server = DrainingServer(self._settings, 1.0)
         loop = asyncio.get_running_loop()
         self._stop = partial(loop.call_soon_threadsafe, server.stop)
         listener = socket.create_server(("127.0.0.1", self.port))
@@ -58,6 +63,10 @@ class InProcess:
         self._thread.start()
         wait_for_port(self.port)
         return self
+
+    def keep(self, seconds: int) -> None:
+        """Idle connections that are yet to come are kept so long."""
+        self._settings.timeout_keep_alive = seconds
 
     def __exit__(self, *_: object) -> None:
         self._stop()
@@ -117,3 +126,35 @@ def test_public_paths_ride_without_a_token(world: World, lane: InProcess) -> Non
             seen = browser.http.get(f"http://127.0.0.1:{lane.port}/public/x").json()
     assert lane.departures[-1] == "GET /public/x"
     assert not [name for name, _ in seen["headers"] if name.startswith("akoya")]
+
+
+@pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x", "PUT /nowhere"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
+    world: World, lane: InProcess, before: str, times: int
+) -> None:
+    """As a proxy in front asks, which has a few connections for all."""
+    lane.keep(1)
+    with Client(lane.port) as client:
+        for _ in range(times):
+            client.send(f"{before} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            client.response()
+        with connect(f"ws://127.0.0.1:{lane.port}/public/ws", sock=client.sock) as websocket:
+            websocket.recv(5)
+            time.sleep(1.7)
+            websocket.send("still here")
+            assert websocket.recv(5) == "still here"
+
+
+@pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x"])
+@pytest.mark.parametrize("trickle", [b"", b"\r\n"])
+def test_a_connection_that_nobody_uses_is_closed(world: World, lane: InProcess, before: str, trickle: bytes) -> None:
+    lane.keep(1)
+    with Client(lane.port) as client:
+        for _ in range(3):
+            client.send(f"{before} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            client.response()
+        client.send(trickle)
+        began = time.monotonic()
+        assert client.closed()
+        assert 0.5 < time.monotonic() - began < 4

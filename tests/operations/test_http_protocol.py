@@ -18,7 +18,7 @@ LIMIT = 2000
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    body = await read_body(receive)
+    body = b"" if scope["path"] == "/early" else await read_body(receive)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
     answer = b"%d" % len(body)
@@ -28,9 +28,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
-    """Heads have plenty of time, or as many seconds as the test says."""
-    protocol = partial(GuardedHttpProtocol, head_timeout=getattr(request, "param", 30.0))
-    server = DrainingServer(server_config(app, head_limit=LIMIT, protocol=protocol), grace=1)
+    """Heads and idle connections have plenty of time, or as many seconds as the test says."""
+    seconds = getattr(request, "param", 30.0)
+    config = server_config(app, head_limit=LIMIT, protocol=partial(GuardedHttpProtocol, head_timeout=seconds))
+    config.timeout_keep_alive = seconds
+    server = DrainingServer(config, grace=1)
     listener = socket.create_server(("127.0.0.1", 0))
     number = listener.getsockname()[1]
     serving = asyncio.ensure_future(server.serve([listener]))
@@ -106,6 +108,27 @@ async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
 @SHORT
 async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
     assert await talk(port) == b""
+
+
+@SHORT
+@pytest.mark.parametrize("idle", [b"", b"\r\n", b"\r"])
+async def test_an_empty_line_does_not_keep_an_idle_connection(port: int, idle: bytes) -> None:
+    answer = await talk(port, get(close=False), idle, pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+@SHORT
+async def test_a_body_that_stops_behind_its_answer_does_not_keep_the_connection(port: int) -> None:
+    post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    answer = await talk(port, post, b"some", pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+@SHORT
+async def test_a_slow_body_behind_its_answer_is_read_to_its_end_and_the_next_request_answered(port: int) -> None:
+    post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    answer = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
+    assert answer.count(b"HTTP/1.1 200") == 2
 
 
 async def test_what_is_not_http_is_400(port: int) -> None:
