@@ -1,13 +1,19 @@
 """The gateway beside its peers, in front of one upstream, in one run.
 
-    python -m benchmarks.compare                          everything, about eight minutes
+    python -m benchmarks.compare                          everything, about ten minutes
     python -m benchmarks.compare --quick                  does it work at all
     python -m benchmarks.compare -w small -s sidecar -s envoy-oauth2 --rounds 7 --seconds 5
+    python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge      latencies at a constant rate
 
 Every system logs in for real at the Akoya emulator and is driven with its live session. Each server is pinned to the
 first core; wrk and the upstream have the second. Rounds are interleaved (A B C ... A B C ...); numbers are medians over
 the rounds, ratios are taken within a round and shown with the least and the greatest. `CPU us` is the server's own user
 and system time per request: it moves less than throughput does when the machine has other things to do.
+
+`steady` and `half` ask at a constant rate, and latencies count from when a request was due. They take a quiet machine.
+To try them on another, `chrt -f 1 python -m benchmarks.compare -w steady` (as root) puts all that is measured before
+whatever else runs. That is another scheduler, which spares threads their switches, and it stops whoever takes a whole
+core for 50 ms in a second: not for closed loops, and not for numbers to publish.
 """
 
 from __future__ import annotations

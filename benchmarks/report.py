@@ -16,7 +16,7 @@ from benchmarks.rig import plots
 from benchmarks.rig.load import Sample
 from benchmarks.rig.numbers import outcomes, rows
 from benchmarks.rig.systems import SYSTEMS
-from benchmarks.rig.table import cells, target_cells
+from benchmarks.rig.table import cells, header, target_cells
 from benchmarks.rig.workloads import WORKLOADS
 
 _HEAD = """# How fast it is
@@ -25,13 +25,21 @@ Made by `python -m benchmarks.report` from what `benchmarks.compare` and `benchm
 
 Every system stands in front of the same upstream (nginx; a small asyncio server for streams) and logs in for real at
 the Akoya emulator. It is proven to refuse without its session and to hand the upstream a token with it, and is then
-driven with that live session by wrk on one thread. Each server is pinned to the first core, load and upstream share the
-second; one worker each; access logs are off; connections are kept alive. Rounds are interleaved (A B C ... A B C ...).
+driven with that live session: by wrk on one thread, as fast as it answers; in `steady` and `half` at a constant rate.
+Each server is pinned to the first core, load and upstream share the second; one worker each; access logs are off;
+connections are kept alive. Rounds are interleaved (A B C ... A B C ...).
 
 **How to read it.** Numbers are medians over the rounds; ratios are taken within a round and given with the least and
 the greatest. On a machine with two cores the load and the upstream often limit the fastest systems, and whatever else
 runs shows in every number: *CPU us*, the server's own user and system time for one request, is the steadier measure,
 and *x less CPU* says how many times the reference's CPU is saved.
+
+**Latencies** are to be compared in `steady` and `half`. There requests come as from clients that know nothing of each
+other, at the same moments for every system of a round, on 32 connections; each latency counts from when the request was
+due, waiting for a free connection included, so nobody gains by answering late. *load late* is how late the load itself
+was (99th percentile), *load's core* the part of a core it took. *CPU us* is more than at the limit, because a server
+that has time sleeps, and is woken for each request. Everywhere else the loop is closed: a connection asks
+again as soon as it is answered, so a faster system is asked more.
 """
 
 _NOTES = Path(__file__).with_name("notes.md")
@@ -47,11 +55,8 @@ def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures:
         found = rows(samples, name, workload.reference)
         if not found:
             continue
-        header = [
-            "system", f"{workload.unit}/s", "least..most", f"x {workload.reference}", "MB/s", "CPU us", "x less CPU",
-            "p50 ms", "p99 ms", "p99.9 ms", "errors",
-        ]  # fmt: skip
-        parts += [f"## {name}: {workload.what}\n", _markdown(header, [cells(row) for row in found], right=True)]
+        lines = [cells(workload, row) for row in found]
+        parts += [f"## {name}: {workload.what}\n", _markdown(header(workload), lines, right=True)]
         parts.append(f"![{name}]({pictures}/{name}.png)\n")
         taken = compared["settings"][name]
         told = f", {taken['sessions']:,} cold sessions" if name == "cold" else ""
@@ -63,8 +68,8 @@ def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures:
     return "\n".join(parts)
 
 
-_CLOSED_LOOP = """Latencies are those of a closed loop: 32 connections that ask again as soon as they are answered (4
-with 10 MB bodies), so they follow from throughput; p99.9 of a short round says little.
+_CLOSED_LOOP = """Closed loops have 32 connections (4 with 10 MB bodies), and their latencies follow from throughput;
+p99.9 of a short round says little.
 """
 
 _REPEAT = """## How to repeat
@@ -73,12 +78,13 @@ _REPEAT = """## How to repeat
 apt-get install nginx apache2 libapache2-mod-auth-openidc wrk
 pip install 'akoya-gateway[bench]'
 python -m benchmarks.compare       # -w and -s choose, --rounds and --seconds lengthen, --quick only tries
+python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge       # latencies, fifteen minutes
 python -m benchmarks.footprint
 python -m benchmarks.report
 ```
 
 In an environment of its own, that is without the test tools: some of them pull in extras of jsonschema that cost a
-second at every start. oauth2-proxy takes part where its binary is on the PATH.
+second at every start. oauth2-proxy takes part where its binary is on the PATH, granian where it is installed.
 
 What had to be set for the peers: the emulator gives out an `access_token` (Envoy insists on one) and takes a code with
 either client authentication. Envoy authenticates with HTTP Basic; `connector=mikomo` is part of its authorization
@@ -95,9 +101,9 @@ def _targets(samples: Sequence[Sample], weighed: dict[str, Any] | None) -> Itera
     yield _markdown(["target", "aim", "measured", ""], found)
 
 
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]], *, right: bool = False) -> str:
-    rules = ["---", *("---:" if right else "---" for _ in header[1:])]
-    return "".join("| " + " | ".join(line) + " |\n" for line in [header, rules, *lines])
+def _markdown(names: Sequence[str], lines: Iterable[Sequence[str]], *, right: bool = False) -> str:
+    rules = ["---", *("---:" if right else "---" for _ in names[1:])]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [names, rules, *lines])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Load and what came of it: wrk for requests, a small asyncio client for streams and sockets."""
+"""Load and what came of it: wrk as fast as it goes, and clients of our own for a constant rate, streams and sockets."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ class Sample:
     p99: float
     p999: float
     errors: int
+    late: float = 0.0
+    """At a constant rate: how late the load itself was, 99th percentile."""
+    load_cpu: float = 0.0
+    """The part of a core it took."""
 
 
 def wrk(
@@ -109,18 +113,39 @@ def sample_of(result: Mapping[str, float], cpu: float, workload: str, system: st
         result["p99"],
         result["p999"],
         int(result["errors"]),
+        result.get("late", 0.0),
+        result.get("load_cpu", 0.0),
     )
+
+
+def steady(
+    url: str,
+    headers: Mapping[str, str],
+    pid: int,
+    *,
+    rate: float,
+    seconds: float,
+    connections: int,
+    seed: int,
+    cores: str | None,
+) -> tuple[dict[str, float], float]:
+    """So many requests a second; see `benchmarks.rig.steady`. Returns as `streaming` does."""
+    said = ["benchmarks.rig.steady", url, rate, seconds, connections, seed, json.dumps(dict(headers))]
+    return _client([str(each) for each in said], pid, seconds, cores)
 
 
 def streaming(
     kind: str, url: str, headers: Mapping[str, str], pid: int, *, count: int, seconds: float, cores: str | None
 ) -> tuple[dict[str, float], float]:
     """`kind`: `events` or `echo`; see `benchmarks.rig.clients`. What it saw, and the CPU seconds of `pid` meanwhile."""
+    said = ["benchmarks.rig.clients", kind, url, str(count), str(seconds), json.dumps(dict(headers))]
+    return _client(said, pid, seconds, cores)
+
+
+def _client(module: Sequence[str], pid: int, seconds: float, cores: str | None) -> tuple[dict[str, float], float]:
+    """It says a line when it begins to measure, and at the end what it saw."""
     pin = ["taskset", "-c", cores] if cores is not None else []
-    command = [
-        *pin, sys.executable, "-m", "benchmarks.rig.clients", kind, url, str(count), str(seconds),
-        json.dumps(dict(headers)),
-    ]  # fmt: skip
+    command = [*pin, sys.executable, "-m", *module]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
         assert client.stderr is not None
         first = client.stderr.readline()
@@ -128,7 +153,7 @@ def streaming(
         said, trouble = client.communicate(timeout=seconds + 60)
         spent = meter.spent()
     if client.returncode:
-        raise RuntimeError(f"{kind} at {url}: {first}{trouble[-1500:]}")
+        raise RuntimeError(f"{' '.join(module[:3])}: {first}{trouble[-1500:]}")
     return dict(json.loads(said)), spent
 
 

@@ -41,6 +41,11 @@ class Row:
     ratio: Ratio | None
     cpu_ratio: Ratio | None
     """How many times the reference's CPU one request costs less."""
+    p99_ratio: Ratio | None
+    p99_least: float
+    p99_most: float
+    late: float
+    load_cpu: float
 
 
 def rows(samples: Sequence[Sample], workload: str, reference: str) -> list[Row]:
@@ -67,6 +72,11 @@ def _row(samples: list[Sample], workload: str, name: str, reference: str) -> Row
         sum(sample.errors for sample in own),
         ratio(samples, workload, name, reference),
         ratio(samples, workload, reference, name, "cpu_us"),
+        ratio(samples, workload, name, reference, "p99"),
+        min(sample.p99 for sample in own),
+        max(sample.p99 for sample in own),
+        _median(sample.late for sample in own),
+        _median(sample.load_cpu for sample in own),
     )
 
 
@@ -104,8 +114,13 @@ class Target:
 TARGETS = (
     Target("small GET, sidecar / Envoy with oauth2", "small", "sidecar", ("envoy-oauth2",), 1.8),
     Target("small GET, sidecar / mod_auth_openidc client-cookie", "small", "sidecar", ("apache-cookie",), 4.0),
-    Target("p99 of small GET, sidecar / Envoy with oauth2", "small", "sidecar", ("envoy-oauth2",), 1.0, "p99"),
-    Target("p99 of small GET, sidecar / mod_auth_openidc", "small", "sidecar", ("apache-cookie",), 1.0, "p99"),
+    *(
+        Target(f"p99 of small GET, {when}, sidecar / {whom}", workload, "sidecar", (peer,), 1.0, "p99")
+        for workload, when in (
+            ("steady", "5,000/s each"), ("half", "half of each one's limit"), ("small", "each as fast as it goes"),
+        )
+        for peer, whom in (("envoy-oauth2", "Envoy with oauth2"), ("apache-cookie", "mod_auth_openidc client-cookie"))
+    ),
     Target("small GET, plain ASGI path / Envoy with oauth2", "small", "sidecar-asgi", ("envoy-oauth2",), 1.1),
     Target(
         "small GET, sidecar with ed25519 / mod_auth_openidc's best", "small", "sidecar-ed25519",

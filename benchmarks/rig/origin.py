@@ -83,7 +83,7 @@ class Origin:
         document = json.dumps(accounts)[:1024]
         conf = folder / "origin.conf"
         conf.write_text(_CONF.format(folder=folder, port=self.port, streams=self.streams_port, document=document))
-        command = ["nginx", "-p", folder, "-c", conf]
+        command: list[str | Path] = ["nginx", "-p", folder, "-c", conf]
         self._stack.enter_context(Server("origin", command, self.port, folder / "origin.log", cores=self._cores))
         streams = [sys.executable, "-m", "benchmarks.rig.streams", str(self.streams_port)]
         self._stack.enter_context(

@@ -1,9 +1,10 @@
-"""Bars: one picture a workload, throughput with its spread, and the CPU of one request."""
+"""One picture a workload: throughput with its spread, or latencies at a constant rate, and the CPU of one request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.rig.load import Sample
 from benchmarks.rig.numbers import Row, rows
@@ -26,25 +27,23 @@ def draw(samples: Sequence[Sample], folder: Path) -> list[Path]:
         found = rows(samples, name, workload.reference)
         if found:
             path = folder / f"{name}.png"
-            _bars(workload, found, path)
+            _draw(workload, found, path)
             drawn.append(path)
     return drawn
 
 
-def _bars(workload: Workload, found: list[Row], path: Path) -> None:
+def _draw(workload: Workload, found: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    found = sorted(found, key=lambda row: row.per_second)
+    found = sorted(found, key=lambda row: -row.p99 if workload.paced else row.per_second)
     names = [row.system for row in found]
     colours = [_COLOURS[_group(name)] for name in names]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.42 * len(found) + 1.3), sharey=True)
-    rates = [row.per_second for row in found]
-    spread = [
-        [row.per_second - row.least for row in found],
-        [row.most - row.per_second for row in found],
-    ]
-    left.barh(names, rates, xerr=spread, color=colours, ecolor="#333333", capsize=2)
-    left.set_xlabel(f"{workload.unit} per second (bar: median, line: all rounds)")
+    if workload.paced:
+        _latencies(left, names, colours, found)
+    else:
+        _rates(left, names, colours, found)
+        left.set_xlabel(f"{workload.unit} per second (bar: median, line: all rounds)")
     right.barh(names, [row.cpu_us for row in found], color=colours)
     right.set_xlabel("server CPU for one of them, microseconds")
     for axis in (left, right):
@@ -55,6 +54,33 @@ def _bars(workload: Workload, found: list[Row], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _rates(axis: Any, names: list[str], colours: list[str], found: list[Row]) -> None:
+    spread = [
+        [row.per_second - row.least for row in found],
+        [row.most - row.per_second for row in found],
+    ]
+    rates = [row.per_second for row in found]
+    axis.barh(names, rates, xerr=spread, color=colours, ecolor="#333333", capsize=2)
+
+
+def _latencies(axis: Any, names: list[str], colours: list[str], found: list[Row]) -> None:
+    """A bar ends at p99. The scale is logarithmic, so how long it is says nothing."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    spread = [
+        [row.p99 / 1e3 - row.p99_least / 1e3 for row in found],
+        [row.p99_most / 1e3 - row.p99 / 1e3 for row in found],
+    ]
+    axis.barh(names, [row.p99 / 1e3 for row in found], xerr=spread, color=colours, ecolor="#333333", capsize=2)
+    axis.plot([row.p50 / 1e3 for row in found], names, "|", color="white", markersize=9, markeredgewidth=2)
+    axis.plot([row.p999 / 1e3 for row in found], names, "o", color="#333333", markersize=4)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel("ms after it was due (bar: p99, line: all rounds; white p50, dot p99.9)")
 
 
 def _group(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The numbers on a terminal."""
+"""The numbers in cells, and on a terminal."""
 
 from __future__ import annotations
 
@@ -12,30 +12,61 @@ from benchmarks.rig.workloads import Workload
 
 def table(workload: Workload, found: Sequence[Row]) -> Table:
     made = Table(title=f"{workload.name}: {workload.what}", title_justify="left")
-    made.add_column("system")
-    for name in (f"{workload.unit}/s", "rounds", f"x {workload.reference}", "MB/s", "CPU us", "x less CPU"):
-        made.add_column(name, justify="right")
-    for name in ("p50 ms", "p99 ms", "p99.9 ms", "errors"):
+    first, *rest = header(workload)
+    made.add_column(first)
+    for name in rest:
         made.add_column(name, justify="right")
     for row in found:
-        made.add_row(*cells(row))
+        made.add_row(*cells(workload, row))
     return made
 
 
-def cells(row: Row) -> list[str]:
+def header(workload: Workload) -> list[str]:
+    """At a constant rate everyone answers the same number: latencies are what differs."""
+    if workload.paced:
+        return [
+            "system", f"{workload.unit}/s", "p50 ms", "p99 ms", "least..most", f"x {workload.reference}", "p99.9 ms",
+            "CPU us", "x less CPU", "load late ms", "load's core", "errors",
+        ]  # fmt: skip
     return [
-        row.system,
-        f"{row.per_second:,.0f}",
+        "system", f"{workload.unit}/s", "least..most", f"x {workload.reference}", "MB/s", "CPU us", "x less CPU",
+        "p50 ms", "p99 ms", "p99.9 ms", "errors",
+    ]  # fmt: skip
+
+
+def cells(workload: Workload, row: Row) -> list[str]:
+    return [row.system, f"{row.per_second:,.0f}", *(_paced(row) if workload.paced else _racing(row)), str(row.errors)]
+
+
+def _paced(row: Row) -> list[str]:
+    return [
+        _ms(row.p50),
+        _ms(row.p99),
+        f"{_ms(row.p99_least)}..{_ms(row.p99_most)}",
+        str(row.p99_ratio or "-"),
+        _ms(row.p999),
+        f"{row.cpu_us:,.1f}",
+        str(row.cpu_ratio or "-"),
+        _ms(row.late),
+        f"{row.load_cpu:.0%}",
+    ]
+
+
+def _racing(row: Row) -> list[str]:
+    return [
         f"{row.least:,.0f}..{row.most:,.0f}",
         str(row.ratio or "-"),
         f"{row.megabytes_per_second:,.0f}",
         f"{row.cpu_us:,.1f}",
         str(row.cpu_ratio or "-"),
-        f"{row.p50 / 1e3:.2f}",
-        f"{row.p99 / 1e3:.2f}",
-        f"{row.p999 / 1e3:.2f}",
-        str(row.errors),
+        _ms(row.p50),
+        _ms(row.p99),
+        _ms(row.p999),
     ]
+
+
+def _ms(microseconds: float) -> str:
+    return f"{microseconds / 1e3:.2f}"
 
 
 def targets(found: Sequence[Outcome]) -> Table:

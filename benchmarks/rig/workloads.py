@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rig import gateway
-from benchmarks.rig.load import Meter, Sample, sample_of, streaming, wrk
+from benchmarks.rig.load import Meter, Sample, sample_of, steady, streaming, wrk
 from benchmarks.rig.origin import ECHO, EVENTS, HUGE, JSON, LARGE, SMALL, UPLOAD, UPLOAD_BYTES, VARIED
 from benchmarks.rig.systems import LOAD_CORE, SYSTEMS, Rig, Running
 
@@ -15,6 +15,8 @@ _ALL = tuple(SYSTEMS)
 _PROXIES = (
     "sidecar", "sidecar-asgi", "nginx", "envoy", "envoy-oauth2", "apache-cookie", "apache-cache", "oauth2-proxy"
 )  # fmt: skip
+_UNDER_LIMIT = tuple(name for name in _PROXIES if name != "nginx")
+"""Half of nginx's limit is more than the load can do beside the upstream."""
 _STREAMING = ("sidecar", "nginx", "envoy", "envoy-oauth2")
 _BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
 
@@ -32,15 +34,26 @@ class Workload:
     upload: int = 0
     stream: str = ""
     vary: bool = False
+    rate: float = 0.0
+    """Requests a second, whatever the answers take; 0: as many as are answered."""
+    share: float = 0.0
+    """The same, as a part of what the system answers at most."""
     variants: bool = False
     """`systems` are names of `Variants`, not of `SYSTEMS`."""
     reference: str = "envoy-oauth2"
+
+    @property
+    def paced(self) -> bool:
+        """Requests are due at a constant rate, and latencies count from then."""
+        return bool(self.rate or self.share)
 
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Workload("small", "GET, 12 bytes", _ALL),
+        Workload("steady", "GET, 12 bytes, 5,000 requests a second for each", _PROXIES, rate=5_000),
+        Workload("half", "GET, 12 bytes, at half of each one's own limit", _UNDER_LIMIT, share=0.5),
         Workload("varied", "GET, 12 bytes, no two requests and no two answers alike", _PROXIES, path=VARIED, vary=True),
         Workload("json", "GET, 1 KB of JSON", _PROXIES, path=JSON),
         Workload("100k", "GET, 100 KB", _BODIES, path=LARGE),
@@ -74,6 +87,8 @@ class Lane:
 
 def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str | None = LOAD_CORE) -> Lane:
     url = running.server.url + (running.path or workload.path)
+    if workload.paced:
+        return Lane(name, Paced(rig, workload, name, running, url, cores).run)
 
     def requests(seconds: float, number: int) -> Sample:
         meter = Meter(running.server.pid)
@@ -93,6 +108,36 @@ def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str |
         return sample_of(result, spent, workload.name, name, number)
 
     return Lane(name, stream if workload.stream else requests)
+
+
+class Paced:
+    """A lane at a constant rate. The same seed for each system of a round: requests are due at the same moments."""
+
+    def __init__(self, rig: Rig, workload: Workload, name: str, running: Running, url: str, cores: str | None) -> None:
+        self._folder = rig.folder
+        self._workload = workload
+        self._name = name
+        self._running = running
+        self._url = url
+        self._cores = cores
+        self._rate = workload.rate
+
+    def run(self, seconds: float, number: int) -> Sample:
+        self._rate = self._rate or self._workload.share * self._limit()
+        result, spent = steady(
+            self._url, self._running.headers, self._running.server.pid, rate=self._rate, seconds=seconds,
+            connections=self._workload.connections, seed=number, cores=self._cores,
+        )  # fmt: skip
+        return sample_of(result, spent, self._workload.name, self._name, number)
+
+    def _limit(self) -> float:
+        """Of a closed loop, after a warm-up: the second of two runs."""
+        for _ in range(2):
+            found = wrk(
+                self._folder, self._url, self._running.headers, seconds=2.0,
+                connections=self._workload.connections, cores=self._cores,
+            )  # fmt: skip
+        return found["requests"] / found["micros"] * 1e6
 
 
 class Lanes:

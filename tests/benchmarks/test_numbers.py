@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def test_targets_are_judged_and_latencies_the_other_way_round() -> None:
     samples = [sample("sidecar", 0, 150, p99=900), sample("envoy-oauth2", 0, 100, p99=1000)]
     by_text = {outcome.target.what: outcome.reached for outcome in outcomes(samples)}
     assert by_text["small GET, sidecar / Envoy with oauth2"] is False
-    assert by_text["p99 of small GET, sidecar / Envoy with oauth2"] is True
+    assert by_text["p99 of small GET, each as fast as it goes, sidecar / Envoy with oauth2"] is True
+    assert by_text["p99 of small GET, 5,000/s each, sidecar / Envoy with oauth2"] is None
     assert by_text["10 MB down, sidecar / Envoy"] is None
 
 
@@ -82,10 +84,7 @@ def test_the_page_names_what_was_missed_and_what_was_absent() -> None:
         "machine": {"cpu": "a slow one"},
         "settings": {"small": {"rounds": 1, "seconds": 2.0, "sessions": 10}},
         "absent": {"oauth2-proxy": "no oauth2-proxy on the PATH"},
-        "samples": [
-            {**{name: getattr(one, name) for name in Sample.__dataclass_fields__}}
-            for one in (sample("sidecar", 0, 100), sample("envoy-oauth2", 0, 100))
-        ],
+        "samples": [asdict(sample("sidecar", 0, 100)), asdict(sample("envoy-oauth2", 0, 100))],
     }
     page = document(compared, None, "performance", "")
     assert "| small GET, sidecar / Envoy with oauth2 | >= 1.8 | 1.00 | missed |" in page
@@ -93,7 +92,21 @@ def test_the_page_names_what_was_missed_and_what_was_absent() -> None:
     assert "![small](performance/small.png)" in page
 
 
-@pytest.mark.parametrize("command", ["compare", "footprint", "report"])
+def test_at_a_constant_rate_the_page_compares_p99() -> None:
+    ours = replace(sample("sidecar", 0, 5000, workload="steady", p99=300.0), late=90.0, load_cpu=0.25)
+    theirs = sample("envoy-oauth2", 0, 5000, workload="steady", p99=600.0)
+    compared = {
+        "machine": {},
+        "settings": {"steady": {"rounds": 1, "seconds": 2.0, "sessions": 10}},
+        "absent": {},
+        "samples": [asdict(ours), asdict(theirs)],
+    }
+    page = document(compared, None, "performance", "")
+    assert "| sidecar | 5,000 | 0.50 | 0.30 | 0.30..0.30 | 0.50 | 2.00 | 50.0 | 1.00 | 0.09 | 25% | 0 |" in page
+    assert "| p99 of small GET, 5,000/s each, sidecar / Envoy with oauth2 | <= 1 | 0.50 | reached |" in page
+
+
+@pytest.mark.parametrize("command", ["compare", "footprint", "refresh", "report"])
 def test_each_command_explains_itself(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{command}", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
