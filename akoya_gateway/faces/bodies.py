@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from akoya_gateway.access.ask import Ask
@@ -16,8 +17,26 @@ class BodyTooLarge(UserError):
     title = "The request is too large"
 
 
-async def whole(receive: Receive, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises `BodyTooLarge`, and `UserError` when the client goes away."""
+class BodyLate(UserError):
+    status = 408
+    code = "body-timeout"
+    title = "The request took too long to arrive"
+
+
+WITHIN = 60.0
+"""Seconds for a body that is read whole: until then nothing of the request has been judged, and nobody else waits."""
+
+
+async def whole(receive: Receive, limit: int, within: float = WITHIN) -> bytes:
+    """The body, at most `limit` bytes. Raises `BodyTooLarge`, `BodyLate`, and `UserError` when the client goes away."""
+    try:
+        async with asyncio.timeout(within):
+            return await _whole(receive, limit)
+    except TimeoutError:
+        raise BodyLate from None
+
+
+async def _whole(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
