@@ -160,7 +160,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
         if left > 0:
             self._idle_timer = self.loop.call_later(left, self._look_if_idle)
         else:
-            self.transport.close()
+            self.part()
 
     def hand_over(self, passage: Passage, app: App | None) -> None:
         """Start over on the ASGI path; `app` answers in place of the gateway, if given."""

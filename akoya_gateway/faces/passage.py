@@ -159,7 +159,7 @@ class Passage:
         self.response_complete = True
         self._forget()
         if not self.keep_alive:
-            self._protocol.transport.close()
+            self._protocol.part()
         self._protocol.arrived()
 
     def on_failure(self, error: GatewayError) -> None:
@@ -167,7 +167,7 @@ class Passage:
         self.response_complete = True
         if self.started:
             # A torso must not pass for a whole answer.
-            self._protocol.transport.close()
+            self._protocol.part()
             return
         again = self._line.idempotent and self._connection.served > 1
         stale = isinstance(error, ClosedEarly) and error.untouched and again

@@ -18,6 +18,10 @@ from uvicorn.server import ServerState
 HEAD_TIMEOUT = 20.0
 """Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
 
+SEND_TIMEOUT = 60.0
+"""Seconds in which a client must take what makes its connection writable again: about 48 KB. Until then it holds
+memory here, and a connection to the upstream that others could use."""
+
 _TITLES = {
     400: ("bad-request", "The request could not be understood"),
     408: ("head-timeout", "The request took too long to arrive"),
@@ -50,11 +54,14 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         *,
         head_limit: int = 65_536,
         head_timeout: float = HEAD_TIMEOUT,
+        send_timeout: float = SEND_TIMEOUT,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._head_limit = head_limit
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timeout = send_timeout
+        self._send_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._chunk = 0
         self._in_head = False
@@ -66,7 +73,30 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._end_send_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._end_send_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_sending()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.part()
+
+    def part(self) -> None:
+        """Close the connection, when what is written has been taken, but not much later."""
+        self.transport.close()
+        self._watch_sending()
 
     def data_received(self, data: bytes) -> None:
         self._chunk = len(data)
@@ -135,11 +165,25 @@ class GuardedHttpProtocol(HttpToolsProtocol):
                 # Nothing was ever asked: nothing is to be answered.
                 self.transport.close()
 
+    def _watch_sending(self) -> None:
+        if self._send_timer is None and self.transport.get_write_buffer_size():
+            self._send_timer = self.loop.call_later(self._send_timeout, self._takes_nothing)
+
+    def _takes_nothing(self) -> None:
+        self._send_timer = None
+        if self.transport.get_protocol() is self:
+            self.transport.abort()
+
+    def _end_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
     def _refuse(self, status: int) -> None:
         self._disarm()
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_problem(status))
-        self.transport.close()
+        self.part()
 
     def _disarm(self) -> None:
         if self._head_timer is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,13 +25,16 @@ from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.server import DrainingServer, server_config
 from tests.e2e.processes import free_port, wait_for_port
 from tests.e2e.world import Browser, World
-from tests.upstream.harness import Client
+from tests.fast_lane.raw_upstream import RawUpstream, plain
+from tests.upstream.harness import Client, ask
 
 
 class InProcess:
     """The sidecar of a world's configuration in a thread, so that the lane can be counted."""
 
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        """`options`: of `GuardedHttpProtocol`."""
+        self._options = options
         self.departures: list[str] = []
         self.port = free_port()
         path = world.folder / "in-process.yaml"
@@ -51,7 +56,8 @@ class InProcess:
     async def _run(self) -> None:
         sidecar = Sidecar(self._config, Metrics("test"), open_log(self._config.logging))
         await sidecar.startup()
-        self._settings = server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol)
+        protocol = partial(sidecar.protocol, **self._options)
+        self._settings = server_config(sidecar.app, head_limit=65536, protocol=protocol)
         server = DrainingServer(self._settings, 1.0)
         loop = asyncio.get_running_loop()
         self._stop = partial(loop.call_soon_threadsafe, server.stop)
@@ -158,3 +164,27 @@ def test_a_connection_that_nobody_uses_is_closed(world: World, lane: InProcess, 
         began = time.monotonic()
         assert client.closed()
         assert 0.5 < time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"], ids=["in the lane", "beside it"])
+def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    answers = {"big": b"x" * 20_000_000, "hi": b"hi"}
+    scripts = {
+        name: plain(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)) for name, body in answers.items()
+    }
+    upstream = RawUpstream(scripts)
+    changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "8s"}}}
+    with (
+        World(tmp_path, upstream=upstream, changes=changes) as world,
+        InProcess(world, monkeypatch, send_timeout=1.0) as lane,
+        contextlib.ExitStack() as crowd,
+    ):
+        for _ in range(2):
+            client = crowd.enter_context(Client(lane.port))
+            client.send(b"GET /public/hi HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response().body == b"hi"
+            client.send(f"{method} /public/big HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            client.until(b"\r\n\r\n")
+        assert ask(lane.port, "/public/hi")[::2] == (200, b"hi")
