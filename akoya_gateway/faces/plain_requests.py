@@ -49,8 +49,8 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 
 
 class Line:
-    """A request line, judged. `start` is what of it goes to the upstream, one of whose connections `pool` has.
-    `public`: it needs no session. `secure`: the upstream is spoken to in https."""
+    """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, and
+    `secure` says whether they are https. `public`: it needs no session."""
 
     __slots__ = (
         "head_only",

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-import websockets.sync.client
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.processes import AppServer, GatewayProcess, free_port
 from tests.e2e.upstreams import IndependentVerifier
@@ -41,7 +42,8 @@ class Named:
             await receive()
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.send", "text": self._name})
-            await send({"type": "websocket.close"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": message["text"]})
         elif scope["type"] == "http":
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             seen = {"app": self._name, "client": scope["client"][1], "headers": headers}
@@ -68,6 +70,7 @@ class Apps:
             "url": f"https://127.0.0.1:{self._reports.port}",
             "tls": {"ca": str(certificate)},
             "max_header_bytes": "4KiB",
+            "websocket": {"max_message": "1kB"},
         }
         self.others = {
             "reports": reports,
@@ -89,16 +92,17 @@ class Apps:
 class Both:
     """A world's gateway with the lane, and one without it that knows the same sessions."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, *, signing: Any = None, settings: Any = None, **changes: Any) -> None:
         (folder / "apps").mkdir()
         (folder / "asgi").mkdir()
         self.apps = Apps(folder / "apps")
         self.world = World(
             folder,
             upstream=self.apps,
-            changes={"access": RULES, "upstreams": self.apps.others},
+            changes={"access": RULES, "upstreams": self.apps.others, **changes},
             algorithm="hmac-sha256",
-            **options,
+            signing=signing,
+            settings=settings,
         )
         config = {**self.world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         self.without = GatewayProcess(folder / "asgi", config, self.world.environ, "--no-fast-lane")
@@ -121,6 +125,11 @@ class Both:
     def client(self, way: str) -> httpx.Client:
         base = f"http://127.0.0.1:{self.port(way)}"
         return httpx.Client(base_url=base, cookies=self.cookies, trust_env=False, timeout=20)
+
+    def dial(self, way: str, path: str) -> ClientConnection:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {"cookie": cookies, "origin": self.world.url}
+        return connect(f"ws://127.0.0.1:{self.port(way)}{path}", additional_headers=headers, proxy=None)
 
     def clients(self) -> Iterator[httpx.Client]:
         for way in WAYS:
@@ -162,11 +171,23 @@ def test_pipelined_requests_part_and_their_answers_come_in_order(both: Both, way
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("path", "app"), OF_PATH.items())
 def test_each_websocket_reaches_the_upstream_of_its_rule(both: Both, way: str, path: str, app: str) -> None:
-    cookies = "; ".join(f"{name}={value}" for name, value in both.cookies.items())
-    url = f"ws://127.0.0.1:{both.port(way)}{path}"
-    headers = {"cookie": cookies, "origin": both.world.url}
-    with websockets.sync.client.connect(url, additional_headers=headers, proxy=None) as socket_:
+    with both.dial(way, path) as socket_:
         assert socket_.recv(10) == app
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_upstream_has_a_limit_for_messages(both: Both, way: str) -> None:
+    for path, app in OF_PATH.items():
+        with both.dial(way, path) as socket_:
+            assert socket_.recv(10) == app
+            socket_.send("x" * 1001)
+            if app == "app":
+                assert socket_.recv(10) == "x" * 1001
+                continue
+            with pytest.raises(ConnectionClosed) as closed:
+                socket_.recv(10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -217,16 +238,35 @@ def without_default_port(host: str, scheme: str) -> str:
 
 
 def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
-    with Both(tmp_path, signing={"scheme": "jwt"}) as both:
+    with Both(tmp_path, signing={"scheme": "jwt"}, trusted_proxies=["127.0.0.1"], forward_auth=True) as both:
         for client in both.clients():
             for _ in range(2):
                 for path, app in (("/accounts/x", "app"), ("/reports/x", "reports"), ("/accounts", "app")):
                     assert audience(client.get(path)) == both.apps.urls[app]
             assert len({audience(client.get("/pair/x")) for _ in range(4)}) == 1, "one for both addresses"
+            for path, app in OF_PATH.items():
+                asked = {"x-forwarded-method": "GET", "x-forwarded-uri": path, "x-forwarded-host": "a"}
+                told = client.get("/akoya/forward-auth", headers=asked)
+                assert told.status_code == 200
+                if "public" not in path:
+                    assert aud(told.headers["akoya-assertion"]) == both.apps.urls[app]
+
+
+def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
+    everything = [{**rule, "upstream": "down"} for rule in RULES]
+    changes = {"access": everything, "upstreams": {"down": {"url": "http://127.0.0.1:9"}}}
+    with World(tmp_path, face="middleware", app=Named("around"), changes=changes) as world, world.browser() as browser:
+        browser.connect()
+        for path in OF_PATH:
+            assert browser.fetch(path).json()["app"] == "around"
 
 
 def audience(answer: httpx.Response) -> str:
-    body = answer.json()["headers"]["akoya-assertion"].split(".")[1]
+    return aud(answer.json()["headers"]["akoya-assertion"])
+
+
+def aud(assertion: str) -> str:
+    body = assertion.split(".")[1]
     return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"])
 
 
