@@ -47,6 +47,10 @@ class AppServer:
         self._server = uvicorn.Server(uvicorn.Config(app, **(defaults | options)))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._server.server_state.connections)
+
     def __enter__(self) -> AppServer:
         self._thread.start()
         wait_for_port(self.port)

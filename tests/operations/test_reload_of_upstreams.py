@@ -96,6 +96,19 @@ def test_only_what_changed_is_dialled_anew(several: Several) -> None:
     assert connections(several) == second
 
 
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_the_idle_connections_of_one_that_changed_or_is_gone_are_closed(several: Several, what: str) -> None:
+    connections(several)
+    one, two = several.servers["one"], several.servers["two"]
+    assert (one.open_connections, two.open_connections) == (1, 1)
+    if what == "changed":
+        several.change(upstreams={**several.settings, "two": {**several.settings["two"], "pool": 7}})
+    else:
+        several.change(upstreams={"one": several.settings["one"]}, access=rules("one"))
+    until(lambda: two.open_connections == 0, "the app sees them closed")
+    assert one.open_connections == 1
+
+
 def test_what_every_proxy_is_made_from_replaces_them_all(several: Several) -> None:
     first = connections(several)
     several.change(trusted_proxies=["10.0.0.0/8"])
