@@ -58,8 +58,8 @@ class Standing:
         held = self._held
         return (
             self._since <= now < self._until
-            and now < self._session.valid_until
-            and now < held.valid_until
+            and now < self._session.look_again
+            and now < held.look_again
             and held.grants is self._grants
         )
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from akoya_gateway.clock import Clock
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.store.known import LOOK_AGAIN, VALID, Known
 
 
 @dataclass(slots=True, eq=False)
-class KnownGrants:
+class KnownGrants(Known):
     """What an owner holds, read a moment ago. Whoever keeps it sees what changes in this process: `grants` is replaced,
-    and `valid_until` is in the past once the cache has let go of it."""
+    and it holds no longer once the cache has let go of it."""
 
     grants: OwnerGrants
-    valid_until: float
     gone: dict[str, int] = field(default_factory=dict)
     """Disconnected since it was read: id -> version, or a flight that read the store before brings it back."""
 
@@ -43,7 +43,7 @@ class Cache:
         book: Book,
         clock: Clock,
         *,
-        valid: float = 1.0,
+        valid: float = VALID,
         size: int = 20_000,
         seen: Callable[[OwnerGrants], None] = lambda _: None,
     ) -> None:
@@ -57,10 +57,11 @@ class Cache:
 
     def known(self, owner: str) -> KnownGrants | None:
         """What is known of the owner without looking: None says to look (`of`)."""
-        entry = self._entries.get(owner)
-        # More than it was given: the clock was set back.
-        if entry is None or not 0.0 < entry.valid_until - self._clock() <= self._valid:
+        entry, now = self._entries.get(owner), self._clock()
+        if entry is None or not entry.holds(now, self._valid):
             return None
+        if entry.is_to_be_read_again(now):
+            self._begin(owner)
         self._entries.move_to_end(owner)
         return entry
 
@@ -76,11 +77,15 @@ class Cache:
 
     async def load(self, owner: str) -> OwnerGrants:
         """From the book, whatever is remembered."""
+        # Shielded: one caller going away must not take the answer from the others.
+        return await asyncio.shield(self._begin(owner).task)
+
+    def _begin(self, owner: str) -> _Load:
         load = self._loads.get(owner)
         if load is None:
             load = self._loads[owner] = _Load(asyncio.ensure_future(self._read(owner)))
-        # Shielded: one caller going away must not take the answer from the others.
-        return await asyncio.shield(load.task)
+            load.task.add_done_callback(_heard)
+        return load
 
     def put(self, grant: Grant) -> None:
         """This process has made the grant durable; a revoked one is not there any more."""
@@ -129,10 +134,17 @@ class Cache:
     def _remember(self, grants: OwnerGrants) -> None:
         before = self._entries.get(grants.owner)
         if before is not None:
-            before.valid_until = float("-inf")
-        self._entries[grants.owner] = KnownGrants(grants, self._clock() + self._valid)
+            before.expire()
+        now = self._clock()
+        self._entries[grants.owner] = KnownGrants(now + self._valid, now + LOOK_AGAIN * self._valid, grants)
         self._entries.move_to_end(grants.owner)
         while len(self._entries) > self._size:
             _, oldest = self._entries.popitem(last=False)
-            oldest.valid_until = float("-inf")
+            oldest.expire()
         self._seen(grants)
+
+
+def _heard(task: asyncio.Task[OwnerGrants]) -> None:
+    """Where nobody waited for it, a failure is nobody's: who asks once the entry is too old reads for himself."""
+    if not task.cancelled():
+        task.exception()

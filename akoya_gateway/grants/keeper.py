@@ -29,6 +29,7 @@ from akoya_gateway.grants.refresh import Refresher, gone
 from akoya_gateway.grants.revocations import Revocations
 from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.store.known import VALID
 from akoya_gateway.store.vault import Vault
 
 PATIENCE = 5.0
@@ -65,7 +66,7 @@ class Keeper:
         random: Callable[[], float] = random_module.random,
         holder: str | None = None,
         observer: Observer | None = None,
-        valid: float = 1.0,
+        valid: float = VALID,
         owners: int = 20_000,
     ) -> None:
         observer = observer or NullObserver()

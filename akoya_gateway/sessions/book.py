@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.session import Session, decode, encode, seen
 from akoya_gateway.sessions.tokens import NewToken, digest, is_token, new_token
+from akoya_gateway.store.known import LOOK_AGAIN, VALID, Known
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.vault import Vault
 
@@ -22,12 +24,10 @@ TOUCH = 0.05
 
 
 @dataclass(slots=True, eq=False)
-class KnownSession:
-    """A session looked up a moment ago: what holds it may go by it until `valid_until`, which the session's end sets to
-    the past."""
+class KnownSession(Known):
+    """A session looked up a moment ago. What holds it sees its end."""
 
     session: Session
-    valid_until: float
 
 
 class Sessions:
@@ -43,7 +43,7 @@ class Sessions:
         *,
         clock: Clock = time.time,
         random: NewToken = new_token,
-        valid: float = 1.0,
+        valid: float = VALID,
         size: int = 50_000,
     ) -> None:
         self._vault = vault
@@ -56,13 +56,15 @@ class Sessions:
         self._cache: OrderedDict[str, KnownSession] = OrderedDict()
         self._values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._looks: dict[str, asyncio.Task[Session | None]] = {}
 
     def known(self, cookie_value: str) -> KnownSession | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
-        known = self._cache.get(cookie_value)
-        # More than it was given: the clock was set back.
-        if known is None or not 0.0 < known.valid_until - self._clock() <= self._valid:
+        known, now = self._cache.get(cookie_value), self._clock()
+        if known is None or not known.holds(now, self._valid):
             return None
+        if known.is_to_be_read_again(now):
+            self._look(cookie_value)
         self._cache.move_to_end(cookie_value)
         return known
 
@@ -78,12 +80,34 @@ class Sessions:
         """
         if not is_token(cookie_value):
             return None
+        # Shielded: one caller going away must not take the answer from the others.
+        session = await asyncio.shield(self._look(cookie_value))
+        # What ended here while others waited has ended for them, too.
+        return None if session is None or session.id in self._ended else session
+
+    def _look(self, cookie_value: str) -> asyncio.Task[Session | None]:
+        """One look-up at a time for each cookie, however many wait for it."""
+        look = self._looks.get(cookie_value)
+        if look is None:
+            look = self._looks[cookie_value] = asyncio.ensure_future(self._read(cookie_value))
+            look.add_done_callback(_heard)
+        return look
+
+    async def _read(self, cookie_value: str) -> Session | None:
+        try:
+            return await self._stored(cookie_value)
+        finally:
+            del self._looks[cookie_value]
+
+    async def _stored(self, cookie_value: str) -> Session | None:
         record = await self._vault.get(KIND, _id(cookie_value))
         if record is None or record.key in self._ended:
+            self._forget(cookie_value)
             return None
         session = decode(record.key, record.version, record.body)
         now = self._clock()
         if now >= session.ends_at(self._cookie):
+            self._forget(cookie_value)
             return None
         return self._remember(await self._touched(session, now), cookie_value)
 
@@ -149,9 +173,10 @@ class Sessions:
 
     def _remember(self, session: Session, cookie_value: str) -> Session:
         if session.id not in self._ended:
-            until = min(self._clock() + self._valid, session.ends_at(self._cookie))
+            now = self._clock()
+            until = min(now + self._valid, session.ends_at(self._cookie))
             _expire(self._cache.get(cookie_value))
-            self._cache[cookie_value] = KnownSession(session, until)
+            self._cache[cookie_value] = KnownSession(until, min(now + LOOK_AGAIN * self._valid, until), session)
             self._cache.move_to_end(cookie_value)
             self._values[session.id] = cookie_value
             while len(self._cache) > self._size:
@@ -160,11 +185,24 @@ class Sessions:
                 _expire(oldest)
         return session
 
+    def _forget(self, cookie_value: str) -> None:
+        """It has ended elsewhere."""
+        known = self._cache.pop(cookie_value, None)
+        if known is not None:
+            self._values.pop(known.session.id, None)
+            known.expire()
+
 
 def _expire(known: KnownSession | None) -> None:
     """What leaves the cache is not heard of again when its session ends, so nobody may go by it any more."""
     if known is not None:
-        known.valid_until = float("-inf")
+        known.expire()
+
+
+def _heard(look: asyncio.Task[Session | None]) -> None:
+    """Where nobody waited for it, a failure is nobody's: who asks once the session is too old looks for himself."""
+    if not look.cancelled():
+        look.exception()
 
 
 def _id(cookie_value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +23,13 @@ GRANT = Grant(KEY, TOKENS, GrantState.LIVE, connected_at=1.0, refreshed_at=1.0)
 
 
 def standing(until: float = NOW + 60) -> tuple[Standing, KnownSession, KnownGrants]:
-    session = KnownSession(SimpleNamespace(owner="owner"), NOW + 1)  # type: ignore[arg-type]
-    held = KnownGrants(OwnerGrants("owner", (GRANT,)), NOW + 1)
+    session = KnownSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
+    held = KnownGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
     anything: Any = None
     return Standing(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
 
 
-@pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.9, True), (NOW + 1, False), (NOW - 0.1, False), (0.0, False)])
+@pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)])
 def test_it_stands_from_its_making_until_what_it_rests_on_must_be_read_again(at: float, holds: bool) -> None:
     made, _, _ = standing()
     assert made.holds(at) is holds
@@ -42,7 +43,7 @@ def test_it_falls_when_the_token_is_due() -> None:
 
 def test_it_falls_with_the_session() -> None:
     made, session, _ = standing()
-    session.valid_until = float("-inf")
+    session.expire()
     assert not made.holds(NOW)
 
 
@@ -83,3 +84,24 @@ async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
     cache.put(replace(GRANT, state=GrantState.REVOKED, version=9))
     assert known.grants is not before
     assert known.grants.grants == ()
+
+
+async def test_grants_in_use_are_read_again_before_they_are_too_old() -> None:
+    now = NOW
+    cache = Cache(Book(), lambda: now)  # type: ignore[arg-type]
+    await cache.of("owner")
+    for _ in range(50):
+        now += 0.15
+        assert cache.peek("owner") is not None
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_a_standing_admission_goes_on_while_what_it_rests_on_is_read_again() -> None:
+    made, session, held = standing()
+    assert not made.holds(NOW + 0.9)
+    assert session.is_to_be_read_again(NOW + 0.9)
+    assert held.is_to_be_read_again(NOW + 0.9)
+    assert made.holds(NOW + 0.9)
+    assert not session.is_to_be_read_again(NOW + 0.95)
+    assert not made.holds(NOW + 1.0)

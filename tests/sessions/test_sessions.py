@@ -12,6 +12,7 @@ from akoya_gateway.config.model import Cookie, Seconds
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.sessions import Session, Sessions
 from akoya_gateway.store.memory import MemoryStore
+from akoya_gateway.store.record import Record
 from akoya_gateway.store.vault import Vault
 from tests.grants.world import RING, FlakyStore
 
@@ -226,3 +227,100 @@ async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(home: Hom
     home.now -= 3600
     assert home.sessions.peek(value) is None
     assert await home.sessions.resolve(value) is None
+
+
+async def reads(home: Home) -> None:
+    """Until what was begun in the background is done."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_who_keeps_asking_never_waits_for_the_store(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(50):
+        home.now += 0.15
+        assert home.sessions.peek(value) is not None
+        await reads(home)
+
+
+async def test_read_ahead_is_read_once(home: Home) -> None:
+    _, value = await home.sessions.start()
+    kept = home.sessions.known(value)
+    assert kept is not None
+    home.now += 0.7
+    assert home.sessions.known(value) is kept
+    await reads(home)
+    assert home.sessions.known(value) is kept
+    home.now += 0.15
+    home.store.latency = 0.01
+    assert home.sessions.known(value) is kept
+    assert home.sessions.known(value) is kept
+    assert len(home.sessions._looks) == 1
+    await home.sessions._looks[value]
+    assert home.sessions.known(value) is not kept
+
+
+async def test_what_ended_at_another_replica_ends_with_the_read_ahead(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.replica().end(session)
+    home.now += 0.85
+    kept = home.sessions.known(value)
+    assert kept is not None, "not read again yet"
+    await reads(home)
+    assert home.sessions.known(value) is None
+    assert not kept.holds(home.now, 1.0)
+
+
+async def test_a_store_that_is_away_is_not_noticed_before_the_second_is_over(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 0.85
+    home.store.down = True
+    assert home.sessions.peek(value) is not None
+    await reads(home)
+    assert home.sessions.peek(value) is not None
+    home.now += 0.2
+    assert home.sessions.peek(value) is None
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.resolve(value)
+    home.store.down = False
+    assert await home.sessions.resolve(value) is not None
+
+
+async def test_all_that_wait_for_one_session_share_a_read(home: Home) -> None:
+    session, value = await home.sessions.start()
+    asked: list[object] = []
+    replica = home.replica()
+    home.store.failing = lambda verb, record: asked.append(verb)  # type: ignore[func-returns-value]
+    found = await asyncio.gather(*[replica.resolve(value) for _ in range(100)])
+    assert found == [session] * 100
+    assert asked == ["get"]
+
+
+async def test_one_that_waits_and_goes_away_takes_the_answer_from_nobody(home: Home) -> None:
+    session, value = await home.sessions.start()
+    replica = home.replica()
+    home.store.latency = 0.01
+    first = asyncio.ensure_future(replica.resolve(value))
+    second = asyncio.ensure_future(replica.resolve(value))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == session
+
+
+async def test_who_waits_while_it_ends_here_does_not_get_it(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.now += 3000.0
+    put, writing, written = home.store.put, asyncio.Event(), asyncio.Event()
+
+    async def sign_of_life(record: Record) -> object:
+        writing.set()
+        await written.wait()
+        return await put(record)  # type: ignore[operator]
+
+    home.store.put = sign_of_life  # type: ignore[attr-defined]
+    waiting = asyncio.ensure_future(home.sessions.resolve(value))
+    await writing.wait()
+    await home.sessions.end(session)
+    written.set()
+    assert await waiting is None
+    assert home.sessions.peek(value) is None
