@@ -130,6 +130,11 @@ class Connection(asyncio.Protocol):
         """It may carry a request."""
         return self._state == IDLE and not self._transport.is_closing()
 
+    @property
+    def answered_head(self) -> bool:
+        """The last request was HEAD: its answer ended with the head, whatever the upstream may think."""
+        return self._head_only
+
     def start(self, data: bytes, sink: Sink, *, head_only: bool = False, complete: bool = True) -> None:
         """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
         self._sink = sink

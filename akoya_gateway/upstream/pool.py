@@ -22,6 +22,10 @@ from akoya_gateway.upstream.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
+_DOUBT = 0.05
+"""Seconds after an answer to HEAD in which the connection serves nobody. An app that forgets that it has no body sends
+it in a segment of its own: on a connection that is in use again it would be read as the next answer."""
+
 _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 
@@ -174,15 +178,11 @@ class Pool:
             if self.size > self.upstream.pool:
                 connection.close()
                 return
-        while self._waiters:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
-        if self._retired:
-            connection.close()
-            return
-        self._stations[connection.key].idle[connection] = None
+        if connection.answered_head:
+            assert self._loop is not None
+            self._loop.call_later(_DOUBT, self._out_of_doubt, connection)
+        else:
+            self._free(connection)
 
     def on_gone(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -192,6 +192,21 @@ class Pool:
             self._room()
 
     # -- inside
+
+    def _out_of_doubt(self, connection: Connection) -> None:
+        if connection.usable:
+            self._free(connection)
+
+    def _free(self, connection: Connection) -> None:
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if self._retired:
+            connection.close()
+            return
+        self._stations[connection.key].idle[connection] = None
 
     def _peek(self) -> _Station:
         """Round robin: the next origin that is not resting; if all are, just the next."""
@@ -234,7 +249,7 @@ class Pool:
                     self._connecting -= 1
                     self._room()
                 elif handed.usable:
-                    self.on_idle(handed)
+                    self._free(handed)
             raise
 
     async def _open(self) -> Connection:

@@ -306,6 +306,8 @@ def test_answers_without_a_body_keep_both_connections(method: bytes, response: b
             head = client.until(b"\r\n\r\n")
             assert int(head.split()[1]) == status
             assert (b"content-length: 1000" in head) == (b"1000" in response and method == b"HEAD")
+            # After HEAD it is not used at once (see `pool._DOUBT`).
+            assert eventually(lambda: proxy.pool.idle == 1)
         assert upstream.connections == 1
 
 

@@ -205,6 +205,29 @@ def test_an_answer_to_head_that_brings_a_body_costs_the_connection(extra: bytes,
         assert upstream.connections == 2
 
 
+def test_a_body_that_follows_an_answer_to_head_never_becomes_the_next_answer() -> None:
+    """The body is somebody's upload, and looks like a response. By then the next request is on its way."""
+
+    def handler(caller: Caller) -> None:
+        while True:
+            if caller.head().startswith(b"HEAD"):
+                caller.send(OK + b"Content-Length: %d\r\n\r\n" % len(evil))
+                time.sleep(0.01)
+                caller.send(evil)
+            else:
+                caller.answer(b"right")
+
+    evil = OK + b"Content-Length: 4\r\n\r\nevil"
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+        for _ in range(3):
+            client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.until(b"\r\n\r\n")
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response().body == b"right"
+        time.sleep(0.1)
+        assert proxy.pool.size == proxy.pool.idle
+
+
 PHASES = {
     "before_a_byte": b"",
     "inside_the_status_line": b"HTTP/1.1 2",
