@@ -120,11 +120,11 @@ class FastLane:
     def ask(self, line: Line, sender: Sender) -> Ask:
         return self.gateway.ask(line.method, line.raw_path, line.query, sender.headers, sender.peer)
 
-    def failing(self, error: GatewayError) -> App:
-        """An app that answers with what went wrong, as the ASGI path would have."""
+    def failing(self, error: GatewayError, rule: str, began: float) -> App:
+        """An app that answers with what went wrong, as the ASGI path would have; see `Gateway.answered`."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await self.gateway.answer_error(error, scope, send)
+            await self.gateway.answer_error(error, scope, send, rule, began)
 
         return Dated(app, self.dates)
 

@@ -197,10 +197,11 @@ class Gateway:
         if watcher is not None:
             watcher.answered(asked, status, rule, "passed", self._clock() - began)
 
-    async def answer_error(self, error: GatewayError, scope: Scope, send: Send) -> None:
-        """What went wrong with a request, as its sender is to be told."""
+    async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
+        """What went wrong with a request that was passed on, as its sender is to be told; see `answered`."""
         ask = self._ask(scope)
         responses = Responses(ask, send, self._watchers.requests, self._clock)
+        responses.passed_on(rule, began)
         responses.failed(error)
         await self._error(error, ask).send(responses.own, head=ask.method == "HEAD")
 

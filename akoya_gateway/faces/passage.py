@@ -172,7 +172,8 @@ class Passage:
         again = self._line.idempotent and self._connection.served > 1
         stale = isinstance(error, ClosedEarly) and error.untouched and again
         # It may have been closing just as we wrote: the ASGI path starts over. Anything else it answers as its own.
-        self._protocol.hand_over(self, None if stale else self._lane.failing(error))
+        app = None if stale else self._lane.failing(error, self._admission.rule.label, self._began)
+        self._protocol.hand_over(self, app)
 
     def scope(self) -> Scope:
         """The ASGI scope of this request, as uvicorn would have filled it."""

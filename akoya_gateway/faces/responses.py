@@ -69,6 +69,10 @@ class Responses:
         """Forward-auth: the log is to name the request that was asked about."""
         self.ask = original
 
+    def passed_on(self, rule: str, began: float) -> None:
+        """By somebody else, under the rule of this label, at that time."""
+        self._rule, self._began = rule, began
+
     def decided(self, outcome: Admitted | Denied) -> None:
         if isinstance(outcome, Admitted):
             self._rule, self._outcome = outcome.rule.label, "passed"

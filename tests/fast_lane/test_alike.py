@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.e2e.processes import GatewayProcess, free_port
 from tests.e2e.world import Browser, World
 from tests.fast_lane.raw_upstream import RawUpstream, Script, in_pieces, plain, silent, then_close
+from tests.upstream.harness import eventually
 
 OK = b"HTTP/1.1 200 OK\r\n"
 DATE = b"Date: Tue, 24 Nov 2026 04:00:00 GMT\r\n"
@@ -156,10 +158,13 @@ def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[World, Gat
 def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, bytes]) -> None:
     world, plain_gateway, cookies = both
     request = b"GET /accounts/silent HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
-    for port in (world.port, plain_gateway.port):
+    for port, log in ((world.port, world.gateway.log), (plain_gateway.port, plain_gateway.log)):
         head, body, _ = exchange(port, request)
         assert head.startswith(b"HTTP/1.1 504")
         assert b"upstream-timeout" in body
+        assert eventually(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
+        told = next(line for line in log.read_text().splitlines() if "upstream-timeout" in line)
+        assert json.loads(told)["duration_ms"] > 900, "the time that the client waited"
 
 
 @pytest.mark.parametrize("port", ["lane", "plain"])

@@ -5,10 +5,12 @@ Attacks on the memories of the lane: `faces.plain_requests`, `faces.standing`, `
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,6 +325,67 @@ def test_a_disconnect_ends_what_stands_at_once(world: World, browser: Browser) -
         done = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf}, headers={"origin": world.url})
         assert done.status_code == 303
         assert wire.ask(known)[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/akoya/logout", "/akoya/disconnect/mikomo"])
+def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never_again(
+    both: tuple[World, GatewayProcess], browser: Browser, path: str
+) -> None:
+    world, elsewhere = both
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        csrf = browser.connections()["csrf"]
+        # Kept at hand all the time: each look renews what stands.
+        for _ in range(30):
+            assert wire.ask(known)[0] == 200
+            time.sleep(0.02)
+        there = f"http://127.0.0.1:{elsewhere.port}{path}"
+        assert browser.http.post(there, data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
+        ended, statuses = time.monotonic(), []
+        while time.monotonic() < ended + 2.5:
+            statuses.append((time.monotonic() - ended, wire.ask(known)[0]))
+            time.sleep(0.02)
+    late = [at for at, status in statuses if status == 200]
+    assert not late or max(late) < 1.2
+    answers = [status for _, status in statuses]
+    assert answers == sorted(answers), "200 again after 401"
+    assert answers[-1] == 401
+
+
+def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess], browser: Browser) -> None:
+    """But for time, duration and the name of the request, which a stranger cannot choose."""
+    world, plain_gateway = both
+    cookies = cookies_of(browser)
+    requests = [get(b"/accounts/" + name + b"?secret=1", cookies) for name in (b"length", b"chunked", b"no-content", b"server-error")]
+    requests += [get(b"/accounts/length", b""), get(b"/nowhere", cookies), get(b"/public/length", b"")]
+    requests += [get(b"/accounts/garbage", cookies), get(b"/accounts/nothing", cookies), get(b"/accounts/length", cookies, b"X-Request-Id: chosen\r\n")]
+    requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
+    told = {}
+    for which, port, log in (("lane", world.port, world.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
+        before = len(log.read_text().splitlines())
+        for request in requests:
+            for _ in range(3):
+                with Wire(port) as wire:
+                    wire.ask(get(b"/public/length", b""))
+                    wire.ask(request)
+        told[which] = lines_of(log, before, 6 * len(requests))
+    assert told["lane"] == told["asgi"]
+
+
+def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
+    """The log is written behind the answers, so it is waited for."""
+    deadline = time.monotonic() + 5
+    while True:
+        lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+        requests = [line for line in lines if line["event"] == "request"]
+        if len(requests) >= count or time.monotonic() > deadline:
+            break
+    names = {line.pop("request_id") for line in requests}
+    assert len(names) == len(requests) == count
+    assert "chosen" not in names
+    for line in requests:
+        del line["timestamp"], line["duration_ms"]
+    return requests
 
 
 def test_a_known_head_with_another_body_behind_it_is_parsed(world: World, browser: Browser) -> None:
