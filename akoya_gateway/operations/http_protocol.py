@@ -2,18 +2,20 @@
 that a connection may be of no use to anybody whatever trickles in.
 
 Also: an unreadable request behind one that is still being answered ends the connection, where uvicorn would write its
-400 into the answer under way.
+400 into the answer under way; and so does an answer that comes before `100 Continue` (see `expectation`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from akoya_gateway.operations.expectation import Expected
 
 HEAD_TIMEOUT = 20.0
 """Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
@@ -147,7 +149,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def start_cycle(self) -> None:
         """The head is whole and fits: begin to answer."""
+        app = self.app
+        if self.expect_100_continue:
+            self.app = cast("Any", Expected(cast("Any", app)))
         super().on_headers_complete()
+        self.app = app
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls it for whatever the parser did not take."""

@@ -460,6 +460,29 @@ def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) ->
             assert ask(proxy.port)[0] == 502
 
 
+@pytest.mark.parametrize("farewell", [True, False], ids=["said goodbye", "was cut"])
+def test_an_answer_that_ends_with_its_tls_connection_is_whole_only_if_the_upstream_says_so(
+    authority: Authority, farewell: bool
+) -> None:
+    """Anybody between us and the upstream can close a TCP connection; only the upstream can close TLS (RFC 9112 section
+    9.8)."""
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        if farewell:
+            caller.sock.unwrap()  # type: ignore[attr-defined]
+
+    with (
+        RawUpstream(handler, tls=server_context(authority)) as upstream,
+        proxied(upstream.origin, tls=UpstreamTLS(ca=authority.file)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.rest().endswith(b"0\r\n\r\n") is farewell
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
 def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
     with RawUpstream(forever(answers)) as upstream:
         origin = replace(upstream.origin, scheme="https")

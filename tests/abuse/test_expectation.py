@@ -1,0 +1,87 @@
+"""`Expect: 100-continue`: what follows an answer is never in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.operations.processes import Running
+from tests.upstream.harness import Caller, Client, RawUpstream, eventually
+
+BODY = b"GET /public/stolen HTTP/1.1\r\nHost: a\r\n\r\n"
+EXPECTING = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+def handler(caller: Caller) -> None:
+    while True:
+        head = caller.head()
+        assert b"expect" not in head.lower()
+        if head.startswith(b"POST /public/refused"):
+            caller.send(b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+            return
+        if head.startswith(b"POST"):
+            caller.exactly(len(BODY))
+        caller.answer(head.split(b" ")[1])
+
+
+@pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, RawUpstream]]:
+    with RawUpstream(handler) as upstream:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
+        with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
+            yield run.port, upstream
+        assert upstream.errors == []
+
+
+@pytest.mark.parametrize("target", [b"/nowhere", b"/akoya/connect/nobank", b"/a//b", b"/akoya/disconnect/mikomo"])
+def test_who_is_refused_before_100_continue_is_closed(gateway: tuple[int, RawUpstream], target: bytes) -> None:
+    """A proxy in front would send somebody else's request now, and we should take it for the body."""
+    port, _ = gateway
+    with Client(port) as client:
+        client.send(b"POST " + target + EXPECTING)
+        answer = client.response()
+        assert 400 <= answer.status < 500
+        assert answer.get(b"connection") == b"close"
+        assert client.closed()
+
+
+def test_who_is_served_gets_100_continue_and_keeps_the_connection(gateway: tuple[int, RawUpstream]) -> None:
+    port, _ = gateway
+    with Client(port) as client:
+        for _ in range(2):
+            client.send(b"POST /public/x" + EXPECTING)
+            assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(BODY)
+            assert client.response().body == b"/public/x"
+            client.send(b"GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response().body == b"/public/y"
+
+
+def test_an_upstream_that_refuses_is_heard_and_the_body_stays_a_body(gateway: tuple[int, RawUpstream]) -> None:
+    port, upstream = gateway
+    with Client(port) as client:
+        client.send(b"POST /public/refused" + EXPECTING)
+        answer = client.response()
+        continued = answer.status == 100
+        answer = client.response() if continued else answer
+        assert answer.status == 417
+        # It is a race, and either outcome is clear.
+        assert (answer.get(b"connection") == b"close") is not continued
+        if continued:
+            client.send(BODY)
+            client.send(b"GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response().body == b"/public/y"
+    assert not any(b"/public/stolen" in head for head in upstream.heads)
+
+
+def test_a_second_request_with_the_expectation_waits_for_its_turn(gateway: tuple[int, RawUpstream]) -> None:
+    port, upstream = gateway
+    before = len(upstream.heads)
+    with Client(port) as client:
+        client.send(b"GET /public/y HTTP/1.1\r\nHost: a\r\n\r\nPOST /public/x" + EXPECTING)
+        assert client.response().body == b"/public/y"
+        assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(BODY)
+        assert client.response().body == b"/public/x"
+    assert eventually(lambda: len(upstream.heads) == before + 2)
