@@ -24,6 +24,9 @@ SEND_TIMEOUT = 60.0
 """Seconds in which a client must take what makes its connection writable again: about 48 KB. Until then it holds
 memory here, and a connection to the upstream that others could use."""
 
+MOST_WAITING = 64
+"""Requests that may wait behind the one that is answered. Some kilobytes each, and 20 bytes make one."""
+
 _TITLES = {
     400: ("bad-request", "The request could not be understood"),
     408: ("head-timeout", "The request took too long to arrive"),
@@ -41,6 +44,10 @@ class FragmentSent(Exception):
 
 
 class OtherProtocol(Exception):
+    """Likewise."""
+
+
+class TooManyWaiting(Exception):
     """Likewise."""
 
 
@@ -145,6 +152,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if b"#" in self.url:
             # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
             raise FragmentSent
+        if len(self.pipeline) >= MOST_WAITING:
+            raise TooManyWaiting
         self.start_cycle()
 
     def start_cycle(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.operations.processes import Running
-from tests.upstream.harness import Client, RawUpstream, forever
+from tests.upstream.harness import Caller, Client, RawUpstream, forever
 
 REQUESTS = 600
 LONG = b"x" * 60_000
@@ -29,7 +31,12 @@ def resident(pid: int) -> int:
 
 @pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with RawUpstream(forever(lambda caller: caller.answer())) as upstream:
+    def answer(caller: Caller) -> None:
+        if b"/slow " in upstream.heads[-1]:
+            time.sleep(3)
+        caller.answer()
+
+    with RawUpstream(forever(answer)) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
         with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
             yield run
@@ -44,3 +51,22 @@ def test_no_two_of_a_strangers_requests_are_alike_and_all_of_them_are_large(runn
             client.send(b"GET /public/x HTTP/1.1\r\n" + SENT[kind] % (number, LONG) + b"\r\n")
             client.response()
     assert resident(running.pid) - before < 10_000_000, "500 x 60 KB, if each is kept"
+
+
+def test_thousands_of_requests_behind_one_that_takes_long_are_not_begun(running: Running) -> None:
+    before = resident(running.pid)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(10):
+            client = crowd.enter_context(Client(running.port, 1))
+            client.send(b"GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.05)
+            with contextlib.suppress(OSError):
+                client.send(b"GET / HTTP/1.1\r\nHost:a\r\n\r\n" * 10_000)
+        time.sleep(0.5)
+        assert resident(running.pid) - before < 20_000_000
+
+
+def test_some_requests_at_once_are_all_answered(running: Running) -> None:
+    with Client(running.port) as client:
+        client.send(b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
+        assert [client.response().status for _ in range(60)] == [200] * 60
