@@ -7,7 +7,7 @@ answer ends its connection.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -17,6 +17,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CLOSE = (b"connection", b"close")
+
+
+def brings_a_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Without one there is no doubt what comes next."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 class Expected:

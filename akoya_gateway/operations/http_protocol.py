@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from akoya_gateway.operations.expectation import Expected
+from akoya_gateway.operations.expectation import Expected, brings_a_body
 
 HEAD_TIMEOUT = 20.0
 """Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
@@ -73,7 +73,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._chunk = 0
-        self._in_head = False
+        self._in_head = self._in_body = self._progress = False
+        self._stalled = 0
         self._refused = 400
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -116,12 +117,25 @@ class GuardedHttpProtocol(HttpToolsProtocol):
                 self._refuse(431)
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
-        elif self.timeout_keep_alive_task is None and self._answered and self.in_charge:
+            return
+        if self._in_body:
+            self._weigh_what_is_no_content(len(data))
+        if self.timeout_keep_alive_task is None and self._answered and self.in_charge:
             # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
             # the connection could stay for ever.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _weigh_what_is_no_content(self, size: int) -> None:
+        """Nothing else limits trailer fields, which the parser keeps, or the extensions of a chunk."""
+        if self._progress:
+            self._progress = False
+            self._stalled = 0
+        else:
+            self._stalled += size
+            if self._stalled > self._head_limit:
+                self.part()
 
     @property
     def in_charge(self) -> bool:
@@ -137,8 +151,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
 
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._in_body = True
+        self._stalled = 0
         if self._head_timer is not None:
             self._disarm()
         # The chunk may hold more than the head, so it is weighed exactly only where it could be too much.
@@ -155,11 +179,15 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_WAITING:
             raise TooManyWaiting
         self.start_cycle()
+        if not self.parser.should_upgrade():
+            # Fields from here on are trailers. uvicorn would add them to the headers, which have been judged by then or
+            # are being judged (RFC 9110 section 6.5.1).
+            self.headers = []
 
     def start_cycle(self) -> None:
         """The head is whole and fits: begin to answer."""
         app = self.app
-        if self.expect_100_continue:
+        if self.expect_100_continue and brings_a_body(self.headers):
             self.app = cast("Any", Expected(cast("Any", app)))
         super().on_headers_complete()
         self.app = app

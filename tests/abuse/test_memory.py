@@ -70,3 +70,27 @@ def test_some_requests_at_once_are_all_answered(running: Running) -> None:
     with Client(running.port) as client:
         client.send(b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
         assert [client.response().status for _ in range(60)] == [200] * 60
+
+
+@pytest.mark.parametrize("target", [b"/public/x", b"/nowhere", b"/akoya/logout"])
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"0\r\n", b"a: b\r\n" * 10_000), (b"0\r\nX: ", LONG), (b"1\r\na\r\n0\r\nX: ", LONG), (b"1;a=", LONG)],
+    ids=["trailers", "a trailer", "a trailer behind a body", "an extension"],
+)
+def test_what_follows_a_body_without_end_is_cut(running: Running, target: bytes, begin: bytes, more: bytes) -> None:
+    before = resident(running.pid)
+    with Client(running.port) as client, pytest.raises(ConnectionError):
+        client.send(b"POST " + target + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
+        for _ in range(300):
+            client.send(more)
+    assert resident(running.pid) - before < 10_000_000
+
+
+def test_small_chunks_with_extensions_and_trailers_are_no_abuse(running: Running) -> None:
+    with Client(running.port) as client:
+        client.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(2000):
+            client.send(b"1;name=" + b"v" * 100 + b"\r\na\r\n")
+        client.send(b"0\r\n" + b"X-T: t\r\n" * 100 + b"\r\nGET /public/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert [client.response().status for _ in range(2)] == [403, 200]

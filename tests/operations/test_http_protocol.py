@@ -22,6 +22,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
     answer = b"%d" % len(body)
+    if scope["path"] == "/names":
+        answer = b" ".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
     await send({"type": "http.response.body", "body": answer})
 
@@ -129,6 +131,15 @@ async def test_a_slow_body_behind_its_answer_is_read_to_its_end_and_the_next_req
     post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
     answer = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
     assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60, 70, 80, 90])
+async def test_a_trailer_is_no_header(port: int, cut: int) -> None:
+    """It comes when the headers have been judged, or while they are."""
+    post = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    request = post + b"1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\nCookie: akoya=x\r\n\r\n"
+    answer = await talk(port, request[: len(post) - 60 + cut], request[len(post) - 60 + cut :], pause=0.05)
+    assert answer.endswith(b"\r\n\r\nhost transfer-encoding connection")
 
 
 async def test_what_is_not_http_is_400(port: int) -> None:
