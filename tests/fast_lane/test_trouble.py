@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +137,23 @@ def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, Ra
         while client.ask("special"):
             ask(other, "hi")
             assert other.response().body == b"hi"
+
+
+def test_what_was_learnt_under_one_configuration_is_worth_nothing_under_the_next(tmp_path: Path) -> None:
+    """On the connections that were open before, in both directions, while others go on asking."""
+    with RawUpstream(Upstream()) as upstream:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
+        with Running(tmp_path, changes=changes) as run, warm(run.port) as client, warm(run.port) as other:
+            text = run.gateway.config_path.read_text()
+            for rule, status in (("/other/*", 403), ("/public/*", 200), ("/other/*", 403)):
+                run.gateway.config_path.write_text(text.replace("/public/*", rule))
+                run.signal(signal.SIGHUP)
+                seen: list[int] = []
+                while seen[-20:] != [status] * 20:
+                    ask(other, "hi")
+                    seen.append(other.response().status)
+                    assert len(seen) < 20_000
+                for _ in range(3):
+                    ask(client, "hi")
+                    assert client.response().status == status
+                assert seen == sorted(seen, reverse=status < 300), "the old rules were in force again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.operations.processes import ENVIRON, Running, until
 from tests.operations.test_metrics import values
+from tests.upstream.harness import Client
 
 PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,status=2xx}"
 
@@ -110,6 +112,21 @@ def test_an_idle_keep_alive_connection_does_not_hold_it_up(running: Running) -> 
         began = time.monotonic()
         assert running.terminate() == 0
         assert time.monotonic() - began < 8
+
+
+def test_hundreds_of_idle_connections_are_closed_while_an_answer_finishes(running: Running) -> None:
+    """Tried with 9,000 by hand; so many fit into the file descriptors that a process has anywhere."""
+    with contextlib.ExitStack() as all_of_them:
+        idle = [all_of_them.enter_context(Client(running.port)) for _ in range(400)]
+        for client in idle:
+            client.send(b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in idle:
+            assert client.response().body == b"done"
+        slow = Slow(running)
+        running.signal(signal.SIGTERM)
+        assert all(client.rest() == b"" for client in idle), "nothing is said to who asked nothing"
+        assert slow.answer() == "done"
+        assert running.wait() == 0
 
 
 def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> None:
