@@ -162,13 +162,16 @@ class FastHttpProtocol(GuardedHttpProtocol):
         else:
             self.part()
 
-    def hand_over(self, passage: Passage, app: App | None) -> None:
-        """Start over on the ASGI path; `app` answers in place of the gateway, if given."""
+    def hand_over(self, passage: Passage, app: App | None, *, again: bool) -> None:
+        """Start over on the ASGI path; `app` answers in place of the gateway, if given. `again`: it has been sent."""
         self._passage = None
         if self.transport.is_closing():
             return
+        scope = passage.scope()
+        if again:
+            scope["akoya.again"] = True
         cycle = RequestResponseCycle(
-            scope=cast("Any", passage.scope()),
+            scope=cast("Any", scope),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,

@@ -173,7 +173,7 @@ class Passage:
         stale = isinstance(error, ClosedEarly) and error.untouched and again
         # It may have been closing just as we wrote: the ASGI path starts over. Anything else it answers as its own.
         app = None if stale else self._lane.failing(error, self._admission.rule.label, self._began)
-        self._protocol.hand_over(self, app)
+        self._protocol.hand_over(self, app, again=stale)
 
     def scope(self) -> Scope:
         """The ASGI scope of this request, as uvicorn would have filled it."""

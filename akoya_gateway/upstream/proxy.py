@@ -33,7 +33,8 @@ _VIA_HEADER = (b"via", VIA)
 class ReverseProxy:
     """`scope["headers"]`, `raw_path` and `query_string` go to the upstream byte for byte, apart from what RFC 9110
     section 7.6 takes away or adds. `scope["akoya.ending"]` (an `ending.Ending`) may end a stream from outside;
-    `scope["akoya.ours"]` says how many of the headers, the last ones, the gateway has made.
+    `scope["akoya.ours"]` says how many of the headers, the last ones, the gateway has made; `scope["akoya.again"]` that
+    the request was sent before, on a connection that was just closing.
 
     Raises RefusedRequest (before anything is sent), UpstreamError (502, 503, 504 before the response has started; after
     that the caller has to cut the client's connection, as servers do when an app raises).
@@ -178,6 +179,9 @@ class Transfer:
 
     async def _without_body(self, outgoing: Outgoing) -> None:
         pool = self._proxy.pool
+        if self._scope.get("akoya.again"):
+            await self._second_try(outgoing)
+            return
         connection = pool.take() or await pool.acquire()
         exchange = self._begin(connection, outgoing, outgoing.head, complete=True)
         try:
@@ -186,9 +190,11 @@ class Transfer:
             # RFC 9110 section 9.2.2: it may have been closing just as we wrote. Once, and not on one that is as old.
             if not (error.untouched and outgoing.idempotent and connection.served > 1):
                 raise
-            connection = await pool.acquire(fresh=True)
-            exchange = self._begin(connection, outgoing, outgoing.head, complete=True)
-            await exchange.until_head()
+            await self._second_try(outgoing)
+
+    async def _second_try(self, outgoing: Outgoing) -> None:
+        connection = await self._proxy.pool.acquire(fresh=True)
+        await self._begin(connection, outgoing, outgoing.head, complete=True).until_head()
 
     async def _with_body(self, outgoing: Outgoing) -> None:
         """The first event of a body of known length goes out together with the head; the rest is pumped by a task, so

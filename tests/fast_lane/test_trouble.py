@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -34,6 +35,10 @@ class Upstream:
             name = caller.head().split(b" ")[1].rpartition(b"/")[2]
             if name == b"stale" and served:
                 return
+            if name == b"kill":
+                return
+            if name == b"slow":
+                time.sleep(0.2)
             if name == b"hang":
                 self.left += caller.closed_by_peer()
                 return
@@ -68,6 +73,20 @@ def test_a_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
         ask(client, "stale")
         assert client.response().body == b"stale"
     assert sum(b"/public/stale" in head for head in upstream.heads) == 2
+
+
+def test_a_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tuple[int, RawUpstream, Upstream]) -> None:
+    """There are idle ones enough for it to kill (RFC 9110 section 9.2.2)."""
+    port, upstream, _ = lane
+    with contextlib.ExitStack() as crowd:
+        clients = [crowd.enter_context(warm(port)) for _ in range(4)]
+        for client in clients:
+            ask(client, "slow")
+        for client in clients:
+            assert client.response().body == b"slow"
+        ask(clients[0], "kill")
+        assert clients[0].response().status == 502
+    assert sum(b"/public/kill" in head for head in upstream.heads) == 2
 
 
 def test_what_may_have_had_an_effect_is_not_sent_again(lane: tuple[int, RawUpstream, Upstream]) -> None:
