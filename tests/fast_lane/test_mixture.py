@@ -124,6 +124,7 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "pool": 6}}
         with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
             yield run.port
+            assert not [line for line in run.log() if line["level"] in ("error", "critical")]
         assert upstream.errors == []
 
 
