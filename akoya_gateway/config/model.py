@@ -204,11 +204,11 @@ class AccessRule:
     """Line in gateway.yaml, for `explain` and logs."""
     upstream: Upstream | None = None
     """Where it leads; None where the gateway passes nothing on itself."""
+    label: str = field(init=False)
+    """How logs, `explain` and assertions name the rule. Made once: every request says it."""
 
-    @property
-    def label(self) -> str:
-        """How logs, `explain` and assertions name the rule."""
-        return f"access[{self.index}] {self.path}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", f"access[{self.index}] {self.path}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Desk
 from akoya_gateway.faces.passing import Passing
+from akoya_gateway.faces.plain_scopes import PlainScopes
 from akoya_gateway.faces.questions import Questions
 from akoya_gateway.faces.refusals import Refusals
 from akoya_gateway.faces.responses import RequestWatcher
@@ -94,6 +95,8 @@ class Engine:
             watchers.journal,
         )
         self.routes = self._routes(watchers.journal, clock)
+        bodies = not self.digests and not self.body_bytes
+        self.plain = PlainScopes(self.desk, self.passing, self.routes, clock, bodies=bodies)
 
     @classmethod
     async def open(

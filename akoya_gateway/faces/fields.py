@@ -19,6 +19,8 @@ LARGEST = 4096
 """Bytes of a set that is kept: 8 MB in all at the most, twice over for what is stripped."""
 
 
+_OF_A_BODY = (b"content-length", b"transfer-encoding")
+
 Authorities = tuple[bytes, bytes]
 """`@authority` as an upstream will see it that is spoken to in http, and in https: each scheme has a default port to
 leave out. To be indexed by `Upstream.secure`. Empty where there is not exactly one good `Host`."""
@@ -32,7 +34,7 @@ def authorities(headers: Headers) -> Authorities:
 class Fields:
     """Judged once; shared, so nobody changes it."""
 
-    __slots__ = ("authorities", "onward", "override", "session")
+    __slots__ = ("authorities", "bodiless", "onward", "override", "session")
 
     def __init__(self, headers: Headers, cookies: CookieJar) -> None:
         self.session = cookies.session(headers)
@@ -40,6 +42,8 @@ class Fields:
         self.authorities = authorities(headers)
         self.override = names_a_method(headers)
         """A header tells the app of another method than the request's."""
+        self.bodiless = not any(name in _OF_A_BODY for name, _ in headers)
+        """No body follows in HTTP/1.1 (RFC 9112 section 6.3)."""
         self.onward = strip(headers, cookies.without_ours)
         """What of them goes to the upstream."""
 
@@ -66,4 +70,3 @@ class FieldReader:
             if len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)
         return fields
-

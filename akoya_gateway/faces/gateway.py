@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 from akoya_gateway.access.ask import Ask, Headers
@@ -25,9 +26,9 @@ from akoya_gateway.faces.forward_auth import ForwardAuthOff, forward_auth, is_fo
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.refusals import Refusals
+from akoya_gateway.faces.replies import Reply
 from akoya_gateway.faces.responses import Asked, Responses
 from akoya_gateway.faces.sockets import OpenSocket, Sockets
-from akoya_gateway.faces.streams import Stream
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.journeys.routes import MethodNotAllowed
 from akoya_gateway.journeys.visit import Visit
@@ -173,7 +174,7 @@ class Gateway:
         request_id = self._ids.of(None if told else peer, given)
         return Ask(method, raw_path, query, headers, peer, request_id, websocket, told=told)
 
-    def _ask(self, scope: Scope) -> Ask:
+    def ask_of(self, scope: Scope) -> Ask:
         client = scope.get("client")
         # No sender has port 0: it is how servers mark an address that they read in X-Forwarded-For.
         told = client is not None and client[1] == 0
@@ -199,15 +200,25 @@ class Gateway:
 
     async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
         """What went wrong with a request that was passed on, as its sender is to be told; see `answered`."""
-        ask = self._ask(scope)
-        responses = Responses(ask, send, self._watchers.requests, self._clock)
-        responses.passed_on(rule, began)
-        responses.failed(error)
-        await self._error(error, ask).send(responses.own, head=ask.method == "HEAD")
+        await self._answer_error(error, self.ask_of(scope), send, began, rule)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = self._ask(scope)
-        responses = Responses(ask, send, self._watchers.requests, self._clock)
+    def _http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        began = self.began()
+        engine = self._engine
+        if engine is not None:
+            try:
+                plain = engine.plain.admit(scope)
+            except GatewayError as error:
+                return self._answer_error(error, self.ask_of(scope), send, began)
+            if plain is not None:
+                admission, headers, ours = plain
+                reply = Reply(self, scope, send, admission, began)
+                return self._go_on(engine, reply, headers, ours, scope, receive, send)
+        return self._decide(scope, receive, send, began)
+
+    async def _decide(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
+        ask = self.ask_of(scope)
+        responses = self._responses(ask, send, began)
         try:
             engine = self._engine or await self.startup()
             if engine.digests:
@@ -218,16 +229,49 @@ class Gateway:
                 outcome = engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
                 responses.decided(outcome)
             if isinstance(outcome, Admitted):
-                await self._go_on(engine, ask, outcome, scope, receive, responses)
+                reply = Reply(self, scope, send, outcome, began, ask)
+                headers = engine.passing.onward(ask, outcome.headers, outcome.fields)
+                receive = limited(receive, ask, engine.body_bytes) if engine.body_bytes else receive
+                await self._go_on(engine, reply, headers, len(outcome.headers), scope, receive, send)
                 return
             answer = outcome.answer if outcome is not None else await self._own(engine, ask, path, receive, responses)
         except GatewayError as error:
-            if responses.started:
-                # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
-                raise
             responses.failed(error)
             answer = self._error(error, ask)
         await answer.send(responses.own, head=ask.method == "HEAD")
+
+    async def _go_on(
+        self, engine: Engine, reply: Reply, headers: Headers, ours: int, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """To the app behind us. `ours`: how many of the headers, the last ones, are."""
+        onward = dict(scope)
+        onward["headers"] = headers
+        onward["akoya.ours"] = ours
+        admission = reply.admission
+        onward["akoya.upstream"] = admission.rule.upstream
+        if admission.owner is not None:
+            onward["akoya.ending"] = reply
+        try:
+            await self._app(onward, receive, reply)
+        except GatewayError as error:
+            if reply.started:
+                # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
+                raise
+            await self._answer_error(error, reply.ask, send, reply.began, admission.rule.label)
+        finally:
+            reply.over()
+        if reply.token_rejected and admission.grant is not None:
+            await engine.keeper.report_stale(admission.grant)
+
+    async def _answer_error(
+        self, error: GatewayError, ask: Ask, send: Send, began: float, rule: str | None = None
+    ) -> None:
+        """`rule`: the label of the one that let the request in."""
+        responses = self._responses(ask, send, began)
+        if rule is not None:
+            responses.passed(rule)
+        responses.failed(error)
+        await self._error(error, ask).send(responses.own, head=ask.method == "HEAD")
 
     async def _own(self, engine: Engine, ask: Ask, path: str, receive: Receive, responses: Responses) -> Answer:
         """The answer of a route of ours."""
@@ -238,33 +282,15 @@ class Gateway:
         visitor = await engine.visitors.of(ask)
         return await engine.routes(Visit(ask, path, visitor, lambda limit: whole(receive, limit)))
 
+    def _responses(self, ask: Ask, send: Send, began: float) -> Responses:
+        return Responses(ask, send, self._watchers.requests, self._clock, began)
+
     def _path(self, ask: Ask, scope: Scope) -> str:
         path = judged_path(ask)
         if path != scope["path"]:
             # The app behind us would read another path than the rules did.
             raise PathRefused("The path can be read in two ways.")
         return path
-
-    async def _go_on(
-        self, engine: Engine, ask: Ask, admitted: Admitted, scope: Scope, receive: Receive, responses: Responses
-    ) -> None:
-        onward = dict(scope)
-        onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
-        onward["akoya.upstream"] = admitted.rule.upstream
-        onward["akoya.ours"] = len(admitted.headers)
-        if engine.body_bytes:
-            receive = limited(receive, ask, engine.body_bytes)
-        if admitted.owner is None:
-            await self._app(onward, receive, responses.upstream)
-            return
-        stream = responses.stream = Stream(self.sockets, ask, scope["path"])
-        onward["akoya.ending"] = stream.ending
-        try:
-            await self._app(onward, receive, responses.upstream)
-        finally:
-            stream.over()
-        if responses.token_rejected and admitted.grant is not None:
-            await engine.keeper.report_stale(admitted.grant)
 
     def _error(self, error: GatewayError, ask: Ask) -> Answer:
         if isinstance(error, OperatorError):
@@ -282,8 +308,8 @@ class Gateway:
             log.error("a request cannot be served", problem=error.code, reason=error.detail, request_id=ask.request_id)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = self._ask(scope)
-        responses = Responses(ask, send, self._watchers.requests, self._clock)
+        ask = self.ask_of(scope)
+        began = self.began()
         try:
             engine = self._engine or await self.startup()
             path = self._path(ask, scope)
@@ -291,38 +317,37 @@ class Gateway:
             if engine.routes.own(path):
                 raise PathRefused("There is no WebSocket here.", status=404, code="not-found")
             admission = engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
-            responses.decided(admission)
         except GatewayError as error:
-            responses.failed(error)
             await _refuse(scope, receive, send, self._error(error, ask))
             return
         if isinstance(admission, Denied):
             await _refuse(scope, receive, send, admission.answer)
             return
-        await self._relay(engine, ask, path, admission, scope, receive, responses)
+        reply = Reply(self, scope, send, admission, began, ask)
+        await self._relay(engine, reply, path, admission, scope, receive, send)
 
     async def _relay(
         self,
         engine: Engine,
-        ask: Ask,
+        reply: Reply,
         path: str,
         admitted: Admitted,
         scope: Scope,
         receive: Receive,
-        responses: Responses,
+        send: Send,
     ) -> None:
         onward = dict(scope)
-        onward["headers"] = engine.passing.onward(ask, admitted.headers, admitted.fields)
+        onward["headers"] = engine.passing.onward(reply.ask, admitted.headers, admitted.fields)
         onward["akoya.upstream"] = admitted.rule.upstream
 
         async def close(code: int) -> None:
-            await responses.own({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
+            await send({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
 
-        socket = OpenSocket(ask, path, close)
+        socket = OpenSocket(reply.ask, path, close)
         if admitted.owner is not None:
             self.sockets.add(socket)
         try:
-            await self._app(onward, receive, responses.upstream)
+            await self._app(onward, receive, reply)
         finally:
             self.sockets.remove(socket)
 

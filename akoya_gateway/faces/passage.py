@@ -13,7 +13,7 @@ from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.engine import Engine
 from akoya_gateway.faces.lifespan import Scope
 from akoya_gateway.faces.plain_requests import Line, Sender
-from akoya_gateway.faces.responses import TOKEN_REJECTED, is_event_stream
+from akoya_gateway.faces.replies import TOKEN_REJECTED, is_event_stream
 from akoya_gateway.faces.sockets import OpenSocket
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.upstream.connection import Connection
