@@ -29,6 +29,8 @@ class FastHttpProtocol(GuardedHttpProtocol):
         """The parser stands between two messages: nothing of a next one has been given to it."""
         self._alone: bytes | None = None
         """What is being parsed, where it began between two messages."""
+        self._declined = False
+        """The lane has seen that it cannot serve it now."""
         # uvicorn sets these when it begins to parse, which may never be.
         self.url = b""
         self.headers = []
@@ -48,12 +50,15 @@ class FastHttpProtocol(GuardedHttpProtocol):
         if found is not None:
             if self._depart(*found):
                 return
+            # Not now: it is not asked again once it has been parsed.
+            self._declined = True
         elif not self.server_state.default_headers and (reply := self._lane.reply(data, self._peer)) is not None:
             self._write(reply)
             return
         self._alone = data
         super().data_received(data)
         self._alone = None
+        self._declined = False
 
     @property
     def _free(self) -> bool:
@@ -87,7 +92,8 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def start_cycle(self) -> None:
         parser = self.parser
         if (
-            self._free
+            not self._declined
+            and self._free
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
             and not parser.should_upgrade()
