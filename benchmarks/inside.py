@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 import uvloop
@@ -32,10 +32,11 @@ from rich.console import Console
 from rich.table import Table
 from uvicorn.server import ServerState
 
-from akoya_gateway import Gateway, load_config
+from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.config.model import Config
 from akoya_gateway.faces.engine import Engine
 from akoya_gateway.faces.sidecar import Sidecar
+from akoya_gateway.faces.straight import Straight
 from akoya_gateway.operations.logs import open_log
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.server import server_config
@@ -59,7 +60,8 @@ ASKED = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
 
 @dataclass(frozen=True)
 class Way:
-    """`app`: `bare`, `middleware` or `sidecar`. `varied`: no two requests and no two answers alike."""
+    """`app`: `bare`, `middleware`, `app` (`akoya_gateway:sidecar`) or `sidecar`. `varied`: no two requests and no two
+    answers alike."""
 
     what: str
     app: str
@@ -71,8 +73,10 @@ class Way:
 WAYS = {
     "bare": Way("a bare ASGI app on uvicorn", "bare"),
     "middleware": Way("the same in Gateway(app)", "middleware"),
-    "asgi": Way("the sidecar's ASGI path", "sidecar", lane=False),
-    "asgi-varied": Way("the same, no two requests and no two answers alike", "sidecar", lane=False, varied=True),
+    "asgi": Way("akoya_gateway:sidecar on uvicorn", "app"),
+    "asgi-varied": Way("the same, no two requests and no two answers alike", "app", varied=True),
+    "general": Way("akoya-gateway run --no-fast-lane", "sidecar", lane=False),
+    "general-varied": Way("the same, no two requests and no two answers alike", "sidecar", lane=False, varied=True),
     "lane": Way("the sidecar's fast lane", "sidecar"),
     "lane-varied": Way("the same, no two requests and no two answers alike", "sidecar", varied=True),
     "forward-auth": Way("/akoya/forward-auth", "sidecar", path=b"/akoya/forward-auth"),
@@ -178,13 +182,23 @@ async def measure(way: Way, config: Config, rounds: int, count: int, profile: cP
 
 async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Engine | None]:
     if way.app == "sidecar":
-        sidecar = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
-        await sidecar.startup()
-        return server_config(sidecar.app, head_limit=65536, protocol=sidecar.protocol), sidecar._gateway.engine
-    wrapped = Gateway(bare, config) if way.app == "middleware" else None
-    engine = await wrapped.startup() if wrapped is not None else None
-    app: Any = wrapped or bare
-    return uvicorn.Config(app, http="httptools", access_log=False, lifespan="off", log_config=None), engine
+        service = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
+        await service.startup()
+        return server_config(service.app, head_limit=65536, protocol=service.protocol), service._gateway.engine
+    app, gateway = _app(way, config)
+    engine = await gateway.startup() if gateway is not None else None
+    quiet: dict[str, Any] = {"proxy_headers": False, "server_header": False, "date_header": False}
+    return uvicorn.Config(app, http="httptools", access_log=False, lifespan="off", log_config=None, **quiet), engine
+
+
+def _app(way: Way, config: Config) -> tuple[Any, Gateway | None]:
+    if way.app == "middleware":
+        wrapped = Gateway(bare, config)
+        return wrapped, wrapped
+    if way.app == "app":
+        straight = cast("Straight", sidecar(config))
+        return straight, straight.gateway
+    return bare, None
 
 
 async def _session(engine: Engine, config: Config, way: Way) -> bytes:
@@ -201,7 +215,7 @@ async def _session(engine: Engine, config: Config, way: Way) -> bytes:
 
 
 def _config(folder: Path, akoya: Any, way: Way) -> Config:
-    trusted = way.app == "sidecar"
+    trusted = way.app in ("sidecar", "app")
     content = gateway.document(akoya, folder, 8080, "http://127.0.0.1:1", store="memory://", trusted=trusted)
     return load_config(gateway.write(folder, content), {**os.environ, **gateway.ENVIRON})
 

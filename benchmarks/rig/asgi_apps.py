@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from akoya_gateway import Gateway, load_config
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
+from akoya_gateway import Gateway, sidecar
+from akoya_gateway.faces.lifespan import App
 
 _HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"12")]
 
@@ -30,8 +29,5 @@ def wrapped() -> Gateway:
     return Gateway(bare, os.environ["BENCH_CONFIG"])
 
 
-def proxied() -> Gateway:
-    """What `akoya-gateway run --no-fast-lane` serves with uvicorn."""
-    config = load_config(os.environ["BENCH_CONFIG"])
-    assert config.upstream is not None
-    return Gateway(ReverseProxy(Pool(config.upstream), trusted_proxies=config.trusted_proxies), config)
+def proxied() -> App:
+    return sidecar(os.environ["BENCH_CONFIG"])
