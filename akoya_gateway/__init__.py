@@ -1,7 +1,7 @@
 """Akoya Gateway: one YAML file between the Akoya network and any app.
 
-What is promised: `Gateway` and `load_config` here, `akoya_gateway.verify` for upstream apps, and the pytest fixture
-`akoya_sandbox`. Everything else may change with any release.
+What is promised: `Gateway`, `sidecar` and `load_config` here, `akoya_gateway.verify` for upstream apps, and the pytest
+fixture `akoya_sandbox`. Everything else may change with any release.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from akoya_gateway.config import load_config
+    from akoya_gateway.faces.any_server import sidecar
     from akoya_gateway.faces.gateway import Gateway
 
-__all__ = ["Gateway", "__version__", "load_config"]
+__all__ = ["Gateway", "__version__", "load_config", "sidecar"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> object:
         from akoya_gateway.faces.gateway import Gateway  # noqa: PLC0415
 
         return Gateway
+    if name == "sidecar":
+        from akoya_gateway.faces.any_server import sidecar  # noqa: PLC0415
+
+        return sidecar
     if name == "load_config":
         from akoya_gateway.config.load import load_config  # noqa: PLC0415
 

@@ -23,6 +23,20 @@ class Dates:
             self._header = (b"date", formatdate(second, usegmt=True).encode("ascii"))
         return self._header
 
+    def onto(self, send: Send) -> Send:
+        """`send` that adds `Date` where the upstream sent none."""
+
+        def dated(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                for name, _ in message["headers"]:
+                    if name == b"date":
+                        break
+                else:
+                    message["headers"] = [*message["headers"], self.header()]
+            return send(message)
+
+        return dated
+
 
 class Dated:
     """Adds `Date` where the upstream sent none."""
@@ -32,17 +46,4 @@ class Dated:
         self._dates = dates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        def dated(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                for name, _ in message["headers"]:
-                    if name == b"date":
-                        break
-                else:
-                    message["headers"] = [*message["headers"], self._dates.header()]
-            return send(message)
-
-        await self._app(scope, receive, dated)
+        await self._app(scope, receive, self._dates.onto(send) if scope["type"] == "http" else send)

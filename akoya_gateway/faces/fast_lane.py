@@ -29,7 +29,7 @@ from akoya_gateway.faces.gateway import Gateway
 from akoya_gateway.faces.hop import Proxies
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.passage import Passage
-from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender
+from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender, head
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.signing.encoding import lines as as_lines
 from akoya_gateway.upstream.forwarded import Forwarding
@@ -62,6 +62,20 @@ class FastLane:
             self._renew()
         return None if self._plain is None else self._plain.read(data, peer)
 
+    def find_scope(self, scope: Scope) -> tuple[Line, Sender] | None:
+        """A plain request that another server has read (ASGI's `http` scope)."""
+        if self.gateway.running is not self._engine or self._proxies_in_force() is not self._proxies:
+            self._renew()
+        client = scope.get("client")
+        # An address with port 0 is told, not seen (`Gateway.ask`).
+        if self._plain is None or scope["http_version"] != "1.1" or (client and not client[1]):
+            return None
+        try:
+            return self._plain.read_scope(scope, (client[0] if client else None) or None)
+        except TypeError:
+            # ASGI lets a server give lists for pairs.
+            return None
+
     def read(
         self, method: str, url: bytes, headers: Headers, peer: str | None, scheme: str, data: bytes | None
     ) -> tuple[Line, Sender] | None:
@@ -90,32 +104,36 @@ class FastLane:
 
     def depart(self, line: Line, sender: Sender, protocol: FastHttpProtocol) -> Passage | None:
         """None: not plain, or not now. Nothing has happened then, and the ASGI path answers, refusals included."""
+        admitted = self.admit(line, sender)
         engine = self._engine
-        if engine is None:
-            return None
-        admission: Standing | Admitted | None
-        try:
-            if not engine.desk.standings.serve:
-                admission = engine.desk.admit_now(self.ask(line, sender), line.path)
-                ours = as_lines(admission.headers) if admission is not None else b""
-            elif line.public is not None:
-                admission, ours = line.public, b""
-            else:
-                now = self._clock()
-                admission = standing = engine.desk.standings.of(sender.session, line.match, now)
-                if standing is None:
-                    return None
-                ours = standing.prepared.lines(line.verb, sender.authority, line.raw_path, line.query, now)
-        except GatewayError:
-            return None
-        if admission is None:
+        if admitted is None or engine is None:
             return None
         connection = line.pool.take()
         if connection is None:
             return None
+        admission, ours = admitted
         passage = Passage(protocol, self, engine, line, sender, admission, connection)
-        connection.start(b"".join((line.start, sender.before, ours, sender.after)), passage, head_only=line.head_only)
+        connection.start(head(line, sender, ours), passage, head_only=line.head_only)
         return passage
+
+    def admit(self, line: Line, sender: Sender) -> tuple[Standing | Admitted, bytes] | None:
+        """Whether it may go on, and our lines for its head."""
+        engine = self._engine
+        if engine is None:
+            return None
+        try:
+            if line.public is not None and engine.desk.standings.serve:
+                return line.public, b""
+            if not engine.desk.standings.serve:
+                admission = engine.desk.admit_now(self.ask(line, sender), line.path)
+                return None if admission is None else (admission, as_lines(admission.headers))
+            now = self._clock()
+            standing = engine.desk.standings.of(sender.session, line.match, now)
+            if standing is None:
+                return None
+            return standing, standing.prepared.lines(line.verb, sender.authority, line.raw_path, line.query, now)
+        except GatewayError:
+            return None
 
     def ask(self, line: Line, sender: Sender) -> Ask:
         return self.gateway.ask(line.method, line.raw_path, line.query, sender.headers, sender.peer)
@@ -164,10 +182,10 @@ class FastLane:
         match = None if engine.routes.own(path) else engine.desk.match(method, path)
         if match is None or match.rule.upstream is None:
             return None
-        pool = proxies[match.rule.upstream.name].pool
+        proxy = proxies[match.rule.upstream.name]
         verb = self._writer.judge_line(method, url)
         public = not engine.desk.needs_owner(match)
-        return Line(verb, raw_path, query, path, match, pool, public=public, idempotent=verb in IDEMPOTENT)
+        return Line(verb, raw_path, query, path, match, proxy, public=public, idempotent=verb in IDEMPOTENT)
 
     def _sender(self, line: Line, headers: Headers, peer: str | None, scheme: str) -> Sender | None:
         assert self._engine is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from akoya_gateway.config.model import Config, Upstream
+from akoya_gateway.errors import UserError
 from akoya_gateway.faces.lifespan import Receive, Scope, Send
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.upstream.pool import Pool
@@ -20,21 +21,25 @@ _SHARED = ("trusted_proxies", "limits")
 class Hop:
     """The proxies of the configuration in force; `scope["akoya.upstream"]` (an `Upstream`) says which is meant."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(self, config: Config, metrics: Metrics | None = None) -> None:
         self._config = config
         self._metrics = metrics
         self._proxies: Proxies = {each.name: _proxy(config, each) for each in config.all_upstreams}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         proxy = self._proxies[scope["akoya.upstream"].name]
-        if scope["type"] != "websocket":
+        metrics = self._metrics
+        if scope["type"] != "websocket" or metrics is None:
             await proxy(scope, receive, send)
             return
-        self._metrics.websocket_opened()
+        metrics.websocket_opened()
         try:
             await proxy(scope, receive, send)
         finally:
-            self._metrics.websocket_closed()
+            metrics.websocket_closed()
 
     def in_force(self) -> Proxies:
         """Another object after every `switch`."""
@@ -65,9 +70,24 @@ class Hop:
         self._config = config
         self._proxies = {**self._proxies, **fresh}
 
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan, under somebody else's server."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.close()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
     async def close(self) -> None:
         for proxy in self._proxies.values():
             await proxy.pool.close()
+
+
+async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands behind a gateway that only decides for other proxies."""
+    raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
 
 
 def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:

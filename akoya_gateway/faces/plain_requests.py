@@ -16,16 +16,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import IntEnum
+from typing import TypeVar
 
 from akoya_gateway.access.ask import Headers, names_a_method
 from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.fields import authorities
+from akoya_gateway.faces.lifespan import Scope
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing.names import strip
 from akoya_gateway.upstream.forwarded import Said
-from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
 from akoya_gateway.upstream.request import Does, RequestWriter
 
 REMEMBERED = 4096
@@ -41,6 +43,9 @@ _BY_VALUE = frozenset({b"signature", b"signature-input", b"connection"})
 """Those of which `strip` takes a part."""
 
 _END = b"\r\n\r\n"
+_Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
+"""A header as it came: its line, or ASGI's pair."""
+
 _REQUEST = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) "
     rb"(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?) HTTP/1\.1"
@@ -49,8 +54,8 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 
 
 class Line:
-    """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, and
-    `secure` says whether they are https. `public`: it needs no session."""
+    """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, `proxy` is
+    what else leads there, and `secure` says whether they are https. `public`: it needs no session."""
 
     __slots__ = (
         "head_only",
@@ -59,6 +64,7 @@ class Line:
         "method",
         "path",
         "pool",
+        "proxy",
         "public",
         "query",
         "raw_path",
@@ -74,7 +80,7 @@ class Line:
         query: bytes,
         path: str,
         match: RuleMatch,
-        pool: Pool,
+        proxy: ReverseProxy,
         *,
         public: bool,
         idempotent: bool,
@@ -85,8 +91,9 @@ class Line:
         self.query = query
         self.path = path
         self.match = match
-        self.pool = pool
-        self.secure = pool.upstream.secure
+        self.proxy = proxy
+        self.pool = proxy.pool
+        self.secure = proxy.pool.upstream.secure
         self.public = Admitted(match.rule, []) if public else None
         self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
         self.head_only = verb == b"HEAD"
@@ -118,6 +125,11 @@ class Sender:
     @property
     def headers(self) -> Headers:
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
+
+
+def head(line: Line, sender: Sender, ours: bytes) -> bytes:
+    """The request head for the upstream. `ours`: the lines that the gateway adds."""
+    return b"".join((line.start, sender.before, ours, sender.after))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:
@@ -171,7 +183,9 @@ class PlainRequests:
         self._scheme = scheme
         self._largest = min(limit, LARGEST)
         self._lines: dict[bytes, Line | None] = {}
+        self._targets: dict[tuple[str, bytes, bytes], Line | None] = {}
         self._fields: dict[bytes, _Field] = {}
+        self._pairs: dict[tuple[bytes, bytes], _Field] = {}
         self._simple: set[bytes] = set()
         """Names whose every value goes on as it is."""
 
@@ -187,13 +201,37 @@ class PlainRequests:
             line = self._learn_line(start)
         if line is None:
             return None
-        known = self._fields
         del written[0]
+        sender = self._sender(written, self._fields.get, self._learn, peer, self._scheme, line.secure)
+        return None if sender is None else (line, sender)
+
+    def read_scope(self, scope: Scope, peer: str | None) -> tuple[Line, Sender] | None:
+        """The same for a request of HTTP/1.1 that another server has read (ASGI's `http` scope)."""
+        target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
+        headers: Headers = scope["headers"]
+        try:
+            line = self._targets[target]
+        except KeyError:
+            line = self._learn_target(target)
+        if line is None or line.path != scope["path"] or len(headers) > MOST:
+            return None
+        sender = self._sender(headers, self._pairs.get, self._learn_pair, peer, scope["scheme"], line.secure)
+        return None if sender is None else (line, sender)
+
+    def _sender(
+        self,
+        headers: list[_Written],
+        known: Callable[[_Written], _Field | None],
+        learn: Callable[[_Written], _Field],
+        peer: str | None,
+        scheme: str,
+        secure: bool,
+    ) -> Sender | None:
         host = cookie = None
         wires: list[bytes] = []
         told: list[_Field] = []
-        for each in written:
-            field = known.get(each) or self._learn(each)
+        for each in headers:
+            field = known(each) or learn(each)
             kind = field.kind
             if kind == _PASS:
                 wires.append(field.wire)
@@ -211,9 +249,9 @@ class PlainRequests:
                 return None
         if host is None:
             return None
-        after = self._writer.forwarded(peer, self._scheme, host.host, _said(told)) + b"\r\n"
+        after = self._writer.forwarded(peer, scheme, host.host, _said(told)) + b"\r\n"
         session = cookie.session if cookie is not None else None
-        return line, Sender(written, peer, session, host.authorities[line.secure], b"".join(wires), after)
+        return Sender(headers, peer, session, host.authorities[secure], b"".join(wires), after)
 
     def _learn_line(self, written: bytes) -> Line | None:
         found = _REQUEST.fullmatch(written)
@@ -226,6 +264,27 @@ class PlainRequests:
                 self._lines.clear()
             self._lines[written] = line
         return line
+
+    def _learn_target(self, target: tuple[str, bytes, bytes]) -> Line | None:
+        method, raw_path, query = target
+        written = b"%b %b%b HTTP/1.1" % (method.encode("latin-1", "replace"), raw_path, b"?" + query if query else b"")
+        line = self._lines.get(written) or self._learn_line(written)
+        if b"?" in raw_path:
+            line = None
+        if len(written) <= LONGEST:
+            if len(self._targets) >= REMEMBERED:
+                self._targets.clear()
+            self._targets[target] = line
+        return line
+
+    def _learn_pair(self, pair: tuple[bytes, bytes]) -> _Field:
+        # Whether an upstream is told of trailers hangs on the server in front: the general path knows.
+        field = _ODD if pair[0] == b"te" else self._judge(b"%b: %b" % pair)
+        if len(pair[0]) + len(pair[1]) <= LONGEST:
+            if len(self._pairs) >= REMEMBERED:
+                self._pairs.clear()
+            self._pairs[pair] = field
+        return field
 
     def _learn(self, written: bytes) -> _Field:
         field = self._judge(written)

@@ -16,13 +16,13 @@ from akoya_gateway import __version__
 from akoya_gateway.config import load_config
 from akoya_gateway.config.faults import ConfigurationError
 from akoya_gateway.config.model import Config, WebSocketBounds
-from akoya_gateway.errors import GatewayError, OperatorError, UserError
+from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.fast_lane import FastLane
 from akoya_gateway.faces.fast_protocol import FastHttpProtocol
 from akoya_gateway.faces.gateway import Gateway
-from akoya_gateway.faces.hop import Hop
-from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
+from akoya_gateway.faces.hop import Hop, nobody
+from akoya_gateway.faces.lifespan import App
 from akoya_gateway.faces.token_desk import TokenDesk
 from akoya_gateway.faces.watching import watchers
 from akoya_gateway.operations.access_log import AccessLog
@@ -205,11 +205,6 @@ class Sidecar:
     def notes(self) -> Sequence[str]:
         down = self._gateway.engine.keeper.health.down
         return [f"environment {name}: the provider does not answer; tokens at hand are still passed" for name in down]
-
-
-async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
-    """What stands behind a gateway that only decides for other proxies."""
-    raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:

@@ -149,6 +149,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         self._rearm()
 
+    def hand_to(self, sink: Sink) -> None:
+        """What comes from now on of the response under way is for this one; of none, if it has all come."""
+        if self._sink is not None:
+            self._sink = sink
+
     def write(self, data: bytes) -> None:
         """Send a piece of the request body, already framed."""
         self._transport.write(data)

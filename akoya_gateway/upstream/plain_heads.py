@@ -46,11 +46,10 @@ _PASS, _DATE, _LENGTH, _ODD = int(_Does.PASS), int(_Does.DATE), int(_Does.LENGTH
 class _Line:
     """A header line. `wire`: as it is passed on. `ours`: its name is one that no client is to see."""
 
-    __slots__ = ("does", "length", "name", "ours", "value", "wire")
+    __slots__ = ("does", "length", "ours", "pair", "wire")
 
     def __init__(self, name: bytes, value: bytes, does: int, length: int = 0) -> None:
-        self.name = name
-        self.value = value
+        self.pair = (name, value)
         self.does = does
         self.length = length
         self.wire = b"%b: %b\r\n" % (name, value)
@@ -75,7 +74,7 @@ class PlainHead:
     @property
     def headers(self) -> Headers:
         """As `response.judge_head` gives them."""
-        return [(line.name, line.value) for line in self._lines]
+        return [line.pair for line in self._lines]
 
     @property
     def wire(self) -> bytes:

@@ -27,7 +27,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_VIA_HEADER = (b"via", VIA)
+VIA_HEADER = (b"via", VIA)
 
 
 class ReverseProxy:
@@ -162,7 +162,19 @@ class Transfer:
             await self._without_body(outgoing)
         else:
             await self._with_body(outgoing)
-        await self._respond()
+        await self.respond(self._send)
+
+    def adopt(self, connection: Connection) -> Exchange:
+        """Go on with a request without a body that somebody else has sent: what comes from now on is to go to the
+        exchange."""
+        exchange = self._exchange = Exchange(connection, self._loop, self._on_slow)
+        connection.hand_to(exchange)
+        return exchange
+
+    def listen(self, ending: Ending) -> None:
+        """`ending` may end it from now on."""
+        self._ending = ending
+        ending.listen(self._on_ending)
 
     def clean_up(self) -> None:
         """Nothing of it stays behind: neither a task nor a connection in an unknown state."""
@@ -273,13 +285,13 @@ class Transfer:
 
     # -- the response
 
-    async def _respond(self) -> None:
+    async def respond(self, send: Send) -> None:
+        """The answer, as far as it comes. Raises what `Exchange.take` raises."""
         exchange = self._exchange
         assert exchange is not None
         head = exchange.head
         assert head is not None
-        headers = [*head.headers, _VIA_HEADER]
-        send = self._send
+        headers = [*head.headers, VIA_HEADER]
         start: Message = {"type": "http.response.start", "status": exchange.status, "headers": headers}
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())
         if trailers:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import uvicorn
@@ -74,8 +74,11 @@ class GatewayProcess:
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> GatewayProcess:
-        command = [PYTHON, "-m", "akoya_gateway", "run", "--config", str(self.config_path), *self._options]
+    def command(self) -> list[str]:
+        return [PYTHON, "-m", "akoya_gateway", "run", "--config", str(self.config_path), *self._options]
+
+    def start(self) -> Self:
+        command = self.command()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, env=self._environ, start_new_session=True, cwd=self.folder
@@ -100,13 +103,25 @@ class GatewayProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
-    def __enter__(self) -> GatewayProcess:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
             self.stop()
             self.kill()
+
+
+class AnyServerProcess(GatewayProcess):
+    """`akoya_gateway:sidecar` under uvicorn as anybody would start it, with the options of docs/operations.md."""
+
+    def command(self) -> list[str]:
+        self._environ["AKOYA_GATEWAY_CONFIG"] = str(self.config_path)
+        quiet = ("--no-proxy-headers", "--no-server-header", "--no-date-header", "--log-level", "error")
+        return [
+            PYTHON, "-m", "uvicorn", "--factory", "akoya_gateway:sidecar", "--port", str(self.port), *quiet,
+            *self._options,
+        ]  # fmt: skip
 
 
 class MiddlewareServer:

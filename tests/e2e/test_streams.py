@@ -33,11 +33,11 @@ async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"data: x\n\n"})
 
 
-@pytest.fixture(scope="module", params=["lane", "asgi", "middleware"])
+@pytest.fixture(scope="module", params=["lane", "asgi", "app", "middleware"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     options = ("--no-fast-lane",) if request.param == "asgi" else ()
-    face = "middleware" if request.param == "middleware" else "sidecar"
+    face = request.param if request.param in ("app", "middleware") else "sidecar"
     with World(folder, upstream=AppServer(streaming_app), options=options, face=face, app=streaming_app) as world:
         yield world
 

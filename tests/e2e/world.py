@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
-from tests.e2e.processes import AppServer, GatewayProcess, MiddlewareServer, free_port
+from tests.e2e.processes import AnyServerProcess, AppServer, GatewayProcess, MiddlewareServer, free_port
 from tests.e2e.upstreams import asgi_app
 
 CLIENT_ID = "test-client"
@@ -38,7 +38,8 @@ ACCESS: list[dict[str, Any]] = [
 
 class World:
     """`with World(tmp_path) as world:`; `algorithm` of the signature, `settings` of the emulator, `changes` to the
-    configuration (merged at the top level), `face`: `sidecar` (a process) or `middleware` (inside the app's server).
+    configuration (merged at the top level), `face`: `sidecar` (a process), `app` (the same under uvicorn) or
+    `middleware` (inside the app's server).
     """
 
     def __init__(
@@ -129,7 +130,8 @@ class World:
                 app = self._app or asgi_app(self.verification_key)
                 self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app).start()
             else:
-                self.gateway = GatewayProcess(self.folder, self.config(), self.environ, *self._options).start()
+                process = AnyServerProcess if self.face == "app" else GatewayProcess
+                self.gateway = process(self.folder, self.config(), self.environ, *self._options).start()
         except BaseException:
             self.akoya.stop()
             self.upstream.__exit__()

@@ -112,8 +112,10 @@ def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
     return b"GET " + path + b" HTTP/1.1\r\n" + HEADERS + more + cookies + b"\r\n"
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, GatewayProcess]]:
+@pytest.fixture(scope="module", params=["sidecar", "app"])
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, GatewayProcess]]:
     upstream = RawUpstream(SCRIPTS | MORE, early={"early"})
     changes: dict[str, Any] = {
         "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
@@ -122,7 +124,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Gate
             "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
         },
     }
-    with World(tmp_path_factory.mktemp("world"), upstream=upstream, changes=changes, algorithm="hmac-sha256") as world:
+    folder = tmp_path_factory.mktemp("world")
+    with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
         config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         folder = tmp_path_factory.mktemp("plain")
         with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway:
@@ -263,7 +266,9 @@ def test_an_odd_head_is_judged_anew_each_time(
                     except (EOFError, ConnectionError):
                         answers.append("closed")
                         break
-                    answers.append((status, settled(head)))
+                    # What uvicorn itself refuses, it words in its own way.
+                    own = world.face == "app" and status == 400
+                    answers.append((status, b"" if own else settled(head)))
         seen.append((answers, {settled(one) for one in received(world)}))
     assert seen[0] == seen[1] == seen[2]
 
@@ -355,6 +360,8 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
 def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess], browser: Browser) -> None:
     """But for time, duration and the name of the request, which a stranger cannot choose."""
     world, plain_gateway = both
+    if world.face == "app":
+        pytest.skip("the access log is the server's there")
     cookies = cookies_of(browser)
     requests = [get(b"/accounts/" + name + b"?secret=1", cookies) for name in (b"length", b"chunked", b"no-content", b"server-error")]
     requests += [get(b"/accounts/length", b""), get(b"/nowhere", cookies), get(b"/public/length", b"")]

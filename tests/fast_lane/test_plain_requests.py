@@ -20,24 +20,25 @@ from akoya_gateway.peers import Networks
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.upstream.forwarded import Forwarding
 from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
 from akoya_gateway.upstream.request import Body, RequestWriter
 
 JAR = CookieJar(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 TOKEN = b"A" * 43
 GOOD = b"GET /x?y=1 HTTP/1.1\r\nHost: app.example:80\r\nCookie: a=b; akoya=" + TOKEN + b"\r\nAccept: */*\r\nX-Trace: 1\r\n\r\n"
 TRUSTED: Networks = (ip_network("10.0.0.0/8"),)
-PLAIN = Pool(Upstream((Origin("http", "127.0.0.1", 3000),)))
-SECURE = Pool(Upstream((Origin("https", "127.0.0.1", 3000),)))
+PLAIN = ReverseProxy(Pool(Upstream((Origin("http", "127.0.0.1", 3000),))))
+SECURE = ReverseProxy(Pool(Upstream((Origin("https", "127.0.0.1", 3000),))))
 
 
-def line_of(method: str, url: bytes, pool: Pool = PLAIN) -> Line:
+def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> Line:
     raw_path, _, query = url.partition(b"?")
     match: Any = SimpleNamespace(rule=None)
-    return Line(method.encode(), raw_path, query, raw_path.decode(), match, pool, public=False, idempotent=True)
+    return Line(method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True)
 
 
-def requests(pool: Pool = PLAIN) -> PlainRequests:
-    judge = partial(line_of, pool=pool)
+def requests(proxy: ReverseProxy = PLAIN) -> PlainRequests:
+    judge = partial(line_of, proxy=proxy)
     return PlainRequests(judge, RequestWriter(Forwarding(TRUSTED), b"default"), JAR, "http", 65536)
 
 
