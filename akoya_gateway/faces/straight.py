@@ -132,6 +132,7 @@ class Crossing:
         """What is left to be done. False: nothing has happened, the general way starts over."""
         scope, receive, send = self._asgi
         if self._transfer is None:
+            assert self._failure is not None
             return await self._fail(self._failure, scope, receive, send)
         try:
             await self._exchange.until_head()
@@ -205,10 +206,11 @@ class Crossing:
         if reply.token_rejected and self.admission.grant is not None:
             await straight.gateway.engine.keeper.report_stale(self.admission.grant)
 
-    async def _fail(self, error: GatewayError | None, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def _fail(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> bool:
         again = self._line.idempotent and self._connection.served > 1
-        if error is None or (isinstance(error, ClosedEarly) and error.untouched and again):
+        if isinstance(error, ClosedEarly) and error.untouched and again:
             # It may have been closing just as we wrote.
+            scope["akoya.again"] = True
             return False
         failing = self._straight.lane.failing(error, self.admission.rule.label, self.began)
         await failing(scope, receive, send)

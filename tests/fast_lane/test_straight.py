@@ -35,6 +35,8 @@ class Upstream:
             name = head.split(b" ")[1].rpartition(b"/")[2]
             if name == b"stale" and served:
                 return
+            if name == b"killer":
+                return
             if name == b"hang":
                 self.left += caller.closed_by_peer()
                 return
@@ -239,6 +241,20 @@ def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: 
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie, "POST"))) == 502
             assert general == []
+
+    asyncio.run(main())
+
+
+def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
+    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+) -> None:
+    async def main() -> None:
+        async with started(world) as (app, _):
+            for _ in range(2):
+                await answer_of(app, scope_of("/accounts/a", cookie))
+            upstream[1].heads.clear()
+            assert status_of(await answer_of(app, scope_of("/accounts/killer", cookie))) == 502
+            assert len(upstream[1].heads) == 2
 
     asyncio.run(main())
 
