@@ -30,7 +30,7 @@ from akoya_gateway.faces.hop import Proxies
 from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.passage import Passage
 from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender, head
-from akoya_gateway.faces.standing import Standing
+from akoya_gateway.faces.standing import Standing, Standings
 from akoya_gateway.signing.encoding import lines as as_lines
 from akoya_gateway.upstream.forwarded import Forwarding
 from akoya_gateway.upstream.request import IDEMPOTENT, Body, RequestWriter
@@ -53,6 +53,7 @@ class FastLane:
         self._plain: PlainRequests | None = None
         self._questions = FastQuestions(dates)
         self._engine: Engine | None = None
+        self._standings: Standings | None = None
         self._proxies: Proxies | None = None
         self._writer = RequestWriter(Forwarding(), b"")
 
@@ -118,17 +119,17 @@ class FastLane:
 
     def admit(self, line: Line, sender: Sender) -> tuple[Standing | Admitted, bytes] | None:
         """Whether it may go on, and our lines for its head."""
-        engine = self._engine
-        if engine is None:
+        engine, standings = self._engine, self._standings
+        if engine is None or standings is None:
             return None
         try:
-            if line.public is not None and engine.desk.standings.serve:
-                return line.public, b""
-            if not engine.desk.standings.serve:
+            if not standings.serve:
                 admission = engine.desk.admit_now(self.ask(line, sender), line.path)
                 return None if admission is None else (admission, as_lines(admission.headers))
+            if line.public is not None:
+                return line.public, b""
             now = self._clock()
-            standing = engine.desk.standings.of(sender.session, line.match, now)
+            standing = standings.of(sender.session, line.match, now)
             if standing is None:
                 return None
             return standing, standing.prepared.lines(line.verb, sender.authority, line.raw_path, line.query, now)
@@ -150,6 +151,7 @@ class FastLane:
         """Another configuration: what was judged under the last one is worth nothing."""
         self._engine = self.gateway.running
         self._proxies = self._proxies_in_force()
+        self._standings = None if self._engine is None else self._engine.desk.standings
         if self._engine is not None:
             # Requests of HTTP/1.1 alone come here, which all have a host.
             self._writer = RequestWriter(Forwarding(self._engine.config.trusted_proxies), b"")

@@ -249,7 +249,7 @@ class PlainRequests:
                 return None
         if host is None:
             return None
-        after = self._writer.forwarded(peer, scheme, host.host, _said(told)) + b"\r\n"
+        after = self._writer.forwarded(peer, scheme, host.host, _said(told) if told else None) + b"\r\n"
         session = cookie.session if cookie is not None else None
         return Sender(headers, peer, session, host.authorities[secure], b"".join(wires), after)
 

@@ -47,7 +47,9 @@ class PlainScopes:
     def __init__(self, desk: Desk, passing: Passing, routes: Routes, clock: Clock, *, bodies: bool) -> None:
         """`bodies`: a request that has one may be plain, since nobody here looks at it."""
         self._desk = desk
+        self._standings = desk.standings
         self._passing = passing
+        self._read = passing.read
         self._routes = routes
         self._clock = clock
         self._bodies = bodies
@@ -62,14 +64,14 @@ class PlainScopes:
             target = self._learn(*key)
         if target is None or target.path != scope["path"]:
             return None
-        fields = self._passing.read(scope["headers"])
+        fields = self._read(scope["headers"])
         if fields.override or not (self._bodies or (fields.bodiless and scope["http_version"] == "1.1")):
             return None
         if target.public is not None:
             # A copy: what the app does with its scope must not be remembered.
             return target.public, fields.onward.copy(), 0
         now = self._clock()
-        standing = self._desk.standings.of(fields.session, target.match, now)
+        standing = self._standings.of(fields.session, target.match, now)
         authority = fields.authorities[target.secure]
         if standing is None or not authority:
             return None
@@ -77,7 +79,7 @@ class PlainScopes:
         return standing, fields.onward + ours, len(ours)
 
     def _learn(self, method: str, raw_path: bytes) -> _Target | None:
-        target = self._judge(method, raw_path) if self._desk.standings.serve else None
+        target = self._judge(method, raw_path) if self._standings.serve else None
         if len(raw_path) <= LONGEST:
             if len(self._targets) >= REMEMBERED:
                 self._targets.clear()
