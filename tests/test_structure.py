@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "akoya_gateway"
-BASE = {"secret", "clock", "errors", "log", "peers"}
+BASE = {"secret", "clock", "errors", "log", "peers", "memory"}
 CONFIG = BASE | {"config.model"}
 
 # Package -> what of ours it may import. A dotted name allows that module alone.
@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "log": set(),
     "peers": set(),
+    "memory": set(),
     "config": BASE | {"config"},
     "protocol": CONFIG | {"protocol"},
     "store": BASE | {"store", "config.model"},

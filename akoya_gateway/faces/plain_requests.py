@@ -24,6 +24,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Admitted
 from akoya_gateway.faces.fields import authorities
 from akoya_gateway.faces.lifespan import Scope
+from akoya_gateway.memory import Memory
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing.names import strip
 from akoya_gateway.upstream.forwarded import Said
@@ -182,10 +183,10 @@ class PlainRequests:
         self._cookies = cookies
         self._scheme = scheme
         self._largest = min(limit, LARGEST)
-        self._lines: dict[bytes, Line | None] = {}
-        self._targets: dict[tuple[str, bytes, bytes], Line | None] = {}
-        self._fields: dict[bytes, _Field] = {}
-        self._pairs: dict[tuple[bytes, bytes], _Field] = {}
+        self._lines: Memory[bytes, Line | None] = Memory(REMEMBERED, LONGEST)
+        self._targets: Memory[tuple[str, bytes, bytes], Line | None] = Memory(REMEMBERED, LONGEST)
+        self._fields: Memory[bytes, _Field] = Memory(REMEMBERED, LONGEST)
+        self._pairs: Memory[tuple[bytes, bytes], _Field] = Memory(REMEMBERED, LONGEST)
         self._simple: set[bytes] = set()
         """Names whose every value goes on as it is."""
 
@@ -259,40 +260,21 @@ class PlainRequests:
             line = self._judge_line(found[1].decode("ascii"), found[2]) if found is not None else None
         except GatewayError:
             line = None
-        if len(written) <= LONGEST:
-            if len(self._lines) >= REMEMBERED:
-                self._lines.clear()
-            self._lines[written] = line
-        return line
+        return self._lines.keep(written, line, len(written))
 
     def _learn_target(self, target: tuple[str, bytes, bytes]) -> Line | None:
         method, raw_path, query = target
         written = b"%b %b%b HTTP/1.1" % (method.encode("latin-1", "replace"), raw_path, b"?" + query if query else b"")
-        line = self._lines.get(written) or self._learn_line(written)
-        if b"?" in raw_path:
-            line = None
-        if len(written) <= LONGEST:
-            if len(self._targets) >= REMEMBERED:
-                self._targets.clear()
-            self._targets[target] = line
-        return line
+        line = None if b"?" in raw_path else self._lines.get(written) or self._learn_line(written)
+        return self._targets.keep(target, line, len(written))
 
     def _learn_pair(self, pair: tuple[bytes, bytes]) -> _Field:
         # Whether an upstream is told of trailers hangs on the server in front: the general path knows.
         field = _ODD if pair[0] == b"te" else self._judge(b"%b: %b" % pair)
-        if len(pair[0]) + len(pair[1]) <= LONGEST:
-            if len(self._pairs) >= REMEMBERED:
-                self._pairs.clear()
-            self._pairs[pair] = field
-        return field
+        return self._pairs.keep(pair, field, len(pair[0]) + len(pair[1]))
 
     def _learn(self, written: bytes) -> _Field:
-        field = self._judge(written)
-        if len(written) <= LONGEST:
-            if len(self._fields) >= REMEMBERED:
-                self._fields.clear()
-            self._fields[written] = field
-        return field
+        return self._fields.keep(written, self._judge(written), len(written))
 
     def _judge(self, written: bytes) -> _Field:
         found = _FIELD.fullmatch(written)

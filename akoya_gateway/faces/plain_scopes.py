@@ -17,6 +17,7 @@ from akoya_gateway.faces.lifespan import Scope
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.journeys.routes import Routes
+from akoya_gateway.memory import Memory
 
 REMEMBERED = 4096
 """Targets kept; after so many it is begun anew."""
@@ -53,7 +54,7 @@ class PlainScopes:
         self._routes = routes
         self._clock = clock
         self._bodies = bodies
-        self._targets: dict[tuple[str, bytes], _Target | None] = {}
+        self._targets: Memory[tuple[str, bytes], _Target | None] = Memory(REMEMBERED, LONGEST)
 
     def admit(self, scope: Scope) -> Plain | None:
         """None: not plain, or not now. Raises `OperatorError` for headers that are too large."""
@@ -80,11 +81,7 @@ class PlainScopes:
 
     def _learn(self, method: str, raw_path: bytes) -> _Target | None:
         target = self._judge(method, raw_path) if self._standings.serve else None
-        if len(raw_path) <= LONGEST:
-            if len(self._targets) >= REMEMBERED:
-                self._targets.clear()
-            self._targets[method, raw_path] = target
-        return target
+        return self._targets.keep((method, raw_path), target, len(raw_path))
 
     def _judge(self, method: str, raw_path: bytes) -> _Target | None:
         try:

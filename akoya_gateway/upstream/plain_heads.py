@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
+from akoya_gateway.memory import Memory
 from akoya_gateway.upstream.response import HOP_BY_HOP, Headers, judge_length
 
 REMEMBERED = 4096
@@ -87,7 +88,7 @@ class PlainHeads:
 
     def __init__(self) -> None:
         self._statuses: dict[bytes, int] = {}
-        self._lines: dict[bytes, _Line] = {}
+        self._lines: Memory[bytes, _Line] = Memory(REMEMBERED, LONGEST)
 
     def read(self, data: bytes) -> tuple[PlainHead, int] | None:
         """The head at the beginning of `data`, and where its body starts. None: it is not plain, or not whole."""
@@ -129,12 +130,7 @@ class PlainHeads:
         return status
 
     def _learn(self, written: bytes) -> _Line:
-        line = _judge(written)
-        if len(written) <= LONGEST:
-            if len(self._lines) >= REMEMBERED:
-                self._lines.clear()
-            self._lines[written] = line
-        return line
+        return self._lines.keep(written, _judge(written), len(written))
 
 
 def _judge(written: bytes) -> _Line:
