@@ -182,7 +182,8 @@ class Gateway:
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
             scope["query_string"],
-            scope["headers"],
+            # As they are now: uvicorn adds a request's trailers to them, while it is being judged or when it has been.
+            [*scope["headers"]],
             (client[0] if client else None) or None,
             scope["type"] == "websocket",
             told,
