@@ -30,17 +30,14 @@ class Passing:
             for upstream in {rule.upstream for rule in config.access}
         }
         self._public_is_secure = config.public_url.scheme == "https"
-        self._fields = FieldReader(cookies)
-        self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
-
-    def read(self, headers: Headers) -> Fields:
+        self.read = FieldReader(cookies).read
         """The client's headers: what they say, and `onward`, without anything that is ours to say (design.md section
         5)."""
-        return self._fields.read(headers)
+        self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
 
     def onward(self, ask: Ask, ours: Headers, fields: Fields | None) -> Headers:
         """The headers that the upstream gets: the client's, stripped, and `ours`. `fields`: the former, if read."""
-        theirs = (fields or self._fields.read(ask.headers)).onward
+        theirs = (fields or self.read(ask.headers)).onward
         if ask.content_digest is not None:
             theirs = [pair for pair in theirs if pair[0] != CONTENT_DIGEST]
         return theirs + ours

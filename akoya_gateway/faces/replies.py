@@ -17,12 +17,16 @@ from akoya_gateway.upstream.failures import Ended
 TOKEN_REJECTED = b"akoya-token-rejected"
 """A response header by which the app says that Akoya did not take the token (401, code 602): it is refreshed."""
 
+_EVENT_STREAM = b"text/event-stream"
+_BEGINNINGS = ("http.response.start", "websocket.accept")
+_A = (b"a", b"A")
+
 
 def is_event_stream(headers: Headers) -> bool:
     """Whether the response is one that goes on and on (WHATWG HTML, server-sent events)."""
     for name, value in headers:
         if name == b"content-type":
-            return value[:17].lower() == b"text/event-stream"
+            return value[:17].lower() == _EVENT_STREAM
     return False
 
 
@@ -73,36 +77,37 @@ class Reply(Ending):
     def __call__(self, message: Message) -> Awaitable[None]:
         """Not a coroutine itself: one less to be stepped through for every message."""
         kind = message["type"]
-        if kind in ("http.response.start", "websocket.accept"):
-            message = self._cleaned(message)
-            self.started = True
-            self._house.answered(self, message.get("status", 101), self.admission.rule.label, self.began)
-            if kind == "http.response.start" and self.admission.owner is not None:
-                self._look_after(message.get("headers", []))
+        if kind in _BEGINNINGS:
+            message = self._begin(kind, message)
         elif self.ended is not None:
             raise Ended("the bank connection of this stream has ended")
         return self._send(message)
+
+    def _begin(self, kind: str, message: Message) -> Message:
+        """The message as the client is to get it. One look at each header, since every answer has some."""
+        self.started = True
+        self._house.answered(self, message.get("status", 101), self.admission.rule.label, self.began)
+        stream = ours = False
+        for name, value in message.get("headers", ()):
+            if name == b"content-type":
+                stream |= value[:17].lower() == _EVENT_STREAM
+            elif name[:1] in _A and name[:6].lower() == b"akoya-":
+                ours = True
+        if stream and kind == "http.response.start" and self.admission.owner is not None:
+            self._open = OpenSocket(self.ask, self._scope["path"], self._close)
+            self._house.sockets.add(self._open)
+        return self._cleaned(message) if ours else message
 
     def over(self) -> None:
         """The app is done."""
         if self._open is not None:
             self._house.sockets.remove(self._open)
 
-    def _look_after(self, headers: Headers) -> None:
-        if is_event_stream(headers):
-            self._open = OpenSocket(self.ask, self._scope["path"], self._close)
-            self._house.sockets.add(self._open)
-
     async def _close(self, code: int) -> None:
         self.end(code)
 
     def _cleaned(self, message: Message) -> Message:
-        headers: Headers = message.get("headers", [])
-        for name, _ in headers:
-            if name[:6].lower() == b"akoya-":
-                break
-        else:
-            return message
+        headers: Headers = message["headers"]
         self.token_rejected = any(name.lower() == TOKEN_REJECTED for name, _ in headers)
         # An app that echoes what it received must not hand a token to the browser.
         return {**message, "headers": [pair for pair in headers if pair[0][:6].lower() != b"akoya-"]}
