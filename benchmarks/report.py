@@ -76,7 +76,8 @@ _REPEAT = """## How to repeat
 
 ```
 apt-get install nginx apache2 libapache2-mod-auth-openidc wrk
-pip install 'akoya-gateway[bench]'
+pip install 'akoya-gateway[bench]' granian
+go install github.com/oauth2-proxy/oauth2-proxy/v7@latest       # into a folder on the PATH
 python -m benchmarks.compare       # -w and -s choose, --rounds and --seconds lengthen, --quick only tries
 python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge       # latencies, fifteen minutes
 python -m benchmarks.footprint
