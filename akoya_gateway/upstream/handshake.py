@@ -1,11 +1,10 @@
-"""The opening and closing words of a WebSocket (RFC 6455 sections 4, 5.5.1 and 7.4): no I/O."""
+"""The opening words of a WebSocket (RFC 6455 section 4): no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
 from typing import Any
 
-from websockets.frames import EXTERNAL_CLOSE_CODES
 from websockets.http11 import Response
 
 from akoya_gateway.upstream.request import RequestWriter
@@ -13,7 +12,6 @@ from akoya_gateway.upstream.response import HOP_BY_HOP, Headers, tokens
 
 Scope = MutableMapping[str, Any]
 
-_MAX_REASON = 123
 _OWN = HOP_BY_HOP | {b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"}
 
 
@@ -43,13 +41,3 @@ def end_to_end(response: Response) -> Headers:
     ]
     named = [token for name, value in headers if name == b"connection" for token in tokens(value)]
     return [(name, value) for name, value in headers if name not in _OWN and name not in named]
-
-
-def sendable(code: int) -> bool:
-    """RFC 6455 section 7.4: not every code may be in a close frame."""
-    return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
-
-
-def shortened(reason: str) -> str:
-    """A close frame has room for 123 bytes (RFC 6455 section 5.5)."""
-    return reason.encode()[:_MAX_REASON].decode(errors="ignore")

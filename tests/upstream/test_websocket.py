@@ -366,7 +366,7 @@ def test_an_upstream_that_does_not_read_stops_the_client() -> None:
 
 
 def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("akoya_gateway.upstream.websocket._CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.messages._CLOSE_TIMEOUT", 0.5)
     full, done = threading.Event(), threading.Event()
 
     def open_files() -> int:
