@@ -38,12 +38,15 @@ from akoya_gateway.sessions.session import decode as decode_session
 from akoya_gateway.sessions.tokens import is_token
 from akoya_gateway.signing.names import is_ours, strip
 from akoya_gateway.store.sealing import KeyRing
+from akoya_gateway.upstream.frames import FrameReader
 from akoya_gateway.verify.fields import InnerList, parse_dictionary, serialize_inner_list
 from tests.advisories.test_redirects import POLICY, as_a_browser_reads
 from tests.config.making import ENVIRON
 from tests.protocol.values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
 from tests.signing.conftest import KEYS
+from tests.upstream.frames import frames
 from tests.upstream.test_connection import made
+from tests.upstream.test_frame_reader import RIGHT, judged_by_others
 
 EXAMPLE = Path(__file__).parents[2] / "gateway.yaml"
 KNOWN_KEYS = key_set(rsa_key())
@@ -241,8 +244,22 @@ def client_networks() -> Any:
 GOOD_TOKEN = signed(claims()).reveal()
 _SIGNATURE = b'Signature-Input: akoya=("@method" "@path" "akoya-owner");created=1;expires=9999999999;keyid="x";tag="akoya-gateway"\nSignature: akoya=:AAAA:\nakoya-owner: o'
 
+def socket_frames(data: bytes) -> None:
+    """However it is cut, the same passes; others read what passes without complaint; little is held."""
+    size = data[0] % 50 + 1 if data else 1
+    for masked in (True, False):
+        whole, pieces = (FrameReader(masked=masked, max_message=1000) for _ in range(2))
+        passed = whole.feed(data)
+        assert passed == b"".join(pieces.feed(data[at : at + size]) for at in range(0, len(data), size))
+        assert (whole.fault, whole.left) == (pieces.fault, pieces.left)
+        assert data.startswith(passed)
+        assert len(whole._held) <= 130
+        assert judged_by_others(passed, masked).parser_exc is None
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "path": path,
+    "socket-frames": socket_frames,
     "redirect": redirect,
     "cookie": cookie,
     "session": session,
@@ -262,6 +279,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 SEEDS: dict[str, list[bytes]] = {
+    "socket-frames": [frames(RIGHT[name], mask=mask) for name in ("pings within a message", "a close", "one after the other") for mask in (True, False)],
     "path": [b"/accounts/1", b"/caf%C3%A9/%2e%2e/x", b"/a%25%32e", b"/public/..;/x"],
     "redirect": [b"/accounts?x=1#y", b"https://pages.example.com/x", b"//evil.example", b"/\\evil.example", b"https://pages.example.com@evil.example/"],
     "cookie": [b"a=b; akoya=" + b"A" * 43 + b"; akoya-browser=" + b"B" * 43, b"akoya =x;akoya=;;=", b"akoya=1; akoya=2"],
