@@ -41,7 +41,7 @@ from akoya_gateway.cli.options import config_option
     "--fast-lane/--no-fast-lane",
     default=True,
     show_default=True,
-    help="Serve plain requests below ASGI. Off: all take one path.",
+    help="Serve plain requests and WebSockets below ASGI. Off: all take one path.",
 )
 def run(config: Path, workers: int, grace: float, drain_delay: float, watch: bool, fast_lane: bool) -> None:
     """Run the gateway as a sidecar: a reverse proxy in front of your app.

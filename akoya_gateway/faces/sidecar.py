@@ -31,8 +31,10 @@ from akoya_gateway.operations.listening import bind, bound, release
 from akoya_gateway.operations.logs import Log, own_process
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.reload import say_faults
+from akoya_gateway.operations.server import WebSockets
 from akoya_gateway.operations.supervisor import Duties, Supervisor
 from akoya_gateway.operations.watch import Watch
+from akoya_gateway.operations.websocket_protocol import JoinableProtocol
 from akoya_gateway.operations.worker import Life, Place, Worker
 from akoya_gateway.store import describe
 
@@ -175,7 +177,9 @@ class Sidecar:
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
         self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
+        self.websockets: WebSockets = "websockets-sansio"
         if fast_lane:
+            self.websockets = JoinableProtocol
             in_force = self._hop.in_force if self._hop is not None else lambda: None
             self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, in_force, dates))
 

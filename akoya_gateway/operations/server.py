@@ -7,7 +7,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +23,8 @@ App = Callable[
     Awaitable[None],
 ]
 
+WebSockets = type[asyncio.Protocol] | Literal["websockets-sansio", "none"]
+
 KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than proxies in front of us keep theirs, so that they close first."""
 LINGER = 0.2
@@ -37,15 +39,15 @@ def server_config(
     head_limit: int,
     protocol: Callable[..., HttpToolsProtocol] = GuardedHttpProtocol,
     max_message: int = 16_777_216,
-    websockets: bool = True,
+    websockets: WebSockets = "websockets-sansio",
 ) -> uvicorn.Config:
     """No header of uvicorn's own, no trust in forwarded headers, no log but ours. `head_limit` and `max_message` (of
-    WebSockets) in bytes."""
+    WebSockets) in bytes. `websockets`: what uvicorn makes of a WebSocket, or the name of one of its own ways."""
     http = cast("type[asyncio.Protocol]", partial(protocol, head_limit=head_limit))
     return uvicorn.Config(
         cast("Any", app),
         http=http,
-        ws="websockets-sansio" if websockets else "none",
+        ws=websockets,
         ws_max_size=max_message,
         # Compressing what an upstream sent plain costs more than the wire does, and is an oracle where secrets are.
         ws_per_message_deflate=False,

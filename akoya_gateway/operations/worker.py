@@ -20,7 +20,7 @@ from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
 from akoya_gateway.operations.logs import Log
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.operations.reload import Reloader
-from akoya_gateway.operations.server import App, DrainingServer, server_config
+from akoya_gateway.operations.server import App, DrainingServer, WebSockets, server_config
 from akoya_gateway.operations.watch import Watch
 
 START_FAILED = 3
@@ -37,6 +37,10 @@ class Service(Protocol):
     @property
     def protocol(self) -> Callable[..., GuardedHttpProtocol]:
         """What uvicorn makes for each connection."""
+
+    @property
+    def websockets(self) -> WebSockets:
+        """What uvicorn makes for each WebSocket."""
 
     @property
     def max_message(self) -> int:
@@ -120,6 +124,7 @@ class Worker:
             head_limit=self._head_limit,
             protocol=self._service.protocol,
             max_message=self._service.max_message,
+            websockets=self._service.websockets,
         )
         self._public = server = DrainingServer(config, self._life.grace)
         serving = asyncio.ensure_future(server.serve([public]))
@@ -148,7 +153,7 @@ class Worker:
         if listener is None:
             return None
         app = Admin(self._crew, self._service.desk)
-        server = DrainingServer(server_config(app, head_limit=16_384, websockets=False), ADMIN_GRACE)
+        server = DrainingServer(server_config(app, head_limit=16_384, websockets="none"), ADMIN_GRACE)
         return server, asyncio.ensure_future(server.serve([listener]))
 
     async def _until_stopped(self, serving: asyncio.Future[None]) -> None:

@@ -1,4 +1,8 @@
-"""WebSockets passed through (RFC 6455): a handshake with the upstream, its answer to the client, then whole messages."""
+"""WebSockets passed through (RFC 6455): a handshake with the upstream, its answer to the client, then one of two ways.
+
+Where the server in front can give its connection away, the bytes go from one to the other (`tunnel`); elsewhere whole
+messages are relayed (`messages`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from akoya_gateway.upstream.messages import UpstreamSocket, relay
 from akoya_gateway.upstream.opening import Opening, Refusal
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.request import RequestWriter
+from akoya_gateway.upstream.tunnel import EXTENSION, Tunnel
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -52,7 +57,13 @@ class WebSocketRelay:
 
     async def _join(self, opening: Opening, scope: Scope, receive: Receive, send: Send) -> None:
         bounds = self._pool.upstream.websocket
+        client = (scope.get("extensions") or {}).get(EXTENSION)
         ending: Ending | None = scope.get("akoya.ending")
+        if client is not None:
+            tunnel = Tunnel(client, opening, bounds)
+            with _heeding(ending, tunnel.end):
+                await tunnel.run()
+            return
         socket = UpstreamSocket(opening, bounds)
         try:
             with _heeding(ending, socket.end):

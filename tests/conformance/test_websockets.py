@@ -46,10 +46,17 @@ def echo() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["tunnel", "messages"])
+def tunnel(request: pytest.FixtureRequest) -> bool:
+    """Which of the two ways through the gateway."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def gateway(echo: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def gateway(echo: int, tunnel: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     changes = {"upstream": {"url": f"http://127.0.0.1:{echo}"}}
-    with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as running:
+    options = () if tunnel else ("--no-fast-lane",)
+    with Running(tmp_path_factory.mktemp("gateway"), *options, changes=changes) as running:
         yield running
 
 
@@ -84,8 +91,10 @@ def judge(case: Case, found: tuple[list[tuple[int, bytes]], list[bytes], int | N
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_gateway_says_what_the_upstream_says(case: Case, echo: int, gateway: Running) -> None:
+def test_the_gateway_says_what_the_upstream_says(case: Case, echo: int, gateway: Running, tunnel: bool) -> None:
     judge(case, played(case, echo))
+    if tunnel and case.strictly is not None:
+        case = case.strictly
     judge(case, played(case, gateway.port))
 
 

@@ -32,6 +32,8 @@ class Case:
     pongs: tuple[bytes, ...] = ()
     code: int = NORMAL
     chop: int = field(default=0)
+    strictly: Case | None = None
+    """What else may be said, where RFC 6455 forbids to send it and does not ask anybody to refuse it."""
 
     @property
     def in_order(self) -> bool:
@@ -66,7 +68,7 @@ def framing() -> Named:
         yield f"1 {kind} of 65536 in pieces of 997", Case(((opcode, data, {}),), ((opcode, data),), chop=997)
         yield (
             f"1 {kind}, long form of a short length",
-            Case(((opcode, b"hi", {"length": b"\x7e\x00\x02"}),), ((opcode, b"hi"),)),
+            Case(long := ((opcode, b"hi", {"length": b"\x7e\x00\x02"}),), ((opcode, b"hi"),), strictly=Case(long, code=PROTOCOL_ERROR)),
         )
 
 

@@ -16,6 +16,8 @@ from websockets.sync.client import connect
 from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import websocket
 from tests.e2e.world import Browser, World
+from tests.upstream.frames import CLOSE, TEXT, frame, read_frame, request
+from tests.upstream.harness import Client
 
 
 async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -98,6 +100,20 @@ def test_a_websocket_closes_when_its_grant_is_disconnected(world: World, browser
         disconnect(browser)
         with pytest.raises(Exception, match="4401"):
             socket.recv(6)
+
+
+def test_a_websocket_closes_in_the_middle_of_a_clients_message(world: World, browser: Browser) -> None:
+    browser.connect()
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    with Client(world.port) as client:
+        client.send(request(b"/accounts/ws")[:-2] + f"Cookie: {cookies}\r\n\r\n".encode())
+        assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+        assert b"akoya-id-token" in read_frame(client)[1]
+        client.send(frame(TEXT, b"x" * 1000, mask=True)[:500])
+        time.sleep(0.2)
+        disconnect(browser)
+        opcode, data = read_frame(client)
+        assert (opcode, data[:2]) == (CLOSE, (4401).to_bytes(2, "big"))
 
 
 def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Browser) -> None:

@@ -209,8 +209,9 @@ class TestStreams:
                 assert time.monotonic() - began > 0.9
             assert run.wait() == 0
 
-    def test_a_websocket_gets_the_grace_and_a_close_code(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--grace", "2") as run:
+    @pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["tunnel", "messages"])
+    def test_a_websocket_gets_the_grace_and_a_close_code(self, options: tuple[str, ...], tmp_path: Path) -> None:
+        with Running(tmp_path, "--grace", "2", *options) as run:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
                 assert ws.recv(5) == "one"

@@ -46,6 +46,12 @@ def frames(specification: Any, *, mask: bool) -> bytes:
 
 def read_frame(client: Client) -> tuple[int, bytes]:
     """An unmasked frame: opcode and payload."""
+    first, data = read_raw_frame(client)
+    return first & 15, data
+
+
+def read_raw_frame(client: Client) -> tuple[int, bytes]:
+    """An unmasked frame: first byte and payload."""
 
     def exactly(size: int) -> bytes:
         while len(client.buffer) < size:
@@ -61,11 +67,11 @@ def read_frame(client: Client) -> tuple[int, bytes]:
         (size,) = struct.unpack("!H", exactly(2))
     elif size == 127:
         (size,) = struct.unpack("!Q", exactly(8))
-    return first & 15, exactly(size)
+    return first, exactly(size)
 
 
 def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | None]:
-    """The data frames, then the close code (None: cut without one)."""
+    """The messages, then the close code (None: cut without one)."""
     found, _, code = read_all(client)
     return found, code
 
@@ -73,19 +79,24 @@ def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | No
 def read_all(
     client: Client, messages: int | None = None, pongs_wanted: int = 0
 ) -> tuple[list[tuple[int, bytes]], list[bytes], int | None]:
-    """The data frames, what came in pongs, and the close code (None: cut without one, 1005: none was given).
+    """The messages, what came in pongs, and the close code (None: cut without one, 1005: none was given).
 
     With `messages`: until so many messages and pongs have come.
     """
     found: list[tuple[int, bytes]] = []
     pongs: list[bytes] = []
+    kind, message = 0, b""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while messages is None or len(found) < messages or len(pongs) < pongs_wanted:
-            opcode, data = read_frame(client)
+            first, data = read_raw_frame(client)
+            opcode = first & 15
             if opcode == CLOSE:
                 return found, pongs, struct.unpack("!H", data[:2])[0] if data else 1005
             if opcode == PONG:
                 pongs.append(data)
-            elif opcode in (TEXT, BINARY):
-                found.append((opcode, data))
+            elif opcode in (0, TEXT, BINARY):
+                kind, message = opcode or kind, message + data
+                if first & 0x80:
+                    found.append((kind, message))
+                    message = b""
     return found, pongs, None

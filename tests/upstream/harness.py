@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
+from akoya_gateway.operations.websocket_protocol import JoinableProtocol
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.proxy import ReverseProxy
 
@@ -248,9 +249,11 @@ def proxied(
     websocket: WebSocketBounds | None = None,
     pool_options: dict[str, Any] | None = None,
     server_options: dict[str, Any] | None = None,
+    tunnel: bool = False,
     wrap: Callable[[ReverseProxy], Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
+    """`tunnel`: the server gives a WebSocket's connection away, so that bytes pass as they are."""
     upstream = Upstream(
         tuple(origins),
         Seconds(connect),
@@ -261,7 +264,9 @@ def proxied(
     )
     made = Pool(upstream, **(pool_options or {}))
     proxy = ReverseProxy(made, **({"answer_errors": True} | options))
-    with Front(wrap(proxy) if wrap else proxy, **(server_options or {})) as front:
+    served: dict[str, Any] = {"ws": JoinableProtocol, "ws_per_message_deflate": False} if tunnel else {}
+    served |= server_options or {}
+    with Front(wrap(proxy) if wrap else proxy, **served) as front:
         yield Proxied(front, made, proxy)
 
 

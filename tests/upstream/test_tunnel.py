@@ -1,0 +1,607 @@
+"""What only a tunnel does: bytes as they are, closes of ours between frames or not at all, ends as abnormal as they were.
+
+The client and the upstream are raw sockets in the hands of the test. Tests are named after what one of them tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import queue
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect as async_connect
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as async_serve
+
+from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
+from akoya_gateway.operations.websocket_protocol import JoinableProtocol
+from akoya_gateway.upstream.ending import Ending
+from akoya_gateway.upstream.tunnel import End
+from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
+from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
+from tests.upstream.test_websocket import accept, key_of
+
+BYE = b"\x03\xe8"
+
+
+@dataclass
+class Scene:
+    """A client and an upstream, joined. `end(code)` is what the gateway does when the grant goes."""
+
+    client: Client
+    app: Caller
+    proxy: Proxied
+    endings: list[Ending]
+
+    def end(self, code: int = 4401) -> None:
+        loop = self.proxy.pool._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(self.endings[0].end, code, "gone")
+
+
+@contextlib.contextmanager
+def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterator[Scene]:
+    """`welcome` answers the handshake."""
+    callers: queue.Queue[Caller] = queue.Queue()
+    done = threading.Event()
+    endings: list[Ending] = []
+
+    def handler(caller: Caller) -> None:
+        welcome(caller)
+        callers.put(caller)
+        done.wait(20)
+
+    def wrap(proxy: Any) -> Any:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                endings.append(Ending())
+                scope["akoya.ending"] = endings[-1]
+            await proxy(scope, receive, send)
+
+        return wrapped
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=True, wrap=wrap, **options) as proxy:
+        with Client(proxy.port) as client:
+            client.sock.setsockopt(6, 1, 1)
+            client.send(request())
+            client.until(b"\r\n\r\n")
+            yield Scene(client, callers.get(timeout=5), proxy, endings)
+        done.set()
+
+
+def exactly(side: Client | Caller, size: int, timeout: float = 5) -> bytes:
+    side.sock.settimeout(timeout)
+    while len(side.buffer) < size:
+        data = side.sock.recv(65536)
+        if not data:
+            raise EOFError(side.buffer)
+        side.buffer += data
+    data, side.buffer = side.buffer[:size], side.buffer[size:]
+    return data
+
+
+def rest(side: Client | Caller, timeout: float = 5) -> bytes:
+    """All that comes until the connection is over; fails if it does not end."""
+    side.sock.settimeout(timeout)
+    data, side.buffer = side.buffer, b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := side.sock.recv(65536):
+            data += piece
+    return data
+
+
+def nothing_comes(side: Client | Caller, seconds: float = 0.2) -> bool:
+    side.sock.settimeout(seconds)
+    try:
+        side.buffer += side.sock.recv(65536)
+    except TimeoutError:
+        return not side.buffer
+    return False
+
+
+def said(code: int, reason: bytes = b"") -> bytes:
+    """Our close frame to a client."""
+    return frame(CLOSE, struct.pack("!H", code) + reason)
+
+
+def told(side: Client | Caller, code: int) -> None:
+    """A side that has done nothing wrong hears why it ends, and answers; then its connection ends."""
+    if isinstance(side, Client):
+        assert exactly(side, 4) == said(code)
+        side.send(frame(CLOSE, struct.pack("!H", code), mask=True))
+    else:
+        assert close_to_app(exactly(side, 8)) == code
+        side.send(said(code))
+    assert rest(side) == b""
+
+
+def close_to_app(data: bytes) -> int:
+    """The code of our close frame to an upstream, and that it is nothing but one: masked, whole."""
+    assert data[0] == 0x80 | CLOSE
+    assert data[1] & 0x80
+    assert len(data) == 6 + (data[1] & 0x7F)
+    code = bytes(byte ^ key for byte, key in zip(data[6:8], data[2:4], strict=True))
+    return int(struct.unpack("!H", code)[0])
+
+
+class TestPassing:
+    def test_frames_pass_byte_for_byte_both_ways_masks_included(self) -> None:
+        up = frame(TEXT, b"hello", mask=True) + frame(BINARY, bytes(70_000), mask=True)
+        down = frame(TEXT, b"a", fin=False) + frame(PING, b"p") + frame(0, b"b") + frame(BINARY, bytes(70_000))
+        with scene() as s:
+            s.client.send(up)
+            assert exactly(s.app, len(up)) == up
+            s.app.send(down)
+            assert exactly(s.client, len(down)) == down
+
+    def test_pings_and_pongs_are_the_business_of_the_two_ends(self) -> None:
+        with scene() as s:
+            s.client.send(frame(PING, b"are you there", mask=True))
+            assert exactly(s.app, 19) == frame(PING, b"are you there", mask=True)
+            assert nothing_comes(s.client)
+            s.app.send(frame(PONG, b"yes"))
+            assert exactly(s.client, 5) == frame(PONG, b"yes")
+
+    def test_a_large_message_passes_as_it_comes(self) -> None:
+        data = frame(BINARY, bytes(1_000_000), mask=True)
+        with scene() as s:
+            s.client.send(data[:1000])
+            assert exactly(s.app, 1000) == data[:1000]
+            s.client.send(data[1000:])
+            assert exactly(s.app, len(data) - 1000) == data[1000:]
+
+    def test_a_closing_handshake_passes_and_then_both_connections_end(self) -> None:
+        with scene() as s:
+            s.client.send(frame(CLOSE, BYE + b"bye", mask=True))
+            assert exactly(s.app, 11) == frame(CLOSE, BYE + b"bye", mask=True)
+            s.app.send(frame(TEXT, b"one more") + frame(CLOSE, BYE))
+            assert rest(s.client) == frame(TEXT, b"one more") + frame(CLOSE, BYE)
+            assert rest(s.app) == b""
+
+    def test_a_close_of_the_upstream_passes_and_is_answered_by_the_client(self) -> None:
+        with scene() as s:
+            s.app.send(frame(CLOSE, struct.pack("!H", 4999) + b"enough"))
+            assert exactly(s.client, 10) == frame(CLOSE, struct.pack("!H", 4999) + b"enough")
+            s.client.send(frame(TEXT, b"x", mask=True) + frame(CLOSE, struct.pack("!H", 4999), mask=True))
+            assert rest(s.app) == frame(TEXT, b"x", mask=True) + frame(CLOSE, struct.pack("!H", 4999), mask=True)
+            assert rest(s.client) == b""
+
+    def test_what_a_client_sends_before_the_upstream_has_answered_is_not_lost(self) -> None:
+        asked, go = threading.Event(), threading.Event()
+
+        def slow(caller: Caller) -> None:
+            head = caller.head()
+            asked.set()
+            go.wait(5)
+            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            caller.send(answer % key_of(head))
+
+        early = frame(TEXT, b"early", mask=True) + frame(BINARY, bytes(300_000), mask=True)
+
+        class Eager(Client):
+            def until(self, mark: bytes) -> bytes:
+                assert asked.wait(5)
+                threading.Thread(target=self.send, args=(early,), daemon=True).start()
+                time.sleep(0.2)
+                go.set()
+                return super().until(mark)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tests.upstream.test_tunnel.Client", Eager)
+            with scene(slow) as s:
+                assert exactly(s.app, len(early)) == early
+
+    def test_messages_that_come_with_the_upstreams_answer_are_not_lost(self) -> None:
+        greeting = frame(TEXT, b"welcome") * 1000
+
+        def eager(caller: Caller) -> None:
+            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            caller.send(answer % key_of(caller.head()) + greeting)
+
+        with scene(eager) as s:
+            assert exactly(s.client, len(greeting)) == greeting
+
+    @pytest.mark.parametrize("cut", [10, 17, 60, 130])
+    def test_an_upstreams_answer_may_come_in_two_pieces(self, cut: int) -> None:
+        def halting(caller: Caller) -> None:
+            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            data = answer % key_of(caller.head()) + frame(TEXT, b"a") + frame(TEXT, b"b")
+            caller.send(data[:cut])
+            time.sleep(0.05)
+            caller.send(data[cut:])
+
+        with scene(halting) as s:
+            assert exactly(s.client, 6) == frame(TEXT, b"a") + frame(TEXT, b"b")
+
+    async def test_five_hundred_sockets_at_once(self) -> None:
+        async def echo(socket: ServerConnection) -> None:
+            async for message in socket:
+                await socket.send(message)
+
+        async def one(port: int, number: int) -> None:
+            async with async_connect(f"ws://127.0.0.1:{port}/", open_timeout=60, compression=None) as socket:
+                for turn in range(5):
+                    text = f"{number}:{turn}" * (number % 50 + 1)
+                    await socket.send(text)
+                    assert await asyncio.wait_for(socket.recv(), 60) == text
+
+        async with async_serve(echo, "127.0.0.1", 0, compression=None) as server:
+            origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+            with proxied(origin, tunnel=True, connect=30, read=30) as proxy:
+                await asyncio.gather(*[one(proxy.port, number) for number in range(500)])
+                assert await asyncio.to_thread(eventually, lambda: not tunnels())
+
+
+def tunnels() -> list[End]:
+    """Ends whose connections are open, of a server that still runs."""
+    return [each for each in gc.get_objects() if type(each) is End and not each.lost and not each._loop.is_closed()]
+
+
+class TestHostileClients:
+    def test_smuggling_frames_behind_a_close(self) -> None:
+        bye = frame(CLOSE, BYE, mask=True)
+        with scene() as s:
+            s.client.send(bye + frame(TEXT, b"smuggled", mask=True) + bye)
+            s.client.send(frame(TEXT, b"smuggled", mask=True))
+            assert exactly(s.app, len(bye)) == bye
+            assert nothing_comes(s.app)
+            s.app.send(said(1000))
+            assert rest(s.app) == b""
+
+    def test_sending_without_a_mask(self) -> None:
+        with scene() as s:
+            s.client.send(frame(TEXT, b"hello"))
+            assert rest(s.client) == said(1002)
+            told(s.app, 1002)
+
+    def test_a_frame_that_is_wrong_behind_some_that_are_right(self) -> None:
+        right = frame(TEXT, b"right", mask=True)
+        with scene() as s:
+            s.client.send(right * 3 + frame(TEXT, b"wrong", rsv=4, mask=True) + right)
+            assert rest(s.client) == said(1002)
+            assert exactly(s.app, 3 * len(right)) == right * 3
+            told(s.app, 1002)
+
+    def test_a_header_that_is_dripped_and_never_complete(self) -> None:
+        with scene() as s:
+            for byte in frame(PING, b"p" * 125, mask=True)[:-1]:
+                s.client.send(bytes([byte]))
+            assert nothing_comes(s.app)
+            s.end()
+            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert close_to_app(exactly(s.app, 12)) == 4401
+
+    def test_breaking_a_rule_while_a_frame_to_it_is_half_passed(self) -> None:
+        """Nothing of ours may stand in that frame: it is finished first."""
+        data = frame(BINARY, bytes(1000))
+        with scene() as s:
+            s.app.send(data[:100])
+            assert exactly(s.client, 100) == data[:100]
+            s.client.send(frame(TEXT, b"x"))
+            assert nothing_comes(s.client)
+            assert close_to_app(exactly(s.app, 8)) == 1002
+            s.app.send(data[100:] + frame(TEXT, b"too late"))
+            assert rest(s.client) == data[100:] + said(1002)
+
+    def test_a_message_too_large_in_its_last_fragment(self) -> None:
+        bounds = WebSocketBounds(max_message=Bytes(1000))
+        first = frame(BINARY, bytes(900), fin=False, mask=True)
+        with scene(websocket=bounds) as s:
+            s.client.send(first + frame(0, bytes(101), mask=True))
+            assert rest(s.client) == said(1009)
+            assert exactly(s.app, len(first)) == first
+            told(s.app, 1009)
+
+    def test_leaving_without_a_word_is_not_made_a_clean_end(self) -> None:
+        with scene() as s:
+            s.client.send(frame(TEXT, b"last", mask=True))
+            s.client.sock.close()
+            assert rest(s.app) == frame(TEXT, b"last", mask=True)
+
+    def test_leaving_within_a_frame(self) -> None:
+        data = frame(BINARY, bytes(1000), mask=True)
+        with scene() as s:
+            s.client.send(data[:500])
+            assert exactly(s.app, 500) == data[:500]
+            s.client.sock.setsockopt(1, 13, struct.pack("ii", 1, 0))
+            s.client.sock.close()
+            assert rest(s.app) == b""
+
+    def test_closing_and_not_waiting_for_the_answer(self) -> None:
+        with scene() as s:
+            s.client.send(frame(CLOSE, BYE, mask=True))
+            s.client.sock.close()
+            assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
+            assert nothing_comes(s.app), "its answer would meet a closed connection"
+            s.app.send(said(1000))
+            assert rest(s.app) == b""
+            assert eventually(lambda: not tunnels())
+
+    def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        with scene() as s:
+            s.app.send(said(1000))
+            began = time.monotonic()
+            assert rest(s.client) == said(1000)
+            assert time.monotonic() - began > 0.3
+            assert rest(s.app) == b""
+
+    def test_talking_on_after_our_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        with scene() as s:
+            s.end()
+            assert exactly(s.client, 8) == said(4401, b"gone")
+            for _ in range(5):
+                s.client.send(frame(TEXT, b"still here", mask=True))
+                time.sleep(0.05)
+            assert close_to_app(rest(s.app)) == 4401
+            assert rest(s.client) == b""
+
+
+class TestHostileUpstreams:
+    def test_masking_its_frames(self) -> None:
+        with scene() as s:
+            s.app.send(frame(TEXT, b"hello", mask=True))
+            told(s.client, 1014)
+            assert close_to_app(rest(s.app)) == 1002
+
+    def test_a_close_code_that_no_wire_may_carry(self) -> None:
+        with scene() as s:
+            s.app.send(frame(TEXT, b"a") + said(1006))
+            assert exactly(s.client, 3) == frame(TEXT, b"a")
+            told(s.client, 1014)
+
+    def test_compressing_without_having_been_asked(self) -> None:
+        with scene() as s:
+            s.app.send(frame(TEXT, b"\xf2\x48\xcd", rsv=4))
+            told(s.client, 1014)
+
+    def test_a_message_larger_than_allowed(self) -> None:
+        with scene(websocket=WebSocketBounds(max_message=Bytes(1000))) as s:
+            s.app.send(frame(BINARY, bytes(1000)))
+            assert exactly(s.client, 1004) == frame(BINARY, bytes(1000))
+            s.app.send(frame(BINARY, bytes(1001)))
+            told(s.client, 1009)
+            assert close_to_app(rest(s.app)) == 1009
+
+    def test_talking_behind_its_close(self) -> None:
+        with scene() as s:
+            s.app.send(said(1000) + frame(TEXT, b"smuggled"))
+            s.app.send(frame(TEXT, b"smuggled"))
+            assert exactly(s.client, 4) == said(1000)
+            assert nothing_comes(s.client)
+            s.client.send(frame(CLOSE, BYE, mask=True))
+            assert rest(s.client) == b""
+
+    def test_vanishing_is_not_made_a_clean_end(self) -> None:
+        with scene() as s:
+            s.app.send(frame(TEXT, b"last"))
+            assert exactly(s.client, 6) == frame(TEXT, b"last")
+            s.app.reset()
+            assert rest(s.client) == b""
+
+    def test_vanishing_within_a_frame(self) -> None:
+        data = frame(BINARY, bytes(1000))
+        with scene() as s:
+            s.app.send(data[:500])
+            s.app.sock.shutdown(1)
+            assert rest(s.client) == data[:500]
+
+    def test_closing_its_connection_right_behind_its_close(self) -> None:
+        with scene() as s:
+            s.app.send(said(4000))
+            s.app.sock.shutdown(1)
+            assert exactly(s.client, 4) == said(4000)
+            s.client.send(frame(CLOSE, struct.pack("!H", 4000), mask=True))
+            assert rest(s.client) == b""
+            assert eventually(lambda: not tunnels())
+
+    def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What did not end in order does not look as if it had."""
+        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        with scene() as s:
+            s.client.send(frame(CLOSE, BYE, mask=True))
+            assert rest(s.client) == b""
+            assert rest(s.app) == frame(CLOSE, BYE, mask=True)
+
+
+class TestEndingFromOutside:
+    def test_between_frames_both_are_told(self) -> None:
+        with scene() as s:
+            s.client.send(frame(TEXT, b"a", mask=True))
+            assert exactly(s.app, 7) == frame(TEXT, b"a", mask=True)
+            s.end()
+            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert close_to_app(exactly(s.app, 12)) == 4401
+            s.client.send(frame(TEXT, b"b", mask=True) + frame(CLOSE, struct.pack("!H", 4401), mask=True))
+            s.app.send(frame(TEXT, b"c") + said(4401))
+            assert rest(s.client) == rest(s.app) == b""
+
+    def test_within_a_clients_frame_the_upstream_is_told_behind_it(self) -> None:
+        data = frame(BINARY, bytes(1000), mask=True)
+        with scene() as s:
+            s.client.send(data[:500])
+            assert exactly(s.app, 500) == data[:500]
+            s.end()
+            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert nothing_comes(s.app)
+            s.client.send(data[500:] + frame(TEXT, b"too late", mask=True))
+            assert exactly(s.app, len(data) - 500) == data[500:]
+            assert close_to_app(exactly(s.app, 12)) == 4401
+            assert nothing_comes(s.app)
+
+    def test_within_a_clients_frame_that_does_not_end_the_upstream_is_cut_without_a_byte_of_ours(self) -> None:
+        data = frame(BINARY, bytes(1000), mask=True)
+        with scene() as s:
+            s.client.send(data[:500])
+            assert exactly(s.app, 500) == data[:500]
+            s.end()
+            began = time.monotonic()
+            assert rest(s.app) == b""
+            assert time.monotonic() - began < 3
+            assert rest(s.client) == said(4401, b"gone")
+
+    def test_within_an_upstreams_frame_the_client_is_told_behind_it(self) -> None:
+        data = frame(BINARY, bytes(100_000))
+        with scene() as s:
+            s.app.send(data[:50_000])
+            assert exactly(s.client, 50_000) == data[:50_000]
+            s.end()
+            assert close_to_app(exactly(s.app, 12)) == 4401
+            assert nothing_comes(s.client)
+            s.app.send(data[50_000:] + frame(TEXT, b"too late"))
+            assert exactly(s.client, len(data) - 50_000 + 8) == data[50_000:] + said(4401, b"gone")
+            assert nothing_comes(s.client)
+
+    def test_within_an_upstreams_frame_that_does_not_end_the_client_is_cut_without_a_byte_of_ours(self) -> None:
+        data = frame(BINARY, bytes(1000))
+        with scene() as s:
+            s.app.send(data[:500])
+            assert exactly(s.client, 500) == data[:500]
+            s.end()
+            assert rest(s.client) == b""
+            assert close_to_app(rest(s.app)) == 4401
+
+    def test_between_the_fragments_of_a_message_both_are_told(self) -> None:
+        """A control frame may stand there (RFC 6455 section 5.4)."""
+        with scene() as s:
+            s.app.send(frame(TEXT, b"a", fin=False))
+            assert exactly(s.client, 3) == frame(TEXT, b"a", fin=False)
+            s.end()
+            assert exactly(s.client, 8) == said(4401, b"gone")
+
+    def test_while_the_client_waits_for_the_answer_to_its_close(self) -> None:
+        with scene() as s:
+            s.client.send(frame(CLOSE, BYE, mask=True))
+            assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
+            s.end()
+            assert rest(s.client) == said(4401, b"gone")
+            s.app.send(said(1000))
+            assert rest(s.app) == b"", "it has had a close frame already"
+
+    def test_a_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        with scene() as s:
+            block = frame(BINARY, bytes(65_000))
+            s.app.sock.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    s.app.send(block)
+            s.end()
+            assert eventually(lambda: not tunnels(), 5)
+
+
+class TestIdleness:
+    def test_any_byte_of_either_side_is_a_sign_of_life(self) -> None:
+        with scene(websocket=WebSocketBounds(idle_timeout=Seconds(1.0))) as s:
+            for _ in range(3):
+                time.sleep(0.6)
+                s.client.send(frame(PING, b"", mask=True))
+                time.sleep(0.6)
+                s.app.send(frame(PONG, b""))
+            assert exactly(s.app, 18) == frame(PING, b"", mask=True) * 3
+            assert exactly(s.client, 6) == frame(PONG, b"") * 3
+            assert exactly(s.client, 2) == bytes([0x88, 19])
+            assert exactly(s.client, 19) == struct.pack("!H", 1001) + b"idle for too long"
+            assert close_to_app(exactly(s.app, 25)) == 1001
+
+
+class TestBackPressure:
+    """What is held for a slow reader: one transport's buffer and one read, whatever is sent."""
+
+    BOUND = 65_536 + 262_144
+
+    def flood(self, sender: Caller | Client, block: bytes) -> int:
+        """Sends until nobody takes it; the most that was held on the way."""
+        held = []
+        sender.sock.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                held.append(self.held())
+                sender.send(block)
+        return max(*held, self.held())
+
+    def held(self) -> int:
+        return max(end.transport.get_write_buffer_size() for end in tunnels())
+
+    @pytest.mark.parametrize("size", [100, 1_000_000])
+    def test_a_client_that_does_not_read(self, size: int) -> None:
+        with scene() as s:
+            block = frame(BINARY, bytes(size)) * (2_000_000 // size)
+            assert 0 < self.flood(s.app, block) <= self.BOUND
+
+    @pytest.mark.parametrize("size", [100, 1_000_000])
+    def test_an_upstream_that_does_not_read(self, size: int) -> None:
+        with scene() as s:
+            block = frame(BINARY, bytes(size), mask=True) * (2_000_000 // size)
+            assert 0 < self.flood(s.client, block) <= self.BOUND
+
+    def test_a_client_that_does_not_read_does_not_keep_its_upstream_when_it_ends(self) -> None:
+        with scene() as s:
+            # Nothing but headers: wherever it stops is between two frames.
+            self.flood(s.app, frame(BINARY) * 100_000)
+            s.end()
+            assert close_to_app(exactly(s.app, 12)) == 4401
+            s.app.send(said(4401))
+            assert rest(s.app) == b""
+
+    def test_who_reads_again_gets_it_all_in_order(self) -> None:
+        blocks = [frame(BINARY, struct.pack("!I", number) * 20_000) for number in range(300)]
+        with scene() as s:
+            sender = threading.Thread(target=lambda: [s.app.send(block) for block in blocks], daemon=True)
+            sender.start()
+            time.sleep(1.0)
+            assert sender.is_alive(), "it was not stopped"
+            for block in blocks:
+                assert exactly(s.client, len(block)) == block
+
+
+class TestTheServer:
+    """The protocol that gives its connection away, with an app that does not want it."""
+
+    @staticmethod
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return
+        assert (await receive())["type"] == "websocket.connect"
+        await asyncio.sleep(0.3)
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    def test_it_still_speaks_in_messages(self) -> None:
+        with Front(self.echo, ws=JoinableProtocol, lifespan="off") as front, Client(front.port) as client:
+            client.send(request())
+            time.sleep(0.1)
+            client.send(frame(TEXT, b"early", mask=True))
+            client.until(b"\r\n\r\n")
+            assert exactly(client, 7) == frame(TEXT, b"early")
+            client.send(frame(TEXT, b"a", mask=True))
+            assert exactly(client, 3) == frame(TEXT, b"a")
+            client.send(frame(CLOSE, BYE, mask=True))
+            assert rest(client) == said(1000)
+
+    def test_it_keeps_a_connection_on_which_compression_was_agreed_upon(self) -> None:
+        seen: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["extensions"])
+            await receive()
+            await send({"type": "websocket.close"})
+
+        plain = request()
+        deflate = plain[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        with Front(app, ws=JoinableProtocol, lifespan="off") as front:
+            for asked in (plain, deflate):
+                with Client(front.port) as client:
+                    client.send(asked)
+                    client.rest()
+        assert [("akoya.tunnel" in extensions) for extensions in seen] == [True, False]
