@@ -31,6 +31,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 from uvicorn.server import ServerState
+from websockets.utils import accept_key
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.config.model import Config
@@ -55,6 +56,15 @@ BROWSER = (
     b"accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\naccept-language: en-US,en;q=0.5\r\n"
     b"accept-encoding: gzip, deflate\r\nsec-fetch-mode: cors\r\nsec-fetch-site: same-origin\r\n"
 )
+UPGRADE = (
+    b"origin: http://127.0.0.1:8080\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+ACCEPTED = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+TEXT = b"0123456789abcdef" * 4
+MESSAGE = bytes((0x81, 0x80 | len(TEXT))) + b"\1\2\3\4" + bytes(c ^ (at % 4 + 1) for at, c in enumerate(TEXT))
+ECHO = bytes((0x81, len(TEXT))) + TEXT
+CLOSE = b"\x88"
 ASKED = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
 
 
@@ -68,6 +78,8 @@ class Way:
     lane: bool = True
     varied: bool = False
     path: bytes = b"/bench/small"
+    socket: bool = False
+    """A WebSocket: a round trip is a small message there and its echo back."""
 
 
 WAYS = {
@@ -80,19 +92,25 @@ WAYS = {
     "lane": Way("the sidecar's fast lane", "sidecar"),
     "lane-varied": Way("the same, no two requests and no two answers alike", "sidecar", varied=True),
     "forward-auth": Way("/akoya/forward-auth", "sidecar", path=b"/akoya/forward-auth"),
+    "sockets-asgi": Way("a WebSocket's message and its echo, taken apart", "sidecar", lane=False, socket=True),
+    "sockets": Way("a WebSocket's message and its echo, passed as they are", "sidecar", socket=True),
 }
 
 
 class Wire:
     """A transport that counts what is written, and tells somebody."""
 
-    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, told: Callable[[bytes], None] = lambda data: None) -> None:
         self.written = 0
+        self.protocol: Any = None
         self._told = told
 
     def write(self, data: bytes) -> None:
         self.written += 1
-        self._told()
+        self._told(data)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8080)}.get(name, default)
@@ -133,6 +151,72 @@ class Bench:
             while wire.written == before or not protocol.cycle.response_complete:
                 await asyncio.sleep(0)
 
+    async def close(self) -> None: ...
+
+
+class SocketWire(Wire):
+    """One that is closed at the end."""
+
+    closed = False
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+
+class SocketBench:
+    """One WebSocket: `run(count)` sends so many messages and waits for each echo."""
+
+    def __init__(self, protocol: Any, headers: bytes) -> None:
+        self._wire = SocketWire()
+        self._wire.protocol = protocol
+        protocol.connection_made(self._wire)
+        protocol.data_received(b"GET /bench/small HTTP/1.1\r\n%b%b%b\r\n" % (BROWSER, UPGRADE, headers))
+
+    async def run(self, count: int) -> None:
+        wire = self._wire
+        while not wire.written:
+            await asyncio.sleep(0)
+        for _ in range(count):
+            before = wire.written
+            wire.protocol.data_received(MESSAGE)
+            while wire.written == before:
+                await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self._wire.close()
+        await asyncio.sleep(0.1)
+
+
+@contextmanager
+def sockets_of_wires() -> Any:
+    """Every WebSocket that a pool opens is a wire that echoes at once."""
+    loop = asyncio.get_running_loop()
+
+    async def connect(pool: Pool, station: Any, make: Callable[[], Any]) -> Any:
+        def answer(data: bytes) -> None:
+            if data.startswith(b"GET "):
+                key = next(line for line in data.split(b"\r\n") if line.startswith(b"sec-websocket-key: "))[19:]
+                loop.call_soon(wire.protocol.data_received, ACCEPTED % accept_key(key.decode()).encode())
+            elif data[:1] == CLOSE:
+                wire.close()
+            else:
+                loop.call_soon(wire.protocol.data_received, ECHO)
+
+        wire = SocketWire(answer)
+        wire.protocol = make()
+        wire.protocol.connection_made(wire)
+        return wire.protocol
+
+    with _connecting(connect):
+        yield
+
 
 @contextmanager
 def upstream_of_wires(varied: bool) -> Any:
@@ -142,7 +226,7 @@ def upstream_of_wires(varied: bool) -> Any:
     async def connect(pool: Pool, station: Any, make: Callable[[], Any]) -> Any:
         connection = make()
 
-        def answer() -> None:
+        def answer(data: bytes) -> None:
             nonlocal number
             number += 1
             extra = b"X-Request-Id: %d\r\n" % number if varied else b""
@@ -151,8 +235,14 @@ def upstream_of_wires(varied: bool) -> Any:
         connection.connection_made(Wire(answer))
         return connection
 
+    with _connecting(connect):
+        yield
+
+
+@contextmanager
+def _connecting(connect: Any) -> Any:
     before = Pool._connect
-    Pool._connect = connect  # type: ignore[assignment,method-assign]
+    Pool._connect = connect  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -161,11 +251,12 @@ def upstream_of_wires(varied: bool) -> Any:
 
 async def measure(way: Way, config: Config, rounds: int, count: int, profile: cProfile.Profile | None) -> list[float]:
     """Microseconds of CPU a request, round by round."""
-    with upstream_of_wires(way.varied):
+    with sockets_of_wires() if way.socket else upstream_of_wires(way.varied):
         served, engine = await _served(way, config)
         served.load()
         protocol = served.http_protocol_class(config=served, server_state=ServerState(), app_state={})  # type: ignore[call-arg]
-        bench = Bench(way, protocol, b"" if engine is None else await _session(engine, config, way))
+        headers = b"" if engine is None else await _session(engine, config, way)
+        bench = SocketBench(protocol, headers) if way.socket else Bench(way, protocol, headers)
         await bench.run(200)
         if profile is not None:
             profile.enable()
@@ -177,6 +268,7 @@ async def measure(way: Way, config: Config, rounds: int, count: int, profile: cP
             began = time.process_time()
             await bench.run(count)
             found.append((time.process_time() - began) / count * 1e6)
+        await bench.close()
         return found
 
 
@@ -184,7 +276,10 @@ async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Engine | No
     if way.app == "sidecar":
         service = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
         await service.startup()
-        return server_config(service.app, head_limit=65536, protocol=service.protocol), service._gateway.engine
+        served = server_config(
+            service.app, head_limit=65536, protocol=service.protocol, websockets=service.websockets
+        )
+        return served, service._gateway.engine
     app, gateway = _app(way, config)
     engine = await gateway.startup() if gateway is not None else None
     quiet: dict[str, Any] = {"proxy_headers": False, "server_header": False, "date_header": False}

@@ -18,6 +18,7 @@ _PROXIES = (
 _UNDER_LIMIT = tuple(name for name in _PROXIES if name != "nginx")
 """Half of nginx's limit is more than the load can do beside the upstream."""
 _STREAMING = ("sidecar", "nginx", "envoy", "envoy-oauth2")
+_SOCKETS = ("sidecar", "sidecar-general", *_STREAMING[1:])
 _BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
 
 
@@ -60,7 +61,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("down", "GET, 10 MB", _BODIES, path=HUGE, connections=4),
         Workload("up", "PUT, 10 MB", _BODIES, path=UPLOAD, connections=4, upload=UPLOAD_BYTES),
         Workload("events", "200 event streams, 10 events/s each", _STREAMING, "events", EVENTS, 200, stream="events"),
-        Workload("sockets", "500 WebSockets, echo", _STREAMING, "round trips", ECHO, 500, stream="echo"),
+        Workload("sockets", "500 WebSockets, echo", _SOCKETS, "round trips", ECHO, 500, stream="echo"),
         Workload(
             "connectors", "GET, 12 bytes, sessions with 1, 5 and 20 linked connectors",
             ("connectors-1", "connectors-5", "connectors-20"), variants=True, reference="connectors-1",
@@ -171,7 +172,8 @@ class Lanes:
             return running
         if name not in self._streaming:
             url = self._rig.origin.streams_url
-            self._streaming[name] = self._rig.sidecar(running.system, label=f"{name}-streams", upstream=url)
+            options = ("--no-fast-lane",) if name == "sidecar-general" else ()
+            self._streaming[name] = self._rig.sidecar(running.system, *options, label=f"{name}-streams", upstream=url)
         return self._streaming[name]
 
     def _variants(self, workload: Workload) -> list[Lane]:
