@@ -164,12 +164,13 @@ class Place:
             "access": [{"path": "/*", "require": "any"}],
             "sessions": {"store": self._store, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]},
             "signing": {"algorithm": "hmac-sha256", "keys": [{"id": "k1", "env": "AKOYA_SIGNING_SECRET"}]},
-            "tokens": {"background": False},
+            "tokens": {"background": False, "refresh_before": f"{REFRESH_BEFORE:.0f}s"},
         }
 
 
-LEFT = 55.0
-"""Less than `tokens.refresh_before`, so that a request asks for a refresh."""
+REFRESH_BEFORE, LEFT = 600.0, 500.0
+"""Seconds. A request asks for a refresh, and the bearer still lives when the last point of a batch is looked at, however
+busy the machine."""
 
 
 def held(grant: Grant) -> str | None:
