@@ -71,7 +71,7 @@ class RuleTable:
             return self._found[asked]
         except KeyError:
             found = self._search(method, path)
-        if len(path) <= _SHORT:
+        if len(method) + len(path) <= _SHORT:
             if len(self._found) >= _MANY:
                 self._found.clear()
             self._found[asked] = found

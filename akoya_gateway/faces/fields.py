@@ -17,6 +17,8 @@ REMEMBERED = 1024
 """Sets of fields kept at hand."""
 LARGEST = 4096
 """Bytes of a set that is kept: 8 MB in all at the most, twice over for what is stripped."""
+MOST = 100
+"""Fields of one that is kept: a field takes ten times its bytes if it has few."""
 
 
 _OF_A_BODY = (b"content-length", b"transfer-encoding")
@@ -65,7 +67,7 @@ class FieldReader:
             # ASGI lets a server give lists for pairs.
             return Fields([(name, value) for name, value in headers], self._cookies)
         fields = Fields(headers, self._cookies)
-        if sum(len(name) + len(value) for name, value in headers) <= LARGEST:
+        if len(headers) <= MOST and sum(len(name) + len(value) for name, value in headers) <= LARGEST:
             self._kept[key] = fields
             if len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)

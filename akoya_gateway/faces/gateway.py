@@ -220,6 +220,7 @@ class Gateway:
     async def _decide(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
         ask = self.ask_of(scope)
         responses = self._responses(ask, send, began)
+        reply: Reply | None = None
         try:
             engine = self._engine or await self.startup()
             if engine.digests:
@@ -233,10 +234,15 @@ class Gateway:
                 reply = Reply(self, scope, send, outcome, began, ask)
                 headers = engine.passing.onward(ask, outcome.headers, outcome.fields)
                 receive = limited(receive, ask, engine.body_bytes) if engine.body_bytes else receive
+                if not scope.get("raw_path"):
+                    scope = {**scope, "raw_path": ask.raw_path}
                 await self._go_on(engine, reply, headers, len(outcome.headers), scope, receive, send)
                 return
             answer = outcome.answer if outcome is not None else await self._own(engine, ask, path, receive, responses)
         except GatewayError as error:
+            if reply is not None and reply.started:
+                # `_go_on` has let it through: the answer that has begun must not get a second head.
+                raise
             responses.failed(error)
             answer = self._error(error, ask)
         await answer.send(responses.own, head=ask.method == "HEAD")
@@ -338,6 +344,7 @@ class Gateway:
         send: Send,
     ) -> None:
         onward = dict(scope)
+        onward["raw_path"] = reply.ask.raw_path
         onward["headers"] = engine.passing.onward(reply.ask, admitted.headers, admitted.fields)
         onward["akoya.upstream"] = admitted.rule.upstream
 

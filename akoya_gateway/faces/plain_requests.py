@@ -216,7 +216,8 @@ class PlainRequests:
             line = self._learn_target(target)
         if line is None or line.path != scope["path"] or len(headers) > MOST:
             return None
-        sender = self._sender(headers, self._pairs.get, self._learn_pair, peer, scope["scheme"], line.secure)
+        scheme = scope.get("scheme", "http")
+        sender = self._sender(headers, self._pairs.get, self._learn_pair, peer, scheme, line.secure)
         return None if sender is None else (line, sender)
 
     def _sender(
@@ -269,9 +270,12 @@ class PlainRequests:
         return self._targets.keep(target, line, len(written))
 
     def _learn_pair(self, pair: tuple[bytes, bytes]) -> _Field:
-        # Whether an upstream is told of trailers hangs on the server in front: the general path knows.
-        field = _ODD if pair[0] == b"te" else self._judge(b"%b: %b" % pair)
-        return self._pairs.keep(pair, field, len(pair[0]) + len(pair[1]))
+        # ASGI's names are in lower case, and a colon in one would end it here. Whether an upstream is told of trailers
+        # hangs on the server in front. The general path knows what to do with all of these.
+        name = pair[0]
+        odd = name == b"te" or b":" in name or name != name.lower()
+        field = _ODD if odd else self._judge(b"%b: %b" % pair)
+        return self._pairs.keep(pair, field, len(name) + len(pair[1]))
 
     def _learn(self, written: bytes) -> _Field:
         return self._fields.keep(written, self._judge(written), len(written))

@@ -22,7 +22,7 @@ from akoya_gateway.memory import Memory
 REMEMBERED = 4096
 """Targets kept; after so many it is begun anew."""
 LONGEST = 1024
-"""Bytes of a path that is kept."""
+"""Bytes of a method and a path that are kept."""
 
 
 Plain = tuple[Standing | Admitted, Headers, int]
@@ -63,6 +63,9 @@ class PlainScopes:
             target = self._targets[key]
         except KeyError:
             target = self._learn(*key)
+        except TypeError:
+            # Neither bytes nor absent.
+            return None
         if target is None or target.path != scope["path"]:
             return None
         fields = self._read(scope["headers"])
@@ -79,9 +82,11 @@ class PlainScopes:
         ours = standing.prepared.headers(target.verb, authority, key[1], scope["query_string"], now)
         return standing, fields.onward + ours, len(ours)
 
-    def _learn(self, method: str, raw_path: bytes) -> _Target | None:
+    def _learn(self, method: str, raw_path: bytes | None) -> _Target | None:
+        if raw_path is None:
+            return None
         target = self._judge(method, raw_path) if self._standings.serve else None
-        return self._targets.keep((method, raw_path), target, len(raw_path))
+        return self._targets.keep((method, raw_path), target, len(method) + len(raw_path))
 
     def _judge(self, method: str, raw_path: bytes) -> _Target | None:
         try:

@@ -112,7 +112,7 @@ class ReverseProxy:
             path + b"?" + query if query else path,
             scope["headers"],
             peer=client[0] if client else None,
-            scheme=scope["scheme"],
+            scheme=scope.get("scheme", "http"),
             http_version=scope["http_version"],
             trailers="http.response.trailers" in extensions,
             ours=scope.get("akoya.ours", 0),

@@ -24,7 +24,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES, _LONGEST_NAME = 4096, 255
-_MANY_SECTIONS, _LARGEST_KEPT = 1024, 4096
+_MANY_SECTIONS, _LARGEST_KEPT, _MOST_KEPT = 1024, 4096, 100
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
@@ -167,7 +167,8 @@ class RequestWriter:
         if section is None:
             section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
             # By what came, not by what is left of it: the key holds all of it.
-            if sum(len(name) + len(value) for name, value in headers) <= _LARGEST_KEPT:
+            size = sum(len(name) + len(value) for name, value in headers)
+            if size <= _LARGEST_KEPT and len(headers) <= _MOST_KEPT:
                 self._sections[key] = section
                 if len(self._sections) > _MANY_SECTIONS:
                     self._sections.popitem(last=False)
@@ -252,7 +253,7 @@ class RequestWriter:
         # TRACE would show the browser what we add for the upstream alone (RFC 9110 section 9.3.8).
         if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
             raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
-        if len(self._methods) < _MANY_NAMES:
+        if len(self._methods) < _MANY_NAMES and len(method) <= _LONGEST_NAME:
             self._methods[method] = verb
         return verb
 
