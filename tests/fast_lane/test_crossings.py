@@ -1,0 +1,249 @@
+"""`faces.straight` before an upstream that does everything wrong, asked by clients that leave at any moment: nobody gets
+another one's answer, no connection is lost or used twice, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway import load_config, sidecar
+from akoya_gateway.faces.straight import Straight
+from tests.e2e.world import Browser, World
+from tests.upstream.harness import Caller, RawUpstream
+
+REQUESTS = 250
+KINDS = [
+    "plain", "plain", "plain", "pieces", "chunked", "until-close", "nothing", "reset", "half-head", "half-body", "garbage",
+    "early-hints", "no-content", "not-modified", "rejected", "twice", "late", "later", "silent", "stream", "echo", "closing",
+    "late-close", "head-body", "trickle", "large",
+]  # fmt: skip
+
+
+class Upstream:
+    """Answers as the path says (`/accounts/KIND/NAME`); every answer says for whom it is."""
+
+    def __call__(self, caller: Caller) -> None:
+        while True:
+            head = caller.head()
+            method, target, _ = head.split(b" ", 2)
+            _, kind, name = target[1:].split(b"/")
+            if self.answer(caller, kind.decode(), name, method == b"HEAD"):
+                return
+
+    def answer(self, caller: Caller, kind: str, name: bytes, headless: bool) -> bool:
+        """True: the connection is over."""
+        said = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
+        body = b"" if headless else name
+        whole = said + b"Content-Length: %d\r\n\r\n" % len(name) + body
+        match kind:
+            case "pieces":
+                for at in range(0, len(whole), 20):
+                    caller.send(whole[at : at + 20])
+                    time.sleep(0.001)
+            case "chunked":
+                caller.send(said + b"Transfer-Encoding: chunked\r\n\r\n")
+                if not headless:
+                    caller.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(name), name))
+            case "until-close":
+                caller.send(said + b"\r\n" + body)
+                return True
+            case "nothing":
+                return True
+            case "reset":
+                caller.reset()
+                return True
+            case "half-head":
+                caller.send(said)
+                return True
+            case "half-body":
+                caller.send(said + b"Content-Length: 1000\r\n\r\n" + body)
+                return True
+            case "garbage":
+                caller.send(b"garbage\r\n\r\n")
+                return True
+            case "early-hints":
+                caller.send(b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n" + whole)
+            case "no-content":
+                caller.send(b"HTTP/1.1 204 No Content\r\nX-Name: %b\r\n\r\n" % name)
+            case "not-modified":
+                caller.send(b"HTTP/1.1 304 Not Modified\r\nX-Name: %b\r\nContent-Length: 5\r\n\r\n" % name)
+            case "rejected":
+                caller.send(b"HTTP/1.1 401 No\r\nX-Name: %b\r\nAkoya-Token-Rejected: 0\r\nContent-Length: %d\r\n\r\n%b" % (name, len(name), body))
+            case "twice":
+                caller.send(whole + whole)
+            case "late":
+                time.sleep(0.03)
+                caller.send(whole)
+            case "later":
+                time.sleep(0.15)
+                caller.send(whole)
+            case "silent":
+                return caller.closed_by_peer(2)
+            case "stream":
+                caller.send(said + b"Content-Type: text/event-stream\r\n\r\ndata: " + name)
+                return caller.closed_by_peer(0.3) or True
+            case "echo":
+                caller.send(said + b"Akoya-Id-Token: x\r\nContent-Length: %d\r\n\r\n%b" % (len(name), body))
+            case "closing":
+                caller.send(whole.replace(b"X-Name", b"Connection: close\r\nX-Name"))
+                return True
+            case "late-close":
+                caller.send(whole)
+                time.sleep(0.001)
+                return True
+            case "head-body":
+                caller.send(said + b"Content-Length: %d\r\n\r\n%b" % (len(name), name))
+            case "trickle":
+                for at in range(0, len(whole), 9):
+                    caller.send(whole[at : at + 9])
+                    time.sleep(0.02)
+            case "large":
+                caller.send(said + b"Content-Length: %d\r\n\r\n" % (len(name) * 50_000))
+                caller.send(b"" if headless else name * 50_000)
+            case _:
+                caller.send(whole)
+        return False
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with RawUpstream(Upstream()) as raw:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "400ms", "read": "400ms"}}}
+        with World(tmp_path_factory.mktemp("world"), changes=changes) as world:
+            yield world
+
+
+@pytest.fixture(scope="module")
+def cookie(world: World) -> bytes:
+    with Browser(world) as browser:
+        browser.connect()
+        return "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
+
+
+class Client:
+    """One request: what it was told, and when it leaves (`after` seconds, None: it stays)."""
+
+    def __init__(self, app: Straight, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
+        self.app = app
+        self.name = name
+        self.kind = kind
+        self.told: list[dict[str, Any]] = []
+        self.after = after
+        self.gone = asyncio.Event()
+        path = f"/accounts/{kind}/{name}"
+        self.scope = {
+            "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"host", b"app.example.com"), (b"cookie", cookie)], "scheme": "http", "client": ("127.0.0.1", 4000),
+        }  # fmt: skip
+
+    async def receive(self) -> dict[str, Any]:
+        if "asked" not in self.__dict__:
+            self.asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.told.append(message)
+
+    async def run(self) -> None:
+        leaving = None if self.after is None else asyncio.get_running_loop().call_later(self.after, self.gone.set)
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except Exception:
+            # An answer that broke off: the server cuts the connection.
+            assert self.told
+        if leaving is not None:
+            leaving.cancel()
+        self.judge()
+
+    def judge(self) -> None:
+        starts = [message for message in self.told if message["type"] == "http.response.start"]
+        assert len(starts) <= 1
+        if not starts:
+            assert self.gone.is_set()
+            assert not self.told
+            return
+        assert self.told[0] is starts[0]
+        headers = dict(starts[0]["headers"])
+        assert not any(name.startswith(b"akoya-") for name in headers)
+        body = b"".join(message.get("body", b"") for message in self.told[1:])
+        if starts[0]["status"] >= 500:
+            return
+        assert headers[b"x-name"] == self.name.encode(), self.kind
+        assert not body.replace(b"data: ", b"").replace(self.name.encode(), b""), (self.kind, body[:100])
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int, seed: int) -> None:
+    random = Random(seed * 10 + size)
+    path: Path = world.folder / f"app-{size}.yaml"
+    path.write_text(yaml.safe_dump({**world.config(), "admin": None, "upstream": {**world.config()["upstream"], "pool": size}}))
+
+    async def main() -> None:
+        app = sidecar(load_config(path, world.environ))
+        assert isinstance(app, Straight)
+        await app.gateway.startup()
+        (proxy,) = app.lane._proxies_in_force().values()  # type: ignore[union-attr]
+        straight = 0
+        set_out = app._set_out
+
+        def counted(*asgi: Any) -> Any:
+            nonlocal straight
+            crossing = set_out(*asgi)
+            straight += crossing is not None
+            return crossing
+
+        app._set_out = counted  # type: ignore[method-assign]
+        try:
+            waiting: set[asyncio.Task[None]] = set()
+            for number in range(REQUESTS):
+                if not proxy.pool.idle:
+                    # Only an idle connection is taken straight.
+                    await asyncio.wait_for(Client(app, cookie, "plain", "first", "GET", None).run(), 5)
+                kind = random.choice(KINDS)
+                slow = kind in ("silent", "stream")
+                after = random.choice([None, None, 0.0, 0.001, 0.02, 0.07, 0.2]) if not slow else random.choice([0.0, 0.02, 0.1])
+                method = random.choice(["GET"] * 6 + ["HEAD", "POST"])
+                client = Client(app, cookie, kind, f"{number:04}", method, after)
+                task = asyncio.create_task(client.run())
+                waiting.add(task)
+                if random.random() < 0.2:
+                    asyncio.get_running_loop().call_later(random.choice([0.0, 0.0005, 0.002, 0.03, 0.08]), task.cancel)
+                if len(waiting) >= size + 1:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+                    assert done
+                    for each in done:
+                        if not each.cancelled():
+                            each.result()
+            done, waiting = await asyncio.wait(waiting, timeout=10)
+            assert not waiting
+            for each in done:
+                if not each.cancelled():
+                    each.result()
+            assert straight > REQUESTS / 2
+            for _ in range(3):
+                client = Client(app, cookie, "plain", "last", "GET", None)
+                await asyncio.wait_for(client.run(), 5)
+                assert client.told[0]["status"] == 200
+            await asyncio.sleep(0.1)
+            pool = proxy.pool
+            assert pool.size == pool.idle <= size
+            assert pool.waiting == 0
+            rest = {task for task in asyncio.all_tasks() if "upstream" in repr(task) or "straight" in repr(task)}
+            assert not rest
+        finally:
+            await app.gateway.shutdown()
+            with contextlib.suppress(Exception):
+                await proxy.pool.close()
+
+    asyncio.run(main())
