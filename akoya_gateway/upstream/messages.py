@@ -33,6 +33,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 HIGH_WATER = 131_072
 """Bytes of messages held for a slow client before the upstream is read no further."""
+MESSAGE = 256
+"""Bytes that a message counts for beside its content: there are empty ones."""
 
 _CLOSE_TIMEOUT = 5.0
 
@@ -46,7 +48,8 @@ class UpstreamSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = opening.transport
         self._protocol = opening.protocol
-        self._messages: deque[Message] = deque()
+        self._messages: deque[tuple[int, Message]] = deque()
+        """Each with what it counts for in `_buffered`."""
         self._buffered = 0
         self._fragments: list[bytes] = []
         self._opcode = Opcode.BINARY
@@ -68,8 +71,8 @@ class UpstreamSocket(asyncio.Protocol):
                 return None
             self._waiter = self._loop.create_future()
             await self._waiter
-        message = self._messages.popleft()
-        self._buffered -= len(message.get("bytes") or message.get("text") or b"")
+        size, message = self._messages.popleft()
+        self._buffered -= size
         if self._paused and self._buffered < HIGH_WATER:
             self._paused = False
             self._transport.resume_reading()
@@ -179,11 +182,12 @@ class UpstreamSocket(asyncio.Protocol):
         self._fragments = []
         if self._closed:
             return
+        size = len(data) + MESSAGE
         if self._opcode is Opcode.BINARY:
-            self._messages.append({"type": "websocket.send", "bytes": data})
+            self._messages.append((size, {"type": "websocket.send", "bytes": data}))
         else:
             try:
-                self._messages.append({"type": "websocket.send", "text": data.decode()})
+                self._messages.append((size, {"type": "websocket.send", "text": data.decode()}))
             except UnicodeDecodeError:
                 self._decide(BAD_GATEWAY, "")
                 if self._protocol.state is OPEN:
@@ -191,7 +195,7 @@ class UpstreamSocket(asyncio.Protocol):
                 self._finish()
                 self._wind_down()
                 return
-        self._buffered += len(data)
+        self._buffered += size
         if self._buffered >= HIGH_WATER and not self._paused:
             self._paused = True
             self._transport.pause_reading()

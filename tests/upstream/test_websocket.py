@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -347,6 +348,31 @@ def test_a_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
         client.until(b"\r\n\r\n")
         held = standstill(lambda: app.received)
         assert held < 200, "the upstream could send far more than anybody read"
+
+
+def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_a_byte(echo: tuple[App, Proxied]) -> None:
+    text = "äöü€" * 50_000
+    with dial(echo[1]) as socket:
+        for _ in range(6):
+            socket.send(text)
+            assert socket.recv(10) == text
+
+
+def test_a_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> None:
+    """They are two bytes each on their way, and some hundred where they are kept."""
+    empty = bytes([0x80 | BINARY, 0]) * 2_000_000
+
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        caller.sock.settimeout(2)
+        caller.send(empty)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+        client.send(request(b"/"))
+        client.until(b"\r\n\r\n")
+        before = sys.getallocatedblocks()
+        time.sleep(3)
+        assert sys.getallocatedblocks() - before < 1_000_000
 
 
 def fill(client: Client, most: int) -> int:
