@@ -189,8 +189,11 @@ class Connection(asyncio.Protocol):
     def fail(self, error: GatewayError) -> None:
         """Cut it, and tell the sink why."""
         sink = self._sink
+        trouble = self._state == HEAD and self._is_trouble(error)
         self._close(hard=True)
         if sink is not None:
+            if trouble:
+                self._owner.on_trouble(self)
             sink.on_failure(error)
 
     def close(self) -> None:
@@ -327,6 +330,11 @@ class Connection(asyncio.Protocol):
     def _awaits_client(self) -> bool:
         return self._continues and self._state == HEAD
 
+    def _is_trouble(self, error: GatewayError) -> bool:
+        if isinstance(error, ClosedEarly):
+            return not (error.untouched and self.served > 1)
+        return isinstance(error, TimedOut | InvalidResponse)
+
     def _rearm(self) -> None:
         """Which phase's time is running: the upstream taking bytes, the client sending its body, the answer."""
         if self.congested:
@@ -381,6 +389,7 @@ class Connection(asyncio.Protocol):
             sink.on_trailers(judge_trailers(self._headers))
         if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
             self._close(hard=self._tainted or self._continues)
+            self._owner.on_answered(self)
         else:
             self._rest()
         if sink is not None:

@@ -30,10 +30,15 @@ _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 
 
-class _Station:
-    """One origin: its idle connections and its health. After a failed connect it rests, each time longer."""
+_TROUBLES = 3
+"""Requests in a row that an origin took and did not answer, before it rests."""
 
-    __slots__ = ("failures", "idle", "key", "origin", "resting_until", "tls")
+
+class _Station:
+    """One origin: its idle connections and its health. It rests after a failed connect, and after requests in a row
+    that came to nothing; each time longer, until an answer comes."""
+
+    __slots__ = ("failures", "idle", "key", "origin", "resting_until", "tls", "troubles")
 
     def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
         self.key = key
@@ -41,15 +46,26 @@ class _Station:
         self.tls = tls
         self.idle: dict[Connection, None] = {}
         """The last used comes last; a dictionary, so that one in the middle goes without a search."""
-        self.failures = 0
+        self.failures = self.troubles = 0
         self.resting_until = 0.0
 
     def failed(self, now: float) -> None:
         self.failures += 1
         self.resting_until = now + min(_LONGEST_REST, _FIRST_REST * 2 ** min(self.failures - 1, 10))
 
-    def succeeded(self) -> None:
-        self.failures = 0
+    def connected(self) -> None:
+        """That alone says little of one that takes connections and answers nothing."""
+        if not self.troubles:
+            self.answered()
+
+    def troubled(self, now: float) -> None:
+        """A request came to nothing."""
+        self.troubles += 1
+        if self.troubles >= _TROUBLES:
+            self.failed(now)
+
+    def answered(self) -> None:
+        self.failures = self.troubles = 0
         self.resting_until = 0.0
 
 
@@ -172,6 +188,14 @@ class Pool:
         self._patient.add(connection)
         self._room()
 
+    def on_trouble(self, connection: Connection) -> None:
+        self._stations[connection.key].troubled(self._time())
+
+    def on_answered(self, connection: Connection) -> None:
+        station = self._stations[connection.key]
+        if station.troubles:
+            station.answered()
+
     def on_idle(self, connection: Connection) -> None:
         if self._patient and connection in self._patient:
             self._patient.discard(connection)
@@ -198,6 +222,9 @@ class Pool:
             self._free(connection)
 
     def _free(self, connection: Connection) -> None:
+        station = self._stations[connection.key]
+        if station.troubles:
+            station.answered()
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
@@ -206,7 +233,7 @@ class Pool:
         if self._retired:
             connection.close()
             return
-        self._stations[connection.key].idle[connection] = None
+        station.idle[connection] = None
 
     def _peek(self) -> _Station:
         """Round robin: the next origin that is not resting; if all are, just the next."""
@@ -286,7 +313,7 @@ class Pool:
                 station.failed(self._time())
                 tried = error
             else:
-                station.succeeded()
+                station.connected()
                 return protocol
         raise tried or Unreachable("no upstream is configured")
 

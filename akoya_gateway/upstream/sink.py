@@ -51,3 +51,10 @@ class Owner(Protocol):
 
     def on_patient(self, connection: Connection) -> None:
         """It will be in use for long."""
+
+    def on_answered(self, connection: Connection) -> None:
+        """A response is complete; for connections that do not become idle after it."""
+
+    def on_trouble(self, connection: Connection) -> None:
+        """A request came to nothing: no answer in time, or none that makes sense. Not where the connection may just
+        have been closing, nor where it was the client's doing."""

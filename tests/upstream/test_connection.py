@@ -59,6 +59,12 @@ class Holder:
     def on_patient(self, connection: Connection) -> None:
         pass
 
+    def on_answered(self, connection: Connection) -> None:
+        pass
+
+    def on_trouble(self, connection: Connection) -> None:
+        pass
+
     def on_head(self, status: int, head: ResponseHead) -> None:
         self.diary.append((status, head))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
-from akoya_gateway.upstream.failures import Unreachable
+from akoya_gateway.upstream.exchange import Exchange
+from akoya_gateway.upstream.failures import ClosedEarly, Unreachable
 from akoya_gateway.upstream.pool import Pool
 from akoya_gateway.upstream.tls import client_context
 from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
@@ -501,6 +503,70 @@ def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Aut
         with proxied(*origins, tls=UpstreamTLS(ca=authority.file), connect=0.4) as proxy:
             assert [ask(proxy.port)[0] for _ in range(6)] == [200] * 6
         assert bad.connections == 1
+
+
+def hangs(caller: Caller) -> None:
+    """Takes requests and answers none."""
+    caller.head()
+    time.sleep(3)
+
+
+def hangs_up(caller: Caller) -> None:
+    caller.head()
+
+
+def talks_nonsense(caller: Caller) -> None:
+    caller.head()
+    caller.send(b"SSH-2.0-OpenSSH\r\n\r\n")
+
+
+@pytest.mark.parametrize("bad", [hangs, hangs_up, talks_nonsense])
+def test_an_origin_that_takes_requests_and_answers_none_rests_after_three(bad: Callable[[Caller], None]) -> None:
+    with RawUpstream(bad) as sick, RawUpstream(forever(answers)) as good:
+        with proxied(sick.origin, good.origin, read=0.3) as proxy:
+            statuses = [ask(proxy.port)[0] for _ in range(14)]
+        assert sum(status != 200 for status in statuses) == 3
+        assert statuses[-6:] == [200] * 6
+        assert sick.connections == 3
+
+
+async def test_an_origin_rests_longer_each_time_until_it_answers_and_a_connection_is_no_answer() -> None:
+    sick = True
+
+    def recovering(caller: Caller) -> None:
+        caller.head()
+        if not sick:
+            caller.answer(b"well")
+
+    with RawUpstream(recovering) as upstream:
+        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        station = pool._stations[0]
+
+        async def request() -> float:
+            connection = await pool.acquire()
+            exchange = Exchange(connection, asyncio.get_running_loop(), lambda: None)
+            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", exchange)
+            with contextlib.suppress(ClosedEarly):
+                await exchange.until_head()
+            return round(max(0.0, station.resting_until - asyncio.get_running_loop().time()))
+
+        assert [await request() for _ in range(5)] == [0, 0, 1, 2, 4]
+        sick = False
+        assert await request() == 0
+        assert station.troubles == 0
+        sick = True
+        await asyncio.sleep(0.1)  # until that connection is known to be closed
+        assert [await request() for _ in range(3)] == [0, 0, 1]
+        await pool.close()
+
+
+def test_a_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin() -> None:
+    with RawUpstream(hangs) as upstream, proxied(upstream.origin, read=0.2) as proxy:
+        for _ in range(3):
+            with Client(proxy.port) as client:
+                client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx")
+                assert b" 408 " in client.rest()
+        assert proxy.pool._stations[0].troubles == 0
 
 
 async def test_an_origin_that_came_back_is_forgiven() -> None:
