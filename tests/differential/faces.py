@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from akoya_gateway import Gateway, load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.faces.dates import Dated, Dates
 from akoya_gateway.faces.engine import Watchers
+from akoya_gateway.faces.fast_lane import FastLane
+from akoya_gateway.faces.hop import Hop
 from akoya_gateway.faces.responses import Asked
+from akoya_gateway.faces.straight import Straight
 from akoya_gateway.grants.observer import NullObserver
 from akoya_gateway.journeys.journal import NullJournal
 from tests.differential.table import HOST, RULES, Row
-from tests.e2e.processes import AppServer, free_port
+from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import asgi_app
 from tests.e2e.world import World
 from tests.forward_auth.world import cookies, unchunked
@@ -61,7 +66,8 @@ class Recorder:
 
 
 class Faces:
-    """A sidecar process and a middleware over one store, so that one cookie holds at both; an app behind each."""
+    """A sidecar process, the same as an ASGI app, and a middleware over one store, so that one cookie holds at all of
+    them; an app behind each."""
 
     def __init__(self, folder: Path) -> None:
         changes = {
@@ -76,7 +82,8 @@ class Faces:
         self._member = ""
         self.by_name: dict[str, Callable[[Row], Outcome]] = {
             "sidecar": self.sidecar,
-            "middleware": self.middleware,
+            "app": lambda row: self.within(row, self._beside.port),
+            "middleware": lambda row: self.within(row, self._inside.port),
             "nginx": lambda row: self.asked(row, "nginx"),
             "traefik": lambda row: self.asked(row, "traefik"),
             "envoy": lambda row: self.asked(row, "envoy"),
@@ -84,24 +91,22 @@ class Faces:
 
     def __enter__(self) -> Self:
         self.world.__enter__()
-        port = free_port()
-        path = self._folder / "middleware.yaml"
-        config = {**self.world.config(), "listen": f"127.0.0.1:{port}"}
-        del config["upstream"], config["admin"]
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        gateway = Gateway(
-            asgi_app(self.world.verification_key),
-            load_config(path, self.world.environ),
-            watchers=Watchers(NullObserver(), NullJournal(), self.recorder),
-        )
-        self._inside = AppServer(gateway, port=port, lifespan="on")
+        watchers = Watchers(NullObserver(), NullJournal(), self.recorder)
+        app = asgi_app(self.world.verification_key)
+        self._inside = AppServer(Gateway(app, self._config("middleware", "upstream"), watchers=watchers), lifespan="on")
         self._inside.__enter__()
+        hop = Hop(config := self._config("app"))
+        gateway, dates = Gateway(hop, config, watchers=watchers), Dates()
+        straight = Straight(FastLane(gateway, hop.in_force, dates), Dated(gateway, dates), dates)
+        self._beside = AppServer(straight, lifespan="on")
+        self._beside.__enter__()
         with self.world.browser() as browser:
             browser.connect()
             self._member = cookies(browser)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._beside.__exit__()
         self._inside.__exit__()
         self.world.__exit__()
 
@@ -110,10 +115,17 @@ class Faces:
         answer = exchange(self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"])
         return self._outcome(answer, *self._logged(name, answer.status))
 
-    def middleware(self, row: Row) -> Outcome:
+    def _config(self, name: str, *without: str) -> Config:
+        path = self._folder / f"{name}.yaml"
+        config = {key: value for key, value in self.world.config().items() if key not in ("admin", *without)}
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        return load_config(path, self.world.environ)
+
+    def within(self, row: Row, port: int) -> Outcome:
+        """By one of those in this process."""
         name = new_id()
         lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
-        answer = exchange(self._inside.port, row.method, row.target, lines)
+        answer = exchange(port, row.method, row.target, lines)
         return self._outcome(answer, *self.recorder.told.get(name, ("-", "-")))
 
     def asked(self, row: Row, way: str) -> Outcome:
@@ -175,12 +187,12 @@ class Answer:
 
 def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
     """Exactly these bytes, and the answer. Status 0: closed without one."""
-    head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "Connection: close", "", ""])
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
     received = b""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(head.encode("latin-1"))
         try:
-            while chunk := connection.recv(65536):
+            while not whole(received) and (chunk := connection.recv(65536)):
                 received += chunk
         except ConnectionResetError:
             pass
@@ -194,6 +206,15 @@ def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
     except ValueError:
         content = body
     return Answer(int(first.split(" ")[1]) if first.startswith("HTTP/") else 0, headers, content)
+
+
+def whole(received: bytes) -> bool:
+    """Whether the answer has come. The connection stays open: what asks for its end is no plain request."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    if not end or length is None:
+        return bool(end) and b"chunked" in head.lower() and body.endswith(b"0\r\n\r\n")
+    return len(body) >= int(length[1])
 
 
 def timeless(name: str, value: str) -> str:

@@ -21,8 +21,12 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faces]:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_all_faces_decide_alike(faces: Faces, row: Row) -> None:
-    names = ["sidecar", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
+    """Asked again, by what stands: what was let in once, and what was not."""
+    names = ["sidecar", "app", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
     outcomes = {name: faces.by_name[name](row) for name in names}
+    for name in ["app", "middleware"] if row.refused else ["sidecar", "app", "middleware"]:
+        for turn in (1, 2):
+            outcomes[f"{name}, {turn} times before"] = faces.by_name[name](row)
     reference = outcomes["sidecar"]
     for name, outcome in outcomes.items():
         judge(row, name, outcome)
@@ -63,7 +67,7 @@ def test_a_fragment_is_refused_wherever_it_can_be_seen(faces: Faces) -> None:
         assert not outcome.passed, name
         assert outcome.status in (400, 403), name
     # uvicorn drops it before an app gets to see it: what is judged is what the app sees all the same.
-    inside = faces.middleware(row)
+    inside = faces.by_name["middleware"](row)
     assert (inside.rule.partition(" ")[2], inside.seen) == ("/accounts", ("/accounts", "", HOST))
 
 
