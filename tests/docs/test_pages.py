@@ -145,7 +145,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
 @each_page
 def test_an_option_on_its_own_is_one_of_ours(page: Path) -> None:
     ours = set().union(*OPTIONS.values())
-    others = {"--limit-request-field-size", "--max-http-header-size", "--no-proxy-headers", "--root-path"}
+    others = {"--limit-request-field-size", "--max-http-header-size", "--no-access-log", "--no-proxy-headers", "--root-path"}
     alone = re.findall(r"`(--[a-z][a-z-]*)(?:[ =][^`]*)?`", prose(page.read_text()))
     assert set(alone) - others <= ours
 
