@@ -113,7 +113,7 @@ class Crossing:
         self._over = False
         self.admission = admission
         self.began = straight.gateway.began()
-        self.arrived: asyncio.Future[PlainHead | None] = asyncio.get_running_loop().create_future()
+        self.arrived: asyncio.Future[PlainHead | None] = line.pool.new_future()
         """The head of a whole plain answer, whose `body` is there too. None: `go_on`."""
         self.body = b""
 

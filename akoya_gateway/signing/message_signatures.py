@@ -54,7 +54,6 @@ class Nonces:
 
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = names.LABEL.encode()
-_LINES = 4
 _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
 _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
@@ -158,6 +157,9 @@ class PreparedMessage:
         if created != self._second:
             self._second = created
             self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
+        asked = b"".join((method, authority, path, query))
+        if not asked.isascii() or b"\n" in asked:
+            raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
         covered = self._parameters if content_digest is None else self._parameters_with_digest
         parameters = b"".join((covered, self._times, self._nonce(), self._suffix))
         rest = b"".join(
@@ -174,8 +176,6 @@ class PreparedMessage:
                 parameters,
             )
         )
-        if not rest.isascii() or rest.count(b"\n") != _LINES + (content_digest is not None):
-            raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
         return parameters, b2a_base64(self._begun.finish(rest), newline=False)
 
     def _begin(self, now: float) -> None:

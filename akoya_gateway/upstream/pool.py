@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
@@ -136,6 +136,11 @@ class Pool:
                 self._turn = station.key
                 return connection
         return None
+
+    def new_future(self) -> asyncio.Future[Any]:
+        """Of the event loop that the connections are in; to ask which one is running takes three times as long."""
+        assert self._loop is not None
+        return self._loop.create_future()
 
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """An idle connection or a new one, in the order of asking. `fresh`: a new one, for a second try.
