@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.upstream.failures import InvalidResponse
-from akoya_gateway.upstream.plain_heads import LARGEST, PlainHeads
+from akoya_gateway.upstream.plain_heads import LARGEST, MANY, PlainHeads
 from akoya_gateway.upstream.response import Framing, ResponseHead, judge_head, judge_size
 
 GOOD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
@@ -129,6 +129,23 @@ def test_what_is_kept_is_bounded_and_what_was_forgotten_is_learnt_again() -> Non
         assert found is not None
         assert found[0].headers[0] == (b"x-request-id", b"%d" % number)
     assert len(heads._lines) <= 4096
+    assert len(heads._heads) <= MANY
+
+
+def test_what_is_done_to_one_answer_is_not_remembered_for_the_next() -> None:
+    heads = PlainHeads()
+    for _ in range(3):
+        found = heads.read(GOOD)
+        assert found is not None
+        assert (b"x-mine", b"1") not in found[0].headers
+        found[0].headers.append((b"x-mine", b"1"))
+
+
+def test_a_head_that_is_not_plain_is_judged_anew_each_time_and_not_kept() -> None:
+    heads = PlainHeads()
+    for _ in range(3):
+        assert heads.read(GOOD.replace(b"Server: x", b"Transfer-Encoding: chunked", 1)) is None
+    assert heads._heads == {}
 
 
 PIECES = [
