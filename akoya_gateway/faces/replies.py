@@ -19,6 +19,7 @@ TOKEN_REJECTED = b"akoya-token-rejected"
 
 _EVENT_STREAM = b"text/event-stream"
 _BEGINNINGS = ("http.response.start", "websocket.accept")
+_MORE_HEADERS = ("http.response.trailers", "websocket.http.response.start")
 _A = (b"a", b"A")
 
 
@@ -81,6 +82,8 @@ class Reply(Ending):
             message = self._begin(kind, message)
         elif self.ended is not None:
             raise Ended("the bank connection of this stream has ended")
+        elif kind in _MORE_HEADERS:
+            message = self._cleaned(message)
         return self._send(message)
 
     def _begin(self, kind: str, message: Message) -> Message:
@@ -88,7 +91,11 @@ class Reply(Ending):
         self.started = True
         self._house.answered(self, message.get("status", 101), self.admission.rule.label, self.began)
         stream = ours = False
-        for name, value in message.get("headers", ()):
+        headers = message.get("headers", ())
+        if type(headers) is not list:
+            # Any iterable will do for ASGI, and some can be gone through once only.
+            message = {**message, "headers": (headers := list(headers))}
+        for name, value in headers:
             if name == b"content-type":
                 stream |= value[:17].lower() == _EVENT_STREAM
             elif name[:1] in _A and name[:6].lower() == b"akoya-":
@@ -107,7 +114,7 @@ class Reply(Ending):
         self.end(code)
 
     def _cleaned(self, message: Message) -> Message:
-        headers: Headers = message["headers"]
-        self.token_rejected = any(name.lower() == TOKEN_REJECTED for name, _ in headers)
+        headers: Headers = list(message.get("headers", ()))
+        self.token_rejected |= any(name.lower() == TOKEN_REJECTED for name, _ in headers)
         # An app that echoes what it received must not hand a token to the browser.
         return {**message, "headers": [pair for pair in headers if pair[0][:6].lower() != b"akoya-"]}

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.e2e.processes import AppServer
@@ -22,6 +23,12 @@ from tests.upstream.harness import Client
 
 async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """A line every tenth of a second, for ever; `/short` is one line; WebSockets echo."""
+    if scope["type"] == "websocket" and scope["path"].endswith("refused"):
+        await receive()
+        echoed = [(name, value) for name, value in scope["headers"] if name.startswith(b"akoya-")]
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"x-own", b"1"), *echoed]})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+        return
     if scope["type"] == "websocket":
         await websocket(scope, receive, send)
         return
@@ -133,3 +140,19 @@ def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Brows
 def test_a_websocket_without_a_grant_is_refused(world: World) -> None:
     with pytest.raises(Exception, match=r"401|403"), connect(f"ws://127.0.0.1:{world.port}/accounts/ws"):
         pass
+
+
+def test_a_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browser(
+    world: World, browser: Browser
+) -> None:
+    browser.connect()
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    headers = {"Cookie": cookies, "Origin": world.url}
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        connect(world.url.replace("http", "ws") + "/accounts/refused", additional_headers=headers),
+    ):
+        pass
+    answer = refused.value.response
+    assert (answer.status_code, answer.headers["x-own"]) == (403, "1")
+    assert not [name for name, _ in answer.headers.raw_items() if name.lower().startswith("akoya")]

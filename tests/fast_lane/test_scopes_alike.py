@@ -315,3 +315,29 @@ class Recorder:
 
     def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
         self.told.append((status, outcome))
+
+
+def test_headers_of_any_kind_and_trailers_are_looked_through(world: World, cookie: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        ours = [(b"akoya-id-token", b"x"), (b"x-own", b"1")]
+        await send({"type": "http.response.start", "status": 200, "headers": (pair for pair in ours), "trailers": True})
+        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.trailers", "headers": tuple(ours)})
+
+    async def main() -> None:
+        gateway = Gateway(app, configured(world))
+        await gateway.startup()
+        told: list[Any] = []
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        try:
+            for _ in range(2):
+                told.clear()
+                await gateway(plain_scope(cookie), _ignored, send)
+                assert [list(message.get("headers", ())) for message in told] == [[(b"x-own", b"1")], [], [(b"x-own", b"1")]]
+        finally:
+            await gateway.shutdown()
+
+    asyncio.run(main())
