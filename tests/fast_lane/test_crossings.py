@@ -250,6 +250,7 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         await asyncio.sleep(0.1)
         assert proxy.pool.size == proxy.pool.idle <= size
         assert proxy.pool.waiting == 0
+        assert len(app.gateway.sockets) == 0
         assert not [task for task in asyncio.all_tasks() if "/upstream/" in repr(task) or "/straight" in repr(task)]
 
     asyncio.run(main())
