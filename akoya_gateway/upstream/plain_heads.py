@@ -66,7 +66,7 @@ class PlainHead:
     """`length` bytes of body follow. `special`: a line of it is more than to be passed on (see `headers`). `wire`: its
     lines, as they are passed on. Shared, so nobody changes it."""
 
-    __slots__ = ("_headers", "dated", "length", "special", "status", "wire")
+    __slots__ = ("_headers", "_lines", "dated", "length", "special", "status", "wire")
 
     def __init__(self, status: int, lines: list[_Line], length: int, *, dated: bool, special: bool) -> None:
         self.status = status
@@ -74,11 +74,14 @@ class PlainHead:
         self.dated = dated
         self.special = special
         self.wire = b"".join([line.wire for line in lines])
-        self._headers = [line.pair for line in lines]
+        self._lines = lines
+        self._headers: Headers | None = None
 
     @property
     def headers(self) -> Headers:
         """As `response.judge_head` gives them; a list of your own."""
+        if self._headers is None:
+            self._headers = [line.pair for line in self._lines]
         return self._headers.copy()
 
 
