@@ -101,6 +101,12 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
     return told
 
 
+async def warm(app: Straight, cookie: bytes) -> None:
+    """The session is known then, and a connection to the upstream idle."""
+    for _ in range(2):
+        await answer_of(app, scope_of("/accounts/a", cookie))
+
+
 def status_of(told: list[dict[str, Any]]) -> int:
     return int(told[0]["status"])
 
@@ -164,8 +170,7 @@ def test_a_known_session_goes_straight_and_a_stranger_does_not(
 def test_what_is_not_plain_goes_the_general_way_each_time(world: World, cookie: bytes, change: dict[str, Any]) -> None:
     async def main() -> None:
         async with started(world) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             for _ in range(2):
                 with pytest.MonkeyPatch.context() as patch:
@@ -188,8 +193,7 @@ def test_a_header_that_is_not_plain_goes_the_general_way_each_time(
 ) -> None:
     async def main() -> None:
         async with started(world) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             for _ in range(2):
                 scope = scope_of("/accounts/a", cookie)
@@ -231,8 +235,7 @@ def test_a_server_that_gives_lists_for_pairs_is_served(world: World, cookie: byt
 def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: World, cookie: bytes) -> None:
     async def main() -> None:
         async with started(world) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie))) == 200
             assert general == ["/accounts/stale"]
@@ -250,8 +253,7 @@ def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
 ) -> None:
     async def main() -> None:
         async with started(world) as (app, _):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             upstream[1].heads.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/killer", cookie))) == 502
             assert len(upstream[1].heads) == 2
@@ -264,8 +266,7 @@ def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
 ) -> None:
     async def main() -> None:
         async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             before = upstream[1].left
             hanging = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
@@ -287,8 +288,7 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
 
     async def main() -> None:
         async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             crossing: Any = None
             set_out = app._set_out
@@ -318,8 +318,7 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
 def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(world: World, cookie: bytes) -> None:
     async def main() -> None:
         async with started(world) as (app, general):
-            for _ in range(2):
-                await answer_of(app, scope_of("/accounts/a", cookie))
+            await warm(app, cookie)
             general.clear()
             told = await answer_of(app, scope_of("/accounts/chunked", cookie))
             assert b"".join(message.get("body", b"") for message in told) == b"ok"
