@@ -76,6 +76,9 @@ class Wire:
     def answer(self) -> tuple[int, bytes, bytes]:
         """Status, head and body of the next answer with a content-length or chunks."""
         head = self.head()
+        while head.startswith(b"HTTP/1.1 100 "):
+            # Whether it comes before the answer to a GET without a body is the server's to choose, and a race.
+            head = self.head()
         status = int(head.split(b" ", 2)[1])
         lines = [line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:]]
         length = next((int(value) for name, value in lines if name == b"content-length"), None)

@@ -242,7 +242,7 @@ class TestStreams:
             assert run.wait(15) == 0
 
     def test_the_drain_delay_goes_on_serving_while_not_ready(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--drain-delay", "3") as run:
+        with Running(tmp_path, "--drain-delay", "8") as run:
             run.signal(signal.SIGTERM)
             until(run.draining, "readiness is off")
             answer = run.get("/public/x")

@@ -73,7 +73,8 @@ class WatchedWorld(World):
         elif location:
             self.written.append((f"Location of {answer.request.url.path}", location.encode()))
         try:
-            from_app = "raw" not in answer.text and "headers" in answer.json()
+            # As a member: three letters in a row are in a token by chance now and then.
+            from_app = "headers" in answer.json()
         except ValueError:
             from_app = False
         if not from_app:

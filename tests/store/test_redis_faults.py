@@ -24,8 +24,9 @@ def grant(key: str = "k1", **changes: object) -> Record:
     return Record(**{"kind": "grant", "key": key, "body": b"sealed", "group": "o", **changes})  # type: ignore[arg-type]
 
 
-async def opened(url: str) -> Store:
-    store = open_store(f"{url}{'&' if '?' in url else '?'}timeout=0.5&prefix=t{uuid.uuid4().hex[:12]}")
+async def opened(url: str, timeout: float = 0.5) -> Store:
+    """`timeout`: short, for a store that is to be found silent."""
+    store = open_store(f"{url}{'&' if '?' in url else '?'}timeout={timeout}&prefix=t{uuid.uuid4().hex[:12]}")
     await store.open()
     return store
 
@@ -324,7 +325,7 @@ async def test_a_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_ha
 
 async def test_a_slot_that_moves_is_followed() -> None:
     with Cluster() as cluster:
-        store = await opened(cluster.url)
+        store = await opened(cluster.url, timeout=10)
         keys = [f"k{n}" for n in range(40)]
         for key in keys:
             assert await store.put(grant(key))
