@@ -72,8 +72,10 @@ class Sockets:
 
     async def _watch(self) -> None:
         while self._open:
+            # Not `wait_for`, which before Python 3.12 loses a cancellation that comes with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), self._every)
+                async with asyncio.timeout(self._every):
+                    await self._now.wait()
             self._now.clear()
             for socket in self._open - self._looking.keys():
                 self._looking[socket] = asyncio.create_task(self._look(socket))

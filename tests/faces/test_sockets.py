@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from akoya_gateway.access.ask import Ask
 from akoya_gateway.errors import StoreUnavailable, UserError
 from akoya_gateway.faces.sockets import CLOSE_CODE, OpenSocket, Sockets
@@ -91,3 +93,16 @@ async def test_an_unforeseen_fault_closes_that_socket_and_the_looking_goes_on() 
     room.fates["away"] = False
     await room.until("away")
     await room.sockets.stop()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_stops_even_as_something_goes(turns: int) -> None:
+    """Whichever turn of the loop the stop comes in after somebody was told to look."""
+    room = Room(every=3600)
+    room.open("good")
+    await asyncio.sleep(0.01)
+    room.sockets.look_now()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        await room.sockets.stop()
