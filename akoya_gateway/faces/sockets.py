@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from akoya_gateway.access.ask import Ask
+from akoya_gateway.endings import ended
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.log import logger
 
@@ -64,10 +65,7 @@ class Sockets:
         self._now.set()
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, *self._looking.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._task, *self._looking.values())
         self._looking.clear()
 
     async def _watch(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.endings import ended
 from akoya_gateway.grants.advice import due_at
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
@@ -92,12 +93,7 @@ class Background:
     async def stop(self) -> None:
         """No new refreshes; those that fly are the refresher's to wait for."""
         self._running = False
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None] + list(self._waiting)
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await ended(*[lane.task for lane in self._lanes.values()], *self._waiting)
 
     def __len__(self) -> int:
         return len(self._planned)

@@ -15,11 +15,11 @@ removes what disconnected grants have left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random as random_module
 from collections.abc import Awaitable, Callable, Sequence
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.endings import ended
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.keeper import Keeper
@@ -76,10 +76,7 @@ class Orphans:
 
     async def stop(self) -> None:
         """What is left is for the next look."""
-        if self._work is not None:
-            self._work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work
+        await ended(self._work)
 
     async def turn(self) -> int | None:
         """Look, if nobody has for a while; how many were ended. None: it is not time. Raises `GatewayError`."""

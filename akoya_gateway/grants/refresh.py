@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
+from akoya_gateway.endings import ended
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.advice import Do, advise
 from akoya_gateway.grants.book import Book
@@ -234,8 +235,7 @@ class Refresher:
             log.exception("refresh call failed", **_names(leased))
             return OutcomeUnknown(type(error).__name__)
         finally:
-            renewal.cancel()
-            await asyncio.wait({renewal})  # Does not raise: nothing may stand in the way of the answer.
+            await ended(renewal)  # Does not raise: nothing may stand in the way of the answer.
 
     async def _renew(self, leased: Grant) -> None:
         """Keep the lease while the call runs. Losing it is not fatal: the answer finds its place by its token."""

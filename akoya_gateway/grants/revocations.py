@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.endings import ended
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.health import Health
@@ -102,10 +103,7 @@ class Revocations:
 
     async def stop(self) -> None:
         """An attempt that is cut here is repeated by whoever comes next."""
-        if self._work is not None:
-            self._work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work
+        await ended(self._work)
 
     async def sweep(self) -> float:
         """Try everything that is due, once. Unix seconds of the next that will be. Raises `StoreUnavailable`."""

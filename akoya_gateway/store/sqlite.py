@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.endings import ended
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.sqlite_file import Opened, SQLiteFile
@@ -83,11 +84,8 @@ class SQLiteStore:
             raise
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        await ended(self._watch)
+        self._watch = None
         await self._writer.stop()
         await self._reader.stop()
         self._reading.close()

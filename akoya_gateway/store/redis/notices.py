@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 
+from akoya_gateway.endings import ended
 from akoya_gateway.store.redis.layout import Layout
 from akoya_gateway.store.redis.link import FAULTS, Link
 from akoya_gateway.store.waiting import Bells, Name
@@ -56,11 +57,8 @@ class Notices:
                 await self._ear.unsubscribe(channel)
 
     async def stop(self) -> None:
-        """The client library may swallow a cancellation while it connects, so ask until it is heard."""
         self._stopped = True
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=0.2)
+        await ended(self._task)
 
     async def _listen(self) -> None:
         pause = 0.1

@@ -1,0 +1,149 @@
+"""A cancellation that gets lost on its way to a store does not keep the gateway from stopping, nor an answer from the
+store: Python 3.11's `asyncio.wait_for` loses one that comes just as what it waits for is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from akoya_gateway.access.ask import Ask
+from akoya_gateway.endings import ended
+from akoya_gateway.faces.sockets import OpenSocket, Sockets
+from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.orphans import Orphans
+from akoya_gateway.grants.refresh import LEASE
+from akoya_gateway.protocol.answers import TokenAnswer
+from akoya_gateway.secret import Secret
+from akoya_gateway.store import Record
+from akoya_gateway.store.memory import MemoryStore
+from akoya_gateway.store.vault import Vault
+from tests.grants.virtual_time import clock, in_virtual_time
+from tests.grants.world import RING, Provider, World, bearer
+from tests.servers import RedisServer, own_redis
+
+__all__ = ["own_redis"]
+
+TURNS = range(25)
+"""Of the event loop, after which the cancellation comes: it is lost between two of them."""
+
+
+class SentByRedis(MemoryStore):
+    """Its verbs take a few turns, as the Redis client's do."""
+
+    async def _sent(self) -> None:
+        for _ in range(3):
+            await asyncio.wait_for(asyncio.sleep(0), 5)
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        await self._sent()
+        return await super().get(kind, key)
+
+    async def put(self, record: Record) -> bool:
+        await self._sent()
+        return await super().put(record)
+
+    async def scan(self, kind: str) -> AsyncIterator[Record]:
+        await self._sent()
+        async for record in super().scan(kind):
+            yield record
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("number", TURNS)
+def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        world = World(store=SentByRedis(clock))
+        orphans = Orphans(Vault(world.store, RING), world.one, no_sessions, clock=clock)  # type: ignore[arg-type]
+        world.one.start()
+        orphans.start()
+        await turns(number)
+        stopping = asyncio.ensure_future(stop(world, orphans))
+        done, _ = await asyncio.wait({stopping}, timeout=60)
+        assert done, "it works on as if nobody had said anything"
+
+    main()
+
+
+async def stop(world: World, orphans: Orphans) -> None:
+    await orphans.stop()
+    await world.one.stop()
+
+
+async def no_sessions(owner: str) -> list[object]:
+    return []
+
+
+class LateBy(Provider):
+    """Answers so many turns after the lease is renewed for the first time."""
+
+    turns = 0
+
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+        answer = self.act(refresh_token.reveal())
+        await asyncio.sleep(LEASE / 3)
+        await turns(self.turns)
+        return answer
+
+
+@pytest.mark.parametrize("number", TURNS)
+def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        world = World(keepers=0, store=SentByRedis(clock))
+        world.provider = LateBy(clock)
+        world.provider.turns = number
+        keeper = world.keeper("holder")
+        world.keepers.append(keeper)
+        grant = await world.connect()
+        await asyncio.sleep(899)
+        async with asyncio.timeout(60):
+            fresh: Grant = await keeper.fresh(grant)
+            while bearer(fresh) != "bearer-2":
+                await asyncio.sleep(1)
+                fresh = await keeper.fresh(grant)
+        assert (await world.stored(grant)).state is GrantState.LIVE
+
+    main()
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_the_look_at_open_sockets_stops_although_something_has_just_gone(number: int) -> None:
+    async def good(ask: Ask, path: str) -> bool:
+        return True
+
+    async def close(code: int) -> None: ...
+
+    sockets = Sockets(good, every=3600)
+    sockets.add(OpenSocket(Ask("GET", b"/", b"", [], None, "x", websocket=True), "/", close))
+    await asyncio.sleep(0.01)
+    sockets.look_now()
+    await turns(number)
+    async with asyncio.timeout(5):
+        await sockets.stop()
+
+
+@pytest.mark.parametrize("number", range(0, 60, 4))
+async def test_a_task_that_asks_redis_for_ever_is_ended(number: int, own_redis: RedisServer) -> None:
+    from akoya_gateway.store import open_store
+
+    store = open_store(own_redis.url)
+    await store.open()
+
+    async def ask() -> Any:
+        while True:
+            await store.count("grant")
+
+    for more in range(4):
+        asking = asyncio.create_task(ask())
+        await turns(number + more)
+        async with asyncio.timeout(5):
+            await ended(asking)
+    await store.close()
