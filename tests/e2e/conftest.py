@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
-from tests.e2e.chromium import CHROMIUM, QUIET
+from tests.e2e.chromium import CHROMIUM, QUIET, Driver
 from tests.e2e.world import Browser, World
 
 
@@ -32,11 +32,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
+def driver() -> Iterator[Driver]:
     """A module's own: playwright's event loop would be in the way of asyncio tests in between."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
+    with Driver() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def chromium(driver: Driver) -> Iterator[Chromium]:
+    browser = driver.playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    yield browser
+    with driver.asked_to_end():
         browser.close()
 
 
@@ -47,11 +53,12 @@ def context_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def context(chromium: Chromium, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
+def context(driver: Driver, chromium: Chromium, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
     context = chromium.new_context(**context_options)
     context.set_default_timeout(15_000)
     yield context
-    context.close()
+    with driver.asked_to_end():
+        context.close()
 
 
 @pytest.fixture
