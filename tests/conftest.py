@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
+from collections.abc import Generator
+
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
+
+BEYOND = 180.0
+"""Seconds after a test's alarm (pytest-timeout) for it and its fixtures to end. The alarm rings once, in the main
+thread: what waits without end afterwards, or swallows it, would wait for ever."""
 
 
 def pytest_configure() -> None:
@@ -10,3 +19,32 @@ def pytest_configure() -> None:
     and that would be handed on to them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_in(seconds: float, config: pytest.Config) -> None:
+    """The process says then where each of its threads stands, and ends, whatever it is at."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=config.stash[fault_handler_stderr_fd_key])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    marker = item.get_closest_marker("timeout")
+    usual = item.config.getoption("timeout") or item.config.getini("timeout")
+    end_in(float(marker.args[0] if marker is not None and marker.args else usual) + BEYOND, item.config)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """A failure, the alarm's own among them: pytest has called it off, for somebody might want to look (that is why its
+    `faulthandler_timeout` is of no use here). The fixtures are still to be ended."""
+    if isinstance(node, pytest.Item):
+        end_in(BEYOND, node.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_enter_pdb() -> None:
+    faulthandler.cancel_dump_traceback_later()
