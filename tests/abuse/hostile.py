@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from tests.ending import done
+
 Misbehave = Callable[[socket.socket, threading.Event], None]
 
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -99,5 +101,5 @@ class Hostile:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._server.shutdown()
+        done(self._server.shutdown, "the hostile server has stopped")
         self._server.server_close()

@@ -148,7 +148,8 @@ def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
     for one in people:
         one.start()
     for one in people:
-        one.join()
+        one.join(100)
+        assert not one.is_alive(), "a request got no end"
     assert wrong == []
     assert [len(names) for names in owners] == [1, 1]
     assert owners[0] != owners[1]

@@ -33,6 +33,8 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.store import KeyRing, Vault, open_store
 from tests.chaos.fleet import age, fingerprint
 from tests.e2e.world import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
+from tests.ending import children
+from tests.ending import kill as kill_all
 
 REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
 ENVIRON = {
@@ -203,8 +205,14 @@ class Nursery:
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(20)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            # Whoever waits for its answer does so on a thread that nothing else would end.
+            kill_all({self._process.pid} | children(self._process.pid))
+            raise AssertionError("a nursery did not end within 20 s: a child of it neither died nor lived") from None
 
 
 @contextlib.asynccontextmanager
@@ -216,8 +224,9 @@ async def nurseries(config: Path, number: int = 2) -> AsyncIterator[asyncio.Queu
     try:
         yield free
     finally:
-        for each in all_of_them:
-            each.close()
+        with contextlib.ExitStack() as stack:
+            for each in all_of_them:
+                stack.callback(each.close)
 
 
 async def kill(free: asyncio.Queue[Nursery], point: Point, do: str = "refresh", **how: Any) -> int | None:

@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from websockets.sync.client import connect
 
 from tests.conformance.test_websockets import echo_server
 from tests.e2e.processes import free_port, wait_for_port
+from tests.ending import ending
 from tests.operations.processes import Running
 
 WSTEST = os.environ.get("AKOYA_WSTEST") or shutil.which("wstest")
@@ -74,7 +74,8 @@ def test_hostile_clients(tmp_path: Path) -> None:
             {"agent": "direct", "url": f"ws://127.0.0.1:{port}/public/", "options": {"version": 18}},
             {"agent": "gateway", "url": f"ws://127.0.0.1:{run.port}/public/", "options": {"version": 18}},
         ]
-        assert wstest(tmp_path, "fuzzingclient", {"servers": servers}).wait(850) == 0
+        with ending(wstest(tmp_path, "fuzzingclient", {"servers": servers})) as process:
+            assert process.wait(850) == 0
     judge(tmp_path)
 
 
@@ -82,12 +83,9 @@ def test_hostile_clients(tmp_path: Path) -> None:
 def hostile_upstream(tmp_path: Path) -> Iterator[int]:
     port = free_port()
     process = wstest(tmp_path, "fuzzingserver", {"url": f"ws://127.0.0.1:{port}"})
-    try:
+    with ending(process):
         wait_for_port(port)
         yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 
 
 def test_hostile_upstreams(tmp_path: Path, hostile_upstream: int) -> None:

@@ -6,7 +6,6 @@ The Autobahn test-suite itself runs where it is installed: `test_autobahn.py`.
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from tests.conformance.websocket_cases import NORMAL, Case, cases
+from tests.ending import served
 from tests.operations.processes import Running
 from tests.upstream.frames import CLOSE, frame, read_all, request
 from tests.upstream.harness import Client
@@ -33,11 +33,9 @@ def echo_server() -> Iterator[int]:
         except ConnectionClosed:
             pass
 
-    with serve(handler, "127.0.0.1", 0, compression=None, max_size=16 << 20, close_timeout=2) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    server = serve(handler, "127.0.0.1", 0, compression=None, max_size=16 << 20, close_timeout=2)
+    with served(server):
         yield int(server.socket.getsockname()[1])
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import pytest
 from tests.docs.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.e2e.processes import free_port
 from tests.e2e.world import Browser
+from tests.ending import ended
 from tests.sandbox.driving import _Forms
 
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
@@ -82,8 +83,7 @@ class Newcomer:
         log = self.folder / f"{len(list(self.folder.iterdir()))}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command.split(), cwd=self.folder, env=self.environ, stdout=output, stderr=output)
-        self._stack.callback(process.wait, 20)
-        self._stack.callback(process.terminate)
+        self._stack.callback(ended, process)
         deadline = time.monotonic() + 30
         while not (pattern(shown).fullmatch(trimmed(log.read_text())) if shown else self._listening("3000")):
             assert process.poll() is None and time.monotonic() < deadline, f"$ {command}\n{log.read_text()}\n{shown}"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.upstreams import wsgi_app
 from tests.e2e.world import HMAC_SECRET, Browser, World
+from tests.ending import done
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -36,7 +37,7 @@ class WsgiUpstream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
+        done(self._server.shutdown, "the WSGI server has stopped")
         self._server.server_close()
 
 

@@ -18,6 +18,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
+from tests.ending import ended
 from tests.operations.processes import ENVIRON, Running, until
 from tests.operations.test_metrics import values
 from tests.upstream.harness import Client
@@ -329,8 +330,7 @@ class TestWorkers:
                 until(lambda: run.events().count("worker started") == 3, "the worker is replaced")
                 assert any(line["event"].startswith("a worker is stuck") and line["pid"] == victim for line in run.log())
             finally:
-                process.terminate()
-                assert process.wait(20) == 0
+                assert ended(process) == 0
 
     def test_a_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
         connections = [httpx.Client(base_url=running.url, trust_env=False) for _ in range(12)]
@@ -459,8 +459,7 @@ def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://app") as client:
                 assert client.get("/public/x").text == "done"
         finally:
-            process.terminate()
-            assert process.wait(20) == 0
+            assert ended(process) == 0
     assert not path.exists()
 
 

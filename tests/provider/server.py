@@ -64,7 +64,8 @@ async def serve(**answers: Answer) -> AsyncIterator[Server]:
         except (ConnectionError, asyncio.IncompleteReadError):
             server.gone.set()
         except asyncio.CancelledError:
-            pass  # the test is over; asyncio's streams would log it
+            # The test is over; asyncio's streams would log it. Nobody may read what is still to be sent.
+            writer.transport.abort()
         finally:
             tasks.discard(task)
             writer.close()

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
@@ -20,6 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 
 from akoya_gateway.config.model import Origin
+from tests.ending import ended, served
 from tests.upstream.harness import Client, Proxied, ask, proxied
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin")
@@ -45,11 +45,12 @@ class Silent(WSGIRequestHandler):
 
 @pytest.fixture(scope="module")
 def wsgi() -> Iterator[Proxied]:
-    with make_server("127.0.0.1", 0, application, Threaded, Silent) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with proxied(Origin("http", "127.0.0.1", server.server_port)) as proxy:
-            yield proxy
-        server.shutdown()
+    with (
+        make_server("127.0.0.1", 0, application, Threaded, Silent) as server,
+        served(server),
+        proxied(Origin("http", "127.0.0.1", server.server_port)) as proxy,
+    ):
+        yield proxy
 
 
 def test_a_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
@@ -114,8 +115,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Origin, Pr
                     time.sleep(0.02)
             yield Origin("http", "127.0.0.1", back), proxy, front
         finally:
-            process.terminate()
-            process.wait(10)
+            ended(process)
 
 
 def test_files_of_nginx_come_whole_with_ranges_and_conditions(nginx: tuple[Origin, Proxied, int]) -> None:

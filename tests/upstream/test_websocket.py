@@ -30,6 +30,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.ending import Ending
+from tests.ending import served
 from tests.upstream.frames import (
     BINARY,
     CLOSE,
@@ -83,11 +84,9 @@ class App:
 
 @contextlib.contextmanager
 def serving(app: Any, **options: Any) -> Iterator[Server]:
-    with serve(app, "127.0.0.1", 0, max_size=None, **options) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    server = serve(app, "127.0.0.1", 0, max_size=None, **options)
+    with served(server):
         yield server
-        server.shutdown()
 
 
 def origin_of(server: Server) -> Origin:

@@ -23,6 +23,7 @@ from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256
 from tests.asgi import read_body
+from tests.ending import served
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.verify.test_other_languages import key_server
 
@@ -57,7 +58,9 @@ def asgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:
+        deadline = time.monotonic() + 20
         while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
             time.sleep(0.01)
         yield listener.getsockname()[1]
     finally:
@@ -67,19 +70,16 @@ def asgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = 10  # It serves one at a time: nobody may be silent for ever.
+
     def log_message(self, *_: Any) -> None: ...
 
 
 @contextlib.contextmanager
 def wsgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
-    with make_server("127.0.0.1", 0, v.WsgiVerifier(wsgi_app, keys, **options), handler_class=_Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join(10)
+    app = v.WsgiVerifier(wsgi_app, keys, **options)
+    with make_server("127.0.0.1", 0, app, handler_class=_Quiet) as server, served(server, poll_interval=0.01):
+        yield server.server_address[1]
 
 
 FACES = {"asgi": asgi, "wsgi": wsgi}

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +19,7 @@ import pytest
 
 from akoya_gateway import verify as v
 from akoya_gateway.signing import jwks, signer
+from tests.ending import ending, served
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.verify.flipping import every_byte_changed
 
@@ -123,6 +123,8 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
 @contextlib.contextmanager
 def key_server(document: bytes) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # It serves one at a time: nobody may be silent for ever.
+
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/jwk-set+json")
@@ -132,15 +134,8 @@ def key_server(document: bytes) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, served(server, poll_interval=0.01):
         yield f"http://127.0.0.1:{server.server_address[1]}/akoya/jwks.json"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def with_strangers(document: bytes) -> bytes:
@@ -156,16 +151,13 @@ def with_strangers(document: bytes) -> bytes:
 @contextlib.contextmanager
 def app_server(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[int]:
     everything = {**os.environ, "PORT": "0", **env}
-    with subprocess.Popen(command, cwd=cwd, env=everything, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            listening = re.search(r"listening on (\d+)", line)
-            assert listening, line
-            yield int(listening[1])
-        finally:
-            process.terminate()
-            process.wait(10)
+    process = subprocess.Popen(command, cwd=cwd, env=everything, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout, ending(process):
+        line = process.stdout.readline()
+        listening = re.search(r"listening on (\d+)", line)
+        assert listening, line
+        yield int(listening[1])
 
 
 def ask(port: int, algorithm: str, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
