@@ -35,10 +35,10 @@ def demo(port: int | None, open_browser: bool, id_token_lifetime: float) -> None
         signal.signal(number, stop)
     try:
         with Demo(port, SandboxSettings(id_token_lifetime=id_token_lifetime)) as running:
+            click.echo(f"Configuration: {running.config}", err=True)
             click.echo("Akoya Gateway demo. Open this in a browser:\n")
             click.echo(f"    {running.url}/\n")
             click.echo("Sign in at the bank as mikomo_1, password mikomo_1. Ctrl-C stops it.")
-            click.echo(f"Configuration: {running.config}", err=True)
             if open_browser:
                 webbrowser.open(f"{running.url}/")
             code = running.wait()
