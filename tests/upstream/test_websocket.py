@@ -302,10 +302,10 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
 
 def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
     app = App()
-    bounds = WebSocketBounds(idle_timeout=Seconds(1.0))
+    bounds = WebSocketBounds(idle_timeout=Seconds(2.5))
     with serving(app) as server, proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy, dial(proxy) as socket:
         for _ in range(4):
-            time.sleep(0.3)
+            time.sleep(0.7)
             socket.send("alive")
             assert socket.recv(5) == "alive"
         with pytest.raises(ConnectionClosed) as closed:
