@@ -101,7 +101,7 @@ def row(scheme: SigningScheme, algorithm: SigningAlgorithm, token_bytes: int, ro
     facts = passed(token_bytes)
     prepared = made.prepare(facts)
     request = (b"GET", b"app.example.com", b"/api/banks/mikomo/balances", b"page=2&size=50")
-    target = tuple(part.decode() for part in request)
+    method, authority, path, query = (part.decode() for part in request)
     headers = [*BROWSER, *prepared.headers(*request, NOW)]
     keys = v.keys_of([v.secret_key("k1", private)]) if isinstance(private, bytes) else v.jwks_keys(jwks(config))
     issuer, audience = "https://app.example.com", "http://127.0.0.1:3000"
@@ -109,7 +109,7 @@ def row(scheme: SigningScheme, algorithm: SigningAlgorithm, token_bytes: int, ro
     def verifying() -> object:
         if scheme is SigningScheme.JWT:
             return v.verify_assertion(headers, keys, issuer, audience, NOW)
-        return v.verify(*target, headers, keys, NOW)
+        return v.verify(method, authority, path, query, headers, keys, NOW)
 
     prepare = measure(lambda: made.prepare(facts).headers(*request, NOW), rounds, seconds)
     sign = measure(lambda: prepared.headers(*request, NOW), rounds, seconds)
