@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_announced",
+        "_body_bytes",
+        "_body_since",
         "_complete",
         "_continues",
         "_framing",
@@ -113,6 +115,8 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._state = IDLE
         self._read_paused = False
+        self._body_since = 0.0
+        self._body_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -144,6 +148,9 @@ class Connection(asyncio.Protocol):
         self._complete = self._tainted = self.touched = False
         self._head_only = head_only
         self._continues = not complete
+        if not complete:
+            self._body_since = self._owner.now
+            self._body_bytes = 0
         self._timeout = self._read_timeout
         self.served += 1
         self._transport.write(data)
@@ -156,6 +163,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send a piece of the request body, already framed."""
+        self._body_bytes += len(data)
         self._transport.write(data)
         self._rearm()
 
@@ -216,6 +224,17 @@ class Connection(asyncio.Protocol):
                 self.fail(TimedOut(f"the upstream took too long to {doing}"))
         else:
             sink.on_tick()
+
+    def behind(self, now: float, rate: float) -> float:
+        """Seconds by which the request body is later than at `rate` bytes a second; 0 where it is not the client that
+        is waited for."""
+        if not self._awaits_client or self.congested:
+            return 0.0
+        return now - self._body_since - self._body_bytes / rate
+
+    def give_way(self) -> None:
+        """Others wait, and this request's body keeps them waiting."""
+        self.fail(SlowClient("the request body came too slowly while others waited for the upstream"))
 
     # -- asyncio.Protocol
 

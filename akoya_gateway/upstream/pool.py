@@ -26,6 +26,10 @@ _DOUBT = 0.05
 """Seconds after an answer to HEAD in which the connection serves nobody. An app that forgets that it has no body sends
 it in a segment of its own: on a connection that is in use again it would be read as the next answer."""
 
+_TRICKLE, _HEAD_START = 500.0, 20.0
+"""Bytes a second, and seconds (the measures of Apache's mod_reqtimeout). A request body that falls further behind gives
+way when others wait for a connection. Until then it may take its time: to some apps one sends for hours."""
+
 _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 
@@ -371,5 +375,13 @@ class Pool:
                 waiter.set_exception(Busy("all connections to the upstream are in use"))
         for connection in tuple(self._connections):
             connection.tick(now, self.idle_timeout)
+        if self._waiters:
+            self._make_room(now)
         if (self._connections or self._waiters or self._connecting) and not self._closed:
             self._ticker = self._loop.call_later(self.tick, self._on_tick)
+
+    def _make_room(self, now: float) -> None:
+        """One at a time, the slowest first: who waits gets the next connection that is free, whoever had it."""
+        slowest = max(self._connections, key=lambda one: one.behind(now, _TRICKLE), default=None)
+        if slowest is not None and slowest.behind(now, _TRICKLE) > _HEAD_START:
+            slowest.give_way()

@@ -569,6 +569,91 @@ def test_a_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin()
         assert proxy.pool._stations[0].troubles == 0
 
 
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx"
+
+
+@contextlib.contextmanager
+def sending(client: Client, piece: bytes) -> Iterator[None]:
+    """A body that goes on and on, a piece every 20 ms."""
+    enough = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while not enough.wait(0.02):
+                client.send(piece)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join(5)
+
+
+def reads_bodies(caller: Caller) -> None:
+    """Answers what has no body, and takes what has one for as long as it comes."""
+    if caller.head().startswith(b"GET"):
+        caller.answer(b"served")
+    while caller.sock.recv(65536):
+        pass
+
+
+def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("akoya_gateway.upstream.pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=1, connect=5) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(POST)
+        with sending(client, b"x"):
+            time.sleep(1.5)
+            client.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                client.rest()
+            client.sock.settimeout(5)
+            assert ask(proxy.port)[2] == b"served"
+            assert b" 408 " in client.rest()
+
+
+def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does one that has only just begun."""
+    monkeypatch.setattr("akoya_gateway.upstream.pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=1, connect=1.5) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(POST)
+        with sending(client, b"x" * 100):
+            assert ask(proxy.port)[0] == 503
+            client.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                client.rest()
+
+
+def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is further behind."""
+    monkeypatch.setattr("akoya_gateway.upstream.pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=2, connect=5) as proxy,
+        Client(proxy.port) as older,
+        Client(proxy.port) as newer,
+    ):
+        older.send(POST)
+        time.sleep(1)
+        newer.send(POST)
+        with sending(older, b"x"), sending(newer, b"x"):
+            time.sleep(1)
+            assert ask(proxy.port)[2] == b"served"
+            assert b" 408 " in older.rest()
+            newer.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                newer.rest()
+
+
 async def test_an_origin_that_came_back_is_forgiven() -> None:
     with RawUpstream(forever(answers)) as upstream:
         origin = upstream.origin
