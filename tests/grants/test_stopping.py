@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.access.ask import Ask
 from akoya_gateway.endings import ended
-from akoya_gateway.faces.sockets import OpenSocket, Sockets
 from akoya_gateway.grants import Grant, GrantState
 from akoya_gateway.grants.orphans import Orphans
 from akoya_gateway.grants.refresh import LEASE
 from akoya_gateway.protocol.answers import TokenAnswer
 from akoya_gateway.secret import Secret
-from akoya_gateway.store import Record
+from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.memory import MemoryStore
 from akoya_gateway.store.vault import Vault
 from tests.grants.virtual_time import clock, in_virtual_time
@@ -114,26 +112,8 @@ def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) 
     main()
 
 
-@pytest.mark.parametrize("number", range(6))
-async def test_the_look_at_open_sockets_stops_although_something_has_just_gone(number: int) -> None:
-    async def good(ask: Ask, path: str) -> bool:
-        return True
-
-    async def close(code: int) -> None: ...
-
-    sockets = Sockets(good, every=3600)
-    sockets.add(OpenSocket(Ask("GET", b"/", b"", [], None, "x", websocket=True), "/", close))
-    await asyncio.sleep(0.01)
-    sockets.look_now()
-    await turns(number)
-    async with asyncio.timeout(5):
-        await sockets.stop()
-
-
 @pytest.mark.parametrize("number", range(0, 60, 4))
 async def test_a_task_that_asks_redis_for_ever_is_ended(number: int, own_redis: RedisServer) -> None:
-    from akoya_gateway.store import open_store
-
     store = open_store(own_redis.url)
     await store.open()
 
