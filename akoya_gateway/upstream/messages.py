@@ -261,16 +261,24 @@ async def relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
             left = True
             socket.leave(code, reason)
 
-    task = asyncio.get_running_loop().create_task(from_client())
-    try:
+    async def to_client() -> None:
         while (message := await socket.next()) is not None:
             if not left:
                 await send(message)
         if not left:
             code, reason = socket.verdict
             await send({"type": "websocket.close", "code": code, "reason": reason})
-    except OSError:
-        # The client's socket broke while we were sending (ASGI 2.4): the upstream hears of it.
-        socket.leave(GOING_AWAY, "")
+
+    task = asyncio.get_running_loop().create_task(from_client())
+    try:
+        await to_client()
+    except (OSError, RuntimeError) as error:
+        # The client is gone (OSError, ASGI 2.4), or has broken a rule, for which uvicorn closes by itself and takes no
+        # more (RuntimeError). `receive` is about to tell with which code.
+        await asyncio.wait({task}, timeout=_CLOSE_TIMEOUT)
+        if not left:
+            socket.leave(GOING_AWAY, "")
+            if isinstance(error, RuntimeError):
+                raise
     finally:
         task.cancel()

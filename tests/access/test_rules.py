@@ -74,7 +74,7 @@ METHODS = ["GET", "POST", "PUT"]
 
 @given(st.lists(st.tuples(st.sampled_from(["/a", "/{x}", "/*", "/b"]), st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)), max_size=5))
 def test_where_no_method_counts_every_method_comes_under_one_rule(rules: list[tuple[str, frozenset[str] | None]]) -> None:
-    found = RuleTable([rule(index, path, methods) for index, (path, methods) in enumerate(rules)])
+    found = RuleTable([rule(at, path, methods) for at, (path, methods) in enumerate(rules)])
     if not found.minds_method("/a"):
         assert len({index(found, "/a", method) for method in [*METHODS, "DELETE"]}) == 1
 

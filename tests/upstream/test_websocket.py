@@ -68,6 +68,10 @@ class App:
                 for _ in range(400):
                     socket.send(b"x" * 262_144)
                     self.received += 1
+            elif path == "/ticks":
+                while True:
+                    socket.send("tick")
+                    time.sleep(0.02)
             elif path.endswith("/big"):
                 for message in socket:
                     socket.send(b"x" * int(message))
@@ -312,6 +316,35 @@ def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
             socket.recv(5)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
+
+
+@pytest.mark.parametrize(("last", "code"), [(frame(CLOSE, b"\x0b\xb8", mask=True), 3000), (frame(0x3, b"", mask=True), 1002)])
+def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: bytes, code: int) -> None:
+    """uvicorn answers a close, or a broken rule, by itself, takes no message after it, and says so only in `receive`."""
+    raised: list[BaseException] = []
+
+    def wrap(proxy: Any) -> Any:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            async def late() -> Any:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    await asyncio.sleep(0.3)
+                return message
+
+            try:
+                await proxy(scope, late, send)
+            except Exception as error:
+                raised.append(error)
+
+        return wrapped
+
+    app = App()
+    with serving(app) as server, proxied(origin_of(server), wrap=wrap) as proxy, Client(proxy.port) as client:
+        client.send(request(b"/ticks"))
+        client.until(b"tick")
+        client.send(last)
+        assert eventually(lambda: app.closed != [])
+    assert ([code for code, _ in app.closed], raised) == ([code], [])
 
 
 @pytest.mark.parametrize("code", [1008, 4401])
