@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import itertools
+import os
 import random
 import shutil
 import signal
@@ -28,6 +30,8 @@ from cryptography.x509.oid import NameOID
 from benchmarks.rig.redis import redis_binary
 
 WAIT = 20.0
+_SHARES = 8
+"""Processes that run tests side by side at most, as far as their ports are concerned."""
 
 
 def redis_server_binary() -> str:
@@ -37,13 +41,27 @@ def redis_server_binary() -> str:
     return found
 
 
+def _in_turn() -> Iterator[int]:
+    """Ports for this process alone among those that xdist runs beside it, each given again only after all the others:
+    between the choice of a port and the start of its server nobody else must choose it. Below those that the system
+    gives to outgoing connections, or one of the thousands that tests make could take it."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    first, share = 11_000, 10_000 // _SHARES
+    ours = range(first + worker * share, first + (worker + 1) * share)
+    at = random.randrange(share)
+    return itertools.cycle([*ours[at:], *ours[:at]])
+
+
+_PORTS = _in_turn()
+_BUS = 10_000
+"""How far above its port a node of a Redis cluster has another."""
+
+
 def free_port(and_bus: bool = False) -> int:
-    """A port nobody listens on; with `and_bus` the one 10,000 above is free too (Redis cluster). Below those that the
-    system gives to outgoing connections, or one of the thousands that tests make could take it before its server."""
-    for _ in range(200):
-        port = random.randint(15_000, 32_000)
+    """A port nobody listens on; with `and_bus` the one of the cluster's bus is free too."""
+    for port in itertools.islice(_PORTS, 200):
         try:
-            for number in (port, port + 10_000) if and_bus else (port,):
+            for number in (port, port + _BUS) if and_bus else (port,):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
