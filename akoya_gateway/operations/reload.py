@@ -41,15 +41,19 @@ class Reloader:
             return ok
 
     async def _reload(self) -> bool:
+        level = self._level
         try:
             config = await asyncio.to_thread(self._load)
-        except ConfigurationError as error:
-            say_faults(self._log, error, self._level)
-            return False
-        try:
+            level = logging.ERROR
             await self._apply(config)
+        except ConfigurationError as error:
+            say_faults(self._log, error, level)
+            return False
         except (GatewayError, OSError, ValueError) as error:
-            self._log.error("the new configuration cannot be used; the last good one stays", reason=str(error))
+            self._log.log(level, "the new configuration cannot be used; the last good one stays", reason=str(error))
+            return False
+        except Exception:  # A fault of ours must not end the watch over the files.
+            self._log.exception("the reload has failed; the last good configuration stays")
             return False
         self._log.info("configuration reloaded", file=str(config.source))
         return True
