@@ -38,6 +38,16 @@ from akoya_gateway.operations.request_id import RequestIds
 log = logger("akoya_gateway.faces")
 
 
+class Stopped(OperatorError):
+    """What comes after the end opens nothing any more: nobody would close it, and its answers would be cut off."""
+
+    code = "stopped"
+    retry_after = 1
+
+    def __init__(self) -> None:
+        super().__init__("The gateway has been stopped.")
+
+
 class Gateway:
     """Wrap an ASGI app: `app = Gateway(app, "gateway.yaml")`.
 
@@ -64,6 +74,7 @@ class Gateway:
         self._starting: asyncio.Task[Engine] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        """Set from the beginning of an end until the next start."""
         self._ids = RequestIds(self._config.trusted_proxies)
         self._refusals = Refusals(self._config)
         self._said: dict[str, float] = {}
@@ -77,37 +88,55 @@ class Gateway:
         return self._engine
 
     async def startup(self) -> Engine:
-        if self._engine is None:
-            if self._starting is None:
-                self._starting = asyncio.ensure_future(Engine.open(self._config, self._watchers, self._clock))
-            starting = self._starting
-            try:
-                # Shielded: the first client may go away while others wait for the same start.
-                engine = await asyncio.shield(starting)
-            except Exception:
-                if self._starting is starting:
-                    self._starting = None
-                raise
+        """Also once more, after `shutdown`. Raises what `Engine.open` raises."""
+        if self._stopping.is_set():
+            self._stopping = asyncio.Event()
+        return await self._ready()
+
+    async def _ready(self) -> Engine:
+        """The engine in force, opened now if need be: under a server without lifespan the first request is the start.
+
+        Raises what `Engine.open` raises, and `Stopped`."""
+        if self._engine is not None:
+            return self._engine
+        if self._stopping.is_set():
+            raise Stopped
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._open())
+        # Shielded: the first client may go away while others wait for the same start.
+        return await asyncio.shield(self._starting)
+
+    async def _open(self) -> Engine:
+        try:
+            engine = await Engine.open(self._config, self._watchers, self._clock)
             self._install(engine)
-        return self.engine
+            return engine
+        finally:
+            self._starting = None
 
     async def shutdown(self) -> None:
-        await self.sockets.stop()
         self._stopping.set()
+        await self.sockets.stop()
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
         if self._retiring:
             await asyncio.gather(*self._retiring, return_exceptions=True)
-        engine, self._engine, self._starting = self._engine, None, None
+        engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
 
     async def reload(self, config: Config) -> None:
         """Go on with another configuration. Requests under way end with the engine they began with.
 
-        Raises what `Engine.open` raises, and then the old engine stays in force.
+        Raises what `Engine.open` raises, and `Stopped`; then the old engine stays in force.
         """
-        old = await self.startup()
+        old = await self._ready()
         same_store = config.sessions.store == old.config.sessions.store
         engine = await Engine.open(config, self._watchers, self._clock, old.store if same_store else None)
+        if self._stopping.is_set():
+            # The end has come meanwhile, and has not seen this one.
+            await engine.close(keep_store=same_store)
+            raise Stopped
         self._config = config
         self._ids = RequestIds(config.trusted_proxies)
         self._install(engine)
@@ -222,7 +251,7 @@ class Gateway:
         responses = self._responses(ask, send, began)
         reply: Reply | None = None
         try:
-            engine = self._engine or await self.startup()
+            engine = self._engine or await self._ready()
             if engine.digests:
                 ask, receive = await digested(ask, receive, engine.digests)
             path = self._path(ask, scope)
@@ -318,7 +347,7 @@ class Gateway:
         ask = self.ask_of(scope)
         began = self.began()
         try:
-            engine = self._engine or await self.startup()
+            engine = self._engine or await self._ready()
             path = self._path(ask, scope)
             require_own_origin(ask, engine.config.public_url)
             if engine.routes.own(path):
