@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from pathlib import Path
 
 import click
@@ -53,6 +54,9 @@ def run(config: Path, workers: int, grace: float, drain_delay: float, watch: boo
 
     Exit codes: 0 stopped in order, 1 a fault (one line each on standard error), 2 wrong usage.
     """
+    # A reload that is asked for before anybody listens waits until somebody does (`operations.worker`, `supervisor`);
+    # otherwise SIGHUP would end the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # Until `serve` has set apart what is loaded here: the collector would go through all of it again and again, and
     # find nothing. Measured: 0.1 s less of 0.55 s CPU to the first answer, 0.6 MB more.
     gc.disable()

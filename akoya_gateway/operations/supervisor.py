@@ -142,9 +142,8 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for each in _WATCHED:
                 signal.signal(each, signal.SIG_DFL)
-            # A reload that comes before we listen to it is no reason to die: we have the newest configuration.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+            # A reload that comes before we listen to it waits until we do: ours may not be the newest configuration.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WATCHED} - {signal.SIGHUP})
             for end in self._wakeup:
                 end.close()
             os.close(self._lifeline[1])
@@ -216,7 +215,12 @@ class Supervisor:
         for end in self._wakeup:
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
-        return {number: signal.signal(number, lambda caught, _: self._caught.append(caught)) for number in _WATCHED}
+        before: dict[int, Any] = {}
+        for number in _WATCHED:
+            before[number] = signal.signal(number, lambda caught, _: self._caught.append(caught))
+        # One may have come since the start (`cli.run`).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        return before
 
     def _signals(self) -> list[int]:
         caught, self._caught = self._caught, []

@@ -195,6 +195,8 @@ class Worker:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             loop.add_reader(self._place.lifeline, self._orphaned)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reloader.reload()))
+        # One may have come since the start (`cli.run`).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _orphaned(self) -> None:
         assert self._place is not None

@@ -18,7 +18,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
-from tests.ending import ended
+from tests.ending import ended, ending, unless_done
 from tests.operations.processes import ENVIRON, Running, until
 from tests.operations.test_metrics import values
 from tests.upstream.harness import Client
@@ -444,6 +444,27 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         new.write_text(path.read_text().replace("/public/*", "/free/*"))
         new.rename(path)
         until(lambda: run.get("/free/x").status_code == 200, "the new rule is in force")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: Path, workers: str) -> None:
+    run = Running(tmp_path, "--workers", workers)
+    path = run.gateway.config_path
+    config = path.read_bytes()
+    path.unlink()
+    os.mkfifo(path)
+    environ = {**os.environ, **ENVIRON}
+    with ending(subprocess.Popen(run.gateway.command(), stdout=subprocess.PIPE, env=environ)) as process:
+        with unless_done(process.kill, 60.0), path.open("wb") as first:
+            # The process stands there and reads its configuration.
+            new = path.with_suffix(".new")
+            new.write_bytes(config)
+            new.rename(path)
+            process.send_signal(signal.SIGHUP)
+            first.write(config)
+        assert process.stdout is not None
+        with process.stdout as log, unless_done(process.kill, 60.0):
+            assert any(b'"configuration reloaded"' in line for line in log), "it ended, or has forgotten"
 
 
 def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
