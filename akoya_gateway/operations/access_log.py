@@ -8,8 +8,9 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
 
 from akoya_gateway.config.model import LogFormat, Logging
-from akoya_gateway.operations.logs import LEVELS, StandardOutput, Timestamp, Write
+from akoya_gateway.operations.logs import LEVELS, Timestamp, Write
 from akoya_gateway.operations.redaction import escape_controls, redact_text
+from akoya_gateway.operations.standard_output import StandardOutput
 
 
 class AccessLog:

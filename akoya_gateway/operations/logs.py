@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import select
 import sys
 import time
 import traceback
@@ -22,6 +20,7 @@ import structlog
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import FIELDS
 from akoya_gateway.operations.redaction import LONGEST_TRACE, escape_controls, redact_event, redact_text
+from akoya_gateway.operations.standard_output import StandardOutput
 
 Log = structlog.typing.FilteringBoundLogger
 Write = Callable[[bytes], object]
@@ -30,30 +29,6 @@ Write = Callable[[bytes], object]
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("timestamp", "level", "event", "request_id")
 _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
-
-
-class StandardOutput:
-    """Writes each line with one system call, so that the lines of several workers do not mix.
-
-    A reader that is gone or stuck for a second costs the line, never the request. `lost` counts such lines.
-    """
-
-    def __init__(self, fd: int = 1) -> None:
-        self._fd = fd
-        self.lost = 0
-
-    def __call__(self, line: bytes) -> None:
-        rest = memoryview(line)
-        while rest:
-            try:
-                rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:
-                if not select.select([], [self._fd], [], 1.0)[1]:
-                    self.lost += 1
-                    return
-            except OSError:
-                self.lost += 1
-                return
 
 
 class Timestamp:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -18,9 +20,11 @@ from hypothesis import strategies as st
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import logger
 from akoya_gateway.operations.access_log import AccessLog
-from akoya_gateway.operations.logs import Log, StandardOutput, open_log, own_process, route_standard_logging
+from akoya_gateway.operations.logs import Log, open_log, own_process, route_standard_logging
 from akoya_gateway.operations.redaction import HIDDEN, redact_text
+from akoya_gateway.operations.standard_output import StandardOutput
 from akoya_gateway.secret import Secret
+from tests.ending import done
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbGljZSIsImF1ZCI6ImRlbW8ifQ.c2lnbmF0dXJlLWJ5dGVz"
 ORY = "ory_rt_AbCdEf0123456789.zyxwv-987"
@@ -328,6 +332,36 @@ def test_a_reader_that_went_away_does_not_stop_the_writer(blocking: bool) -> Non
     os.close(reader)
     out(b"two\n")
     assert out.lost == 1
+    os.close(writer)
+
+
+def pipe() -> tuple[int, int]:
+    return os.pipe()
+
+
+def journal() -> tuple[int, int]:
+    """systemd's is a socket."""
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
+@pytest.mark.parametrize("make", [pipe, journal])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_reader_that_is_stuck_does_not_stop_the_writer(make: Callable[[], tuple[int, int]], blocking: bool) -> None:
+    reader, writer = make()
+    os.set_blocking(writer, blocking)
+    out = StandardOutput(writer)
+    line = b"x" * 999 + b"\n"
+    done(lambda: [out(line) for _ in range(1000)], "the lines have been given up, without a second for each")
+    assert out.lost
+    assert os.get_blocking(writer) is blocking, "it is not ours alone"
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 1 << 20):
+            pass
+    out(b"it reads again\n")
+    assert os.read(reader, 100) == b"it reads again\n"
+    os.close(reader)
     os.close(writer)
 
 
