@@ -18,6 +18,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
+from tests.e2e.processes import wait_for_port
 from tests.ending import ended, ending, unless_done
 from tests.operations.processes import ENVIRON, Running, until
 from tests.operations.test_metrics import values
@@ -465,6 +466,19 @@ def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: 
         assert process.stdout is not None
         with process.stdout as log, unless_done(process.kill, 60.0):
             assert any(b'"configuration reloaded"' in line for line in log), "it ended, or has forgotten"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_and_stops_although_nobody_reads_what_it_says(tmp_path: Path, workers: str) -> None:
+    run = Running(tmp_path, "--workers", workers)
+    environ = {**os.environ, **ENVIRON}
+    with run.upstream, subprocess.Popen(run.gateway.command(), stdout=subprocess.PIPE, env=environ) as process:
+        with ending(process):
+            wait_for_port(run.port, process)
+            with httpx.Client(base_url=run.url, trust_env=False, timeout=20) as client:
+                # Its lines are more than a pipe holds.
+                assert {client.get("/public/" + "x" * 2000).status_code for _ in range(100)} == {200}
+        assert process.returncode == 0
 
 
 def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
