@@ -1,4 +1,5 @@
-"""Cancelling a coroutine wherever it can be: at its n-th suspension, before or together with what it waits for."""
+"""Cancelling a coroutine wherever it can be: at its n-th suspension, some turns of the event loop later, or together with
+what it waits for."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ T = TypeVar("T")
 
 
 class Cut(Generic[T]):
-    """Awaits `work`, and cancels the task it runs in at the suspension number `at`. `late`: as what it waits for is done,
-    which is when Python 3.11's `asyncio.wait_for` loses a cancellation."""
+    """Awaits `work`, and cancels the task it runs in at the suspension number `at`, `turns` of the event loop later. None:
+    as what it waits for is done, which is when Python 3.11's `asyncio.wait_for` loses a cancellation."""
 
-    def __init__(self, work: Coroutine[Any, Any, T], at: int, *, late: bool) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], at: int, turns: int | None) -> None:
         self._work = work
         self._at = at
-        self._late = late
+        self._turns = turns
         self.done = False
         """There was no such suspension: it came to its end."""
 
@@ -31,7 +32,7 @@ class Cut(Generic[T]):
                 self.done = suspensions <= self._at
                 return end.value  # type: ignore[no-any-return]
             if suspensions == self._at:
-                self._cancel(waited)
+                self._cut(waited)
             suspensions += 1
             value = fault = None
             try:
@@ -39,19 +40,26 @@ class Cut(Generic[T]):
             except BaseException as thrown:
                 fault = thrown
 
-    def _cancel(self, waited: Any) -> None:
+    def _cut(self, waited: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if self._late and isinstance(waited, asyncio.Future):
+        if self._turns is None and isinstance(waited, asyncio.Future):
             # Before the task's own callback: it has not yet been woken.
             waited.add_done_callback(lambda _: task.cancel())
         else:
-            task.cancel()
+            _cancel(task, self._turns or 0)
 
 
-async def cut(work: Coroutine[Any, Any, T], at: int, *, late: bool) -> tuple[bool, T | None]:
-    """Whether `work` came to its end before it could be cancelled, and what it gave."""
-    cutting = Cut(work, at, late=late)
+def _cancel(task: asyncio.Task[Any], turns: int) -> None:
+    if turns:
+        asyncio.get_running_loop().call_soon(_cancel, task, turns - 1)
+    else:
+        task.cancel()
+
+
+async def cut(work: Coroutine[Any, Any, T], at: int, turns: int | None) -> tuple[bool, T | None]:
+    """Whether `work` has no such suspension, and what it gave."""
+    cutting = Cut(work, at, turns)
 
     async def run() -> T:
         return await cutting
