@@ -17,7 +17,7 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -61,6 +61,8 @@ class _Progress:
         self.sending = False
         self.status: int | None = None
         self.retry_after: str | None = None
+        self.answer: HttpAnswer | None = None
+        """All of it has come."""
 
     async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
         if event.startswith("connection."):
@@ -69,7 +71,10 @@ class _Progress:
             self.sending = True
 
     def lost(self, detail: str) -> HttpAnswer | Lost:
-        """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost."""
+        """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost; a whole answer,
+        which may hold the one living refresh token, when the connection could not be closed after it."""
+        if self.answer is not None:
+            return self.answer
         if self.status is not None and (
             self.status in (408, 425, 429) or self.status >= 500 or 300 <= self.status < 400
         ):
@@ -94,7 +99,8 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
             progress.status = response.status_code
             progress.retry_after = response.headers.get("retry-after")
             body = await read_body(response, MAX_BODY)
-            return HttpAnswer(response.status_code, body, progress.retry_after)
+            progress.answer = HttpAnswer(response.status_code, body, progress.retry_after)
+        return progress.answer
     except _NEVER_LEFT as fault:
         return NotSent(f"no connection to the provider ({type(fault).__name__})")
     except TimeoutError:
@@ -159,7 +165,9 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
         raise _Unusable("the answer has a Content-Encoding that was not asked for")
     inflate = zlib.decompressobj(wbits=47) if encoding not in ("identity", "") else None
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    # Not `aiter_raw`, which closes the response at its end: what goes wrong then would take the body with it.
+    stream = cast("httpx.AsyncByteStream", response.stream)
+    async for chunk in stream:
         try:
             body += inflate.decompress(chunk, limit + 1 - len(body)) if inflate else chunk
         except zlib.error:
@@ -185,4 +193,5 @@ async def _response(
     try:
         yield response
     finally:
-        await response.aclose()
+        # Shielded: a close that is cancelled costs httpcore's pool a place for good.
+        await asyncio.shield(response.aclose())

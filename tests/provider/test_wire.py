@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -235,6 +236,38 @@ async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -
         answers = [await post(http, form(server), 2.0) for _ in range(4)]
         assert len(server.received) <= len(answers)
         assert sum(isinstance(answer, HttpAnswer) for answer in answers) == len(server.received)
+
+
+class Closing(httpx.AsyncByteStream):
+    """A whole answer, whose connection takes its time to close, or fails to."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.may = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._fault = fault
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def aclose(self) -> None:
+        if self._fault is not None:
+            self.closed.set()
+            raise self._fault
+        await self.may.wait()
+        self.closed.set()
+
+
+@pytest.mark.parametrize("fault", [None, httpx.ReadError("cut"), TimeoutError()], ids=["late", "broken", "timeout"])
+async def test_a_whole_answer_counts_whatever_becomes_of_its_connection(fault: Exception | None) -> None:
+    stream = Closing(fault)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
+    async with httpx.AsyncClient(transport=transport) as http:
+        answer = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
+        assert answer == HttpAnswer(200, b"{}", None)
+        # httpcore forgets to free the connection's place in the pool when its close is cancelled.
+        stream.may.set()
+        async with asyncio.timeout(5):
+            await stream.closed.wait()
 
 
 async def test_cancellation_passes_through(http: httpx.AsyncClient) -> None:
