@@ -126,8 +126,9 @@ class Engine:
     async def close(self, *, keep_store: bool = False) -> None:
         """Exchanges and refreshes in flight finish first: their answers must reach the store."""
         await self.orphans.stop()
-        await self.callback.finish()
         await self.keeper.stop()
+        # Last: an exchange may have begun while the others ended, and from here on none can.
+        await self.callback.finish()
         await self.providers.close()
         if not keep_store:
             await self.store.close()

@@ -92,8 +92,8 @@ class Callback:
         return redirect(attempt.return_to).with_headers(cookie)
 
     async def finish(self) -> None:
-        """Codes that are being exchanged become grants first; to be called before the keeper stops."""
-        if self._landings:
+        """Codes that are being exchanged become grants first; to be called just before the providers close."""
+        while self._landings:
             await asyncio.wait(self._landings)
 
     async def _attempt(self, visit: Visit, state: str | None) -> Attempt:

@@ -232,3 +232,43 @@ async def test_a_request_may_be_cancelled_anywhere(house: House, journey: Journe
                 break
         else:
             pytest.fail("it never got through")
+
+
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
+async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_grant(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, bank = house.gateway.engine, house.bank
+    known, new = Person(house), Person(house)
+    await known.connect()
+    path, code = await new.callback()
+    session, refreshed, exchanged = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    for target, verb, event in (
+        (engine.sessions, "start", session), (bank, "refresh", refreshed), (bank, "exchange", exchanged)
+    ):
+        monkeypatch.setattr(target, verb, after(event, getattr(target, verb)))
+    house.later += bank.life - 5
+    using = asyncio.create_task(known.go("/x"))
+    connecting = asyncio.create_task(new.go(path))
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(house.gateway.shutdown())
+    await asyncio.sleep(0.05)
+    # The closing waits for the refresh by now, and the code goes out.
+    session.set()
+    await asyncio.sleep(0.05)
+    refreshed.set()
+    await using
+    await asyncio.sleep(0.05)
+    exchanged.set()
+    await connecting
+    await closing
+    await house.gateway.startup()
+    assert await house.grant(code) is not None
+
+
+def after(event: asyncio.Event, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def late(*given: Any, **named: Any) -> Any:
+        await event.wait()
+        return await call(*given, **named)
+
+    return late
