@@ -36,6 +36,7 @@ from akoya_gateway.peers import TrustedProxies
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.forwarding import Forwardings
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing import jwks, jwks_headers
 from akoya_gateway.store import Store, Vault, open_store
@@ -88,6 +89,7 @@ class Engine:
             config,
             self.attempts,
             self.sessions,
+            Forwardings(vault, clock),
             self.cookies,
             self.keeper,
             self.providers,

@@ -7,6 +7,7 @@ the code is spent; the grant is in the store before the browser is told anything
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,8 @@ from urllib.parse import quote
 from akoya_gateway.access.redirects import RedirectPolicy
 from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
+from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UserError
+from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
@@ -40,6 +42,7 @@ from akoya_gateway.provider import Provider
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.attempts import Attempt, Attempts
 from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.forwarding import Forwardings
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.sessions.session import Session
 
@@ -50,6 +53,7 @@ class Callback:
         config: Config,
         attempts: Attempts,
         sessions: Sessions,
+        forwardings: Forwardings,
         cookies: CookieJar,
         keeper: Keeper,
         providers: Mapping[str, Provider],
@@ -59,12 +63,13 @@ class Callback:
         self._config = config
         self._attempts = attempts
         self._sessions = sessions
+        self._forwardings = forwardings
         self._cookies = cookies
         self._keeper = keeper
         self._providers = providers
         self._redirects = redirects
         self._journal = journal
-        self._landings: set[asyncio.Task[None]] = set()
+        self._landings: set[asyncio.Task[tuple[Session, str]]] = set()
 
     async def __call__(self, visit: Visit) -> Answer:
         """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
@@ -82,14 +87,13 @@ class Callback:
             return self._failed(error, attempt)
         # A store that cannot take a session could not take the grant: found out before the code is spent.
         session, value = await self._session(visit, attempt)
-        cookie = self._cookies.set_session(session, value)
         try:
-            await self._landed(self._land(code, attempt, connector, session.owner))
+            session, value = await self._landed(self._land(code, visit, attempt, connector, session, value))
         except GatewayError as error:
             # With the cookie, whatever went wrong: the session's old id is dead by now.
-            return self._failed(error, attempt).with_headers(cookie)
+            return self._failed(error, attempt).with_headers(self._cookies.set_session(session, value))
         self._journal.attempt_ended(attempt.connector, "granted")
-        return redirect(attempt.return_to).with_headers(cookie)
+        return redirect(attempt.return_to).with_headers(self._cookies.set_session(session, value))
 
     async def finish(self) -> None:
         """Codes that are being exchanged become grants first; to be called just before the providers close."""
@@ -128,20 +132,48 @@ class Callback:
         self._same_person(visit, attempt)
         return callback.code
 
-    async def _land(self, code: Secret, attempt: Attempt, connector: Connector, owner: str) -> None:
-        """From the code to the grant in the store. Raises `GatewayError`."""
+    async def _land(
+        self, code: Secret, visit: Visit, attempt: Attempt, connector: Connector, session: Session, value: str
+    ) -> tuple[Session, str]:
+        """From the code to the grant in the store, and the session it belongs to. Raises `GatewayError`."""
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         answer = await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
-        await self._keeper.connected(owner, connector.client, connector.key, judged(answer))
+        tokens = judged(answer)
+        session, value = await self._returned(visit, attempt, connector, tokens.sub) or (session, value)
+        grant = await self._keeper.connected(session.owner, connector.client, connector.key, tokens)
+        if visit.visitor.session is not None and not visit.visitor.identified:
+            # The grant is safe, and this is for the worst case only.
+            with contextlib.suppress(StoreUnavailable):
+                await self._forwardings.leave(visit.visitor.session, grant.id)
+        return session, value
 
-    async def _landed(self, landing: Coroutine[Any, Any, None]) -> None:
+    async def _returned(
+        self, visit: Visit, attempt: Attempt, connector: Connector, sub: str
+    ) -> tuple[Session, str] | None:
+        """A session of the owner who connected this very login a while ago, in this browser, and never got the answer
+        (`sessions.forwarding`). None: of nobody that we know."""
+        cookie = self._cookies.session(visit.ask.headers)
+        if visit.visitor.owner is not None or attempt.owner is not None or cookie is None:
+            return None
+        client = connector.client
+        # A store that is away here must not cost the tokens that have just come.
+        with contextlib.suppress(StoreUnavailable):
+            left = await self._forwardings.find(cookie)
+            if left is None:
+                return None
+            key = GrantKey(left.owner, client.environment.name, client.name, connector.key, sub)
+            if key.id == left.grant:
+                return await self._sessions.start(left.owner)
+        return None
+
+    async def _landed(self, landing: Coroutine[Any, Any, tuple[Session, str]]) -> tuple[Session, str]:
         """In a task of its own: a server may cancel the request of a browser that has gone, and the code is spent."""
         task = asyncio.create_task(landing)
         self._landings.add(task)
         task.add_done_callback(self._forget)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _forget(self, landing: asyncio.Task[None]) -> None:
+    def _forget(self, landing: asyncio.Task[tuple[Session, str]]) -> None:
         self._landings.discard(landing)
         if not landing.cancelled():
             landing.exception()  # Whoever waits has it; nobody may be waiting.

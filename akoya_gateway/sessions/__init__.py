@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from akoya_gateway.sessions.attempts import Attempt, AttemptForeign, Attempts, AttemptUnknown, TooManyAttempts
 from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.forwarding import Forwardings
 from akoya_gateway.sessions.session import Session
 from akoya_gateway.sessions.tokens import is_token, new_token
 
@@ -12,6 +13,7 @@ __all__ = [
     "AttemptForeign",
     "AttemptUnknown",
     "Attempts",
+    "Forwardings",
     "Session",
     "Sessions",
     "TooManyAttempts",

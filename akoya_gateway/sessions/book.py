@@ -11,7 +11,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.session import Session, decode, encode, seen
+from akoya_gateway.sessions.session import Session, decode, encode, id_of, seen
 from akoya_gateway.sessions.tokens import NewToken, digest, is_token, new_token
 from akoya_gateway.store.known import LOOK_AGAIN, VALID, Known
 from akoya_gateway.store.record import Record
@@ -100,7 +100,7 @@ class Sessions:
             del self._looks[cookie_value]
 
     async def _stored(self, cookie_value: str) -> Session | None:
-        record = await self._vault.get(KIND, _id(cookie_value))
+        record = await self._vault.get(KIND, id_of(cookie_value))
         if record is None or record.key in self._ended:
             self._forget(cookie_value)
             return None
@@ -146,7 +146,7 @@ class Sessions:
     async def _create(self, session: Session) -> tuple[Session, str]:
         while True:
             cookie_value = self._random()
-            created = replace(session, id=_id(cookie_value), version=1)
+            created = replace(session, id=id_of(cookie_value), version=1)
             if await self._vault.put(self._record(created)):
                 return self._remember(created, cookie_value), cookie_value
 
@@ -203,7 +203,3 @@ def _heard(look: asyncio.Task[Session | None]) -> None:
     """Where nobody waited for it, a failure is nobody's: who asks once the session is too old looks for himself."""
     if not look.cancelled():
         look.exception()
-
-
-def _id(cookie_value: str) -> str:
-    return digest("akoya-gateway session", cookie_value)

@@ -9,6 +9,7 @@ from typing import Any
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.secret import Secret
+from akoya_gateway.sessions.tokens import digest
 
 FORMAT = 1
 
@@ -41,6 +42,11 @@ class Session:
     def csrf_matches(self, text: str) -> bool:
         """Constant-time."""
         return self.csrf == Secret(text)
+
+
+def id_of(cookie_value: str) -> str:
+    """The id of the session that this cookie names."""
+    return digest("akoya-gateway session", cookie_value)
 
 
 def encode(session: Session) -> bytes:

@@ -33,6 +33,49 @@ def test_a_replayed_callback_is_refused(world: World, browser: Browser) -> None:
     assert browser.fetch("/accounts").status_code == 200, "what was connected stays"
 
 
+def lost(browser: Browser, callback: str) -> None:
+    """The callback is answered, and the answer never arrives."""
+    before = httpx.Cookies(browser.http.cookies)
+    assert browser.go(callback).status_code == 302
+    browser.http.cookies = before
+
+
+def two_banks_and_a_lost_answer(world: World, browser: Browser) -> str:
+    """Who the browser was, before the second bank's answer got lost."""
+    assert browser.connect("mikomo", "mikomo_1").status_code == 302
+    owner = browser.passed()["akoya-owner"]
+    lost(browser, world.akoya.consent(browser.begin("other"), "mikomo_4"))
+    assert browser.fetch("/mikomo").status_code == 401, "the id from before the rights grew is dead"
+    assert browser.connections()["connections"] == []
+    return owner
+
+
+def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(world: World, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(world, browser)
+    assert browser.connect("other", "mikomo_4").status_code == 302
+    assert browser.passed("/both")["akoya-owner"] == owner
+    assert len(browser.connections()["connections"]) == 2
+
+
+@pytest.mark.parametrize(("connector", "user"), [("other", "mikomo_5"), ("mikomo", "mikomo_1"), ("mikomo", "mikomo_4")])
+def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
+    world: World, browser: Browser, connector: str, user: str
+) -> None:
+    """As one who planted it in the victim's browser (session fixation): the first bank may well be their own."""
+    owner = two_banks_and_a_lost_answer(world, browser)
+    assert browser.connect(connector, user).status_code == 302
+    assert len(browser.connections()["connections"]) == 1
+    assert browser.passed()["akoya-owner"] != owner
+    assert browser.fetch("/both").status_code == 401
+
+
+def test_an_answer_that_was_lost_in_another_browser_helps_nobody(world: World, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(world, browser)
+    with world.browser() as stranger:
+        assert stranger.connect("other", "mikomo_4").status_code == 302
+        assert stranger.passed()["akoya-owner"] != owner
+
+
 def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
     callback = world.akoya.consent(browser.begin(), "mikomo_1")
     with world.browser() as victim:
