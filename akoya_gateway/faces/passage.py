@@ -225,7 +225,12 @@ class Passage:
         return b"".join(lines)
 
     async def _cut(self, code: int) -> None:
-        self._protocol.transport.abort()
+        if self.started:
+            self._protocol.transport.abort()
+        else:
+            # It was admitted, and a connection that closes without a word tells its sender nothing. As on the ASGI path
+            # the answer may still come; if it goes on and on, the next look ends it.
+            self._open = None
 
     def _forget(self) -> None:
         if self._open is not None:

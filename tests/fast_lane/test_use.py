@@ -188,3 +188,45 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
             client.send(f"{method} /public/big HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             client.until(b"\r\n\r\n")
         assert ask(lane.port, "/public/hi")[::2] == (200, b"hi")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    head, body = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"late"
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(head if begun else b"")
+        asked.set()
+        go.wait(20)
+        connection.sendall(body if begun else head + body)
+
+    upstream = RawUpstream({"slow": slow, "hi": plain(head + body)})
+    with (
+        World(tmp_path, upstream=upstream) as world,
+        InProcess(world, monkeypatch) as lane,
+        Browser(world) as browser,
+        Client(lane.port) as client,
+    ):
+        browser.connect()
+        here = f"http://127.0.0.1:{lane.port}"
+        assert browser.http.get(f"{here}/accounts/hi").status_code == 200
+        cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
+        csrf = browser.http.get(f"{here}/akoya/", headers={"accept": "application/json"}).json()["csrf"]
+        client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
+        assert asked.wait(5)
+        time.sleep(0.6)  # from the pool's second tick on it is looked after
+        left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url})
+        assert left.status_code == 303
+        time.sleep(0.5)
+        if begun:
+            assert client.rest().endswith(b"\r\n\r\n"), "the head is all that came"
+            go.set()
+        else:
+            go.set()
+            assert client.response().body == body
+            client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
+            assert client.response().status == 401
+    assert "GET /accounts/slow" in lane.departures
