@@ -83,10 +83,14 @@ class Callback:
         connector = self._config.connectors[attempt.connector]
         try:
             code = self._code(visit, callback, attempt, connector)
+            before = await self._before(visit, attempt)
         except GatewayError as error:
             return self._failed(error, attempt)
         # A store that cannot take a session could not take the grant: found out before the code is spent.
-        session, value = await self._session(visit, attempt)
+        if before is None:
+            session, value = await self._sessions.start(visit.visitor.owner)
+        else:
+            session, value = await self._sessions.renew(before)
         try:
             session, value = await self._landed(self._land(code, visit, attempt, connector, session, value))
         except GatewayError as error:
@@ -187,20 +191,23 @@ class Callback:
         if visit.visitor.identified and attempt.owner is None:
             raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
 
-    async def _session(self, visit: Visit, attempt: Attempt) -> tuple[Session, str]:
-        """A session under a new id: an id that somebody planted before the rights grew is worth nothing after."""
+    async def _before(self, visit: Visit, attempt: Attempt) -> Session | None:
+        """The session that gets a new id: an id that somebody planted before the rights grew is worth nothing after.
+
+        Raises `UserError` where the session that the attempt began in is no more.
+        """
         visitor = visit.visitor
-        if visitor.session is not None:
-            return await self._sessions.renew(visitor.session)
-        if visitor.owner is None and attempt.owner is not None:
-            # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding.
-            # Its sessions are this browser's: nobody else has that owner.
-            latest, *others = await self._sessions.of(attempt.owner) or (None,)
-            for other in others:
-                await self._sessions.end(other)
-            if latest is not None:
-                return await self._sessions.renew(latest)
-        return await self._sessions.start(visitor.owner)
+        if visitor.owner is not None or attempt.owner is None:
+            return visitor.session
+        # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding. It is
+        # the very session of then or none: the one that took its place is theirs who connected a bank in it, and who
+        # planted the old id may well have begun an attempt with it before.
+        for session in await self._sessions.of(attempt.owner):
+            if session.id == attempt.session:
+                return session
+        raise UserError(
+            "You signed out meanwhile, or connected another bank in between. Connect the bank again.", code="other-owner"
+        )
 
     def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
         """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""

@@ -16,6 +16,7 @@ from akoya_gateway.journeys.visitor import require_known
 from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
 from akoya_gateway.sessions.attempts import Attempts
 from akoya_gateway.sessions.jar import CookieJar
+from akoya_gateway.sessions.session import id_of
 
 
 class Connect:
@@ -59,6 +60,7 @@ class Connect:
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None
         browser = visit.visitor.browser or self._cookies.new_browser()
+        shown = self._cookies.session(visit.ask.headers)
         state = await self._attempts.begin(
             connector=key,
             browser=browser,
@@ -66,6 +68,7 @@ class Connect:
             owner=visit.visitor.owner,
             code_verifier=None if verifier is None else verifier.reveal(),
             nonce=nonce,
+            session=None if shown is None else id_of(shown),
         )
         self._journal.attempt_started(key)
         challenge = None if verifier is None else code_challenge(verifier)

@@ -34,7 +34,8 @@ class TooManyAttempts(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`connector` is its key in gateway.yaml, `return_to` was judged when it began, `owner` is who was known then."""
+    """`connector` is its key in gateway.yaml, `return_to` was judged when it began, `owner` is who was known then.
+    `session` is the id of the session whose cookie the browser showed then, be it alive or dead."""
 
     connector: str
     return_to: str
@@ -42,6 +43,7 @@ class Attempt:
     owner: str | None = None
     code_verifier: Secret | None = field(default=None, repr=False)
     nonce: Secret | None = field(default=None, repr=False)
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Attempts:
         owner: str | None = None,
         code_verifier: str | None = None,
         nonce: str | None = None,
+        session: str | None = None,
     ) -> str:
         """Remember the attempt, durably; returns its `state`, 256 random bits. `browser` is a `new_token` that the
         browser holds in its cookie. The browser's oldest attempts make room; too many in all raise `TooManyAttempts`.
@@ -90,6 +93,7 @@ class Attempts:
             "owner": owner,
             "code_verifier": code_verifier,
             "nonce": nonce,
+            "session": session,
         }
         body = json.dumps(document, separators=(",", ":")).encode()
         while True:
@@ -116,6 +120,7 @@ class Attempts:
             owner=document["owner"],
             code_verifier=_secret(document["code_verifier"]),
             nonce=_secret(document["nonce"]),
+            session=document.get("session"),  # An older release, which may run beside us, leaves it out.
         )
         # The store forgets what has ended, but by its own clock; ours is the one that counts.
         too_old = self._clock() >= attempt.started_at + self._limits.attempt_lifetime

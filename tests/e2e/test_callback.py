@@ -76,6 +76,33 @@ def test_an_answer_that_was_lost_in_another_browser_helps_nobody(world: World, b
         assert stranger.passed()["akoya-owner"] != owner
 
 
+def session_cookie(browser: Browser) -> tuple[str, str]:
+    ((name, value),) = [(n, v) for n, v in browser.http.cookies.items() if not n.endswith("-browser")]
+    return name, value
+
+
+@pytest.mark.parametrize("presented", [True, False])
+def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
+    world: World, browser: Browser, presented: bool
+) -> None:
+    """Session fixation with an attempt in hand: who planted the id began it while that id still lived."""
+    with world.browser() as planter:
+        planter.connect("mikomo", "mikomo_1")
+        in_hand = world.akoya.consent(planter.begin("other"), "mikomo_5")
+        name, planted = session_cookie(planter)
+        browser.http.cookies.set(name, planted, domain="127.0.0.1", path="/")
+        assert browser.connect("other", "mikomo_4").status_code == 302
+        owner = browser.passed("/both")["akoya-owner"]
+        if not presented:
+            del planter.http.cookies[name]
+        asked = len(world.akoya.events("token"))
+        assert errors(planter.go(in_hand)) == "other-owner"
+        assert len(world.akoya.events("token")) == asked, "no code is spent"
+        assert planter.fetch("/accounts").status_code == 401
+        assert browser.passed("/both")["akoya-owner"] == owner
+        assert len(browser.connections()["connections"]) == 2
+
+
 def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
     callback = world.akoya.consent(browser.begin(), "mikomo_1")
     with world.browser() as victim:
