@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -42,7 +43,7 @@ from akoya_gateway.provider import Provider
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.attempts import Attempt, Attempts
 from akoya_gateway.sessions.book import Sessions
-from akoya_gateway.sessions.forwarding import Forwardings
+from akoya_gateway.sessions.forwarding import Forwardings, Login
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.sessions.session import Session
 
@@ -69,7 +70,7 @@ class Callback:
         self._providers = providers
         self._redirects = redirects
         self._journal = journal
-        self._landings: set[asyncio.Task[tuple[Session, str]]] = set()
+        self._landings: set[asyncio.Task[Answer]] = set()
 
     async def __call__(self, visit: Visit) -> Answer:
         """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
@@ -86,18 +87,7 @@ class Callback:
             before = await self._before(visit, attempt)
         except GatewayError as error:
             return self._failed(error, attempt)
-        # A store that cannot take a session could not take the grant: found out before the code is spent.
-        if before is None:
-            session, value = await self._sessions.start(visit.visitor.owner)
-        else:
-            session, value = await self._sessions.renew(before)
-        try:
-            session, value = await self._landed(self._land(code, visit, attempt, connector, session, value))
-        except GatewayError as error:
-            # With the cookie, whatever went wrong: the session's old id is dead by now.
-            return self._failed(error, attempt).with_headers(self._cookies.set_session(session, value))
-        self._journal.attempt_ended(attempt.connector, "granted")
-        return redirect(attempt.return_to).with_headers(self._cookies.set_session(session, value))
+        return await self._landed(self._land(code, visit, attempt, connector, before))
 
     async def finish(self) -> None:
         """Codes that are being exchanged become grants first; to be called just before the providers close."""
@@ -137,47 +127,88 @@ class Callback:
         return callback.code
 
     async def _land(
-        self, code: Secret, visit: Visit, attempt: Attempt, connector: Connector, session: Session, value: str
-    ) -> tuple[Session, str]:
-        """From the code to the grant in the store, and the session it belongs to. Raises `GatewayError`."""
+        self, code: Secret, visit: Visit, attempt: Attempt, connector: Connector, before: Session | None
+    ) -> Answer:
+        """From the code to the grant in the store. Raises `StoreUnavailable` where not even the code was sent.
+
+        `before` dies ahead of the code, and with it whatever others could do by its id.
+        """
+        # A store that cannot take a session could not take the grant: found out before the code is spent.
+        if before is None:
+            session, value = await self._sessions.start(visit.visitor.owner)
+        else:
+            session, value = await self._sessions.renew(before)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
-        answer = await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
-        tokens = judged(answer)
-        session, value = await self._returned(visit, attempt, connector, tokens.sub) or (session, value)
-        grant = await self._keeper.connected(session.owner, connector.client, connector.key, tokens)
-        if visit.visitor.session is not None and not visit.visitor.identified:
+        try:
+            tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
+        except GatewayError as error:
+            return await self._nothing_came(error, attempt, before, session, value)
+        client = connector.client
+        key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
+        if before is None and visit.visitor.owner is None:
+            returned = await self._returned(attempt, key)
+            if returned is not None:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._sessions.end(session)
+                before, session, value = returned
+        cookie = self._cookies.set_session(session, value)
+        try:
+            await self._keeper.connected(session.owner, client, connector.key, tokens)
+        except GatewayError as error:
+            # With the cookie: whether the grant was written is not known, and the old id stays dead.
+            return self._failed(error, attempt).with_headers(cookie)
+        if before is not None and not visit.visitor.identified:
             # The grant is safe, and this is for the worst case only.
             with contextlib.suppress(StoreUnavailable):
-                await self._forwardings.leave(visit.visitor.session, grant.id)
-        return session, value
+                await self._forwardings.leave(before, login_of(key))
+        self._journal.attempt_ended(attempt.connector, "granted")
+        return redirect(attempt.return_to).with_headers(cookie)
 
-    async def _returned(
-        self, visit: Visit, attempt: Attempt, connector: Connector, sub: str
-    ) -> tuple[Session, str] | None:
-        """A session of the owner who connected this very login a while ago, in this browser, and never got the answer
-        (`sessions.forwarding`). None: of nobody that we know."""
-        cookie = self._cookies.session(visit.ask.headers)
-        if visit.visitor.owner is not None or attempt.owner is not None or cookie is None:
+    async def _nothing_came(
+        self, error: GatewayError, attempt: Attempt, before: Session | None, session: Session, value: str
+    ) -> Answer:
+        """The browser goes on as it came, its cookie untouched: this answer may get lost as well."""
+        answer = self._failed(error, attempt)
+        try:
+            if before is None:
+                await self._sessions.end(session)
+            else:
+                await self._sessions.take_back(session, before)
+        except StoreUnavailable:
+            return answer if before is None else answer.with_headers(self._cookies.set_session(session, value))
+        return answer
+
+    async def _returned(self, attempt: Attempt, key: GrantKey) -> tuple[Session, Session, str] | None:
+        """The session of the owner who connected this very login a while ago, in this browser, and never got the answer
+        (`sessions.forwarding`); the same under a new id, and its cookie. None: of nobody that we know.
+
+        Nobody comes back who has signed out, who disconnected that login, or whose session has come to its age.
+        """
+        if attempt.session is None:
             return None
-        client = connector.client
-        # A store that is away here must not cost the tokens that have just come.
-        with contextlib.suppress(StoreUnavailable):
-            left = await self._forwardings.find(cookie)
-            if left is None:
+        try:
+            owner = await self._forwardings.find(attempt.session, login_of(key))
+            if owner is None:
                 return None
-            key = GrantKey(left.owner, client.environment.name, client.name, connector.key, sub)
-            if key.id == left.grant:
-                return await self._sessions.start(left.owner)
-        return None
+            grant = replace(key, owner=owner).id
+            latest, *others = await self._sessions.of(owner) or (None,)
+            if latest is None or all(grant != each.id for each in (await self._keeper.of(owner)).grants):
+                return None
+            for other in others:
+                await self._sessions.end(other)
+            return latest, *await self._sessions.renew(latest)
+        except GatewayError:
+            # Whatever is wrong here must not cost the tokens that have just come.
+            return None
 
-    async def _landed(self, landing: Coroutine[Any, Any, tuple[Session, str]]) -> tuple[Session, str]:
+    async def _landed(self, landing: Coroutine[Any, Any, Answer]) -> Answer:
         """In a task of its own: a server may cancel the request of a browser that has gone, and the code is spent."""
         task = asyncio.create_task(landing)
         self._landings.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    def _forget(self, landing: asyncio.Task[tuple[Session, str]]) -> None:
+    def _forget(self, landing: asyncio.Task[Answer]) -> None:
         self._landings.discard(landing)
         if not landing.cancelled():
             landing.exception()  # Whoever waits has it; nobody may be waiting.
@@ -199,14 +230,14 @@ class Callback:
         visitor = visit.visitor
         if visitor.owner is not None or attempt.owner is None:
             return visitor.session
-        # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding. It is
-        # the very session of then or none: the one that took its place is theirs who connected a bank in it, and who
-        # planted the old id may well have begun an attempt with it before.
+        # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding. It
+        # is the very session of then or none: the one that took its place is theirs who connected a bank in it, and
+        # who planted the old id may well have begun an attempt with it before.
         for session in await self._sessions.of(attempt.owner):
             if session.id == attempt.session:
                 return session
         raise UserError(
-            "You signed out meanwhile, or connected another bank in between. Connect the bank again.", code="other-owner"
+            "You signed out meanwhile, or connected another bank. Connect this bank again.", code="other-owner"
         )
 
     def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
@@ -215,6 +246,10 @@ class Callback:
         target = self._config.redirects.after_error
         mark = "&" if "?" in target else "?"
         return redirect(f"{target}{mark}error={quote(error.code)}&connector={quote(attempt.connector)}")
+
+
+def login_of(key: GrantKey) -> Login:
+    return key.environment, key.client, key.connector, key.sub
 
 
 def refusal(callback: AuthorizationRefused) -> GatewayError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -122,9 +123,22 @@ class Sessions:
 
         Its age stays. If the store fails half-way the old cookie goes on working.
         """
-        renewed = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
-        await self.end(session)
-        return renewed
+        renewed, cookie_value = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
+        try:
+            await self.end(session)
+        except StoreUnavailable:
+            # It may have been deleted all the same, and nobody has the new cookie.
+            with contextlib.suppress(StoreUnavailable):
+                await self.take_back(renewed, session)
+            raise
+        return renewed, cookie_value
+
+    async def take_back(self, renewed: Session, session: Session) -> None:
+        """`session` was renewed, and its rights have not grown after all: it lives again, the renewed one dies."""
+        await self._vault.put(self._record(replace(session, version=1)))
+        self._ended.pop(session.id, None)
+        with contextlib.suppress(StoreUnavailable):
+            await self.end(renewed)  # Nobody has it.
 
     async def end(self, session: Session) -> None:
         """Gone, everywhere within `valid` seconds."""

@@ -2,19 +2,19 @@
 
 A bank that was connected gives the session a new id, and the old one dies with its rights (session fixation). If that
 answer is lost on its way, in a tunnel or by a reload, the browser holds the dead id and nobody the living one: all the
-banks of that owner would be out of reach for good. So a word is left under the digest of the dead id: the owner, and
-the grant that was connected. It opens nothing by itself. Only who signs in once more at that bank, with that very
-login, gets the owner back: whoever planted the id in the browser cannot.
+banks of that owner would be out of reach for good. So a word is left under the digest of the dead id and of the login
+that was connected: the owner. It opens nothing by itself. Only who signs in once more at that bank, with that very
+login, finds it: whoever planted the id in the browser cannot.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import Any
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.sessions.session import Session, id_of
-from akoya_gateway.sessions.tokens import is_token
+from akoya_gateway.sessions.session import Session
+from akoya_gateway.sessions.tokens import digest
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.vault import Vault
 
@@ -24,13 +24,8 @@ FORMAT = 1
 KEPT = 86_400.0
 """Seconds in which somebody whose sign-in seems to have failed tries again."""
 
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """`grant` is the id of the grant: it stands for owner, bank and login."""
-
-    owner: str
-    grant: str
+Login = tuple[str, ...]
+"""What stands for one login at one bank."""
 
 
 class Forwardings:
@@ -40,17 +35,25 @@ class Forwardings:
         self._vault = vault
         self._clock = clock
 
-    async def leave(self, session: Session, grant: str) -> None:
-        """`session` has been replaced, because `grant` was connected."""
-        document = {"format": FORMAT, "owner": session.owner, "grant": grant}
-        body = json.dumps(document, separators=(",", ":")).encode()
-        await self._vault.put(Record(KIND, session.id, body, expires_at=self._clock() + KEPT))
+    async def leave(self, session: Session, login: Login) -> None:
+        """`session` has been replaced, because `login` was connected. The first word of the two stays."""
+        body = json.dumps({"format": FORMAT, "owner": session.owner}, separators=(",", ":")).encode()
+        await self._vault.put(Record(KIND, _key(session.id, login), body, expires_at=self._clock() + KEPT))
 
-    async def find(self, cookie_value: str) -> Forwarding | None:
-        if not is_token(cookie_value):
+    async def find(self, session_id: str, login: Login) -> str | None:
+        """The owner; a word that cannot be read, or is of a newer release, is as none.
+
+        Also raises `UndecryptableRecord` and `DamagedRecord`.
+        """
+        record = await self._vault.get(KIND, _key(session_id, login))
+        if record is None:
             return None
-        record = await self._vault.get(KIND, id_of(cookie_value))
-        document = None if record is None else json.loads(record.body)
-        if document is None or document["format"] != FORMAT:
+        try:
+            document: Any = json.loads(record.body)
+            return str(document["owner"]) if document["format"] == FORMAT else None
+        except (ValueError, KeyError, TypeError):
             return None
-        return Forwarding(document["owner"], document["grant"])
+
+
+def _key(session_id: str, login: Login) -> str:
+    return digest("akoya-gateway forwarding", json.dumps([session_id, *login]))

@@ -103,6 +103,58 @@ def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after
         assert len(browser.connections()["connections"]) == 2
 
 
+@pytest.mark.parametrize("leaving", ["logout", "disconnect/other"])
+def test_a_dead_id_brings_nobody_back_who_has_left(world: World, browser: Browser, leaving: str) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    owner = browser.passed()["akoya-owner"]
+    name, dead = session_cookie(browser)
+    browser.connect("other", "mikomo_4")
+    csrf = browser.connections()["csrf"]
+    assert browser.fetch(f"/akoya/{leaving}", "POST", data={"csrf": csrf}).status_code == 303
+    with world.browser() as thief:
+        thief.http.cookies.set(name, dead, domain="127.0.0.1", path="/")
+        thief.connect("other", "mikomo_4")
+        assert thief.passed("/accounts")["akoya-owner"] != owner
+        assert len(thief.connections()["connections"]) == 1
+
+
+def test_an_error_that_never_arrives_costs_nothing(world: World, browser: Browser) -> None:
+    """A bank that does not answer is what people leave; nothing was connected, so the session goes on."""
+    browser.connect("mikomo", "mikomo_1")
+    before = browser.passed()
+    callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
+    world.akoya.fault("status", "token.authorization_code", times=1)
+    try:
+        lost(browser, callback)
+    finally:
+        world.akoya.clear_faults()
+    assert browser.passed()["akoya-owner"] == before["akoya-owner"]
+    assert browser.connect("other", "mikomo_4").status_code == 302
+    assert browser.passed("/both")["akoya-owner"] == before["akoya-owner"]
+
+
+def test_a_second_answer_that_gets_lost_changes_nothing(world: World, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(world, browser)
+    lost(browser, world.akoya.consent(browser.begin("other"), "mikomo_4"))
+    assert browser.connect("other", "mikomo_4").status_code == 302
+    assert browser.passed("/both")["akoya-owner"] == owner
+
+
+def test_whoever_is_brought_back_is_the_only_one(world: World, browser: Browser) -> None:
+    """The session of the lost answer ends: it may be in somebody's hands."""
+    browser.connect("mikomo", "mikomo_1")
+    callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
+    name, dead = session_cookie(browser)
+    browser.go(callback)
+    _, astray = session_cookie(browser)
+    browser.http.cookies.set(name, dead, domain="127.0.0.1", path="/")
+    browser.connect("other", "mikomo_4")
+    assert len(browser.connections()["connections"]) == 2
+    with world.browser() as other:
+        other.http.cookies.set(name, astray, domain="127.0.0.1", path="/")
+        assert other.fetch("/accounts").status_code == 401
+
+
 def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
     callback = world.akoya.consent(browser.begin(), "mikomo_1")
     with world.browser() as victim:
