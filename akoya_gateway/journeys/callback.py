@@ -45,7 +45,7 @@ from akoya_gateway.sessions.attempts import Attempt, Attempts
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.sessions.forwarding import Forwardings, Login
 from akoya_gateway.sessions.jar import CookieJar
-from akoya_gateway.sessions.session import Session
+from akoya_gateway.sessions.session import Session, SessionGone
 
 
 class Callback:
@@ -134,10 +134,10 @@ class Callback:
         `before` dies ahead of the code, and with it whatever others could do by its id.
         """
         # A store that cannot take a session could not take the grant: found out before the code is spent.
-        if before is None:
-            session, value = await self._sessions.start(visit.visitor.owner)
-        else:
-            session, value = await self._sessions.renew(before)
+        try:
+            session, value = await self._session(visit, before)
+        except SessionGone as error:
+            return self._failed(error, attempt)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
@@ -163,6 +163,15 @@ class Callback:
                 await self._forwardings.leave(before, login_of(key))
         self._journal.attempt_ended(attempt.connector, "granted")
         return redirect(attempt.return_to).with_headers(cookie)
+
+    async def _session(self, visit: Visit, before: Session | None) -> tuple[Session, str]:
+        if before is not None:
+            try:
+                return await self._sessions.renew(before)
+            except SessionGone:
+                if not visit.visitor.identified:
+                    raise
+        return await self._sessions.start(visit.visitor.owner)
 
     async def _nothing_came(
         self, error: GatewayError, attempt: Attempt, before: Session | None, session: Session, value: str
@@ -225,7 +234,7 @@ class Callback:
     async def _before(self, visit: Visit, attempt: Attempt) -> Session | None:
         """The session that gets a new id: an id that somebody planted before the rights grew is worth nothing after.
 
-        Raises `UserError` where the session that the attempt began in is no more.
+        Raises `SessionGone` where the session that the attempt began in is no more.
         """
         visitor = visit.visitor
         if visitor.owner is not None or attempt.owner is None:
@@ -236,9 +245,7 @@ class Callback:
         for session in await self._sessions.of(attempt.owner):
             if session.id == attempt.session:
                 return session
-        raise UserError(
-            "You signed out meanwhile, or connected another bank. Connect this bank again.", code="other-owner"
-        )
+        raise SessionGone("Connect the bank again.")
 
     def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
         """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""

@@ -12,7 +12,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.session import Session, decode, encode, id_of, seen
+from akoya_gateway.sessions.session import Session, SessionGone, decode, encode, id_of, seen
 from akoya_gateway.sessions.tokens import NewToken, digest, is_token, new_token
 from akoya_gateway.store.known import LOOK_AGAIN, VALID, Known
 from akoya_gateway.store.record import Record
@@ -121,16 +121,20 @@ class Sessions:
     async def renew(self, session: Session) -> tuple[Session, str]:
         """The same session under a new id and a new CSRF secret, because its rights grow; the old id dies.
 
-        Its age stays. If the store fails half-way the old cookie goes on working.
+        Its age stays. If the store fails half-way the old cookie goes on working. Of any number of callers one gets it,
+        and the others `SessionGone`: who planted the old id may come in the same moment as their victim.
         """
         renewed, cookie_value = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
         try:
-            await self.end(session)
+            mine = await self.end(session)
         except StoreUnavailable:
             # It may have been deleted all the same, and nobody has the new cookie.
             with contextlib.suppress(StoreUnavailable):
                 await self.take_back(renewed, session)
             raise
+        if not mine:
+            await self.end(renewed)
+            raise SessionGone("Connect the bank again.")
         return renewed, cookie_value
 
     async def take_back(self, renewed: Session, session: Session) -> None:
@@ -140,14 +144,15 @@ class Sessions:
         with contextlib.suppress(StoreUnavailable):
             await self.end(renewed)  # Nobody has it.
 
-    async def end(self, session: Session) -> None:
-        """Gone, everywhere within `valid` seconds."""
-        await self._vault.delete(KIND, session.id)
+    async def end(self, session: Session) -> bool:
+        """Gone, everywhere within `valid` seconds. True: by this call."""
+        ended = await self._vault.delete(KIND, session.id)
         _expire(self._cache.pop(self._values.pop(session.id, ""), None))
         # A look-up that read the record just before must not bring it back.
         self._ended[session.id] = None
         while len(self._ended) > self._size:
             self._ended.popitem(last=False)
+        return ended
 
     async def of(self, owner: str) -> tuple[Session, ...]:
         """The owner's sessions that have not ended, the most recently seen first. Raises `StoreUnavailable`."""

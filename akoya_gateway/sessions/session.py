@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from akoya_gateway.config.model import Cookie
-from akoya_gateway.errors import OperatorError
+from akoya_gateway.errors import OperatorError, UserError
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.tokens import digest
 
@@ -18,6 +18,13 @@ class UnreadableSession(OperatorError):
     """The record is of a newer format, or not a session at all. Says nothing of what is in it."""
 
     code = "session-unreadable"
+
+
+class SessionGone(UserError):
+    """It was renewed or ended by somebody else in this moment."""
+
+    code = "other-owner"
+    title = "Your session has changed meanwhile"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ def test_a_replayed_callback_is_refused(world: World, browser: Browser) -> None:
     assert browser.fetch("/accounts").status_code == 200, "what was connected stays"
 
 
+def session_cookie(browser: Browser) -> tuple[str, str]:
+    ((name, value),) = [(n, v) for n, v in browser.http.cookies.items() if not n.endswith("-browser")]
+    return name, value
+
+
 def lost(browser: Browser, callback: str) -> None:
     """The callback is answered, and the answer never arrives."""
     before = httpx.Cookies(browser.http.cookies)
@@ -57,6 +62,21 @@ def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(world: 
     assert len(browser.connections()["connections"]) == 2
 
 
+def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(world: World, browser: Browser) -> None:
+    """SameSite=Strict: the cookie is there when an attempt begins, and not on the way back from Akoya."""
+    browser.connect("mikomo", "mikomo_1")
+    owner = browser.passed()["akoya-owner"]
+    for arrives in (False, False, True):
+        callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
+        name, value = session_cookie(browser)
+        del browser.http.cookies[name]
+        assert browser.go(callback).headers["location"] == "/accounts"
+        if not arrives:
+            browser.http.cookies.set(name, value, domain="127.0.0.1", path="/")
+            assert browser.fetch("/accounts").status_code == 401
+    assert browser.passed("/both")["akoya-owner"] == owner
+
+
 @pytest.mark.parametrize(("connector", "user"), [("other", "mikomo_5"), ("mikomo", "mikomo_1"), ("mikomo", "mikomo_4")])
 def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
     world: World, browser: Browser, connector: str, user: str
@@ -74,11 +94,6 @@ def test_an_answer_that_was_lost_in_another_browser_helps_nobody(world: World, b
     with world.browser() as stranger:
         assert stranger.connect("other", "mikomo_4").status_code == 302
         assert stranger.passed()["akoya-owner"] != owner
-
-
-def session_cookie(browser: Browser) -> tuple[str, str]:
-    ((name, value),) = [(n, v) for n, v in browser.http.cookies.items() if not n.endswith("-browser")]
-    return name, value
 
 
 @pytest.mark.parametrize("presented", [True, False])

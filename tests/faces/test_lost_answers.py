@@ -3,6 +3,7 @@ with the same login; and nothing that is wrong with the way back costs the token
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from akoya_gateway.sessions.forwarding import KIND
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.sealing import DamagedRecord
 from tests.faces.cutting import cut
-from tests.faces.test_cut_anywhere import MOST, House, Person, house
+from tests.faces.test_cut_anywhere import MOST, House, Person, house, turns
 from tests.servers import own_redis
 
 __all__ = ["house", "own_redis"]
@@ -152,3 +153,27 @@ async def test_a_store_that_fails_once_at_any_step_costs_no_bank(
             break
     else:
         pytest.fail("it never got through")
+
+
+async def behind(late: int, person: Person, path: str) -> httpx.Response:
+    await turns(late)
+    return await person.go(path)
+
+
+async def test_of_callbacks_at_once_with_one_id_only_one_goes_on_as_its_owner(house: House) -> None:
+    """Session fixation by the clock: who planted the id comes back from a bank in the same moment as their victim."""
+    planter, victim = Person(house), Person(house)
+    for at in range(30):
+        await planter.connect()
+        await victim.go("/akoya/connect/mikomo")
+        for name, value in planter.http.cookies.items():
+            if not name.endswith("-browser"):
+                victim.http.cookies.set(name, value, domain="app.example.com", path="/")
+        (first, code), (second, other) = await planter.callback(), await victim.callback()
+
+        answers = await asyncio.gather(planter.go(first), behind(at, victim, second))
+        landed = ["error" not in answer.headers["location"] for answer in answers]
+        assert sum(landed) == 1, at
+        assert (code in house.bank.spent_codes, other in house.bank.spent_codes) == tuple(landed), at
+        assert [await banks(person) for person in (planter, victim)].count(0) == 1, at
+        planter, victim = Person(house), Person(house)
