@@ -398,6 +398,31 @@ async def test_of_several_processes_that_take_exactly_one_gets_each(own_redis: R
     await store.close()
 
 
+@pytest.mark.parametrize("calls", [1, 16, 40])
+async def test_a_store_is_closed_at_once_though_all_its_places_are_taken_by_calls_that_hang(
+    own_redis: RedisServer, calls: int
+) -> None:
+    store = await opened(own_redis.url, timeout=2.0)
+    others = own_redis.client
+    own_redis.pause()
+    try:
+        before = [asyncio.create_task(store.get("grant", "k1")) for _ in range(calls)]
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        behind = [asyncio.create_task(store.get("grant", "k1")) for _ in range(calls)]
+        done, _ = await asyncio.wait({closing}, timeout=1.0)
+        assert done, "it waits for what hangs"
+        await closing
+        for outcome in await asyncio.gather(*before, *behind, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable)
+    finally:
+        own_redis.resume()
+    await asyncio.sleep(0.1)
+    assert len(others.client_list()) == 1, "a connection is left open"
+    others.close()
+
+
 async def test_a_closed_store_says_so_and_lets_waiters_go(own_redis: RedisServer) -> None:
     store = await opened(own_redis.url)
     assert await store.put(grant())

@@ -91,15 +91,19 @@ class Gate:
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
         """Raises `StoreUnavailable` for all that can go wrong between us and Redis."""
-        if self._shut:
-            raise StoreUnavailable("the store is closed")
         try:
+            self._judge()
             async with asyncio.timeout(self._limit), self._free:
+                self._judge()
                 yield
         except StoreUnavailable:
             raise
         except FAULTS as fault:
             raise self.worded(fault) from fault
+
+    def _judge(self) -> None:
+        if self._shut:
+            raise StoreUnavailable("the store is closed")
 
     def worded(self, fault: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self._where}: {_said(fault)}")
