@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.faces.straight import Straight
 from tests.e2e.world import Browser, World
+from tests.faces.cutting import cut
 from tests.upstream.harness import Caller, RawUpstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -40,7 +42,13 @@ class Upstream:
             if name == b"hang":
                 self.left += caller.closed_by_peer()
                 return
-            if name == b"rejected":
+            if name.startswith(b"own-"):
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(name) + name)
+            elif name.startswith(b"slow-"):
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(name))
+                time.sleep(0.005)
+                caller.send(name)
+            elif name == b"rejected":
                 caller.send(b"HTTP/1.1 401 No\r\nAkoya-Token-Rejected: 1\r\nContent-Length: 0\r\n\r\n")
             elif name == b"chunked":
                 caller.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
@@ -311,6 +319,33 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
                 await first
             assert crossing._connection is waiting._connection
             assert status_of(await asyncio.wait_for(second, 5)) == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["own-{}", "slow-{}", "chunked", "rejected", "stale"])
+@pytest.mark.parametrize("pool", [1, 2])
+def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
+    world: World, cookie: bytes, name: str, pool: int
+) -> None:
+    async def main() -> None:
+        upstream = {"url": world.config()["upstream"]["url"], "pool": pool}
+        async with started(world, upstream=upstream) as (app, _):
+            await warm(app, cookie)
+            before = asyncio.all_tasks()
+            for turns in (None, 0, 1, 2, 3, 5):
+                for at in range(40):
+                    done, _ = await cut(answer_of(app, scope_of(f"/accounts/{name.format(at)}", cookie)), at, turns)
+                    for n in range(pool + 1):
+                        told = await answer_of(app, scope_of(f"/accounts/own-after-{at}-{n}", cookie))
+                        body = b"".join(message.get("body", b"") for message in told)
+                        assert body == f"own-after-{at}-{n}".encode(), (turns, at)
+                    if done:
+                        break
+                else:
+                    pytest.fail("it never got through")
+            await asyncio.sleep(0.05)
+            assert asyncio.all_tasks() - before == set()
 
     asyncio.run(main())
 
