@@ -137,3 +137,4 @@ class Opening(asyncio.Protocol):
     def _fail(self, error: UpstreamError) -> None:
         if not self._opened.done():
             self._opened.set_exception(error)
+            self._opened.exception()  # Whoever waits has it; the dialling may have been cancelled.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import os
 import struct
@@ -28,9 +29,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from akoya_gateway.config.model import Bytes, Origin, Seconds, UpstreamTLS, WebSocketBounds
+from akoya_gateway.config.model import Bytes, Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.ending import Ending
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.proxy import ReverseProxy
 from tests.ending import served
+from tests.faces.cutting import cut
 from tests.upstream.frames import (
     BINARY,
     CLOSE,
@@ -659,3 +663,51 @@ def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bo
         client.send(request())
         client.until(b"\r\n\r\n")
         assert read_until_closed(client) == ([(TEXT, b"first")], 1000)
+
+
+async def conversation(proxy: ReverseProxy, path: str) -> None:
+    """As an ASGI server that relays messages: it says three, hears them, and goes."""
+    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    said = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": str(n)} for n in range(3))]
+
+    async def receive() -> dict[str, Any]:
+        if said:
+            return said.pop(0)
+        for _ in range(4):
+            if (await heard.get())["type"] == "websocket.close":
+                break
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Any) -> None:
+        heard.put_nowait(message)
+
+    scope = {
+        "type": "websocket", "http_version": "1.1", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"host", b"app.example.com")], "scheme": "ws", "client": ("127.0.0.1", 4000), "subprotocols": [],
+    }  # fmt: skip
+    await proxy(scope, receive, send)
+
+
+@pytest.mark.parametrize("path", ["/", "/close/1000", "/flood"])
+async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str) -> None:
+    app, faults = App(), []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    with serving(app) as server:
+        pool = Pool(Upstream((origin_of(server),), Seconds(5), Seconds(5), 1))
+        proxy, before = ReverseProxy(pool), asyncio.all_tasks()
+        for turns in (None, 0, 1, 2, 3):
+            for at in range(60):
+                done, _ = await cut(conversation(proxy, path), at, turns)
+                if done:
+                    break
+            else:
+                pytest.fail("it never got through")
+        assert await asyncio.to_thread(eventually, lambda: app.open == 0)
+        await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() - before == set()
+        assert pool.size == 0
+        await pool.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert faults == []
