@@ -134,10 +134,15 @@ class Callback:
         `before` dies ahead of the code, and with it whatever others could do by its id.
         """
         # A store that cannot take a session could not take the grant: found out before the code is spent.
-        try:
-            session, value = await self._session(visit, before)
-        except SessionGone as error:
-            return self._failed(error, attempt)
+        if before is not None:
+            try:
+                session, value = await self._sessions.renew(before)
+            except SessionGone as error:
+                if not visit.visitor.identified:
+                    return self._failed(error, attempt)
+                before = None
+        if before is None:
+            session, value = await self._sessions.start(visit.visitor.owner)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
@@ -145,12 +150,14 @@ class Callback:
             return await self._nothing_came(error, attempt, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
-        if before is None and visit.visitor.owner is None:
-            returned = await self._returned(attempt, key)
+        shown: tuple[str, ...] = ()
+        if attempt.session is not None and before is None and visit.visitor.owner is None:
+            returned = await self._returned(attempt.session, key)
             if returned is not None:
                 with contextlib.suppress(StoreUnavailable):
                     await self._sessions.end(session)
                 before, session, value = returned
+                shown = (attempt.session,)
         cookie = self._cookies.set_session(session, value)
         try:
             await self._keeper.connected(session.owner, client, connector.key, tokens)
@@ -159,19 +166,11 @@ class Callback:
             return self._failed(error, attempt).with_headers(cookie)
         if before is not None and not visit.visitor.identified:
             # The grant is safe, and this is for the worst case only.
-            with contextlib.suppress(StoreUnavailable):
-                await self._forwardings.leave(before, login_of(key))
+            for session_id in (before.id, *shown):
+                with contextlib.suppress(StoreUnavailable):
+                    await self._forwardings.leave(session_id, login_of(key), session)
         self._journal.attempt_ended(attempt.connector, "granted")
         return redirect(attempt.return_to).with_headers(cookie)
-
-    async def _session(self, visit: Visit, before: Session | None) -> tuple[Session, str]:
-        if before is not None:
-            try:
-                return await self._sessions.renew(before)
-            except SessionGone:
-                if not visit.visitor.identified:
-                    raise
-        return await self._sessions.start(visit.visitor.owner)
 
     async def _nothing_came(
         self, error: GatewayError, attempt: Attempt, before: Session | None, session: Session, value: str
@@ -187,25 +186,24 @@ class Callback:
             return answer if before is None else answer.with_headers(self._cookies.set_session(session, value))
         return answer
 
-    async def _returned(self, attempt: Attempt, key: GrantKey) -> tuple[Session, Session, str] | None:
+    async def _returned(self, shown: str, key: GrantKey) -> tuple[Session, Session, str] | None:
         """The session of the owner who connected this very login a while ago, in this browser, and never got the answer
         (`sessions.forwarding`); the same under a new id, and its cookie. None: of nobody that we know.
 
-        Nobody comes back who has signed out, who disconnected that login, or whose session has come to its age.
+        Nobody comes back who has signed out, who disconnected that login, or whose session has come to its age; and
+        nobody to a session in which another bank has been connected since.
         """
-        if attempt.session is None:
-            return None
         try:
-            owner = await self._forwardings.find(attempt.session, login_of(key))
-            if owner is None:
+            left = await self._forwardings.find(shown, login_of(key))
+            if left is None:
                 return None
-            grant = replace(key, owner=owner).id
-            latest, *others = await self._sessions.of(owner) or (None,)
-            if latest is None or all(grant != each.id for each in (await self._keeper.of(owner)).grants):
+            grant = replace(key, owner=left.owner).id
+            if all(grant != each.id for each in (await self._keeper.of(left.owner)).grants):
                 return None
-            for other in others:
-                await self._sessions.end(other)
-            return latest, *await self._sessions.renew(latest)
+            for session in await self._sessions.of(left.owner):
+                if session.id == left.session:
+                    return session, *await self._sessions.renew(session)
+            return None
         except GatewayError:
             # Whatever is wrong here must not cost the tokens that have just come.
             return None

@@ -118,6 +118,23 @@ def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after
         assert len(browser.connections()["connections"]) == 2
 
 
+def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(world: World, browser: Browser) -> None:
+    """Session fixation through a chain of ids: the word for the older one was left for who planted the newer."""
+    with world.browser() as planter:
+        planter.connect("mikomo", "mikomo_1")
+        name, older = session_cookie(planter)
+        planter.connect("other", "mikomo_5")
+        _, planted = session_cookie(planter)
+        browser.http.cookies.set(name, planted, domain="127.0.0.1", path="/")
+        browser.connect("mikomo", "mikomo_4")
+        owner = browser.passed()["akoya-owner"]
+        planter.http.cookies.set(name, older, domain="127.0.0.1", path="/")
+        planter.connect("other", "mikomo_5")
+        assert planter.passed()["akoya-owner"] != owner
+        assert len(planter.connections()["connections"]) == 1
+        assert browser.passed()["akoya-owner"] == owner
+
+
 @pytest.mark.parametrize("leaving", ["logout", "disconnect/other"])
 def test_a_dead_id_brings_nobody_back_who_has_left(world: World, browser: Browser, leaving: str) -> None:
     browser.connect("mikomo", "mikomo_1")
