@@ -249,7 +249,10 @@ class TestBoard:
                 for n in range(1_000_000):
                     board.post(0, float(n), n, b"%d " % n * 5000)
                 os._exit(0)
-            time.sleep(0.01 + turn * 0.003)
+            deadline = time.monotonic() + 20
+            while board.read(0) is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(turn * 0.003)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             posted = board.read(0)
