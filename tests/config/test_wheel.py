@@ -1,4 +1,4 @@
-"""The schema travels inside the wheel."""
+"""The schema travels inside the wheel, and nothing does that is for our own work."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "akoya_gateway", source / "akoya_gateway", ignore=ignore)
     shutil.copytree(ROOT / "schema", source / "schema")
+    for ours in ("benchmarks", "tests"):
+        (source / ours).mkdir()
+        (source / ours / "__init__.py").touch()
     code = "from hatchling.build import build_wheel; print(build_wheel(__import__('sys').argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True, timeout=120, check=False
@@ -34,6 +37,12 @@ def test_the_wheel_holds_the_schema_as_it_is(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         shipped = archive.read("akoya_gateway/config/gateway.schema.json")
     assert shipped == (ROOT / "schema" / "gateway.schema.json").read_bytes()
+
+
+def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"akoya_gateway"}
 
 
 def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:

@@ -609,9 +609,7 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
         client.send(POST)
         with sending(client, b"x"):
             time.sleep(1.5)
-            client.sock.settimeout(0.05)
-            with pytest.raises(TimeoutError):
-                client.rest()
+            assert not client.closed(0.05)
             client.sock.settimeout(5)
             assert ask(proxy.port)[2] == b"served"
             assert b" 408 " in client.rest()
@@ -628,9 +626,7 @@ def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.
         client.send(POST)
         with sending(client, b"x" * 100):
             assert ask(proxy.port)[0] == 503
-            client.sock.settimeout(0.05)
-            with pytest.raises(TimeoutError):
-                client.rest()
+            assert not client.closed(0.05)
 
 
 def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -649,9 +645,7 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
             time.sleep(1)
             assert ask(proxy.port)[2] == b"served"
             assert b" 408 " in older.rest()
-            newer.sock.settimeout(0.05)
-            with pytest.raises(TimeoutError):
-                newer.rest()
+            assert not newer.closed(0.05)
 
 
 async def test_an_origin_that_came_back_is_forgiven() -> None:
