@@ -96,7 +96,7 @@ def rotate(config: Path, lead: str, if_older_than: str | None) -> None:
     wait = _duration(lead, "--in")
     age = None if if_older_than is None else _duration(if_older_than, "--if-older-than")
     files = _key_files(config)
-    if len(files) == 1 and files[0] is not None and files[0].read_text("utf-8").lstrip().startswith("{"):
+    if len(files) == 1 and files[0] is not None and files[0].read_text("utf-8-sig").lstrip().startswith("{"):
         _rotate_set(files[0], config, wait, age)
     else:
         _rotate_list(config, files)
@@ -164,7 +164,7 @@ def _key_files(config: Path) -> list[Path | None]:
     """The files of signing.keys, in order; None for a key from the environment. The configuration has been judged."""
     import yaml  # noqa: PLC0415
 
-    entries = yaml.safe_load(config.read_text("utf-8"))["signing"]["keys"]
+    entries = yaml.safe_load(config.read_text("utf-8-sig"))["signing"]["keys"]
     return [config.parent / entry["file"] if entry.get("file") else None for entry in entries]
 
 
@@ -173,7 +173,7 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
 
     algorithm = _load(config).signing.algorithm
     with _locked(file):
-        text, now = file.read_text("utf-8"), time.time()
+        text, now = file.read_text("utf-8-sig"), time.time()
         if '"keys"' not in text:
             click.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
             raise SystemExit(1)

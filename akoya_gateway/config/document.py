@@ -7,6 +7,7 @@ do: `on`, `no` and `12:30` are text.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -133,8 +134,7 @@ def _read(path: FilePath, name: str) -> bytes:
 def _decode(content: bytes, name: str) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _file_error(name, "the file is UTF-16", "save it as UTF-8")
-    if content.startswith(b"\xef\xbb\xbf"):
-        raise _file_error(name, "the file starts with a byte order mark", "save it as UTF-8 without BOM")
+    content = content.removeprefix(codecs.BOM_UTF8)  # YAML 1.2 section 5.2 allows it, and some editors write it.
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import re
 import stat
+import unicodedata
 import warnings
 from pathlib import Path as FilePath
 
@@ -24,12 +26,40 @@ from akoya_gateway.config.reading import Node
 from akoya_gateway.secret import Secret
 
 _LONGEST = 64 * 1024
+_MARK = "\ufeff"
+"""The byte order mark that some editors write before the text."""
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _MAKERS = {"sessions": "`akoya-gateway keys new --store` makes one", "signing": "`akoya-gateway keys new` makes one"}
 
 
 def read_secret(node: Node | None) -> Secret | None:
-    """The text behind `{env: NAME}` or `{file: path}`; None, and a fault, where there is none."""
+    """Return the text behind `{env: NAME}` or `{file: path}`, or None after reporting a fault.
+
+    A byte order mark before the text is dropped with a warning. Every secret goes through here, so no other code has to
+    expect invisible characters.
+    """
+    text = _written(node)
+    return None if node is None or text is None else _cleaned(node, text)
+
+
+def _cleaned(node: Node, text: str) -> Secret | None:
+    if text.startswith(_MARK):
+        text = text.removeprefix(_MARK)
+        node.warn("a byte order mark before the secret is dropped", "save it as UTF-8 without BOM")
+    if unseen := _invisible(text):
+        node.fault(f"the secret contains the invisible character {unseen}", "type it again, or copy it from its source")
+        return None
+    return Secret(text)
+
+
+def _invisible(text: str) -> str | None:
+    """Return the first format character (zero-width space, direction mark, byte order mark) as U+XXXX, or None."""
+    found = next((each for each in text if unicodedata.category(each) == "Cf"), None) if not text.isascii() else None
+    return None if found is None else f"U+{ord(found):04X}"
+
+
+def _written(node: Node | None) -> str | None:
+    """Return the text of a secret exactly as it is in the environment or file, or None after reporting a fault."""
     if node is None or not node.reading.secrets:
         return None
     if (variable := node.get("env")) is not None:
@@ -41,17 +71,17 @@ def read_secret(node: Node | None) -> Secret | None:
     return None
 
 
-def _from_environment(node: Node) -> Secret | None:
+def _from_environment(node: Node) -> str | None:
     name: str = node.value
     text = node.reading.environ.get(name)
     if text is None:
         remedy = did_you_mean(name, _alike(node)) or _or_make(node, "set it")
         node.fault(f"the environment variable {name} is not set", remedy)
         return None
-    if not text.strip():
+    if not text.removeprefix(_MARK).strip():
         node.fault(f"the environment variable {name} is empty", _or_make(node, "set it"))
         return None
-    return Secret(text)
+    return text
 
 
 def _or_make(node: Node, remedy: str) -> str:
@@ -64,8 +94,8 @@ def _alike(node: Node) -> list[str]:
     return [name for name in node.reading.environ if name.startswith("AKOYA")]
 
 
-def _from_file(node: Node) -> Secret | None:
-    path = node.reading.folder / node.value
+def _from_file(node: Node) -> str | None:
+    path: FilePath = node.reading.folder / node.value
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
@@ -79,7 +109,10 @@ def _from_file(node: Node) -> Secret | None:
         node.fault(f"there is no file {quoted(str(path))}", remedy)
         return None
     except UnicodeDecodeError:
-        node.fault(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            node.fault(f"{quoted(str(path))} is UTF-16", "save it as UTF-8")
+        else:
+            node.fault(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
         return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable file name"
@@ -92,10 +125,10 @@ def _from_file(node: Node) -> Secret | None:
     if mode & 0o077:
         node.warn(f"others may read the secret file {quoted(str(path))} (mode {mode:04o})", "chmod 0600")
     text = text.removesuffix("\n").removesuffix("\r")
-    if not text.strip():
+    if not text.removeprefix(_MARK).strip():
         node.fault(f"{quoted(str(path))} is empty", "put the secret there")
         return None
-    return Secret(text)
+    return text
 
 
 def read_password(node: Node | None) -> Secret | None:
@@ -143,28 +176,67 @@ def read_ring_key(node: Node) -> RingKey | None:
 def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | None:
     """A key of `signing.keys`, fit for the algorithm. Without an id it goes by its thumbprint: see `signing.keys`."""
     identifier = node.get("id")
-    secret = read_secret(node)
+    written = _written(node)
+    if written is None:
+        return None
+    if _is_shared(written, algorithm) and written.startswith(_MARK):
+        # The app reads the same text. Whether it drops the mark is not known, so the two could have different keys.
+        remedy = "save it as UTF-8 without BOM, here and in the app"
+        node.fault("the shared secret begins with a byte order mark", remedy)
+        return None
+    secret = _cleaned(node, written)
     if secret is None:
         return None
-    if problem := _unfit(secret.reveal(), algorithm):
+    text = _with_line_ends(secret.reveal())
+    if problem := _unfit(text, algorithm):
         node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _MAKERS["signing"])
         return None
-    return SigningKey(identifier.value if identifier else "", secret)
+    return SigningKey(identifier.value if identifier else "", Secret(text))
+
+
+def _is_shared(text: str, algorithm: SigningAlgorithm) -> bool:
+    """True if the text itself is the shared secret, not a JWK that contains it."""
+    return algorithm is SigningAlgorithm.HMAC_SHA256 and not text.removeprefix(_MARK).lstrip().startswith("{")
+
+
+def _with_line_ends(text: str) -> str:
+    r"""Return a PEM whose line ends are written as the two characters `\n` with real ones; other texts as they are.
+
+    Docker env files and many dashboards store it so, some with quotes around it. Neither character occurs in a PEM.
+    """
+    plain = text.strip().strip("\"'")
+    if not plain.startswith("-----BEGIN") or not ("\\" in plain or plain != text.strip()):
+        return text
+    return plain.replace("\\r", "").replace("\\n", "\n")
 
 
 def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
     """Why the key does not fit, or None."""
-    if algorithm is SigningAlgorithm.HMAC_SHA256 and not text.lstrip().startswith("{"):
+    if _is_shared(text, algorithm):
         if text.lstrip().startswith("-----BEGIN"):
             return "it is a PEM, not a shared secret"
         return "it is shorter than 32 bytes" if len(text.strip().encode()) < 32 else None
     try:
         keys = _private_keys(text)
     except Exception:  # the parsers raise many kinds on hostile text; the answer is the same
-        return "it is not a PEM or JWK of an unencrypted private key"
+        return _OTHER_PEM.get(_label(text), "it is not a PEM or JWK of an unencrypted private key")
     if not keys:
         return "the JWK Set has no key"
     return next((fault for key in keys if (fault := _unfit_key(key, algorithm))), None)
+
+
+_OTHER_PEM = {
+    "ENCRYPTED PRIVATE KEY": "it is an encrypted PEM, and no password can be given",
+    "PUBLIC KEY": "it is a public key; the private one signs",
+    "CERTIFICATE": "it is a certificate, not a private key",
+    "OPENSSH PRIVATE KEY": "it is an OpenSSH key; convert it to PKCS #8 (ssh-keygen -p -m PKCS8)",
+}
+
+
+def _label(text: str) -> str:
+    """Return what a PEM says it is (RFC 7468 section 2), or the empty string."""
+    found = re.match(r"\s*-----BEGIN ([A-Z0-9 ]{1,40})-----", text)
+    return found[1] if found else ""
 
 
 def _unfit_key(key: object, algorithm: SigningAlgorithm) -> str | None:

@@ -45,12 +45,14 @@ FIXED = ("listen", "admin", "logging")
 def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
     """Runs the gateway that the file describes until SIGTERM; the exit code.
 
-    Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen.
+    Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen, or where the file and
+    `workers` do not fit together.
     """
     life = life or Life()
     # Before the file is read: what changes from now on is noticed.
     watch = Watch(path) if life.watch else None
     config = load_config(path)
+    _require_shared_store(config, workers)
     log = own_process(config.logging)
     public = bind("listen", config.listen)
     try:
@@ -63,8 +65,8 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
         # What is there now stays: the collector need not look at it again, and forked workers share its pages.
         gc.freeze()
         gc.enable()
-        run = _Run(path, config, life, log, watch, public, admin)
-        return run.supervised(workers) if workers > 1 else run.alone()
+        run = _Run(path, config, workers, life, log, watch, public, admin)
+        return run.supervised() if workers > 1 else run.alone()
     finally:
         release(public, config.listen)
         if admin is not None and config.admin is not None:
@@ -78,6 +80,7 @@ class _Run:
         self,
         path: Path,
         config: Config,
+        workers: int,
         life: Life,
         log: Log,
         watch: Watch | None,
@@ -87,6 +90,7 @@ class _Run:
         self._watch = watch
         self._path = path
         self._configs = [config]
+        self._workers = workers
         self._life = life
         self._log = log
         self._public = public
@@ -100,7 +104,7 @@ class _Run:
             self._log.exception("the gateway failed", pid=os.getpid())
             return 70
 
-    def supervised(self, workers: int) -> int:
+    def supervised(self) -> int:
         duties = Duties(
             serve=self._work,
             reload=self._reload,
@@ -109,7 +113,7 @@ class _Run:
             draining=self._stop_listening,
         )
         patience = self._life.grace + self._life.drain_delay
-        return Supervisor(duties, workers, self._log, patience=patience).run()
+        return Supervisor(duties, self._workers, self._log, patience=patience).run()
 
     def _work(self, place: Place | None) -> int:
         """In the worker. A forked one's sockets are its own: closing them closes nobody else's."""
@@ -137,6 +141,7 @@ class _Run:
 
     def _load(self) -> Config:
         config = load_config(self._path)
+        _require_shared_store(config, self._workers)
         if bool(config.all_upstreams) != bool(self._configs[0].all_upstreams):
             raise OperatorError("upstream: whether there is one is decided at start; it takes a restart")
         return config
@@ -209,6 +214,15 @@ class Sidecar:
     def notes(self) -> Sequence[str]:
         down = self._gateway.engine.keeper.health.down
         return [f"environment {name}: the provider does not answer; tokens at hand are still passed" for name in down]
+
+
+def _require_shared_store(config: Config, workers: int) -> None:
+    """Raise OperatorError if each of several workers would have sessions and grants of its own."""
+    if workers > 1 and config.sessions.store.startswith("memory:"):
+        raise OperatorError(
+            f"sessions.store: memory:// serves one process only, but --workers {workers} starts several; "
+            "use sqlite: or redis:, or --workers 1"
+        )
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:

@@ -42,7 +42,7 @@ class Watch:
 def named_files(config: Path) -> tuple[Path, ...]:
     """The files a configuration names; none while it cannot be read."""
     try:
-        document = yaml.safe_load(config.read_text("utf-8"))
+        document = yaml.safe_load(config.read_text("utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError):
         return ()
     return tuple(sorted({config.parent / name for name in _names(document)}))

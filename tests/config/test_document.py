@@ -95,7 +95,6 @@ def test_anchors_aliases_and_merges_work() -> None:
         (b"a: \x00\n", "g.yaml:1:4: a NUL byte in the text"),
         (b"a: 1\nb: \x07\n", "g.yaml:2:4: the control character U+0007 in the text"),
         (b"a: \xff\n", "g.yaml:1:4: byte 0xff is not UTF-8"),
-        (b"\xef\xbb\xbfa: 1\n", "g.yaml:1:1: the file starts with a byte order mark"),
         ("a: 1\n".encode("utf-16"), "g.yaml:1:1: the file is UTF-16"),
         (b"", "g.yaml:1:1: the file is empty"),
         (b"# nothing\n", "g.yaml:1:1: the file is empty"),
@@ -181,3 +180,9 @@ def test_of_a_huge_file_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
 
 def test_an_endless_file_ends() -> None:
     assert _read(Path("/dev/zero")) == "the file is larger than 1 MiB"
+
+
+def test_byte_order_mark_before_the_file_is_ignored_and_places_stay_right() -> None:
+    document = parse_document("\ufeffa: 1\n".encode(), "g.yaml")
+    assert document.data == {"a": 1}
+    assert (document.keys[("a",)].line, document.keys[("a",)].column) == (1, 1)

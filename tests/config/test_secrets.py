@@ -11,12 +11,20 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from joserfc.jwk import OKPKey
 
 from akoya_gateway.config.load import judge_config
-from akoya_gateway.config.model import key_id
+from akoya_gateway.config.model import SigningKey, key_id
 from akoya_gateway.config.secrets import ring_key
+from akoya_gateway.secret import Secret
+from akoya_gateway.signing.keys import load_all
 from tests.config.making import ENVIRON, RING_KEY, judged, said, warned
 
 RAW = hashlib.sha256(b"a key of the tests").digest()
@@ -129,7 +137,7 @@ def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: i
 
 def test_secret_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary").write_bytes(b"\xfd\x00")
     (tmp_path / "big").write_bytes(b"x" * 70_000)
     (tmp_path / "folder").mkdir()
     expected = {
@@ -165,6 +173,9 @@ def _pem(key: Any, password: bytes | None = None) -> str:
 
 
 ED25519 = _pem(ed25519.Ed25519PrivateKey.generate())
+PUBLIC_PEM = (
+    ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+)
 P256 = _pem(ec.generate_private_key(ec.SECP256R1()))
 P384 = _pem(ec.generate_private_key(ec.SECP384R1()))
 RSA = _pem(rsa.generate_private_key(65537, 2048))
@@ -198,12 +209,15 @@ def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: 
         ("ecdsa-p256-sha256", P384, "it is not a P-256 private key"),
         ("ecdsa-p256-sha256", RSA, "it is not a P-256 private key"),
         ("ecdsa-p256-sha256", ED25519, "it is not a P-256 private key"),
-        ("ed25519", _pem(ed25519.Ed25519PrivateKey.generate(), b"pw"), "it is not a PEM or JWK of an unencrypted"),
+        ("ed25519", _pem(ed25519.Ed25519PrivateKey.generate(), b"pw"), "it is an encrypted PEM"),
+        ("ed25519", PUBLIC_PEM, "it is a public key"),
+        ("ed25519", ED25519.replace("PRIVATE KEY", "CERTIFICATE"), "it is a certificate"),
+        ("ed25519", ED25519.replace("PRIVATE KEY", "OPENSSH PRIVATE KEY"), "it is an OpenSSH key"),
         ("ed25519", '{"keys": []}', "the JWK Set has no key"),
         ("hmac-sha256", '{"kty": "oct", "k": "c2hvcnQ"}', "it is shorter than 32 bytes"),
         ("hmac-sha256", JWK, "it is not a shared secret"),
     ],
-    ids=[f"case {number}" for number in range(15)],
+    ids=[f"case {number}" for number in range(18)],
 )
 def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
     (line,) = said(judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
@@ -244,3 +258,72 @@ def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
     environ = {name: value for name, value in ENVIRON.items() if name != variable}
     [fault] = judged(tmp_path, {}, environ).faults
     assert str(fault).endswith(f"the environment variable {variable} is not set (set it; {command} makes one)")
+
+
+MARK = "\ufeff"
+
+
+def test_byte_order_mark_before_a_secret_is_dropped_with_a_warning(tmp_path: Path) -> None:
+    for name, text in (("secret", "s3cret\r\n"), ("ring", RAW.hex()), ("jwk", JWK)):
+        (tmp_path / name).write_text(MARK + text, "utf-8")
+    changes = {
+        "clients.demo-app.client_secret": {"file": "secret"},
+        "sessions.keys": [{"file": "ring"}, {"env": "GATEWAY_KEY"}],
+        "sessions.store": {"env": "STORE"},
+        "signing": {"algorithm": "ed25519", "keys": [{"file": "jwk"}]},
+        "admin": {"listen": "127.0.0.1:9090", "token_bearer": {"env": "BEARER"}},
+    }
+    environ = {**ENVIRON, "GATEWAY_KEY": MARK + RING_KEY, "STORE": MARK + "redis://cache/0", "BEARER": MARK + "b" * 32}
+    judgement = judged(tmp_path, changes, environ)
+    config = judgement.config
+    assert config is not None, said(judgement)
+    assert config.clients["demo-app"].client_secret.reveal() == "s3cret"
+    assert [key.key for key in config.sessions.keys] == [RAW, base64.b64decode(RING_KEY)]
+    assert config.sessions.store == "redis://cache/0"
+    assert config.signing.keys[0].material.reveal() == JWK
+    assert config.token_bearer is not None
+    assert config.token_bearer.reveal() == "b" * 32
+    assert sum("a byte order mark before the secret is dropped" in line for line in warned(judgement)) == 6
+
+
+@pytest.mark.parametrize("text", [MARK, MARK + "\n"])
+def test_secret_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, text: str) -> None:
+    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "CLIENT_SECRET": text}))
+    assert line.startswith("clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty")
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\u2060", "\u00ad", "\u202e", MARK])
+def test_invisible_character_in_a_secret_is_named(tmp_path: Path, character: str) -> None:
+    for variable, path in (("CLIENT_SECRET", "clients.demo-app.client_secret"), ("SIGNING_SECRET", "signing.keys[0]")):
+        (line,) = said(judged(tmp_path, {}, {**ENVIRON, variable: ENVIRON[variable] + character}))
+        assert line.startswith(f"{path}: the secret contains the invisible character U+{ord(character):04X}")
+
+
+def test_shared_secret_with_a_byte_order_mark_is_refused_because_the_app_may_keep_it(tmp_path: Path) -> None:
+    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": MARK + ENVIRON["SIGNING_SECRET"]}))
+    assert line.startswith("signing.keys[0]: the shared secret begins with a byte order mark")
+
+
+def test_secret_file_in_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret", "utf-16")
+    (line,) = said(judged(tmp_path, _with_file(tmp_path)))
+    assert line.endswith("is UTF-16 (save it as UTF-8)")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ED25519.strip().replace("\n", "\\n"),
+        ED25519.replace("\n", "\\n") + "\n",
+        ED25519.replace("\n", "\\r\\n"),
+        '"' + ED25519.replace("\n", "\\n") + '"',
+        "'" + ED25519 + "'",
+        MARK + ED25519.replace("\n", "\\n"),
+    ],
+)
+def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, written: str) -> None:
+    judgement = judged(tmp_path, {"signing.algorithm": "ed25519"}, {**ENVIRON, "SIGNING_SECRET": written})
+    assert judgement.config is not None, said(judgement)
+    (key,) = load_all(judgement.config.signing.algorithm, judgement.config.signing.keys).keys
+    (plain,) = load_all(judgement.config.signing.algorithm, (SigningKey("k1", Secret(ED25519)),)).keys
+    assert key.public_jwk() == plain.public_jwk()

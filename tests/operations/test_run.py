@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -435,6 +436,25 @@ class TestFaultsAtStart:
         assert done.stdout.count('"cannot start"') == 1
         assert "folder.db" in done.stdout
 
+    def test_several_workers_with_the_memory_store_are_refused(self, tmp_path: Path) -> None:
+        store = {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+        done = self.start(tmp_path, "--workers", "2", sessions=store)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "akoya-gateway: sessions.store: memory:// serves one process only, but --workers 2 starts several; "
+            "use sqlite: or redis:, or --workers 1\n"
+        )
+
+
+def test_reload_to_the_memory_store_with_several_workers_keeps_the_last_configuration(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2") as run:
+        path = run.gateway.config_path
+        text = path.read_text()
+        path.write_text(re.sub(r"sqlite:\S+?grants\.db", "memory://", text))
+        assert path.read_text() != text
+        run.signal(signal.SIGHUP)
+        until(lambda: sum("memory:// serves one" in str(line.get("reason")) for line in run.log()) > 0, "it is refused")
+        assert run.get("/public/x").text == "done"
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
