@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import signal
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
@@ -12,6 +16,27 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 BEYOND = 180.0
 """Seconds after a test's alarm (pytest-timeout) for it and its fixtures to end. The alarm rings once, in the main
 thread: what waits without end afterwards, or swallows it, would wait for ever."""
+
+
+class NoGreenletsUnderTrace(MetaPathFinder):
+    """Refuses what runs greenlets in a process that is traced, as coverage does.
+
+    greenlet frees the state of an ended thread in a pending call, which runs Python code. Under a trace CPython 3.11 never
+    leaves that code when another pending call is queued: the process loops in C, in a later test that has nothing to do
+    with it, and no Python signal handler runs any more. Playwright's asynchronous API starts no greenlets.
+    """
+
+    modules = frozenset({"playwright.sync_api", "gevent"})
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname in self.modules and sys.gettrace() is not None:
+            raise ImportError(f"{fullname} runs greenlets, which loop for ever under coverage in CPython 3.11")
+        return None
+
+
+sys.meta_path.insert(0, NoGreenletsUnderTrace())
 
 
 def pytest_configure() -> None:

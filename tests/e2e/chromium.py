@@ -1,16 +1,20 @@
-"""What a person does in a browser, and whether there is one. The browser itself is a fixture of conftest.py."""
+"""What a person does in a browser, and whether there is one. The browser itself is a fixture of conftest.py.
+
+Playwright's asynchronous API: the synchronous one runs on greenlets, which a traced process must not (tests/conftest.py).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable
 from typing import Self
 
 import pytest
-from playwright.sync_api import Page, Playwright, sync_playwright
+from playwright.async_api import Page, Playwright, async_playwright
 
-from tests.ending import children, kill, unless_done
+from tests.ending import children, kill
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -19,44 +23,55 @@ QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-backgro
 
 IN_CHROMIUM = [
     pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
 ]
 """The `pytestmark` of a module of browser tests."""
 
+WITHIN = 20.0
+"""Seconds for the browser to close."""
+
 
 class Driver:
-    """Playwright's process, which starts the browser and talks to it. Nothing that it is asked to end has a time of its
-    own there: a browser that does not answer would be waited for without end."""
+    """Playwright's process, which starts the browser and talks to it.
 
-    def __init__(self) -> None:
+    Playwright has no timeout for closing a browser: one that does not respond would be waited for without end.
+    """
+
+    def __init__(self, playwright: Playwright, pids: set[int]) -> None:
+        self.playwright = playwright
+        self._pids = pids
+
+    @classmethod
+    async def start(cls) -> Self:
         before = children()
-        self.playwright: Playwright = sync_playwright().start()
-        self._pids = children() - before
+        playwright = await async_playwright().start()
+        return cls(playwright, children() - before)
 
-    def __enter__(self) -> Self:
-        return self
+    async def stop(self) -> None:
+        await self.end(self.playwright.stop())
 
-    def __exit__(self, *_: object) -> None:
-        with self.asked_to_end():
-            self.playwright.stop()
-
-    def asked_to_end(self) -> AbstractContextManager[None]:
-        """In time, or the driver and all that it has started are killed, and what was asked for is an error."""
-        return unless_done(self._kill, 20)
-
-    def _kill(self) -> None:
-        kill(self._pids.union(*map(children, self._pids)))
+    async def end(self, closing: Awaitable[None]) -> None:
+        """Wait for `closing`. After WITHIN seconds kill the driver and all that it has started, and raise TimeoutError."""
+        try:
+            async with asyncio.timeout(WITHIN):
+                await closing
+        except TimeoutError:
+            kill(self._pids.union(*map(children, self._pids)))
+            raise
 
 
-def log_in(page: Page, user: str = "mikomo_1") -> None:
+async def log_in(page: Page, user: str = "mikomo_1") -> None:
     """The bank's login, the terms and the choice of accounts, up to the last button."""
-    page.locator("input[type=text]").fill(user)
-    page.locator("input[type=password]").fill(user)
-    page.get_by_role("button", name=re.compile("sign in", re.I)).click()
-    page.get_by_role("button", name=re.compile("next", re.I)).click()
-    for box in page.locator('input[name="account"]').all():
-        box.check()
+    await page.locator("input[type=text]").fill(user)
+    await page.locator("input[type=password]").fill(user)
+    await page.get_by_role("button", name=re.compile("sign in", re.I)).click()
+    await page.get_by_role("button", name=re.compile("next", re.I)).click()
+    accounts = page.locator('input[name="account"]')
+    await accounts.first.wait_for()  # `all` does not wait
+    for box in await accounts.all():
+        await box.check()
 
 
-def approve(page: Page) -> None:
-    page.get_by_role("button", name=re.compile("approve", re.I)).click()
+async def approve(page: Page) -> None:
+    await page.get_by_role("button", name=re.compile("approve", re.I)).click()

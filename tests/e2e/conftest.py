@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, Page
+import pytest_asyncio
+from playwright.async_api import Browser as Chromium
+from playwright.async_api import BrowserContext, Page
 
 from tests.e2e.chromium import CHROMIUM, QUIET, Driver
 from tests.e2e.world import Browser, World
@@ -31,19 +32,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    """A module's own: playwright's event loop would be in the way of asyncio tests in between."""
-    with Driver() as driver:
-        yield driver
+# Playwright's objects belong to one event loop: that of the module, in which the tests marked IN_CHROMIUM run too.
 
 
-@pytest.fixture(scope="module")
-def chromium(driver: Driver) -> Iterator[Chromium]:
-    browser = driver.playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def driver() -> AsyncIterator[Driver]:
+    driver = await Driver.start()
+    yield driver
+    await driver.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium(driver: Driver) -> AsyncIterator[Chromium]:
+    browser = await driver.playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
     yield browser
-    with driver.asked_to_end():
-        browser.close()
+    await driver.end(browser.close())
 
 
 @pytest.fixture
@@ -52,15 +55,14 @@ def context_options() -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture
-def context(driver: Driver, chromium: Chromium, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
-    context = chromium.new_context(**context_options)
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(driver: Driver, chromium: Chromium, context_options: dict[str, Any]) -> AsyncIterator[BrowserContext]:
+    context = await chromium.new_context(**context_options)
     context.set_default_timeout(15_000)
     yield context
-    with driver.asked_to_end():
-        context.close()
+    await driver.end(context.close())
 
 
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(context: BrowserContext) -> Page:
+    return await context.new_page()

@@ -18,11 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
 from tests.e2e.processes import AppServer, free_port
 from tests.e2e.world import World
+from tests.servers import until
 
 pytestmark = IN_CHROMIUM
 
@@ -138,121 +139,126 @@ def hostile_site() -> Iterator[str]:
         yield f"http://localhost:{server.port}/"
 
 
-def connect(page: Page, world: World, path: str = "/mikomo") -> None:
-    page.goto(f"{world.url}{path}")
-    log_in(page)
-    approve(page)
-    page.wait_for_url(f"{world.url}{path}")
+async def connect(page: Page, world: World, path: str = "/mikomo") -> None:
+    await page.goto(f"{world.url}{path}")
+    await log_in(page)
+    await approve(page)
+    await page.wait_for_url(f"{world.url}{path}")
 
 
-def ours(context: BrowserContext, world: World) -> dict[str, Any]:
-    return {cookie["name"]: cookie for cookie in context.cookies(world.url) if "akoya" in cookie["name"]}
+async def ours(context: BrowserContext, world: World) -> dict[str, Any]:
+    return {cookie["name"]: dict(cookie) for cookie in await context.cookies(world.url) if "akoya" in cookie.get("name", "")}
 
 
-def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world: World, page: Page, hostile_site: str) -> None:
+async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world: World, page: Page, hostile_site: str) -> None:
     with world.browser() as attacker:
         callback = world.akoya.consent(attacker.begin(), "mikomo_4")
-    page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt of their own
-    page.goto(hostile_site)
-    page.evaluate("url => { location.href = url }", callback)
-    page.wait_for_url(re.compile("/akoya/callback"))
-    expect(page.get_by_role("heading")).to_contain_text("cannot be completed")
-    assert page.request.get(f"{world.url}/accounts").status == 401
+    await page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt of their own
+    await page.goto(hostile_site)
+    await page.evaluate("url => { location.href = url }", callback)
+    await page.wait_for_url(re.compile("/akoya/callback"))
+    await expect(page.get_by_role("heading")).to_contain_text("cannot be completed")
+    assert (await page.request.get(f"{world.url}/accounts")).status == 401
 
 
-def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(world: World, context: BrowserContext, page: Page) -> None:
+async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(world: World, context: BrowserContext, page: Page) -> None:
     with world.browser() as attacker:
         attacker.connect(user="mikomo_4")
         planted = [{"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()]
-        context.add_cookies(planted)
-        page.goto(f"{world.url}/akoya/connect/other?return_to=/accounts")
-        log_in(page)
-        approve(page)
-        page.wait_for_url(f"{world.url}/accounts")
-        now = {name: cookie["value"] for name, cookie in ours(context, world).items()}
+        await context.add_cookies(planted)
+        await page.goto(f"{world.url}/akoya/connect/other?return_to=/accounts")
+        await log_in(page)
+        await approve(page)
+        await page.wait_for_url(f"{world.url}/accounts")
+        now = {name: cookie["value"] for name, cookie in (await ours(context, world)).items()}
         assert all(now[str(cookie["name"])] != cookie["value"] for cookie in planted if not str(cookie["name"]).endswith("-browser"))
-        page.wait_for_timeout(1200)  # a remembered session is believed for a second
-        assert attacker.fetch("/accounts").status_code == 401
+        # A cached session is valid for a second.
+        until(lambda: attacker.fetch("/accounts").status_code == 401, "the planted session is refused")
 
 
-def test_our_pages_cannot_be_framed_for_clicks(world: World, page: Page, hostile_site: str) -> None:
-    connect(page, world)
-    page.goto(hostile_site)
-    page.evaluate("url => { document.body.innerHTML = `<iframe src='${url}' width=600 height=600></iframe>` }", f"{world.url}/akoya/")
-    page.wait_for_timeout(700)
-    assert all("Your bank connections" not in frame.content() for frame in page.frames[1:])
-    assert page.request.get(f"{world.url}/accounts").status == 200
+async def test_our_pages_cannot_be_framed_for_clicks(world: World, page: Page, hostile_site: str) -> None:
+    await connect(page, world)
+    await page.goto(hostile_site)
+    await page.evaluate(
+        "url => new Promise(loaded => {"
+        " document.body.innerHTML = `<iframe src='${url}' width=600 height=600></iframe>`;"
+        " document.querySelector('iframe').onload = loaded })",
+        f"{world.url}/akoya/",
+    )
+    [frame] = page.frames[1:]
+    assert "Your bank connections" not in await frame.content()
+    assert (await page.request.get(f"{world.url}/accounts")).status == 200
 
 
 @pytest.mark.parametrize("route", ["/akoya/disconnect/mikomo", "/akoya/logout"])
-def test_a_form_on_another_site_does_nothing(world: World, page: Page, hostile_site: str, route: str) -> None:
-    connect(page, world)
-    page.goto(hostile_site)
-    page.evaluate(
+async def test_a_form_on_another_site_does_nothing(world: World, page: Page, hostile_site: str, route: str) -> None:
+    await connect(page, world)
+    await page.goto(hostile_site)
+    await page.evaluate(
         "url => { document.body.innerHTML = `<form method=post action='${url}'><input name=csrf value=x></form>`; document.forms[0].submit() }",
         world.url + route,
     )
-    page.wait_for_url(world.url + "/**")
-    assert page.request.get(f"{world.url}/accounts").status == 200
+    await page.wait_for_url(world.url + "/**")
+    assert (await page.request.get(f"{world.url}/accounts")).status == 200
 
 
-def test_a_script_on_another_site_reads_nothing_of_ours(world: World, page: Page, hostile_site: str) -> None:
-    connect(page, world)
-    page.goto(hostile_site)
+async def test_a_script_on_another_site_reads_nothing_of_ours(world: World, page: Page, hostile_site: str) -> None:
+    await connect(page, world)
+    await page.goto(hostile_site)
     for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):
-        text = page.evaluate("url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path)
+        text = await page.evaluate("url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path)
         assert text == "kept back"
 
 
-def test_a_script_of_the_app_cannot_read_the_session(world: World, page: Page) -> None:
-    connect(page, world)
-    assert page.evaluate("document.cookie") == ""
+async def test_a_script_of_the_app_cannot_read_the_session(world: World, page: Page) -> None:
+    await connect(page, world)
+    assert await page.evaluate("document.cookie") == ""
 
 
-def test_the_page_is_not_kept_for_the_back_button_after_logout(world: World, page: Page) -> None:
-    connect(page, world)
-    page.goto(f"{world.url}/akoya/")
-    page.evaluate("window.kept = true")
-    page.get_by_role("button", name=re.compile("sign out", re.I)).click()
-    page.wait_for_url(re.compile("done=signed-out"))
-    page.go_back()
-    page.wait_for_load_state()
-    assert page.evaluate("window.kept") is None, "not from the back/forward cache"
-    expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
+async def test_the_page_is_not_kept_for_the_back_button_after_logout(world: World, page: Page) -> None:
+    await connect(page, world)
+    await page.goto(f"{world.url}/akoya/")
+    await page.evaluate("window.kept = true")
+    await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    await page.wait_for_url(re.compile("done=signed-out"))
+    await page.go_back()
+    await page.wait_for_load_state()
+    assert await page.evaluate("window.kept") is None, "not from the back/forward cache"
+    await expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
 
 
-def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(world: World, context: BrowserContext, page: Page) -> None:
-    connect(page, world)
-    found = ours(context, world)
+async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(world: World, context: BrowserContext, page: Page) -> None:
+    await connect(page, world)
+    found = await ours(context, world)
     assert set(found) == {"akoya", "akoya-browser"}
     for cookie in found.values():
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, False, "Lax", "/")
 
 
-def test_behind_tls_the_cookies_are_host_bound_and_secure(tls_world: World, context: BrowserContext, page: Page) -> None:
-    connect(page, tls_world)
-    assert '"akoya-connector", "mikomo"' in page.content()
-    found = ours(context, tls_world)
+async def test_behind_tls_the_cookies_are_host_bound_and_secure(tls_world: World, context: BrowserContext, page: Page) -> None:
+    await connect(page, tls_world)
+    assert '"akoya-connector", "mikomo"' in await page.content()
+    found = await ours(context, tls_world)
     assert set(found) == {"__Host-akoya", "__Host-akoya-browser"}
     for cookie in found.values():
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
         assert cookie["domain"] == "127.0.0.1", "no Domain attribute"
 
 
-def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(tls_world: World, context: BrowserContext, page: Page) -> None:
+async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(tls_world: World, context: BrowserContext, page: Page) -> None:
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.headers.get("referer", "")))
-    page.goto(f"{tls_world.url}/accounts")
-    page.wait_for_url(re.compile(re.escape(tls_world.url) + r"/bank-links/\?return_to="))
-    page.get_by_role("link", name=re.compile("connect", re.I)).first.click()
-    log_in(page)
-    approve(page)
-    page.wait_for_url(f"{tls_world.url}/accounts")
+    await page.goto(f"{tls_world.url}/accounts")
+    await page.wait_for_url(re.compile(re.escape(tls_world.url) + r"/bank-links/\?return_to="))
+    await page.get_by_role("link", name=re.compile("connect", re.I)).first.click()
+    await log_in(page)
+    await approve(page)
+    await page.wait_for_url(f"{tls_world.url}/accounts")
     assert not [referer for referer in seen if "code=" in referer or "state=" in referer]
-    page.goto(f"{tls_world.url}/bank-links/")
-    page.get_by_role("button", name="Disconnect", exact=True).first.click()
-    expect(page.get_by_role("status")).to_contain_text("disconnected")
-    page.goto(f"{tls_world.url}/bank-links/")
-    page.get_by_role("button", name=re.compile("sign out", re.I)).click()
-    page.wait_for_url(re.compile("done=signed-out"))
-    assert "__Host-akoya" not in ours(context, tls_world), "the deletion was believed"
+    await page.goto(f"{tls_world.url}/bank-links/")
+    await page.get_by_role("button", name="Disconnect", exact=True).first.click()
+    await expect(page.get_by_role("status")).to_contain_text("disconnected")
+    await page.goto(f"{tls_world.url}/bank-links/")
+    await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    await page.wait_for_url(re.compile("done=signed-out"))
+    assert "__Host-akoya" not in await ours(context, tls_world), "the deletion was believed"
