@@ -16,7 +16,7 @@ CONFIG = BASE | {"config.model"}
 ALLOWED: dict[str, set[str]] = {
     "secret": set(),
     "clock": set(),
-    "endings": set(),
+    "endings": {"log"},
     "errors": set(),
     "log": set(),
     "peers": set(),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.endings import ended
+from akoya_gateway.endings import ended, keep_running
 from akoya_gateway.grants.advice import due_at
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
@@ -126,7 +126,9 @@ class Background:
             lane.wake.set()
 
     def _open(self, environment: str, lane: _Lane) -> None:
-        lane.task = asyncio.get_running_loop().create_task(self._drive(lane), name=f"background {environment}")
+        lane.task = asyncio.get_running_loop().create_task(
+            keep_running(f"background refresh of {environment}", lambda: self._drive(lane))
+        )
 
     async def _drive(self, lane: _Lane) -> None:
         while True:

@@ -12,7 +12,7 @@ from math import ceil
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
-from akoya_gateway.errors import OperatorError, StoreUnavailable
+from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants.advice import Do, advise, due_at, told_to_reconnect
 from akoya_gateway.grants.background import EARLY, Background
 from akoya_gateway.grants.book import Book
@@ -169,7 +169,7 @@ class Keeper:
             return self._passable(grant)
         try:
             return self._passable(flight.result())
-        except OperatorError:
+        except Exception:  # whatever it is, a bearer that still lives is passed on
             if grant.usable(self._clock()):
                 return grant
             raise

@@ -15,7 +15,6 @@ from typing import TypeVar
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
 from akoya_gateway.endings import ended
-from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.advice import Do, advise
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache
@@ -238,11 +237,12 @@ class Refresher:
             await ended(renewal)  # Does not raise: nothing may stand in the way of the answer.
 
     async def _renew(self, leased: Grant) -> None:
-        """Keep the lease while the call runs. Losing it is not fatal: the answer finds its place by its token."""
+        """Keep the lease while the call runs. Losing it is not fatal: the response is applied by its token, so whatever
+        goes wrong here is tried again a third of a lease later."""
         current: Grant | None = leased
         while current is not None and current.lease is not None and current.lease.holder == self._holder:
             await asyncio.sleep(LEASE / 3)
-            with contextlib.suppress(OperatorError):
+            with contextlib.suppress(Exception):
                 renewed = step(current, LeaseRenewed(self._holder, LEASE), self._clock())
                 current = await self._book.write(renewed, after=current.version) or await self._book.get(leased.id)
 

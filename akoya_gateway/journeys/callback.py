@@ -16,12 +16,13 @@ from urllib.parse import quote
 from akoya_gateway.access.redirects import RedirectPolicy
 from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UserError
+from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
 from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.journeys.visitor import require_known
+from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import (
     Granted,
     OperatorFault,
@@ -46,6 +47,8 @@ from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.sessions.forwarding import Forwardings, Login
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.sessions.session import Session, SessionGone
+
+log = logger("akoya_gateway.journeys")
 
 
 class Callback:
@@ -129,48 +132,55 @@ class Callback:
     async def _land(
         self, code: Secret, visit: Visit, attempt: Attempt, connector: Connector, before: Session | None
     ) -> Answer:
-        """From the code to the grant in the store. Raises `StoreUnavailable` where not even the code was sent.
+        """From the code to the grant in the store. Does not raise: from the renewal on, an answer without the cookie
+        that is in force would leave the browser without a session.
 
         `before` dies ahead of the code, and with it whatever others could do by its id.
         """
         # A store that cannot take a session could not take the grant: found out before the code is spent.
-        if before is not None:
-            try:
-                session, value = await self._sessions.renew(before)
-            except SessionGone as error:
-                if not visit.visitor.identified:
-                    return self._failed(error, attempt)
-                before = None
-        if before is None:
-            session, value = await self._sessions.start(visit.visitor.owner)
+        try:
+            before, session, value = await self._renewed(visit, before)
+        except Exception as error:
+            # The old session is in force, or is restored (`Sessions.renew`).
+            return self._failed(_worded(error), attempt)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
-        except GatewayError as error:
-            return await self._nothing_came(error, attempt, before, session, value)
+        except Exception as error:
+            return await self._nothing_came(_worded(error), attempt, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
         shown: tuple[str, ...] = ()
         if attempt.session is not None and before is None and visit.visitor.owner is None:
             returned = await self._returned(attempt.session, key)
             if returned is not None:
-                with contextlib.suppress(StoreUnavailable):
+                with contextlib.suppress(Exception):
                     await self._sessions.end(session)
                 before, session, value = returned
                 shown = (attempt.session,)
         cookie = self._cookies.set_session(session, value)
         try:
             await self._keeper.connected(session.owner, client, connector.key, tokens)
-        except GatewayError as error:
+        except Exception as error:
             # With the cookie: whether the grant was written is not known, and the old id stays dead.
-            return self._failed(error, attempt).with_headers(cookie)
+            return self._failed(_worded(error), attempt).with_headers(cookie)
         if before is not None and not visit.visitor.identified:
             # The grant is safe, and this is for the worst case only.
             for session_id in (before.id, *shown):
-                with contextlib.suppress(StoreUnavailable):
+                with contextlib.suppress(Exception):
                     await self._forwardings.leave(session_id, login_of(key), session)
         self._journal.attempt_ended(attempt.connector, "granted")
         return redirect(attempt.return_to).with_headers(cookie)
+
+    async def _renewed(self, visit: Visit, before: Session | None) -> tuple[Session | None, Session, str]:
+        """The session that `before` becomes, or a new one, and its cookie; `before` as far as it was renewed."""
+        if before is not None:
+            try:
+                return before, *await self._sessions.renew(before)
+            except SessionGone:
+                if not visit.visitor.identified:
+                    raise
+        return None, *await self._sessions.start(visit.visitor.owner)
 
     async def _nothing_came(
         self, error: GatewayError, attempt: Attempt, before: Session | None, session: Session, value: str
@@ -182,7 +192,7 @@ class Callback:
                 await self._sessions.end(session)
             else:
                 await self._sessions.take_back(session, before)
-        except StoreUnavailable:
+        except Exception:
             return answer if before is None else answer.with_headers(self._cookies.set_session(session, value))
         return answer
 
@@ -204,7 +214,7 @@ class Callback:
                 if session.id == left.session:
                     return session, *await self._sessions.renew(session)
             return None
-        except GatewayError:
+        except Exception:
             # Whatever is wrong here must not cost the tokens that have just come.
             return None
 
@@ -251,6 +261,14 @@ class Callback:
         target = self._config.redirects.after_error
         mark = "&" if "?" in target else "?"
         return redirect(f"{target}{mark}error={quote(error.code)}&connector={quote(attempt.connector)}")
+
+
+def _worded(error: Exception) -> GatewayError:
+    """The error as the browser is told of it. One that is not ours is a bug: logged with its traceback."""
+    if isinstance(error, GatewayError):
+        return error
+    log.error("callback failed", exc_info=error)
+    return GatewayError()
 
 
 def login_of(key: GrantKey) -> Login:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from akoya_gateway.config.model import Config
+from akoya_gateway.endings import keep_running
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.operations.admin import Admin, Desk
 from akoya_gateway.operations.board import Board
@@ -129,9 +130,10 @@ class Worker:
         self._public = server = DrainingServer(config, self._life.grace)
         serving = asyncio.ensure_future(server.serve([public]))
         admin_server = self._serve_admin(admin)
-        self._in_background(self._crew.keep_posting())
+        self._in_background(keep_running("heartbeat", self._crew.keep_posting))
         if self._watched is not None:
-            self._in_background(self._watch(self._watched))
+            watched = self._watched
+            self._in_background(keep_running("file watch", lambda: self._watch(watched)))
         await self._until_stopped(serving)
         await self._drain(server, serving)
         await self._close(admin_server)

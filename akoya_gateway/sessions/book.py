@@ -23,6 +23,9 @@ KIND = "session"
 TOUCH = 0.05
 """Part of the idle time for which a sign of life is not written again. A session may end by that much early."""
 
+RESTORE, RESTORE_WAIT = 60.0, 5.0
+"""Seconds for which restoring a session is tried after a renewal that failed, and how many of them the caller waits."""
+
 
 @dataclass(slots=True, eq=False)
 class KnownSession(Known):
@@ -58,6 +61,7 @@ class Sessions:
         self._values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._looks: dict[str, asyncio.Task[Session | None]] = {}
+        self._restoring: set[asyncio.Future[None]] = set()
 
     def known(self, cookie_value: str) -> KnownSession | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
@@ -121,21 +125,48 @@ class Sessions:
     async def renew(self, session: Session) -> tuple[Session, str]:
         """The same session under a new id and a new CSRF secret, because its rights grow; the old id dies.
 
-        Its age stays. If the store fails half-way the old cookie goes on working. Of any number of callers one gets it,
-        and the others `SessionGone`: who planted the old id may come in the same moment as their victim.
+        Its age stays. If the store fails half-way the old cookie goes on working: the old session is restored as soon
+        as the store takes it, within `RESTORE` seconds. Of any number of callers one gets the renewed session, and the
+        others `SessionGone`: who planted the old id may come in the same moment as their victim.
         """
         renewed, cookie_value = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
         try:
             mine = await self.end(session)
-        except StoreUnavailable:
-            # It may have been deleted all the same, and nobody has the new cookie.
-            with contextlib.suppress(StoreUnavailable):
-                await self.take_back(renewed, session)
+        except Exception:
+            # It may have been deleted all the same, and no browser has the new cookie. That cookie must not be handed
+            # out either: if the old session is still there, whoever planted its id would share the owner with it.
+            restoring = asyncio.ensure_future(self._restored(renewed, session))
+            self._restoring.add(restoring)
+            restoring.add_done_callback(self._restoring.discard)
+            await asyncio.wait({restoring}, timeout=RESTORE_WAIT)
             raise
         if not mine:
-            await self.end(renewed)
+            with contextlib.suppress(StoreUnavailable):
+                await self.end(renewed)
             raise SessionGone("Connect the bank again.")
         return renewed, cookie_value
+
+    async def _restored(self, renewed: Session, session: Session) -> None:
+        """`take_back`, repeated until the store takes it, unless another caller has renewed the old session meanwhile.
+
+        That caller wrote its renewed session before it deleted the old one, so it is found by its owner: looked for
+        before the old session is written, and once more after it.
+        """
+        deadline, pause = time.monotonic() + RESTORE, 0.05
+        while time.monotonic() < deadline and session.id not in self._ended:
+            with contextlib.suppress(Exception):
+                if await self._only(renewed, session):
+                    await self.take_back(renewed, session)
+                    if not await self._only(renewed, session):
+                        await self.end(session)
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def _only(self, *sessions: Session) -> bool:
+        """Whether the owner has no other sessions than these."""
+        ids = {session.id for session in sessions}
+        return all(each.id in ids for each in await self.of(sessions[0].owner))
 
     async def take_back(self, renewed: Session, session: Session) -> None:
         """`session` was renewed, and its rights have not grown after all: it lives again, the renewed one dies."""

@@ -74,13 +74,16 @@ class SQLiteStore:
         self._reader: Worker[sqlite3.Connection] = Worker("akoya-store-reader", self._read_each, BATCH)
 
     async def open(self) -> None:
-        await asyncio.to_thread(self._file.prepare)
-        self._writer.start()
-        self._reader.start()
         try:
+            await asyncio.to_thread(self._file.prepare)
+            self._writer.start()
+            self._reader.start()
             await self.check()
-        except BaseException:
+        except BaseException as fault:
             await self.close()
+            if isinstance(fault, Exception) and not isinstance(fault, StoreUnavailable):
+                # For example RuntimeError, where the system allows no more threads.
+                raise StoreUnavailable(f"{self._file.path}: cannot be opened ({type(fault).__name__})") from fault
             raise
 
     async def close(self) -> None:

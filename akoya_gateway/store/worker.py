@@ -43,7 +43,7 @@ call that a broken disk does not answer may take hours."""
 
 class Worker(Generic[C]):
     """Runs jobs in order on one thread. Jobs that wait at the same moment are handed to `run` together, up to
-    `batch` of them; `run` gives one outcome for each and never raises.
+    `batch` of them; `run` gives one outcome for each.
     """
 
     def __init__(self, name: str, run: Run[C], batch: int) -> None:
@@ -66,8 +66,8 @@ class Worker(Generic[C]):
             await asyncio.to_thread(self._thread.join)
 
     async def ask(self, work: Callable[[C], T], patience: float) -> T:
-        """What `work` gives. Raises `StoreUnavailable` if that takes longer than `patience` seconds; the work may
-        then still be done. Also, at once and without doing it, if too many wait.
+        """Return what `work` returns. Raises `StoreUnavailable` for whatever it raises, and if it takes longer than
+        `patience` seconds; the work may then still be done. Also, at once and without doing it, if too many wait.
         """
         if self._stopped:
             raise StoreUnavailable("the store is closed")
@@ -81,6 +81,10 @@ class Worker(Generic[C]):
                 return await answer
         except TimeoutError:
             raise StoreUnavailable(f"the store did not answer within {patience:g} s") from None
+        except StoreUnavailable:
+            raise
+        except Exception as fault:
+            raise StoreUnavailable(f"the store failed ({type(fault).__name__})") from fault
 
     def _loop(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -101,7 +105,10 @@ class Worker(Generic[C]):
         wanted = [job for job in jobs if not job.answer.cancelled()]
         if not wanted:
             return
-        outcomes = self._run([job.work for job in wanted])
+        try:
+            outcomes = self._run([job.work for job in wanted])
+        except BaseException as fault:  # the thread must go on: without it every later job would wait in vain
+            outcomes = [Outcome(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(wanted)
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
         for job, outcome in zip(wanted, outcomes, strict=True):
             by_loop.setdefault(job.loop, []).append((job.answer, outcome))

@@ -189,6 +189,43 @@ async def test_a_renewal_that_fails_half_way_leaves_the_old_session(home: Home) 
     assert await home.sessions.resolve(value) == session
 
 
+async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_the_store_is_back(home: Home) -> None:
+    session, value = await home.sessions.start()
+    calls = []
+
+    def fail(verb: str, record: object) -> str | None:
+        if not calls and verb != "delete":
+            return None
+        calls.append(verb)
+        return "after" if len(calls) == 1 else "before" if len(calls) < 5 else None
+
+    home.store.failing = fail
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    restored = await home.sessions.resolve(value)
+    assert restored is not None
+    assert (restored.id, restored.owner, restored.csrf) == (session.id, session.owner, session.csrf)
+    assert len(await home.sessions.of(session.owner)) == 1, "the renewed one, whose cookie nobody has, is gone"
+
+
+async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed(home: Home) -> None:
+    """Otherwise the one who planted the old id would have a session of the owner to whom a bank is then connected."""
+    session, value = await home.sessions.start()
+    planter, victim = home.replica(), home.sessions
+    renewed, cookie = await victim.renew(session)
+    home.store.failing = lambda verb, record: "after" if verb == "delete" else None
+    failing = asyncio.ensure_future(planter.renew(session))
+    await asyncio.sleep(0.1)
+    home.store.failing = lambda verb, record: None
+    await asyncio.sleep(0.3)
+    assert await home.replica().resolve(value) is None
+    assert (await home.replica().resolve(cookie)) == renewed
+    failing.cancel()
+    await asyncio.wait({failing, *planter._restoring}, timeout=0)
+    for restoring in planter._restoring:
+        restoring.cancel()
+
+
 async def test_two_signs_of_life_at_once_do_no_harm(home: Home) -> None:
     _, value = await home.sessions.start()
     home.now += 1000

@@ -39,9 +39,9 @@ CONNECTIONS = 16
 PATIENCE = 3
 """Times the timeout of one round trip: how long a verb may take in all."""
 
-FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError)
-"""Everything the client library raises when Redis or the way to it is in trouble; IndexError is what it makes of a
-cluster without a single slot."""
+FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
+"""What the client library is known to raise when Redis or the way to it is in trouble. IndexError is what it makes of a
+cluster without a single slot. RuntimeError is uvloop's for a write to a transport that the server has just closed."""
 
 _ADVICE = {
     "OOM": "its memory is full; make room or raise maxmemory",
@@ -90,7 +90,8 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
-        """Raises `StoreUnavailable` for all that can go wrong between us and Redis."""
+        """Raises `StoreUnavailable` for every exception, known or not: whatever the client library fails of, the record
+        was not read or not written, and that is all the callers can act on."""
         try:
             self._judge()
             async with asyncio.timeout(self._limit), self._free:
@@ -98,7 +99,7 @@ class Gate:
                 yield
         except StoreUnavailable:
             raise
-        except FAULTS as fault:
+        except Exception as fault:
             raise self.worded(fault) from fault
 
     def _judge(self) -> None:
@@ -118,7 +119,7 @@ def _said(fault: Exception) -> str:
         return _ADVICE[code]
     if isinstance(fault, RedisTimeoutError | TimeoutError):
         return "no answer in time; what was asked for may or may not have happened"
-    if isinstance(fault, RedisConnectionError | OSError):
+    if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
         return f"no connection ({type(fault).__name__}); what was asked for may or may not have happened"
     if isinstance(fault, IndexError):
         return _ADVICE["CLUSTERDOWN"]
@@ -214,7 +215,7 @@ class _One:
                     for command in commands:
                         pipeline.execute_command(*command)
                     return list(await pipeline.execute())
-            except RedisConnectionError:
+            except (RedisConnectionError, RuntimeError):
                 if last:
                     raise
         raise AssertionError
@@ -265,7 +266,7 @@ class _Cluster:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return list(await pipeline.execute())
-            except (RedisConnectionError, RedisTimeoutError, RedisClusterException) as fault:
+            except (RedisConnectionError, RedisTimeoutError, RedisClusterException, RuntimeError) as fault:
                 # A single command that fails has the library ask where the slots are now. Its pipelines, told not to
                 # repeat, do not, and would go to a dead server for ever.
                 await self._client.nodes_manager.initialize()

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 
-from akoya_gateway.endings import ended
+from akoya_gateway.endings import ended, keep_running
 from akoya_gateway.store.redis.layout import Layout
 from akoya_gateway.store.redis.link import FAULTS, Link
 from akoya_gateway.store.waiting import Bells, Name
@@ -40,9 +40,9 @@ class Notices:
         self._wanted[name] += 1
         self._names[channel] = name
         if self._task is None:
-            self._task = asyncio.create_task(self._listen())
+            self._task = asyncio.create_task(keep_running("change listener", self._listen))
         elif self._ear is not None and self._wanted[name] == 1:
-            with contextlib.suppress(*FAULTS):
+            with contextlib.suppress(Exception):
                 await self._ear.subscribe(channel)
 
     async def unwant(self, name: Name) -> None:
@@ -53,7 +53,7 @@ class Notices:
         channel = self._layout.channel(*name)
         del self._names[channel]
         if self._ear is not None:
-            with contextlib.suppress(*FAULTS):
+            with contextlib.suppress(Exception):
                 await self._ear.unsubscribe(channel)
 
     async def stop(self) -> None:
@@ -61,6 +61,7 @@ class Notices:
         await ended(self._task)
 
     async def _listen(self) -> None:
+        """Listen again after every known fault; `keep_running` starts it again after any other exception."""
         pause = 0.1
         while not self._stopped:
             began = time.monotonic()
@@ -92,8 +93,8 @@ class Notices:
 
     @staticmethod
     async def _drop(ear: PubSub, client: Any) -> None:
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):
             await ear.aclose()  # type: ignore[no-untyped-call]
         if client is not None:
-            with contextlib.suppress(*FAULTS):
+            with contextlib.suppress(Exception):
                 await client.aclose(close_connection_pool=True)

@@ -16,7 +16,7 @@ from akoya_gateway.store.record import Record
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.address import Address, Topology, parse
 from akoya_gateway.store.redis.layout import SHARDS, Layout, pack, unpack
-from akoya_gateway.store.redis.link import FAULTS, Gate, Link, connect
+from akoya_gateway.store.redis.link import Gate, Link, connect
 from akoya_gateway.store.redis.notices import Notices
 from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.waiting import Bells, until_changed
@@ -63,7 +63,7 @@ class RedisStore:
         await self._notices.stop()
         # Not through the gate: calls that hang may have taken all its places.
         self._gate.shut()
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):  # nothing can be done about it, and the process is ending
             await self._link.close()
         self._bells.ring_all()
 
@@ -152,7 +152,9 @@ class RedisStore:
                 kind = index.rpartition(b"}:")[2].decode()
                 if kind not in found and (await self._read([("ZCOUNT", index, after, "+inf")]))[0]:
                     found.add(kind)
-        except FAULTS as fault:
+        except StoreUnavailable:
+            raise
+        except Exception as fault:
             raise self._gate.worded(fault) from fault
         return tuple(sorted(found))
 

@@ -1,0 +1,152 @@
+"""A Redis that accepts a connection and closes it: at its limit of clients, during a failover, behind a balancer.
+
+uvloop raises RuntimeError for a write to a transport that was closed between connecting and the first command, which is
+no error of the Redis client library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import uvloop
+
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store import Record
+from akoya_gateway.store.redis.address import parse
+from akoya_gateway.store.redis.layout import Layout
+from akoya_gateway.store.redis.link import Gate, connect
+from akoya_gateway.store.redis.notices import Notices
+from akoya_gateway.store.redis.store import RedisStore
+from akoya_gateway.store.waiting import Bells
+from tests.servers import RedisServer, own_redis
+
+__all__ = ["own_redis"]
+
+RESET = struct.pack("ii", 1, 0)
+
+
+class Closer:
+    """Accepts and closes; `before`: what it does with each connection first."""
+
+    def __init__(self, before: Callable[[socket.socket], object]) -> None:
+        self._before = before
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.accepted = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.accepted += 1
+                with contextlib.suppress(OSError):
+                    self._before(connection)
+                connection.close()
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+WAYS: dict[str, Callable[[socket.socket], object]] = {
+    "closed": lambda connection: None,
+    "reset": lambda connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET),
+    "told": lambda connection: connection.send(b"-ERR max number of clients reached\r\n"),
+}
+
+
+@pytest.fixture(params=WAYS)
+def closer(request: pytest.FixtureRequest) -> Iterator[Closer]:
+    closer = Closer(WAYS[request.param])
+    yield closer
+    closer.stop()
+
+
+def unopened(port: int) -> RedisStore:
+    """A store as it is after it was opened, though its server would not let it be."""
+    address = parse(f"redis://127.0.0.1:{port}?timeout=1")
+    store = RedisStore(address)
+    store._gate, store._link = Gate(address), connect(address)
+    store._notices = Notices(store._link, store._layout, store._bells)
+    return store
+
+
+def test_every_verb_is_unavailable_while_connections_are_closed(closer: Closer) -> None:
+    async def run() -> Counter[type]:
+        store = unopened(closer.port)
+        seen: Counter[type] = Counter()
+        for _ in range(40):
+            record = Record("grant", "k", b"sealed", group="o")
+            # Several at a time, of several commands each: a transport is closed between connecting and writing.
+            asks: list[Awaitable[object]] = [
+                store.get("grant", "k"), store.find("grant", "o"), store.put(record), store.reseal(record),
+                store.delete("grant", "k"), store.take("grant", "k"), store.count("grant"), store.kinds(), store.check(),
+                *[store.delete("grant", f"k{n}") for n in range(7)],
+            ]  # fmt: skip
+            seen.update(type(each) for each in await asyncio.gather(*asks, return_exceptions=True))
+        await store.close()
+        return seen
+
+    assert uvloop.run(run()) == {StoreUnavailable: 640}
+
+
+class Ears:
+    """A link whose subscription connections fail as told, one after the other, and then for ever with OSError."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.calls = 0
+
+    async def ear(self) -> object:
+        self.calls += 1
+        raise self.faults.pop(0) if self.faults else OSError("away")
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("the handler is closed"), ValueError("of a later client library"), IndexError("no slot")], ids=repr
+)
+async def test_the_change_listener_begins_again_after_any_exception(fault: Exception) -> None:
+    ears = Ears(fault, fault)
+    notices = Notices(ears, Layout("t"), Bells())  # type: ignore[arg-type]
+    await notices.want(("grant", "k"))
+    async with asyncio.timeout(5):
+        while ears.calls < 4:
+            await asyncio.sleep(0.02)
+    await notices.stop()
+
+
+def test_a_waiter_hears_of_changes_again_after_connections_were_closed(closer: Closer, own_redis: RedisServer) -> None:
+    """The listener is sent to the server that closes first, and then to a real one: by `changed` alone a waiter would
+    hear of the change after a second, when it reads again."""
+
+    async def run() -> None:
+        store = RedisStore.from_url(own_redis.url)
+        await store.open()
+        closing = connect(parse(f"redis://127.0.0.1:{closer.port}?timeout=1"))
+        real, store._notices._link = store._notices._link, closing
+        await store.put(Record("grant", "k", b"sealed"))
+        waiter = asyncio.ensure_future(store.changed("grant", "k", 1, 30))
+        async with asyncio.timeout(10):
+            while closer.accepted < 2:
+                await asyncio.sleep(0.02)
+        store._notices._link = real
+        async with asyncio.timeout(10):
+            while store._notices._ear is None:
+                await asyncio.sleep(0.02)
+        await store.put(Record("grant", "k", b"sealed", 2))
+        async with asyncio.timeout(0.5):
+            found = await waiter
+        assert found is not None
+        assert found.version == 2
+        await closing.close()
+        await store.close()
+
+    uvloop.run(run())
