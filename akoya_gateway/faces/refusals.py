@@ -6,11 +6,17 @@ from urllib.parse import quote
 
 from akoya_gateway.access.ask import Ask, is_navigation, wants_page
 from akoya_gateway.access.decision import Stop, Why
-from akoya_gateway.access.redirects import RedirectPolicy
+from akoya_gateway.access.redirects import RedirectPolicy, RedirectRefused
 from akoya_gateway.answers.answer import Answer, headers_of, problem, redirect
 from akoya_gateway.answers.pages import Pages
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.log import logger
+
+_log = logger(__name__)
+
+_ASCII = "!\"$%&'()*+,/:;<=>?@[\\]^`{|}"
+"""Left for `RedirectPolicy.judge`; bytes beyond ASCII are encoded as they are, whatever character set they are in."""
 
 
 class Refusals:
@@ -41,9 +47,13 @@ class Refusals:
         route = f"{self._prefix}/connect/{connectors[0]}" if len(connectors) == 1 else f"{self._prefix}/"
         if ask.method not in ("GET", "HEAD") or ask.websocket:
             return route
-        here = ask.raw_path.decode("ascii") + ("?" + ask.query.decode("latin-1") if ask.query else "")
-        return_to = self._redirects.judged_or(here, "")
-        return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
+        here = ask.raw_path.decode("ascii") + ("?" + quote(ask.query, _ASCII) if ask.query else "")
+        try:
+            return f"{route}?return_to={quote(self._redirects.judge(here), safe='/')}"
+        except RedirectRefused as refused:
+            if is_navigation(ask):
+                _log.info("return address dropped", reason=refused.detail, request_id=ask.request_id)
+            return route
 
     def error(self, error: GatewayError, ask: Ask) -> Answer:
         answer = self._render(error, ask, None, ())

@@ -11,7 +11,7 @@ from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.errors import UserError
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.pace import Pace, sender
-from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.journeys.visit import Visit, refuse_unknown
 from akoya_gateway.journeys.visitor import require_known
 from akoya_gateway.protocol.authorization import authorization_url, code_challenge, code_verifier, new_nonce
 from akoya_gateway.sessions.attempts import Attempts
@@ -44,7 +44,7 @@ class Connect:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
         Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 400 for a `return_to` outside
-        `redirects.allow`, 429 when the client's address begins too many.
+        `redirects.allow` and for unknown parameters, 429 when the client's address begins too many.
         """
         connector = self._connectors.get(key)
         if connector is None:
@@ -54,7 +54,9 @@ class Connect:
         if is_speculative(visit.ask):
             raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
         require_known(visit.visitor, self._identity)
-        return_to = self._return_to(visit.parameters().get("return_to"))
+        parameters = visit.parameters()
+        refuse_unknown(parameters, "return_to")
+        return_to = self._return_to(parameters.get("return_to"))
         self._pace.judge(sender(visit.ask, self._trusted))
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None

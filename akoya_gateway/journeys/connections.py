@@ -13,7 +13,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.grants.keeper import Keeper
-from akoya_gateway.journeys.visit import Visit
+from akoya_gateway.journeys.visit import Visit, refuse_unknown
 from akoya_gateway.journeys.words import NOTICES, STATE_WORDS, notice_of_error
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.sessions.jar import CookieJar
@@ -53,6 +53,8 @@ class Connections:
         if not wants_page(visit.ask):
             return document(self._as_json(held, csrf))
         parameters = visit.parameters()
+        if "return_to" in parameters:
+            refuse_unknown(parameters, "return_to", "error", "connector", "done")
         return_to = self._redirects.judged_or(parameters.get("return_to"), "")
         rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
         notice = notice_of_error(parameters.get("error")) or NOTICES.get(parameters.get("done", ""), "")

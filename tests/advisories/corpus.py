@@ -24,6 +24,10 @@ _WHOLE = [
     ".evil.example", "evil.example", "evil.example/accounts", ":80", "?//evil.example", "#//evil.example", "", " ", "/accounts\x7f", "/accounts\x00", "*",
     "https://", "http://", "//", "///", "http:///accounts", "https:accounts", "/\\", "\\", "https://evil.example/%2f..", "//evil.example/%2f%2e%2e",
     "//evil%00.example", "/" * 50 + EVIL, "/\\" * 20 + EVIL, "https://accounts", "https://accountsevil.example/accounts", "//accounts",
+    # A host that is allowed, and more behind it that is no path.
+    *(f"https://app.example.com{sign}@evil.example/accounts" for sign in ("\\", ";", "&", "|", "`", "^", "{", "}", ",", "%", "*", ":443", ":443\\", "\u3002")),
+    *(f"HTTPS://APP.EXAMPLE.COM{sign}evil.example" for sign in (".", "\\.", ";.", "%2f.", "%5c", "\t.")),
+    "http\u017f://evil.example/", "https://pages.example.com/..;/\u2044evil.example",
 ]  # fmt: skip
 
 TARGETS = list(dict.fromkeys([*_WHOLE, *(start + authority for start, authority in product(_STARTS, _AUTHORITIES))]))
