@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
-BEYOND = 180.0
+BEYOND = float(os.environ.get("AKOYA_TEST_BEYOND", "180"))
 """Seconds after a test's alarm (pytest-timeout) for it and its fixtures to end. The alarm rings once, in the main
 thread: what waits without end afterwards, or swallows it, would wait for ever."""
 
@@ -73,3 +76,21 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_enter_pdb() -> None:
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(optionalhook=True, trylast=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """End the run when a worker has died, and report the test that it was running as failed.
+
+    xdist would start another worker, or have the remaining ones run all that is assigned to them. It has been seen to wait
+    for ever after a replacement, and a run that has lost a worker fails anyway.
+    """
+    if error is None:
+        return
+    distribution = node.config.pluginmanager.getplugin("dsession")
+    test = None
+    with contextlib.suppress(KeyError):  # it died before it had been given tests
+        test = distribution.sched.remove_node(node)
+    if test is not None:
+        distribution.handle_crashitem(test, node)
+    pytest.exit(f"worker {node.gateway.id} died while running {test or 'no test'}: {error}")

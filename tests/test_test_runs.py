@@ -3,12 +3,113 @@
 from __future__ import annotations
 
 import importlib
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+
+from tests.ending import unless_done
+from tests.servers import until
+
+PLANTED = "tests/planted"
+WITHIN = Path(__file__).parents[1] / "scripts/within.py"
 
 
 def test_traced_process_importing_playwrights_greenlet_api_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "gettrace", lambda: print)
     with pytest.raises(ImportError, match="greenlets"):
         importlib.import_module("playwright.sync_api")
+
+
+PLANTED_FAULTS = ["worker_exits.py::test_process_exits", "worker_spins.py::test_process_spins_in_c"]
+
+
+@pytest.mark.timeout(180)
+def test_worker_that_dies_ends_the_run_within_a_minute_and_its_test_is_named() -> None:
+    """Although the other worker has tests for four. The two runs go on side by side."""
+    runs = [start_run(test.partition("::")[0], "long_file.py") for test in PLANTED_FAULTS]
+    with ThreadPoolExecutor() as pool:
+        ends = pool.map(end_of, runs)
+    for test, run, (output, seconds) in zip(PLANTED_FAULTS, runs, ends, strict=True):
+        assert run.returncode == 2, output
+        assert f"crashed while running '{PLANTED}/{test}'" in output
+        assert f"died while running {PLANTED}/{test}" in output
+        assert seconds < 60
+
+
+def end_of(run: subprocess.Popen[str]) -> tuple[str, float]:
+    """Return what the run printed, and the seconds from the death of its worker to its end."""
+    output, died = "", math.nan
+    with unless_done(run.kill, 150), run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            output += line
+            if "node down" in line:
+                died = time.monotonic()
+    return output, time.monotonic() - died
+
+
+def start_run(*files: str) -> subprocess.Popen[str]:
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "loadfile"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return subprocess.Popen(
+        [sys.executable, *command, *(f"{PLANTED}/{file}" for file in files)],
+        env=environ | {"AKOYA_TEST_BEYOND": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+class TestWithin:
+    """scripts/within.py, which scripts/test runs itself under."""
+
+    ORPHAN = "setsid sleep 1000 & echo $! >pid; "
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def run(self, seconds: float, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(seconds, command), capture_output=True, text=True, timeout=60)
+
+    def command(self, seconds: float, command: str) -> list[str]:
+        return [sys.executable, str(WITHIN), str(seconds), "bash", "-c", command]
+
+    def orphan_runs(self) -> bool:
+        return Path("/proc", Path("pid").read_text().strip()).exists()
+
+    def test_exit_status_of_the_command_is_returned(self) -> None:
+        assert self.run(60, "exit 3").returncode == 3
+        assert self.run(60, "kill -TERM $$").returncode == 128 + signal.SIGTERM
+
+    def test_orphan_of_the_command_is_named_and_killed(self) -> None:
+        run = self.run(60, self.ORPHAN)
+        assert run.returncode == 0
+        assert re.search(r"still running after the command, and ended:\n.*\n.* sleep 1000", run.stderr)
+        assert not self.orphan_runs()
+
+    def test_limit_reached_prints_where_processes_stand_and_kills_them(self) -> None:
+        spin = "import itertools; all(itertools.repeat(True))"
+        run = self.run(2, f"{self.ORPHAN} {sys.executable} -X faulthandler -c '{spin}'; true")
+        assert run.returncode == 124
+        assert re.search(r"\d+ +\d+ +S +1 +[\d.]+ +\w+ +sleep 1000", run.stderr)
+        assert spin in run.stderr
+        assert "Current thread" in run.stderr
+        assert not self.orphan_runs()
+
+    def test_killed_parent_takes_the_processes_along(self) -> None:
+        parent = subprocess.Popen(["bash", "-c", f"{shlex.join(self.command(100, f'{self.ORPHAN} sleep 1000'))}; true"])
+        until(lambda: Path("pid").exists() and Path("pid").read_text(), "the processes run")
+        parent.kill()
+        parent.wait()
+        until(lambda: not self.orphan_runs(), "they have been killed")

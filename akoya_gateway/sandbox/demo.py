@@ -30,7 +30,17 @@ from akoya_gateway.verify import RemoteKeys
 
 READY_TIMEOUT = 30.0
 USUAL_PORT = 8080
-_RUN = "from akoya_gateway.cli import main; main()"
+_RUN = """
+import os, signal, threading
+from akoya_gateway.cli import main
+
+def stop_with_the_demo():
+    os.read(0, 1)  # ends when the demo is gone, however it ended: the other end of the pipe is closed then
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stop_with_the_demo, daemon=True).start()
+main()
+"""
 
 
 class DemoFailed(RuntimeError):
@@ -88,6 +98,8 @@ class Demo:
             except subprocess.TimeoutExpired:
                 self._gateway.kill()
                 self._gateway.wait()
+        if self._gateway is not None and self._gateway.stdin is not None:
+            self._gateway.stdin.close()
         self._app.stop()
         self.sandbox.stop()
         self._folder.cleanup()
@@ -95,7 +107,7 @@ class Demo:
     def _start_gateway(self) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the gateway in order.
         command = [sys.executable, "-c", _RUN, "run", "--config", str(self.config)]
-        self._gateway = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: S603
+        self._gateway = subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE)  # noqa: S603
         deadline = time.monotonic() + READY_TIMEOUT
         with httpx.Client(timeout=2, trust_env=False, verify=no_tls()) as http:
             while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -97,8 +98,9 @@ def test_the_secrets_of_the_demo_are_for_its_user_alone(demo: Demo) -> None:
     assert [name for name in ("client_secret", "store.key", "signing.pem") if modes[name]] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal.Signals) -> None:
+@contextlib.contextmanager
+def demo_command() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Yield the process of `akoya-gateway demo` when it is ready, and the URL of its gateway."""
     listener = listen()
     port = listener.getsockname()[1]
     listener.close()
@@ -112,19 +114,33 @@ def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal
             assert line, text
             text += line
         assert re.findall(r"http://\S+", text) == [f"http://127.0.0.1:{port}/"]
-        assert HTTP.get(f"http://127.0.0.1:{port}/").status_code == 200
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        yield process, f"http://127.0.0.1:{port}/"
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal.Signals) -> None:
+    with demo_command() as (process, url):
+        assert HTTP.get(url).status_code == 200
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "Traceback" not in errors
     folder = re.search(r"Configuration: (\S+)/gateway.yaml", errors)
     assert folder
     assert not Path(folder[1]).exists()
     with pytest.raises(httpx.ConnectError):
-        HTTP.get(f"http://127.0.0.1:{port}/")
+        HTTP.get(url)
+
+
+def test_demo_killed_takes_its_gateway_along() -> None:
+    with demo_command() as (process, url):
+        process.kill()
+        process.communicate(timeout=20)  # until the gateway has closed its end of the pipes, too
+    with pytest.raises(httpx.ConnectError):
+        HTTP.get(url)
 
 
 def test_a_gateway_that_goes_away_ends_the_wait(demo: Demo) -> None:

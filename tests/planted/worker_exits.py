@@ -1,0 +1,5 @@
+import os
+
+
+def test_process_exits() -> None:
+    os._exit(1)
