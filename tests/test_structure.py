@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "log": set(),
     "peers": set(),
     "memory": set(),
-    "config": BASE | {"config"},
+    # The URL of a Redis is parsed in one place, which knows no Redis client.
+    "config": BASE | {"config", "store.redis.address"},
     "protocol": CONFIG | {"protocol"},
     "store": BASE | {"store", "config.model"},
     "grants": CONFIG | {"grants", "store", "protocol"},

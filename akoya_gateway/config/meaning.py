@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path as FilePath
-from urllib.parse import urlsplit
 
 from akoya_gateway.config.model import (
     AccessRule,
@@ -42,6 +41,7 @@ from akoya_gateway.config.serving import (
     read_upstreams,
     warn_of_plain_http,
 )
+from akoya_gateway.errors import OperatorError
 
 _HOST_PREFIX = "__Host-"
 
@@ -123,25 +123,28 @@ def _store(node: Node) -> str:
         return _sqlite(below, text)
     if scheme == "memory":
         below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
-    elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme) or not _parses(text):
+    elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
         below.fault("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
+    else:
+        _judge_redis(below, text)
     return text
 
 
+def _judge_redis(node: Node, text: str) -> None:
+    """Parse the URL as the store will, so that `check` finds what `run` would stumble over."""
+    # Here, for the other stores do without it: the parser is the store's own, and importing it brings the stores.
+    from akoya_gateway.store.redis.address import parse  # noqa: PLC0415
+
+    try:
+        parse(text)
+    except OperatorError as error:
+        node.fault(error.detail.removeprefix("sessions.store: "))
+
+
 def _has_password(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.password is not None or "password=" in parts.query.lower()
-    except ValueError:
-        return "@" in text
-
-
-def _parses(text: str) -> bool:
-    try:
-        urlsplit(text)
-    except ValueError:
-        return False
-    return True
+    """Whether the URL may have a password, which need not be well-formed for that: `redis://:a/b@host`."""
+    before_host = text.partition("://")[2].rpartition("@")[0]
+    return ":" in before_host or "password=" in text.lower()
 
 
 def _sqlite(node: Node, text: str) -> str:

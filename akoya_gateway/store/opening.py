@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from urllib.parse import urlsplit
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.store.memory import MemoryStore
 from akoya_gateway.store.record import Store
+from akoya_gateway.store.redis.address import parse
 from akoya_gateway.store.sqlite import SQLiteStore
 
 _WAYS = ("", "s", "+sentinel", "s+sentinel", "+cluster", "s+cluster")
@@ -24,7 +24,7 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     `redis+cluster://` (see docs/stores.md). Raises `OperatorError` for any other, and where the Redis client
     library is missing.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0]
     if scheme == "memory":
         return MemoryStore(clock)
     if scheme == "sqlite":
@@ -32,18 +32,28 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     if scheme in REDIS_SCHEMES:
         return _redis(url, clock)
     raise OperatorError(
-        f"sessions.store: no store is called {scheme!r}; "
+        f"sessions.store: no store is called {_shown_scheme(url)!r}; "
         "use memory://, sqlite:///path, redis://, rediss://, redis+sentinel:// or redis+cluster://"
     )
 
 
 def describe(url: str) -> str:
-    """The URL for people and logs: without user, password and query."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
+    """The URL for people and logs, without user, password and query: made of judged parts, or `redis://…`."""
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
         return f"sqlite:{_sqlite_path(url)}"
-    place = re.sub(r"[^,]*@", "", parts.netloc)
-    return f"{parts.scheme}://{place}{parts.path}"
+    if scheme == "memory":
+        return "memory://"
+    try:
+        return parse(url).where
+    except OperatorError:
+        return f"{_shown_scheme(url)}://…"
+
+
+def _shown_scheme(url: str) -> str:
+    """The scheme, if there is one; a text without may be a password as a whole."""
+    found = re.match(r"[a-z][a-z0-9+]{1,20}(?=://)", url)
+    return found[0] if found else "…"
 
 
 def _sqlite_path(url: str) -> str:

@@ -10,6 +10,8 @@ import pytest
 from akoya_gateway.config.model import Config
 from tests.config.making import ENVIRON, judged, said, warned
 
+UNESCAPED = ["Tr0ub/4dor&3", "57#Wc903z", "p@ss:w/o#r?d%", "ab?cd/ef", "100%zz", "a b", "word@", "/", "#", "a[b]c", "6379/0"]
+
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
 
 
@@ -47,6 +49,16 @@ def test_a_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
     assert "hunter2" not in lines[0]
 
 
+@pytest.mark.parametrize("password", UNESCAPED)
+def test_store_password_that_is_not_escaped_is_a_fault_that_does_not_show_it(tmp_path: Path, password: str) -> None:
+    environ = {**ENVIRON, "STORE": f"redis://:{password}@cache.example.com:6379/0"}
+    (line,) = said(judged(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
+    assert line == (
+        "sessions.store: redis://\u2026 is not of the form redis://USER:PASSWORD@host:port/database; "
+        "in user and password / ? # @ and % are percent-encoded (%2F %3F %23 %40 %25)"
+    )
+
+
 def test_memory_is_warned_of(tmp_path: Path) -> None:
     assert any("lost at a restart" in line for line in warned(judged(tmp_path, {"sessions.store": "memory://"})))
 
@@ -58,7 +70,11 @@ def test_memory_is_warned_of(tmp_path: Path) -> None:
         ({"sessions.cookie.idle": "31d"}, "sessions.cookie.idle: idle is longer than lifetime"),
         ({"sessions.cookie.same_site": "none"}, "sessions.cookie.same_site: expected one of lax, strict"),
         ({"sessions.store": "sqlite://relative.db"}, "sessions.store: `sqlite://` is followed by an absolute path"),
-        ({"sessions.store": "redis://[::1/0"}, "sessions.store: a store is sqlite:"),
+        ({"sessions.store": "redis://[::1/0"}, "sessions.store: redis://\u2026 is not of the form"),
+        ({"sessions.store": "redis://h/x"}, "sessions.store: redis://h/x: the path must end in the number of a database"),
+        ({"sessions.store": "redis+sentinel://a"}, "sessions.store: redis+sentinel://a: name the service"),
+        ({"sessions.store": "redis://a?tiemout=1"}, "sessions.store: redis://a: no option 'tiemout'"),
+        ({"sessions.store": "redis://:a/b@h"}, "sessions.store: a secret is not written in this file"),
         ({"sessions.store": "sqlite:"}, "sessions.store: the store names no file"),
         ({"tokens.refresh_before": "15m"}, "tokens.refresh_before: is not shorter than assume_lifetime"),
         ({"tokens.leeway": "1h"}, "tokens.leeway: must be 10m or less"),

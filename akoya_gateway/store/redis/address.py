@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.secret import Secret
@@ -44,19 +45,33 @@ _OPTIONS = frozenset(
 )
 
 
+# The whole URL in one shape (RFC 3986): an unescaped delimiter in a password cannot move the end of the host, and what
+# messages name is made of parts that matched. urlsplit would take `redis://:57#word@cache` for port 57 of this machine.
+_WORD = r"(?:[^\s:@/?#%\[\]]|%[0-9A-Fa-f]{2})*"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
+_URL = re.compile(
+    r"(?P<scheme>(?:redis|valkey)s?)(?:\+(?P<way>sentinel|cluster))?://"
+    rf"(?:(?P<username>{_WORD})(?::(?P<password>{_WORD}(?::{_WORD})*))?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)"
+    r"(?P<path>(?:/[A-Za-z0-9._~%-]*)*)"
+    r"(?:\?(?P<query>[^\s@#]*))?"
+)
+
+
 def parse(url: str) -> Address:
     """Judge a URL. Raises `OperatorError`, whose text never holds a password."""
-    parts = urlsplit(url)
-    scheme, _, way = parts.scheme.partition("+")
-    topology = {"": Topology.ONE, "sentinel": Topology.SENTINEL, "cluster": Topology.CLUSTER}[way]
-    credentials, _, netloc = parts.netloc.rpartition("@")
-    username, _, password = credentials.partition(":")
-    hosts = tuple(_host(host, 26379 if topology is Topology.SENTINEL else 6379) for host in netloc.split(","))
-    where = f"{parts.scheme}://{netloc}{parts.path}"
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise OperatorError(_unreadable(url))
+    scheme, way, path = found["scheme"], found["way"], found["path"]
+    topology = {None: Topology.ONE, "sentinel": Topology.SENTINEL, "cluster": Topology.CLUSTER}[way]
+    where = f"{scheme}{f'+{way}' if way else ''}://{found['hosts']}{path}"
+    default = 26379 if topology is Topology.SENTINEL else 6379
+    hosts = tuple(_host(host, default, where) for host in found["hosts"].split(","))
     if topology is Topology.ONE and len(hosts) > 1:
         raise OperatorError(f"sessions.store: {where}: several servers need redis+sentinel:// or redis+cluster://")
-    service, database = _path(parts.path, topology, where)
-    options = _options(parts.query, where)
+    service, database = _path(path, topology, where)
+    options = _options(found["query"] or "", where)
     if topology is Topology.CLUSTER and options.get("wait", "0") != "0":
         raise OperatorError(
             f"sessions.store: {where}: `wait` is for one server and sentinel; "
@@ -68,8 +83,8 @@ def parse(url: str) -> Address:
         tls=scheme.endswith("s") and scheme != "redis",
         service=service,
         database=database,
-        username=unquote(username) or None,
-        password=Secret(unquote(password)) if password else None,
+        username=unquote(found["username"] or "") or None,
+        password=Secret(unquote(found["password"])) if found["password"] else None,
         sentinel_username=options.get("sentinel_username"),
         sentinel_password=Secret(options["sentinel_password"]) if "sentinel_password" in options else None,
         ca=options.get("ca"),
@@ -82,12 +97,23 @@ def parse(url: str) -> Address:
     )
 
 
-def _host(text: str, default: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        return parts.hostname or "127.0.0.1", parts.port or default
-    except ValueError:
-        raise OperatorError(f"sessions.store: {text!r} is not host:port") from None
+def _unreadable(url: str) -> str:
+    """Say what a URL looks like, and nothing of this one but its scheme: any other part may be a password."""
+    scheme = re.match(r"(?:redis|valkey)s?(?:\+(?:sentinel|cluster))?(?=://)", url)
+    name = scheme[0] if scheme else "redis"
+    return (
+        f"sessions.store: {name}://… is not of the form {name}://USER:PASSWORD@host:port/database; "
+        "in user and password / ? # @ and % are percent-encoded (%2F %3F %23 %40 %25)"
+    )
+
+
+def _host(text: str, default: int, where: str) -> tuple[str, int]:
+    host, colon, port = (text, "", "") if text.endswith("]") else text.rpartition(":")
+    if not colon:
+        return text.strip("[]"), default
+    if not 0 < int(port) < 65536:
+        raise OperatorError(f"sessions.store: {where}: a port is 1 to 65535")
+    return host.strip("[]"), int(port)
 
 
 def _path(path: str, topology: Topology, where: str) -> tuple[str, int]:
@@ -111,7 +137,9 @@ def _options(query: str, where: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS:
-            raise OperatorError(f"sessions.store: {where}: no option {name!r}; there are {', '.join(sorted(_OPTIONS))}")
+            # By name only if it looks like one.
+            shown = repr(name) if re.fullmatch(r"[a-z_]{1,24}", name) else "of that name"
+            raise OperatorError(f"sessions.store: {where}: no option {shown}; there are {', '.join(sorted(_OPTIONS))}")
     return options
 
 
