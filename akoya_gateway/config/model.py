@@ -160,6 +160,8 @@ class Upstream:
     max_header_bytes: Bytes = Bytes(32_768)
     tls: UpstreamTLS = UpstreamTLS()
     websocket: WebSocketBounds = WebSocketBounds()
+    keep_alive: bool = True
+    """False: a connection carries one request."""
     name: str = ""
     """Its key in `upstreams`; empty: the one of `upstream`."""
 

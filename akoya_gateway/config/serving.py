@@ -128,6 +128,7 @@ def _upstream(node: Node, name: str) -> Upstream:
         max_header_bytes=header_bytes,
         tls=UpstreamTLS(existing_file(tls.get("ca")), certificate, key, tls.plain("server_name")),
         websocket=_websocket(node.section("websocket")),
+        keep_alive=node.plain("keep_alive"),
         name=name,
     )
 

@@ -59,6 +59,7 @@ class Line:
     what else leads there, and `secure` says whether they are https. `public`: it needs no session."""
 
     __slots__ = (
+        "closing",
         "head_only",
         "idempotent",
         "match",
@@ -97,6 +98,7 @@ class Line:
         self.secure = proxy.pool.upstream.secure
         self.public = Admitted(match.rule, []) if public else None
         self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
+        self.closing = proxy.writer.closing(verb)
         self.head_only = verb == b"HEAD"
         self.idempotent = idempotent
 
@@ -130,7 +132,7 @@ class Sender:
 
 def head(line: Line, sender: Sender, ours: bytes) -> bytes:
     """The request head for the upstream. `ours`: the lines that the gateway adds."""
-    return b"".join((line.start, sender.before, ours, sender.after))
+    return b"".join((line.start, sender.before, ours, line.closing, sender.after))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:

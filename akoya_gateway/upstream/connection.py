@@ -10,9 +10,11 @@ HEAD     request sent or being sent                  heads: 1xx are counted and 
 BODY     response head given to the sink             body, trailers, end
 =======  ==========================================  =============================================
 
-A response that is complete returns the connection to its owner only after the parser has seen all the bytes that came
-with it. Anything behind the response, a request still going out, an answer to HEAD with a body: the connection closes.
-So an answer is never given to another request (RFC 9112 sections 6.3 and 9.2).
+A complete response returns the connection to its owner only after the parser has seen all the bytes that came with it.
+The connection is closed instead if there are bytes behind the response, if the request is still being sent, or if the
+head leaves in doubt where the response ends (`response.judge_head` decides that). Bytes that arrive later close it as
+well: `data_received` while it is idle, and `usable` looks for unread ones before it is handed out. So a response is
+never given to another request (RFC 9112 sections 6.3 and 9.2).
 
 A response that arrives whole and has a plain head goes from HEAD to IDLE without the parser (`plain_heads`), which has
 then seen none of its bytes and still stands before the next response.
@@ -21,6 +23,9 @@ then seen none of its bytes and still stands before the next response.
 from __future__ import annotations
 
 import asyncio
+import select
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -32,7 +37,6 @@ from akoya_gateway.upstream.response import Framing, Headers, judge_head, judge_
 from akoya_gateway.upstream.sink import Owner, Sink
 
 NEVER = float("inf")
-_END_OF_HEAD = b"\r\n\r\n"
 
 IDLE, HEAD, BODY = range(3)
 
@@ -67,14 +71,17 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_plain_heads",
+        "_poll",
         "_progress",
         "_read_paused",
         "_read_timeout",
+        "_reusable",
         "_sink",
         "_stalled",
         "_state",
         "_tainted",
         "_timeout",
+        "_tls",
         "_transport",
         "_write_timeout",
         "congested",
@@ -96,8 +103,10 @@ class Connection(asyncio.Protocol):
         write_timeout: float,
         limits: ResponseLimits,
         plain_heads: PlainHeads | None = None,
+        reusable: bool = True,
     ) -> None:
-        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `plain_heads` may be shared."""
+        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `plain_heads` may be shared.
+        `reusable`: False closes it after its first response."""
         self.key = key
         self.served = 0
         """Requests sent so far, this one included."""
@@ -110,6 +119,10 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._limits = limits
         self._plain_heads = plain_heads or PlainHeads()
+        self._reusable = reusable
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        """Whether the socket has something to read: `poll` costs half of FIONREAD and sees a closed peer as well."""
+        self._tls: ssl.SSLObject | None = None
         self._read_timeout = self._timeout = read_timeout
         self._write_timeout = write_timeout
         self._sink: Sink | None = None
@@ -131,13 +144,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """It may carry a request."""
-        return self._state == IDLE and not self._transport.is_closing()
-
-    @property
-    def answered_head(self) -> bool:
-        """The last request was HEAD: its answer ended with the head, whatever the upstream may think."""
-        return self._head_only
+        """It may carry a request: none is under way, and the upstream has sent nothing since the last response."""
+        return self._state == IDLE and not self._transport.is_closing() and not self._has_unread()
 
     def start(self, data: bytes, sink: Sink, *, head_only: bool = False, complete: bool = True) -> None:
         """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
@@ -240,6 +248,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        self._tls = transport.get_extra_info("ssl_object")
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+            self._poll = poll.poll
 
     def data_received(self, data: bytes) -> None:
         if self._sink is None:
@@ -259,7 +273,7 @@ class Connection(asyncio.Protocol):
         if self._sink is None:
             return
         if self._complete:
-            self._end(data)
+            self._end()
         else:
             # A head that has begun must be whole in time: its bytes alone win none, or it could trickle for hours.
             if self._state != HEAD or not self._head_bytes:
@@ -269,7 +283,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         if self._state == BODY and self._framing is Framing.UNTIL_CLOSE:
             self._complete = True
-            self._end(b"")
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.on_gone(self)
@@ -354,6 +368,16 @@ class Connection(asyncio.Protocol):
             return not (error.untouched and self.served > 1)
         return isinstance(error, TimedOut | InvalidResponse)
 
+    def _has_unread(self) -> bool:
+        """Whether bytes, or the end of the stream, have arrived that the event loop has not read yet."""
+        if self._tls is not None:
+            if self._tls.pending():
+                return True
+            if not self.served:
+                # A server may send session tickets after the handshake (RFC 8446 section 4.6.1).
+                return False
+        return self._poll is not None and bool(self._poll(0))
+
     def _rearm(self) -> None:
         """Which phase's time is running: the upstream taking bytes, the client sending its body, the answer."""
         if self.congested:
@@ -392,30 +416,31 @@ class Connection(asyncio.Protocol):
             return False
         sink = self._sink
         self._sink = None
-        self._rest()
+        self._release(reusable=True)
         if sink is not None:
             sink.on_answer(found[0], data[found[1] :])
         return True
 
-    def _end(self, data: bytes) -> None:
+    def _end(self) -> None:
         sink = self._sink
         self._sink = None
-        if self._head_only:
-            # The parser waits for the body that content-length promised; it has to forget, and must have seen none.
-            self._parser = httptools.HttpResponseParser(self)
-            self._tainted |= not (data.endswith(_END_OF_HEAD) or _END_OF_HEAD.endswith(data))
         if sink is not None and self._announced:
             sink.on_trailers(judge_trailers(self._headers))
-        if self._tainted or self._continues or not self._keep_alive or self._transport.is_closing():
-            self._close(hard=self._tainted or self._continues)
-            self._owner.on_answered(self)
-        else:
-            self._rest()
+        self._release(reusable=self._keep_alive and not self._tainted and not self._continues)
         if sink is not None:
             sink.on_end()
 
-    def _rest(self) -> None:
-        """Back to the owner, for the next request."""
+    def _release(self, *, reusable: bool) -> None:
+        """Give the connection back to its owner for the next request, or close it.
+
+        It is also closed if a part of the request is still to be sent: an upstream that responds without having read a
+        body may take the rest of it for the next request.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        if not reusable or not self._reusable or unsent or self._transport.is_closing():
+            self._close(hard=self._tainted or self._continues or bool(unsent))
+            self._owner.on_answered(self)
+            return
         self._state = IDLE
         self.deadline = NEVER
         if self._read_paused:

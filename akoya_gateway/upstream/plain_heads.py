@@ -15,7 +15,7 @@ import re
 from enum import IntEnum
 
 from akoya_gateway.memory import Memory
-from akoya_gateway.upstream.response import HOP_BY_HOP, Headers, judge_length
+from akoya_gateway.upstream.response import BODILESS, HOP_BY_HOP, Headers, judge_length
 
 REMEMBERED = 4096
 """Lines kept; after so many it is begun anew, since half a second's own lines are of no use in the next."""
@@ -31,8 +31,6 @@ MOST = 100
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [\x20-\x7e]*")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _END = b"\r\n\r\n"
-# Their responses have no body, whatever their head says (RFC 9110 sections 8.6 and 15.4.5).
-_BODILESS = (204, 304)
 
 
 class _Does(IntEnum):
@@ -136,7 +134,7 @@ class PlainHeads:
     def _learn_status(self, line: bytes) -> int:
         found = _STATUS.fullmatch(line)
         status = int(found[1]) if found else 0
-        if status in _BODILESS:
+        if status in BODILESS:
             status = 0
         if len(self._statuses) < MOST and len(line) <= LONGEST:
             self._statuses[line] = status

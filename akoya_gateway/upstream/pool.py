@@ -22,10 +22,6 @@ from akoya_gateway.upstream.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
-_DOUBT = 0.05
-"""Seconds after an answer to HEAD in which the connection serves nobody. An app that forgets that it has no body sends
-it in a segment of its own: on a connection that is in use again it would be read as the next answer."""
-
 _TRICKLE, _HEAD_START = 500.0, 20.0
 """Bytes a second, and seconds (the measures of Apache's mod_reqtimeout). A request body that falls further behind gives
 way when others wait for a connection. Until then it may take its time: to some apps one sends for hours."""
@@ -112,6 +108,8 @@ class Pool:
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retired = self._closed = False
+        self._serving = False
+        """`_serve_waiters` is scheduled."""
 
     # -- what a caller does
 
@@ -134,12 +132,10 @@ class Pool:
         if self._waiters:
             return None
         station = self._only or self._peek()
-        while station.idle:
-            connection, _ = station.idle.popitem()
-            if connection.usable:
-                self._turn = station.key
-                return connection
-        return None
+        connection = self._pop(station)
+        if connection is not None:
+            self._turn = station.key
+        return connection
 
     def new_future(self) -> asyncio.Future[Any]:
         """Of the event loop that the connections are in; to ask which one is running takes three times as long."""
@@ -156,11 +152,12 @@ class Pool:
             return connection
         if self._waiters or self.size >= self.upstream.pool:
             handed = await self._wait()
-            if handed is not None and handed.usable:
-                # It has just served: as good as a fresh one.
-                return handed
             if handed is not None:
+                if handed.usable:
+                    # It has just served: as good as a fresh one.
+                    return handed
                 self._connecting += 1
+                handed.abort()
         else:
             self._connecting += 1
         return await self._open()
@@ -211,11 +208,7 @@ class Pool:
             if self.size > self.upstream.pool:
                 connection.close()
                 return
-        if connection.answered_head:
-            assert self._loop is not None
-            self._loop.call_later(_DOUBT, self._out_of_doubt, connection)
-        else:
-            self._free(connection)
+        self._keep(connection)
 
     def on_gone(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -226,23 +219,55 @@ class Pool:
 
     # -- inside
 
-    def _out_of_doubt(self, connection: Connection) -> None:
-        if connection.usable:
-            self._free(connection)
-
-    def _free(self, connection: Connection) -> None:
+    def _keep(self, connection: Connection) -> None:
+        """Keep it for the next request. A waiter does not get it before the next turn of the event loop: what the
+        upstream sends behind its response would not have been seen yet."""
         station = self._stations[connection.key]
         if station.troubles:
             station.answered()
-        while self._waiters:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
-        if self._retired:
+        if self._waiters:
+            if not self._serving:
+                assert self._loop is not None
+                self._serving = True
+                self._loop.call_soon(self._serve_waiters)
+        elif self._retired:
             connection.close()
             return
         station.idle[connection] = None
+
+    def _serve_waiters(self) -> None:
+        """Give idle connections to waiters, the one that has waited longest first."""
+        self._serving = False
+        while self._waiters and (connection := self._pop_any()) is not None:
+            waiter = self._next_waiter()
+            if waiter is None:
+                self._keep(connection)
+                break
+            waiter.set_result(connection)
+        if self._retired and not self._waiters:
+            self.retire()
+
+    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    def _pop(self, station: _Station) -> Connection | None:
+        """Take an idle connection off the stack. One on which bytes have arrived unasked is closed instead."""
+        while station.idle:
+            connection, _ = station.idle.popitem()
+            if connection.usable:
+                return connection
+            connection.abort()
+        return None
+
+    def _pop_any(self) -> Connection | None:
+        for station in self._stations:
+            if (connection := self._pop(station)) is not None:
+                return connection
+        return None
 
     def _peek(self) -> _Station:
         """Round robin: the next origin that is not resting; if all are, just the next."""
@@ -257,20 +282,13 @@ class Pool:
     def _any_idle(self) -> Connection | None:
         if (connection := self.take()) is not None or self.size < self.upstream.pool:
             return connection
-        for station in self._stations:
-            while station.idle:
-                connection, _ = station.idle.popitem()
-                if connection.usable:
-                    return connection
-        return None
+        return self._pop_any()
 
     def _room(self) -> None:
         """Where there is room for one more, the first waiter may open it: None, and its place is taken already."""
-        while self._waiters and self.size < self.upstream.pool:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._connecting += 1
-                waiter.set_result(None)
+        while self.size < self.upstream.pool and (waiter := self._next_waiter()) is not None:
+            self._connecting += 1
+            waiter.set_result(None)
 
     async def _wait(self) -> Connection | None:
         assert self._loop is not None
@@ -285,7 +303,9 @@ class Pool:
                     self._connecting -= 1
                     self._room()
                 elif handed.usable:
-                    self._free(handed)
+                    self._keep(handed)
+                else:
+                    handed.abort()
             raise
 
     async def _open(self) -> Connection:
@@ -293,7 +313,8 @@ class Pool:
         try:
             connection = await self._dial(self._make)
             if not connection.usable:
-                raise Unreachable("the upstream closed a connection as soon as it was made")
+                connection.abort()
+                raise Unreachable("the upstream closed a new connection, or sent something before it had a request")
             self._connections.add(connection)
         finally:
             self._connecting -= 1
@@ -308,6 +329,7 @@ class Pool:
             write_timeout=self.write_timeout,
             limits=self.limits,
             plain_heads=self._plain_heads,
+            reusable=self.upstream.keep_alive,
         )
 
     async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:

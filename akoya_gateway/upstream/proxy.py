@@ -51,7 +51,9 @@ class ReverseProxy:
         """`max_body` in bytes, 0: no limit. `answer_errors`: render problem details here, for use without a caller that
         does."""
         self.pool = pool
-        self.writer = RequestWriter(Forwarding(trusted_proxies), pool.upstream.origins[0].authority.encode("ascii"))
+        upstream = pool.upstream
+        default_host = upstream.origins[0].authority.encode("ascii")
+        self.writer = RequestWriter(Forwarding(trusted_proxies), default_host, keep_alive=upstream.keep_alive)
         self._relay = WebSocketRelay(pool, self.writer)
         self._max_body = max_body
         self._answer_errors = answer_errors

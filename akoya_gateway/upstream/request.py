@@ -25,6 +25,7 @@ _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MANY_NAMES, _LONGEST_NAME = 4096, 255
 _MANY_SECTIONS, _LARGEST_KEPT, _MOST_KEPT = 1024, 4096, 100
+CLOSE_LINE = b"connection: close\r\n"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
@@ -117,12 +118,13 @@ def _judge_name(name: bytes) -> Does:
 class RequestWriter:
     """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
 
-    __slots__ = ("_default_host", "_forwarding", "_hosts", "_methods", "_names", "_sections")
+    __slots__ = ("_default_host", "_forwarding", "_hosts", "_keep_alive", "_methods", "_names", "_sections")
 
-    def __init__(self, forwarding: Forwarding, default_host: bytes) -> None:
-        """`default_host`: for clients of HTTP/1.0, which send none."""
+    def __init__(self, forwarding: Forwarding, default_host: bytes, *, keep_alive: bool = True) -> None:
+        """`default_host`: for clients of HTTP/1.0, which send none. `keep_alive`: connections are used again."""
         self._forwarding = forwarding
         self._default_host = default_host
+        self._keep_alive = keep_alive
         self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
         self._methods: dict[str, bytes] = {}
         self._hosts: set[bytes] = set()
@@ -142,8 +144,8 @@ class RequestWriter:
         ours: int = 0,
     ) -> Outgoing:
         """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
-        `extra`: header lines of our own, each with its CRLF. `ours`: how many of `headers`, at their end, the gateway
-        has made, so that they are not to be judged; the others are then remembered.
+        `extra`: the header lines of a handshake, each with its CRLF. `ours`: how many of `headers`, at their end, the
+        gateway has made, so that they are not to be judged; the others are then remembered.
 
         Raises RefusedRequest.
         """
@@ -154,7 +156,9 @@ class RequestWriter:
         else:
             section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
             made = b""
-        end = extra if section.body is Body.ASK else extra + b"\r\n"
+        # A handshake, the one request with lines of its own, keeps its connection.
+        made += extra or self.closing(verb)
+        end = b"" if section.body is Body.ASK else b"\r\n"
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.fields, made, section.forwarded, end)
         return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
 
@@ -173,6 +177,14 @@ class RequestWriter:
                 if len(self._sections) > _MANY_SECTIONS:
                     self._sections.popitem(last=False)
         return section
+
+    def closing(self, verb: bytes) -> bytes:
+        """The header line for a request that is the last one on its connection, else nothing (RFC 9112 section 9.6).
+
+        A connection is closed after HEAD (see `response.judge_head`). An upstream that knows it closes first, so that
+        no sockets in TIME_WAIT use up the gateway's ports.
+        """
+        return CLOSE_LINE if verb == b"HEAD" or not self._keep_alive else b""
 
     def judge_line(self, method: str, target: bytes) -> bytes:
         """The method as bytes. Raises RefusedRequest."""

@@ -25,14 +25,18 @@ class Framing(IntEnum):
 
 
 class ResponseHead(NamedTuple):
-    """`headers`: lower-case names, hop-by-hop fields removed. `trailers`: a `Trailer` field announced some. May be
-    shared by many responses, so nobody changes it."""
+    """`headers`: lower-case names, hop-by-hop fields removed. `close`: the connection must not carry another request
+    (see `_must_close`). `trailers`: a `Trailer` field announced some. May be shared by many responses, so it must not
+    be changed."""
 
     headers: Headers
     framing: Framing
     close: bool
     trailers: bool
 
+
+BODILESS = (204, 304)
+"""Responses without a body, whatever their head says (RFC 9110 sections 8.6 and 15.4.5)."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -62,6 +66,7 @@ _NOT_IN_TRAILERS = HOP_BY_HOP | {
     b"www-authenticate",
 }
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
+_DESCRIBE_BODY = frozenset({b"content-type", b"content-encoding", b"content-range"})
 _KEEP = frozenset({b"keep-alive", b"close", b""})
 _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
@@ -111,12 +116,26 @@ def judge_head(status: int, version: str, raw: Headers, *, head_only: bool) -> R
         headers = [header for header in headers if header[0] not in connection]
     close = b"close" in connection or (version == "1.0" and b"keep-alive" not in connection)
     framing = _frame(status, length, headers, chunked=chunked, head_only=head_only)
-    return ResponseHead(headers, framing, close or framing is Framing.UNTIL_CLOSE, announced and chunked)
+    close = close or _must_close(framing, length, headers, chunked=chunked, head_only=head_only)
+    return ResponseHead(headers, framing, close, announced and chunked)
+
+
+def _must_close(framing: Framing, length: bytes | None, headers: Headers, *, chunked: bool, head_only: bool) -> bool:
+    """Whether a connection that may stay open must be closed after this response, because its end is in doubt.
+
+    A response to HEAD, a 204 and a 304 end with their head whatever it says (RFC 9112 section 6.3). Applications send a
+    body all the same (gunicorn before 27 and cheroot let them), and it would be read as the next response. A 204 or 304
+    whose head does not mention a body is reused, because many of them are sent.
+    """
+    if framing is not Framing.NONE:
+        return framing is Framing.UNTIL_CLOSE
+    mentions_body = chunked or (length is not None and int(length) != 0)
+    return head_only or mentions_body or any(name in _DESCRIBE_BODY for name, _ in headers)
 
 
 def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool, head_only: bool) -> Framing:
     """RFC 9112 section 6.3. Appends the content-length that may be passed on."""
-    bodiless = status in (204, 304)
+    bodiless = status in BODILESS
     if length is not None:
         try:
             judge_length(length)

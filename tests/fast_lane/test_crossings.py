@@ -251,7 +251,7 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         assert proxy.pool.size == proxy.pool.idle <= size
         assert proxy.pool.waiting == 0
         assert len(app.gateway.sockets) == 0
-        assert not [task for task in asyncio.all_tasks() if "/upstream/" in repr(task) or "/straight" in repr(task)]
+        assert not [task for task in asyncio.all_tasks() if "akoya_gateway/upstream/" in repr(task) or "/straight" in repr(task)]
 
     asyncio.run(main())
 

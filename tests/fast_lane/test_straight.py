@@ -307,17 +307,18 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
                 return crossing
 
             app._set_out = noted  # type: ignore[method-assign]
-            first = asyncio.create_task(answer_of(app, scope_of("/accounts/a", cookie)))
+            first = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
             await asyncio.sleep(0)
             waiting = crossing
             second = asyncio.create_task(answer_of(app, scope_of("/accounts/b", cookie)))
-            # The future is cancelled now, and its task hears of it after the second one has begun: in between the answer
-            # comes (made up, so that it does).
+            # The future is cancelled now, and its task hears of it after the second one has begun: in between the response
+            # comes (made up, so that it does; the upstream sends nothing that would close the connection).
             first.cancel()
             waiting._connection.data_received(OK)
             with pytest.raises(asyncio.CancelledError):
                 await first
             assert crossing._connection is waiting._connection
+            waiting._connection.data_received(OK)
             assert status_of(await asyncio.wait_for(second, 5)) == 200
 
     asyncio.run(main())

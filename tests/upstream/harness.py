@@ -245,6 +245,7 @@ def proxied(
     connect: float = 2.0,
     read: float = 5.0,
     pool: int = 100,
+    keep_alive: bool = True,
     tls: UpstreamTLS | None = None,
     websocket: WebSocketBounds | None = None,
     pool_options: dict[str, Any] | None = None,
@@ -261,6 +262,7 @@ def proxied(
         pool,
         tls=tls or UpstreamTLS(),
         websocket=websocket or WebSocketBounds(),
+        keep_alive=keep_alive,
     )
     made = Pool(upstream, **(pool_options or {}))
     proxy = ReverseProxy(made, **({"answer_errors": True} | options))

@@ -23,12 +23,19 @@ class Wire:
         self.written = b""
         self.closed = False
         self.paused = False
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         self.written += data
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
 
     def close(self) -> None:
         self.closed = True
@@ -119,7 +126,7 @@ GOOD = {
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n",
     "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n",
     "informational": b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-    "304": b"HTTP/1.1 304 Not Modified\r\nETag: a\r\nContent-Length: 10\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\nETag: a\r\n\r\n",
 }
 
 
@@ -137,11 +144,11 @@ def test_the_pieces_a_response_comes_in_make_no_difference(response: bytes, cuts
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 10_000), max_size=12))
-def test_an_answer_to_head_keeps_the_connection_however_it_is_cut(cuts: list[int]) -> None:
+def test_response_to_head_closes_the_connection_however_it_is_cut(cuts: list[int]) -> None:
     holder, wire = deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n", cuts, head_only=True)
     assert holder.diary[-1] == "end"
-    assert holder.idle == 1
-    assert not wire.closed
+    assert holder.idle == 0
+    assert wire.closed
 
 
 @pytest.mark.parametrize("name", [name for name, response in (REFUSED | CUT).items() if len(response) < 2000])
@@ -201,6 +208,16 @@ def test_each_phase_has_its_own_deadline() -> None:
 def test_a_response_before_the_end_of_the_request_costs_the_connection() -> None:
     connection, holder, wire = made()
     connection.start(b"head", holder, complete=False)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert holder.diary[-1] == "end"
+    assert wire.closed
+    assert holder.idle == 0
+
+
+def test_response_before_the_request_is_sent_closes_the_connection() -> None:
+    connection, holder, wire = made()
+    connection.start(b"head and body", holder)
+    wire.unsent = 4
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert holder.diary[-1] == "end"
     assert wire.closed

@@ -1,0 +1,379 @@
+"""When a connection to the upstream may carry another request, and what happens to bytes that nobody asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
+from akoya_gateway.upstream.connection import Connection
+from akoya_gateway.upstream.exchange import Exchange
+from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.upstream.response import judge_head
+from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
+from tests.upstream.test_pool import Authority, server_context
+
+CLEAN = {
+    "204": (b"GET", b"204 No Content", b""),
+    "204 of length 0": (b"GET", b"204 No Content", b"Content-Length: 0\r\n"),
+    "204 of length 00": (b"GET", b"204 No Content", b"Content-Length: 00\r\n"),
+    "204 with a cookie": (b"GET", b"204 No Content", b"Set-Cookie: a=b\r\nContent-Language: de\r\n"),
+    "304": (b"GET", b"304 Not Modified", b'ETag: "a"\r\nCache-Control: no-cache\r\n'),
+    "304 to a POST": (b"POST", b"304 Not Modified", b""),
+    "200 of length 0": (b"GET", b"200 OK", b"Content-Type: text/plain\r\nContent-Length: 0\r\n"),
+    "205 of length 0": (b"GET", b"205 Reset Content", b"Content-Length: 0\r\n"),
+}
+DOUBTFUL = {
+    "HEAD": (b"HEAD", b"200 OK", b""),
+    "HEAD with a length": (b"HEAD", b"200 OK", b"Content-Length: 1000\r\n"),
+    "HEAD of length 0": (b"HEAD", b"200 OK", b"Content-Length: 0\r\n"),
+    "HEAD with chunks": (b"HEAD", b"200 OK", b"Transfer-Encoding: chunked\r\n"),
+    "HEAD with 204": (b"HEAD", b"204 No Content", b""),
+    "HEAD with 304": (b"HEAD", b"304 Not Modified", b'ETag: "a"\r\n'),
+    "HEAD with 404": (b"HEAD", b"404 Not Found", b"Content-Type: text/html\r\n"),
+    "204 with a type": (b"GET", b"204 No Content", b"Content-Type: text/html\r\n"),
+    "204 with a type and length 0": (b"GET", b"204 No Content", b"Content-Type: text/html\r\nContent-Length: 0\r\n"),
+    "204 with a length": (b"DELETE", b"204 No Content", b"Content-Length: 5\r\n"),
+    "204 with chunks": (b"GET", b"204 No Content", b"Transfer-Encoding: chunked\r\n"),
+    "204 with an encoding": (b"GET", b"204 No Content", b"Content-Encoding: gzip\r\n"),
+    "304 with a type": (b"GET", b"304 Not Modified", b"CONTENT-TYPE: text/html\r\n"),
+    "304 with a length": (b"GET", b"304 Not Modified", b'Content-Length: 1000\r\nETag: "a"\r\n'),
+    "304 with chunks": (b"GET", b"304 Not Modified", b"Transfer-Encoding: chunked\r\n"),
+    "304 with a range": (b"GET", b"304 Not Modified", b"Content-Range: bytes 0-4/9\r\n"),
+    "304 to a POST": (b"POST", b"304 Not Modified", b"Content-Type: a/b\r\n"),
+    "204 that closes": (b"GET", b"204 No Content", b"Connection: close\r\n"),
+}
+
+
+def connections_for_three(method: bytes, response: bytes) -> int:
+    """How many connections the upstream got for three requests, one after the other."""
+    with (
+        RawUpstream(forever(lambda caller: caller.send(response))) as upstream,
+        proxied(upstream.origin) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(3):
+            client.send(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.until(b"\r\n\r\n").split()[1] == response.split()[1]
+            assert eventually(lambda: proxy.pool.size == proxy.pool.idle)
+        return upstream.connections
+
+
+@pytest.mark.parametrize(("method", "status", "lines"), CLEAN.values(), ids=CLEAN.keys())
+def test_connection_after_a_response_whose_end_is_certain_is_reused(method: bytes, status: bytes, lines: bytes) -> None:
+    assert connections_for_three(method, b"HTTP/1.1 %b\r\n%b\r\n" % (status, lines)) == 1
+
+
+@pytest.mark.parametrize(("method", "status", "lines"), DOUBTFUL.values(), ids=DOUBTFUL.keys())
+def test_connection_after_a_response_whose_end_is_in_doubt_is_closed(
+    method: bytes, status: bytes, lines: bytes
+) -> None:
+    assert connections_for_three(method, b"HTTP/1.1 %b\r\n%b\r\n" % (status, lines)) == 3
+
+
+@pytest.mark.parametrize("cases", [CLEAN, DOUBTFUL], ids=["clean", "doubtful"])
+def test_judged_head_says_whether_the_connection_must_be_closed(cases: dict[str, tuple[bytes, bytes, bytes]]) -> None:
+    for method, status, lines in cases.values():
+        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n") if line)]
+        head = judge_head(int(status[:3]), "1.1", headers, head_only=method == b"HEAD")
+        assert head.close is (cases is DOUBTFUL)
+
+
+def test_head_request_tells_the_upstream_that_its_connection_ends() -> None:
+    with RawUpstream(forever(lambda caller: caller.answer(b""))) as upstream, proxied(upstream.origin) as proxy:
+        ask(proxy.port, method="HEAD")
+        ask(proxy.port)
+        assert [b"\r\nconnection: close\r\n" in head for head in upstream.heads] == [True, False]
+
+
+def test_keep_alive_false_gives_each_request_a_connection_of_its_own() -> None:
+    with (
+        RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream,
+        proxied(upstream.origin, keep_alive=False, pool=2) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for number in (b"1", b"2", b"3"):
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response().body == number
+        assert ask(proxy.port, method="POST", body=b"x")[2] == b"4"
+        assert all(head.count(b"\r\nconnection: close\r\n") == 1 for head in upstream.heads)
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+class Strays:
+    """An upstream that sends EVIL behind its first response, once `now` is set. `sent` is set when it has."""
+
+    def __init__(
+        self, *, first: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst", stray: bytes = EVIL
+    ) -> None:
+        self.first, self.stray = first, stray
+        self.now, self.sent = threading.Event(), threading.Event()
+
+    def __call__(self, caller: Caller) -> None:
+        caller.head()
+        if caller.number == 1:
+            caller.send(self.first)
+            self.now.wait(10)
+            caller.send(self.stray)
+            self.sent.set()
+            caller.head()
+            caller.answer(b"shifted")
+        else:
+            caller.answer(b"right")
+        caller.closed_by_peer()
+
+    def send(self) -> None:
+        """Returns when the bytes are in the other socket's buffer; the event loop has had no turn meanwhile."""
+        self.now.set()
+        assert self.sent.wait(5)
+        time.sleep(0.02)
+
+
+Transport = tuple[ssl.SSLContext | None, UpstreamTLS, str | None]
+"""The upstream's TLS, the gateway's, and the path of the upstream's socket."""
+
+
+@pytest.fixture(params=["plain", "tls", "unix"])
+def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transport]:
+    kind: str = request.param
+    authority = Authority(tmp_path)
+    context = server_context(authority) if kind == "tls" else None
+    yield context, UpstreamTLS(ca=authority.file), str(tmp_path / "app.sock") if kind == "unix" else None
+
+
+@asynccontextmanager
+async def pool_of(upstream: RawUpstream, tls: UpstreamTLS, size: int) -> AsyncIterator[Pool]:
+    pool = Pool(Upstream((upstream.origin,), Seconds(5), Seconds(5), size, tls=tls))
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def request(connection: Connection) -> Exchange:
+    exchange = Exchange(connection, asyncio.get_running_loop(), lambda: None)
+    connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", exchange)
+    return exchange
+
+
+async def body(exchange: Exchange) -> bytes:
+    found = b""
+    while not exchange.ended:
+        await exchange.news()
+        found += exchange.take()
+    return found + exchange.take()
+
+
+async def test_unread_bytes_close_an_idle_connection_before_it_is_handed_out(
+    transport: Transport,
+) -> None:
+    context, tls, path = transport
+    strays = Strays()
+    with RawUpstream(strays, tls=context, path=path) as upstream:
+        async with pool_of(upstream, tls, 5) as pool:
+            assert await body(request(await pool.acquire())) == b"first"
+            assert pool.idle == 1
+            strays.send()
+            assert pool.take() is None
+            assert pool.size == 0
+            assert await body(request(await pool.acquire())) == b"right"
+            assert upstream.connections == 2
+
+
+async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
+    transport: Transport,
+) -> None:
+    """The bytes come right behind the response, before the waiter's task runs."""
+    context, tls, path = transport
+    strays = Strays()
+
+    class Slow(Exchange):
+        def on_end(self) -> None:
+            super().on_end()
+            strays.send()
+
+    with RawUpstream(strays, tls=context, path=path) as upstream:
+        async with pool_of(upstream, tls, 1) as pool:
+            connection = await pool.acquire()
+            waiter = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+            assert pool.waiting == 1
+            first = Slow(connection, asyncio.get_running_loop(), lambda: None)
+            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", first)
+            second = await asyncio.wait_for(waiter, 5)
+            assert first.ended
+            assert second is not connection
+            assert await body(request(second)) == b"right"
+            assert pool.size == 1
+
+
+async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> None:
+    """The bytes come after the waiter was given the connection, and before its task runs."""
+    strays = Strays()
+    with RawUpstream(strays) as upstream:
+        async with pool_of(upstream, UpstreamTLS(), 1) as pool:
+            connection = await pool.acquire()
+            waiter = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+            handed = pool._waiters[0][1]
+            serve = pool._serve_waiters
+            pool._serve_waiters = lambda: (serve(), strays.send())  # type: ignore[method-assign]
+            exchange = request(connection)
+            second = await asyncio.wait_for(waiter, 5)
+            assert handed.result() is connection
+            assert exchange.ended
+            assert second is not connection
+            assert await body(request(second)) == b"right"
+            assert pool.size == 1
+
+
+async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_response_ends() -> None:
+    with RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream:
+        async with pool_of(upstream, UpstreamTLS(), 1) as pool:
+            connection = await pool.acquire()
+            waiter = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+            given: list[bool] = []
+
+            class Looking(Exchange):
+                def on_end(self) -> None:
+                    super().on_end()
+                    given.append(pool.waiting == 0)
+
+            connection.start(
+                b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Looking(connection, asyncio.get_running_loop(), lambda: None)
+            )
+            assert await asyncio.wait_for(waiter, 5) is connection
+            assert given == [False]
+
+
+async def test_waiters_of_a_retired_pool_are_served_and_nothing_is_kept() -> None:
+    with RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream:
+        async with pool_of(upstream, UpstreamTLS(), 1) as pool:
+            first = request(await pool.acquire())
+            waiters = [asyncio.create_task(pool.acquire()) for _ in range(2)]
+            await asyncio.sleep(0)
+            pool.retire()
+            assert await body(first) == b"1"
+            for waiter in waiters:
+                assert await body(request(await asyncio.wait_for(waiter, 5))) == b"1"
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert (pool.size, pool.idle, pool.waiting) == (0, 0, 0)
+
+
+async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
+    with RawUpstream(forever(lambda caller: caller.answer(b"ok"))) as upstream:
+        async with pool_of(upstream, UpstreamTLS(), 1) as pool:
+            connection = await pool.acquire()
+            waiter = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+
+            class Leaving(Exchange):
+                """The waiter leaves in the turn in which the response ends, before anything is handed out."""
+
+                def on_end(self) -> None:
+                    super().on_end()
+                    waiter.cancel()
+
+            first = Leaving(connection, asyncio.get_running_loop(), lambda: None)
+            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", first)
+            assert await body(first) == b"ok"
+            await asyncio.gather(waiter, return_exceptions=True)
+            await asyncio.sleep(0)
+            assert (pool.size, pool.idle, pool.waiting) == (1, 1, 0)
+            assert pool.take() is not None
+
+
+async def test_response_before_the_first_request_is_refused(transport: Transport) -> None:
+    """An upstream that greets with a response would be one response ahead from then on."""
+    context, tls, path = transport
+    seen: list[bytes] = []
+
+    def greeting(caller: Caller) -> None:
+        caller.send(EVIL)
+        seen.append(caller.head())
+        caller.answer(b"right")
+
+    with RawUpstream(greeting, tls=context, path=path) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        for _ in range(3):
+            status, _, answer = ask(proxy.port)
+            # What has come before the request was sent is seen; what comes later is taken for its response.
+            assert (status, answer) in [(200, b"evil")] or status == 502
+            assert eventually(lambda: proxy.pool.size == 0)
+
+
+BETWEEN = {
+    "an interim response": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    "100 Continue": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "a line break": b"\r\n",
+    "one byte": b"x",
+    "the rest of a body that was longer than its length": b" and more",
+    "trailers": b"X-T: 1\r\n\r\n",
+    "a chunk": b"5\r\nhello\r\n0\r\n\r\n",
+    "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst",
+        b"HTTP/1.1 204 None\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
+    ],
+    ids=["length", "204", "chunked"],
+)
+@pytest.mark.parametrize("stray", BETWEEN.values(), ids=BETWEEN.keys())
+def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: bytes) -> None:
+    strays = Strays(first=first, stray=stray)
+    with RawUpstream(strays) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[2] in (b"first", b"")
+        assert eventually(lambda: proxy.pool.idle == 1)
+        strays.now.set()
+        assert eventually(lambda: proxy.pool.size == 0)
+        assert ask(proxy.port)[2] == b"right"
+        assert upstream.connections == 2
+
+
+def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_on_that_connection() -> None:
+    """It would take the rest of the body for the next request."""
+    body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n" * 400_000
+
+    def early(caller: Caller) -> None:
+        if caller.head().startswith(b"POST"):
+            caller.answer(b"early")
+            time.sleep(0.1)
+            caller.closed_by_peer()
+        caller.answer(b"right")
+
+    with RawUpstream(early) as upstream, proxied(upstream.origin) as proxy:
+        with Client(proxy.port) as client:
+            sender = threading.Thread(
+                target=lambda: _send(
+                    client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                )
+            )
+            sender.start()
+            assert client.response().body == b"early"
+            client.sock.close()
+            sender.join(5)
+        assert ask(proxy.port)[2] == b"right"
+        assert upstream.connections == 2
+
+
+def _send(client: Client, data: bytes) -> None:
+    try:
+        client.send(data)
+    except OSError:
+        return
