@@ -27,6 +27,8 @@ class Why(StrEnum):
     NO_RULE = "no-rule"
     UNKNOWN_CONNECTOR = "unknown-connector"
     NOT_CONNECTED = "not-connected"
+    RECONNECT = "reconnect"
+    """As NOT_CONNECTED, for a user who had connected a bank that would do, and whose grant has ended there."""
     FORBIDDEN = "forbidden"
 
 
@@ -107,7 +109,17 @@ class Gatekeeper:
             return Pass(rule, None, held is not None)
         if rule.otherwise is Otherwise.FORBIDDEN:
             return Stop(Why.FORBIDDEN, rule)
-        return Stop(Why.NOT_CONNECTED, rule, connectors, rule.otherwise is Otherwise.CONNECT)
+        why = Why.RECONNECT if self._had(connectors, held) else Why.NOT_CONNECTED
+        return Stop(why, rule, connectors, rule.otherwise is Otherwise.CONNECT)
+
+    def _had(self, connectors: tuple[str, ...], held: OwnerGrants | None) -> bool:
+        """Whether the owner holds a grant of one of these, which then is none that can serve."""
+        grants = () if held is None else held.grants
+        return any(
+            grant.key.connector in connectors
+            and (grant.key.environment, grant.key.client, grant.key.connector) in self._bound
+            for grant in grants
+        )
 
     def _serving(self, held: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
         if held is None:

@@ -137,15 +137,11 @@ class Engine:
 
     async def check(self) -> list[str]:
         """What keeps this from serving, in words; empty when ready."""
-        troubles = [
-            f"clients.{fault.client}: the provider answers {fault.error}; check client_id and client_secret"
-            for fault in self.keeper.faults
-        ]
         try:
             await self.store.check()
         except GatewayError as error:
-            troubles.append(f"store: {error.detail or error.title}")
-        return troubles
+            return [f"store: {error.detail or error.title}"]
+        return []
 
     def _routes(self, journal: Journal, clock: Clock) -> Routes:
         config, keeper, redirects = self.config, self.keeper, self.redirects

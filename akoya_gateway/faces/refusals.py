@@ -11,12 +11,16 @@ from akoya_gateway.answers.answer import Answer, headers_of, problem, redirect
 from akoya_gateway.answers.pages import Pages
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.log import logger
 
 _log = logger(__name__)
 
 _ASCII = "!\"$%&'()*+,/:;<=>?@[\\]^`{|}"
 """Left for `RedirectPolicy.judge`; bytes beyond ASCII are encoded as they are, whatever character set they are in."""
+
+_AGAIN = frozenset({Why.RECONNECT, UntrustedResponses.code})
+"""Codes for users who have connected the bank before."""
 
 
 class Refusals:
@@ -39,7 +43,13 @@ class Refusals:
         if stop.offer and is_navigation(ask):
             return redirect(target)
         bank = self._names[stop.connectors[0]] if len(stop.connectors) == 1 else "a bank"
-        error = UserError(f"Connect {bank} to go on.", status=401, code=stop.why, title="A bank connection is needed")
+        again = stop.why is Why.RECONNECT
+        error = UserError(
+            f"Connect {bank} {'again ' if again else ''}to go on.",
+            status=401,
+            code=stop.why,
+            title="A bank connection has ended" if again else "A bank connection is needed",
+        )
         return self._render(error, ask, target, stop.connectors)
 
     def connect_path(self, connectors: tuple[str, ...], ask: Ask) -> str:
@@ -56,7 +66,11 @@ class Refusals:
             return route
 
     def error(self, error: GatewayError, ask: Ask) -> Answer:
-        answer = self._render(error, ask, None, ())
+        again = error.reconnect if isinstance(error, UntrustedResponses) else None
+        if again is None:
+            answer = self._render(error, ask, None, ())
+        else:
+            answer = self._render(error, ask, self.connect_path((again,), ask), (again,))
         if getattr(error, "close", False):
             # The request's framing is in doubt: what follows on that connection must not be read as another.
             answer = answer.with_headers((b"connection", b"close"))
@@ -70,7 +84,7 @@ class Refusals:
             return problem(error, ask.request_id, extra)
         links = [{"href": f"{self._prefix}/", "text": "Your bank connections"}]
         if target is not None:
-            links.insert(0, {"href": target, "text": "Connect"})
+            links.insert(0, {"href": target, "text": "Connect again" if error.code in _AGAIN else "Connect"})
         passes = error.status >= 500
         if passes and ask.method == "GET":
             # The address itself, without writing it into the page: a callback's holds the code.

@@ -212,8 +212,7 @@ class Sidecar:
         return await self._gateway.engine.check()
 
     def notes(self) -> Sequence[str]:
-        down = self._gateway.engine.keeper.health.down
-        return [f"environment {name}: the provider does not answer; tokens at hand are still passed" for name in down]
+        return self._gateway.engine.keeper.notes
 
 
 def _require_shared_store(config: Config, workers: int) -> None:

@@ -76,12 +76,13 @@ class TokenDesk:
 
 async def _fresh(engine: Engine, owner: str, connector: str) -> Grant:
     """The most recent grant that can serve, fresh. Raises `NoToken`, or what keeps the last of them from serving."""
-    trouble: GatewayError = NoToken()
+    trouble, missing = None, NoToken()
     for grant in (await engine.keeper.of(owner)).of(connector):
         try:
             return await engine.keeper.fresh(grant)
-        except NeedsReconnect:
-            continue
+        except NeedsReconnect as error:
+            # 404 as for one that never was: 401 at this address is about the caller's own bearer.
+            missing = NoToken(code=error.code, title=error.title)
         except GatewayError as error:
             trouble = error
-    raise trouble
+    raise trouble or missing

@@ -30,14 +30,21 @@ class Advice:
     until: float = 0.0
 
 
+OFFER_AFTER = 3
+"""Untrusted responses in a row, after which a user who has to wait is offered to reconnect."""
+
+_BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT})
+
 _RECONNECT = Advice(Do.RECONNECT)
 _REFRESH = Advice(Do.REFRESH)
 _EXPIRE = Advice(Do.EXPIRE)
 
 
-def advise(grant: Grant, now: float, refresh_before: float, *, early: float = 1.0, stale: bool = False) -> Advice:
+def advise(
+    grant: Grant, now: float, refresh_before: float, *, early: float = 1.0, stale: bool = False, since: float = 0.0
+) -> Advice:
     """`early`: a multiple of the margin, for work ahead of need. `stale`: the upstream has learnt that the bearer is
-    dead although it has not ended (602).
+    dead although it has not ended (602). `since`: as in `held_until`.
     """
     if grant.state is GrantState.REFRESHING:
         if grant.lease is None or grant.lease.expires_at <= now:
@@ -54,7 +61,17 @@ def advise(grant: Grant, now: float, refresh_before: float, *, early: float = 1.
         return Advice(Do.USE, due)
     if grant.tokens.refresh_token is None and now < grant.tokens.expires_at:
         return Advice(Do.USE, grant.tokens.expires_at)
-    return Advice(Do.HOLD, grant.retry_at) if now < grant.retry_at else _REFRESH
+    held = held_until(grant, since)
+    return Advice(Do.HOLD, held) if now < held else _REFRESH
+
+
+def held_until(grant: Grant, since: float) -> float:
+    """Return when the next refresh may be tried.
+
+    `since`: when the configuration in force was loaded. What failed before that for a reason that a reload may have
+    removed is tried at once.
+    """
+    return 0.0 if grant.reason in _BY_CONFIGURATION and grant.failed_at < since else grant.retry_at
 
 
 def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:
@@ -72,6 +89,13 @@ def told_to_reconnect(grant: Grant) -> bool:
     if grant.state is GrantState.UNCERTAIN:
         return grant.unknowns > 1
     return grant.state in {GrantState.NEEDS_RECONNECT, GrantState.REVOKED}
+
+
+def offered_reconnect(grant: Grant, since: float) -> bool:
+    """Whether a user who has to wait is offered to connect the bank again. For untrusted responses this may help, where
+    the fault is this connection's, and costs nothing: the grant is kept either way.
+    """
+    return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_at >= since
 
 
 class Who(Enum):
@@ -98,7 +122,8 @@ _LIVE_REMEDIES = {
     Reason.PROVIDER_DOWN: Remedy(Who.NOBODY, "Akoya did not take the request; it is repeated by itself."),
     Reason.UNTRUSTED_ANSWER: Remedy(
         Who.OPERATOR,
-        "Akoya's answer did not pass judgement: compare issuer and jwks_uri of the environment. It is asked again.",
+        "Akoya's response could not be trusted: compare issuer and jwks_uri of the environment, and the clock. The "
+        "grant is kept; the refresh is repeated with growing pauses, and at once after a reload.",
     ),
 }
 

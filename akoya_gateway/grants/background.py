@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.endings import ended, keep_running
-from akoya_gateway.grants.advice import due_at
+from akoya_gateway.grants.advice import due_at, held_until
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
 IN_USE = 1800.0
@@ -65,6 +65,7 @@ class Background:
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
+        self._since = clock()
         self._refresh = refresh
         self._rates = rates
         self._refresh_before = refresh_before
@@ -112,7 +113,8 @@ class Background:
         spread = self._random()
         if grant.state is GrantState.UNCERTAIN:
             return max(grant.tokens.expires_at, grant.retry_at) + spread
-        return max(due_at(grant, self._refresh_before, EARLY - (EARLY - 1.1) * spread), grant.retry_at)
+        early = due_at(grant, self._refresh_before, EARLY - (EARLY - 1.1) * spread)
+        return max(early, held_until(grant, self._since))
 
     def _schedule(self, grant: Grant, due: float) -> None:
         environment = grant.key.environment

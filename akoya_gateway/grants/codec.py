@@ -39,6 +39,8 @@ def encode(grant: Grant) -> bytes:
         "retry_at": grant.retry_at,
         "failures": grant.failures,
         "unknowns": grant.unknowns,
+        "untrusted": grant.untrusted,
+        "failed_at": grant.failed_at,
     }
     if grant.lease is not None:
         lease = grant.lease
@@ -81,4 +83,7 @@ def _grant(document: dict[str, Any], version: int) -> Grant:
         retry_at=document["retry_at"],
         failures=document["failures"],
         unknowns=document["unknowns"],
+        # Records of earlier releases have neither.
+        untrusted=document.get("untrusted", 0),
+        failed_at=document.get("failed_at", 0.0),
     )

@@ -26,6 +26,19 @@ class TemporarilyUnavailable(ProviderError):
     title = "The bank connection service is not available right now"
 
 
+class UntrustedResponses(OperatorError):
+    """The token has ended, and the response to its refresh cannot be trusted. The grant is kept, the refresh repeated.
+    `reconnect`: the connector to offer to the user after several such responses in a row, else None."""
+
+    status = 503
+    code = "untrusted-response"
+    title = "The bank connection cannot be verified right now"
+
+    def __init__(self, *, retry_after: int, reconnect: str | None) -> None:
+        super().__init__(retry_after=retry_after)
+        self.reconnect = reconnect
+
+
 class RegistrationFault(OperatorError):
     """The provider does not accept our client registration, so the token cannot be renewed. The grant is kept."""
 

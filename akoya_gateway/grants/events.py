@@ -55,12 +55,14 @@ class LeaseExpired:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off."""
+    """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off. `since`: when the
+    configuration that validated the response was loaded."""
 
     holder: str
     used: Secret
     answer: TokenAnswer
     jitter: float = 0.0
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

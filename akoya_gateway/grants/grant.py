@@ -67,6 +67,10 @@ class Grant:
     """Attempts in a row that brought no new tokens."""
     unknowns: int = 0
     """Uses of the present refresh token whose outcome nobody knows: while above 0 the token may be spent."""
+    untrusted: int = 0
+    """Responses in a row that could not be trusted (`life`), counted anew after a reload."""
+    failed_at: float = 0.0
+    """When the last attempt failed for a reason that a reload may remove."""
 
     @property
     def id(self) -> str:

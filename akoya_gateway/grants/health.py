@@ -9,6 +9,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants.breaker import Breaker
 from akoya_gateway.grants.observer import Observer
+from akoya_gateway.grants.trust import Trust
 from akoya_gateway.grants.turns import Turns
 from akoya_gateway.protocol.answers import (
     OperatorFault,
@@ -36,8 +37,8 @@ class Fault:
 
 
 class Health:
-    """One breaker an environment (it is down) and one a client (its registration is refused); and a queue before each
-    environment, for when it is neither but asked too often."""
+    """One breaker an environment (it is down) and one a client (its registration is refused); `trust`, for responses
+    that cannot be trusted; and a queue before each environment, for when it is well but asked too often."""
 
     def __init__(self, clock: Clock, random: Callable[[], float], observer: Observer) -> None:
         self._clock = clock
@@ -47,6 +48,7 @@ class Health:
         self._clients: dict[str, Breaker] = {}
         self._turns: dict[str, Turns] = {}
         self._faults: dict[str, Fault] = {}
+        self.trust = Trust(clock, random)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -57,22 +59,29 @@ class Health:
         """Environments whose breaker is open."""
         return tuple(name for name, breaker in self._environments.items() if breaker.is_open)
 
-    def wait(self, client: Client) -> float:
-        """Seconds until this client's provider may be asked; 0.0: now."""
-        return max(self._environment(client).wait(), self._client(client).wait())
+    def wait(self, client: Client, connector: str | None = None) -> float:
+        """Seconds until this client's provider may be asked, for a refresh of a grant of `connector`; 0.0: now."""
+        untrusted = 0.0 if connector is None else self.trust.wait(client.environment.name, connector)
+        return max(self._environment(client).wait(), self._client(client).wait(), untrusted)
 
     def turn(self, client: Client) -> float:
         """Seconds until it is the caller's turn, which is kept for them; 0.0: now."""
         return self._queue(client).take(client.environment.rate)
 
-    def enter(self, client: Client) -> bool:
-        """True: ask now, and tell `answered` what came of it."""
-        return self.wait(client) <= 0.0 and self._environment(client).enter() and self._client(client).enter()
+    def enter(self, client: Client, connector: str | None = None) -> bool:
+        """True: ask now, and tell `answered` what came of it. `connector`: as in `wait`; tell `trust.answered`, too."""
+        if self.wait(client, connector) > 0.0:
+            return False
+        if connector is not None:
+            self.trust.enter(client.environment.name, connector)
+        return self._environment(client).enter() and self._client(client).enter()
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: Client, connector: str | None = None) -> None:
         """Who entered does not ask after all."""
         self._environment(client).leave()
         self._client(client).leave()
+        if connector is not None:
+            self.trust.leave(client.environment.name, connector)
 
     def answered(self, client: Client, answer: Answer) -> Fault | None:
         """Returns the fault if the answer is the first sign of it."""

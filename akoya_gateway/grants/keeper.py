@@ -13,13 +13,13 @@ from math import ceil
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants.advice import Do, advise, due_at, told_to_reconnect
+from akoya_gateway.grants.advice import Do, advise, due_at, held_until, offered_reconnect, told_to_reconnect
 from akoya_gateway.grants.background import EARLY, Background
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache, KnownGrants
 from akoya_gateway.grants.departures import Departures, Farewell
-from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable
-from akoya_gateway.grants.events import Reconnected, RevokeAsked
+from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable, UntrustedResponses
+from akoya_gateway.grants.events import Reason, Reconnected, RevokeAsked
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.grants.health import Fault, Health
 from akoya_gateway.grants.life import step
@@ -71,6 +71,8 @@ class Keeper:
     ) -> None:
         observer = observer or NullObserver()
         self._clock = clock
+        self._since = clock()
+        """When this configuration was loaded: what failed before may have been the fault of another."""
         self._observer = observer
         self._tokens = tokens
         self._providers = providers
@@ -123,8 +125,23 @@ class Keeper:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """What an operator must look at now: client registrations that the provider refuses. For /readyz."""
+        """Client registrations that the provider refuses."""
         return self.health.faults
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What an operator should look at, for /readyz: faults of providers, and of our settings for them.
+
+        None of them is a reason to send no requests here: tokens at hand are still passed, the other connectors work,
+        and every replica has the same fault.
+        """
+        still = "tokens at hand are still passed"
+        down = [f"environment {name}: the provider does not answer; {still}" for name in self.health.down]
+        refused = [
+            f"clients.{fault.client}: the provider answers {fault.error}; check client_id and client_secret; {still}"
+            for fault in self.health.faults
+        ]
+        return (*down, *refused, *map(str, self.health.trust.faults))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -160,7 +177,7 @@ class Keeper:
         grant = self._cache.newest(grant)
         if self.ready(grant):
             return grant
-        if advise(grant, self._clock(), self._tokens.refresh_before).do in _NOTHING_TO_DO:
+        if advise(grant, self._clock(), self._tokens.refresh_before, since=self._since).do in _NOTHING_TO_DO:
             return self._passable(grant)
         flight = self._refresher.flight(grant)
         patience = max(PATIENCE - self._refresher.age(grant), 0.0)
@@ -181,11 +198,18 @@ class Keeper:
         if told_to_reconnect(grant):
             raise NeedsReconnect(grant)
         endpoint = endpoint_of(self._providers, grant.key)
-        held = self.health.wait(endpoint.client) if endpoint is not None else 0.0
-        retry_after = max(ceil(max(grant.retry_at - now, held)), 1)
+        held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
+        retry_after = max(ceil(max(held_until(grant, self._since) - now, held)), 1)
         if endpoint is None or any(fault.client == grant.key.client for fault in self.faults):
             raise RegistrationFault(retry_after=retry_after)
+        if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
+            reconnect = grant.connector if self.offers_reconnect(grant) else None
+            raise UntrustedResponses(retry_after=retry_after, reconnect=reconnect)
         raise TemporarilyUnavailable(retry_after=retry_after)
+
+    def offers_reconnect(self, grant: Grant) -> bool:
+        """Whether the user should be offered to connect this bank again, although the grant has not ended."""
+        return offered_reconnect(grant, self._since)
 
     async def report_stale(self, grant: Grant) -> bool:
         """The upstream has learnt from the data API that the bearer it was passed is dead (401, code 602).

@@ -43,6 +43,23 @@ living bearer nothing is left to harm, so it may be repeated, with doubling dist
 (`told_to_reconnect`): nobody waits in a loop, and a provider's outage does not cost everybody their grant.
 
 A token whose earlier use had a *known* good outcome is never used again: the new pair has replaced it (rule 2).
+
+Why an untrusted response never ends a grant
+--------------------------------------------
+
+A response whose id_token fails validation says nothing against the grant. The provider has accepted the refresh token,
+and its successor is in the response and is stored. The cause is nearly always on our side (a clock, `issuer`,
+`jwks_uri`) or passing (a key set that is being replaced), and touches every user at once. So the refresh is repeated
+with pauses that grow from 5 s to 15 min, for as long as it takes, and the first response that can be trusted makes the
+grant live again without the user. Meanwhile the old bearer is passed until it ends, and nothing after that.
+
+The number of untrusted responses in a row is kept in the grant: replicas share the pauses, and none begins again with
+the shortest. What was counted before a process loaded its configuration does not count for that process (`since`), so a
+reload or a restart after a correction is tried at once. What is known about connectors and environments, on the other
+hand, is kept by each process (`trust`).
+
+Three things about such a response do end the grant: another `sub` (the user signed in to another account at the bank);
+a refusal of the old refresh token where the response brought no new one; and the limit of unknown outcomes, above.
 """
 
 from __future__ import annotations
@@ -80,10 +97,12 @@ QUARANTINE = 30.0
 MOST_UNKNOWNS = 8
 """Uses of one token without a known outcome, after which the grant ends."""
 
-MOST_UNTRUSTED = 3
-"""Answers in a row that did not pass judgement, after which the grant ends."""
-
 LONGEST_BACK_OFF = 900.0
+
+UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
+"""Seconds after the first untrusted response, and what each further one multiplies them by. A fault of D seconds is
+over for the user about D/2 seconds after it has been corrected, and after the longest back-off at the latest.
+"""
 
 LONGEST_HOLD = 60.0
 """Seconds a grant waits after the provider was down or refused our registration. Short, because the circuit breakers
@@ -137,6 +156,8 @@ def _accept(grant: Grant, event: Answered, now: float) -> Grant:
         retry_at=0.0,
         failures=0,
         unknowns=0,
+        untrusted=0,
+        failed_at=0.0,
     )
 
 
@@ -154,7 +175,7 @@ def _put_off(grant: Grant, event: Answered, now: float) -> Grant:
     asked_for = answer.retry_after or 0.0 if isinstance(answer, ProviderDown) else 0.0
     pause = max(min(back_off(failures, 1.0, event.jitter), LONGEST_HOLD), min(asked_for, LONGEST_BACK_OFF))
     reason = Reason.PROVIDER_DOWN if isinstance(answer, ProviderDown) else Reason.OPERATOR_FAULT
-    return replace(_released(grant), reason=reason, failures=failures, retry_at=now + pause)
+    return replace(_released(grant), reason=reason, failures=failures, retry_at=now + pause, failed_at=now)
 
 
 def _lose_sight(grant: Grant, event: Answered, now: float) -> Grant:
@@ -169,19 +190,23 @@ def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
     assert isinstance(answer, Untrusted)
     if not _about(grant, event):
         return grant
-    if answer.refresh_token is None and _anothers(grant, event):
+    if answer.refresh_token is None and (grant.lease is None or _anothers(grant, event)):
         return grant
     if answer.because is Distrust.SUBJECT:
-        return _ended(grant, Reason.ANOTHER_SUB)
-    failures = grant.failures + 1
+        return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
     kept = grant
     if answer.refresh_token is not None:
         kept = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token), unknowns=0)
-    # Keys that cannot be had are nobody's forgery: there is no number of tries after which that ends a grant.
-    if failures >= MOST_UNTRUSTED and answer.because is not Distrust.KEYS:
-        return _ended(kept, Reason.UNTRUSTED_ANSWER)
-    retry_at = now + back_off(failures, 5.0, event.jitter)
-    return replace(_released(kept), reason=Reason.UNTRUSTED_ANSWER, failures=failures, retry_at=retry_at)
+    untrusted = 1 if grant.failed_at < event.since else grant.untrusted + 1
+    pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
+    return replace(
+        _released(kept),
+        reason=Reason.UNTRUSTED_ANSWER,
+        failures=grant.failures + 1,
+        untrusted=untrusted,
+        retry_at=now + pause,
+        failed_at=now,
+    )
 
 
 def _revoke(grant: Grant, event: RevokeAsked, now: float) -> Grant:
@@ -205,6 +230,8 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
         retry_at=0.0,
         failures=0,
         unknowns=0,
+        untrusted=0,
+        failed_at=0.0,
     )
 
 
@@ -247,9 +274,9 @@ def _carried(new: TokenSet, old: TokenSet) -> TokenSet:
     )
 
 
-def back_off(failures: int, first: float, jitter: float) -> float:
-    """Seconds: `first`, doubled by each failure, at most `LONGEST_BACK_OFF`; a half of it fixed, a half by `jitter`."""
-    whole = min(first * 2.0 ** min(failures - 1, 30), LONGEST_BACK_OFF)
+def back_off(failures: int, first: float, jitter: float, growth: float = 2.0) -> float:
+    """Seconds: `first`, times `growth` for each further failure, at most `LONGEST_BACK_OFF`; half of it by `jitter`."""
+    whole = min(first * growth ** min(failures - 1, 30), LONGEST_BACK_OFF)
     return whole * (0.5 + 0.5 * jitter)
 
 
@@ -276,6 +303,7 @@ _LIVE, _REFRESHING, _UNCERTAIN = GrantState.LIVE, GrantState.REFRESHING, GrantSt
 _DEAD, _REVOKED = GrantState.NEEDS_RECONNECT, GrantState.REVOKED
 
 _LATE = Move(_accept, (_LIVE, _DEAD), "the answer is about an older token")
+_LATE_UNTRUSTED = Move(_distrust, (_LIVE, _DEAD), "an older token, or no new one: the next use will tell")
 _NOT_HELD = "nobody holds the lease: an answer without new tokens says nothing that is not known"
 _NO_LEASE = "there is no lease"
 _OVER = "the user has disconnected; who brought a new token has it revoked"
@@ -291,7 +319,7 @@ TABLE: Mapping[GrantState, Mapping[type, Move | Stay]] = MappingProxyType(
             OperatorFault: Stay(_NOT_HELD),
             ProviderDown: Stay(_NOT_HELD),
             OutcomeUnknown: Stay(_NOT_HELD),
-            Untrusted: Stay("a late answer; the next use will tell"),
+            Untrusted: _LATE_UNTRUSTED,
             RevokeAsked: Move(_revoke, (_REVOKED,)),
             Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
         },
@@ -318,7 +346,7 @@ TABLE: Mapping[GrantState, Mapping[type, Move | Stay]] = MappingProxyType(
             OperatorFault: Stay(_NOT_HELD),
             ProviderDown: Stay(_NOT_HELD),
             OutcomeUnknown: Stay(_NOT_HELD),
-            Untrusted: Move(_distrust, (_LIVE, _UNCERTAIN, _DEAD), "the answer is about an older token"),
+            Untrusted: _LATE_UNTRUSTED,
             RevokeAsked: Move(_revoke, (_REVOKED,)),
             Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
         },
@@ -332,7 +360,7 @@ TABLE: Mapping[GrantState, Mapping[type, Move | Stay]] = MappingProxyType(
             OperatorFault: Stay(_NOT_HELD),
             ProviderDown: Stay(_NOT_HELD),
             OutcomeUnknown: Stay(_NOT_HELD),
-            Untrusted: Stay("only the user can help"),
+            Untrusted: Move(_distrust, (_LIVE,), "an older token, no new one, or of another sub"),
             RevokeAsked: Move(_revoke, (_REVOKED,)),
             Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
         },

@@ -83,6 +83,7 @@ class Refresher:
         self._flights: dict[str, asyncio.Task[Grant]] = {}
         self._started: dict[str, float] = {}
         self._unsaved = 0
+        self._since = clock()
         self._stopping = asyncio.Event()
 
     def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
@@ -125,7 +126,9 @@ class Refresher:
         had_turn = False
         while current is not None and not self._stopping.is_set():
             dead = stale is not None and current.tokens.bearer == stale
-            advice = advise(current, self._clock(), self._tokens.refresh_before, early=early, stale=dead)
+            advice = advise(
+                current, self._clock(), self._tokens.refresh_before, early=early, stale=dead, since=self._since
+            )
             if current.lease is not None and current.lease.holder == self._holder:
                 current = await self._free(current)
             elif advice.do is Do.WAIT:
@@ -167,12 +170,12 @@ class Refresher:
             log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
             return False
         # A grant without a refresh token only moves in the book.
-        return grant.tokens.refresh_token is None or self._health.enter(endpoint.client)
+        return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
 
     def _left(self, grant: Grant) -> None:
         endpoint = endpoint_of(self._providers, grant.key)
         if endpoint is not None:
-            self._health.leave(endpoint.client)
+            self._health.leave(endpoint.client, grant.connector)
 
     async def _lease(self, grant: Grant) -> Grant | None:
         """The intent, durable. None: somebody else was first."""
@@ -211,6 +214,15 @@ class Refresher:
         # Nothing comes between the answer and the store: until it is written it exists here only.
         current = await self._commit(leased, answer)
         fault = self._health.answered(endpoint.client, answer)
+        untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
+        if untrusted is not None:
+            log.error(
+                "refresh responses cannot be trusted",
+                environment=untrusted.environment,
+                connectors=untrusted.connectors,
+                error=untrusted.error,
+                remedy="compare issuer, jwks_uri and the clock; reload",
+            )
         if fault is not None:
             log.error(
                 "provider refuses the client registration",
@@ -248,7 +260,7 @@ class Refresher:
 
     async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
         """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
-        event = Answered(self._holder, _refresh_token(leased), answer, self._random())
+        event = Answered(self._holder, _refresh_token(leased), answer, self._random(), self._since)
         new = _new_refresh_token(answer)
         known: Grant | None = leased
         tried = False

@@ -14,7 +14,7 @@ from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.grants.keeper import Keeper
 from akoya_gateway.journeys.visit import Visit, refuse_unknown
-from akoya_gateway.journeys.words import NOTICES, STATE_WORDS, notice_of_error
+from akoya_gateway.journeys.words import NOTICES, STATE_WORDS, UNVERIFIED, notice_of_error
 from akoya_gateway.sessions.book import Sessions
 from akoya_gateway.sessions.jar import CookieJar
 
@@ -88,6 +88,7 @@ class Connections:
             "name": connector.name if connector else grant.connector,
             "environment": grant.key.environment,
             "state": grant.state.value,
+            "reconnect": f"{self._config.prefix}/connect/{grant.connector}" if self._remedy(grant) else None,
             "connected_at": _moment(grant.connected_at),
             "refreshed_at": _moment(grant.refreshed_at),
             "expires_at": _moment(grant.tokens.expires_at),
@@ -108,15 +109,22 @@ class Connections:
         return {
             "name": connector.name,
             "state": grant.state.value,
-            "words": STATE_WORDS[grant.state],
+            "words": UNVERIFIED if self._keeper.offers_reconnect(grant) else STATE_WORDS[grant.state],
             "since": datetime.fromtimestamp(grant.connected_at, UTC)
             .strftime("%d %B %Y" if alone else "%d %B %Y, %H:%M:%S UTC")
             .lstrip("0"),
-            "remedy": grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN),
+            "remedy": self._remedy(grant),
             "connect": connect,
             "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
             "grant": grant.id,
         }
+
+    def _remedy(self, grant: Grant) -> bool:
+        """Whether connecting the bank again is what would help."""
+        if grant.connector not in self._config.connectors:
+            return False
+        ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
+        return ended or self._keeper.offers_reconnect(grant)
 
 
 def _moment(seconds: float) -> str:

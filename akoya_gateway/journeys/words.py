@@ -12,6 +12,9 @@ STATE_WORDS = {
     GrantState.REVOKED: "Disconnected",
 }
 
+UNVERIFIED = "Connected, but what the bank sends cannot be verified at the moment. If this lasts, reconnect."
+"""Instead of the state's words, after several untrusted responses in a row."""
+
 NOTICES = {
     "disconnected": "The bank is disconnected. It shares nothing with this app any more.",
     "signed-out": "You are signed out on this device.",

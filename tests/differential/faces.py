@@ -6,13 +6,14 @@ ask, copy, pass on; so that the app sees a request by each of them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,8 +25,11 @@ from akoya_gateway.faces.fast_lane import FastLane
 from akoya_gateway.faces.hop import Hop
 from akoya_gateway.faces.responses import Asked
 from akoya_gateway.faces.straight import Straight
+from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.observer import NullObserver
 from akoya_gateway.journeys.journal import NullJournal
+from akoya_gateway.store import KeyRing, Vault, open_store
 from tests.differential.table import HOST, RULES, Row
 from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import asgi_app
@@ -79,7 +83,7 @@ class Faces:
         self.world = World(folder, changes=changes)
         self.recorder = Recorder()
         self._folder = folder
-        self._member = ""
+        self._member = self._ended = ""
         self.by_name: dict[str, Callable[[Row], Outcome]] = {
             "sidecar": self.sidecar,
             "app": lambda row: self.within(row, self._beside.port),
@@ -103,7 +107,24 @@ class Faces:
         with self.world.browser() as browser:
             browser.connect()
             self._member = cookies(browser)
+        with self.world.browser() as browser:
+            browser.connect()
+            self._ended = cookies(browser)
+            asyncio.run(self._end(browser.connections()["connections"][0]["id"]))
         return self
+
+    async def _end(self, grant_id: str) -> None:
+        """As a refresh does that the provider has refused."""
+        config = self._config("ending")
+        vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
+        await vault.open()
+        book = Book(vault)
+        grant = await book.get(grant_id)
+        assert grant is not None
+        ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
+        assert await book.write(ended, after=grant.version)
+        await vault.close()
+        await asyncio.sleep(1.1)  # what the gateways remember of it
 
     def __exit__(self, *_: object) -> None:
         self._beside.__exit__()
@@ -151,7 +172,8 @@ class Faces:
         return self._outcome(exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word)
 
     def _lines(self, row: Row) -> list[str]:
-        return [*row.lines, *([f"Cookie: theirs=kept; {self._member}"] if row.member else ["Cookie: theirs=kept"])]
+        cookie = self._ended if row.ended else self._member
+        return [*row.lines, *([f"Cookie: theirs=kept; {cookie}"] if row.member else ["Cookie: theirs=kept"])]
 
     def _logged(self, name: str, status: int) -> tuple[str, str]:
         """From the sidecar's access log. A request the server itself refuses (400, 431, 505) is in no log."""

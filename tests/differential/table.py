@@ -27,7 +27,8 @@ RULES = [
 
 @dataclass(frozen=True)
 class Row:
-    """`member`: sent with the cookie of somebody who has connected `mikomo`. `refused`: by everybody, in words that may
+    """`member`: sent with the cookie of a user who has connected `mikomo`; with `ended`, and whose grant the provider has
+    ended. `refused`: by everybody, in words that may
     differ. `hosts`: the Host lines. `stricter`: ways of asking that may refuse what others let through.
     `proxied`: whether a proxy in front would pass such a request on at all."""
 
@@ -39,11 +40,12 @@ class Row:
     refused: bool = False
     stricter: tuple[str, ...] = ()
     proxied: bool = True
+    ended: bool = False
 
     def __str__(self) -> str:
         parts = [self.method, self.target[:60], *(f"[{line[:40]}]" for line in self.lines)]
         parts += [f"<{line}>" for line in self.hosts if line != f"Host: {HOST}"]
-        return " ".join(parts) + ("" if self.member else " as nobody")
+        return " ".join(parts) + ("" if self.member else " as nobody") + (" with an ended grant" if self.ended else "")
 
 
 def rules() -> list[Row]:
@@ -57,6 +59,8 @@ def rules() -> list[Row]:
     some = ["/public/x", "/api/banks/mikomo/x", "/accounts", "/mikomo/1"]
     rows += [Row(target, method, member=member) for target in some for method in methods for member in (True, False)]
     rows += [Row(target, "TRACE") for target in some]
+    required = ["/api/banks/mikomo/x", "/api/banks/other/x", "/both", "/either", "/closed", "/optional/any", "/accounts", "/mikomo"]
+    rows += [Row(target, lines=lines, ended=True) for target in required for lines in ((), page)]
     return rows
 
 

@@ -71,9 +71,17 @@ def test_a_fragment_is_refused_wherever_it_can_be_seen(faces: Faces) -> None:
     assert (inside.rule.partition(" ")[2], inside.seen) == ("/accounts", ("/accounts", "", HOST))
 
 
+def test_an_ended_grant_is_answered_reconnect_and_one_that_never_was_not_connected(faces: Faces) -> None:
+    for name, face in faces.by_name.items():
+        assert face(Row("/either", ended=True)).word == "reconnect", name
+        assert face(Row("/api/banks/mikomo/x", ended=True)).word == "reconnect", name
+        assert face(Row("/api/banks/other/x", ended=True)).word == "not-connected", name
+        assert face(Row("/either", member=False)).word == "not-connected", name
+
+
 def test_the_table_meets_every_rule_and_every_way_out(faces: Faces) -> None:
     outcomes = [faces.sidecar(row) for row in ROWS if not row.refused or row.proxied]
     met = {outcome.rule for outcome in outcomes}
     assert {f"access[{index}]" for index in range(len(RULES))} <= {rule.partition(" ")[0] for rule in met}
-    words = {"passed", "not-connected", "forbidden", "no-rule", "unknown-connector", "ambiguous-path", "bad-host"}
+    words = {"passed", "not-connected", "forbidden", "no-rule", "unknown-connector", "ambiguous-path", "bad-host", "reconnect"}
     assert words <= {outcome.word for outcome in outcomes}
