@@ -19,6 +19,7 @@ from akoya_gateway.faces.gateway import Gateway
 from akoya_gateway.faces.hop import Hop, nobody
 from akoya_gateway.faces.lifespan import App
 from akoya_gateway.faces.straight import Straight
+from akoya_gateway.operations.http_1_0 import CloseDelimited
 
 CONFIG_VARIABLE = "AKOYA_GATEWAY_CONFIG"
 """Names the configuration where a server calls the factory without arguments; `gateway.yaml` if it is not set."""
@@ -34,7 +35,7 @@ def sidecar(config: Config | str | Path | None = None) -> App:
     loaded = config if isinstance(config, Config) else load_config(Path(config))
     dates = Dates()
     if not loaded.all_upstreams:
-        return Dated(Gateway(nobody, loaded, forward_auth=True), dates)
+        return CloseDelimited(Dated(Gateway(nobody, loaded, forward_auth=True), dates))
     hop = Hop(loaded)
     gateway = Gateway(hop, loaded)
-    return Straight(FastLane(gateway, hop.in_force, dates), Dated(gateway, dates), dates)
+    return Straight(FastLane(gateway, hop.in_force, dates), CloseDelimited(Dated(gateway, dates)), dates)

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from akoya_gateway.operations.expectation import Expected, brings_a_body
+from akoya_gateway.operations.http_1_0 import CloseDelimited
 
 HEAD_TIMEOUT = 20.0
 """Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
@@ -187,7 +188,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def start_cycle(self) -> None:
         """The head is whole and fits: begin to answer."""
         app = self.app
-        if self.expect_100_continue and brings_a_body(self.headers):
+        if self.parser.get_http_version() == "1.0":
+            # It knows neither chunks nor interim responses (RFC 9110 section 10.1.1).
+            self.expect_100_continue = False
+            self.app = cast("Any", CloseDelimited(cast("Any", app)))
+        elif self.expect_100_continue and brings_a_body(self.headers):
             self.app = cast("Any", Expected(cast("Any", app)))
         super().on_headers_complete()
         self.app = app

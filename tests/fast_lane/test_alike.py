@@ -26,6 +26,9 @@ SCRIPTS: dict[str, Script] = {
     "trailers": plain(OK + DATE + b"Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n"),
     "until-close": then_close(OK + DATE + b"Connection: close\r\n\r\nto the end"),
     "no-content": plain(b"HTTP/1.1 204 No Content\r\n" + DATE + b"\r\n"),
+    "no-content-with-a-body": plain(b"HTTP/1.1 204 No Content\r\nContent-Type: a/b\r\n" + DATE + b"\r\n" + OK + b"Content-Length: 4\r\n\r\nevil"),
+    "not-modified-with-a-body": plain(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n" + DATE + b"\r\nevil!"),
+    "longer-than-its-length": plain(OK + DATE + b"Content-Length: 5\r\n\r\nhello and more"),
     "not-modified": plain(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n' + DATE + b"\r\n"),
     "redirect": plain(b"HTTP/1.1 302 Found\r\nLocation: /accounts/length\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
     "cookies": plain(OK + DATE + b"Set-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nContent-Length: 0\r\n\r\n"),
@@ -126,7 +129,8 @@ def dechunked(head: bytes, body: bytes) -> bytes:
     return content
 
 
-BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage")
+BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage", "length", "chunked", "until-close")
+"""Those of the last three send a body with HEAD as well."""
 CASES = [(method, name) for method in ("GET", "DELETE") for name in SCRIPTS if name != "silent"]
 CASES += [("HEAD", name) for name in BODILESS]
 
@@ -149,6 +153,61 @@ def test_both_paths_give_the_client_the_same_answer(
     sent = {settled(request) for request in upstream.received}
     assert len(sent) == 1, sent
     assert b"akoya-id-token: " in sent.pop()
+
+
+CONTENT = {
+    "length": b"hello", "empty": b"", "chunked": b"hello", "trailers": b"hi", "until-close": b"to the end", "no-content": b"",
+    "not-modified": b"", "pieces": b"helloworld", "big": b"0123456789" * 40000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", [b"", b"Connection: keep-alive\r\n"], ids=["", "keep-alive"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", CONTENT)
+def test_http_1_0_client_gets_the_body_as_it_is_and_the_end_of_its_connection(
+    both: tuple[World, GatewayProcess, bytes], name: str, method: str, lines: bytes
+) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        head, body = until_closed(port, f"{method} /accounts/{name} HTTP/1.0\r\n".encode() + lines + HEADERS + cookies + b"\r\n")
+        assert b"transfer-encoding" not in head
+        assert head.count(b"\r\nconnection: close") == 1
+        assert body == (CONTENT[name] if method == "GET" else b"")
+
+
+def test_http_1_0_client_with_an_expectation_gets_no_interim_response(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, plain_gateway, cookies = both
+    lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
+    for port in (world.port, plain_gateway.port):
+        head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
+        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), "that server's own doing"
+        assert body.endswith(b"hello")
+
+
+@pytest.mark.parametrize("name", ["torso", "torso-chunked"])
+def test_http_1_0_client_can_tell_a_truncated_response_from_a_whole_one(
+    both: tuple[World, GatewayProcess, bytes], name: str
+) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        try:
+            head, body = until_closed(port, f"GET /accounts/{name} HTTP/1.0\r\n".encode() + HEADERS + cookies + b"\r\n")
+        except ConnectionResetError:
+            assert name == "torso-chunked"
+        else:
+            assert name == "torso"
+            assert b"\r\ncontent-length: 10\r\n" in head
+            assert body == b"half"
+
+
+def until_closed(port: int, request: bytes) -> tuple[bytes, bytes]:
+    with socket.create_connection(("127.0.0.1", port), 10) as raw:
+        raw.sendall(request)
+        data = b""
+        while more := raw.recv(65536):
+            data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    return head, body
 
 
 def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[World, GatewayProcess, bytes]) -> None:

@@ -1,0 +1,66 @@
+"""Responses of unknown length for clients of HTTP/1.0, which must not get chunks (RFC 9112 section 6.1).
+
+uvicorn's httptools protocol sends chunks whatever version the client speaks. Other servers do this by themselves.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class CloseDelimited:
+    """ASGI: `app`, whose responses of unknown length go to HTTP/1.0 clients as they are and end with the connection."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cycle = getattr(send, "__self__", None)
+        if scope["type"] != "http" or scope["http_version"] != "1.0" or not isinstance(cycle, RequestResponseCycle):
+            await self._app(scope, receive, send)
+            return
+        response = _Response(cycle)
+        try:
+            await self._app(scope, receive, response.send)
+        except BaseException:
+            response.cut()
+            raise
+
+
+class _Response:
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._length_is_unknown = False
+
+    async def send(self, message: Any) -> None:
+        cycle = self._cycle
+        if message["type"] == "http.response.start":
+            self._length_is_unknown = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            if self._length_is_unknown:
+                cycle.chunked_encoding = False
+        elif self._length_is_unknown:
+            # The cycle compares each piece with what is left of the declared length.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await cycle.send(message)
+
+    def cut(self) -> None:
+        """Reset the connection if its end would complete a truncated response."""
+        cycle = self._cycle
+        if self._length_is_unknown and not cycle.response_complete:
+            sock = cycle.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            cycle.transport.abort()
