@@ -12,6 +12,7 @@ from akoya_gateway.config.model import (
     Connector,
     Cookie,
     Environment,
+    Identity,
     Limits,
     LogFormat,
     Logging,
@@ -26,7 +27,7 @@ from akoya_gateway.config.model import (
     Tokens,
     Verify,
 )
-from akoya_gateway.config.providers import Place, read_clients, read_connectors, read_environments
+from akoya_gateway.config.providers import ENDPOINTS, Place, read_clients, read_connectors, read_environments
 from akoya_gateway.config.reading import Node, Reading
 from akoya_gateway.config.rules import read_rules
 from akoya_gateway.config.secrets import read_ring_key, read_secret, read_signing_key
@@ -42,6 +43,7 @@ from akoya_gateway.config.serving import (
     warn_of_plain_http,
 )
 from akoya_gateway.errors import OperatorError
+from akoya_gateway.surroundings import Surroundings, read_surroundings
 
 _HOST_PREFIX = "__Host-"
 
@@ -73,6 +75,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     redirects = read_redirects(top, prefix, public)
     _judge_used_environments(top, environments, clients, connectors, tokens)
     _judge_used_upstreams(top, behind, rules)
+    surroundings = _surroundings(top, clients, identity)
     if public is None or listen is None:
         return None
     return Config(
@@ -97,7 +100,22 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         tokens=tokens,
         limits=limits,
         logging=_logging(top.section("logging")),
+        surroundings=surroundings,
     )
+
+
+def _surroundings(top: Node, clients: dict[str, Client], identity: Identity) -> Surroundings:
+    """Parse the proxy and trust variables if HTTPS is used at all. Their problems are those of the whole file."""
+    used = {client.environment.name: client.environment for client in clients.values()}.values()
+    urls = [getattr(each, name) or "" for each in used for name in ENDPOINTS]
+    if not top.reading.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
+        return Surroundings()
+    surroundings, faults, warnings = read_surroundings(top.reading.environ)
+    for message, remedy in faults:
+        top.fault(message, remedy)
+    for message, remedy in warnings:
+        top.warn(message, remedy)
+    return surroundings
 
 
 def _sessions(node: Node, public: Origin | None) -> Sessions:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NewType
 
 from akoya_gateway.secret import Secret
+from akoya_gateway.surroundings import Surroundings
 
 Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
@@ -382,6 +383,8 @@ class Config:
     tokens: Tokens
     limits: Limits
     logging: Logging
+    surroundings: Surroundings = Surroundings()
+    """Of the process, for HTTPS to the provider; empty if no https endpoint is configured."""
     warnings: tuple[str, ...] = ()
 
     @property

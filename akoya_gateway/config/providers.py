@@ -31,7 +31,7 @@ from akoya_gateway.config.secrets import read_password
 from akoya_gateway.config.values import Url, is_loopback, url
 from akoya_gateway.secret import Secret
 
-_ENDPOINTS = (
+ENDPOINTS = (
     "issuer",
     "authorization_endpoint",
     "token_endpoint",
@@ -68,8 +68,8 @@ def read_environments(node: Node) -> dict[str, Environment]:
 def _environment(name: str, node: Node) -> Environment:
     chosen = node.get("preset")
     preset = PRESETS[chosen.value] if chosen else None
-    urls: dict[str, str | None] = {key: getattr(preset, key, None) for key in _ENDPOINTS}
-    for key in _ENDPOINTS:
+    urls: dict[str, str | None] = {key: getattr(preset, key, None) for key in ENDPOINTS}
+    for key in ENDPOINTS:
         if node.get(key) is not None:
             found = node.url(key)
             urls[key] = found.text if found else None

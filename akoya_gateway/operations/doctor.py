@@ -7,6 +7,7 @@ The client's credentials are tried with a code that cannot exist, as the dialect
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 import time
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
@@ -31,7 +32,9 @@ from akoya_gateway.protocol.authorization import (
     new_nonce,
     new_state,
 )
-from akoya_gateway.provider import Provider, http_client
+from akoya_gateway.protocol.keys import UnreadableKeys, read_keys
+from akoya_gateway.provider import Provider, http_client, trust
+from akoya_gateway.provider.wire import FetchFailed, get
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import describe, open_store
 
@@ -39,6 +42,8 @@ LATE = 5.0
 """Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
 SLOW_STORE = 50.0
 """Milliseconds."""
+DISCOVERY = "/.well-known/openid-configuration"
+MAX_DISCOVERY = 262_144
 NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
 
 Clock = Callable[[], float]
@@ -54,7 +59,8 @@ async def examine(
 ) -> list[Finding]:
     """Everything, in the order of the configuration. `upstream_tls`: how each upstream is trusted, by its name.
     `credentials`: try each client's against its token endpoint."""
-    async with http or http_client() as client:
+    # The client and the authorities of the work itself, so that what is found here is what the gateway would meet.
+    async with http or http_client(surroundings=config.surroundings) as client:
         examinations: list[Awaitable[list[Finding]]] = [
             _settings(config),
             *(_environment(config, each, client, clock) for each in config.environments.values()),
@@ -78,6 +84,11 @@ async def _settings(config: Config) -> list[Finding]:
     )
     kept = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
     findings.append(fine("signing.keys", kept))
+    if (proxy := config.surroundings.proxy) is not None:
+        findings.append(fine(proxy.variable, f"HTTPS goes by the proxy {proxy.shown}"))
+    if (trusted := config.surroundings.ca_file or config.surroundings.ca_folder) is not None:
+        variable = "SSL_CERT_DIR" if config.surroundings.ca_file is None else "SSL_CERT_FILE"
+        findings.append(fine(variable, f"the authorities are those of {trusted}, and no others"))
     if config.admin is not None and not _is_loopback(config.admin):
         findings.append(
             warning(
@@ -94,9 +105,8 @@ async def _environment(
 ) -> list[Finding]:
     name = f"environments.{environment.name}"
     findings = []
-    for origin in _origins(environment):
-        if not (origin.scheme == "https" and any(os.environ.get(each) for each in ("HTTPS_PROXY", "https_proxy"))):
-            findings += await reach(f"{name} {origin.authority}", origin, None, clock)
+    for origin in dict.fromkeys(_hop(config, each) for each in _origins(environment)):
+        findings += await reach(f"{name} {origin.authority}", origin, trust(config.surroundings), clock)
     unreached = {each.about.split()[-1] for each in findings if each.verdict == "fault"}
     for key, method, healthy in (
         ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
@@ -108,9 +118,38 @@ async def _environment(
         url: str | None = getattr(environment, key)
         if url is not None and _origin(url).authority not in unreached:
             findings += await _endpoint(f"{name}.{key}", method, url, healthy, http, (config.tokens.leeway, clock))
+    if environment.issuer is not None and _origin(environment.issuer).authority not in unreached:
+        findings += await _discovery(f"{name}.issuer", environment, http)
     if environment.jwks_uri is None:
         findings.append(warning(f"{name}.jwks_uri", "not set: signatures of id_tokens are not checked"))
     return findings
+
+
+def _hop(config: Config, origin: Origin) -> Origin:
+    """Where a request to the origin is sent: there, or to the proxy."""
+    proxy = config.surroundings.proxy_for(origin.host, origin.port) if origin.scheme == "https" else None
+    return origin if proxy is None else _origin(proxy.shown)
+
+
+async def _discovery(about: str, environment: Environment, http: httpx.AsyncClient) -> list[Finding]:
+    """Compare the configuration with what the issuer publishes (OpenID Connect Discovery section 4); nothing if it
+    publishes nothing. An issuer that differs by a slash makes every id_token untrusted."""
+    assert environment.issuer is not None
+    try:
+        found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, PATIENCE)
+        published = json.loads(found.body)
+        issuer = str(published["issuer"])
+    except (FetchFailed, ValueError, KeyError, TypeError):
+        return []
+    if issuer != environment.issuer:
+        says = f"{environment.issuer} is configured, but the provider publishes {issuer}"
+        return [fault(about, says, "id_tokens will be refused: write the issuer to the letter, slashes included")]
+    differing = [
+        warning(f"{about.removesuffix('issuer')}{key}", f"the provider publishes another one: {published[key]}")
+        for key in ("authorization_endpoint", "token_endpoint", "jwks_uri")
+        if isinstance(published.get(key), str) and getattr(environment, key) not in (None, published[key])
+    ]
+    return [fine(about, "is the published one"), *differing]
 
 
 async def _endpoint(
@@ -143,13 +182,13 @@ async def _endpoint(
 
 
 def _key_set(about: str, answer: httpx.Response, taken: float) -> Finding:
+    """Read the keys as `provider.keys` does: what is no key for signatures is not counted."""
     try:
-        count = len(answer.json()["keys"])
-    except (ValueError, KeyError, TypeError):
-        return fault(about, "the answer is not a JWK Set (RFC 7517)", "the path may be wrong")
-    if not count:
-        return fault(about, "the JWK Set is empty", "no id_token can be verified; ask the provider")
-    return fine(about, f"{count} key(s)", taken)
+        keys = read_keys(answer.content).keys
+    except UnreadableKeys as unreadable:
+        says = f"the answer is not a JWK Set (RFC 7517) that verifies anything: {unreadable}"
+        return fault(about, says, "the path may be wrong; otherwise ask the provider")
+    return fine(about, f"{len(keys)} key(s)", taken)
 
 
 def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[Finding]:
@@ -209,14 +248,28 @@ async def _authorization(about: str, url: str, client: Client, http: httpx.Async
             about, f"cannot tell: the authorization endpoint answers {answer.status_code}", "look again later"
         )
     if answer.status_code >= 400:
-        return fault(
-            about,
-            f"the authorization request is refused with {answer.status_code}",
-            f"is {client.redirect_uri} registered, to the letter, and the client_id of this environment?",
-        )
-    if location.startswith(client.redirect_uri) and "error=" in location:
-        return fault(about, "known, but the authorization request is refused", "check connector and scopes")
-    return fine(about, f"the authorization request is accepted ({answer.status_code})")
+        return fault(about, f"the authorization request is refused with {answer.status_code}", _unregistered(client))
+    refused = _error_of(location)
+    if refused is None:
+        return fine(about, f"the authorization request is accepted ({answer.status_code})")
+    if location.startswith(client.redirect_uri):
+        return fault(about, f"known, but the authorization request is refused: {refused}", "check connector and scopes")
+    # Ory Hydra and others redirect to an error page of their own.
+    return fault(about, f"the authorization request is refused: {refused}", _unregistered(client))
+
+
+def _unregistered(client: Client) -> str:
+    return f"is {client.redirect_uri} registered, to the letter, and the client_id of this environment?"
+
+
+def _error_of(location: str) -> str | None:
+    """Return `error` and `error_description` of a redirect (RFC 6749 section 4.1.2.1), from query or fragment."""
+    parts = urlsplit(location)
+    found = dict(parse_qsl(parts.fragment) + parse_qsl(parts.query))
+    if "error" not in found:
+        return None
+    description = found.get("error_description", "")
+    return f"{found['error'][:80]} ({description[:200]})" if description else found["error"][:80]
 
 
 async def _public(config: Config, clock: Clock) -> list[Finding]:

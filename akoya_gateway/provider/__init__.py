@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from akoya_gateway.provider.keys import KeySource, KeysUnavailable
-from akoya_gateway.provider.open import Providers, http_client, open_providers
+from akoya_gateway.provider.open import Providers, http_client, open_providers, trust
 from akoya_gateway.provider.provider import Provider
 
-__all__ = ["KeySource", "KeysUnavailable", "Provider", "Providers", "http_client", "open_providers"]
+__all__ = ["KeySource", "KeysUnavailable", "Provider", "Providers", "http_client", "open_providers", "trust"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -10,18 +11,29 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
+import certifi
 import httpx
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Verify
 from akoya_gateway.provider.keys import KeySource
 from akoya_gateway.provider.provider import Provider
+from akoya_gateway.surroundings import Surroundings, read_surroundings
 
 _KEYS_TIMEOUT = 5.0
 
 
-def http_client(verify: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """An HTTP client fit for tokens. `verify`: whom to trust, if not httpx's usual authorities.
+def trust(surroundings: Surroundings) -> ssl.SSLContext:
+    """Return the context of all HTTPS requests to the provider: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or certifi's list."""
+    if surroundings.ca_file is None and surroundings.ca_folder is None:
+        return ssl.create_default_context(cafile=certifi.where())
+    return ssl.create_default_context(cafile=surroundings.ca_file, capath=surroundings.ca_folder)
+
+
+def http_client(verify: ssl.SSLContext | None = None, surroundings: Surroundings | None = None) -> httpx.AsyncClient:
+    """Return an HTTP client fit for tokens; the only one that asks the provider, also for `doctor`.
+
+    `verify`: authorities, if not `trust(surroundings)`. `surroundings`: of the configuration, else of this process.
 
     - Certificates are verified, redirects are never followed, nothing is retried.
     - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured: many banks' customers reach the outside by a proxy
@@ -34,15 +46,44 @@ def http_client(verify: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     for name in ("httpx", "httpcore"):
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)
+    if surroundings is None:
+        surroundings, _, _ = read_surroundings(os.environ)
+    verify = verify or trust(surroundings)
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=0)
+    direct = httpx.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
+    proxy = surroundings.proxy
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
-        limits=httpx.Limits(max_connections=256, max_keepalive_connections=0),
-        mounts={"http://": None},
+        transport=direct,
+        mounts={} if proxy is None else {"https://": _ByProxy(surroundings, verify, limits, direct)},
         timeout=15.0,
-        trust_env=True,
-        verify=verify or True,
+        trust_env=False,
     )
+
+
+class _ByProxy(httpx.AsyncBaseTransport):
+    """Sends requests by the proxy, but for the exceptions of `NO_PROXY`, which httpx cannot match networks with."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        verify: ssl.SSLContext,
+        limits: httpx.Limits,
+        direct: httpx.AsyncBaseTransport,
+    ) -> None:
+        assert surroundings.proxy is not None
+        proxy = httpx.Proxy(surroundings.proxy.url.reveal())
+        self._surroundings = surroundings
+        self._direct = direct
+        self._proxied = httpx.AsyncHTTPTransport(verify=verify, limits=limits, proxy=proxy, trust_env=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxied = self._surroundings.proxy_for(request.url.host, request.url.port or 443) is not None
+        return await (self._proxied if proxied else self._direct).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._proxied.aclose()
 
 
 class Providers(Mapping[str, Provider]):
@@ -90,7 +131,7 @@ def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncCl
 
     Raises `ValueError` where `tokens.verify` is `always` and an environment has no `jwks_uri`, or an unfit one.
     """
-    http = http or http_client()
+    http = http or http_client(surroundings=config.surroundings)
     sources: dict[str, KeySource] = {}
     for environment in config.environments.values():
         if config.tokens.verify is Verify.NEVER:

@@ -107,6 +107,69 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
     assert "to the letter" in found[0].remedy
 
 
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        # Ory Hydra answers so, at its own address (`urls.error`) and with a status that looks like a login page.
+        (
+            "/oauth2/fallbacks/error?error=invalid_client&error_description=The+client+does+not+exist.",
+            "the authorization request is refused: invalid_client (The client does not exist.)",
+        ),
+        ("https://idp.example/error#error=invalid_request", "the authorization request is refused: invalid_request"),
+        ("CALLBACK?state=x&error=invalid_scope", "known, but the authorization request is refused: invalid_scope"),
+    ],
+)
+def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: Clinic, location: str, told: str) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            where = location.replace("CALLBACK", clinic.redirect_uri).encode()
+            await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where)]})
+            await send({"type": "http.response.body"})
+
+    with AppServer(answer) as provider:
+        clinic.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
+        (found,) = of(clinic.findings(credentials=False), "redirect_uri")
+    assert (found.verdict, found.says) == (Verdict.FAULT, told)
+
+
+def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    (right,) = of(clinic.findings(credentials=False), "double.issuer")
+    assert (right.verdict, right.says) == (Verdict.FINE, "is the published one")
+    published = environment["issuer"]
+    environment["issuer"] = published.rstrip("/") if published.endswith("/") else published + "/"
+    (wrong,) = of(clinic.findings(credentials=False), "double.issuer")
+    assert wrong.verdict is Verdict.FAULT
+    assert wrong.says == f"{environment['issuer']} is configured, but the provider publishes {published}"
+    environment["issuer"] = "http://127.0.0.1:9"
+    assert of(clinic.findings(credentials=False), "double.issuer") == [], "publishes nothing"
+
+
+def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    published = environment["token_endpoint"]
+    environment["token_endpoint"] = published.replace("127.0.0.1", "localhost")
+    found = [each for each in of(clinic.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
+    assert [(each.verdict, each.says) for each in found] == [
+        (Verdict.WARNING, f"the provider publishes another one: {published}")
+    ]
+
+
+def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            body = b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQAB"}]}'
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+    with AppServer(answer) as provider:
+        clinic.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
+        found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Verdict.FAULT]
+    assert [each.says for each in found] == [
+        "the answer is not a JWK Set (RFC 7517) that verifies anything: no usable key"
+    ]
+
+
 def test_wrong_paths_are_named(clinic: Clinic) -> None:
     environment = clinic.config["environments"]["double"]
     for key in ("token_endpoint", "revocation_endpoint", "jwks_uri"):

@@ -9,6 +9,7 @@ from akoya_gateway.config.model import Client, Config, Environment, Tokens, Veri
 from akoya_gateway.protocol.answers import Granted, ProviderDown
 from akoya_gateway.provider import open_providers
 from akoya_gateway.secret import Secret
+from akoya_gateway.surroundings import Surroundings
 
 from ..protocol.values import NOW, claims, client, jwks, rsa_key, signed
 from .server import reply, serve
@@ -21,6 +22,7 @@ class Parts:
     environments: dict[str, Environment]
     clients: dict[str, Client]
     tokens: Tokens = field(default_factory=Tokens)
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
 def config(*clients: Client, verify: Verify = Verify.AUTO) -> Config:

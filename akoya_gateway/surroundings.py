@@ -1,0 +1,205 @@
+"""What the process environment says about outgoing HTTPS: the proxy, its exceptions, and the trusted authorities.
+
+Parsed once, when the configuration is loaded, so that `check`, `doctor` and `run` report the same problems, and so that
+the HTTP client gets parsed values. The client library would read the variables itself, and fail in its constructor.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+
+from akoya_gateway.secret import Secret
+
+_PROXY = re.compile(
+    r"(?:(?P<scheme>https?)://)?(?P<userinfo>[^\x00-\x20/?#@\[\]\x7f-\U0010ffff]*@)?"
+    r"(?P<place>(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?)/?",
+    re.IGNORECASE | re.ASCII,
+)
+_EXCEPTION = re.compile(
+    r"(?:(?P<scheme>https?|all)://)?(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|\*?(?P<name>\.?[A-Za-z0-9_-][A-Za-z0-9._-]*))(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE | re.ASCII,
+)
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """`url` may contain a password; `shown` is the same without user and password."""
+
+    variable: str
+    shown: str
+    url: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyException:
+    """Hosts that are reached without the proxy: a network, or a name and what is below it. `port` None: any."""
+
+    name: str
+    network: IPv4Network | IPv6Network | None
+    port: int | None
+
+    def covers(self, host: str, port: int) -> bool:
+        if self.port is not None and self.port != port:
+            return False
+        if self.network is not None:
+            try:
+                return ip_address(host) in self.network
+            except ValueError:
+                return False
+        return self.name in ("*", host) or host.endswith("." + self.name.removeprefix("."))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What HTTPS requests to the provider use. Without `ca_file` and `ca_folder`: the client's own authorities."""
+
+    proxy: Proxy | None = None
+    exceptions: tuple[ProxyException, ...] = ()
+    ca_file: str | None = None
+    ca_folder: str | None = None
+
+    def proxy_for(self, host: str, port: int) -> Proxy | None:
+        """Return the proxy that HTTPS requests to the host take, or None if they go straight there."""
+        name = host.lower().rstrip(".")
+        return None if any(each.covers(name, port) for each in self.exceptions) else self.proxy
+
+
+@dataclass(slots=True)
+class _Reading:
+    """`faults` and `warnings` are pairs of what is wrong and what to do."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    def variable(self, name: str) -> tuple[str, str]:
+        """Return the spelling that counts and its value. Lower case counts first, also if it is empty, as in curl."""
+        for spelling in (name.lower(), name):
+            if spelling in self.environ:
+                return spelling, self.environ[spelling].strip()
+        return name, ""
+
+
+def read_surroundings(
+    environ: Mapping[str, str],
+) -> tuple[Surroundings, list[tuple[str, str]], list[tuple[str, str]]]:
+    """Parse the variables. Returns what is usable, then faults and warnings, each with what to do about it.
+
+    No text of these shows a part of a proxy's URL that could be a password.
+    """
+    reading = _Reading(environ)
+    proxy = _proxy(reading)
+    exceptions = _exceptions(reading) if proxy is not None else ()
+    ca_file = _ca_file(reading)
+    ca_folder = _ca_folder(reading) if ca_file is None else None
+    _key_log(reading)
+    return Surroundings(proxy, exceptions, ca_file, ca_folder), reading.faults, reading.warnings
+
+
+def _proxy(reading: _Reading) -> Proxy | None:
+    variable, text = reading.variable("HTTPS_PROXY")
+    if not text:
+        variable, text = reading.variable("ALL_PROXY")
+    if not text:
+        return None
+    if text.lower().startswith("socks"):
+        remedy = "name an HTTP proxy in HTTPS_PROXY, or unset it for the gateway"
+        reading.faults.append((f"the variable {variable} names a SOCKS proxy, which is not supported", remedy))
+        return None
+    found = _PROXY.fullmatch(text)
+    if found is None or not _is_port(found["place"].rpartition("]")[2].partition(":")[2] or "1"):
+        remedy = "in user and password / ? # @ and % are percent-encoded"
+        reading.faults.append((f"the variable {variable} is not of the form http://USER:PASSWORD@host:port", remedy))
+        return None
+    scheme = (found["scheme"] or "http").lower()
+    shown = f"{scheme}://{found['place']}"
+    return Proxy(variable, shown, Secret(f"{scheme}://{found['userinfo'] or ''}{found['place']}"))
+
+
+def _is_port(digits: str) -> bool:
+    return 0 < int(digits) < 65536
+
+
+def _exceptions(reading: _Reading) -> tuple[ProxyException, ...]:
+    variable, text = reading.variable("NO_PROXY")
+    found = []
+    for entry in filter(None, (each.strip() for each in text.split(","))):
+        exception = _exception(entry)
+        if exception is None:
+            shown = ascii(entry if len(entry) <= 60 else entry[:60] + "...")
+            remedy = "such as .example.com, localhost:8443, 10.0.0.0/8 or fd00::/8"
+            reading.warnings.append((f"the variable {variable} has an entry that is left out: {shown}", remedy))
+        elif exception.name != "http":
+            found.append(exception)
+    return tuple(found)
+
+
+def _exception(entry: str) -> ProxyException | None:
+    """Parse one entry of NO_PROXY. One for plain http has the name "http": such requests never take a proxy."""
+    if entry == "*":
+        return ProxyException("*", None, None)
+    try:
+        return ProxyException("", ip_network(entry.strip("[]"), strict=False), None)
+    except ValueError:
+        found = _EXCEPTION.fullmatch(entry)
+    if found is None or not _is_port(found["port"] or "1"):
+        return None
+    if (found["scheme"] or "").lower() == "http":
+        return ProxyException("http", None, None)
+    port = int(found["port"]) if found["port"] else None
+    try:
+        return ProxyException("", ip_network(found["six"] or found["name"]), port)
+    except ValueError:
+        return None if found["six"] else ProxyException(found["name"].lower().rstrip("."), None, port)
+
+
+def _ca_file(reading: _Reading) -> str | None:
+    text = reading.environ.get("SSL_CERT_FILE")
+    if not text:
+        return None
+    remedy = "name a file of PEM certificates, or unset it for the gateway"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=text)
+    except ssl.SSLError:
+        reading.faults.append((f"the variable SSL_CERT_FILE names a file without certificates: {text!a}", remedy))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable file name"
+        reading.faults.append((f"the variable SSL_CERT_FILE names {text!a}: {reason}", remedy))
+    return text
+
+
+def _ca_folder(reading: _Reading) -> str | None:
+    text = reading.environ.get("SSL_CERT_DIR")
+    if not text:
+        return None
+    folders = [Path(each) for each in text.split(":") if each]
+    there = [each for each in folders if "\0" not in str(each) and each.is_dir()]
+    if not there:
+        remedy = "name a folder of PEM certificates, or unset it for the gateway"
+        reading.faults.append((f"the variable SSL_CERT_DIR names no folder that is there: {text!a}", remedy))
+    elif not any(_HASHED.fullmatch(entry.name) for each in there for entry in each.iterdir()):
+        said = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
+        reading.warnings.append((said, "run `openssl rehash` there"))
+    return text
+
+
+def _key_log(reading: _Reading) -> None:
+    """TLS writes session keys to this file, if the variable is set, and contexts cannot be made if it cannot."""
+    text = reading.environ.get("SSLKEYLOGFILE")
+    if not text:
+        return
+    try:
+        with Path(text).open("ab"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable file name"
+        reading.faults.append((f"the variable SSLKEYLOGFILE names {text!a}: {reason}", "unset it for the gateway"))
+    else:
+        said = "the variable SSLKEYLOGFILE is set: the keys of TLS connections are written to a file"
+        reading.warnings.append((said, "unset it for the gateway, except to debug TLS"))
