@@ -1,45 +1,90 @@
-"""Who a connection comes from: whether an address is one of `trusted_proxies`, judged once for each address."""
+"""Who a connection comes from: parses addresses, and decides whether a peer is one of `trusted_proxies`.
+
+Every part of the gateway that believes a proxy's word asks here: forwarded headers, the identity header, forward-auth,
+request ids and the rate of login starts.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
 
-Networks = Sequence[IPv4Network | IPv6Network]
+Address = IPv4Address | IPv6Address
+TrustedPeer = IPv4Network | IPv6Network | Literal["unix"]
+"""One entry of `trusted_proxies`; `unix` stands for peers on a unix socket."""
 
+Networks = Sequence[TrustedPeer]
+
+UNIX: Literal["unix"] = "unix"
+_LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 MANY = 1024
 """Addresses whose judgement is kept; after so many it is begun anew."""
 
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%A-Za-z0-9_-]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
+
+
+def parse_address(text: str) -> Address | None:
+    """Parse `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1` or `[2001:db8::1]:80`; None for anything else.
+
+    An IPv4-mapped IPv6 address is the IPv4 address. A zone (RFC 4007 section 11) is ignored.
+    """
+    found = _WITH_PORT.fullmatch(text)
+    try:
+        address = ip_address(((found[1] or found[2]) if found else text).partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
 
 class TrustedProxies:
-    """`trusted("10.1.2.3")`. An IPv4 address in IPv6 clothes is the IPv4 address; a zone (RFC 4007 section 11) does
-    not count; what is no address is not trusted."""
+    """`trusted("10.1.2.3")`, cached by address."""
 
-    __slots__ = ("_judged", "_networks")
+    __slots__ = ("_judged", "_networks", "_peers", "_unix")
 
-    def __init__(self, networks: Networks = ()) -> None:
-        self._networks = tuple(networks)
+    def __init__(self, peers: Sequence[TrustedPeer] = ()) -> None:
+        self._peers = tuple(peers)
+        self._networks = tuple([peer for peer in self._peers if not isinstance(peer, str)])
+        self._unix = UNIX in self._peers or any(self.covers(address) for address in _LOOPBACK)
         self._judged: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
         """Whether anybody is trusted."""
-        return bool(self._networks)
+        return bool(self._peers)
 
-    def __call__(self, address: str) -> bool:
-        known = self._judged.get(address)
+    def __call__(self, peer: str | None, *, told: bool = False) -> bool:
+        """Whether the peer is trusted.
+
+        Args:
+            peer: its address; None for a peer on a unix socket. That is a process of this machine, as one on a loopback
+                address is: it is trusted if `unix` or a loopback address is listed.
+            told: the server took the address from a header, so it is not where the packets come from.
+        """
+        if told or not self._peers:
+            return False
+        if peer is None:
+            return self._unix
+        known = self._judged.get(peer)
         if known is None:
-            known = self._judge(address)
+            address = parse_address(peer)
+            known = address is not None and self.covers(address)
             if len(self._judged) >= MANY:
                 self._judged.clear()
-            self._judged[address] = known
+            self._judged[peer] = known
         return known
 
-    def _judge(self, text: str) -> bool:
-        if not self._networks:
-            return False
-        try:
-            address = ip_address(text.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)
+    def covers(self, address: Address) -> bool:
+        """Whether the address is in one of the networks."""
+        return any(address in network for network in self._networks)
+
+
+def peer_of(client: Sequence[str | int | None] | None) -> tuple[str | None, bool]:
+    """The peer of an ASGI scope's `client`, and whether the server took it from a header.
+
+    No sender has port 0: uvicorn, hypercorn and granian mark an address so that they read in `X-Forwarded-For`.
+    """
+    if not client:
+        return None, False
+    address = client[0]
+    return (str(address) if address else None), client[1] == 0

@@ -17,6 +17,7 @@ from akoya_gateway.config.model import (
     LogFormat,
     Logging,
     Origin,
+    PathVariants,
     RingKey,
     SameSite,
     Sessions,
@@ -37,9 +38,12 @@ from akoya_gateway.config.serving import (
     read_listeners,
     read_public_url,
     read_redirects,
+    read_root_path,
     read_token_bearer,
     read_trusted_proxies,
+    read_underscore_headers,
     read_upstreams,
+    warn_of_callbacks_outside,
     warn_of_plain_http,
 )
 from akoya_gateway.errors import OperatorError
@@ -55,7 +59,8 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     top = reading.top()
     public = read_public_url(top)
     warn_of_plain_http(top, public)
-    prefix: str = top.plain("prefix")
+    root_path = read_root_path(top)
+    prefix: str = root_path + top.plain("prefix")
     usable_prefix = prefix if top.get("prefix") or not top.written("prefix") else None
     listen, admin = read_listeners(top)
     behind = read_upstreams(top)
@@ -65,14 +70,15 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     connectors_node = top.section("connectors")
     connectors = read_connectors(connectors_node, clients_node, clients)
     access = top.get("access")
-    rules = read_rules(access, connectors_node, behind, usable_prefix) if access else ()
+    rules = read_rules(access, connectors_node, behind, usable_prefix, root_path) if access else ()
     proxies = read_trusted_proxies(top)
     identity = read_identity(top, proxies)
     sessions = _sessions(top.section("sessions"), public)
     signing = _signing(top.section("signing"))
     tokens = _tokens(top.section("tokens"))
     limits = _limits(top.section("limits"))
-    redirects = read_redirects(top, prefix, public)
+    redirects = read_redirects(top, prefix, public, root_path)
+    warn_of_callbacks_outside(clients_node, clients, root_path)
     _judge_used_environments(top, environments, clients, connectors, tokens)
     _judge_used_upstreams(top, behind, rules)
     surroundings = _surroundings(top, clients, identity)
@@ -101,6 +107,9 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         limits=limits,
         logging=_logging(top.section("logging")),
         surroundings=surroundings,
+        root_path=root_path,
+        path_variants=PathVariants(top.plain("path_variants")),
+        allow_underscore_headers=read_underscore_headers(top),
     )
 
 

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import NewType
 
+from akoya_gateway.peers import TrustedPeer
 from akoya_gateway.secret import Secret
 from akoya_gateway.surroundings import Surroundings
 
@@ -182,6 +182,13 @@ class Require(StrEnum):
     ANY = "any"
     CONNECTORS = "connectors"
     PARAMETER = "parameter"
+
+
+class PathVariants(StrEnum):
+    """What becomes of a path whose other spelling falls under another rule."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
 
 
 class Otherwise(StrEnum):
@@ -376,7 +383,7 @@ class Config:
     access: tuple[AccessRule, ...]
     sessions: Sessions
     identity: Identity
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    trusted_proxies: tuple[TrustedPeer, ...]
     forward_auth: bool | None
     """Whether trusted proxies may ask for decisions; None: where the gateway has no app behind it."""
     signing: Signing
@@ -385,6 +392,11 @@ class Config:
     logging: Logging
     surroundings: Surroundings = Surroundings()
     """Of the process, for HTTPS to the provider; empty if no https endpoint is configured."""
+    allow_underscore_headers: tuple[str, ...] = ()
+    """Lower-case names with `_` that reach the app (`client_headers`)."""
+    root_path: str = ""
+    """Where the middleware is mounted. `prefix` and the paths of `access` begin with it already."""
+    path_variants: PathVariants = PathVariants.REFUSE
     warnings: tuple[str, ...] = ()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from akoya_gateway.config.faults import did_you_mean, quoted
 from akoya_gateway.config.model import AccessRule, Otherwise, Require, Upstream
@@ -14,12 +15,16 @@ _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
 _REST = ("*", "**")
 
 
-def read_rules(node: Node, connectors: Node, behind: Behind, prefix: str | None) -> tuple[AccessRule, ...]:
+def read_rules(
+    node: Node, connectors: Node, behind: Behind, prefix: str | None, root_path: str
+) -> tuple[AccessRule, ...]:
+    """The paths of the rules that come out begin with `root_path`, as `prefix` does."""
     found: list[AccessRule] = []
     for rule in node.items():
         built = _rule(rule, connectors, behind)
         if built is None:
             continue
+        built = replace(built, path=root_path + built.path)
         _warn_of_shadow(rule, built, found)
         if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
             rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")

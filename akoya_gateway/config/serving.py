@@ -6,11 +6,12 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
+from akoya_gateway.client_headers import is_known
 from akoya_gateway.config.faults import dotted, quoted
 from akoya_gateway.config.model import (
+    Client,
     Identity,
     IdentitySource,
     Listen,
@@ -23,6 +24,7 @@ from akoya_gateway.config.model import (
 from akoya_gateway.config.reading import Node
 from akoya_gateway.config.secrets import existing_file, read_password
 from akoya_gateway.config.values import is_loopback, listen, url
+from akoya_gateway.peers import UNIX, TrustedPeer
 from akoya_gateway.secret import Secret
 
 T = TypeVar("T")
@@ -43,6 +45,25 @@ def read_public_url(top: Node) -> Origin | None:
         node.fault("an origin has no path and no query", f"write {found.origin}")
         return None
     return found.origin
+
+
+def read_root_path(top: Node) -> str:
+    """Where the middleware is mounted, empty at the root."""
+    node = top.get("root_path")
+    if node is None or not node.value:
+        return ""
+    if not top.lacks("upstream") or not top.lacks("upstreams"):
+        node.fault("only the middleware is mounted in another app, and here is an upstream", "remove root_path")
+    path: str = node.value
+    return path
+
+
+def warn_of_callbacks_outside(clients_node: Node, clients: Mapping[str, Client], root_path: str) -> None:
+    """A redirect URI outside of the mount reaches the gateway only if the app around it sees to it."""
+    for name, client in clients.items():
+        if root_path and not client.callback_path.startswith(f"{root_path}/"):
+            node = clients_node.section(name)
+            node.warn(f"the app around the gateway passes it nothing outside of {root_path}/", key="redirect_uri")
 
 
 def attempt(node: Node, read: Callable[[str], T]) -> T | None:
@@ -155,9 +176,11 @@ def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
     return parsed.origin
 
 
-def read_redirects(top: Node, prefix: str, public: Origin | None) -> Redirects:
+def read_redirects(top: Node, prefix: str, public: Origin | None, root_path: str) -> Redirects:
     node = top.section("redirects")
     after_connect: str = node.plain("after_connect")
+    if node.lacks("after_connect"):
+        after_connect = root_path + after_connect
     after_error: str = node.plain("after_error") or f"{prefix}/"
     for key in ("after_connect", "after_error"):
         if below := node.get(key):
@@ -210,14 +233,17 @@ def _plain_path(node: Node, path: str, *, is_pattern: bool) -> bool:
     return False
 
 
-def read_trusted_proxies(top: Node) -> tuple[IPv4Network | IPv6Network, ...]:
+def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
     node = top.get("trusted_proxies")
-    found = []
+    found: list[TrustedPeer] = []
     for item in node.items() if node else ():
+        if item.value == UNIX:
+            found.append(UNIX)
+            continue
         try:
             network = ipaddress.ip_network(item.value, strict=False)
         except ValueError:
-            item.fault(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8 or ::1")
+            item.fault(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8, ::1 or unix")
             continue
         if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
             item.fault("the address has bits beyond the length of its network", f"did you mean {network}?")
@@ -226,6 +252,23 @@ def read_trusted_proxies(top: Node) -> tuple[IPv4Network | IPv6Network, ...]:
             item.fault("this trusts everybody: any client could then claim any address and user", remedy)
         else:
             found.append(network)
+    return tuple(found)
+
+
+def read_underscore_headers(top: Node) -> tuple[str, ...]:
+    """Names that no server can take for a header that the gateway knows."""
+    node = top.get("allow_underscore_headers")
+    found = []
+    for item in node.items() if node else ():
+        name: str = item.value.lower()
+        if "_" not in name:
+            item.fault("only names with `_` are dropped", "remove it: this header reaches the app anyway")
+        elif is_known(name.encode()):
+            item.fault(
+                f"a server can take {item.value} for a header that the gateway decides about", "have the client use `-`"
+            )
+        else:
+            found.append(name)
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.admission import Desk
+from akoya_gateway.faces.mount import Mount
 from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.plain_scopes import PlainScopes
 from akoya_gateway.faces.questions import Questions
@@ -66,8 +67,8 @@ class Engine:
         self.store = store
         self.pages = Pages(config.prefix)
         self.cookies = CookieJar(config.sessions.cookie, config.limits.attempt_lifetime, clock)
+        self.mount = Mount(config.root_path)
         self.trusted = TrustedProxies(config.trusted_proxies)
-        self.questions = Questions(config.prefix.encode() + b"/forward-auth", self.cookies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.refusals = Refusals(config, self.pages, self.redirects)
         vault = Vault(store, KeyRing(config.sessions.keys))
@@ -79,6 +80,8 @@ class Engine:
         )
         self.orphans = Orphans(vault, self.keeper, self.sessions.of, clock=clock)
         self.passing = Passing(config, self.cookies, clock)
+        route = config.prefix.encode() + b"/forward-auth"
+        self.questions = Questions(route, self.cookies, self.passing.client_headers)
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
         self.visitors = Visitors(self.sessions, self.cookies, identities(config, keys, clock))
@@ -98,7 +101,7 @@ class Engine:
         )
         self.routes = self._routes(watchers.journal, clock)
         bodies = not self.digests and not self.body_bytes
-        self.plain = PlainScopes(self.desk, self.passing, self.routes, clock, bodies=bodies)
+        self.plain = PlainScopes(self.desk, self.passing, self.routes, clock, bodies=bodies, root_path=config.root_path)
 
     @classmethod
     async def open(

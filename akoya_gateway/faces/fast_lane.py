@@ -31,6 +31,7 @@ from akoya_gateway.faces.lifespan import App, Receive, Scope, Send
 from akoya_gateway.faces.passage import Passage
 from akoya_gateway.faces.plain_requests import Line, PlainRequests, Sender, head
 from akoya_gateway.faces.standing import Standing, Standings
+from akoya_gateway.peers import peer_of
 from akoya_gateway.signing.encoding import lines as as_lines
 from akoya_gateway.upstream.forwarded import Forwarding
 from akoya_gateway.upstream.request import IDEMPOTENT, Body, RequestWriter
@@ -67,12 +68,13 @@ class FastLane:
         """A plain request that another server has read (ASGI's `http` scope)."""
         if self.gateway.running is not self._engine or self._proxies_in_force() is not self._proxies:
             self._renew()
-        client = scope.get("client")
-        # An address with port 0 is told, not seen (`Gateway.ask`).
-        if self._plain is None or scope["http_version"] != "1.1" or (client and not client[1]):
+        if self._plain is None or scope["http_version"] != "1.1" or scope.get("root_path"):
+            return None
+        peer, told = peer_of(scope.get("client"))
+        if told:
             return None
         try:
-            return self._plain.read_scope(scope, (client[0] if client else None) or None)
+            return self._plain.read_scope(scope, peer)
         except TypeError:
             # ASGI lets a server give lists for pairs.
             return None
@@ -154,7 +156,9 @@ class FastLane:
         self._standings = None if self._engine is None else self._engine.desk.standings
         if self._engine is not None:
             # Requests of HTTP/1.1 alone come here, which all have a host.
-            self._writer = RequestWriter(Forwarding(self._engine.config.trusted_proxies), b"")
+            config = self._engine.config
+            forwarding = Forwarding(config.trusted_proxies, config.public_url)
+            self._writer = RequestWriter(forwarding, b"", self._engine.passing.client_headers)
         self._plain = self._plain_requests()
         self._questions.clear()
 

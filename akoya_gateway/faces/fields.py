@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from akoya_gateway.access.ask import Headers, host_of, names_a_method
+from akoya_gateway.client_headers import ClientHeaders
+from akoya_gateway.config.model import Config, IdentitySource
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing.message_signatures import authority as without_default_port
 from akoya_gateway.signing.names import strip
@@ -33,12 +35,21 @@ def authorities(headers: Headers) -> Authorities:
     return without_default_port(host, b"http"), without_default_port(host, b"https")
 
 
+def client_headers_of(config: Config) -> ClientHeaders:
+    """Which of a client's headers pass under this configuration. A JWT that names the user goes on as it came."""
+    jwt_header = config.identity.header if config.identity.source is IdentitySource.JWT else None
+    return ClientHeaders(config.allow_underscore_headers, jwt_header)
+
+
+_BY_DEFAULT = ClientHeaders()
+
+
 class Fields:
     """Judged once; shared, so nobody changes it."""
 
-    __slots__ = ("authorities", "bodiless", "onward", "override", "session")
+    __slots__ = ("authorities", "bodiless", "onward", "onward_from_client", "override", "session")
 
-    def __init__(self, headers: Headers, cookies: CookieJar) -> None:
+    def __init__(self, headers: Headers, cookies: CookieJar, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
         self.session = cookies.session(headers)
         """The value of the session cookie, None if there is none or two."""
         self.authorities = authorities(headers)
@@ -46,15 +57,20 @@ class Fields:
         """A header tells the app of another method than the request's."""
         self.bodiless = not any(name in _OF_A_BODY for name, _ in headers)
         """No body follows in HTTP/1.1 (RFC 9112 section 6.3)."""
-        self.onward = strip(headers, cookies.without_ours)
-        """What of them goes to the upstream."""
+        stripped = strip(headers, cookies.without_ours)
+        passes = client_headers.passes
+        self.onward = [pair for pair in stripped if passes(pair[0], from_proxy=True)]
+        """What of them goes to the app where the peer is one of `trusted_proxies`."""
+        self.onward_from_client = [pair for pair in self.onward if passes(pair[0], from_proxy=False)]
+        """What goes to the app from any other peer."""
 
 
 class FieldReader:
     """A bounded memory of `Fields`, first in, first out."""
 
-    def __init__(self, cookies: CookieJar) -> None:
+    def __init__(self, cookies: CookieJar, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
         self._cookies = cookies
+        self._client_headers = client_headers
         self._kept: OrderedDict[tuple[tuple[bytes, bytes], ...], Fields] = OrderedDict()
 
     def read(self, headers: Headers) -> Fields:
@@ -65,8 +81,8 @@ class FieldReader:
             pass
         except TypeError:
             # ASGI lets a server give lists for pairs.
-            return Fields([(name, value) for name, value in headers], self._cookies)
-        fields = Fields(headers, self._cookies)
+            return Fields([(name, value) for name, value in headers], self._cookies, self._client_headers)
+        fields = Fields(headers, self._cookies, self._client_headers)
         if len(headers) <= MOST and sum(len(name) + len(value) for name, value in headers) <= LARGEST:
             self._kept[key] = fields
             if len(self._kept) > REMEMBERED:

@@ -34,6 +34,7 @@ from akoya_gateway.journeys.routes import MethodNotAllowed
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.log import logger
 from akoya_gateway.operations.request_id import RequestIds
+from akoya_gateway.peers import peer_of
 
 log = logger("akoya_gateway.faces")
 
@@ -200,20 +201,18 @@ class Gateway:
             if name == b"x-request-id":
                 given = value
                 break
-        request_id = self._ids.of(None if told else peer, given)
+        request_id = self._ids.of(peer, given, told=told)
         return Ask(method, raw_path, query, headers, peer, request_id, websocket, told=told)
 
     def ask_of(self, scope: Scope) -> Ask:
-        client = scope.get("client")
-        # No sender has port 0: it is how servers mark an address that they read in X-Forwarded-For.
-        told = client is not None and client[1] == 0
+        peer, told = peer_of(scope.get("client"))
         return self.ask(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
             scope["query_string"],
             # As they are now: uvicorn adds a request's trailers to them, while it is being judged or when it has been.
             [*scope["headers"]],
-            (client[0] if client else None) or None,
+            peer,
             scope["type"] == "websocket",
             told,
         )
@@ -254,7 +253,7 @@ class Gateway:
             engine = self._engine or await self._ready()
             if engine.digests:
                 ask, receive = await digested(ask, receive, engine.digests)
-            path = self._path(ask, scope)
+            path = self._path(engine, ask, scope)
             outcome: Admitted | Denied | None = None
             if not engine.routes.own(path):
                 outcome = engine.desk.admit_now(ask, path) or await engine.desk.admit(ask, path)
@@ -321,11 +320,12 @@ class Gateway:
     def _responses(self, ask: Ask, send: Send, began: float) -> Responses:
         return Responses(ask, send, self._watchers.requests, self._clock, began)
 
-    def _path(self, ask: Ask, scope: Scope) -> str:
+    def _path(self, engine: Engine, ask: Ask, scope: Scope) -> str:
+        """The path to decide about. Raises `UserError` where the app behind us would serve another."""
         path = judged_path(ask)
         if path != scope["path"]:
-            # The app behind us would read another path than the rules did.
             raise PathRefused("The path can be read in two ways.")
+        engine.mount.require(scope.get("root_path") or "", path)
         return path
 
     def _error(self, error: GatewayError, ask: Ask) -> Answer:
@@ -348,7 +348,7 @@ class Gateway:
         began = self.began()
         try:
             engine = self._engine or await self._ready()
-            path = self._path(ask, scope)
+            path = self._path(engine, ask, scope)
             require_own_origin(ask, engine.config.public_url)
             if engine.routes.own(path):
                 raise PathRefused("There is no WebSocket here.", status=404, code="not-found")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.errors import UserError
+from akoya_gateway.faces.fields import client_headers_of
 from akoya_gateway.faces.lifespan import Receive, Scope, Send
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.upstream.pool import Pool
@@ -14,7 +15,7 @@ from akoya_gateway.upstream.proxy import ReverseProxy
 Proxies = Mapping[str, ReverseProxy]
 """By the name of the upstream (`config.model.Upstream.name`)."""
 
-_SHARED = ("trusted_proxies", "limits")
+_SHARED = ("trusted_proxies", "limits", "public_url", "allow_underscore_headers", "identity")
 """Parts of the configuration that every proxy is made from."""
 
 
@@ -91,7 +92,13 @@ async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
-    return ReverseProxy(Pool(upstream), trusted_proxies=config.trusted_proxies, max_body=config.limits.body_bytes)
+    return ReverseProxy(
+        Pool(upstream),
+        trusted_proxies=config.trusted_proxies,
+        public_url=config.public_url,
+        client_headers=client_headers_of(config),
+        max_body=config.limits.body_bytes,
+    )
 
 
 def _has_tls_files(upstream: Upstream) -> bool:

@@ -8,8 +8,9 @@ from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import AccessRule, Config
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.faces.fields import FieldReader, Fields
+from akoya_gateway.faces.fields import FieldReader, Fields, client_headers_of
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.peers import TrustedProxies
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.names import CONTENT_DIGEST
@@ -30,14 +31,17 @@ class Passing:
             for upstream in {rule.upstream for rule in config.access}
         }
         self._public_is_secure = config.public_url.scheme == "https"
-        self.read = FieldReader(cookies).read
+        self.client_headers = client_headers_of(config)
+        self.trusts = TrustedProxies(config.trusted_proxies)
+        self.read = FieldReader(cookies, self.client_headers).read
         """The client's headers: what they say, and `onward`, without anything that is ours to say (design.md section
         5)."""
         self._prepared: OrderedDict[tuple[str, int], tuple[OwnerGrants, Grant | None, Prepared, Passed]] = OrderedDict()
 
     def onward(self, ask: Ask, ours: Headers, fields: Fields | None) -> Headers:
         """The headers that the upstream gets: the client's, stripped, and `ours`. `fields`: the former, if read."""
-        theirs = (fields or self.read(ask.headers)).onward
+        fields = fields or self.read(ask.headers)
+        theirs = fields.onward if self.trusts(ask.peer, told=ask.told) else fields.onward_from_client
         if ask.content_digest is not None:
             theirs = [pair for pair in theirs if pair[0] != CONTENT_DIGEST]
         return theirs + ours

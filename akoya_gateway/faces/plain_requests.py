@@ -40,7 +40,8 @@ LARGEST = 16_384
 MOST = 100
 """Lines of one."""
 
-_BY_VALUE = frozenset({b"signature", b"signature-input", b"connection"})
+_SIGNATURES = frozenset({b"signature", b"signature-input"})
+_BY_VALUE = _SIGNATURES | {b"connection"}
 """Those of which `strip` takes a part."""
 
 _END = b"\r\n\r\n"
@@ -146,11 +147,12 @@ class _Kind(IntEnum):
     COOKIE = 2
     FORWARDED = 3
     UNTRUSTED = 4
-    ODD = 5
+    ONCE = 5
+    ODD = 6
 
 
 _PASS, _HOST, _COOKIE = int(_Kind.PASS), int(_Kind.HOST), int(_Kind.COOKIE)
-_FORWARDED, _UNTRUSTED = int(_Kind.FORWARDED), int(_Kind.UNTRUSTED)
+_FORWARDED, _UNTRUSTED, _ONCE = int(_Kind.FORWARDED), int(_Kind.UNTRUSTED), int(_Kind.ONCE)
 
 
 class _Field:
@@ -234,6 +236,7 @@ class PlainRequests:
         host = cookie = None
         wires: list[bytes] = []
         told: list[_Field] = []
+        once: set[bytes] = set()
         for each in headers:
             field = known(each) or learn(each)
             kind = field.kind
@@ -245,6 +248,9 @@ class PlainRequests:
             elif kind == _HOST and host is None:
                 host = field
                 wires.insert(0, field.wire)
+            elif kind == _ONCE and field.name not in once:
+                once.add(field.name)
+                wires.append(field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
                 if self._writer.trusts(peer):
                     told.append(field)
@@ -316,7 +322,7 @@ class PlainRequests:
             return field
         if name not in _BY_VALUE and wire and len(self._simple) < REMEMBERED and len(name) <= LONGEST:
             self._simple.add(name)
-        return _Field(_PASS, *header, wire)
+        return _Field(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
 
     def _host(self, header: tuple[bytes, bytes]) -> _Field:
         """Raises `RefusedRequest`."""

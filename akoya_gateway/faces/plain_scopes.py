@@ -18,6 +18,7 @@ from akoya_gateway.faces.passing import Passing
 from akoya_gateway.faces.standing import Standing
 from akoya_gateway.journeys.routes import Routes
 from akoya_gateway.memory import Memory
+from akoya_gateway.peers import peer_of
 
 REMEMBERED = 4096
 """Targets kept; after so many it is begun anew."""
@@ -45,7 +46,9 @@ class _Target:
 class PlainScopes:
     """Good for one configuration."""
 
-    def __init__(self, desk: Desk, passing: Passing, routes: Routes, clock: Clock, *, bodies: bool) -> None:
+    def __init__(
+        self, desk: Desk, passing: Passing, routes: Routes, clock: Clock, *, bodies: bool, root_path: str
+    ) -> None:
         """`bodies`: a request that has one may be plain, since nobody here looks at it."""
         self._desk = desk
         self._standings = desk.standings
@@ -54,6 +57,7 @@ class PlainScopes:
         self._routes = routes
         self._clock = clock
         self._bodies = bodies
+        self._root_path = root_path
         self._targets: Memory[tuple[str, bytes], _Target | None] = Memory(REMEMBERED, LONGEST)
 
     def admit(self, scope: Scope) -> Plain | None:
@@ -66,21 +70,24 @@ class PlainScopes:
         except TypeError:
             # Neither bytes nor absent.
             return None
-        if target is None or target.path != scope["path"]:
+        if target is None or target.path != scope["path"] or (scope.get("root_path") or "") != self._root_path:
             return None
         fields = self._read(scope["headers"])
         if fields.override or not (self._bodies or (fields.bodiless and scope["http_version"] == "1.1")):
             return None
+        trusts = self._passing.trusts
+        peer, told = peer_of(scope.get("client")) if trusts else (None, True)
+        onward = fields.onward if trusts(peer, told=told) else fields.onward_from_client
         if target.public is not None:
             # A copy: what the app does with its scope must not be remembered.
-            return target.public, fields.onward.copy(), 0
+            return target.public, onward.copy(), 0
         now = self._clock()
         standing = self._standings.of(fields.session, target.match, now)
         authority = fields.authorities[target.secure]
         if standing is None or not authority:
             return None
         ours = standing.prepared.headers(target.verb, authority, key[1], scope["query_string"], now)
-        return standing, fields.onward + ours, len(ours)
+        return standing, onward + ours, len(ours)
 
     def _learn(self, method: str, raw_path: bytes | None) -> _Target | None:
         if raw_path is None:
@@ -94,7 +101,7 @@ class PlainScopes:
             match = None if self._routes.own(path) else self._desk.match(method, path)
         except GatewayError:
             return None
-        if match is None:
+        if match is None or not path.startswith(self._root_path + "/"):
             return None
         public = not self._desk.needs_owner(match)
         return _Target(method.encode(), path, match, public=public, secure=self._passing.secure(match.rule))

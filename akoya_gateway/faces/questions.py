@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from akoya_gateway.access.ask import Ask, Headers
+from akoya_gateway.client_headers import DROP, ClientHeaders, is_alias
 from akoya_gateway.errors import UserError
 from akoya_gateway.sessions.jar import CookieJar
 from akoya_gateway.signing.names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_ours
@@ -20,6 +21,7 @@ REMEMBERED = 1024
 LARGEST = 4096
 """Bytes of one that is kept."""
 
+_DESCRIBING = frozenset({ORIGINAL_METHOD, ORIGINAL_URI, FORWARDED_METHOD, FORWARDED_URI})
 _METHOD_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 _REPLACED = frozenset({*PASSED_NAMES, ASSERTION, SIGNATURE, SIGNATURE_INPUT})
 
@@ -47,20 +49,23 @@ class Question:
         "websocket",
     )
 
-    def __init__(self, ask: Ask, route: bytes, cookies: CookieJar) -> None:
+    def __init__(self, ask: Ask, route: bytes, cookies: CookieJar, client_headers: ClientHeaders) -> None:
         """Raises `BadDescription`."""
         self.method, self.raw_path, self.query = _original(ask, route)
         self.headers = ask.headers if _one(ask, FORWARDED_URI) is None else _as_sent(ask)
         self.websocket = _opens_a_websocket(ask)
         ours = {name for name, _ in ask.headers if is_ours(name)}
-        self.replaceable = ours <= _REPLACED
+        dropped = {name for name, _ in ask.headers if client_headers.handling(name) is DROP} - _DESCRIBING
+        self.replaceable = ours <= _REPLACED and not any(map(is_alias, dropped))
         """nginx replaces headers that its configuration names, and no others. False: there is one of another name that
-        an upstream could take for ours (it drops names with `_` or `.` by default)."""
+        an upstream could take for ours, or for another that the gateway knows (nginx drops names with `_` or `.` by
+        default)."""
         sent = [value for name, value in ask.headers if name == b"cookie"]
         # The session cookie is for the gateway alone (design.md section 5).
         left = cookies.without_ours(b"; ".join(sent)) if sent else b""
         self._left: Headers = [(b"cookie", left)] if left else []
-        self._gone = ours | {b"cookie"} if sent and not left else ours
+        gone = ours | dropped
+        self._gone = gone | {b"cookie"} if sent and not left else gone
         self._removal = _removal(self._gone)
         self.plain = not ours
         """The client sent no header of ours."""
@@ -92,8 +97,9 @@ def _removal(names: set[bytes]) -> Headers:
 class Questions:
     """A bounded memory of them. `route`: the path of the question itself."""
 
-    def __init__(self, route: bytes, cookies: CookieJar) -> None:
+    def __init__(self, route: bytes, cookies: CookieJar, client_headers: ClientHeaders) -> None:
         self.route = route
+        self._client_headers = client_headers
         self._cookies = cookies
         self._kept: OrderedDict[tuple[object, ...], Question] = OrderedDict()
 
@@ -103,10 +109,10 @@ class Questions:
         try:
             return self._kept[key]
         except KeyError:
-            question = Question(ask, self.route, self._cookies)
+            question = Question(ask, self.route, self._cookies, self._client_headers)
         except TypeError:
             # ASGI lets a server give lists for pairs.
-            return Question(ask, self.route, self._cookies)
+            return Question(ask, self.route, self._cookies, self._client_headers)
         if len(ask.raw_path) + len(ask.query) + sum(len(name) + len(value) for name, value in ask.headers) <= LARGEST:
             self._kept[key] = question
             if len(self._kept) > REMEMBERED:

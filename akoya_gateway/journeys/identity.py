@@ -10,22 +10,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from akoya_gateway.access.ask import Ask, folds_to
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
-from akoya_gateway.peers import TrustedProxies
+from akoya_gateway.peers import TrustedPeer, TrustedProxies
 from akoya_gateway.protocol.id_token import IdTokenRejected, UnknownKey
 from akoya_gateway.protocol.identity_token import IdentityToken, judge_identity_token
 from akoya_gateway.provider.keys import KeySource, KeysUnavailable
 from akoya_gateway.secret import Secret
-
-Networks = tuple[IPv4Network | IPv6Network, ...]
 
 REMEMBERED = 10_000
 """Tokens whose verdict is kept, at about 200 bytes each."""
@@ -56,7 +54,7 @@ class Identities(Protocol):
 
 
 class HeaderIdentities:
-    def __init__(self, header: bytes, trusted: Networks) -> None:
+    def __init__(self, header: bytes, trusted: Sequence[TrustedPeer]) -> None:
         self._header = header
         self._trusted = TrustedProxies(trusted)
 
@@ -181,10 +179,8 @@ def owner_of(identity: str) -> str:
 
 
 def trusts(trusted: TrustedProxies, ask: Ask) -> bool:
-    """Whether the TCP peer is one of `trusted_proxies`. A unix socket's peer (None) is trusted if anything is."""
-    if not trusted or ask.told:
-        return False
-    return ask.peer is None or trusted(ask.peer)
+    """Whether the sender of a request is one of `trusted_proxies`."""
+    return trusted(ask.peer, told=ask.told)
 
 
 def _digest(token: Secret) -> bytes:

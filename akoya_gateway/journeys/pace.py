@@ -7,19 +7,19 @@ is one key (compare CVE-2026-47203).
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Sequence
+from ipaddress import IPv6Address, IPv6Network
 from math import ceil
 
 from akoya_gateway.access.ask import Ask
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import UserError
+from akoya_gateway.peers import TrustedPeer, TrustedProxies, parse_address
 
 REMEMBERED = 20_000
 """Addresses whose bucket is kept, the most recent ones; about 5 MB."""
 LONGEST_CHAIN = 4096
 """Bytes of X-Forwarded-For that are read, from its end."""
-
-Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class TooOften(UserError):
@@ -59,18 +59,19 @@ class Pace:
             raise TooOften("Please wait a moment, then try again.", retry_after=max(ceil((1.0 - left) / rate), 1))
 
 
-def sender(ask: Ask, trusted: Networks) -> str | None:
+def sender(ask: Ask, trusted: Sequence[TrustedPeer]) -> str | None:
     """The key of the client's address: the TCP peer's, or where that is one of `trusted_proxies` what it and the
     proxies before it say in `X-Forwarded-For`, read from its end up to the first that is not a proxy of ours.
     """
-    address = None if ask.peer is None else _address(ask.peer)
-    if trusted and not ask.told and (ask.peer is None or _is_proxy(address, trusted)):
+    proxies = TrustedProxies(trusted)
+    address = None if ask.peer is None else parse_address(ask.peer)
+    if proxies(ask.peer, told=ask.told):
         for entry in _chain(ask):
-            told = _address(entry)
+            told = parse_address(entry)
             if told is None:
                 break
             address = told
-            if not _is_proxy(told, trusted):
+            if not proxies.covers(told):
                 break
     if address is None:
         return ask.peer
@@ -84,19 +85,3 @@ def _chain(ask: Ask) -> list[str]:
     said = b",".join(value for name, value in ask.headers if name == b"x-forwarded-for")
     entries = said[-LONGEST_CHAIN:].decode("latin-1").split(",")
     return [entry.strip() for entry in reversed(entries) if entry.strip()]
-
-
-def _is_proxy(address: IPv4Address | IPv6Address | None, trusted: Networks) -> bool:
-    return address is not None and any(address in network for network in trusted)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """`1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]:80`; an IPv4 address in IPv6 clothes is the former."""
-    bracketed = text[1:].partition("]")[0] if text.startswith("[") else text
-    plain = bracketed.partition(":")[0] if bracketed.count(":") == 1 else bracketed
-    try:
-        address = ip_address(plain.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped if isinstance(mapped, IPv4Address) else address

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from akoya_gateway.peers import Networks, TrustedProxies
+from akoya_gateway.peers import TrustedPeer, TrustedProxies
 
 _FIT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WIDTH = 0xFFFF_FFFF
@@ -22,7 +22,7 @@ class RequestIds:
     """
 
     def __init__(
-        self, trusted: Networks = (), random: Callable[[int], bytes] = os.urandom
+        self, trusted: Sequence[TrustedPeer] = (), random: Callable[[int], bytes] = os.urandom
     ) -> None:
         self._trusted = TrustedProxies(trusted)
         self._random = random
@@ -35,9 +35,9 @@ class RequestIds:
             self._renew()
         return f"{self._prefix}{self._count * _SCATTER & _WIDTH:08x}"
 
-    def of(self, peer: str | None, given: bytes | None) -> str:
-        """The id of a request. `peer`: the address of the connection; `given`: its `X-Request-Id`, if it has one."""
-        if given is not None and peer is not None and _FIT.fullmatch(given) and self._trusted(peer):
+    def of(self, peer: str | None, given: bytes | None, *, told: bool = False) -> str:
+        """The id of a request. `peer`, `told`: see `TrustedProxies`; `given`: its `X-Request-Id`, if it has one."""
+        if given is not None and _FIT.fullmatch(given) and self._trusted(peer, told=told):
             return given.decode("ascii")
         return self.new()
 

@@ -50,11 +50,13 @@ def members(value: str) -> list[tuple[str, str]] | None:
 
 def without(value: bytes, label: str) -> bytes:
     """The dictionary field without the member `label`; the value itself when it has none; empty when nothing is left
-    or when it is no dictionary."""
+    when it is no dictionary, or when another label is there twice."""
     found = members(value.decode("latin-1"))
     if found is None:
         return b""
     kept = [text for key, text in found if key != label]
+    if len({key for key, _ in found if key != label}) < len(kept):
+        return b""
     return value if len(kept) == len(found) else ", ".join(kept).encode("latin-1")
 
 

@@ -53,24 +53,47 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
       sign that a server may fold.
     - `Signature` and `Signature-Input` lose the member labelled `akoya`; other labels survive byte for byte. A field
       that is not an RFC 9651 dictionary goes, since it would spoil ours; so does an alias such as `Signature_Input`.
+      Where a label is left twice, the whole field goes: verifiers refuse such a dictionary, ours among it.
     - `Connection` loses our names.
-    - `Cookie` goes through `cookies`, if given.
+    - `Cookie` goes through `cookies`, if given. Several are joined to one, as HTTP/1.1 wants (RFC 9113 section 8.2.3).
 
     Pure and linear in the number of headers; the order of what stays is kept.
     """
     kept: Headers = []
+    names: list[bytes] = []
     for header in headers:
         if header[0][:3] in _SUSPECT:
             judged = _judge(header, cookies)
             if judged is not None:
                 kept.append(judged)
+                names.append(judged[0].lower())
         else:
             kept.append(header)
-    return kept
+    if cookies is None and b"cookie" in names:
+        names = [name for name in names if name != b"cookie"]
+    return _joined(kept) if len(names) > len(set(names)) else kept
+
+
+def _joined(headers: Headers) -> Headers:
+    """The headers with one `Cookie`, one `Signature` and one `Signature-Input` at the most."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value)
+    joined: Headers = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _ONE_FIELD:
+            joined.append((name, value))
+        elif same := values.pop(lower, None):
+            whole = b"; ".join(same) if lower == b"cookie" else without(b", ".join(same), LABEL)
+            if whole:
+                joined.append((name, whole))
+    return joined
 
 
 _PREFIX = b"akoya"
 _SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
+_ONE_FIELD = _SIGNATURE_FIELDS | {b"cookie"}
 _OURS_IN_CONNECTION = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
 
 

@@ -6,9 +6,10 @@ What a client says of itself is dropped; what a trusted proxy says is kept and c
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from collections.abc import Sequence
 
-from akoya_gateway.peers import Networks, TrustedProxies
+from akoya_gateway.config.model import Origin
+from akoya_gateway.peers import TrustedPeer, TrustedProxies, parse_address
 
 VIA = b"1.1 akoya-gateway"
 
@@ -23,9 +24,6 @@ FORWARDED_NAMES = frozenset(
 )
 """Those we set."""
 
-UNTRUSTED_NAMES = frozenset({b"x-real-ip", b"x-original-url", b"x-rewrite-url", b"x-original-host"})
-"""Those of the same kind we do not set: only a trusted proxy may say them. So is every other `x-forwarded-`."""
-
 _MANY, _LONGEST_HOST = 1024, 255
 _ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
 _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
@@ -36,19 +34,25 @@ Said = dict[bytes, list[bytes]]
 class Forwarding:
     """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
 
-    __slots__ = ("_kept", "_trusted")
+    __slots__ = ("_kept", "_public_hosts", "_trusted")
 
-    def __init__(self, trusted_proxies: Networks = ()) -> None:
+    def __init__(self, trusted_proxies: Sequence[TrustedPeer] = (), public_url: Origin | None = None) -> None:
+        """`public_url`: where it is https, a request for its host counts as https although TLS ended before us."""
         self._trusted = TrustedProxies(trusted_proxies)
+        self._public_hosts: frozenset[bytes] = frozenset()
+        if public_url is not None and public_url.scheme == "https":
+            host = public_url.authority.encode("ascii")
+            self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
         self._kept: dict[tuple[str | None, str, bytes], bytes] = {}
 
-    def trusts(self, peer: str | None) -> bool:
-        """Whether the peer is one of `trusted_proxies`."""
-        return peer is not None and self._trusted(peer)
+    def trusts(self, peer: str | None, *, told: bool = False) -> bool:
+        """Whether the peer is one of `trusted_proxies`; see `TrustedProxies`."""
+        return self._trusted(peer, told=told)
 
     def lines(self, peer: str | None, scheme: str, host: bytes, said: Said | None = None) -> bytes:
         """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `said`: what a
         trusted peer sent of `FORWARDED_NAMES`."""
+        scheme = self._as_browsers_see(scheme, host)
         if said:
             return _write(_for(peer, said), *_origin(scheme, host, said), peer=peer)
         hop = (peer, scheme, host)
@@ -60,6 +64,10 @@ class Forwarding:
             if len(host) <= _LONGEST_HOST:
                 self._kept[hop] = kept
         return kept
+
+    def _as_browsers_see(self, scheme: str, host: bytes) -> str:
+        """The scheme of `public_url` for requests to its host: browsers reach that over https, by definition."""
+        return "https" if self._public_hosts and host.lower() in self._public_hosts else scheme
 
 
 def _for(peer: str | None, said: Said) -> list[bytes]:
@@ -98,12 +106,13 @@ def _single(said: Said, name: bytes) -> bytes:
 
 
 def _node(address: bytes) -> bytes:
-    """RFC 7239 section 6: an IPv6 address is bracketed and quoted, anything odd becomes `unknown`."""
-    try:
-        version = ip_address(address.decode("ascii")).version
-    except ValueError:
+    """RFC 7239 section 6: an IPv6 address is bracketed and quoted, anything odd becomes `unknown`.
+    A port is left out."""
+    found = parse_address(address.decode("ascii"))
+    if found is None:
         return b"unknown"
-    return address if version == 4 else b'"[' + address + b']"'
+    text = str(found).encode("ascii")
+    return text if found.version == 4 else b'"[' + text + b']"'
 
 
 def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, *, peer: str | None) -> bytes:

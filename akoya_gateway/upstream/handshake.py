@@ -7,6 +7,7 @@ from typing import Any
 
 from websockets.http11 import Response
 
+from akoya_gateway.peers import peer_of
 from akoya_gateway.upstream.request import RequestWriter
 from akoya_gateway.upstream.response import HOP_BY_HOP, Headers, tokens
 
@@ -17,7 +18,7 @@ _OWN = HOP_BY_HOP | {b"content-length", b"sec-websocket-accept", b"sec-websocket
 
 def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
     """The opening request (RFC 6455 section 4.1): the client's headers, our key. Raises RefusedRequest."""
-    client = scope.get("client")
+    peer, told = peer_of(scope.get("client"))
     path: bytes = scope["raw_path"]
     query = scope.get("query_string", b"")
     extra = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n"
@@ -28,7 +29,8 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
         "GET",
         path + b"?" + query if query else path,
         headers,
-        peer=client[0] if client else None,
+        peer=peer,
+        told=told,
         scheme="https" if scope["scheme"] in ("wss", "https") else "http",
         extra=extra % key.encode("ascii"),
     ).head

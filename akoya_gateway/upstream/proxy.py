@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
+from akoya_gateway.client_headers import ClientHeaders
+from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.peers import TrustedPeer, peer_of
 from akoya_gateway.upstream.connection import Connection
 from akoya_gateway.upstream.ending import Ending
 from akoya_gateway.upstream.exchange import Exchange
@@ -44,7 +46,9 @@ class ReverseProxy:
         self,
         pool: Pool,
         *,
-        trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
+        trusted_proxies: Sequence[TrustedPeer] = (),
+        public_url: Origin | None = None,
+        client_headers: ClientHeaders | None = None,
         max_body: int = 0,
         answer_errors: bool = False,
     ) -> None:
@@ -53,7 +57,9 @@ class ReverseProxy:
         self.pool = pool
         upstream = pool.upstream
         default_host = upstream.origins[0].authority.encode("ascii")
-        self.writer = RequestWriter(Forwarding(trusted_proxies), default_host, keep_alive=upstream.keep_alive)
+        self.writer = RequestWriter(
+            Forwarding(trusted_proxies, public_url), default_host, client_headers, keep_alive=upstream.keep_alive
+        )
         self._relay = WebSocketRelay(pool, self.writer)
         self._max_body = max_body
         self._answer_errors = answer_errors
@@ -105,7 +111,7 @@ class ReverseProxy:
 
     def compose(self, scope: Scope) -> Outgoing:
         """The request head for an HTTP scope. Raises RefusedRequest."""
-        client = scope.get("client")
+        peer, told = peer_of(scope.get("client"))
         query = scope.get("query_string", b"")
         path: bytes = scope["raw_path"]
         extensions = scope.get("extensions") or ()
@@ -113,7 +119,8 @@ class ReverseProxy:
             scope["method"],
             path + b"?" + query if query else path,
             scope["headers"],
-            peer=client[0] if client else None,
+            peer=peer,
+            told=told,
             scheme=scope.get("scheme", "http"),
             http_version=scope["http_version"],
             trailers="http.response.trailers" in extensions,

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
 from akoya_gateway.upstream.failures import RefusedRequest
-from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, UNTRUSTED_NAMES, Forwarding, Said
+from akoya_gateway.upstream.forwarded import FORWARDED_NAMES, Forwarding, Said
 from akoya_gateway.upstream.response import HOP_BY_HOP, judge_length, tokens
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -88,9 +89,6 @@ _PLAIN_CONNECTION = (b"keep-alive", b"close")
 _KNOWN: dict[bytes, Does] = {
     **dict.fromkeys(HOP_BY_HOP, Does.DROP),
     **dict.fromkeys(FORWARDED_NAMES, Does.FORWARDED),
-    **dict.fromkeys(UNTRUSTED_NAMES, Does.UNTRUSTED),
-    b"http2-settings": Does.DROP,
-    b"proxy": Does.DROP,  # becomes HTTP_PROXY in a CGI environment (CVE-2016-5385)
     b"host": Does.HOST,
     b"content-length": Does.LENGTH,
     b"transfer-encoding": Does.CODING,
@@ -101,28 +99,34 @@ _KNOWN: dict[bytes, Does] = {
 }
 
 
-def _judge_name(name: bytes) -> Does:
-    if not _TOKEN.fullmatch(name):
-        raise RefusedRequest("a header name is not a token")
-    name = name.lower()
-    # WSGI and CGI servers read `_` (and some `.`) as `-`: another spelling of a name we decide on is nobody's header.
-    folded = name.replace(b"_", b"-").replace(b".", b"-")
-    known = _KNOWN.get(folded)
-    if known is None and folded.startswith(b"x-forwarded-"):
-        known = Does.UNTRUSTED
-    if known is None:
-        return Does.PASS
-    return known if folded == name else Does.DROP
+_HANDLED = {Handling.PASS: Does.PASS, Handling.FROM_PROXIES: Does.UNTRUSTED, Handling.DROP: Does.DROP}
 
 
 class RequestWriter:
     """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
 
-    __slots__ = ("_default_host", "_forwarding", "_hosts", "_keep_alive", "_methods", "_names", "_sections")
+    __slots__ = (
+        "_client_headers",
+        "_default_host",
+        "_forwarding",
+        "_hosts",
+        "_keep_alive",
+        "_methods",
+        "_names",
+        "_sections",
+    )
 
-    def __init__(self, forwarding: Forwarding, default_host: bytes, *, keep_alive: bool = True) -> None:
+    def __init__(
+        self,
+        forwarding: Forwarding,
+        default_host: bytes,
+        client_headers: ClientHeaders | None = None,
+        *,
+        keep_alive: bool = True,
+    ) -> None:
         """`default_host`: for clients of HTTP/1.0, which send none. `keep_alive`: connections are used again."""
         self._forwarding = forwarding
+        self._client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
         self._keep_alive = keep_alive
         self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
@@ -142,6 +146,7 @@ class RequestWriter:
         trailers: bool = False,
         extra: bytes = b"",
         ours: int = 0,
+        told: bool = False,
     ) -> Outgoing:
         """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
         `extra`: the header lines of a handshake, each with its CRLF. `ours`: how many of `headers`, at their end, the
@@ -151,10 +156,12 @@ class RequestWriter:
         """
         verb = self.judge_line(method, target)
         if ours:
-            section = self._known_section(headers[:-ours], peer, scheme, http_version, trailers)
+            section = self._known_section(headers[:-ours], peer, scheme, http_version, trailers, told)
             made = b"".join([b"%b: %b\r\n" % header for header in headers[-ours:]])
         else:
-            section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+            section = self.section(
+                headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
+            )
             made = b""
         # A handshake, the one request with lines of its own, keeps its connection.
         made += extra or self.closing(verb)
@@ -163,13 +170,15 @@ class RequestWriter:
         return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
 
     def _known_section(
-        self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool
+        self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool, told: bool
     ) -> Section:
         """As `section`, remembered: a browser sends the same headers again and again (1.9 us -> 0.3 us)."""
-        key = (peer, scheme, http_version, trailers, *headers)
+        key = (peer, scheme, http_version, trailers, told, *headers)
         section = self._sections.get(key)
         if section is None:
-            section = self.section(headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers)
+            section = self.section(
+                headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
+            )
             # By what came, not by what is left of it: the key holds all of it.
             size = sum(len(name) + len(value) for name, value in headers)
             if size <= _LARGEST_KEPT and len(headers) <= _MOST_KEPT:
@@ -194,7 +203,14 @@ class RequestWriter:
         return verb
 
     def section(
-        self, headers: Headers, *, peer: str | None, scheme: str, http_version: str = "1.1", trailers: bool = False
+        self,
+        headers: Headers,
+        *,
+        peer: str | None,
+        scheme: str,
+        http_version: str = "1.1",
+        trailers: bool = False,
+        told: bool = False,
     ) -> Section:
         """The header section. Raises RefusedRequest."""
         names = self._names
@@ -212,7 +228,7 @@ class RequestWriter:
                 hosts.append(value)
             elif does != _CONNECTION_FIELD or value not in _PLAIN_CONNECTION:
                 if judged is None:
-                    judged = _Judged(trusted=self._forwarding.trusts(peer))
+                    judged = _Judged(trusted=self._forwarding.trusts(peer, told=told))
                 judged.take(does, name, value, lines)
         host = self.host(hosts, http_version)
         body, length = Body.NONE, 0
@@ -255,7 +271,10 @@ class RequestWriter:
         return hosts[0]
 
     def _learn(self, name: bytes) -> int:
-        does = int(_judge_name(name))
+        if not _TOKEN.fullmatch(name):
+            raise RefusedRequest("a header name is not a token")
+        known = None if is_alias(name) else _KNOWN.get(name.lower())
+        does = int(_HANDLED[self._client_headers.handling(name)] if known is None else known)
         if len(self._names) < _MANY_NAMES and len(name) <= _LONGEST_NAME:
             self._names[name] = does
         return does

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from akoya_gateway.verify.digest import body_matches
 from akoya_gateway.verify.keys import Key, KeySource
@@ -29,6 +29,9 @@ class AsgiVerifier:
     held, up to `largest_body` bytes, and compared before the app gets it. Paths in `exempt` (`/healthz`, `/static/*`:
     what needs no owner, and health checks that do not come through the gateway) pass without any `Akoya-*` header and
     with `scope["akoya"]` None.
+
+    An app serves what is left of the path behind `scope["root_path"]`, which some servers take from a client's header.
+    So a `root_path` other than the one given here is refused, and a `path` that is not the one that was signed.
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class AsgiVerifier:
         exempt: Collection[str] = (),
         largest_body: int = 1_048_576,
         clock: Callable[[], float] = time.time,
+        root_path: str = "",
     ) -> None:
+        """`root_path`: where the app is mounted (`uvicorn --root-path`, Starlette's `Mount`), empty at the root."""
         self.app = app
+        self._root_path = root_path
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
         self._exempt = Exempt(exempt)
         self._largest_body = largest_body
@@ -52,6 +58,9 @@ class AsgiVerifier:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
+        if (scope.get("root_path") or "") != self._root_path:
+            detail = f"the server says {scope['root_path']!r}, configured is {self._root_path!r}"
+            return await _refuse(scope, receive, send, NotVerified("root-path", detail))
         if scope["path"] in self._exempt:
             headers = [header for header in scope["headers"] if not is_ours(header[0].decode("latin-1"))]
             return await self.app({**scope, "headers": headers, "akoya": None}, receive, send)
@@ -99,9 +108,12 @@ def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]
         raise NotVerified("malformed", "the request has no Host, or several")
     raw_path: bytes | None = scope.get("raw_path")
     path = raw_path.decode("latin-1") if raw_path is not None else quote(scope["path"], safe="/:@!$&'()*+,;=~-._")
+    path = path.partition("?")[0]
+    if unquote(path) != scope["path"]:
+        raise NotVerified("path-mismatch", "the server gives the app another path than was signed")
     authority = authority_of(hosts[0].decode("latin-1"), scope.get("scheme", "http"))
     query = scope.get("query_string", b"").decode("latin-1")
-    return scope.get("method", "GET"), authority, path.partition("?")[0], query, headers
+    return scope.get("method", "GET"), authority, path, query, headers
 
 
 async def _judged_body(receive: Receive, digest: str, largest: int) -> Receive:

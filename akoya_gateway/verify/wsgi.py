@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from akoya_gateway.verify.digest import body_matches
 from akoya_gateway.verify.keys import KeySource
@@ -27,6 +27,9 @@ class WsgiVerifier:
     two cannot make a forged request pass: what the app reads is what is verified. The path is taken raw from `RAW_URI`
     or `REQUEST_URI` (gunicorn, uWSGI, mod_wsgi, waitress, Werkzeug) and otherwise encoded again from `PATH_INFO`: then
     paths that were encoded in an unusual way are refused.
+
+    An app serves `PATH_INFO`, and some servers take `SCRIPT_NAME` from a client's header. So a `SCRIPT_NAME` other than
+    the one given here is refused, and a `PATH_INFO` that is not what is left of the path that was signed.
     """
 
     def __init__(
@@ -41,14 +44,21 @@ class WsgiVerifier:
         exempt: Collection[str] = (),
         largest_body: int = 1_048_576,
         clock: Callable[[], float] = time.time,
+        script_name: str = "",
     ) -> None:
+        """`script_name`: where the app is mounted (the variable SCRIPT_NAME of gunicorn, a mount of uWSGI)."""
         self.app = app
+        self._script_name = script_name
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
         self._exempt = Exempt(exempt)
         self._largest_body = largest_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") in self._exempt:
+        named = environ.get("SCRIPT_NAME", "")
+        if named != self._script_name:
+            fault = NotVerified("root-path", f"the server says {named!r}, configured is {self._script_name!r}")
+            return _refuse(start_response, fault)
+        if named + environ.get("PATH_INFO", "") in self._exempt:
             left = {name: value for name, value in environ.items() if not is_ours(name.removeprefix("HTTP_"))}
             return self.app({**left, "akoya": None}, start_response)
         try:
@@ -79,15 +89,17 @@ def _request(environ: Environ) -> tuple[str, str, str, str, list[tuple[bytes | s
 
 
 def _target(environ: Environ) -> tuple[str, str]:
-    """Path and query as they were on the request line."""
+    """Path and query as they were on the request line. Raises `NotVerified` where the app serves another path."""
+    served: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
-        decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
-        return quote(decoded, safe="/:@!$&'()*+,;=~-._"), environ.get("QUERY_STRING", "")
+        return quote(served.encode("latin-1"), safe="/:@!$&'()*+,;=~-._"), environ.get("QUERY_STRING", "")
     if not raw.startswith("/"):
         parts = urlsplit(raw)
         raw = parts.path + (f"?{parts.query}" if parts.query else "")
     path, _, query = raw.partition("?")
+    if unquote_to_bytes(path).decode("latin-1") != served:
+        raise NotVerified("path-mismatch", "the server gives the app another path than was signed")
     return path, query
 
 

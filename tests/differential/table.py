@@ -103,6 +103,11 @@ def headers() -> list[Row]:
     rows += [Row("/accounts", lines=(f"{name}: DELETE",)) for name in ("X-Http-Method-Override", "X-Method-Override")]
     rows += [Row("/mikomo/1", "PUT", lines=("X-Http-Method-Override: DELETE",))]
     rows += [Row("/optional", "POST", lines=("X.Http-Method_Override: GET",)), Row("/optional/rest", "POST", lines=("X-Http-Method: GET",))]
+    moving = ["Script-Name", "Daphne-Root-Path", "X-Original-URL", "X-Rewrite-Url", "X-Script-Name", "X-Forwarded-Prefix", "Remote-User",
+              "True-Client-Ip", "X-Envoy-Original-Path", "SCRIPT_NAME", "Path_Info", "X_Forwarded_User", "X_Own"]  # fmt: skip
+    rows += [Row(target, lines=(f"{name}: /accounts",)) for target in targets for name in moving]
+    rows += [Row("/mikomo/1", "PUT", lines=(f"{name}: /accounts",), member=member) for name in moving for member in (True, False)]
+    rows += [Row("/accounts", lines=('Signature: mine=:AA==:', 'Signature: mine=:AA==:'), proxied=False)]
     return rows
 
 

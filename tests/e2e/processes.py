@@ -17,6 +17,9 @@ from typing import Any, Self
 import httpx
 import uvicorn
 import yaml
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 
 from akoya_gateway import Gateway, load_config
 from tests.servers import free_port
@@ -127,14 +130,17 @@ class AnyServerProcess(GatewayProcess):
 class MiddlewareServer:
     """`Gateway(app, config)` under uvicorn in a thread: the gateway inside somebody's app."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], app: Any) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], app: Any, mount: str = ""
+    ) -> None:
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump({k: v for k, v in config.items() if k != "upstream"}, sort_keys=False))
         self.log = folder / "gateway.log"
         self.log.touch()
         self.gateway = Gateway(app, load_config(path, environ))
         port = int(str(config["listen"]).rpartition(":")[2])
-        self._server = AppServer(self.gateway, port=port, lifespan="on")
+        outer = Starlette(routes=[Mount(mount, app=self.gateway), Mount("/", app=PlainTextResponse("outside"))])
+        self._server = AppServer(outer if mount else self.gateway, port=port, lifespan="auto" if mount else "on")
 
     def start(self) -> MiddlewareServer:
         self._server.__enter__()

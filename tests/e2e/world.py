@@ -39,7 +39,7 @@ ACCESS: list[dict[str, Any]] = [
 class World:
     """`with World(tmp_path) as world:`; `algorithm` of the signature, `settings` of the emulator, `changes` to the
     configuration (merged at the top level), `face`: `sidecar` (a process), `app` (the same under uvicorn) or
-    `middleware` (inside the app's server).
+    `middleware` (inside the app's server; below `mount` of another app).
     """
 
     def __init__(
@@ -56,13 +56,15 @@ class World:
         token_bearer: str | None = None,
         signing: Mapping[str, Any] | None = None,
         upstream_settings: Mapping[str, Any] | None = None,
+        mount: str = "",
     ) -> None:
         self.folder = folder
         self.port = free_port()
         self.admin_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin_url = f"http://127.0.0.1:{self.admin_port}"
-        self.redirect_uri = f"{self.url}/akoya/callback"
+        self.mount = mount
+        self.redirect_uri = f"{self.url}{mount}/akoya/callback"
         self.key, self.verification_key = keys(folder, algorithm)
         self.akoya = SandboxServer(
             SandboxSettings(
@@ -128,7 +130,7 @@ class World:
         try:
             if self.face == "middleware":
                 app = self._app or asgi_app(self.verification_key)
-                self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app).start()
+                self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app, self.mount).start()
             else:
                 process = AnyServerProcess if self.face == "app" else GatewayProcess
                 self.gateway = process(self.folder, self.config(), self.environ, *self._options).start()
@@ -177,7 +179,7 @@ class Browser:
     def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
         """The authorization URL the gateway sends us to."""
         query = {"return_to": return_to} if return_to else {}
-        answer = self.go(f"/akoya/connect/{connector}", params=query)
+        answer = self.go(f"{self.world.mount}/akoya/connect/{connector}", params=query)
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 

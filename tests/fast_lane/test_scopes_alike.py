@@ -99,6 +99,8 @@ def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str,
         (b"Host", b"evil.example"), (b"cookie", cookie), (b"Cookie", cookie), (b"cookie", b"theirs=1"), (b"cookie", b"a=b; " + cookie),
         (b"cookie", cookie + b"; " + cookie), (b"cookie", cookie.replace(b"=", b" = ", 1)), (b"cookie", b"$Version=1; " + cookie),
         (b"content-length", b"0"), (b"content-length", b"2"), (b"transfer-encoding", b"chunked"), (b"content_length", b"2"),
+        (b"script_name", b"/any"), (b"daphne-root-path", b"/any"), (b"x-script-name", b"/any"), (b"remote-user", b"me"), (b"path-info", b"/open/a"),
+        (b"true-client-ip", b"1.2.3.4"), (b"x-envoy-original-path", b"/open/a"), (b"x.forwarded.for", b"1.2.3.4"), (b"x-auth-request-user", b"me"),
         (b"accept", b"text/html"), (b"x-long", b"x" * 2000), (b"via", b"1.1 x"), (b"http2-settings", b"x"), (b"authorization", b"Bearer x"),
     ]  # fmt: skip
     extra = random.sample(pool, random.choice([0, 0, 0, 1, 1, 1, 2, 3]))

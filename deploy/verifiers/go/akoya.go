@@ -58,11 +58,18 @@ func FromHTTP(r *http.Request) Request {
 	return Request{Method: r.Method, Authority: r.Host, Path: path, Query: query, Headers: r.Header}
 }
 
+// Moved says whether something has rewritten r.URL, so that the app would serve another path than was signed. Verify
+// outside of http.StripPrefix.
+func Moved(r *http.Request) bool {
+	received, err := url.ParseRequestURI(r.RequestURI)
+	return err != nil || received.Path != r.URL.Path || received.RawQuery != r.URL.RawQuery
+}
+
 // Middleware answers 401 to what does not verify and hands the rest on.
 func Middleware(keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		said, err := Verify(FromHTTP(r), keys, time.Now())
-		if err != nil {
+		if err != nil || Moved(r) {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}

@@ -46,7 +46,9 @@ public final class AkoyaVerifier {
     }
 
     /**
-     * @param path and query raw, as on the request line; query without its "?", empty when there is none
+     * @param path and query raw, as on the request line; query without its "?", empty when there is none. In a servlet
+     *     getRequestURI() and getQueryString(): then require getContextPath() to be the one that you deployed under and
+     *     the decoded path to be getContextPath() + getServletPath() + getPathInfo(), for that is what the app serves
      * @param headers all of them, duplicates and all
      * @param now Unix seconds
      */

@@ -69,11 +69,19 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
   };
 }
 
-/** The request that node:http received (Express: the same, before anything rewrites req.url). */
+/**
+ * The request that node:http received, in Express below `app.use("/bank", ...)` too. Where something has rewritten
+ * req.url, the app would serve another path than the one that was signed: an Error.
+ */
 export function fromNode(req) {
+  const target = req.originalUrl ?? req.url;
+  const base = req.baseUrl ?? "";
+  const rest = target.slice(base.length);
+  // Express writes the slash that is missing behind its mount.
+  if (!target.startsWith(base) || (req.url !== rest && req.url !== `/${rest}`)) throw new Error("the path was rewritten");
   const headers = [];
   for (let i = 0; i < req.rawHeaders.length; i += 2) headers.push([req.rawHeaders[i], req.rawHeaders[i + 1]]);
-  const [path, ...query] = (req.originalUrl ?? req.url).split("?");
+  const [path, ...query] = target.split("?");
   return { method: req.method, authority: req.headers.host ?? "", path, query: query.join("?"), headers };
 }
 

@@ -1,0 +1,92 @@
+"""Header names by which a server takes another path, method, user or address: one list, the same for every spelling."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway import client_headers
+from akoya_gateway.client_headers import (
+    FROM_PROXIES,
+    LOGGED_NAMES,
+    MOVES_THE_REQUEST,
+    ClientHeaders,
+    Handling,
+    is_alias,
+    is_known,
+)
+from tests.config.making import judged
+
+MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Script-Name", "X-Original-URI", "X-Original-URL",
+          "X-Original-Path", "X-Rewrite-URL", "X-Envoy-Original-Path", "X-Forwarded-Uri", "Request-Uri", "X-Accel-Mapping",
+          "X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "Request-Method", "Proxy", "X-Waws-Unencoded-Url",
+          "MS-ASPNETCORE-WINAUTHTOKEN"]  # fmt: skip
+SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Real-IP", "True-Client-IP", "X-Client-IP", "Client-IP",
+                   "CF-Connecting-IP", "X-Proxied-Https", "Remote-User", "X-Remote-User", "X-Auth-Request-User", "Forwarded",
+                   "X-Envoy-External-Address", "Front-End-Https", "X-Scheme", "Fastly-Client-IP", "$WSRU", "WL-Proxy-Client-IP",
+                   "Client-Cert", "SSL-Client-Verify", "Tailscale-User-Login"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_a_name_that_moves_the_request_passes_from_nobody(name: str) -> None:
+    headers = ClientHeaders()
+    for spelling in (name, name.lower(), name.upper(), name.replace("-", "_"), name.replace("-", "."), name.replace("_", "-")):
+        assert headers.handling(spelling.encode()) is Handling.DROP
+        assert not headers.passes(spelling.encode(), from_proxy=True)
+
+
+@pytest.mark.parametrize("name", SAID_BY_PROXIES)
+def test_a_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(name: str) -> None:
+    headers = ClientHeaders()
+    for spelling in (name, name.lower(), name.upper()):
+        assert headers.passes(spelling.encode(), from_proxy=True)
+        assert not headers.passes(spelling.encode(), from_proxy=False)
+    for spelling in (name.replace("-", "_"), name.replace("-", "."), name.replace("-", "!")):
+        assert spelling == name or headers.handling(spelling.encode()) is Handling.DROP
+
+
+@pytest.mark.parametrize("name", ["Accept", "X-Own", "Authorization", "X-Request-Id", "Sec-Fetch-Mode", "Akoya", "x.own", "X-User-Id", "Range"])
+def test_a_name_that_nobody_knows_passes(name: str) -> None:
+    assert ClientHeaders().handling(name.encode()) is Handling.PASS
+
+
+@pytest.mark.parametrize("name", ["X_Own", "_", "x_", "Content_Length", "Host_", "X_Http_Method_Override", "Authorization_"])
+def test_a_name_with_an_underscore_is_dropped_unless_allowed(name: str) -> None:
+    assert ClientHeaders().handling(name.encode()) is Handling.DROP
+    assert ClientHeaders([name.lower()]).handling(name.encode()) is Handling.PASS
+
+
+def test_the_token_that_names_the_user_passes_whatever_its_name() -> None:
+    assert ClientHeaders(identity="x-forwarded-access-token").handling(b"X-Forwarded-Access-Token") is Handling.PASS
+    assert ClientHeaders(identity="x-forwarded-access-token").handling(b"X_Forwarded_Access_Token") is Handling.DROP
+
+
+def test_every_name_of_the_lists_is_known_and_spelled_as_it_folds() -> None:
+    for name in MOVES_THE_REQUEST | FROM_PROXIES:
+        assert client_headers.fold(name) == name
+        assert is_known(name)
+        assert "-" not in name.decode() or is_alias(name.replace(b"-", b"_"))
+
+
+def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_headers, "_logged", set())
+    with caplog.at_level(logging.WARNING):
+        for number in range(LOGGED_NAMES * 3):
+            for _ in range(2):
+                ClientHeaders().handling(b"x_%d" % number)
+    assert len(caplog.records) == LOGGED_NAMES
+
+
+@pytest.mark.parametrize("name", ["script_name", "X_Forwarded_For", "akoya_owner", "signature_input", "content_length", "x_http_method_override", "remote_user"])
+def test_a_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
+    faults = judged(tmp_path, {"allow_underscore_headers": [name]}).faults
+    assert [fault.message for fault in faults] == [f"a server can take {name} for a header that the gateway decides about"]
+
+
+def test_allowed_names_are_read_in_lower_case_and_need_an_underscore(tmp_path: Path) -> None:
+    judgement = judged(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
+    assert judgement.config is not None
+    assert judgement.config.allow_underscore_headers == ("x_legacy",)
+    assert "only names with `_` are dropped" in str(judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).faults[0])
