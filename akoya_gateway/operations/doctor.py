@@ -11,6 +11,7 @@ import json
 import os
 import ssl
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -36,7 +37,8 @@ from akoya_gateway.protocol.keys import UnreadableKeys, read_keys
 from akoya_gateway.provider import Provider, http_client, trust
 from akoya_gateway.provider.wire import FetchFailed, get
 from akoya_gateway.secret import Secret
-from akoya_gateway.store import describe, open_store
+from akoya_gateway.store import KeyRing, Store, describe, open_store
+from akoya_gateway.store.vault import context
 
 LATE = 5.0
 """Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
@@ -44,6 +46,8 @@ SLOW_STORE = 50.0
 """Milliseconds."""
 DISCOVERY = "/.well-known/openid-configuration"
 MAX_DISCOVERY = 262_144
+SAMPLE = 50
+"""Records of a kind that are opened."""
 NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
 
 Clock = Callable[[], float]
@@ -301,17 +305,38 @@ async def _store(config: Config) -> list[Finding]:
                 async with asyncio.timeout(PATIENCE):
                     await store.check()
                 taken.append(round((time.perf_counter() - began) * 1000, 2))
+            shut = await _shut_records(config, store)
         finally:
             await store.close()
     except GatewayError as error:
         return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
     except TimeoutError:
         return [fault(about, f"{name}: no answer in {PATIENCE:g} s", "is it running, or locked by somebody?")]
+    if shut:
+        remedy = "put the key back into sessions.keys, or restore a backup"
+        return [fault(about, f"{name}: {each}", remedy) for each in shut]
     middle = sorted(taken)[2]
     says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
     if middle > SLOW_STORE:
         return [warning(about, says, "every connect and refresh waits for it: bring it nearer")]
     return [fine(about, says, middle)]
+
+
+async def _shut_records(config: Config, store: Store) -> list[str]:
+    """What is wrong with the records that do not open: requests need that, and a round trip does not show it."""
+    ring, shut, looked = KeyRing(config.sessions.keys), Counter[str](), 0
+    async with asyncio.timeout(PATIENCE):
+        for kind in ("grant", "session"):
+            looked_at_most = looked + SAMPLE
+            async for record in store.scan(kind):
+                looked += 1
+                try:
+                    ring.open(record.body, context(record))
+                except GatewayError as error:
+                    shut[error.detail or error.title] += 1
+                if looked >= looked_at_most:
+                    break
+    return [f"{count} of {looked} records looked at do not open: {why}" for why, count in shut.items()]
 
 
 def _not_made_yet(name: str) -> Finding | None:

@@ -19,16 +19,19 @@ import pytest
 import yaml
 
 from akoya_gateway.config import load_config
-from akoya_gateway.config.model import Origin
+from akoya_gateway.config.model import Origin, RingKey, key_id
 from akoya_gateway.operations.doctor import examine
 from akoya_gateway.operations.finding import Finding, Verdict
 from akoya_gateway.operations.reach import reach
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
+from akoya_gateway.store import KeyRing, Record, Vault, open_store
 from tests.e2e.processes import AppServer, free_port
 from tests.operations.processes import ENVIRON, App, Running
-from tests.servers import self_signed
+from tests.servers import RedisServer, own_redis, self_signed
+
+__all__ = ["own_redis"]
 
 SECRET = ENVIRON["AKOYA_CLIENT_SECRET"]
 
@@ -238,6 +241,33 @@ def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -
     found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
     assert [finding.verdict for finding in found] == [Verdict.FAULT]
     assert "hush" not in str(found)
+
+
+def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
+    """A round trip is fine with any key; every request of a signed-in user would get 503."""
+    config = clinic.load()
+
+    async def fill() -> None:
+        vault = Vault(open_store(config.sessions.store), KeyRing([RingKey(key_id(b"o" * 32), b"o" * 32)]))
+        await vault.open()
+        for n in range(3):
+            await vault.put(Record("session", f"s{n}", b"{}"))
+        await vault.close()
+
+    asyncio.run(fill())
+    (found,) = of(clinic.findings(credentials=False), "sessions.store")
+    assert found.verdict is Verdict.FAULT
+    assert "3 of 3 records looked at do not open" in found.says
+    assert key_id(b"o" * 32) in found.says
+
+
+def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(clinic: Clinic, own_redis: RedisServer) -> None:
+    with own_redis.client as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">hush-hush", "~*", "&*", "+@all", "-evalsha")
+    clinic.config["sessions"]["store"] = {"env": "STORE"}
+    (found,) = of(clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False), "sessions.store")
+    assert found.verdict is Verdict.FAULT
+    assert "may not run `EVALSHA`" in found.says
 
 
 class TestTLS:

@@ -49,10 +49,6 @@ class Layout:
         """A pattern for all kind indexes (and, alas, for records: tell them by their type)."""
         return f"{{{self.prefix}:*}}:*"
 
-    @property
-    def pulse(self) -> str:
-        return f"{self.prefix}:pulse"
-
     def _tag(self, shard: int) -> str:
         return f"{{{self.prefix}:{shard}}}"
 

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     RedisClusterException,
@@ -43,6 +44,10 @@ FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, 
 """What the client library is known to raise when Redis or the way to it is in trouble. IndexError is what it makes of a
 cluster without a single slot. RuntimeError is uvloop's for a write to a transport that the server has just closed."""
 
+_RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
+_UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
+"""How servers name the command that they refuse: without the right to it, and where it is renamed or not there."""
+
 _ADVICE = {
     "OOM": "its memory is full; make room or raise maxmemory",
     "MISCONF": "it cannot save to its disk and refuses writes; look at its log",
@@ -62,8 +67,11 @@ class Link(Protocol):
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run commands that change nothing, in one go where that is possible."""
 
-    async def write(self, command: tuple[Any, ...]) -> Any:
-        """Run one command."""
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands in order, whatever becomes of each: an answer for every one, an exception if it was refused."""
+
+    async def try_listening(self, channel: str) -> Any:
+        """Subscribe to a channel and leave it again: the answer, or an exception if that was refused."""
 
     def indexes(self, pattern: str) -> AsyncIterator[bytes]:
         """The sorted sets whose names match, by SCAN over every server. Slow."""
@@ -73,6 +81,10 @@ class Link(Protocol):
         """A new subscription connection, and what to `aclose()` after it, if anything."""
 
     async def close(self) -> None: ...
+
+
+class TooFewReplicas(StoreUnavailable):
+    """The server is reached, and too few replicas have the write."""
 
 
 class Gate:
@@ -115,6 +127,8 @@ def _said(fault: Exception) -> str:
     if isinstance(fault, AuthenticationError):
         return "the user or password was refused"
     code = _code(fault)
+    if code == "NOPERM":
+        return f"{refused(fault)}; see docs/stores.md for the ACL"
     if code:
         return _ADVICE[code]
     if isinstance(fault, RedisTimeoutError | TimeoutError):
@@ -124,8 +138,33 @@ def _said(fault: Exception) -> str:
     if isinstance(fault, IndexError):
         return _ADVICE["CLUSTERDOWN"]
     if isinstance(fault, ResponseError):
-        return f"refused the command ({type(fault).__name__})"
+        return refused(fault)
     return type(fault).__name__
+
+
+def is_refusal(fault: Exception) -> bool:
+    """Whether the server would refuse the same command again: the user lacks a right, or the server the command."""
+    return isinstance(fault, NoPermissionError) or _UNKNOWN.search(str(fault)) is not None
+
+
+def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
+    """What the server refused, as far as it can be told. `command`: what was sent, if it was one by itself.
+
+    Of the server's own words only the name of a command is taken.
+    """
+    text, sent = str(fault), f"`{command[0]}`" if command else "a command"
+    if named := _UNKNOWN.search(text):
+        return f"the server does not know the command `{named[1].upper()}`, which the store needs"
+    if named := _RUN.search(text):
+        return f"the user may not run `{named[1].upper()}`"
+    if isinstance(fault, NoPermissionError) or "ACL failure" in text or "executing the script can't" in text:
+        kind = next((kind for kind in ("channel", "key") if f"{kind}s" in text or f"{kind} " in f"{text} "), "")
+        if not kind:
+            # Redis 6.2 does not say which, inside a script; the next check does (`rights`).
+            return "the user may not run a command that a script needs"
+        names = [part for part in command[1:] if isinstance(part, str) and ":" in part and "\n" not in part]
+        return f"the user may not use the {kind} {names[0]} ({sent})" if names else f"the user may not use a {kind}"
+    return f"{sent} was refused ({type(fault).__name__})"
 
 
 def _code(fault: Exception) -> str:
@@ -182,12 +221,15 @@ class _One:
             for n, call in enumerate(calls):
                 if isinstance(answers[n], NoScriptError):
                     answers[n] = (await self._send([call.whole]))[0]
-        for answer in answers:
+        for answer in await self._noticed(answers):
             if isinstance(answer, Exception):
-                if _code(answer) == "READONLY":
-                    # Demoted: connect anew, and ask the sentinels where the primary is.
-                    await self._client.connection_pool.disconnect()
                 raise answer
+        return answers
+
+    async def _noticed(self, answers: list[Any]) -> list[Any]:
+        if any(isinstance(answer, Exception) and _code(answer) == "READONLY" for answer in answers):
+            # Demoted: connect anew, and ask the sentinels where the primary is.
+            await self._client.connection_pool.disconnect()
         return answers
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -203,7 +245,7 @@ class _One:
             if isinstance(reached, Exception):
                 raise reached
             if reached < replicas:
-                raise StoreUnavailable(f"only {reached} of {replicas} replicas have the write (wait={replicas})")
+                raise TooFewReplicas(f"only {reached} of {replicas} replicas have the write (wait={replicas})")
         return answers
 
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -220,8 +262,15 @@ class _One:
                     raise
         raise AssertionError
 
-    async def write(self, command: tuple[Any, ...]) -> Any:
-        return await self._client.execute_command(*command)
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await self._noticed(list(await pipeline.execute(raise_on_error=False)))
+
+    async def try_listening(self, channel: str) -> Any:
+        """On a connection of the pool, which is as it was after leaving: /readyz opens no connection each time."""
+        return (await self.each([("SUBSCRIBE", channel), ("UNSUBSCRIBE", channel)]))[0]
 
     async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
         async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET"):
@@ -274,8 +323,25 @@ class _Cluster:
                     raise
         raise AssertionError
 
-    async def write(self, command: tuple[Any, ...]) -> Any:
-        return await self._client.execute_command(*command)
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        answers: list[Any] = []
+        for command in commands:
+            try:
+                answers.append(await self._client.execute_command(*command))
+            except ResponseError as fault:
+                answers.append(fault)
+        return answers
+
+    async def try_listening(self, channel: str) -> Any:
+        ear, client = await self.ear()
+        try:
+            await ear.subscribe(channel)
+            return await ear.get_message(timeout=self._address.timeout)
+        except ResponseError as fault:
+            return fault
+        finally:
+            await ear.aclose()  # type: ignore[no-untyped-call]
+            await client.aclose(close_connection_pool=True)
 
     async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
         async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET", target_nodes=RedisCluster.PRIMARIES):

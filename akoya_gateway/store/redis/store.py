@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,8 +17,9 @@ from akoya_gateway.store.record import Record
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.address import Address, Topology, parse
 from akoya_gateway.store.redis.layout import SHARDS, Layout, pack, unpack
-from akoya_gateway.store.redis.link import Gate, Link, connect
+from akoya_gateway.store.redis.link import Gate, Link, TooFewReplicas, connect
 from akoya_gateway.store.redis.notices import Notices
+from akoya_gateway.store.redis.rights import KIND, LIFE, CommandRefused, require_rights
 from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.waiting import Bells, until_changed
 
@@ -53,7 +55,7 @@ class RedisStore:
         self._link = connect(self._address)
         self._notices = Notices(self._link, self._layout, self._bells)
         try:
-            await self.check()
+            await self._begin()
             await self._warn()
         except BaseException:
             await self.close()
@@ -67,11 +69,25 @@ class RedisStore:
             await self._link.close()
         self._bells.ring_all()
 
+    async def _begin(self) -> None:
+        """A server that is away ends the start. One that is there and refuses a command, or has too few replicas, does
+        not: that can be corrected while the gateway runs, and until then it is not ready and says why."""
+        try:
+            await self.check()
+        except (CommandRefused, TooFewReplicas) as fault:
+            _log.error("the store cannot be used: %s", fault.detail)
+
     async def check(self) -> None:
+        """Do what the work does: each command on each kind of key and channel, then a record written and removed."""
+        ends = self._clock() + LIFE / 1000
         async with self._gate.passed():
-            await self._link.write(("SET", self._layout.pulse, "1", "PX", 60_000))
+            await require_rights(self._link, self._layout, self._address.where, ends, self._address.wait)
+        key = secrets.token_hex(8)
+        # Without a group: what a group lists in vain stays listed for a while.
+        await self.put(Record(KIND, key, b"", expires_at=ends))
+        await self.delete(KIND, key)
         if self._address.topology is Topology.CLUSTER:
-            await self._read(("ZCARD", self._layout.shard("pulse", n)) for n in range(0, SHARDS, 8))
+            await self._read(("ZCARD", self._layout.shard(KIND, n)) for n in range(0, SHARDS, 8))
 
     async def get(self, kind: str, key: str) -> Record | None:
         return self._live(kind, key, (await self._read([("GET", self._layout.record(kind, key))]))[0])
@@ -150,7 +166,7 @@ class RedisStore:
         try:
             async for index in self._link.indexes(self._layout.indexes):
                 kind = index.rpartition(b"}:")[2].decode()
-                if kind not in found and (await self._read([("ZCOUNT", index, after, "+inf")]))[0]:
+                if kind not in found and kind != KIND and (await self._read([("ZCOUNT", index, after, "+inf")]))[0]:
                     found.add(kind)
         except StoreUnavailable:
             raise
