@@ -207,10 +207,12 @@ def _cookie(node: Node, public: Origin | None) -> Cookie:
     name: str = written.value if written else f"{_HOST_PREFIX}akoya"
     if secure and not name.startswith(_HOST_PREFIX):
         node.fault("with https the name must begin with __Host-", f"write {_HOST_PREFIX}{name}", key="name")
-    if not secure and name.lower().startswith(("__host-", "__secure-")):
+    if not secure and written is None and public is not None:
+        # Cookies know no ports: two gateways on localhost would end each other's sessions.
+        name = f"akoya-{public.port}"
+    elif not secure and written and name.lower().startswith(("__host-", "__secure-")):
         name = name.split("-", 1)[1] or "akoya"
-        if written:
-            written.warn(f"public_url is plain http, where browsers refuse this name: the cookie is {name}")
+        written.warn(f"public_url is plain http, where browsers refuse this name: the cookie is {name}")
     idle, lifetime = node.seconds("idle"), node.seconds("lifetime")
     if idle > lifetime:
         node.fault("idle is longer than lifetime", key="idle")

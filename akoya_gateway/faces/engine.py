@@ -70,7 +70,7 @@ class Engine:
         self.mount = Mount(config.root_path)
         self.trusted = TrustedProxies(config.trusted_proxies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
-        self.refusals = Refusals(config, self.pages, self.redirects)
+        self.refusals = Refusals(config, self.pages, self.redirects, self.cookies)
         vault = Vault(store, KeyRing(config.sessions.keys))
         self.providers: Providers = open_providers(config, clock)
         self.sessions = Sessions(vault, config.sessions.cookie, clock=clock)

@@ -13,6 +13,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.log import logger
+from akoya_gateway.sessions.jar import CookieJar, CookieSentTwice
 
 _log = logger(__name__)
 
@@ -24,21 +25,35 @@ _AGAIN = frozenset({Why.RECONNECT, UntrustedResponses.code})
 
 
 class Refusals:
-    def __init__(self, config: Config, pages: Pages | None = None, redirects: RedirectPolicy | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pages: Pages | None = None,
+        redirects: RedirectPolicy | None = None,
+        cookies: CookieJar | None = None,
+    ) -> None:
         self._prefix = config.prefix
         self._public = f"{config.public_url.scheme}://{config.public_url.authority}"
         self._names = {key: connector.name for key, connector in config.connectors.items()}
         self._pages = pages or Pages(config.prefix)
         self._redirects = redirects or RedirectPolicy(config.public_url, config.redirects.allow)
+        self._cookies = cookies or CookieJar(config.sessions.cookie, config.limits.attempt_lifetime)
 
     def stop(self, stop: Stop, ask: Ask) -> Answer:
-        """403 for what no rule allows, 404 for an unknown bank, else 302 (navigation) or 401 with `connect_url`."""
+        """403 for what no rule allows, 404 for an unknown bank, else 302 (navigation) or 401 with `connect_url`.
+
+        400 if a cookie of ours came twice: nothing that the browser could connect would be found again.
+        """
         if stop.why in (Why.NO_RULE, Why.FORBIDDEN):
             return self.error(UserError("No access rule allows this request.", status=403, code=stop.why,
                                         title="Access denied"), ask)  # fmt: skip
         if stop.why is Why.UNKNOWN_CONNECTOR:
             return self.error(UserError("No bank of that name is set up.", status=404, code=stop.why,
                                         title="Unknown bank"), ask)  # fmt: skip
+        try:
+            self._cookies.require_once(ask.headers)
+        except CookieSentTwice as twice:
+            return self.error(twice, ask)
         target = self.connect_path(stop.connectors, ask)
         if stop.offer and is_navigation(ask):
             return redirect(target)

@@ -43,8 +43,8 @@ class Connect:
     async def __call__(self, visit: Visit, key: str) -> Answer:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
-        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 400 for a `return_to` outside
-        `redirects.allow` and for unknown parameters, 429 when the client's address begins too many.
+        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 429 when the client's address begins too many,
+        400 for a `return_to` outside `redirects.allow`, an unknown parameter, or a cookie of ours that came twice.
         """
         connector = self._connectors.get(key)
         if connector is None:
@@ -54,6 +54,7 @@ class Connect:
         if is_speculative(visit.ask):
             raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
         require_known(visit.visitor, self._identity)
+        self._cookies.require_once(visit.ask.headers)
         parameters = visit.parameters()
         refuse_unknown(parameters, "return_to")
         return_to = self._return_to(parameters.get("return_to"))

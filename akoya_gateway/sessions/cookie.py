@@ -29,6 +29,13 @@ def read_cookie(header: bytes, name: bytes) -> str | None:
     return value if is_token(value) else None
 
 
+def is_sent_twice(header: bytes, name: bytes) -> bool:
+    """Return True if the Cookie header has more than one cookie of this name, whatever their values are."""
+    wanted = name + b"="
+    at = _find(header, wanted, 0)
+    return at >= 0 and _find(header, wanted, at + len(wanted)) >= 0
+
+
 def _find(header: bytes, wanted: bytes, start: int) -> int:
     """Where the next pair begins with `wanted`, -1 if none does."""
     at = header.find(wanted, start)

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.errors import UserError
+from akoya_gateway.log import logger
 from akoya_gateway.sessions.cookie import (
     browser_cookie_name,
     delete_cookie,
+    is_sent_twice,
     our_cookie_names,
     read_cookie,
     set_browser_cookie,
@@ -22,6 +25,25 @@ from akoya_gateway.sessions.tokens import new_token
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+_log = logger(__name__)
+
+
+class CookieSentTwice(UserError):
+    """Another app on this host has set a cookie of our name, for another path or domain.
+
+    Which of the two is ours cannot be told, so there is no session, and the browser would go to the bank in vain.
+    """
+
+    code = "cookie-twice"
+    title = "Your browser sends two cookies of one name"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Another app on this address has set a cookie that is called {name}, too. "
+            "Delete the cookies of this address and try again."
+        )
+
+
 class CookieJar:
     """`attempt_lifetime`: how long the browser binding is kept, at least as long as an attempt lives."""
 
@@ -32,6 +54,7 @@ class CookieJar:
         self._session_name = cookie.name.encode()
         self._browser_name = browser_cookie_name(cookie).encode()
         self._ours = our_cookie_names(cookie)
+        self._twice_logged = False
 
     def session(self, headers: Headers) -> str | None:
         """The value of the session cookie, None if there is none or two."""
@@ -40,6 +63,17 @@ class CookieJar:
     def browser(self, headers: Headers) -> str | None:
         """The secret that binds authorization attempts to this browser."""
         return _read(headers, self._browser_name)
+
+    def require_once(self, headers: Headers) -> None:
+        """Raise `CookieSentTwice` if the browser sends two cookies of a name of ours, and log the first time."""
+        sent = b"; ".join(value for key, value in headers if key == b"cookie")
+        name = next((name.decode() for name in self._ours if is_sent_twice(sent, name)), None)
+        if name is None:
+            return
+        if not self._twice_logged:
+            self._twice_logged = True
+            _log.warning("cookie sent twice", name=name, remedy="choose another sessions.cookie.name")
+        raise CookieSentTwice(name)
 
     def without_ours(self, value: bytes) -> bytes:
         """A Cookie value for the upstream; empty when nothing is left."""

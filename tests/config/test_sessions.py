@@ -28,7 +28,8 @@ def test_the_cookie_is_host_bound_where_https_is(tmp_path: Path) -> None:
 
 def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
     cookie = _config(tmp_path, LOOPBACK).sessions.cookie
-    assert (cookie.name, cookie.secure) == ("akoya", False)
+    assert (cookie.name, cookie.secure) == ("akoya-8080", False), "browsers send cookies to every port of a host"
+    assert _config(tmp_path, {**LOOPBACK, "sessions.cookie.name": "akoya"}).sessions.cookie.name == "akoya"
     judgement = judged(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
     assert judgement.config is not None
     assert judgement.config.sessions.cookie.name == "app"

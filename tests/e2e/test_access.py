@@ -206,3 +206,31 @@ def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: d
     assert begun.status_code == 403
     assert "set-cookie" not in begun.headers
     assert browser.http.get("/accounts", headers=headers).status_code == 401
+
+
+def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(world: World, browser: Browser) -> None:
+    """The other cookie is for a narrower path, so the connect route and the callback see ours alone."""
+    browser.connect()
+    assert browser.fetch("/accounts").status_code == 200
+    name = f"akoya-{world.port}"
+    ours = browser.http.cookies[name]
+    for other in ("of-another-app", "A" * 43):
+        answer = browser.http.get("/accounts", headers={**browser.NAVIGATION, "cookie": f"{name}={other}; {name}={ours}"})
+        assert answer.status_code == 400
+        assert f"set a cookie that is called {name}, too" in answer.text
+    problem = browser.fetch("/accounts", headers={"cookie": f"{name}=x; {name}={ours}"})
+    assert (problem.status_code, problem.json()["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
+    twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
+    assert browser.http.get("/akoya/connect/mikomo", headers={**browser.NAVIGATION, **twice}).status_code == 400
+    if world.face == "sidecar":
+        assert world.log().count("cookie sent twice") == 1
+    public = browser.http.get("/public/x", headers={"cookie": f"{name}=x; {name}={ours}"})
+    assert public.status_code == 200, "needs no session"
+
+
+def test_cookie_of_a_gateway_on_another_port_is_left_alone(world: World, browser: Browser) -> None:
+    browser.connect()
+    ours = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    answer = browser.fetch("/accounts", headers={"cookie": f"akoya=of-another-app; akoya-1={'B' * 43}; {ours}"})
+    assert answer.status_code == 200
+    assert ("cookie", f"akoya=of-another-app; akoya-1={'B' * 43}") in [tuple(pair) for pair in answer.json()["headers"]]
