@@ -43,8 +43,8 @@ class Connect:
     async def __call__(self, visit: Visit, key: str) -> Answer:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
-        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 429 when the client's address begins too many,
-        400 for a `return_to` outside `redirects.allow`, an unknown parameter, or a cookie of ours that came twice.
+        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 429 when the client's address begins too
+        many, 400 for a `return_to` outside `redirects.allow`, an unknown parameter, or a cookie that came twice.
         """
         connector = self._connectors.get(key)
         if connector is None:
