@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 Headers = list[tuple[bytes, bytes]]
 """Lower-case names, as ASGI has them."""
@@ -55,12 +57,23 @@ def folds_to(name: bytes, header: bytes) -> bool:
     )
 
 
+# PHP reads `.` and `[` in the name of a parameter as `_`, and ends the name at NUL.
+_QUERY_OVERRIDE = re.compile(rb"[_.\[]method(?:[\[\0].*)?", re.DOTALL)
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 
 
 def names_a_method(headers: Headers) -> bool:
     """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
     return any(name[:1] == b"x" and any(folds_to(name, override) for override in _OVERRIDES) for name, _ in headers)
+
+
+def names_a_method_in(query: bytes) -> bool:
+    """Whether a parameter of the query is a method override to some framework: `_method`, in every spelling that PHP
+    and others read as that. A body may hold one too, which nobody here sees."""
+    if b"=" not in query or (b"ethod" not in query.lower() and b"%" not in query):
+        return False
+    names = (pair.partition(b"=")[0] for pair in query.replace(b";", b"&").split(b"&"))
+    return any(_QUERY_OVERRIDE.fullmatch(unquote_to_bytes(name.replace(b"+", b" ")).lower().strip()) for name in names)
 
 
 def is_navigation(ask: Ask) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from akoya_gateway.access.rules import RuleMatch, RuleTable
-from akoya_gateway.config.model import AccessRule, Connector, Otherwise, Require
+from akoya_gateway.config.model import AccessRule, Connector, Otherwise, PathVariants, Require
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
 
@@ -55,9 +55,14 @@ _MAY_SERVE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCER
 class Gatekeeper:
     """Rules and connectors, compiled once."""
 
-    def __init__(self, rules: Iterable[AccessRule], connectors: Mapping[str, Connector]) -> None:
+    def __init__(
+        self,
+        rules: Iterable[AccessRule],
+        connectors: Mapping[str, Connector],
+        path_variants: PathVariants = PathVariants.ALLOW,
+    ) -> None:
         rules = tuple(rules)
-        self._table = RuleTable(rules)
+        self._table = RuleTable(rules, variants=path_variants is PathVariants.ALLOW)
         self.goes_by_method = any(rule.methods is not None for rule in rules)
         self._connectors = tuple(connectors)
         # A grant of a connector that was removed, or is bound to another client or environment now, serves nobody.

@@ -60,6 +60,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     public = read_public_url(top)
     warn_of_plain_http(top, public)
     root_path = read_root_path(top)
+    variants = PathVariants(top.plain("path_variants"))
     prefix: str = root_path + top.plain("prefix")
     usable_prefix = prefix if top.get("prefix") or not top.written("prefix") else None
     listen, admin = read_listeners(top)
@@ -70,7 +71,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     connectors_node = top.section("connectors")
     connectors = read_connectors(connectors_node, clients_node, clients)
     access = top.get("access")
-    rules = read_rules(access, connectors_node, behind, usable_prefix, root_path) if access else ()
+    rules = read_rules(access, connectors_node, behind, usable_prefix, root_path, variants) if access else ()
     proxies = read_trusted_proxies(top)
     identity = read_identity(top, proxies)
     sessions = _sessions(top.section("sessions"), public)
@@ -108,7 +109,7 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         logging=_logging(top.section("logging")),
         surroundings=surroundings,
         root_path=root_path,
-        path_variants=PathVariants(top.plain("path_variants")),
+        path_variants=variants,
         allow_underscore_headers=read_underscore_headers(top),
     )
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from akoya_gateway.config.faults import did_you_mean, quoted
-from akoya_gateway.config.model import AccessRule, Otherwise, Require, Upstream
+from akoya_gateway.config.model import AccessRule, Otherwise, PathVariants, Require, Upstream
 from akoya_gateway.config.reading import Node, reference
 from akoya_gateway.config.serving import Behind
 
@@ -16,10 +16,11 @@ _REST = ("*", "**")
 
 
 def read_rules(
-    node: Node, connectors: Node, behind: Behind, prefix: str | None, root_path: str
+    node: Node, connectors: Node, behind: Behind, prefix: str | None, root_path: str, variants: PathVariants
 ) -> tuple[AccessRule, ...]:
     """The paths of the rules that come out begin with `root_path`, as `prefix` does."""
     found: list[AccessRule] = []
+    nodes: dict[int, Node] = {}
     for rule in node.items():
         built = _rule(rule, connectors, behind)
         if built is None:
@@ -29,6 +30,10 @@ def read_rules(
         if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
             rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")
         found.append(built)
+        nodes[built.index] = rule
+    if variants is PathVariants.REFUSE:
+        for built in found:
+            _warn_of_variant(nodes[built.index], built, found)
     return tuple(found)
 
 
@@ -146,6 +151,29 @@ def _warn_of_shadow(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> 
         if same_methods and _covers(other.path.split("/")[1:], rule.path.split("/")[1:]):
             node.warn(f"this rule never matches: {other.label} in line {other.line} comes first", "move or remove it")
             return
+
+
+def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> None:
+    """A rule for one path that is refused because the path with or without a slash at its end is under another."""
+    if "{" in rule.path or rule.path.endswith("*") or _first(rule.path, rule, rules) is not rule:
+        return
+    variant = rule.path[:-1] if rule.path.endswith("/") else rule.path + "/"
+    other = _first(variant, rule, rules)
+    if other is None or other is rule or other.require is Require.NOTHING:
+        return
+    if (other.require, other.connectors, other.parameter) != (rule.require, rule.connectors, rule.parameter):
+        remedy = "give both the same requirement, or set path_variants: allow for an app that tells them apart"
+        node.warn(f"requests for it are refused: {variant} is under {other.label} in line {other.line}", remedy)
+
+
+def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule | None:
+    """The first rule for the path and a method of `asked`, whatever the case."""
+    method = min(asked.methods or {"GET"})
+    segments = path.casefold().split("/")[1:]
+    for rule in rules:
+        if (rule.methods is None or method in rule.methods) and _covers(rule.path.casefold().split("/")[1:], segments):
+            return rule
+    return None
 
 
 def _heads(rule: AccessRule, other: AccessRule) -> bool:

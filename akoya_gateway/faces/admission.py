@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.access.ask import Ask, Headers, names_a_method
+from akoya_gateway.access.ask import Ask, Headers, names_a_method, names_a_method_in
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
@@ -87,7 +87,7 @@ class Desk:
         if match is None:
             return None
         fields = self._passing.read(ask.headers)
-        if fields.override:
+        if fields.override or self._overridden(ask):
             self._refuse_override(path)
         if not self._gatekeeper.needs_owner(match):
             return Admitted(match.rule, [], None, None, fields)
@@ -129,13 +129,20 @@ class Desk:
         if self._require_sound is not None:
             self._require_sound(ask)
         match = self._gatekeeper.match(ask.method, path)
-        if names_a_method(ask.headers):
+        if names_a_method(ask.headers) or self._overridden(ask):
             self._refuse_override(path)
         return match
 
+    def _overridden(self, ask: Ask) -> bool:
+        return self._gatekeeper.goes_by_method and bool(ask.query) and names_a_method_in(ask.query)
+
+    def minds_method(self, path: str) -> bool:
+        """Whether the rules of the path go by method, so that an override of it is refused."""
+        return self._gatekeeper.goes_by_method and self._gatekeeper.minds_method(path)
+
     def _refuse_override(self, path: str) -> None:
         """The request tells the app of another method than its own. Raises `UserError` where a rule goes by it."""
-        if self._gatekeeper.goes_by_method and self._gatekeeper.minds_method(path):
+        if self.minds_method(path):
             raise UserError("This address takes no method override.", code="method-override")
 
     async def _held(self, visitor: Visitor) -> OwnerGrants | None:

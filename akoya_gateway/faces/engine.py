@@ -85,9 +85,8 @@ class Engine:
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
         self.visitors = Visitors(self.sessions, self.cookies, identities(config, keys, clock))
-        self.desk = Desk(
-            Gatekeeper(config.access, config.connectors), self.visitors, self.keeper, self.passing, self.refusals, clock
-        )
+        gatekeeper = Gatekeeper(config.access, config.connectors, config.path_variants)
+        self.desk = Desk(gatekeeper, self.visitors, self.keeper, self.passing, self.refusals, clock)
         self.callback = Callback(
             config,
             self.attempts,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from akoya_gateway.access.ask import Ask, is_navigation
+from akoya_gateway.access.ask import Ask, is_navigation, names_a_method_in
 from akoya_gateway.access.decision import Gatekeeper, Pass, Stop
 from akoya_gateway.access.paths import PathRefused, judge
+from akoya_gateway.access.rules import AmbiguousSpelling
 from akoya_gateway.config.model import AccessRule, Config, Connector, SigningKey
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.faces.passing import passed
@@ -41,7 +42,7 @@ class Explainer:
     def __init__(self, config: Config, connected: tuple[str, ...], now: float) -> None:
         self._config = config
         self._now = now
-        self._gatekeeper = Gatekeeper(config.access, config.connectors)
+        self._gatekeeper = Gatekeeper(config.access, config.connectors, config.path_variants)
         self._refusals = Refusals(config)
         self._held = OwnerGrants(
             "<owner>", tuple(_grant(config.connectors[key], now) for key in connected)
@@ -58,7 +59,13 @@ class Explainer:
         route = own_routes(self._config, path)
         if route is not None:
             return Explanation(path, own_route=route)
-        match = self._gatekeeper.match(method, path)
+        try:
+            match = self._gatekeeper.match(method, path)
+        except AmbiguousSpelling as fault:
+            refused = f"{fault.status}: {fault.detail} It is {fault.rule.label} (path_variants)."
+            return Explanation(path, refused=refused)
+        if names_a_method_in(parts.query.encode("latin-1", "replace")) and self._gatekeeper.minds_method(path):
+            return Explanation(path, refused="400: `_method` in the query is a method override, and rules go by it.")
         nobody = self._gatekeeper.decide(match, None)
         somebody = self._gatekeeper.decide(match, self._held)
         asks = [self._ask(method, raw, parts.query, browser) for browser in (True, False)]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from akoya_gateway.access.ask import Ask, Headers
+from akoya_gateway.access.ask import Ask, Headers, names_a_method_in
 from akoya_gateway.access.paths import judge
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
@@ -187,6 +187,8 @@ class FastLane:
         path = judge(raw_path)
         match = None if engine.routes.own(path) else engine.desk.match(method, path)
         if match is None or match.rule.upstream is None:
+            return None
+        if names_a_method_in(query) and engine.desk.minds_method(path):
             return None
         proxy = proxies[match.rule.upstream.name]
         verb = self._writer.judge_line(method, url)

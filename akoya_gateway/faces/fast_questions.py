@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from akoya_gateway.access.ask import Ask
+from akoya_gateway.access.ask import Ask, names_a_method_in
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.answers.answer import Answer
@@ -121,6 +121,8 @@ def _read(engine: Engine, again: Callable[[], Ask]) -> Known | None:
     match = None if engine.routes.own(path) else engine.desk.match(question.method, path)
     fields = engine.passing.read(question.headers)
     if match is None or question.websocket or not question.plain or fields.override:
+        return None
+    if names_a_method_in(question.query) and engine.desk.minds_method(path):
         return None
     authority = fields.authorities[engine.passing.secure(match.rule)]
     if not authority:

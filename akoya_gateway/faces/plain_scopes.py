@@ -7,7 +7,7 @@ find the three and to sign. Whatever is not plain is `admission`'s, which decide
 
 from __future__ import annotations
 
-from akoya_gateway.access.ask import Headers
+from akoya_gateway.access.ask import Headers, names_a_method_in
 from akoya_gateway.access.paths import judge
 from akoya_gateway.access.rules import RuleMatch
 from akoya_gateway.clock import Clock
@@ -33,13 +33,16 @@ Plain = tuple[Standing | Admitted, Headers, int]
 class _Target:
     """A method and a path, judged. `public`: it needs no session. `secure`: the app is spoken to in https."""
 
-    __slots__ = ("match", "path", "public", "secure", "verb")
+    __slots__ = ("match", "minds_method", "path", "public", "secure", "verb")
 
-    def __init__(self, verb: bytes, path: str, match: RuleMatch, *, public: bool, secure: bool) -> None:
+    def __init__(
+        self, verb: bytes, path: str, match: RuleMatch, *, public: bool, secure: bool, minds_method: bool
+    ) -> None:
         self.verb = verb
         self.path = path
         self.match = match
         self.secure = secure
+        self.minds_method = minds_method
         self.public = Admitted(match.rule, []) if public else None
 
 
@@ -71,6 +74,8 @@ class PlainScopes:
             # Neither bytes nor absent.
             return None
         if target is None or target.path != scope["path"] or (scope.get("root_path") or "") != self._root_path:
+            return None
+        if target.minds_method and names_a_method_in(scope["query_string"]):
             return None
         fields = self._read(scope["headers"])
         if fields.override or not (self._bodies or (fields.bodiless and scope["http_version"] == "1.1")):
@@ -104,4 +109,11 @@ class PlainScopes:
         if match is None or not path.startswith(self._root_path + "/"):
             return None
         public = not self._desk.needs_owner(match)
-        return _Target(method.encode(), path, match, public=public, secure=self._passing.secure(match.rule))
+        return _Target(
+            method.encode(),
+            path,
+            match,
+            public=public,
+            secure=self._passing.secure(match.rule),
+            minds_method=self._desk.minds_method(path),
+        )

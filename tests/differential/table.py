@@ -52,7 +52,7 @@ def rules() -> list[Row]:
     """Every rule's shape, met and unmet, by pages and by programs, by every method."""
     targets = ["/", "/public/x", "/api/banks/mikomo/x", "/api/banks/other/x", "/api/banks/nobody/x", "/both", "/either",
                "/closed", "/optional", "/optional/any", "/optional/rest", "/optional/x", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
-               "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
+               "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/optional/ANY", "/optional/any/", "/Optional/any", "/optional/Rest", "/optional/", "/optional/x/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
     page = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
     rows = [Row(target, lines=lines, member=member) for target in targets for lines in ((), page) for member in (True, False)]
     methods = ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
@@ -103,6 +103,8 @@ def headers() -> list[Row]:
     rows += [Row("/accounts", lines=(f"{name}: DELETE",)) for name in ("X-Http-Method-Override", "X-Method-Override")]
     rows += [Row("/mikomo/1", "PUT", lines=("X-Http-Method-Override: DELETE",))]
     rows += [Row("/optional", "POST", lines=("X.Http-Method_Override: GET",)), Row("/optional/rest", "POST", lines=("X-Http-Method: GET",))]
+    rows += [Row(target, method) for target in ("/mikomo/1?_method=DELETE", "/optional/rest?a=1&%5Fmethod=GET", "/accounts?_method=DELETE",
+                                                "/mikomo/1?.method=PUT", "/mikomo/1?_methods=x") for method in ("GET", "PUT", "POST")]  # fmt: skip
     moving = ["Script-Name", "Daphne-Root-Path", "X-Original-URL", "X-Rewrite-Url", "X-Script-Name", "X-Forwarded-Prefix", "Remote-User",
               "True-Client-Ip", "X-Envoy-Original-Path", "SCRIPT_NAME", "Path_Info", "X_Forwarded_User", "X_Own"]  # fmt: skip
     rows += [Row(target, lines=(f"{name}: /accounts",)) for target in targets for name in moving]
