@@ -264,6 +264,7 @@ def _limits(node: Node) -> Limits:
         connects_per_minute=node.plain("connects_per_minute"),
         attempt_lifetime=lifetime,
         header_bytes=header,
+        header_fields=node.plain("header_fields"),
         body_bytes=node.bytes("body_bytes"),
     )
 

@@ -344,6 +344,7 @@ class Limits:
     """Attempts that one client address may begin, in each worker; 0: no limit."""
     attempt_lifetime: Seconds = Seconds(900.0)
     header_bytes: Bytes = Bytes(65_536)
+    header_fields: int = 256
     body_bytes: Bytes = Bytes(0)
     """0: no limit (bodies are streamed, not held)."""
 

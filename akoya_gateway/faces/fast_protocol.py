@@ -64,8 +64,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def _free(self) -> bool:
         """Nothing is under way, and the client takes what it is sent. The lane does not wait for that: what somebody
         asks for who never reads would all be kept here, while on the ASGI path the next answer waits."""
-        under_way = self.cycle is not None and not self.cycle.response_complete
-        return not under_way and not self.pipeline and not self.flow.write_paused
+        return not self.under_way and not self.pipeline and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
         """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""
@@ -112,7 +111,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
             return False
         self._busy()
         self._passage = passage
-        self.cycle = cast("RequestResponseCycle", passage)
+        self.cycle = self._running = cast("RequestResponseCycle", passage)
         return True
 
     def _write(self, reply: Reply) -> None:
@@ -145,7 +144,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def arrived(self) -> None:
         """The passage is over; what was pipelined behind it may start."""
         self._passage = None
-        if self.pipeline:
+        if self.pipeline or self._refusal is not None:
             self.on_response_complete()
             return
         self.server_state.total_requests += 1
@@ -158,7 +157,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def _look_if_idle(self) -> None:
         """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
         self._idle_timer = None
-        busy = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
+        busy = self._in_head or self.under_way
         if busy or self.timeout_keep_alive_task is not None or not self.in_charge:
             # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
             return
@@ -178,7 +177,7 @@ class FastHttpProtocol(GuardedHttpProtocol):
             scope["akoya.again"] = True
         cycle = RequestResponseCycle(
             scope=cast("Any", scope),
-            transport=self.transport,
+            transport=cast("asyncio.Transport", self._cycle_transport),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,

@@ -38,7 +38,7 @@ LONGEST = 1024
 LARGEST = 16_384
 """Bytes of a request that is read here."""
 MOST = 100
-"""Lines of one."""
+"""Lines of one: not more than any `limits.header_fields` allows (the schema has its minimum)."""
 
 _SIGNATURES = frozenset({b"signature", b"signature-input"})
 _BY_VALUE = _SIGNATURES | {b"connection"}

@@ -34,7 +34,7 @@ from akoya_gateway.operations.reload import say_faults
 from akoya_gateway.operations.server import WebSockets
 from akoya_gateway.operations.supervisor import Duties, Supervisor
 from akoya_gateway.operations.watch import Watch
-from akoya_gateway.operations.websocket_protocol import JoinableProtocol
+from akoya_gateway.operations.websocket_protocol import GuardedWebSocketProtocol, JoinableProtocol
 from akoya_gateway.operations.worker import Life, Place, Worker
 from akoya_gateway.store import describe
 
@@ -126,6 +126,7 @@ class _Run:
             self._log,
             load=self._load,
             head_limit=config.limits.header_bytes,
+            field_limit=config.limits.header_fields,
             life=self._life,
             place=place,
             watch=self._watch if place is None else None,
@@ -182,7 +183,7 @@ class Sidecar:
         dates = Dates()
         self.app: App = Dated(self._gateway, dates)
         self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
-        self.websockets: WebSockets = "websockets-sansio"
+        self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:
             self.websockets = JoinableProtocol
             in_force = self._hop.in_force if self._hop is not None else lambda: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from functools import partial
@@ -13,6 +14,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
+from akoya_gateway.operations.refusal_log import RefusalLog
+from akoya_gateway.operations.websocket_protocol import GuardedWebSocketProtocol
 
 App = Callable[
     [
@@ -23,7 +26,7 @@ App = Callable[
     Awaitable[None],
 ]
 
-WebSockets = type[asyncio.Protocol] | Literal["websockets-sansio", "none"]
+WebSockets = type[GuardedWebSocketProtocol] | Literal["none"]
 
 KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than proxies in front of us keep theirs, so that they close first."""
@@ -31,19 +34,25 @@ LINGER = 0.2
 """Seconds for a request that was already on its way when an idle connection is about to be closed."""
 LAST_WORDS = 2.0
 """Seconds for what was cut off to end in order."""
+_TICKS = 10
+"""uvicorn's ticks in a second."""
+_GONE = getattr(select, "POLLRDHUP", 0)
+"""The client sends no more. Systems without it (macOS) still report POLLHUP and POLLERR."""
 
 
 def server_config(
     app: App,
     *,
     head_limit: int,
+    field_limit: int = 256,
     protocol: Callable[..., HttpToolsProtocol] = GuardedHttpProtocol,
     max_message: int = 16_777_216,
-    websockets: WebSockets = "websockets-sansio",
+    websockets: WebSockets = GuardedWebSocketProtocol,
 ) -> uvicorn.Config:
     """No header of uvicorn's own, no trust in forwarded headers, no log but ours. `head_limit` and `max_message` (of
-    WebSockets) in bytes. `websockets`: what uvicorn makes of a WebSocket, or the name of one of its own ways."""
-    http = cast("type[asyncio.Protocol]", partial(protocol, head_limit=head_limit))
+    WebSockets) in bytes, `field_limit` in header fields. `websockets`: what uvicorn makes of a WebSocket, if it may."""
+    limited = partial(protocol, head_limit=head_limit, field_limit=field_limit, refusal_log=RefusalLog())
+    http = cast("type[asyncio.Protocol]", limited)
     return uvicorn.Config(
         cast("Any", app),
         http=http,
@@ -93,6 +102,31 @@ class DrainingServer(uvicorn.Server):
         """From now on every answer closes its connection."""
         self.config.encoded_headers.append((b"connection", b"close"))
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            self.close_abandoned()
+        return await super().on_tick(counter)
+
+    def close_abandoned(self) -> None:
+        """Close connections whose client has left unnoticed.
+
+        While reading is paused (a request is pipelined behind a running one, or a body is not wanted yet), the end of
+        the client's stream cannot be read. The kernel knows it. A client that sends no more counts as gone, as it does
+        where its end is read.
+        """
+        paused = {
+            each.transport.get_extra_info("socket").fileno(): each
+            for each in self.server_state.connections
+            if isinstance(each, GuardedHttpProtocol) and each.reading_is_paused
+        }
+        if not paused:
+            return
+        poll = select.poll()
+        for descriptor in paused:
+            poll.register(descriptor, _GONE)
+        for descriptor, _ in poll.poll(0):
+            paused[descriptor].transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -1,7 +1,7 @@
-"""uvicorn's WebSocket protocol, whose connection can be had whole after the handshake.
+"""uvicorn's WebSocket protocol as we run it, and one whose connection can be had whole after the handshake.
 
-The handshake, its refusals and the ASGI messages are uvicorn's. An app that knows the scope's extension `akoya.tunnel`
-may accept, and then `join` the client's connection to another of its own: no frame is taken apart here.
+The handshake's answer, its refusals and the ASGI messages are uvicorn's. An app that knows the scope's extension
+`akoya.tunnel` may accept, and then `join` the client's connection to another of its own: no frame is taken apart here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from typing import Any, Protocol, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 EXTENSION = "akoya.tunnel"
 _SERVICE_RESTART = 1012
+_HANDSHAKE_FIELDS = frozenset({b"connection", b"upgrade", b"origin"})
+_SEND_TIMEOUT = 60.0
+"""Seconds for a client to take the rest of a response."""
 
 
 class Joined(Protocol):
@@ -24,7 +28,36 @@ class Joined(Protocol):
         """Close it in order, with this close code. `wait`: for the answer."""
 
 
-class JoinableProtocol(WebSocketsSansIOProtocol):
+class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
+    """Takes the handshake as the HTTP protocol has parsed it.
+
+    uvicorn writes the request out and has the websockets library parse it again. That parser has limits of its own
+    (8 KiB a line, 128 fields) and refuses bodies; uvicorn neither answers what it refuses nor closes the connection.
+    """
+
+    def open(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer the handshake. The method is GET, and the request has no body."""
+        # The library's parser has to be past a request; it gets an empty one.
+        self.conn.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+        self.conn.events_received()
+        # The library needs no other fields. The app gets all of them, below, as the client sent them.
+        needed = [
+            (name.decode("ascii"), value.decode("ascii", "backslashreplace"))
+            for name, value in headers
+            if name in _HANDSHAKE_FIELDS or name.startswith(b"sec-websocket-")
+        ]
+        self.handle_connect(Request(target.decode("ascii"), Headers(needed)))
+        if self.response.status_code == 101:
+            self.scope["headers"] = headers
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        if self.transport.get_write_buffer_size():
+            # A client that does not read its response would keep the connection for ever.
+            self.loop.call_later(_SEND_TIMEOUT, self.transport.abort)
+
+
+class JoinableProtocol(GuardedWebSocketProtocol):
     """See the module's text."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -92,6 +92,7 @@ class Worker:
         *,
         load: Callable[[], Config],
         head_limit: int,
+        field_limit: int,
         life: Life,
         place: Place | None = None,
         watch: Watch | None = None,
@@ -102,6 +103,7 @@ class Worker:
         self._place = place
         self._watched = watch
         self._head_limit = head_limit
+        self._field_limit = field_limit
         self._health = Health(service.check, service.notes)
         board, number = (place.board, place.number) if place is not None else (None, 0)
         self._crew = Crew(metrics, self._health, log, board=board, place=number)
@@ -123,6 +125,7 @@ class Worker:
         config = server_config(
             self._service.app,
             head_limit=self._head_limit,
+            field_limit=self._field_limit,
             protocol=self._service.protocol,
             max_message=self._service.max_message,
             websockets=self._service.websockets,

@@ -284,13 +284,30 @@ class Transfer:
                 if data:
                     exchange.connection.write(data)
                 if exchange.connection.congested:
-                    await exchange.writable()
+                    await self._until_writable(exchange)
             if not exchange.over:
                 exchange.connection.finish_request()
                 await self._watch()
         except Exception as error:
             # Whatever it was: the one that waits for the response must hear of it.
             exchange.fail(error)
+
+    async def _until_writable(self, exchange: Exchange) -> None:
+        """Wait until the upstream takes more of the body.
+
+        No event is received meanwhile, because each would bring more of the body. So ASGI cannot tell that the client
+        has left, and an upstream that streams its response without reading the request would go on for ever. Our own
+        server tells by `on_lost`.
+        """
+        client = self._scope.get("akoya.connection")
+        if client is None:
+            await exchange.writable()
+            return
+        client.on_lost = lambda: exchange.fail(ClientGone())
+        try:
+            await exchange.writable()
+        finally:
+            client.on_lost = None
 
     # -- the response
 

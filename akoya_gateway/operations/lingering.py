@@ -1,0 +1,76 @@
+"""Closes a connection without losing the response that was just written to it.
+
+Closing a socket that holds unread bytes resets the connection, and the reset may reach the client before the client has
+read the response (RFC 9112 section 9.6). So we stop sending first, and discard what still arrives, within bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+MAX_SECONDS = 2.0
+MAX_BYTES = 1_048_576
+
+
+class Owner(Protocol):
+    """The protocol whose connection is being closed."""
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def part(self) -> None:
+        """Close the connection without waiting for the client, but after what is buffered has been sent."""
+
+
+class LingeringClose(asyncio.Protocol):
+    """Takes the connection over from `owner` and closes it when the client does, or when a limit is reached.
+
+    `owner` gets nothing but `connection_lost`, or the connection back with `part` when a limit is reached.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        owner: Owner,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_seconds: float = MAX_SECONDS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._transport = transport
+        self._owner = owner
+        self._left = max_bytes
+        self._timer = loop.call_later(max_seconds, self._give_up)
+        transport.set_protocol(self)
+        transport.write_eof()
+        # The server may have paused reading because of the very bytes that are discarded now.
+        transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self._give_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._owner.connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self._timer.cancel()
+        if not self._transport.is_closing():
+            self._transport.set_protocol(self._owner)  # type: ignore[arg-type]  # it is an asyncio.Protocol
+            self._owner.part()
+
+
+class RequestTransport:
+    """The transport that uvicorn's request cycle gets: when it closes the connection, a body may still be arriving."""
+
+    __slots__ = ("abort", "close", "get_extra_info", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.close = close
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.abort = transport.abort
+        self.get_extra_info = transport.get_extra_info
