@@ -33,6 +33,7 @@ class Refusals:
         cookies: CookieJar | None = None,
     ) -> None:
         self._prefix = config.prefix
+        self._home = f"{config.root_path}/"
         self._public = f"{config.public_url.scheme}://{config.public_url.authority}"
         self._names = {key: connector.name for key, connector in config.connectors.items()}
         self._pages = pages or Pages(config.prefix)
@@ -97,7 +98,10 @@ class Refusals:
             if target is not None:
                 extra = {"connect_url": self._public + target, "connectors": list(connectors)}
             return problem(error, ask.request_id, extra)
-        links = [{"href": f"{self._prefix}/", "text": "Your bank connections"}]
+        links = [
+            {"href": f"{self._prefix}/", "text": "Your bank connections"},
+            {"href": self._home, "text": "Back to the app"},
+        ]
         if target is not None:
             links.insert(0, {"href": target, "text": "Connect again" if error.code in _AGAIN else "Connect"})
         passes = error.status >= 500

@@ -83,9 +83,9 @@ class JourneyWatcher:
     def attempt_started(self, connector: str) -> None:
         self._metrics.attempt_started(connector)
 
-    def attempt_ended(self, connector: str | None, result: str) -> None:
+    def attempt_ended(self, connector: str | None, result: str, request_id: str) -> None:
         self._metrics.attempt_ended(connector, result)
-        self._log.info("an authorization attempt ended", connector=connector, result=result)
+        self._log.info("an authorization attempt ended", connector=connector, result=result, request_id=request_id)
 
     def disconnected(self, connector: str) -> None:
         self._metrics.disconnected(connector)

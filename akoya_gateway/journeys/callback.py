@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from akoya_gateway.access.redirects import RedirectPolicy
 from akoya_gateway.answers.answer import Answer, redirect
@@ -89,7 +89,7 @@ class Callback:
             code = self._code(visit, callback, attempt, connector)
             before = await self._before(visit, attempt)
         except GatewayError as error:
-            return self._failed(error, attempt)
+            return self._failed(error, attempt, visit.ask.request_id)
         return await self._landed(self._land(code, visit, attempt, connector, before))
 
     async def finish(self) -> None:
@@ -101,7 +101,7 @@ class Callback:
         """The attempt this browser began, now used up; anything else ends here."""
         found = None if state is None else await self._attempts.take(state, visit.visitor.browser)
         if not isinstance(found, Attempt) or found.connector not in self._config.connectors:
-            self._journal.attempt_ended(None, "unknown-state")
+            self._journal.attempt_ended(None, "unknown-state", visit.ask.request_id)
             raise UserError(
                 "This sign-in was already completed, has expired, or was started in another browser. "
                 "Nothing was lost: have a look at your bank connections, or start again.",
@@ -142,12 +142,13 @@ class Callback:
             before, session, value = await self._renewed(visit, before)
         except Exception as error:
             # The old session is in force, or is restored (`Sessions.renew`).
-            return self._failed(_worded(error), attempt)
+            return self._failed(_worded(error), attempt, visit.ask.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
         except Exception as error:
-            return await self._nothing_came(_worded(error), attempt, before, session, value)
+            answer = self._failed(_worded(error), attempt, visit.ask.request_id)
+            return await self._nothing_came(answer, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
         shown: tuple[str, ...] = ()
@@ -163,13 +164,13 @@ class Callback:
             await self._keeper.connected(session.owner, client, connector.key, tokens)
         except Exception as error:
             # With the cookie: whether the grant was written is not known, and the old id stays dead.
-            return self._failed(_worded(error), attempt).with_headers(cookie)
+            return self._failed(_worded(error), attempt, visit.ask.request_id).with_headers(cookie)
         if before is not None and not visit.visitor.identified:
             # The grant is safe, and this is for the worst case only.
             for session_id in (before.id, *shown):
                 with contextlib.suppress(Exception):
                     await self._forwardings.leave(session_id, login_of(key), session)
-        self._journal.attempt_ended(attempt.connector, "granted")
+        self._journal.attempt_ended(attempt.connector, "granted", visit.ask.request_id)
         return redirect(attempt.return_to).with_headers(cookie)
 
     async def _renewed(self, visit: Visit, before: Session | None) -> tuple[Session | None, Session, str]:
@@ -182,11 +183,8 @@ class Callback:
                     raise
         return None, *await self._sessions.start(visit.visitor.owner)
 
-    async def _nothing_came(
-        self, error: GatewayError, attempt: Attempt, before: Session | None, session: Session, value: str
-    ) -> Answer:
+    async def _nothing_came(self, answer: Answer, before: Session | None, session: Session, value: str) -> Answer:
         """The browser goes on as it came, its cookie untouched: this answer may get lost as well."""
-        answer = self._failed(error, attempt)
         try:
             if before is None:
                 await self._sessions.end(session)
@@ -255,12 +253,17 @@ class Callback:
                 return session
         raise SessionGone("Connect the bank again.")
 
-    def _failed(self, error: GatewayError, attempt: Attempt) -> Answer:
-        """To `after_error`, with the stable code and the connector; the bank's own words stay out of the URL."""
-        self._journal.attempt_ended(attempt.connector, error.code)
+    def _failed(self, error: GatewayError, attempt: Attempt, request_id: str) -> Answer:
+        """Redirect to `after_error` with the stable code, the connector, and the number of the log lines.
+
+        The bank's own words stay out of the URL. Our own page gets the return address too, for another try.
+        """
+        self._journal.attempt_ended(attempt.connector, error.code, request_id)
         target = self._config.redirects.after_error
-        mark = "&" if "?" in target else "?"
-        return redirect(f"{target}{mark}error={quote(error.code)}&connector={quote(attempt.connector)}")
+        more = {"error": error.code, "connector": attempt.connector, "request_id": request_id}
+        if target == f"{self._config.prefix}/":
+            more["return_to"] = attempt.return_to
+        return redirect(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
 
 
 def _worded(error: Exception) -> GatewayError:

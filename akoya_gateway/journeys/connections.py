@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ class Connections:
         clock: Clock,
     ) -> None:
         self._config = config
+        self._home = f"{config.root_path}/"
         self._keeper = keeper
         self._sessions = sessions
         self._cookies = cookies
@@ -54,18 +56,23 @@ class Connections:
             return document(self._as_json(held, csrf))
         parameters = visit.parameters()
         if "return_to" in parameters:
-            refuse_unknown(parameters, "return_to", "error", "connector", "done")
+            refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
         return_to = self._redirects.judged_or(parameters.get("return_to"), "")
         rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
-        notice = notice_of_error(parameters.get("error")) or NOTICES.get(parameters.get("done", ""), "")
+        error = notice_of_error(parameters.get("error"))
+        failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
         page = self._pages.page(
             "connections",
             rows=rows,
             csrf=csrf,
-            notice=notice,
+            notice=error or NOTICES.get(parameters.get("done", ""), ""),
+            again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
+            # Anybody can write the address; the number of an honest one has this form.
+            number=_number(parameters.get("request_id", "")) if error else "",
             keeps=visit.visitor.identified,
             connected=bool(held.grants),
-            back=return_to or "/",
+            # Where a failed attempt was to end may need the very bank that failed.
+            back=self._home if error or not return_to else return_to,
         )
         # With `no-referrer` a browser sends `Origin: null` with this page's own forms, as a hostile page's would be.
         return page.with_headers((b"referrer-policy", b"same-origin"))
@@ -95,10 +102,12 @@ class Connections:
             "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
         }
 
+    def _connect(self, connector: Connector, return_to: str) -> str:
+        route = f"{self._config.prefix}/connect/{connector.key}"
+        return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
+
     def _rows(self, connector: Connector, held: OwnerGrants, return_to: str) -> list[dict[str, object]]:
-        connect = f"{self._config.prefix}/connect/{connector.key}"
-        if return_to:
-            connect += f"?return_to={quote(return_to, safe='/')}"
+        connect = self._connect(connector, return_to)
         grants = held.of(connector.key)
         if not grants:
             return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
@@ -125,6 +134,10 @@ class Connections:
             return False
         ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
         return ended or self._keeper.offers_reconnect(grant)
+
+
+def _number(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text) else ""
 
 
 def _moment(seconds: float) -> str:

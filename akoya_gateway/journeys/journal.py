@@ -10,8 +10,8 @@ class Journal(Protocol):
 
     def attempt_started(self, connector: str) -> None: ...
 
-    def attempt_ended(self, connector: str | None, result: str) -> None:
-        """`result`: `granted`, or the stable code of the error."""
+    def attempt_ended(self, connector: str | None, result: str, request_id: str) -> None:
+        """`result`: `granted`, or the stable code of the error. `request_id`: of the callback; pages show it."""
 
     def disconnected(self, connector: str) -> None: ...
 
@@ -20,7 +20,7 @@ class NullJournal:
     def attempt_started(self, connector: str) -> None:
         return
 
-    def attempt_ended(self, connector: str | None, result: str) -> None:
+    def attempt_ended(self, connector: str | None, result: str, request_id: str) -> None:
         return
 
     def disconnected(self, connector: str) -> None:

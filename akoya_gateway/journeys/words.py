@@ -25,8 +25,10 @@ _ERRORS = {
     "temporarily_unavailable": "The bank connection service is busy. Please try again in a few minutes.",
     "server_error": "The bank had a problem. Please try again in a few minutes.",
     "outcome_unknown": "The bank did not answer in time. Please connect once more.",
+    "untrusted_answer": "What the bank sent could not be verified, so nothing was connected. Please try again later.",
+    "store-unavailable": "The connection could not be saved. Please try again in a moment.",
     "code_refused": "The sign-in took too long or was used already. Please connect once more.",
-    "client_refused": "Connecting is not possible right now. The people who run this app have been told.",
+    "client_refused": "Connecting is not possible right now. If it lasts, contact the people who run this app.",
 }
 _ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing, contact the people who run this app."
 

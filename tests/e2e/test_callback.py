@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
 
+from akoya_gateway.journeys.words import notice_of_error
 from tests.e2e.world import Browser, World
 
 
@@ -20,6 +23,10 @@ def errors(answer: httpx.Response) -> str:
 
 def state_of(url: str) -> str:
     return parse_qs(urlsplit(url).query)["state"][0]
+
+
+def query_of(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
 
 
 def test_a_replayed_callback_is_refused(world: World, browser: Browser) -> None:
@@ -416,3 +423,51 @@ def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) ->
         assert world.akoya.events("token") == []
         assert browser.go(callback.geturl()).status_code == 400, "the attempt is used up"
         assert browser.go(world.akoya.consent(browser.begin("other"), "mikomo_1")).headers["location"] == "/accounts"
+
+
+def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again(tmp_path: Path) -> None:
+    with World(tmp_path, changes={"redirects": {"allow": ["/*"]}}) as world, world.browser() as browser:
+        state = query_of(browser.begin(return_to="/mikomo?x={1}"))["state"]
+        answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
+        told = query_of(answer.headers["location"])
+        assert {**told, "request_id": ""} == {
+            "error": "access_denied", "connector": "mikomo", "request_id": "", "return_to": "/mikomo?x={1}",
+        }  # fmt: skip
+        number = told["request_id"]
+        lines = [json.loads(line) for line in world.log().splitlines() if number in line]
+        assert ("an authorization attempt ended", "access_denied") in [(line["event"], line.get("result")) for line in lines]
+        page = browser.go(answer.headers["location"]).text
+        assert f"mention this number: <code>{number}</code>" in page
+        assert '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>' in page
+        assert '<a href="/">Back to the app</a>' in page, "the page asked for needs the bank that failed"
+
+
+def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -> None:
+    with World(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as world, world.browser() as browser:
+        answer = browser.go(f"/akoya/callback?error=access_denied&state={query_of(browser.begin())['state']}")
+        path, _, query = answer.headers["location"].partition("?")
+        assert path == "/public/failed"
+        assert list(dict(parse_qsl(query))) == ["a", "error", "connector", "request_id"]
+
+
+@pytest.mark.parametrize("written", ["<b>1</b>", "x" * 65, "a b", "", "\u0661"])
+def test_number_that_is_not_one_of_ours_is_not_shown(browser: Browser, written: str) -> None:
+    page = browser.go("/akoya/", params={"error": "access_denied", "connector": "no-such", "request_id": written}).text
+    assert "You cancelled" in page
+    assert "mention this number" not in page
+    assert "Try again:" not in page
+    assert "mention this number" not in browser.go("/akoya/?request_id=abc").text
+
+
+def test_page_for_an_error_has_a_number_and_ways_back(world: World, browser: Browser) -> None:
+    page = browser.go("/akoya/connect/nobank").text
+    number = re.search(r"mention this number: <code>([0-9a-f]{16})</code>", page)
+    assert number is not None
+    assert '<a class="button" href="/">Back to the app</a>' in page
+    if world.face == "sidecar":
+        assert f'"request_id":"{number[1]}"' in world.log()
+
+
+def test_no_page_says_that_somebody_was_told() -> None:
+    codes = ("client_refused", "untrusted_answer", "store-unavailable", "whatever")
+    assert not [code for code in codes if "told" in notice_of_error(code)]
