@@ -43,6 +43,7 @@ def nginx(folder: Path, at: Addresses) -> list[str]:
             "listen 8080;": f"listen 127.0.0.1:{at.public};",
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+            "/etc/nginx/akoya-client-headers.conf": str(DEPLOY / "nginx" / "akoya-client-headers.conf"),
         },
     )
     (folder / "akoya-gateway.conf").write_text(site)
