@@ -106,7 +106,7 @@ class Alone:
         self.client = client
         self._bearer = bearer
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
         return Granted(token_set(sub, self._bearer, time.time() + 900.0))
 
     async def revoke(self, refresh_token: Secret) -> RevocationAnswer:

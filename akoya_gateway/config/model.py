@@ -60,6 +60,8 @@ class Dialect:
     bearer: Bearer = Bearer.ID_TOKEN
     pkce: bool = False
     nonce: bool = False
+    optional_claims: frozenset[str] = frozenset()
+    """Of `exp` and `iat`, those that the provider's id_tokens may lack."""
     errors: tuple[ErrorRule, ...] = ()
 
 

@@ -141,6 +141,7 @@ def _dialect(node: Node) -> Dialect:
         bearer=Bearer(node.plain("bearer")),
         pkce=node.plain("pkce"),
         nonce=node.plain("nonce"),
+        optional_claims=frozenset(node.plain("optional_claims")),
         errors=(*own, *DEFAULT_ERRORS),
     )
 

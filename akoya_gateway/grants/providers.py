@@ -17,9 +17,9 @@ class TokenEndpoint(Protocol):
     @property
     def client(self) -> Client: ...
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
-        """RFC 6749 section 6, once: never repeated by itself, whatever comes back. An answer of another `sub` is
-        `Untrusted`."""
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+        """RFC 6749 section 6, once: never repeated by itself, whatever comes back. An answer of another `sub`, or with
+        another nonce than that of the login, is `Untrusted`."""
 
     async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
         """RFC 7009. May be repeated."""

@@ -33,6 +33,8 @@ from akoya_gateway.protocol.answers import (
     Refused,
     TokenAnswer,
     Untrusted,
+    error_text,
+    reply_fields,
 )
 from akoya_gateway.secret import Secret
 
@@ -241,7 +243,10 @@ class Refresher:
         used = _refresh_token(leased)
         renewal = asyncio.get_running_loop().create_task(self._renew(leased))
         try:
-            return await endpoint.refresh(used, leased.key.sub)
+            nonce = leased.tokens.nonce
+            if nonce is None:
+                return await endpoint.refresh(used, leased.key.sub)
+            return await endpoint.refresh(used, leased.key.sub, nonce)
         except Exception as error:  # A fault of ours, after which nobody knows whether the request left.
             log.exception("refresh call failed", **_names(leased))
             return OutcomeUnknown(type(error).__name__)
@@ -341,7 +346,7 @@ class Refresher:
 def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
     """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
     said = log.info if isinstance(answer, Granted) else log.warning
-    error = getattr(answer, "error", None) or getattr(answer, "detail", None)
+    error = error_text(answer)
     said(
         "refresh",
         **_names(leased),
@@ -349,6 +354,7 @@ def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, secon
         grant_state=current.state,
         seconds=round(seconds, 3),
         **({"error": error} if error else {}),
+        **reply_fields(answer),
     )
 
 

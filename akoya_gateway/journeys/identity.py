@@ -20,7 +20,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
 from akoya_gateway.peers import TrustedPeer, TrustedProxies
-from akoya_gateway.protocol.id_token import IdTokenRejected, UnknownKey
+from akoya_gateway.protocol.id_token import IdTokenRejected, Unverified
 from akoya_gateway.protocol.identity_token import IdentityToken, judge_identity_token
 from akoya_gateway.provider.keys import KeySource, KeysUnavailable
 from akoya_gateway.secret import Secret
@@ -138,7 +138,7 @@ class TokenIdentities:
         try:
             try:
                 return judge_identity_token(token, await self._keys.current(), self._identity, self._clock())
-            except UnknownKey:
+            except Unverified:
                 return judge_identity_token(token, await self._keys.renewed(), self._identity, self._clock())
         except IdTokenRejected as rejection:
             raise UserError(

@@ -23,6 +23,37 @@ from akoya_gateway.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """The HTTP response behind an answer, for the log: validated, bounded, without what was sent.
+
+    `error` and `description` are the members `error` and `error_description` of the body, if it has them.
+    """
+
+    status: int
+    error: str | None = None
+    description: str | None = None
+
+
+class DownReason(StrEnum):
+    """Why an answer is `ProviderDown`."""
+
+    UNAVAILABLE = "unavailable"
+    """The provider said that it cannot answer now (5xx, `temporarily_unavailable`)."""
+    BUSY = "busy"
+    """We ask too often (429)."""
+    UNREACHABLE = "unreachable"
+    """No connection was made."""
+    CERTIFICATE = "certificate-not-trusted"
+    """The provider's certificate is not trusted: a matter of the trust store, or of somebody in between."""
+    PROXY = "proxy-refused"
+    """The proxy of the environment refused to connect."""
+    REDIRECT = "redirected"
+    """A redirect, which is never followed: the configured address is not the right one."""
+    KEYS = "keys-unavailable"
+    """The keys at `jwks_uri` cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSet:
     """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token).
 
@@ -38,6 +69,8 @@ class TokenSet:
     sub: str
     consent_id: str | None = None
     """Akoya's `grant_id`, the id of its consent record."""
+    nonce: str | None = field(default=None, repr=False)
+    """Of the login, if it sent one: a refreshed id_token that has a nonce must have this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +89,7 @@ class Refused:
     """
 
     error: str
+    reply: Reply | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +98,7 @@ class OperatorFault:
     good as it was, nobody but an operator can help. `error` is judged as in `Refused`, or our own word."""
 
     error: str
+    reply: Reply | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +112,8 @@ class ProviderDown:
     detail: str
     retry_after: float | None = None
     busy: bool = False
+    reason: DownReason = field(default=DownReason.UNAVAILABLE, compare=False)
+    reply: Reply | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +121,7 @@ class OutcomeUnknown:
     """The request left and no usable answer came back: the token may be spent."""
 
     detail: str
+    reply: Reply | None = field(default=None, compare=False)
 
 
 class Distrust(StrEnum):
@@ -113,6 +151,7 @@ class Untrusted:
     detail: str
     refresh_token: Secret | None = field(default=None)
     because: Distrust = Distrust.ID_TOKEN
+    reply: Reply | None = field(default=None, compare=False)
 
     @property
     def refresh_token_rotated(self) -> bool:
@@ -129,3 +168,18 @@ class Revoked:
 
 
 RevocationAnswer = Revoked | OperatorFault | ProviderDown | OutcomeUnknown
+
+
+def error_text(answer: TokenAnswer | RevocationAnswer) -> str | None:
+    """The `error` field of the log: the provider's validated word or our own text; None if all went well."""
+    text = getattr(answer, "error", None) or getattr(answer, "detail", None)
+    return None if text is None else str(text)
+
+
+def reply_fields(answer: TokenAnswer | RevocationAnswer) -> dict[str, int | str]:
+    """The log's fields about the HTTP response: `status`, `provider_error` and `error_description`, as far as known."""
+    reply: Reply | None = getattr(answer, "reply", None)
+    if reply is None:
+        return {}
+    fields = {"status": reply.status, "provider_error": reply.error, "error_description": reply.description}
+    return {name: value for name, value in fields.items() if value is not None}

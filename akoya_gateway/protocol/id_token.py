@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from akoya_gateway.config.model import Client, Environment
-from akoya_gateway.protocol.keys import KeySet
+from akoya_gateway.protocol.keys import ALGORITHMS, MAX_KEYS, KeySet
 from akoya_gateway.protocol.text import UnreadableJSON, is_plain_text, json_object
 from akoya_gateway.protocol.tokens import consent_id
 from akoya_gateway.secret import Secret
@@ -24,7 +24,7 @@ MAX_HEADER = 8 * 1024
 MAX_SUB = 2048
 MAX_KID = 512
 MAX_CANDIDATES = 8
-"""Keys tried for a token that names no `kid`."""
+"""Keys tried for a token that anybody may send. Those of the token endpoint are tried with all of the set."""
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 
@@ -50,8 +50,16 @@ class IdTokenRejected(Exception):
         self.reason = reason
 
 
-class UnknownKey(IdTokenRejected):
-    """No key of the set has the token's `kid`: fetch the keys anew, once (OpenID Connect Core 10.1.1)."""
+class Unverified(IdTokenRejected):
+    """No key of the set verifies the signature: fetch the keys again, once (OpenID Connect Core 10.1.1)."""
+
+
+class UnknownKey(Unverified):
+    """And none has the token's `kid`: nothing is known to be wrong but the age of the set."""
+
+
+class WrongSignature(Unverified):
+    """And one has the token's `kid`: a forgery, or the provider has replaced its key and kept the `kid`."""
 
 
 class ForeignSubject(IdTokenRejected):
@@ -69,24 +77,29 @@ def judge_id_token(
     expected_sub: str | None = None,
     leeway: float = 60.0,
 ) -> IdToken:
-    """Judge an id_token; raises `IdTokenRejected` (`UnknownKey`, `ForeignSubject`) and nothing else.
+    """Judge an id_token; raises `IdTokenRejected` (`Unverified`, `ForeignSubject`) and nothing else.
 
     - `keys` None: the environment has no `jwks_uri`; claims are judged, the signature is not (OpenID Connect Core
       3.1.3.7 item 6 allows it for a token that came from the token endpoint over TLS).
     - `iss` equals `environment.issuer` exactly, trailing slash included (OpenID Connect Core 2): two servers may
       differ in it. Not judged when the environment names no issuer.
     - `aud` is or contains the client_id; `azp`, where present, equals it.
-    - `exp` may be left out (the answer's `expires_in` or `assume_lifetime` ends the token then); otherwise it is not
-      past by more than `leeway` seconds. `iat` and `nbf` are not in the future by more than `leeway`.
-    - `nonce`, where one was sent, is compared in constant time.
+    - `exp` and `iat` are there (OpenID Connect Core 2), unless `dialect.optional_claims` names them: without `exp` the
+      answer's `expires_in` or `assume_lifetime` ends the token. `exp` is not past by more than `leeway` seconds; `iat`
+      and `nbf` are not in the future by more than `leeway`.
+    - `nonce`, where the login sent one, must come back; after a refresh (`expected_sub` is given) it may be left out
+      (OpenID Connect Core 12.2). It is compared in constant time.
     """
     header, claims, signing_input, signature = _open(token)
     if keys is not None:
-        _verify(keys, header, signing_input, signature)
+        _verify(keys, header, signing_input, signature, MAX_KEYS)
     _judge_issuer(claims, environment)
     _judge_audience(claims, client)
     expires_at = judge_times(claims, now, leeway)
-    _judge_nonce(claims, nonce)
+    for name in ("exp", "iat"):
+        if claims.get(name) is None and name not in environment.dialect.optional_claims:
+            raise IdTokenRejected(f"{name} is missing")
+    _judge_nonce(claims, nonce, may_lack=expected_sub is not None)
     sub = claims.get("sub")
     if not is_plain_text(sub, MAX_SUB):
         raise IdTokenRejected("sub is missing or unreadable")
@@ -105,10 +118,10 @@ def judge_id_token(
 def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
     """The claims of a JWT under a signature that was checked; to judge them is left to the caller.
 
-    Raises `IdTokenRejected` (`UnknownKey`) and nothing else.
+    Raises `IdTokenRejected` (`Unverified`) and nothing else.
     """
     header, claims, signing_input, signature = _open(token)
-    _verify(keys, header, signing_input, signature)
+    _verify(keys, header, signing_input, signature, MAX_CANDIDATES)
     return claims
 
 
@@ -134,22 +147,29 @@ def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     return header, _json(parts[1], "claims"), parts[0] + b"." + parts[1], signature
 
 
-def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes) -> None:
-    """The key is found by `kid`; the key says which algorithms it has; the header must name one of them."""
+def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes, most: int) -> None:
+    """The key says which algorithms it has and the header must name one of them; `kid` says which key to try first.
+
+    A set that holds the key of the `kid`, and yet none that verifies, may be out of date as well: a provider can
+    replace a key and keep its `kid` (a restored backup, a second node).
+    """
     kid = header.get("kid")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID):
         raise IdTokenRejected("the header has an unreadable kid")
-    candidates = keys.candidates(kid)
-    if not candidates:
-        raise UnknownKey("no key with the token's kid")
     algorithm = header["alg"]
-    fit = [key for key in candidates if algorithm in key.algorithms][:MAX_CANDIDATES]
-    if not fit:
+    if algorithm not in ALGORITHMS:
         raise IdTokenRejected("the algorithm does not belong to the key")
-    if not any(key.verifies(algorithm, signing_input, signature) for key in fit):
-        if kid is None:
-            raise UnknownKey("the signature fits no key")  # without a kid a new key cannot be told from a forgery
-        raise IdTokenRejected("the signature is wrong")
+    fit = keys.fitting(algorithm, kid)[:most]
+    if any(key.verifies(algorithm, signing_input, signature) for key in fit):
+        return
+    if kid is None:
+        raise UnknownKey("the signature fits no key")
+    named = keys.candidates(kid)
+    if not named:
+        raise UnknownKey("no key with the token's kid")
+    if not any(algorithm in key.algorithms for key in named):
+        raise WrongSignature("the algorithm does not belong to the key")
+    raise WrongSignature("the signature is wrong")
 
 
 def _judge_issuer(claims: dict[str, Any], environment: Environment) -> None:
@@ -178,10 +198,10 @@ def judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | No
     return expires_at
 
 
-def _judge_nonce(claims: dict[str, Any], nonce: str | None) -> None:
-    if nonce is None:
-        return
+def _judge_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool) -> None:
     answered = claims.get("nonce")
+    if nonce is None or (answered is None and may_lack):
+        return
     if not isinstance(answered, str) or not _equal(answered, nonce):
         raise IdTokenRejected("nonce is missing or another than was sent")
 

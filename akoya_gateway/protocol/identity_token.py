@@ -29,7 +29,7 @@ class IdentityToken:
 
 
 def judge_identity_token(token: Secret, keys: KeySet, identity: Identity, now: float) -> IdentityToken:
-    """Raises `IdTokenRejected` (`UnknownKey`: fetch the keys anew) and nothing else.
+    """Raises `IdTokenRejected` (`Unverified`: fetch the keys again, once) and nothing else.
 
     The algorithm is the key's, never the header's (RFC 8725 section 3.1); `iss` equals the configured issuer, `aud`
     is or holds the configured audience (section 3.9); `exp` is required, `nbf` and `iat` count where they are there.

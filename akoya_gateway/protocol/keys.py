@@ -1,7 +1,8 @@
 """A JWK Set (RFC 7517) becomes keys that can verify, and nothing else.
 
 The algorithms of a key follow from its type, its curve and its own `alg`, never from a token's header (RFC 8725
-section 3.1). Keys for encryption, shared secrets and keys that are too small are not read at all.
+section 3.1). Keys for encryption, shared secrets, keys that are too small and keys
+that can be factored (ROCA) are not read at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from akoya_gateway.protocol.roca import has_roca_fingerprint
 from akoya_gateway.protocol.text import UnreadableJSON, is_visible_ascii, json_object
 
 MAX_KEYS = 64
@@ -26,6 +28,8 @@ _CURVES = {
     ("EC", "P-521"): frozenset({"ES512"}),
     ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),  # RFC 8037 and its full name by RFC 9864
 }
+ALGORITHMS = _RSA.union(*_CURVES.values())
+"""All that a key can verify. An algorithm that is not in here is none of any key's."""
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 
@@ -59,8 +63,17 @@ class KeySet:
     """How many members were not usable."""
 
     def candidates(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys a token with this `kid` may be signed by; all of them for a token without one."""
+        """The keys of this `kid`; all of them for a token without one."""
         return self.keys if kid is None else tuple(key for key in self.keys if key.kid == kid)
+
+    def fitting(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
+        """The keys that may verify `algorithm`, those of this `kid` first.
+
+        `kid` is a hint (RFC 7515 section 4.1.4): Ory Hydra puts the kid of the login into a refreshed id_token and
+        signs it with the key of today (ory/hydra#3573).
+        """
+        fit = [key for key in self.keys if algorithm in key.algorithms]
+        return tuple(sorted(fit, key=lambda key: key.kid != kid))
 
 
 class UnreadableKeys(ValueError):
@@ -145,4 +158,6 @@ def _rsa(public: dict[str, str | list[str]]) -> RSAKey | None:
     if not _MIN_RSA_BITS - 8 <= bits <= _MAX_RSA_BITS + 16 or len(public["e"]) > 8:
         return None
     key = RSAKey.import_key(public)
-    return key if _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS else None
+    if not _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS:
+        return None
+    return None if has_roca_fingerprint(key.public_key.public_numbers().n) else key

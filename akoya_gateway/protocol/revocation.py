@@ -6,8 +6,6 @@ client's credentials in the body.
 
 from __future__ import annotations
 
-import contextlib
-
 from akoya_gateway.config.model import Client
 from akoya_gateway.protocol.answers import (
     OperatorFault,
@@ -18,8 +16,7 @@ from akoya_gateway.protocol.answers import (
     Revoked,
 )
 from akoya_gateway.protocol.requests import FormRequest, authenticated
-from akoya_gateway.protocol.text import UnreadableJSON
-from akoya_gateway.protocol.tokens import HttpAnswer, judge_error, read_members
+from akoya_gateway.protocol.tokens import HttpAnswer, judge_error, read_members, read_reply
 from akoya_gateway.secret import Secret
 
 _GONE = frozenset({"invalid_grant", "invalid_token"})
@@ -34,24 +31,25 @@ def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | N
     return authenticated(environment.revocation_endpoint, client, environment.dialect.revoke_auth, form)
 
 
-def judge_revocation_response(client: Client, answer: HttpAnswer, now: float) -> RevocationAnswer:
+def judge_revocation_response(
+    client: Client, answer: HttpAnswer, now: float, secrets: tuple[Secret, ...] = ()
+) -> RevocationAnswer:
     """Say what an answer of the revocation endpoint means. Never raises.
 
-    2xx is `Revoked`, whatever the body: an unknown token gives 200 too (RFC 7009 section 2.2). `invalid_grant` and
-    `invalid_token` say that the token is dead already, which is what was wanted. 400 `invalid_request` is not taken
-    for that: Akoya sends it when the secret is missing, so nothing is known to be revoked, and `OperatorFault` keeps
-    the revocation in the retry queue. Everything else as at the token endpoint.
+    2xx is `Revoked`: an unknown token gives 200 too (RFC 7009 section 2.2). Only a body that names an `error` is
+    judged by it, whatever the status. `invalid_grant` and `invalid_token` say that the token is dead already, which is
+    what was wanted. 400 `invalid_request` is not taken for that: Akoya sends it when the secret is missing, so nothing
+    is known to be revoked, and `OperatorFault` keeps the revocation in the retry queue. Everything else as at the token
+    endpoint.
     """
-    if 200 <= answer.status < 300:
+    reply = read_reply(answer.status, read_members(answer), secrets)
+    if 200 <= answer.status < 300 and reply.error in (None, "unreadable"):
         return Revoked()
-    error: object = None
-    with contextlib.suppress(UnreadableJSON):
-        error = read_members(answer).get("error")
-    if 400 <= answer.status < 500 and isinstance(error, str) and error in _GONE:
+    if answer.status < 500 and not 300 <= answer.status < 400 and reply.error in _GONE:
         return Revoked()
-    judged = judge_error(client.environment.dialect, answer, error, now)
+    judged = judge_error(client.environment.dialect, answer, reply, now)
     match judged:
         case Refused(error=word):
-            return OperatorFault(word)
+            return OperatorFault(word, judged.reply)
         case OperatorFault() | ProviderDown() | OutcomeUnknown():
             return judged

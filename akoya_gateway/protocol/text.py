@@ -6,8 +6,15 @@ import json
 import re
 from typing import Any
 
+from akoya_gateway.secret import Secret
+
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _MAX_JSON_DEPTH = 32
+_SHORTEST_SECRET = 4
+_MASK = "[...]"
+_LIKE_A_TOKEN = re.compile(
+    r"(?=[A-Za-z_~+=%-]*[0-9])[A-Za-z0-9_~+=%-]{12,}|eyJ[A-Za-z0-9_-]{4,}|[A-Za-z0-9_~+=%-]{40,}", re.ASCII
+)
 
 
 def is_visible_ascii(value: object, limit: int) -> bool:
@@ -30,6 +37,15 @@ def printable(value: str, limit: int) -> str:
     folded = " ".join(value[: 4 * limit].split())
     kept = "".join(c for c in folded if c.isprintable())
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def without_secrets(text: str, secrets: tuple[Secret, ...]) -> str:
+    """The text with each secret in it masked, and whatever looks like a token or a part of one."""
+    for secret in secrets:
+        value = secret.reveal()
+        if len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, _MASK)
+    return _LIKE_A_TOKEN.sub(_MASK, text)
 
 
 class UnreadableJSON(ValueError):

@@ -5,11 +5,14 @@ RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; akoya.md sec
 What an answer means, first match wins:
 
 1. 2xx: tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or `Untrusted`
-   where at least a new refresh token could be read.
+   where at least a new refresh token could be read. A body without tokens but with a readable `error` is judged as
+   if its status were 400 (some providers send errors with 200).
 2. The environment's `dialect.errors`. A rule that names no status matches 4xx only, unless it means `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and that token lives.
 3. 429, 408, 425 and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
-4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a).
+4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a). Not where the
+   description of `invalid_request` says that the request lost a race in the provider's database and is to be sent
+   again, as Ory Hydra does: `ProviderDown`, also by a rule of the dialect.
 5. Any other 4xx: `OperatorFault`. A word we do not know never declares a grant dead: losing a person's consent to a
    web application firewall or to a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, as they come from a middleman that may have passed the request on.
@@ -22,12 +25,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorRule, Meaning
-from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown, Refused, Untrusted
+from akoya_gateway.protocol.answers import (
+    DownReason,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    Reply,
+    Untrusted,
+)
+from akoya_gateway.protocol.bodies import Members, read_object
 from akoya_gateway.protocol.requests import FormRequest, authenticated
-from akoya_gateway.protocol.text import UnreadableJSON, error_word, is_visible_ascii, json_object
+from akoya_gateway.protocol.text import error_word, is_visible_ascii, printable, without_secrets
 from akoya_gateway.secret import Secret
 
 TokenRequest = FormRequest
@@ -36,18 +47,37 @@ MAX_BODY = 256 * 1024
 MAX_TOKEN = 64 * 1024
 MAX_REFRESH_TOKEN = 8 * 1024
 MAX_SCOPE = 2048
+MAX_SCOPE_VALUES = 256
+MAX_DESCRIPTION = 300
 MAX_LIFETIME = 400 * 86_400
 """Seconds; an `expires_in` above it says nothing."""
 MAX_RETRY_AFTER = 3600.0
 
 # RFC 6749 appendix A.17 (VSCHAR) and A.4 (NQCHAR).
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+", re.ASCII)
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*", re.ASCII)
+_SCOPE_VALUE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
+
+_NAMES = frozenset(
+    {
+        "id_token",
+        "access_token",
+        "refresh_token",
+        "token_type",
+        "expires_in",
+        "scope",
+        "grant_id",
+        "error",
+        "error_description",
+    }
+)
+_RETRY = re.compile(r"please retry|multiple concurrent requests using the same token", re.IGNORECASE)
+"""Ory Hydra (fosite) when a refresh lost a race in its database."""
 
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _DEAD_ERRORS = frozenset({"invalid_grant", "invalid_request"})
 _MIDDLEMAN = frozenset({502, 504})
+_REASONS = {429: DownReason.BUSY, 3: DownReason.REDIRECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +103,9 @@ class TokenResponse:
     expires_in: int | None
     scope: tuple[str, ...] | None
     consent_id: str | None
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    """Members that could not be read and decide nothing, so that they count as left out."""
+    reply: Reply | None = field(default=None, compare=False)
 
 
 TokenFailure = Refused | OperatorFault | ProviderDown | OutcomeUnknown | Untrusted
@@ -98,39 +131,61 @@ def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
     return authenticated(environment.token_endpoint, client, environment.dialect.refresh_auth, form)
 
 
-def judge_token_response(dialect: Dialect, answer: HttpAnswer, now: float) -> TokenResponse | TokenFailure:
+def judge_token_response(
+    dialect: Dialect, answer: HttpAnswer, now: float, secrets: tuple[Secret, ...] = ()
+) -> TokenResponse | TokenFailure:
     """Say what an answer of the token endpoint means (see the module's text). Never raises.
 
     The Content-Type is not judged: a rotated refresh token in a JSON object is not thrown away for its label, and a
-    web page is not JSON.
+    web page is not JSON. `secrets` are those of the request; what the answer quotes of them is not kept.
     """
-    succeeded = 200 <= answer.status < 300
-    try:
-        members = read_members(answer)
-    except UnreadableJSON as fault:
-        if succeeded:
-            return OutcomeUnknown(f"the token endpoint answered {answer.status} but the body is unusable: {fault}")
-        members = {}
-    if succeeded:
-        return _success(dialect, answer.status, members)
-    return judge_error(dialect, answer, members.get("error"), now)
+    members = read_members(answer)
+    reply = read_reply(answer.status, members, secrets)
+    if not 200 <= answer.status < 300:
+        return judge_error(dialect, answer, reply, now)
+    tokens = [members.get(name) for name in ("id_token", "access_token", "refresh_token")]
+    if not any(tokens) and reply.error not in (None, "unreadable"):
+        return judge_error(dialect, answer, reply, now)
+    return _success(dialect, members, reply)
 
 
-def read_members(answer: HttpAnswer) -> dict[str, Any]:
-    """The members of the answer's JSON object; raises `UnreadableJSON`, without parsing, for more than `MAX_BODY`."""
-    if len(answer.body) > MAX_BODY:
-        raise UnreadableJSON(f"more than {MAX_BODY} bytes")
-    return json_object(answer.body)
+def read_members(answer: HttpAnswer) -> Members:
+    """The members of the answer's JSON object that are used; those before the fault if it is none, or too long."""
+    members = read_object(answer.body[:MAX_BODY], _NAMES)
+    return Members(members.values, f"more than {MAX_BODY} bytes") if len(answer.body) > MAX_BODY else members
+
+
+def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) -> Reply:
+    """What of the answer may be logged, and the error that it is judged by. A body that is in doubt has none: no grant
+    ends by what may not have been said."""
+    if members.fault is not None:
+        return Reply(status)
+    error, description = members.get("error"), members.get("error_description")
+    word = None if error is None or error == "" else error_word(error)
+    if word is not None and without_secrets(word, secrets) != word:
+        word = "unreadable"
+    text = printable(description, 2 * MAX_DESCRIPTION) if isinstance(description, str) else ""
+    return Reply(status, word, printable(without_secrets(text, secrets), MAX_DESCRIPTION) or None)
 
 
 def judge_error(
-    dialect: Dialect, answer: HttpAnswer, error: object, now: float
+    dialect: Dialect, answer: HttpAnswer, reply: Reply, now: float
 ) -> Refused | OperatorFault | ProviderDown | OutcomeUnknown:
-    """Rules 2 to 7 of the module's text, for an answer that is not 2xx. `error` is the unjudged member of the body."""
-    status = answer.status
-    word = error_word(error) if error is not None else f"status_{status}"
-    retry_after = judge_retry_after(answer.retry_after, now)
-    down = ProviderDown(f"the provider answered {status} ({word})", retry_after, busy=status == 429)
+    """Rules 2 to 7 of the module's text, for an answer without tokens."""
+    status = 400 if 200 <= answer.status < 300 else answer.status
+    word = reply.error or f"status_{answer.status}"
+    detail = f"the provider answered {answer.status} ({word})"
+    reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
+    down = ProviderDown(detail, judge_retry_after(answer.retry_after, now), status == 429, reason, reply)
+    judged = _by_rules(dialect, status, word, down)
+    if isinstance(judged, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
+        return down
+    return judged
+
+
+def _by_rules(
+    dialect: Dialect, status: int, word: str, down: ProviderDown
+) -> Refused | OperatorFault | ProviderDown | OutcomeUnknown:
     for rule in dialect.errors:
         if _matches(rule, status, word):
             return _by_rule(rule, word, down)
@@ -138,10 +193,10 @@ def judge_error(
         if status in _BUSY or word in _BUSY_ERRORS:
             return down
         if status == 400 and word in _DEAD_ERRORS:
-            return Refused(word)
-        return OperatorFault(word)
+            return Refused(word, down.reply)
+        return OperatorFault(word, down.reply)
     if status in _MIDDLEMAN or not 300 <= status < 600:
-        return OutcomeUnknown(f"the provider answered {status} ({word})")
+        return OutcomeUnknown(down.detail, down.reply)
     return down
 
 
@@ -176,34 +231,42 @@ def _matches(rule: ErrorRule, status: int, word: str) -> bool:
 def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | OperatorFault | ProviderDown:
     match rule.means:
         case Meaning.DEAD_TOKEN:
-            return Refused(word)
+            return Refused(word, down.reply)
         case Meaning.OPERATOR_FAULT:
-            return OperatorFault(word)
+            return OperatorFault(word, down.reply)
         case Meaning.PROVIDER_DOWN:
             return down
 
 
-def _success(dialect: Dialect, status: int, members: dict[str, Any]) -> TokenResponse | TokenFailure:
+def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse | TokenFailure:
+    """Tokens become a `TokenResponse` only when every member that decides something could be read.
+
+    The refresh token is looked at first: a new one has replaced the one that was sent, so it outlives any other fault.
+    """
     refresh_token = members.get("refresh_token")
     if refresh_token == "":
         refresh_token = None
     if refresh_token is not None and not _is_refresh_token(refresh_token):
-        return OutcomeUnknown(f"the token endpoint answered {status} with an unreadable refresh_token")
+        return OutcomeUnknown(f"the token endpoint answered {reply.status} with an unreadable refresh_token", reply)
     new = None if refresh_token is None else Secret(refresh_token)
-    fault = _member_fault(dialect, members)
-    if fault is not None and new is not None:
-        return Untrusted(f"the token endpoint answered {status} with {fault}", new)
+    unusable = None if members.fault is None else f"but the body is unusable: {members.fault}"
+    fault = unusable or _member_fault(dialect, members)
     if fault is not None:
-        said = f", error {error_word(members['error'])}" if "error" in members else ""
-        return OutcomeUnknown(f"the token endpoint answered {status} with {fault}{said}")
+        said = f", error {reply.error}" if reply.error is not None and not unusable else ""
+        detail = f"the token endpoint answered {reply.status} {fault}{said}"
+        return OutcomeUnknown(detail, reply) if new is None else Untrusted(detail, new, reply=reply)
     scope = members.get("scope")
+    values = _scope_values(scope)
+    access_token = members.get("access_token")
     return TokenResponse(
         id_token=_secret(members.get("id_token")),
-        access_token=_secret(members.get("access_token")),
+        access_token=_secret(access_token) if is_visible_ascii(access_token, MAX_TOKEN) else None,
         refresh_token=new,
         expires_in=_lifetime(members.get("expires_in")),
-        scope=tuple(scope.split(" ")) if scope else None,
+        scope=values or None,
         consent_id=consent_id(members.get("grant_id")),
+        ignored=("scope",) if values is None else (),
+        reply=reply,
     )
 
 
@@ -212,23 +275,36 @@ def consent_id(value: object) -> str | None:
     return str(value) if is_visible_ascii(value, 256) else None
 
 
-def _member_fault(dialect: Dialect, members: dict[str, Any]) -> str | None:
-    """What is wrong with the members other than `refresh_token`, as words for `detail`."""
-    for name in ("id_token", "access_token"):
+def _member_fault(dialect: Dialect, members: Members) -> str | None:
+    """What is wrong with the members that decide something, as words for `detail`.
+
+    An access token and its type decide nothing where the id_token is the bearer.
+    """
+    by_access_token = dialect.bearer is Bearer.ACCESS_TOKEN
+    for name in ("id_token", "access_token") if by_access_token else ("id_token",):
         value = members.get(name)
         if value is not None and value != "" and not is_visible_ascii(value, MAX_TOKEN):
-            return f"an unreadable {name}"
+            return f"with an unreadable {name}"
     if not members.get(dialect.bearer.value):
-        return f"no {dialect.bearer.value}"
+        return f"with no {dialect.bearer.value}"
     kind = members.get("token_type")
-    if kind is None and dialect.bearer is Bearer.ACCESS_TOKEN:
-        return "no token_type"
-    if kind is not None and not (isinstance(kind, str) and kind.lower() == "bearer"):
-        return "a token_type other than bearer"
-    scope = members.get("scope") or ""
-    if not isinstance(scope, str) or len(scope) > MAX_SCOPE or (scope and _SCOPE.fullmatch(scope) is None):
-        return "an unreadable scope"
+    if by_access_token and kind is None:
+        return "with no token_type"
+    if by_access_token and not (isinstance(kind, str) and kind.strip().lower() == "bearer"):
+        return "with a token_type other than bearer"
     return None
+
+
+def _scope_values(scope: object) -> tuple[str, ...] | None:
+    """The values of `scope`, a text separated by any white space or a list of such texts; None if it is unreadable."""
+    given = scope if isinstance(scope, list) else [] if scope is None else [scope]
+    texts = [text for text in given if isinstance(text, str)]
+    if len(given) > MAX_SCOPE_VALUES or len(texts) != len(given):
+        return None
+    joined = " ".join(texts)
+    values = tuple(joined.split())
+    readable = len(joined) <= MAX_SCOPE and all(_SCOPE_VALUE.fullmatch(value) for value in values)
+    return values if readable else None
 
 
 def _is_refresh_token(value: object) -> bool:

@@ -26,7 +26,7 @@ LONGEST_STALE = 86_400.0
 RETRY_STALE = 30.0
 RETRY_EMPTY = 1.0
 FORCED_EVERY = 10.0
-"""Least seconds between two fetches for the sake of an unknown `kid`: tokens must not drive the traffic."""
+"""Least seconds between two fetches for the sake of a token that no key verifies: tokens must not drive the traffic."""
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})\"?(?:$|[\s,])", re.IGNORECASE)
 
@@ -76,12 +76,12 @@ class KeySource:
         return self._cached.keys
 
     async def renewed(self) -> KeySet:
-        """The keys after a fetch made because a token names an unknown one; at most one such fetch in 10 seconds.
+        """The keys after a fetch made because none of them verifies a token; at most one such fetch in 10 seconds.
 
         Gives the keys at hand if it may not fetch or the fetch fails. Raises `KeysUnavailable` if there are none.
         """
         now = self._clock()
-        if self._fetch is not None or now - self._forced_at >= FORCED_EVERY:
+        if self._fetch is not None or abs(now - self._forced_at) >= FORCED_EVERY:  # the clock may be set back
             self._forced_at = now
             await self._fetched()
         if self._cached is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Bearer, Client, Tokens
+from akoya_gateway.log import logger
 from akoya_gateway.protocol.answers import (
     Distrust,
+    DownReason,
     Granted,
     OperatorFault,
     OutcomeUnknown,
@@ -17,20 +21,34 @@ from akoya_gateway.protocol.answers import (
     TokenSet,
     Untrusted,
 )
-from akoya_gateway.protocol.id_token import ForeignSubject, IdToken, IdTokenRejected, UnknownKey, judge_id_token
+from akoya_gateway.protocol.id_token import (
+    ForeignSubject,
+    IdToken,
+    IdTokenRejected,
+    UnknownKey,
+    Unverified,
+    judge_id_token,
+)
 from akoya_gateway.protocol.keys import KeySet
+from akoya_gateway.protocol.requests import FormRequest
 from akoya_gateway.protocol.revocation import judge_revocation_response, revocation_request
 from akoya_gateway.protocol.tokens import (
+    TokenFailure,
     TokenRequest,
     TokenResponse,
     end_of_token,
     exchange_request,
     judge_token_response,
+    read_members,
     refresh_request,
 )
 from akoya_gateway.provider.keys import KeySource, KeysUnavailable
 from akoya_gateway.provider.wire import Lost, NotSent, post
 from akoya_gateway.secret import Secret
+
+log = logger("akoya_gateway.provider")
+
+_SECRET_FIELDS = frozenset({"code", "code_verifier", "refresh_token", "token", "client_secret"})
 
 
 class Provider:
@@ -51,6 +69,7 @@ class Provider:
         self._keys = keys
         self._tokens = tokens
         self._clock = clock
+        self._reported: set[str] = set()
 
     @property
     def client(self) -> Client:
@@ -63,12 +82,15 @@ class Provider:
         request = exchange_request(self._client, code, code_verifier)
         answer = await self._ask(request, nonce, expected_sub=None)
         if isinstance(answer, Granted) and not answer.tokens.scope:
-            return Granted(_with_scope(answer.tokens, self._client.scopes))  # RFC 6749 section 5.1
+            return Granted(replace(answer.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
         return answer
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
-        """Refresh (RFC 6749 section 6). Tokens of another `sub` are `Untrusted` (OpenID Connect Core 12.2)."""
-        return await self._ask(refresh_request(self._client, refresh_token), None, expected_sub=sub)
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+        """Refresh (RFC 6749 section 6). `nonce` is what the login sent, None if it is not known.
+
+        Tokens of another `sub` or with another nonce are `Untrusted` (OpenID Connect Core 12.2).
+        """
+        return await self._ask(refresh_request(self._client, refresh_token), nonce, expected_sub=sub)
 
     async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
         """Revoke (RFC 7009). May be repeated: revoking a dead token is a success."""
@@ -77,11 +99,11 @@ class Provider:
             return OperatorFault("no_revocation_endpoint")
         answer = await post(self._http, request, self._client.environment.timeout)
         match answer:
-            case NotSent(detail):
-                return ProviderDown(detail)
+            case NotSent(detail, reason):
+                return ProviderDown(detail, reason=reason)
             case Lost(detail):
                 return OutcomeUnknown(detail)
-        return judge_revocation_response(self._client, answer, self._clock())
+        return judge_revocation_response(self._client, answer, self._clock(), self._secrets(request))
 
     async def _ask(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenAnswer:
         """Keys first: an outage of the `jwks_uri` must be found while the token is still unspent."""
@@ -90,18 +112,43 @@ class Provider:
             try:
                 keys = await self._keys.current()
             except KeysUnavailable as fault:
-                return ProviderDown(str(fault))
+                return ProviderDown(str(fault), reason=DownReason.KEYS)
         environment = self._client.environment
         answer = await post(self._http, request, environment.timeout)
         match answer:
-            case NotSent(detail):
-                return ProviderDown(detail)
-            case Lost(detail):
-                return OutcomeUnknown(detail)
-        response = judge_token_response(environment.dialect, answer, self._clock())
+            case NotSent(detail, reason):
+                return ProviderDown(detail, reason=reason)
+            case Lost():
+                response = self._judged_part(answer, request)
+            case _:
+                response = judge_token_response(environment.dialect, answer, self._clock(), self._secrets(request))
         if not isinstance(response, TokenResponse):
             return response
+        self._report(response)
         return await self._trust(response, keys, nonce, expected_sub)
+
+    def _judged_part(self, lost: Lost, request: TokenRequest) -> TokenResponse | TokenFailure:
+        """What came of a response that was cut off counts where it is a whole JSON object, or holds a new refresh
+        token: the one that was sent is spent then."""
+        if lost.part is not None:
+            judged = judge_token_response(
+                self._client.environment.dialect, lost.part, self._clock(), self._secrets(request)
+            )
+            if isinstance(judged, Untrusted) or read_members(lost.part).fault is None:
+                return judged
+        return OutcomeUnknown(lost.detail)
+
+    def _secrets(self, request: FormRequest) -> tuple[Secret, ...]:
+        """What was sent and must not be logged where the provider quotes it."""
+        sent = (Secret(value) for name, value in request.form if name in _SECRET_FIELDS)
+        return (*sent, self._client.client_secret)
+
+    def _report(self, response: TokenResponse) -> None:
+        """Log once for each member: it would be the same with every refresh."""
+        for member in response.ignored:
+            if member not in self._reported:
+                self._reported.add(member)
+                log.warning("unreadable member of token responses ignored", client=self._client.name, member=member)
 
     async def _trust(
         self, response: TokenResponse, keys: KeySet | None, nonce: str | None, expected_sub: str | None
@@ -109,13 +156,10 @@ class Provider:
         """Tokens become `Granted` only when the id_token passed; the new refresh token survives either way."""
         try:
             id_token = await self._judged(response.id_token, keys, nonce, expected_sub)
-        except UnknownKey as fault:
-            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.KEYS)
-        except ForeignSubject as fault:
-            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.SUBJECT)
         except IdTokenRejected as fault:
-            return Untrusted(f"id_token: {fault.reason}", response.refresh_token, Distrust.ID_TOKEN)
-        return Granted(self._token_set(response, id_token, expected_sub))
+            detail = f"id_token: {fault.reason}"
+            return Untrusted(detail, response.refresh_token, _because(fault), reply=response.reply)
+        return Granted(replace(self._token_set(response, id_token, expected_sub), nonce=nonce))
 
     async def _judged(
         self, token: Secret | None, keys: KeySet | None, nonce: str | None, expected_sub: str | None
@@ -127,7 +171,7 @@ class Provider:
             return None
         try:
             return self._judge(token, keys, nonce, expected_sub)
-        except UnknownKey:
+        except Unverified:
             if self._keys is None:
                 raise
         try:
@@ -170,5 +214,11 @@ class Provider:
         )
 
 
-def _with_scope(tokens: TokenSet, scope: tuple[str, ...]) -> TokenSet:
-    return TokenSet(tokens.bearer, tokens.refresh_token, tokens.expires_at, scope, tokens.sub, tokens.consent_id)
+def _because(fault: IdTokenRejected) -> Distrust:
+    match fault:
+        case UnknownKey():
+            return Distrust.KEYS
+        case ForeignSubject():
+            return Distrust.SUBJECT
+        case _:
+            return Distrust.ID_TOKEN

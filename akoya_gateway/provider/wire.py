@@ -13,16 +13,20 @@ it, and then nobody can know whether the request was read. That costs a handshak
 from __future__ import annotations
 
 import asyncio
-import zlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httpx
 
+from akoya_gateway.protocol.answers import DownReason
+from akoya_gateway.protocol.bodies import UnreadableBody, plain_body
 from akoya_gateway.protocol.requests import FormRequest
+from akoya_gateway.protocol.text import printable
 from akoya_gateway.protocol.tokens import MAX_BODY, HttpAnswer
+from akoya_gateway.provider.deadline import within
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "akoya-gateway"}
 _NEVER_LEFT = (
@@ -40,29 +44,32 @@ class NotSent:
     """Nothing left this machine that the provider could act upon."""
 
     detail: str
+    reason: DownReason = field(default=DownReason.UNREACHABLE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The request left, or may have, and no complete answer came back."""
+    """The request left, or may have, and no complete answer came back.
+
+    `part` is what did come of the answer, when its head was complete and some of its body is there. A JSON object says
+    itself where it ends, so the part may be all that matters.
+    """
 
     detail: str
-
-
-class _Unusable(Exception):
-    """The body cannot be read to its end; the text says why."""
+    part: HttpAnswer | None = field(default=None, compare=False)
 
 
 class _Progress:
-    """httpcore's trace: how far the request came."""
+    """How far the request and the response came; also httpcore's trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.connecting = False
         self.sending = False
-        self.status: int | None = None
-        self.retry_after: str | None = None
-        self.answer: HttpAnswer | None = None
-        """All of it has come."""
+        self.response: httpx.Response | None = None
+        self.whole = False
+        """All of the response has come."""
+        self._limit = limit
+        self._raw = bytearray()
 
     async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
         if event.startswith("connection."):
@@ -70,16 +77,55 @@ class _Progress:
         elif ".send_request_" in event:
             self.sending = True
 
+    async def read(self, response: httpx.Response) -> None:
+        """Read the body to its end, or until there are more than `limit` bytes of it."""
+        self.response = response
+        # Not `aiter_raw`, which closes the response at its end: what goes wrong then would take the body with it.
+        async for chunk in cast("httpx.AsyncByteStream", response.stream):
+            self._raw += chunk
+            if len(self._raw) > self._limit:
+                break
+        self.whole = True
+
+    @property
+    def status(self) -> int | None:
+        return None if self.response is None else self.response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.response is None else self.response.headers
+
+    def body(self) -> bytes:
+        """What has come of the body, see `plain_body`. Raises `UnreadableBody`."""
+        labels = self.headers.get("content-encoding", ""), self.headers.get("content-type", "")
+        return plain_body(bytes(self._raw), *labels, self._limit)
+
+    def answer(self) -> HttpAnswer | Lost:
+        try:
+            return self._made(self.body())
+        except UnreadableBody as fault:
+            return self._by_status() or Lost(str(fault), self._made(fault.part) if fault.part else None)
+
     def lost(self, detail: str) -> HttpAnswer | Lost:
         """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost; a whole answer,
         which may hold the one living refresh token, when the connection could not be closed after it."""
-        if self.answer is not None:
-            return self.answer
-        if self.status is not None and (
-            self.status in (408, 425, 429) or self.status >= 500 or 300 <= self.status < 400
-        ):
-            return HttpAnswer(self.status, b"", self.retry_after)
-        return Lost(detail)
+        if self.whole:
+            return self.answer()
+        if (answer := self._by_status()) is not None:
+            return answer
+        try:
+            part = self.body()
+        except UnreadableBody as fault:
+            part = fault.part
+        return Lost(detail, self._made(part) if part else None)
+
+    def _by_status(self) -> HttpAnswer | None:
+        status = self.status or 0
+        return self._made(b"") if status in (408, 425, 429) or status >= 500 or 300 <= status < 400 else None
+
+    def _made(self, body: bytes) -> HttpAnswer:
+        assert self.response is not None
+        return HttpAnswer(self.response.status_code, body, self.headers.get("retry-after"))
 
 
 async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpAnswer | NotSent | Lost:
@@ -90,28 +136,39 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
     """
     if http.is_closed:
         return NotSent("the gateway is shutting down")
-    progress = _Progress()
+    progress = _Progress(MAX_BODY)
     try:
-        async with (
-            asyncio.timeout(timeout),
-            _response(http, _form_post(http, request), timeout, progress) as response,
-        ):
-            progress.status = response.status_code
-            progress.retry_after = response.headers.get("retry-after")
-            body = await read_body(response, MAX_BODY)
-            progress.answer = HttpAnswer(response.status_code, body, progress.retry_after)
-        return progress.answer
+        await within(timeout, _exchange(http, _form_post(http, request), timeout, progress))
+        return progress.answer()
     except _NEVER_LEFT as fault:
-        return NotSent(f"no connection to the provider ({type(fault).__name__})")
+        return _not_sent(fault)
     except TimeoutError:
         if progress.connecting and not progress.sending:
             return NotSent(f"no connection to the provider within {timeout:g} s")
         return progress.lost(f"no complete answer within {timeout:g} s")
-    except _Unusable as fault:
-        return progress.lost(str(fault))
     except Exception as fault:
         # Whatever it was, it must not be taken for "nothing happened". The text of the fault may quote the peer.
         return progress.lost(f"the connection failed ({type(fault).__name__})")
+
+
+def _not_sent(fault: Exception) -> NotSent:
+    untrusted = certificate_fault(fault)
+    if untrusted is not None:
+        return NotSent(f"the provider's certificate is not trusted ({untrusted})", DownReason.CERTIFICATE)
+    reason = DownReason.PROXY if isinstance(fault, httpx.ProxyError) else DownReason.UNREACHABLE
+    return NotSent(f"no connection to the provider ({type(fault).__name__})", reason)
+
+
+def certificate_fault(fault: BaseException) -> str | None:
+    """Why the peer's certificate was not accepted, in OpenSSL's words; None if `fault` came of something else."""
+    cause: BaseException | None = fault
+    for _ in range(8):
+        if cause is None:
+            return None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return printable(cause.verify_message or "unknown reason", 200)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,56 +186,39 @@ class FetchFailed(Exception):
 async def get(http: httpx.AsyncClient, url: str, limit: int, timeout: float) -> Document:
     """GET a public document of at most `limit` bytes within `timeout` seconds. Raises `FetchFailed` only."""
     headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
+    progress = _Progress(limit)
     try:
-        async with (
-            asyncio.timeout(timeout),
-            _response(http, http.build_request("GET", url, headers=headers), timeout, _Progress()) as response,
-        ):
-            if response.status_code != 200:
-                raise FetchFailed(f"answered {response.status_code}")
-            body = await read_body(response, limit)
-            if len(body) > limit:
-                raise FetchFailed(f"answered more than {limit} bytes")
-            return Document(body, response.headers.get("cache-control", ""))
-    except FetchFailed:
-        raise
-    except TimeoutError:
-        raise FetchFailed(f"no complete answer within {timeout:g} s") from None
-    except _Unusable as fault:
-        raise FetchFailed(str(fault)) from None
+        await within(timeout, _exchange(http, http.build_request("GET", url, headers=headers), timeout, progress))
+        body = progress.body()
     except Exception as fault:
-        raise FetchFailed(f"the connection failed ({type(fault).__name__})") from None
+        if progress.status not in (None, 200):
+            raise FetchFailed(f"answered {progress.status}") from None
+        raise FetchFailed(_fetch_fault(fault, timeout)) from None
+    if progress.status != 200:
+        raise FetchFailed(f"answered {progress.status}")
+    if len(body) > limit:
+        raise FetchFailed(f"answered more than {limit} bytes")
+    return Document(body, progress.headers.get("cache-control", ""))
+
+
+def _fetch_fault(fault: Exception, timeout: float) -> str:
+    if isinstance(fault, TimeoutError):
+        return f"no complete answer within {timeout:g} s"
+    if isinstance(fault, UnreadableBody):
+        return str(fault)
+    untrusted = certificate_fault(fault)
+    if untrusted is not None:
+        return f"the certificate is not trusted ({untrusted})"
+    return f"the connection failed ({type(fault).__name__})"
 
 
 def _form_post(http: httpx.AsyncClient, request: FormRequest) -> httpx.Request:
     return http.build_request("POST", request.url, headers=request.headers, content=request.body)
 
 
-async def read_body(response: httpx.Response, limit: int) -> bytes:
-    """Read until the end, but never hold more than `limit` + 1 decoded bytes; raises `_Unusable` and httpx's errors.
-
-    We ask for `identity`. A server that compresses all the same is read, under the same limit: a rotated refresh token
-    is worth more than a point of order.
-    """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise _Unusable("the answer has a Content-Encoding that was not asked for")
-    inflate = zlib.decompressobj(wbits=47) if encoding not in ("identity", "") else None
-    body = bytearray()
-    # Not `aiter_raw`, which closes the response at its end: what goes wrong then would take the body with it.
-    stream = cast("httpx.AsyncByteStream", response.stream)
-    async for chunk in stream:
-        try:
-            body += inflate.decompress(chunk, limit + 1 - len(body)) if inflate else chunk
-        except zlib.error:
-            raise _Unusable("the answer's Content-Encoding is broken") from None
-        if len(body) > limit:
-            return bytes(body[: limit + 1])
-        if inflate is not None and inflate.eof:
-            break  # zlib would hoard what follows
-    if inflate is not None and not inflate.eof:
-        raise _Unusable("the answer's Content-Encoding is cut off")
-    return bytes(body)
+async def _exchange(http: httpx.AsyncClient, request: httpx.Request, timeout: float, progress: _Progress) -> None:
+    async with _response(http, request, timeout, progress) as response:
+        await progress.read(response)
 
 
 @asynccontextmanager
@@ -187,7 +227,8 @@ async def _response(
 ) -> AsyncIterator[httpx.Response]:
     """The response to one request, its body not yet read."""
     request.headers.update(_HEADERS)
-    request.extensions["timeout"] = httpx.Timeout(timeout, pool=timeout / 2).as_dict()
+    # The only deadline is that of `within`: httpx's own would count a pause of this process as silence.
+    request.extensions["timeout"] = httpx.Timeout(None, pool=timeout / 2).as_dict()
     request.extensions["trace"] = progress
     response = await http.send(request, stream=True, follow_redirects=False)
     try:

@@ -141,7 +141,8 @@ def test_cve_2026_33496_a_token_of_another_environment() -> None:
     foreign = signed(claims(iss="https://other.example/"), other)
     assert isinstance(rejected(foreign), UnknownKey)
     rejected(signed(claims(iss="https://other.example/")))
-    rejected(signed(claims(), other, kid="r1"), read_keys(json.dumps(jwks(rsa_key(), other)).encode()))
+    rejected(signed(claims(iss="https://other.example/"), other, kid="r1"))
+    rejected(signed(claims(), other, kid="r1"), read_keys(json.dumps(jwks(rsa_key())).encode()))
 
 
 @advisory("CVE-2026-47201", attack="Signature wrapping: the element that is verified is not the one that is used.",

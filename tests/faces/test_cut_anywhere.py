@@ -58,7 +58,7 @@ class Bank(Provider):
         await turns(3)
         return answer
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
         self.uses[refresh_token.reveal()] += 1
         await turns(3)
         answer = self.act(refresh_token.reveal())

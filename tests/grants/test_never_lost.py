@@ -36,7 +36,7 @@ class Truth(Provider):
     spent: dict[str, list[str]]
     """By process: tokens whose successor it was given. What it did with that is another matter."""
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
         token = refresh_token.reveal()
         family = self.family_of(token)
         if family is None or (token != family.living and token not in self.doubtful):

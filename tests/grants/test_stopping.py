@@ -84,7 +84,7 @@ class LateBy(Provider):
 
     turns = 0
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
         answer = self.act(refresh_token.reveal())
         await asyncio.sleep(LEASE / 3)
         await turns(self.turns)

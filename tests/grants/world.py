@@ -108,7 +108,7 @@ class Provider:
     def family_of(self, token: str) -> Family | None:
         return next((f for f in self.families if token == f.living or token in f.spent), None)
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
         token = refresh_token.reveal()
         self.uses[token] += 1
         self.used_at.append(self.clock())

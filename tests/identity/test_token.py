@@ -124,7 +124,37 @@ async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
             known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
-            strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}) for n in range(20)]
+            stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
+            strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=stranger) for n in range(20)]
+            strange += [issuer.token(f"v{n}", key=stranger) for n in range(20)]
             answers = await asyncio.gather(*(known.owner(ask(token)) for token in strange), return_exceptions=True)
             assert all(isinstance(answer, UserError) for answer in answers)
             assert issuer.fetched <= 2
+
+
+async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_accepted() -> None:
+    """RFC 7515 section 4.1.4: `kid` is a hint."""
+    with Issuer() as issuer:
+        old = ECKey.generate_key("P-256", {"kid": "old"}, private=True)
+        issuer.served = [old.as_dict(private=False), *issuer.served]
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
+            assert await known.owner(ask(issuer.token(header={"kid": "old"})))
+            assert issuer.fetched == 1
+
+
+async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_again_within_ten_seconds() -> None:
+    now = time.time()
+    with Issuer() as issuer:
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, lambda: now), lambda: now)
+            assert await known.owner(ask(issuer.token("before")))
+            forged = issuer.token("forged", key=ECKey.generate_key("P-256", {"kid": "e1"}, private=True))
+            issuer.key = ECKey.generate_key("P-256", {"kid": "e1", "alg": "ES256", "use": "sig"}, private=True)
+            issuer.served = [issuer.key.as_dict(private=False)]
+            assert await known.owner(ask(issuer.token("after")))
+            assert issuer.fetched == 2
+            for _ in range(20):
+                with pytest.raises(UserError):
+                    await known.owner(ask(forged))
+            assert issuer.fetched == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from akoya_gateway.protocol.keys import MAX_DOCUMENT, UnreadableKeys, read_keys
+from akoya_gateway.protocol.roca import has_roca_fingerprint
 
 from .values import ec_key, jwks, key_set, okp_key, rsa_key
 
@@ -159,3 +161,37 @@ def test_the_vectors_of_the_rfcs_verify(jwk: dict[str, Any], algorithm: str, tok
     assert key.verifies(algorithm, signing_input.encode(), raw)
     assert not key.verifies(algorithm, signing_input.encode() + b"A", raw)
     assert not key.verifies(algorithm, signing_input.encode(), raw[:-1] + bytes([raw[-1] ^ 1]))
+
+
+def _roca_modulus() -> int:
+    """The product of two primes as Infineon's library made them for keys of 2048 bits: k * M + 65537 ** a mod M."""
+    primorial, count, candidate = 1, 0, 2
+    while count < 126:
+        if all(candidate % d for d in range(2, int(candidate**0.5) + 1)):
+            primorial, count = primorial * candidate, count + 1
+        candidate += 1
+    one, other = (
+        k * primorial + pow(65537, a, primorial)
+        for k, a in ((7497184320278850, 514660148694459054), (7405791944929536, 253949955587779181))
+    )
+    assert pow(2, one - 1, one) == pow(2, other - 1, other) == 1
+    return one * other
+
+
+def test_a_key_with_the_structure_of_roca_is_skipped() -> None:
+    """CVE-2017-15361."""
+    modulus = _roca_modulus()
+    assert has_roca_fingerprint(modulus)
+    n = base64.urlsafe_b64encode(modulus.to_bytes(256, "big")).rstrip(b"=").decode()
+    weak = {"kty": "RSA", "kid": "weak", "n": n, "e": "AQAB"}
+    keys = read(weak, rsa_key().as_dict(private=False))
+    assert [key.kid for key in keys.keys] == ["r1"]
+    assert keys.skipped == 1
+    with pytest.raises(UnreadableKeys, match="no usable key"):
+        read(weak)
+
+
+def test_sound_moduli_do_not_have_the_structure_of_roca() -> None:
+    assert not has_roca_fingerprint(rsa_key().public_key.public_numbers().n)
+    rng = random.Random(2)
+    assert not any(has_roca_fingerprint(rng.getrandbits(2048) | 1) for _ in range(20_000))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
+from joserfc.jwk import RSAKey
 
 from akoya_gateway.config.model import Bearer, Dialect, Seconds, Tokens
 from akoya_gateway.protocol.answers import (
@@ -19,6 +23,7 @@ from akoya_gateway.protocol.answers import (
     OutcomeUnknown,
     ProviderDown,
     Refused,
+    Reply,
     Revoked,
     TokenSet,
     Untrusted,
@@ -28,6 +33,13 @@ from akoya_gateway.secret import Secret
 
 from ..protocol.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
 from .server import Answer, Received, Server, in_turn, raw, reply, serve
+
+
+@cache
+def _replaced() -> Any:
+    """Another key than `rsa_key()`, of the same kid."""
+    return RSAKey.generate_key(2048, {"kid": "r1"})
+
 
 SUB = "CghtaWtvbW9fMRIGbWlrb21v"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -122,7 +134,8 @@ async def test_the_end_of_the_bearer(
     http: httpx.AsyncClient, exp: int | None, expires_in: int | None, end: int
 ) -> None:
     id_token = signed(claims(exp=None if exp is None else NOW + exp))
-    async with provider(http, token=reply(200, tokens(id_token, expires_in=expires_in))) as (akoya, _):
+    dialect = Dialect(optional_claims=frozenset({"exp"}))
+    async with provider(http, token=reply(200, tokens(id_token, expires_in=expires_in)), dialect=dialect) as (akoya, _):
         granted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(granted, Granted)
     assert granted.tokens.expires_at == NOW + end
@@ -265,6 +278,134 @@ async def test_without_keys_the_claims_are_judged_all_the_same(http: httpx.Async
         assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
         assert isinstance(await akoya.refresh(Secret("r"), SUB), Untrusted)
         assert server.to("/keys") == []
+
+
+GOOD = json.dumps(tokens()).encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(200, b"\xef\xbb\xbf" + GOOD, content_type="application/json; charset=utf-8"),
+        reply(200, GOOD[:-1] + b', "bank": "Z\xfcrich"}', content_type="application/json; charset=iso-8859-1"),
+        reply(200, GOOD.decode().encode("utf-16"), content_type="application/json; charset=utf-16"),
+        reply(200, GOOD.decode().encode("utf-32"), content_type="application/json"),
+        reply(200, gzip.compress(GOOD)),
+        reply(200, zlib.compress(GOOD)[2:-4], "Content-Encoding: deflate\r\n"),
+        reply(200, GOOD + b"\0"),
+        reply(200, GOOD, content_type="text/html"),
+        reply(200, GOOD[:-1] + b', "a": 1, "a": 2}'),
+        reply(200, tokens(scope=["openid", "offline_access"], token_type="N_A")),
+        raw(OK + b"Content-Length: 9999\r\n\r\n" + GOOD),
+        raw(OK + b"Content-Length: 9999\r\n\r\n" + GOOD, hold=True),
+        raw(OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(GOOD), GOOD)),
+    ],
+)
+async def test_a_good_answer_in_a_strange_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
+    async with provider(http, token=answer, timeout=0.5) as (akoya, _):
+        for granted in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
+            assert isinstance(granted, Granted), granted
+            assert granted.tokens.refresh_token == Secret("refresh-2")
+            assert granted.tokens.scope == ("openid", "offline_access")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(OK + b'Content-Length: 9999\r\n\r\n{"refresh_token":"refresh-2","id_token":"ey'),
+        raw(OK + b'Transfer-Encoding: chunked\r\n\r\n99\r\n{"refresh_token":"refresh-2",', hold=True),
+        reply(200, b'{"refresh_token":"refresh-2"}'),
+        reply(200, GOOD + b"<!-- served by cache 7 -->"),
+        reply(200, gzip.compress(b'{"refresh_token":"refresh-2","id_token":"' + b"ab" * 99)[:-9]),
+    ],
+)
+async def test_a_new_refresh_token_in_a_broken_answer_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
+    async with provider(http, token=answer, timeout=0.5) as (akoya, _):
+        untrusted = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(untrusted, Untrusted), untrusted
+    assert untrusted.refresh_token == Secret("refresh-2")
+
+
+async def test_an_error_in_an_answer_that_was_cut_off_counts_if_it_is_whole(http: httpx.AsyncClient) -> None:
+    head = b"HTTP/1.1 400 Bad\r\nContent-Length: 999\r\n\r\n"
+    async with provider(http, token=raw(head + b'{"error":"invalid_grant"}')) as (akoya, _):
+        assert await akoya.refresh(Secret("r"), SUB) == Refused("invalid_grant")
+    async with provider(http, token=raw(head + b'{"error":"invalid_grant"')) as (akoya, _):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), OutcomeUnknown)
+
+
+async def test_an_unreadable_scope_is_reported_once_and_the_requested_one_holds(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with provider(http, token=reply(200, tokens(scope={"a": 1}))) as (akoya, _):
+        first, later = await akoya.exchange(Secret("c")), await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(first, Granted) and isinstance(later, Granted)
+    assert first.tokens.scope == ("openid", "profile", "offline_access")
+    assert later.tokens.scope == ()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "member=scope" in caplog.text
+
+
+async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
+    keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(_replaced())))
+    body = reply(200, tokens(signed(claims(), _replaced())))
+    async with provider(http, keys=keys, token=body) as (akoya, server):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert len(server.to("/keys")) == 2
+
+
+async def test_a_key_of_another_type_under_the_same_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
+    keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(ec_key("P-256", "r1"))))
+    body = reply(200, tokens(signed(claims(), ec_key("P-256", "r1"), "ES256")))
+    async with provider(http, keys=keys, token=body) as (akoya, server):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert len(server.to("/keys")) == 2
+
+
+async def test_wrong_signatures_fetch_the_keys_at_most_once_in_ten_seconds(http: httpx.AsyncClient) -> None:
+    body = reply(200, tokens(signed(claims(), rsa_key("attacker"), kid="r1")))
+    async with provider(http, token=body) as (akoya, server):
+        for _ in range(5):
+            assert isinstance(await akoya.refresh(Secret("r"), SUB), Untrusted)
+        assert len(server.to("/keys")) == 2
+
+
+async def test_an_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(http: httpx.AsyncClient) -> None:
+    """As Ory Hydra answers refreshes after a rotation."""
+    body = reply(200, tokens(signed(claims(), rsa_key("today"), kid="r1")))
+    async with provider(http, keys=reply(200, jwks(rsa_key(), rsa_key("today"))), token=body) as (akoya, server):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert len(server.to("/keys")) == 1
+
+
+async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: httpx.AsyncClient) -> None:
+    async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
+        first = await akoya.exchange(Secret("c"), nonce="n-1")
+        assert isinstance(first, Granted) and first.tokens.nonce == "n-1"
+        later = await akoya.refresh(Secret("r"), SUB, "n-1")
+        assert isinstance(later, Granted) and later.tokens.nonce == "n-1"
+        other = await akoya.refresh(Secret("r"), SUB, "n-2")
+        assert other == Untrusted("id_token: nonce is missing or another than was sent", Secret("refresh-2"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "error", "description"),
+    [
+        (reply(400, {"error": "invalid_grant", "error_description": "code abcd"}), 400, "invalid_grant", "code [...]"),
+        (reply(403, b"<html>Access denied</html>"), 403, None, None),
+        (reply(308, b"", "Location: /token/\r\n"), 308, None, None),
+        (reply(200, tokens(signed(claims(iss="https://x/")))), 200, None, None),
+        (reply(200, {}), 200, None, None),
+        (reply(503, {"error": "server_error"}), 503, "server_error", None),
+    ],
+)
+async def test_a_failure_says_what_the_provider_answered(
+    http: httpx.AsyncClient, answer: Answer, status: int, error: str | None, description: str | None
+) -> None:
+    async with provider(http, token=answer) as (akoya, _):
+        failure: Any = await akoya.exchange(Secret("abcd"))
+    assert failure.reply == Reply(status, error, description)
 
 
 # Revocation

@@ -6,20 +6,26 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from akoya_gateway.protocol.answers import DownReason
 from akoya_gateway.protocol.requests import FormRequest
 from akoya_gateway.protocol.tokens import MAX_BODY, HttpAnswer
 from akoya_gateway.provider.wire import FetchFailed, Lost, NotSent, get, post
 
+from ..servers import self_signed
 from .server import Answer, Received, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"
+BROTLI = b"\x0b\x02\x80{}\x03"
+"""`{}`, which this client cannot unpack."""
 
 
 def form(server: Server) -> FormRequest:
@@ -60,8 +66,8 @@ LOST = {
     "a broken length": raw(OK + b"Content-Length: ten\r\n\r\n{}"),
     "two lengths": raw(OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x"),
     "endless headers": endless(OK, b"X-Filler: " + b"y" * 8000 + b"\r\n"),
-    "an unknown encoding": reply(200, b"{}", "Content-Encoding: br\r\n"),
-    "a broken encoding": reply(200, b"{}", "Content-Encoding: gzip\r\n"),
+    "an unknown encoding": reply(200, BROTLI, "Content-Encoding: br\r\n"),
+    "a broken encoding": reply(200, b"\x1f\x8b\x08 broken", "Content-Encoding: gzip\r\n"),
     "a cut encoding": reply(200, gzip.compress(b'{"a":"' + b"x" * 999 + b'"}')[:-12], "Content-Encoding: gzip\r\n"),
 }
 
@@ -328,7 +334,8 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
         (endless(OK + b"\r\n", b"x" * 65536), "answered more than 100 bytes"),
         (raw(hold=True), "no complete answer within 0.5 s"),
         (raw(), "the connection failed (RemoteProtocolError)"),
-        (reply(200, b"{}", "Content-Encoding: br\r\n"), "Content-Encoding"),
+        (reply(200, BROTLI, "Content-Encoding: br\r\n"), "Content-Encoding"),
+        (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),
     ],
 )
 async def test_a_document_that_cannot_be_had_says_why(http: httpx.AsyncClient, answer: Answer, reason: str) -> None:
@@ -337,3 +344,41 @@ async def test_a_document_that_cannot_be_had_says_why(http: httpx.AsyncClient, a
             await get(http, f"{server.url}/doc", 100, 0.5)
         assert reason in str(failed.value)
         assert len(server.received) == 1
+
+
+async def test_a_document_is_read_through_mark_and_encoding(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(b'\xef\xbb\xbf{"a": 1}')
+    for headers in ("", "Content-Encoding: gzip\r\n", "Content-Encoding: x-gzip\r\nCache-Control: max-age=9\r\n"):
+        async with serve(doc=reply(200, packed, headers)) as server:
+            assert (await get(http, f"{server.url}/doc", 100, 2.0)).body == b'{"a": 1}'
+
+
+async def test_labels_in_several_fields_are_read_as_one_list(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(zlib.compress(b"{}")[2:-4])
+    answer, _ = await ask(http, reply(200, packed, "Content-Encoding: deflate\r\nContent-Encoding: gzip\r\n"))
+    assert answer == HttpAnswer(200, b"{}")
+
+
+async def test_the_part_of_a_lost_answer_that_came_is_kept(http: httpx.AsyncClient) -> None:
+    for head in (b"Content-Length: 99\r\n\r\n", b"Content-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"):
+        body = b'{"refresh_token":"r-2"' if b"gzip" not in head else gzip.compress(b'{"refresh_token":"r-2"' * 9)[:-8]
+        for answer in (raw(OK + head + body), raw(OK + head + body, hold=True)):
+            lost, _ = await ask(http, answer, timeout=0.3)
+            assert isinstance(lost, Lost) and lost.part is not None
+            assert lost.part.status == 200 and lost.part.body.startswith(b'{"refresh_token":"r-2"')
+
+
+async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pem").write_bytes(self_signed())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await post(http, FormRequest(url, (), ()), 5.0)
+        assert isinstance(answer, NotSent)
+        assert answer.reason is DownReason.CERTIFICATE
+        assert answer.detail.startswith("the provider's certificate is not trusted (")
+        with pytest.raises(FetchFailed, match="the certificate is not trusted"):
+            await get(http, url, 100, 5.0)
+    listening.close()

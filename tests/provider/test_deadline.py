@@ -1,0 +1,137 @@
+"""A pause of this process is not the provider's silence: what lies in the socket afterwards is read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from akoya_gateway.protocol.requests import FormRequest
+from akoya_gateway.protocol.tokens import HttpAnswer
+from akoya_gateway.provider.deadline import within
+from akoya_gateway.provider.wire import Lost, get, post
+
+BODY = json.dumps({"refresh_token": "r-2", "pad": "x" * 150_000}).encode()
+TIMEOUT = 0.3
+
+
+class Threaded:
+    """A provider in a thread of its own, so that it responds while the test's event loop is blocked."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.asked = threading.Event()
+        self.answered = threading.Event()
+        self._pieces = pieces
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/token"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            connection.recv(65536)
+            self.asked.set()
+            for piece in self._pieces:
+                connection.sendall(piece)
+            self.answered.set()
+            while connection.recv(65536):  # a close with unread bytes would reset the connection
+                pass
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def threaded() -> Iterator[Threaded]:
+    server = Threaded(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY), BODY)
+    yield server
+    server.close()
+
+
+def pause(server: Threaded) -> None:
+    """Block the event loop beyond the deadline, as SIGSTOP would."""
+    assert server.answered.wait(5)
+    time.sleep(TIMEOUT + 0.1)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5, 0.97], ids=["at once", "half way", "just before the deadline"])
+async def test_a_response_that_came_during_a_pause_is_read(
+    http: httpx.AsyncClient, threaded: Threaded, after: float
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def blocked() -> None:
+        await asyncio.to_thread(threaded.asked.wait, 5)
+        loop.call_later(max(TIMEOUT * after - (loop.time() - started), 0.0), pause, threaded)
+
+    started = loop.time()
+    blocking = asyncio.create_task(blocked())
+    # Nothing is read before the pause: the reader of the response waits behind it.
+    answer = await post(http, FormRequest(threaded.url, (), (("refresh_token", "r-1"),)), TIMEOUT)
+    await blocking
+    assert answer == HttpAnswer(200, BODY)
+
+
+async def test_a_document_that_came_during_a_pause_is_read(http: httpx.AsyncClient, threaded: Threaded) -> None:
+    asyncio.get_running_loop().call_later(0.1, pause, threaded)
+    assert (await get(http, threaded.url, 1 << 20, TIMEOUT)).body == BODY
+
+
+async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.AsyncClient) -> None:
+    silent = Threaded(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+    try:
+        asyncio.get_running_loop().call_later(0.1, pause, silent)
+        answer = await post(http, FormRequest(silent.url, (), ()), TIMEOUT)
+        assert answer == Lost("no complete answer within 0.3 s")
+    finally:
+        silent.close()
+
+
+async def test_a_deadline_passes_in_time_where_nothing_pauses() -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await within(0.2, asyncio.sleep(30))
+    assert 0.19 < time.monotonic() - started < 2.0
+
+
+async def test_a_result_or_an_error_within_the_deadline_is_passed_on() -> None:
+    async def failing() -> None:
+        raise TimeoutError("of the work")
+
+    assert await within(5.0, asyncio.sleep(0.01, "result")) == "result"
+    with pytest.raises(TimeoutError, match="of the work"):
+        await within(5.0, failing())
+
+
+async def test_work_that_ends_after_it_was_cancelled_counts() -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "result"
+        return ""
+
+    assert await within(0.05, stubborn()) == "result"
+
+
+async def test_cancellation_ends_the_work() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(within(30.0, work()))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
