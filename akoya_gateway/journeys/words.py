@@ -25,7 +25,7 @@ _ERRORS = {
     "temporarily_unavailable": "The bank connection service is busy. Please try again in a few minutes.",
     "server_error": "The bank had a problem. Please try again in a few minutes.",
     "outcome_unknown": "The bank did not answer in time. Please connect once more.",
-    "untrusted_answer": "What the bank sent could not be verified, so nothing was connected. Please try again later.",
+    "untrusted_answer": "The bank was not connected: what it sent could not be verified. Please try again later.",
     "store-unavailable": "The connection could not be saved. Please try again in a moment.",
     "code_refused": "The sign-in took too long or was used already. Please connect once more.",
     "client_refused": "Connecting is not possible right now. If it lasts, contact the people who run this app.",
