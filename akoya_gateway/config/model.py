@@ -62,6 +62,8 @@ class Dialect:
     nonce: bool = False
     optional_claims: frozenset[str] = frozenset()
     """Of `exp` and `iat`, those that the provider's id_tokens may lack."""
+    reuse_grace: Seconds = Seconds(0.0)
+    """For how long after a rotation the provider accepts the old refresh token once more; 0: not at all."""
     errors: tuple[ErrorRule, ...] = ()
 
 

@@ -142,6 +142,7 @@ def _dialect(node: Node) -> Dialect:
         pkce=node.plain("pkce"),
         nonce=node.plain("nonce"),
         optional_claims=frozenset(node.plain("optional_claims")),
+        reuse_grace=node.seconds("reuse_grace", zero=True),
         errors=(*own, *DEFAULT_ERRORS),
     )
 

@@ -52,6 +52,10 @@ def advise(
         return Advice(Do.WAIT, grant.lease.expires_at)
     if grant.state is GrantState.LIVE:
         due = due_at(grant, refresh_before, early)
+    elif grant.state is GrantState.UNCERTAIN and grant.reuse is not None and now < grant.reuse.until:
+        if now >= grant.reuse.at:
+            return _REFRESH
+        return Advice(Do.USE if now < grant.tokens.expires_at else Do.HOLD, grant.reuse.at)
     elif grant.state is GrantState.UNCERTAIN:
         # An attempt could cost the bearer that still lives (see `life`), so not before its end.
         due = grant.tokens.expires_at

@@ -111,6 +111,8 @@ class Background:
     def _due(self, grant: Grant) -> float:
         """Before a request would have to wait, and spread, so that replicas and grants of one hour do not meet."""
         spread = self._random()
+        if grant.state is GrantState.UNCERTAIN and grant.reuse is not None and self._clock() < grant.reuse.until:
+            return grant.reuse.at
         if grant.state is GrantState.UNCERTAIN:
             return max(grant.tokens.expires_at, grant.retry_at) + spread
         early = due_at(grant, self._refresh_before, EARLY - (EARLY - 1.1) * spread)

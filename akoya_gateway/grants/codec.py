@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease, Reuse
 from akoya_gateway.protocol.answers import TokenSet
 from akoya_gateway.secret import Secret
 
@@ -46,6 +46,8 @@ def encode(grant: Grant) -> bytes:
     if grant.lease is not None:
         lease = grant.lease
         document["lease"] = [lease.holder, lease.started_at, lease.expires_at, lease.sent]
+    if grant.reuse is not None:
+        document["reuse"] = [grant.reuse.at, grant.reuse.until]
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -63,7 +65,7 @@ def decode(body: bytes, version: int) -> Grant:
 
 
 def _grant(document: dict[str, Any], version: int) -> Grant:
-    tokens, lease = document["tokens"], document.get("lease")
+    tokens, lease, reuse = document["tokens"], document.get("lease"), document.get("reuse")
     refresh_token = tokens["refresh_token"]
     return Grant(
         key=GrantKey(*document["key"]),
@@ -88,4 +90,5 @@ def _grant(document: dict[str, Any], version: int) -> Grant:
         # Records of earlier releases have neither.
         untrusted=document.get("untrusted", 0),
         failed_at=document.get("failed_at", 0.0),
+        reuse=None if reuse is None else Reuse(*reuse),
     )

@@ -50,19 +50,23 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired:
-    """Nobody has heard of the holder for the length of its lease."""
+    """Nobody has heard of the holder for the length of its lease. `reuse_grace`: as in `Answered`."""
+
+    reuse_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off. `since`: when the
-    configuration that validated the response was loaded."""
+    configuration that validated the response was loaded. `reuse_grace`: seconds for which the provider accepts a
+    refresh token that is spent."""
 
     holder: str
     used: Secret
     answer: TokenAnswer
     jitter: float = 0.0
     since: float = 0.0
+    reuse_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

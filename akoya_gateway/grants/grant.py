@@ -50,6 +50,14 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Reuse:
+    """A refresh token whose fate is unknown may be used again from `at` on, before `until`: the provider's grace."""
+
+    at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     key: GrantKey
     tokens: TokenSet = field(repr=False)
@@ -71,6 +79,8 @@ class Grant:
     """Responses in a row that could not be trusted (`life`), counted anew after a reload."""
     failed_at: float = 0.0
     """When the last attempt failed for a reason that a reload may remove."""
+    reuse: Reuse | None = None
+    """While it is uncertain, and the provider may still accept a token that is spent."""
 
     @property
     def id(self) -> str:

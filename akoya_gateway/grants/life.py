@@ -42,6 +42,11 @@ living bearer nothing is left to harm, so it may be repeated, with doubling dist
 (about 45 minutes); then the grant ends. From the second unknown outcome on the user is told to reconnect
 (`told_to_reconnect`): nobody waits in a loop, and a provider's outage does not cost everybody their grant.
 
+Some providers accept a spent token for a short time and answer with new tokens (`dialect.reuse_grace`: Hydra's and
+Dex's grace after a rotation). There the attempt costs nothing in either world, so it is made at once, while the bearer
+lives, and repeated until three quarters of the grace, counted from the first use, are over; after that all is as above.
+Akoya documents none, so this is off unless configured.
+
 A token whose earlier use had a *known* good outcome is never used again: the new pair has replaced it (rule 2).
 
 Why an untrusted response never ends a grant
@@ -79,6 +84,16 @@ from akoya_gateway.grants.events import (
     RevokeAsked,
 )
 from akoya_gateway.grants.grant import Grant, GrantState, Lease
+from akoya_gateway.grants.pauses import (
+    LONGEST_BACK_OFF,
+    LONGEST_HOLD,
+    MOST_UNKNOWNS,
+    UNTRUSTED_GROWTH,
+    UNTRUSTED_PAUSE,
+    back_off,
+    next_reuse,
+    quarantine,
+)
 from akoya_gateway.protocol.answers import (
     Distrust,
     Granted,
@@ -90,25 +105,6 @@ from akoya_gateway.protocol.answers import (
     Untrusted,
 )
 from akoya_gateway.secret import Secret
-
-QUARANTINE = 30.0
-"""Seconds between a use whose outcome is unknown and the next use of the same token."""
-
-MOST_UNKNOWNS = 8
-"""Uses of one token without a known outcome, after which the grant ends."""
-
-LONGEST_BACK_OFF = 900.0
-
-UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
-"""Seconds after the first untrusted response, and what each further one multiplies them by. A fault of D seconds is
-over for the user about D/2 seconds after it has been corrected, and after the longest back-off at the latest.
-"""
-
-LONGEST_HOLD = 60.0
-"""Seconds a grant waits after the provider was down or refused our registration. Short, because the circuit breakers
-(`health`) keep the requests few, and a grant should not wait long once all is well again.
-"""
-
 
 # --- what the moves do ----------------------------------------------------------------------------------------------
 
@@ -134,7 +130,7 @@ def _expire(grant: Grant, event: LeaseExpired, now: float) -> Grant:
         return grant
     if grant.lease is not None and not grant.lease.sent:
         return _released(grant)
-    return _doubt(grant, Reason.HOLDER_LOST, now, 1.0)
+    return _doubt(grant, Reason.HOLDER_LOST, now, 1.0, event.reuse_grace)
 
 
 def _accept(grant: Grant, event: Answered, now: float) -> Grant:
@@ -158,6 +154,7 @@ def _accept(grant: Grant, event: Answered, now: float) -> Grant:
         unknowns=0,
         untrusted=0,
         failed_at=0.0,
+        reuse=None,
     )
 
 
@@ -175,13 +172,14 @@ def _put_off(grant: Grant, event: Answered, now: float) -> Grant:
     asked_for = answer.retry_after or 0.0 if isinstance(answer, ProviderDown) else 0.0
     pause = max(min(back_off(failures, 1.0, event.jitter), LONGEST_HOLD), min(asked_for, LONGEST_BACK_OFF))
     reason = Reason.PROVIDER_DOWN if isinstance(answer, ProviderDown) else Reason.OPERATOR_FAULT
-    return replace(_released(grant), reason=reason, failures=failures, retry_at=now + pause, failed_at=now)
+    reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
+    return replace(_released(grant), reason=reason, failures=failures, retry_at=now + pause, failed_at=now, reuse=reuse)
 
 
 def _lose_sight(grant: Grant, event: Answered, now: float) -> Grant:
     if not _about(grant, event) or _anothers(grant, event):
         return grant
-    return _doubt(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter)
+    return _doubt(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter, event.reuse_grace)
 
 
 def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
@@ -196,7 +194,8 @@ def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
     kept = grant
     if answer.refresh_token is not None:
-        kept = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token), unknowns=0)
+        kept = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token))
+        kept = replace(kept, unknowns=0, reuse=None)
     untrusted = 1 if grant.failed_at < event.since else grant.untrusted + 1
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
@@ -232,6 +231,7 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
         unknowns=0,
         untrusted=0,
         failed_at=0.0,
+        reuse=None,
     )
 
 
@@ -250,18 +250,19 @@ def _released(grant: Grant) -> Grant:
     return replace(grant, state=GrantState.UNCERTAIN if grant.unknowns else GrantState.LIVE, lease=None)
 
 
-def _doubt(grant: Grant, reason: Reason, now: float, jitter: float) -> Grant:
-    unknowns = grant.unknowns + 1
-    doubted = replace(grant, unknowns=unknowns, failures=grant.failures + 1)
+def _doubt(grant: Grant, reason: Reason, now: float, jitter: float, grace: float) -> Grant:
+    # A reuse within the grace costs nothing if its outcome is unknown, too, so it does not count towards the limit.
+    unknowns = grant.unknowns + (grant.reuse is None)
+    reuse = next_reuse(grant.reuse, grant.lease, grace, now, jitter) if grant.reuse or not grant.unknowns else None
+    doubted = replace(grant, unknowns=unknowns, failures=grant.failures + 1, reuse=reuse)
     if unknowns >= MOST_UNKNOWNS:
         return _ended(doubted, reason)
-    # Whole quarantine first, jitter on top: the distance is what keeps two uses from being in flight together.
-    pause = QUARANTINE + back_off(unknowns, QUARANTINE, jitter) - back_off(1, QUARANTINE, 0.0)
-    return replace(doubted, state=GrantState.UNCERTAIN, lease=None, reason=reason, retry_at=now + pause)
+    retry_at = now + quarantine(unknowns, jitter)
+    return replace(doubted, state=GrantState.UNCERTAIN, lease=None, reason=reason, retry_at=retry_at)
 
 
 def _ended(grant: Grant, reason: Reason) -> Grant:
-    return replace(grant, state=GrantState.NEEDS_RECONNECT, lease=None, reason=reason, retry_at=0.0)
+    return replace(grant, state=GrantState.NEEDS_RECONNECT, lease=None, reason=reason, retry_at=0.0, reuse=None)
 
 
 def _carried(new: TokenSet, old: TokenSet) -> TokenSet:
@@ -272,12 +273,6 @@ def _carried(new: TokenSet, old: TokenSet) -> TokenSet:
         scope=new.scope or old.scope,
         consent_id=new.consent_id or old.consent_id,
     )
-
-
-def back_off(failures: int, first: float, jitter: float, growth: float = 2.0) -> float:
-    """Seconds: `first`, times `growth` for each further failure, at most `LONGEST_BACK_OFF`; half of it by `jitter`."""
-    whole = min(first * growth ** min(failures - 1, 30), LONGEST_BACK_OFF)
-    return whole * (0.5 + 0.5 * jitter)
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

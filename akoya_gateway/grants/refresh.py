@@ -148,7 +148,9 @@ class Refresher:
                 if leased is None:
                     current = self._learnt(await self._book.get(grant.id))
                 elif leased.state is GrantState.REFRESHING:
-                    return await self._use(leased)
+                    current = await self._use(leased)
+                    if current.reuse is None:
+                        return current
                 else:
                     return leased
             else:
@@ -173,6 +175,10 @@ class Refresher:
             return False
         # A grant without a refresh token only moves in the book.
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
+
+    def _reuse_grace(self, grant: Grant) -> float:
+        endpoint = endpoint_of(self._providers, grant.key)
+        return 0.0 if endpoint is None else endpoint.client.environment.dialect.reuse_grace
 
     def _left(self, grant: Grant) -> None:
         endpoint = endpoint_of(self._providers, grant.key)
@@ -200,7 +206,7 @@ class Refresher:
         return written or self._learnt(await self._book.get(grant.id))
 
     async def _expire(self, grant: Grant) -> Grant | None:
-        expired = step(grant, LeaseExpired(), self._clock())
+        expired = step(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
         written = self._moved(grant, await self._book.write(expired, after=grant.version))
         if written is None:
             return self._learnt(await self._book.get(grant.id))
@@ -265,7 +271,8 @@ class Refresher:
 
     async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
         """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
-        event = Answered(self._holder, _refresh_token(leased), answer, self._random(), self._since)
+        grace = self._reuse_grace(leased)
+        event = Answered(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
         new = _new_refresh_token(answer)
         known: Grant | None = leased
         tried = False

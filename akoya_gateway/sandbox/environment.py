@@ -33,6 +33,8 @@ def environment(settings: SandboxSettings) -> dict[str, Any]:
         "refresh_auth": _preferred(settings.refresh_auth, ClientMethod.POST),
         "bearer": "id_token",
     }
+    if settings.rotation_grace:
+        document["dialect"]["reuse_grace"] = f"{settings.rotation_grace:g}s"
     return document
 
 

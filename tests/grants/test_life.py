@@ -25,15 +25,12 @@ from akoya_gateway.grants.events import (
 )
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
 from akoya_gateway.grants.life import (
-    LONGEST_BACK_OFF,
-    MOST_UNKNOWNS,
-    QUARANTINE,
     TABLE,
     Move,
     Stay,
-    back_off,
     step,
 )
+from akoya_gateway.grants.pauses import LONGEST_BACK_OFF, MOST_UNKNOWNS, QUARANTINE, back_off
 from akoya_gateway.protocol.answers import (
     Distrust,
     Granted,

@@ -18,7 +18,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantState, Keeper, remedy
 from akoya_gateway.grants.book import KIND
 from akoya_gateway.grants.codec import decode
-from akoya_gateway.grants.life import MOST_UNKNOWNS
+from akoya_gateway.grants.pauses import MOST_UNKNOWNS
 from akoya_gateway.protocol.answers import Granted, OperatorFault, OutcomeUnknown, TokenAnswer, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.virtual_time import EPOCH, VirtualLoop
@@ -86,10 +86,15 @@ class NeverLost(RuleBasedStateMachine):
     def do(self, coro: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(self.spawn("browser", coro))
 
-    @initialize(reuse=st.sampled_from(Reuse), seed=st.integers(0, 999), latency=st.sampled_from([0.0, 0.02]))
-    def begin(self, reuse: Reuse, seed: int, latency: float) -> None:
+    @initialize(
+        reuse=st.sampled_from(Reuse),
+        seed=st.integers(0, 999),
+        latency=st.sampled_from([0.0, 0.02]),
+        grace=st.sampled_from([0.0, 0.0, 10.0, 60.0]),
+    )
+    def begin(self, reuse: Reuse, seed: int, latency: float, grace: float) -> None:
         self.world = World(keepers=0, clock=self.clock, seed=seed)
-        self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse)
+        self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse, grace=grace)
         self.truth.doubtful, self.truth.spent = set(), {}
         self.world.store.latency = latency
         self.keepers: list[tuple[str, Keeper]] = [self.boot(), self.boot()]

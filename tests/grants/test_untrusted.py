@@ -13,7 +13,8 @@ from akoya_gateway.grants import Grant, GrantState, Keeper, NeedsReconnect
 from akoya_gateway.grants.advice import offered_reconnect
 from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import Answered, Event, LeaseExpired, Reason, RefreshAsked
-from akoya_gateway.grants.life import LONGEST_BACK_OFF, step
+from akoya_gateway.grants.life import step
+from akoya_gateway.grants.pauses import LONGEST_BACK_OFF
 from akoya_gateway.grants.trust import Trust
 from akoya_gateway.protocol.answers import (
     Distrust,

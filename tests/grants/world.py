@@ -7,12 +7,13 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from math import inf
 from typing import ClassVar
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import Client, Dialect, Environment, RingKey, Tokens, key_id
+from akoya_gateway.config.model import Client, Dialect, Environment, RingKey, Seconds, Tokens, key_id
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, Keeper, Observer
 from akoya_gateway.protocol.answers import (
@@ -63,6 +64,7 @@ class Family:
     bearers: list[str] = field(default_factory=list)
     spent: set[str] = field(default_factory=set)
     ended: bool = False
+    spent_at: dict[str, float] = field(default_factory=dict)
 
 
 class Provider:
@@ -71,8 +73,11 @@ class Provider:
     crimes: ClassVar[list[str]] = []
     """What must never happen, and did. Not raised: the keeper would take it for one more fault of a provider."""
 
-    def __init__(self, clock: Clock, *, life: float = 900.0, delay: float = 0.1, reuse: Reuse = Reuse.PLAIN) -> None:
-        self.client = client
+    def __init__(
+        self, clock: Clock, *, life: float = 900.0, delay: float = 0.1, reuse: Reuse = Reuse.PLAIN, grace: float = 0.0
+    ) -> None:
+        self.client = replace(client, environment=replace(environment, dialect=Dialect(reuse_grace=Seconds(grace))))
+        self.grace = grace
         self.clock = clock
         self.life = life
         self.delay = delay
@@ -137,10 +142,11 @@ class Provider:
         family = self.family_of(token)
         if family is None or family.ended:
             return Refused("invalid_request")
-        if token != family.living:
+        if token != family.living and not self.clock() <= family.spent_at.get(token, -inf) + self.grace:
             family.ended = family.ended or self.reuse is Reuse.FAMILY
             return Refused("invalid_request")
         family.spent.add(token)
+        family.spent_at.setdefault(token, self.clock())
         return Granted(self._issue(family))
 
     async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
@@ -211,11 +217,12 @@ class World:
         life: float = 900.0,
         delay: float = 0.1,
         reuse: Reuse = Reuse.PLAIN,
+        grace: float = 0.0,
     ) -> None:
         self.clock = clock
         self.tokens = tokens or Tokens(background=False)  # type: ignore[call-arg]
         self.store = FlakyStore(store or MemoryStore(clock))
-        self.provider = Provider(clock, life=life, delay=delay, reuse=reuse)
+        self.provider = Provider(clock, life=life, delay=delay, reuse=reuse, grace=grace)
         self.observer = observer
         self.random = random.Random(seed)
         self.keepers = [self.keeper(f"holder-{n}") for n in range(keepers)]
