@@ -75,7 +75,7 @@ def held_until(grant: Grant, since: float) -> float:
     `since`: when the configuration in force was loaded. What failed before that for a reason that a reload may have
     removed is tried at once.
     """
-    return 0.0 if grant.reason in _BY_CONFIGURATION and grant.failed_at < since else grant.retry_at
+    return 0.0 if grant.reason in _BY_CONFIGURATION and grant.failed_under < since else grant.retry_at
 
 
 def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:
@@ -99,7 +99,7 @@ def offered_reconnect(grant: Grant, since: float) -> bool:
     """Whether a user who has to wait is offered to connect the bank again. For untrusted responses this may help, where
     the fault is this connection's, and costs nothing: the grant is kept either way.
     """
-    return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_at >= since
+    return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_under >= since
 
 
 class Who(Enum):

@@ -41,7 +41,7 @@ def encode(grant: Grant) -> bytes:
         "failures": grant.failures,
         "unknowns": grant.unknowns,
         "untrusted": grant.untrusted,
-        "failed_at": grant.failed_at,
+        "failed_under": grant.failed_under,
     }
     if grant.lease is not None:
         lease = grant.lease
@@ -89,6 +89,6 @@ def _grant(document: dict[str, Any], version: int) -> Grant:
         unknowns=document["unknowns"],
         # Records of earlier releases have neither.
         untrusted=document.get("untrusted", 0),
-        failed_at=document.get("failed_at", 0.0),
+        failed_under=document.get("failed_under", 0.0),
         reuse=None if reuse is None else Reuse(*reuse),
     )

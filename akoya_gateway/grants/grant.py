@@ -77,8 +77,8 @@ class Grant:
     """Uses of the present refresh token whose outcome nobody knows: while above 0 the token may be spent."""
     untrusted: int = 0
     """Responses in a row that could not be trusted (`life`), counted anew after a reload."""
-    failed_at: float = 0.0
-    """When the last attempt failed for a reason that a reload may remove."""
+    failed_under: float = 0.0
+    """When the newest configuration was loaded under which an attempt failed for a reason that a reload may remove."""
     reuse: Reuse | None = None
     """While it is uncertain, and the provider may still accept a token that is spent."""
 

@@ -59,8 +59,8 @@ with pauses that grow from 5 s to 15 min, for as long as it takes, and the first
 grant live again without the user. Meanwhile the old bearer is passed until it ends, and nothing after that.
 
 The number of untrusted responses in a row is kept in the grant: replicas share the pauses, and none begins again with
-the shortest. What was counted before a process loaded its configuration does not count for that process (`since`), so a
-reload or a restart after a correction is tried at once. What is known about connectors and environments, on the other
+the shortest. What was counted under a configuration that was loaded earlier does not count (`since`, `failed_under`), so
+a reload or a restart after a correction is tried at once. What is known about connectors and environments, on the other
 hand, is kept by each process (`trust`).
 
 Three things about such a response do end the grant: another `sub` (the user signed in to another account at the bank);
@@ -153,7 +153,7 @@ def _accept(grant: Grant, event: Answered, now: float) -> Grant:
         failures=0,
         unknowns=0,
         untrusted=0,
-        failed_at=0.0,
+        failed_under=0.0,
         reuse=None,
     )
 
@@ -173,7 +173,14 @@ def _put_off(grant: Grant, event: Answered, now: float) -> Grant:
     pause = max(min(back_off(failures, 1.0, event.jitter), LONGEST_HOLD), min(asked_for, LONGEST_BACK_OFF))
     reason = Reason.PROVIDER_DOWN if isinstance(answer, ProviderDown) else Reason.OPERATOR_FAULT
     reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
-    return replace(_released(grant), reason=reason, failures=failures, retry_at=now + pause, failed_at=now, reuse=reuse)
+    return replace(
+        _released(grant),
+        reason=reason,
+        failures=failures,
+        retry_at=now + pause,
+        failed_under=max(grant.failed_under, event.since),
+        reuse=reuse,
+    )
 
 
 def _lose_sight(grant: Grant, event: Answered, now: float) -> Grant:
@@ -196,7 +203,7 @@ def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
     if answer.refresh_token is not None:
         kept = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token))
         kept = replace(kept, unknowns=0, reuse=None)
-    untrusted = 1 if grant.failed_at < event.since else grant.untrusted + 1
+    untrusted = 1 if grant.failed_under < event.since else grant.untrusted + 1
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
         _released(kept),
@@ -204,7 +211,8 @@ def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
         failures=grant.failures + 1,
         untrusted=untrusted,
         retry_at=now + pause,
-        failed_at=now,
+        # The older configuration of a replica, or of a refresh that was under way, does not count as the newer one.
+        failed_under=max(grant.failed_under, event.since),
     )
 
 
@@ -230,7 +238,7 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
         failures=0,
         unknowns=0,
         untrusted=0,
-        failed_at=0.0,
+        failed_under=0.0,
         reuse=None,
     )
 

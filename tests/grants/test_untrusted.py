@@ -226,6 +226,27 @@ async def test_a_reload_tries_every_grant_at_once_and_counts_anew() -> None:
 
 
 @in_virtual_time
+async def test_a_refresh_that_was_under_way_at_the_reload_does_not_hold_its_successor_back() -> None:
+    world = Untrustworthy(delay=4.0).spoil()
+    grant = await world.connect()
+    world.wrong = True
+    await asyncio.sleep(950)
+    for _ in range(600):
+        await world.status(grant)
+        await asyncio.sleep(1)
+    while (stored := await world.stored(grant)).state is not GrantState.REFRESHING:
+        world.one._refresher.flight(stored)
+        await asyncio.sleep(1)
+    await asyncio.sleep(1)
+    reloaded = world.keeper("reloaded while the old one waits for a response")
+    while (stored := await world.stored(grant)).state is GrantState.REFRESHING:
+        await asyncio.sleep(1)
+    assert stored.retry_at - clock() > 30
+    world.wrong = False
+    assert await world.status(grant, reloaded) == 200
+
+
+@in_virtual_time
 async def test_replicas_share_the_pauses_of_a_grant() -> None:
     world = Untrustworthy(keepers=5).spoil()
     grant = await world.connect()
