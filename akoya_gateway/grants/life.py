@@ -59,7 +59,7 @@ with pauses that grow from 5 s to 15 min, for as long as it takes, and the first
 grant live again without the user. Meanwhile the old bearer is passed until it ends, and nothing after that.
 
 The number of untrusted responses in a row is kept in the grant: replicas share the pauses, and none begins again with
-the shortest. What was counted under a configuration that was loaded earlier does not count (`since`, `failed_under`), so
+the shortest. What was counted under an earlier configuration does not count (`since`, `failed_under`), so
 a reload or a restart after a correction is tried at once. What is known about connectors and environments, on the other
 hand, is kept by each process (`trust`).
 

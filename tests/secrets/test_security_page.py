@@ -22,7 +22,7 @@ def test_every_test_that_the_page_names_exists() -> None:
 def test_every_invariant_has_its_tests_and_every_link_leads_somewhere() -> None:
     section = PAGE.partition("## Invariants")[2].partition("\n## ")[0]
     invariants = re.split(r"^\d\. \*\*", section, flags=re.MULTILINE)[1:]
-    assert len(invariants) == 7
+    assert len(invariants) >= 9
     for text in invariants:
         assert text.count("::") >= 3, text[:80]
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
