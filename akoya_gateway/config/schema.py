@@ -22,7 +22,8 @@ from akoya_gateway.config.document import Document, kind_of
 from akoya_gateway.config.faults import Fault, Path, did_you_mean, quoted
 
 _FILE = "gateway.schema.json"
-_USERINFO = re.compile(r"//[^/?#]*@")
+_USERINFO = re.compile(r"//.*@", re.DOTALL)
+"""Up to the last `@`: a password that is not percent-encoded may hold any other delimiter."""
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _KINDS = {
     "object": "a mapping",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import TypeVar
 
 from akoya_gateway.client_headers import is_known
@@ -138,6 +140,9 @@ def _upstream(node: Node, name: str) -> Upstream:
     for one, other in (("certificate", "key"), ("key", "certificate")):
         if not tls.lacks(one) and tls.lacks(other):
             tls.fault(f"a {one} without its {other}", f"add {other}", key=one)
+    ca = existing_file(tls.get("ca"))
+    if tls.reading.secrets:
+        _judge_tls(tls, ca, certificate, key)
     header_bytes = node.bytes("max_header_bytes")
     if header_bytes < 4096:
         node.fault("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
@@ -147,11 +152,29 @@ def _upstream(node: Node, name: str) -> Upstream:
         read_timeout=timeout.seconds("read"),
         pool=node.plain("pool"),
         max_header_bytes=header_bytes,
-        tls=UpstreamTLS(existing_file(tls.get("ca")), certificate, key, tls.plain("server_name")),
+        tls=UpstreamTLS(ca, certificate, key, tls.plain("server_name")),
         websocket=_websocket(node.section("websocket")),
         keep_alive=node.plain("keep_alive"),
         name=name,
     )
+
+
+def _judge_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key: FilePath | None) -> None:
+    """Load the files as the hop to the upstream will, so that `check` finds what `run` would stumble over."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError as error:  # ssl.SSLError is one.
+            reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            tls.fault(f"{quoted(str(ca))} cannot be used: {reason}", key="ca")
+    if certificate is not None and key is not None:
+        try:
+            # With a password, or OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(certificate, key, password="")
+        except OSError as error:
+            reason = "not PEM, not a pair, or encrypted" if isinstance(error, ssl.SSLError) else error.strerror
+            tls.fault(f"certificate and key cannot be used: {reason}", key="certificate")
 
 
 def _websocket(node: Node) -> WebSocketBounds:

@@ -58,8 +58,11 @@ class Key:
 def secret_key(key_id: str, secret: str | bytes) -> Key:
     """The shared secret of `hmac-sha256`: the text given to the gateway, white space around it removed; or its bytes.
 
-    Raises ValueError below 32 bytes, and for PEM text: a public key used as an HMAC secret is the classic forgery.
+    Raises ValueError below 32 bytes, for a byte order mark, which the gateway does not take either, and for PEM text: a
+    public key used as an HMAC secret is the classic forgery.
     """
+    if isinstance(secret, str) and secret.startswith("\ufeff"):
+        raise ValueError("the shared secret begins with a byte order mark; save it as UTF-8 without BOM")
     octets = secret.strip().encode() if isinstance(secret, str) else secret
     if len(octets) < 32:
         raise ValueError("a shared secret has at least 32 bytes")
@@ -69,11 +72,12 @@ def secret_key(key_id: str, secret: str | bytes) -> Key:
 
 
 def pem_key(pem: str | bytes, key_id: str = "") -> Key:
-    """A public key in PEM. Without an id it goes by its RFC 7638 thumbprint, as at the gateway.
+    r"""A public key in PEM. Without an id it goes by its RFC 7638 thumbprint, as at the gateway.
 
-    Raises ValueError for another kind of key.
+    Line ends may be the two characters `\n`, as env files have them. Raises ValueError for another kind of key.
     """
-    public = serialization.load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
+    octets = pem.encode() if isinstance(pem, str) else pem
+    public = serialization.load_pem_public_key(octets.replace(b"\\r", b"").replace(b"\\n", b"\n"))
     return _public(public, key_id)
 
 

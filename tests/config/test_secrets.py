@@ -327,3 +327,29 @@ def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, writt
     (key,) = load_all(judgement.config.signing.algorithm, judgement.config.signing.keys).keys
     (plain,) = load_all(judgement.config.signing.algorithm, (SigningKey("k1", Secret(ED25519)),)).keys
     assert key.public_jwk() == plain.public_jwk()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clients.demo-app.client_secret": "hunter2"},
+        {"sessions.keys": ["hunter2"]},
+        {"sessions.keys": "hunter2"},
+        {"signing.keys": "hunter2"},
+        {"sessions.store": "redis://:hunter2/x@h"},
+        {"sessions.store": "hunter2://x"},
+        {"public_url": "https://u:hunter2@h"},
+        {"public_url": "ftp://u:hunter2/x@h"},
+        {"environments.sandbox.jwks_uri": "https://u:hunter2#@h/k"},
+        {"environments.sandbox.jwks_uri": "https//u:hunter2/@h/k"},
+        {"upstream": {"url": "http://u:hunter2@127.0.0.1"}},
+        {"upstream": {"url": "x://u:hunter2?@127.0.0.1"}},
+        {"redirects.allow": ["https://u:hunter2@h/*"]},
+        {"clients.demo-app.redirect_uri": "https://u:hunter2/@app.example.com/cb"},
+        {"identity": {"jwt": {"jwks_uri": "https://u:hunter2@h", "issuer": "i", "audience": "a"}}},
+    ],
+)
+def test_fault_shows_no_secret_that_stands_where_it_does_not_belong(tmp_path: Path, changes: dict[str, Any]) -> None:
+    judgement = judged(tmp_path, changes)
+    assert judgement.faults
+    assert not [line for line in (*said(judgement), *warned(judgement)) if "hunter2" in line]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from akoya_gateway.config.model import (
     Bytes,
@@ -19,6 +21,7 @@ from akoya_gateway.config.model import (
     WebSocketBounds,
 )
 from tests.config.making import judged, said, warned
+from tests.servers import self_signed
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
 
@@ -162,7 +165,7 @@ def test_plain_http_to_an_upstream_is_switched_on_by_name(tmp_path: Path) -> Non
 
 
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
-    (tmp_path / "c.pem").write_text("x")
+    (tmp_path / "c.pem").write_bytes(self_signed())
     tls = {"certificate": "c.pem"}
     assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [
         "upstream.tls.certificate: a certificate without its key (add key)"
@@ -170,6 +173,26 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     upstream = _config(tmp_path, {"upstream": {"url": "https://a", "tls": {**tls, "key": "c.pem"}}}).upstream
     assert upstream is not None
     assert upstream.tls.certificate == upstream.tls.key == tmp_path / "c.pem"
+
+
+def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp_path: Path) -> None:
+    """They had been found at the start, by a traceback; an encrypted key made OpenSSL ask at the terminal."""
+    (tmp_path / "good.pem").write_bytes(self_signed())
+    (tmp_path / "other.pem").write_bytes(self_signed())
+    (tmp_path / "junk.pem").write_text("x")
+    key = ed25519.Ed25519PrivateKey.generate()
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pw"))
+    (tmp_path / "encrypted.pem").write_bytes(encrypted)
+    reason = "certificate and key cannot be used: not PEM, not a pair, or encrypted"
+    for tls, message in (
+        ({"ca": "junk.pem"}, f'ca: "{tmp_path}/junk.pem" cannot be used: no certificate in PEM'),
+        ({"certificate": "junk.pem", "key": "good.pem"}, f"certificate: {reason}"),
+        ({"certificate": "good.pem", "key": "other.pem"}, f"certificate: {reason}"),
+        ({"certificate": "good.pem", "key": "encrypted.pem"}, f"certificate: {reason}"),
+    ):
+        assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [f"upstream.tls.{message}"]
+    good = {"ca": "good.pem", "certificate": "good.pem", "key": "good.pem"}
+    assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": good}})) == []
 
 
 def test_redirects_default_to_what_is_ours(tmp_path: Path) -> None:
