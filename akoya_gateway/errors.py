@@ -16,6 +16,8 @@ Faults of the configuration file itself are not here: see `config.faults`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class GatewayError(Exception):
     """A fault with an answer. `code` is stable and is the last part of the RFC 9457 `type`.
@@ -39,8 +41,11 @@ class GatewayError(Exception):
         code: str | None = None,
         title: str | None = None,
         retry_after: int | None = None,
+        facts: Mapping[str, int | str] | None = None,
     ) -> None:
+        """`facts`: fields of the log line about it, validated and without secrets."""
         super().__init__(detail or title or self.title)
+        self.facts = facts or {}
         self.detail = detail
         self.status = status or self.status
         self.code = code or self.code

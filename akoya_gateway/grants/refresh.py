@@ -33,8 +33,7 @@ from akoya_gateway.protocol.answers import (
     Refused,
     TokenAnswer,
     Untrusted,
-    error_text,
-    reply_fields,
+    answer_fields,
 )
 from akoya_gateway.secret import Secret
 
@@ -353,15 +352,13 @@ class Refresher:
 def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
     """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
     said = log.info if isinstance(answer, Granted) else log.warning
-    error = error_text(answer)
     said(
         "refresh",
         **_names(leased),
         outcome=outcome,
         grant_state=current.state,
         seconds=round(seconds, 3),
-        **({"error": error} if error else {}),
-        **reply_fields(answer),
+        **answer_fields(answer),
     )
 
 

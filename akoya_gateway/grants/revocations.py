@@ -23,7 +23,14 @@ from akoya_gateway.grants.health import Health
 from akoya_gateway.grants.observer import Observer
 from akoya_gateway.grants.providers import TokenEndpoint
 from akoya_gateway.log import logger
-from akoya_gateway.protocol.answers import OperatorFault, OutcomeUnknown, ProviderDown, RevocationAnswer, Revoked
+from akoya_gateway.protocol.answers import (
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    RevocationAnswer,
+    Revoked,
+    answer_fields,
+)
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.record import Record
 from akoya_gateway.store.vault import Vault
@@ -186,7 +193,8 @@ class Revocations:
         outcome = _OUTCOMES[type(answer)]
         self._observer.revoked(endpoint.client.environment.name, outcome)
         said = log.info if isinstance(answer, Revoked) else log.warning
-        said("revocation", grant=entry.grant, client=entry.client, outcome=outcome, attempts=entry.attempts)
+        facts = answer_fields(answer)
+        said("revocation", grant=entry.grant, client=entry.client, outcome=outcome, attempts=entry.attempts, **facts)
         return answer
 
     async def _write(self, entry: Entry) -> Entry | None:

@@ -16,23 +16,14 @@ from urllib.parse import quote, urlencode
 from akoya_gateway.access.redirects import RedirectPolicy
 from akoya_gateway.answers.answer import Answer, redirect
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
+from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.grants.keeper import Keeper
+from akoya_gateway.journeys.failures import judged, refusal, report
 from akoya_gateway.journeys.journal import Journal
 from akoya_gateway.journeys.visit import Visit
 from akoya_gateway.journeys.visitor import require_known
 from akoya_gateway.log import logger
-from akoya_gateway.protocol.answers import (
-    Granted,
-    OperatorFault,
-    OutcomeUnknown,
-    ProviderDown,
-    Refused,
-    TokenAnswer,
-    TokenSet,
-    Untrusted,
-)
 from akoya_gateway.protocol.callback import (
     AuthorizationRefused,
     CallbackMalformed,
@@ -259,6 +250,7 @@ class Callback:
         The bank's own words stay out of the URL. Our own page gets the return address too, for another try.
         """
         self._journal.attempt_ended(attempt.connector, error.code, request_id)
+        report(error, attempt.connector, request_id)
         target = self._config.redirects.after_error
         more = {"error": error.code, "connector": attempt.connector, "request_id": request_id}
         if target == f"{self._config.prefix}/":
@@ -276,41 +268,3 @@ def _worded(error: Exception) -> GatewayError:
 
 def login_of(key: GrantKey) -> Login:
     return key.environment, key.client, key.connector, key.sub
-
-
-def refusal(callback: AuthorizationRefused) -> GatewayError:
-    """What came back instead of a code (RFC 6749 section 4.1.2.1; an open set, akoya.md section 3)."""
-    if callback.error == "access_denied":
-        return UserError("You cancelled, or the bank declined. Nothing was shared.", code="access_denied")
-    if callback.error in ("server_error", "temporarily_unavailable"):
-        return ProviderError(code=callback.error)
-    if callback.error in OPERATOR_ERRORS:
-        return OperatorError(f"The authorization endpoint answered {callback.error}.", code=callback.error)
-    return UserError("The bank did not complete the sign-in.", code="authorization_refused")
-
-
-OPERATOR_ERRORS = frozenset(
-    {"invalid_request", "invalid_scope", "unauthorized_client", "unsupported_response_type", "invalid_state"}
-)
-
-
-def judged(answer: TokenAnswer) -> TokenSet:
-    """The tokens of a good answer; anything else is raised as whose fault it is."""
-    match answer:
-        case Granted(tokens):
-            return tokens
-        case Refused():
-            return _raise(ProviderError("The code was not accepted.", code="code_refused"))
-        case OperatorFault(error):
-            return _raise(OperatorError(f"The token endpoint answered {error}.", code="client_refused"))
-        case ProviderDown():
-            return _raise(ProviderError(status=503, code="temporarily_unavailable"))
-        case OutcomeUnknown():
-            # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
-            return _raise(ProviderError(status=504, code="outcome_unknown"))
-        case Untrusted():
-            return _raise(ProviderError("The answer did not pass judgement.", code="untrusted_answer"))
-
-
-def _raise(error: GatewayError) -> TokenSet:
-    raise error

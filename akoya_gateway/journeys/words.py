@@ -20,15 +20,20 @@ NOTICES = {
     "signed-out": "You are signed out on this device.",
 }
 
+_NOT_NOW = "Connecting is not possible right now. If it lasts, contact the people who run this app."
 _ERRORS = {
     "access_denied": "You cancelled, or the bank declined. Nothing was shared.",
     "temporarily_unavailable": "The bank connection service is busy. Please try again in a few minutes.",
-    "server_error": "The bank had a problem. Please try again in a few minutes.",
+    "server_error": "The bank could not complete the sign-in. Perhaps it took too long: please connect once more.",
+    "provider-unreachable": "The bank connection service cannot be reached. Please try again in a few minutes.",
+    "provider-redirects": _NOT_NOW,
+    "certificate-not-trusted": _NOT_NOW,
+    "proxy-refused": _NOT_NOW,
     "outcome_unknown": "The bank did not answer in time. Please connect once more.",
     "untrusted_answer": "The bank was not connected: what it sent could not be verified. Please try again later.",
     "store-unavailable": "The connection could not be saved. Please try again in a moment.",
     "code_refused": "The sign-in took too long or was used already. Please connect once more.",
-    "client_refused": "Connecting is not possible right now. If it lasts, contact the people who run this app.",
+    "client_refused": _NOT_NOW,
 }
 _ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing, contact the people who run this app."
 

@@ -170,16 +170,21 @@ class Revoked:
 RevocationAnswer = Revoked | OperatorFault | ProviderDown | OutcomeUnknown
 
 
-def error_text(answer: TokenAnswer | RevocationAnswer) -> str | None:
-    """The `error` field of the log: the provider's validated word or our own text; None if all went well."""
-    text = getattr(answer, "error", None) or getattr(answer, "detail", None)
-    return None if text is None else str(text)
+def answer_fields(answer: TokenAnswer | RevocationAnswer) -> dict[str, int | str]:
+    """The log's fields about an answer, as far as known.
 
-
-def reply_fields(answer: TokenAnswer | RevocationAnswer) -> dict[str, int | str]:
-    """The log's fields about the HTTP response: `status`, `provider_error` and `error_description`, as far as known."""
+    `error` is the provider's validated word or our own text, `reason` says which kind of failure it is; of the HTTP
+    response there are `status`, `provider_error` and `error_description`.
+    """
     reply: Reply | None = getattr(answer, "reply", None)
-    if reply is None:
-        return {}
-    fields = {"status": reply.status, "provider_error": reply.error, "error_description": reply.description}
+    fields: dict[str, int | str | None] = {
+        "error": getattr(answer, "error", None) or getattr(answer, "detail", None),
+        "reason": getattr(answer, "reason", None) or getattr(answer, "because", None),
+    }
+    if reply is not None:
+        fields |= {
+            "status": reply.status,
+            "provider_error": reply.error,
+            "error_description": reply.description,
+        }
     return {name: value for name, value in fields.items() if value is not None}

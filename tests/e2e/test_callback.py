@@ -244,6 +244,24 @@ def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, er
     assert "<script" not in page.text
 
 
+def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_request_id(
+    world: World, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_bank = browser.go(
+        f"/akoya/callback?error=login_required&error_description=Session+over&state={state_of(browser.begin())}"
+    )
+    at_akoya = browser.go(f"/akoya/callback?code=never-issued&state={state_of(browser.begin())}")
+    for answer, words in (
+        (at_bank, ("authorization_refused", "login_required", "Session over")),
+        (at_akoya, ("code_refused", "invalid_", "400")),
+    ):
+        number = parse_qs(urlsplit(answer.headers["location"]).query)["request_id"][0]
+        # The middleware logs in this process.
+        lines = [*world.log().splitlines(), *caplog.text.splitlines()]
+        (line,) = [line for line in lines if number in line and "connecting a bank failed" in line]
+        assert [word for word in words if word not in line] == []
+
+
 @pytest.mark.parametrize("query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"])
 def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: Browser, query: str) -> None:
     answer = browser.fetch(f"/akoya/callback?{query}")
