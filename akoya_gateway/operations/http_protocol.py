@@ -389,4 +389,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
     cycle.disconnected = True
+    # uvicorn would write `100 Continue` to a connection that is lost, and log a traceback.
+    cycle.waiting_for_100_continue = False
     cycle.message_event.set()

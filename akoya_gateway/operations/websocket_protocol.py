@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, Protocol, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request
@@ -35,6 +36,13 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
     (8 KiB a line, 128 fields) and refuses bodies; uvicorn neither answers what it refuses nor closes the connection.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._holding = True
+        """What comes behind the handshake is held until it is known who reads it. The library would parse it as frames,
+        fail, and then could not send its response to the handshake."""
+        self._early = b""
+
     def open(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Answer the handshake. The method is GET, and the request has no body."""
         # The library's parser has to be past a request; it gets an empty one.
@@ -50,11 +58,44 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             self.scope["headers"] = headers
 
+    def data_received(self, data: bytes) -> None:
+        if self._holding and self.handshake_initiated:
+            self._early += data
+            self.transport.pause_reading()
+        else:
+            super().data_received(data)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if self._holding and self.handshake_complete:
+            # The app wants messages after all.
+            early = self._release()
+            if early:
+                super().data_received(early)
+        return await super().receive()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if not self.handshake_complete and self.transport.is_closing():
+            # uvicorn would drop the message, and then log an error because the handshake was never completed.
+            self.handshake_complete = True
+            raise ClientDisconnected
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # uvicorn would log an error for each refused handshake.
+            self.handshake_complete = True
+
     async def run_asgi(self) -> None:
         await super().run_asgi()
         if self.transport.get_write_buffer_size():
             # A client that does not read its response would keep the connection for ever.
             self.loop.call_later(_SEND_TIMEOUT, self.transport.abort)
+
+    def _release(self) -> bytes:
+        """What was held; reading goes on."""
+        self._holding = False
+        early, self._early = self._early, b""
+        if early and not self.transport.is_closing():
+            self.transport.resume_reading()
+        return early
 
 
 class JoinableProtocol(GuardedWebSocketProtocol):
@@ -63,9 +104,6 @@ class JoinableProtocol(GuardedWebSocketProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._joined: Joined | None = None
-        self._holding = True
-        """What comes behind the handshake is held until it is known who reads it."""
-        self._early = b""
 
     def join(self, end: asyncio.Protocol, tunnel: Joined) -> None:
         """`end` has the connection from now on, and tells `connection_lost` here; `tunnel` is ended when we stop."""
@@ -84,21 +122,6 @@ class JoinableProtocol(GuardedWebSocketProtocol):
         if self.response.status_code == 101 and not self.conn.extensions:
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 
-    def data_received(self, data: bytes) -> None:
-        if self._holding and self.handshake_initiated:
-            self._early += data
-            self.transport.pause_reading()
-        else:
-            super().data_received(data)
-
-    async def receive(self) -> ASGIReceiveEvent:
-        if self._holding and self.handshake_complete and self._joined is None:
-            # The app wants messages after all.
-            early = self._release()
-            if early:
-                super().data_received(early)
-        return await super().receive()
-
     async def send(self, message: ASGISendEvent) -> None:
         if self._joined is None:
             await super().send(message)
@@ -116,11 +139,3 @@ class JoinableProtocol(GuardedWebSocketProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.disconnected:
             super().connection_lost(exc)
-
-    def _release(self) -> bytes:
-        """What was held; reading goes on."""
-        self._holding = False
-        early, self._early = self._early, b""
-        if early and not self.transport.is_closing():
-            self.transport.resume_reading()
-        return early

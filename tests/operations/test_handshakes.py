@@ -188,3 +188,15 @@ def test_more_trailer_fields_than_allowed_end_the_request(run: Running) -> None:
     with Client(run.port) as client:
         client.send(b"POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + b"a:b\r\n" * 300)
         assert b" 431 " in client.until(b"\r\n")
+
+
+@pytest.mark.parametrize("path", [b"/public/ws", b"/nowhere"], ids=["accepted", "refused"])
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x81\x85\0\0\0\0hello"], ids=["nothing", "no frame", "frame"])
+def test_bytes_behind_a_handshake_write_no_error(run: Running, path: bytes, behind: bytes) -> None:
+    for leaves in (False, True):
+        with Client(run.port) as client:
+            client.send(b"GET " + path + b" HTTP/1.1\r\n" + FIELDS + b"\r\n" + behind)
+            if not leaves:
+                assert client.until(b"\r\n").split()[1] == (b"101" if path == b"/public/ws" else b"403")
+    assert eventually(lambda: run.ask_admin("/livez").status_code == 200)
+    assert [line for line in run.log() if line["level"] in ("error", "critical")] == []

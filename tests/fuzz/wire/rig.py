@@ -1,0 +1,132 @@
+"""The emulator, the apps, and one gateway for each way that a request can take, all over one store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+from tests.e2e.processes import AnyServerProcess, GatewayProcess
+from tests.e2e.test_any_server import Hypercorn
+from tests.e2e.world import World
+from tests.fuzz.wire.invariants import RULES, Book
+from tests.fuzz.wire.scripts import Person
+from tests.fuzz.wire.upstream import Apps, Seen
+from tests.servers import free_port
+
+FACES = ("lane", "general", "uvicorn", *(["hypercorn"] if find_spec("hypercorn") else []))
+OURS = ("lane", "general")
+"""Those whose server is ours too."""
+
+
+class _Upstream:
+    """The apps as `World` wants an upstream."""
+
+    def __init__(self, apps: Apps) -> None:
+        self._apps = apps
+        self.url = apps.url("lane")
+
+    def __enter__(self) -> Self:
+        self._apps.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._apps.__exit__()
+
+
+class Rig:
+    """`findings` grows; `book` knows the people once it is entered."""
+
+    def __init__(self, folder: Path, faces: tuple[str, ...] = FACES) -> None:
+        self.faces = faces
+        self.findings: list[str] = []
+        self.requests = dict.fromkeys(faces, 0)
+        self.book: Book | None = None
+        self.apps = Apps(faces, self._on_request, self._on_malformed)
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+        self._told: list[str] = []
+        changes = {
+            "access": RULES,
+            "admin": None,
+            "redirects": {"after_connect": "/", "allow": ["/", "/*"]},
+            "logging": {"format": "json", "level": "info", "access": False},
+            "upstreams": self._others("lane"),
+        }
+        settings = {"pool": 20, "timeout": {"connect": "2s", "read": "3s"}}
+        self.world = World(
+            folder, algorithm="hmac-sha256", upstream=_Upstream(self.apps), changes=changes, upstream_settings=settings
+        )
+        self.processes: dict[str, GatewayProcess] = {}
+
+    def port(self, face: str) -> int:
+        return self.processes[face].port
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.world)
+        assert isinstance(self.world.gateway, GatewayProcess)
+        self.processes["lane"] = self.world.gateway
+        for face in self.faces[1:]:
+            self.processes[face] = self._stack.enter_context(self._gateway(face))
+        self.book = self._sign_in()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def errors(self) -> list[str]:
+        """Lines in the logs of our own server that only a fault of ours explains. Others' faults are known: their
+        WebSocket protocols log a traceback for bytes that come before the handshake is answered."""
+        found = [
+            f"{face}: log: {line[:3000]}"
+            for face in OURS
+            for line in self.processes[face].log.read_text(errors="replace").splitlines()
+            if any(mark in line for mark in ("Traceback", '"level":"error"', '"level":"critical"', "Exception"))
+        ]
+        fresh = [line for line in found if line not in self._told]
+        self._told += fresh
+        return fresh
+
+    def _others(self, face: str) -> dict[str, Any]:
+        return {"other": {"url": self.apps.url(face, "other"), "pool": 5, "timeout": {"connect": "2s", "read": "3s"}}}
+
+    def _gateway(self, face: str) -> GatewayProcess:
+        folder = self._folder / face
+        folder.mkdir()
+        config = self.world.config()
+        config |= {"listen": f"127.0.0.1:{free_port()}", "upstreams": self._others(face)}
+        config["upstream"] = {**config["upstream"], "url": self.apps.url(face)}
+        environ = self.world.environ
+        if face == "general":
+            return GatewayProcess(folder, config, environ, "--no-fast-lane")
+        return (Hypercorn if face == "hypercorn" else AnyServerProcess)(folder, config, environ)
+
+    def _sign_in(self) -> Book:
+        people, secrets, names = [], {}, []
+        for name, user, connectors in (("A", "mikomo_1", ["mikomo"]), ("B", "mikomo_2", ["mikomo", "other"])):
+            with self.world.browser() as browser:
+                for connector in connectors:
+                    assert browser.connect(connector, user).status_code == 302
+                jar = {key: value for key, value in browser.http.cookies.items() if not key.endswith("browser")}
+                [(key, value)] = jar.items()
+                names += list(browser.http.cookies)
+                people.append(Person(name, f"{key}={value}".encode(), value.encode()))
+                for path in ("/any/a", *(f"/bank/{connector}/a" for connector in connectors)):
+                    echo = browser.http.get(path)
+                    assert echo.status_code == 200, echo.text
+                    for line in echo.content.split(b"\r\n"):
+                        field, _, content = line.partition(b": ")
+                        if field in (b"akoya-id-token", b"akoya-owner"):
+                            secrets[content] = name
+        return Book(tuple(people), tuple({name.encode() for name in names}), secrets)
+
+    def _on_request(self, seen: Seen) -> None:
+        self.requests[seen.face] += 1
+        if self.book is not None:
+            for wrong in self.book.of_request(seen):
+                self.findings.append(json.dumps({"face": seen.face, "wrong": wrong, "upstream got": seen.wire[:3000].decode("latin-1")}))
+
+    def _on_malformed(self, face: str, wrong: str, wire: bytes) -> None:
+        self.findings.append(json.dumps({"face": face, "wrong": f"malformed: {wrong}", "upstream got": wire[:3000].decode("latin-1")}))
