@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.wire.rig import OURS
 from tests.fuzz.wire.run import fuzz
 from tests.fuzz.wire.upstream import Malformed, parse_head
 
 
 @pytest.mark.timeout(150)
 def test_entry_points_hold_what_they_promise_whatever_is_sent(tmp_path: Path) -> None:
-    rig, totals = fuzz(tmp_path, 8, seed=11)
+    # Those whose server is ours; the others take long to start and to stop.
+    rig, totals = fuzz(tmp_path, 5, 11, OURS)
     assert rig.findings == []
     assert totals.compared > 20
     assert all(count > 10 for count in rig.requests.values()), rig.requests

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.wire.rig import OURS, Rig
+from tests.fuzz.wire.rig import FACES, OURS, Rig
 from tests.fuzz.wire.scripts import Maker, Script
 
 AT_ONCE = 12
@@ -154,7 +154,7 @@ class Fuzz:
 
     async def _nothing_is_left(self) -> None:
         """All clients have left: no app has an open stream."""
-        # A WebSocket waits 10 s for the answer to its close frame, which these apps never send.
+        # A WebSocket may wait 10 s for the answer to its close frame.
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             left = {face: self.rig.apps.open_streams[face] for face in OURS}
@@ -175,9 +175,9 @@ class Fuzz:
         self.rig.findings.append(json.dumps(finding))
 
 
-def fuzz(folder: Path, seconds: float, seed: int) -> tuple[Rig, Totals]:
+def fuzz(folder: Path, seconds: float, seed: int, faces: tuple[str, ...] = FACES) -> tuple[Rig, Totals]:
     """Run for so long. The rig has the findings and the requests of each face."""
-    with Rig(folder) as rig:
+    with Rig(folder, faces) as rig:
         running = Fuzz(rig, seed)
         asyncio.run(running.run(seconds))
     return rig, running.totals

@@ -99,8 +99,8 @@ class Apps:
     async def _until_closed(self, face: str, reader: asyncio.StreamReader) -> None:
         self.open_streams[face] += 1
         try:
-            while await reader.read(65536):
-                pass
+            while (data := await reader.read(65536)) and data[:1] != b"\x88":
+                pass  # a WebSocket's close frame ends it too
         finally:
             self.open_streams[face] -= 1
 
