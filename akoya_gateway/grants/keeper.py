@@ -13,7 +13,15 @@ from math import ceil
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants.advice import Do, advise, due_at, held_until, offered_reconnect, told_to_reconnect
+from akoya_gateway.grants.advice import (
+    OFFER_AFTER,
+    Do,
+    advise,
+    due_at,
+    held_until,
+    offered_reconnect,
+    told_to_reconnect,
+)
 from akoya_gateway.grants.background import EARLY, Background
 from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.cache import Cache, KnownGrants
@@ -208,8 +216,16 @@ class Keeper:
         raise TemporarilyUnavailable(retry_after=retry_after)
 
     def offers_reconnect(self, grant: Grant) -> bool:
-        """Whether the user should be offered to connect this bank again, although the grant has not ended."""
-        return offered_reconnect(grant, self._since)
+        """Whether the user should be offered to connect this bank again, although the grant has not ended.
+
+        After `OFFER_AFTER` untrusted responses in a row, of this grant or of its connector: where a breaker lets
+        one refresh through for all, a single grant would take long to get so far.
+        """
+        if grant.state not in {GrantState.LIVE, GrantState.REFRESHING}:
+            return False
+        concerned = grant.reason == Reason.UNTRUSTED_ANSWER or not grant.usable(self._clock())
+        responses = self.health.trust.responses(grant.key.environment, grant.connector)
+        return offered_reconnect(grant, self._since) or (concerned and responses >= OFFER_AFTER)
 
     async def report_stale(self, grant: Grant) -> bool:
         """The upstream has learnt from the data API that the bearer it was passed is dead (401, code 602).

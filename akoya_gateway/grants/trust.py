@@ -51,6 +51,7 @@ class _Row:
 
     breaker: Breaker
     members: set[str] = field(default_factory=set)
+    responses: int = 0
     error: str = ""
     since: float = 0.0
 
@@ -76,6 +77,10 @@ class Trust:
         ]
         return (*whole, *single)
 
+    def responses(self, environment: str, connector: str) -> int:
+        """Return how many responses of this connector in a row could not be trusted."""
+        return self._rows(environment, connector)[1].responses
+
     def wait(self, environment: str, connector: str) -> float:
         """Return the seconds until a grant of this connector may be refreshed; 0.0: now."""
         return max(row.breaker.wait() for row in self._rows(environment, connector))
@@ -96,6 +101,7 @@ class Trust:
         if isinstance(answer, Granted):
             for row in (whole, one):
                 row.members.clear()
+                row.responses = 0
                 row.breaker.succeeded()
             return None
         if not isinstance(answer, Untrusted) or answer.because is Distrust.SUBJECT:
@@ -111,6 +117,7 @@ class Trust:
         if not row.members:
             row.since = self._clock()
         row.error = error
+        row.responses += 1
         if len(row.members) < REMEMBERED:
             row.members.add(member)
         was_open = row.breaker.is_open

@@ -284,6 +284,24 @@ async def test_the_user_is_offered_to_reconnect_from_the_third_response_on() -> 
 
 
 @in_virtual_time
+async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_is_let_through_for_all() -> None:
+    world = Untrustworthy().spoil()
+    grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(4)]
+    healthy = await world.connect(sub="sub_9", owner="own_9", connector="other")
+    world.wrong = True
+    await asyncio.sleep(950)
+    for grant in grants:
+        assert await world.status(grant) == 503
+    last = await world.stored(grants[-1])
+    assert last.untrusted == 0, "held back by the others' responses"
+    with pytest.raises(UntrustedResponses) as raised:
+        await world.one.fresh(last)
+    assert raised.value.reconnect == "mikomo"
+    assert world.one.offers_reconnect(await world.stored(grants[0]))
+    assert not world.one.offers_reconnect(await world.stored(healthy))
+
+
+@in_virtual_time
 async def test_connectors_are_told_from_environments() -> None:
     trust = Trust(clock, lambda: 0.5)
     bad, good = untrusted(2), Granted(tokens())
