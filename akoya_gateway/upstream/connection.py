@@ -147,6 +147,11 @@ class Connection(asyncio.Protocol):
         """It may carry a request: none is under way, and the upstream has sent nothing since the last response."""
         return self._state == IDLE and not self._transport.is_closing() and not self._has_unread()
 
+    @property
+    def bodiless(self) -> bool:
+        """The last response has no body by rule, whatever the upstream sent behind its head."""
+        return self.served > 0 and self._framing is Framing.NONE
+
     def start(self, data: bytes, sink: Sink, *, head_only: bool = False, complete: bool = True) -> None:
         """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
         self._sink = sink
@@ -257,6 +262,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._sink is None:
+            if self._state == IDLE:
+                self._owner.on_stray(self)
             self._close(hard=True)
             return
         if not self.touched:
@@ -416,6 +423,7 @@ class Connection(asyncio.Protocol):
             return False
         sink = self._sink
         self._sink = None
+        self._framing = Framing.LENGTH
         self._release(reusable=True)
         if sink is not None:
             sink.on_answer(found[0], data[found[1] :])
@@ -426,6 +434,8 @@ class Connection(asyncio.Protocol):
         self._sink = None
         if sink is not None and self._announced:
             sink.on_trailers(judge_trailers(self._headers))
+        if self._tainted:
+            self._owner.on_stray(self)
         self._release(reusable=self._keep_alive and not self._tainted and not self._continues)
         if sink is not None:
             sink.on_end()

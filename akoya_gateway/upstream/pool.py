@@ -38,7 +38,7 @@ class _Station:
     """One origin: its idle connections and its health. It rests after a failed connect, and after requests in a row
     that came to nothing; each time longer, until an answer comes."""
 
-    __slots__ = ("failures", "idle", "key", "origin", "resting_until", "tls", "troubles")
+    __slots__ = ("failures", "idle", "key", "origin", "oversends", "resting_until", "tls", "troubles")
 
     def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
         self.key = key
@@ -48,6 +48,8 @@ class _Station:
         """The last used comes last; a dictionary, so that one in the middle goes without a search."""
         self.failures = self.troubles = 0
         self.resting_until = 0.0
+        self.oversends = False
+        """It has sent bytes behind a response without a body: connections are not reused after such responses."""
 
     def failed(self, now: float) -> None:
         self.failures += 1
@@ -210,6 +212,14 @@ class Pool:
                 return
         self._keep(connection)
 
+    def on_stray(self, connection: Connection) -> None:
+        """Stop reusing connections after this origin's bodiless responses if it has sent a body with one.
+
+        Nothing in the head of a 204 tells that gunicorn before 27 will send the body that the app returned with it.
+        """
+        if connection.bodiless:
+            self._stations[connection.key].oversends = True
+
     def on_gone(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
@@ -225,6 +235,9 @@ class Pool:
         station = self._stations[connection.key]
         if station.troubles:
             station.answered()
+        if station.oversends and connection.bodiless:
+            connection.close()
+            return
         if self._waiters:
             if not self._serving:
                 assert self._loop is not None

@@ -49,6 +49,9 @@ class Owner(Protocol):
 
     def on_gone(self, connection: Connection) -> None: ...
 
+    def on_stray(self, connection: Connection) -> None:
+        """The upstream sent bytes that belong to no response; see `Connection.bodiless`."""
+
     def on_patient(self, connection: Connection) -> None:
         """It will be in use for long."""
 

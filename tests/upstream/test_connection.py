@@ -72,6 +72,9 @@ class Holder:
     def on_trouble(self, connection: Connection) -> None:
         pass
 
+    def on_stray(self, connection: Connection) -> None:
+        pass
+
     def on_head(self, status: int, head: ResponseHead) -> None:
         self.diary.append((status, head))
 

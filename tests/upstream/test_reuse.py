@@ -346,6 +346,44 @@ def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: b
         assert upstream.connections == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "trusted"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", False),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", False),
+        (b"HTTP/1.1 204 No Content\r\nContent-Type: a/b\r\n\r\nbody", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n", True),
+    ],
+    ids=["204", "304", "204 with its body", "length", "chunked"],
+)
+def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_such_responses_again(
+    first: bytes, trusted: bool
+) -> None:
+    """Nothing in the head of such a response tells that a body comes."""
+
+    def handler(caller: Caller) -> None:
+        if caller.number > 1:
+            forever(lambda caller: caller.send(b"HTTP/1.1 204 No Content\r\n\r\n"))(caller)
+        caller.head()
+        caller.send(first)
+        if not first.endswith(b"body"):
+            stray.wait(10)
+            caller.send(EVIL)
+        caller.closed_by_peer()
+
+    stray = threading.Event()
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[0] in (200, 204, 304)
+        assert eventually(lambda: proxy.pool.idle == proxy.pool.size)
+        stray.set()
+        assert eventually(lambda: proxy.pool.size == 0)
+        for _ in range(3):
+            assert ask(proxy.port)[0] == 204
+            assert eventually(lambda: proxy.pool.idle == proxy.pool.size)
+        assert upstream.connections == (2 if trusted else 4)
+
+
 def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_on_that_connection() -> None:
     """It would take the rest of the body for the next request."""
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n" * 400_000
