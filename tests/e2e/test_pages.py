@@ -97,7 +97,7 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
         ("cut_after", "token", {}, "did not answer in time"),
         ("secret_rotated", "token", {}, "not possible right now"),
         ("bad_signature", "token", {}, "was not connected"),
-        ("callback_error", "consent", {"error": "server_error"}, "The bank had a problem"),
+        ("callback_error", "consent", {"error": "server_error"}, "could not complete the sign-in"),
         ("callback_error", "consent", {"error": "bank_says_no"}, "was not connected"),
     ],
 )
