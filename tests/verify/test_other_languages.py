@@ -97,6 +97,33 @@ def test_java_passes_the_vectors(java: Path) -> None:
     assert "0 failures" in done.stdout
 
 
+def run_vectors(language: str, built: Path, vectors: Path) -> subprocess.CompletedProcess[str]:
+    """Run the vectors of a file through the verifier of a language."""
+    command, cwd = {
+        "node": (["node", "--test"], built),
+        "go": ([need("go") if language == "go" else "", "test", "-count=1", "-v", "./..."], VERIFIERS / "go"),
+        "java": (["java", "-cp", str(built), "Vectors", str(vectors)], built),
+    }[language]
+    return run(*command, cwd=cwd, env={"AKOYA_VECTORS": str(vectors)})
+
+
+@pytest.mark.parametrize("language", ["node", "go", "java"])
+def test_shared_secret_is_the_text_without_the_white_space_around_it(
+    language: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A file that ends in a line end, and one that begins with a byte order mark, which the gateway refuses."""
+    built: Path = request.getfixturevalue(language)
+    vectors = json.loads(VECTORS.read_text("utf-8"))
+    whole = next(case for case in vectors["cases"] if case["name"] == "hmac-sha256: all headers")
+    file = tmp_path / "vectors.json"
+    for written, accepted in ((" {}\r\n", True), ("\ufeff{}", False)):
+        keys = [{**key, "secret": written.format(key["secret"])} if "secret" in key else key for key in vectors["keys"]]
+        file.write_text(json.dumps({**vectors, "keys": keys, "cases": [whole], "attacks": vectors["attacks"][:1]}), "utf-8")
+        done = run_vectors(language, built, file)
+        assert (done.returncode == 0) is accepted, done.stdout[-2000:] + done.stderr[-2000:]
+        assert ("byte order mark" in done.stdout + done.stderr) is not accepted
+
+
 @pytest.mark.parametrize("language", ["node", "go", "java"])
 def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
     language: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -108,12 +135,7 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
     attacks = list(every_byte_changed(whole))
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps({**vectors, "cases": [whole], "attacks": attacks}), "utf-8")
-    command, cwd = {
-        "node": (["node", "--test"], built),
-        "go": ([need("go") if language == "go" else "", "test", "-count=1", "-v", "./..."], VERIFIERS / "go"),
-        "java": (["java", "-cp", str(built), "Vectors", str(changed)], built),
-    }[language]
-    done = run(*command, cwd=cwd, env={"AKOYA_VECTORS": str(changed)})
+    done = run_vectors(language, built, changed)
     assert done.returncode == 0, [line for line in done.stdout.splitlines() if "not ok" in line or "FAIL" in line][:20]
     assert len(attacks) > 600
     told = {"node": f"pass {len(attacks) + 1}", "go": "ok", "java": f"1 cases, {len(attacks)} attacks, 0 failures"}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,9 +54,12 @@ func P256(public ecdsa.PublicKey) Key {
 	}}
 }
 
-// Secret is the shared secret for hmac-sha256.
+// Secret is the shared secret for hmac-sha256: the text given to the gateway; white space around it does not count.
 func Secret(secret string) (Key, error) {
-	key := []byte(secret)
+	if strings.HasPrefix(secret, "\ufeff") {
+		return Key{}, errors.New("the shared secret begins with a byte order mark")
+	}
+	key := []byte(strings.TrimSpace(secret))
 	if len(key) < 32 || bytes.HasPrefix(key, []byte("-----BEGIN")) {
 		return Key{}, errors.New("no shared secret of 32 bytes")
 	}

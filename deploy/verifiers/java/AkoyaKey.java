@@ -65,8 +65,12 @@ public final class AkoyaKey {
         throw new GeneralSecurityException("neither Ed25519 nor P-256");
     }
 
-    /** The shared secret of hmac-sha256. */
-    public static AkoyaKey ofSecret(String secret) throws GeneralSecurityException {
+    /** The shared secret of hmac-sha256: the text given to the gateway; white space around it does not count. */
+    public static AkoyaKey ofSecret(String text) throws GeneralSecurityException {
+        if (text.startsWith("\ufeff")) {
+            throw new GeneralSecurityException("the shared secret begins with a byte order mark");
+        }
+        String secret = text.strip();
         byte[] octets = secret.getBytes(StandardCharsets.UTF_8);
         if (octets.length < 32 || secret.startsWith("-----BEGIN")) {
             throw new GeneralSecurityException("no shared secret of 32 bytes");

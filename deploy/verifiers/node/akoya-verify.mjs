@@ -26,8 +26,11 @@ export function jwkKey(jwk) {
       };
 }
 
-/** The shared secret of hmac-sha256. */
-export function secretKey(secret) {
+/** The shared secret of hmac-sha256: the text given to the gateway; white space around it does not count. */
+export function secretKey(text) {
+  // The gateway refuses it as well. `trim` would take it off.
+  if (text.startsWith("\ufeff")) throw new Error("the shared secret begins with a byte order mark");
+  const secret = text.trim();
   if (Buffer.byteLength(secret) < 32 || secret.startsWith("-----BEGIN")) throw new Error("no shared secret of 32 bytes");
   return {
     algorithm: "hmac-sha256",
