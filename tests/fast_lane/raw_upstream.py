@@ -37,7 +37,11 @@ def in_pieces(*pieces: bytes, pause: float = 0.03) -> Script:
 
 
 def silent(connection: socket.socket, request: bytes) -> None:
-    time.sleep(3)
+    """Answer nothing until the peer closes."""
+    connection.settimeout(3)
+    with contextlib.suppress(OSError):
+        while connection.recv(65_536):
+            pass
 
 
 class RawUpstream:

@@ -494,7 +494,7 @@ def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> No
 
 def silent(caller: Caller) -> None:
     """Takes connections and says nothing: one that wants TLS waits in vain."""
-    time.sleep(3)
+    caller.closed_by_peer(3)
 
 
 def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Authority) -> None:
@@ -508,7 +508,7 @@ def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Aut
 def hangs(caller: Caller) -> None:
     """Takes requests and answers none."""
     caller.head()
-    time.sleep(3)
+    caller.closed_by_peer(3)
 
 
 def hangs_up(caller: Caller) -> None:
@@ -680,7 +680,7 @@ def test_no_tls_older_than_1_2() -> None:
 
 
 def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
-    with RawUpstream(lambda caller: time.sleep(1.5)) as upstream:
+    with RawUpstream(lambda caller: caller.closed_by_peer(1.5)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
             assert ask(proxy.port)[0] == 504

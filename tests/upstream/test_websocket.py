@@ -272,7 +272,7 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: b
     with proxied(origin, tunnel=tunnel) as proxy, pytest.raises(InvalidStatus) as refused:
         dial(proxy)
     assert refused.value.response.status_code == 502
-    with RawUpstream(lambda caller: time.sleep(2)) as silent, proxied(silent.origin, read=0.2, tunnel=tunnel) as proxy:
+    with RawUpstream(lambda caller: caller.closed_by_peer(2)) as silent, proxied(silent.origin, read=0.2, tunnel=tunnel) as proxy:
         with pytest.raises(InvalidStatus) as refused:
             dial(proxy)
         assert refused.value.response.status_code == 504
