@@ -460,8 +460,8 @@ def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatc
             full.set()
             client.sock.settimeout(5)
             assert read_until_closed(client) == ([], 1000)
-        # The client's socket, and the gateway's two.
-        assert eventually(lambda: open_files() == before - 3, 4)
+        # The client's socket, and the gateway's two. What an earlier test has left may be closed meanwhile, too.
+        assert eventually(lambda: open_files() <= before - 3, 10)
         done.set()
 
 
