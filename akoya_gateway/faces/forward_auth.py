@@ -111,7 +111,7 @@ def _answered(admission: Admission, question: Question) -> Answer:
 
 def _for_nginx(answer: Answer) -> Answer:
     """A redirect is a 401 with a Location, which a recipe can turn back into one."""
-    if answer.status == 404:
+    if answer.status in (400, 404):  # `auth_request` makes a 500 of them.
         return replace(answer, status=403)
     return replace(answer, status=401) if answer.status == 302 else answer
 

@@ -114,6 +114,14 @@ def test_nginx_gets_a_redirect_as_a_401_with_the_location(world: World) -> None:
     assert (status, headers["location"]) == (401, "/akoya/connect/mikomo?return_to=/mikomo")
 
 
+def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(world: World) -> None:
+    """`auth_request` makes a 500 of a 400."""
+    twice = f"Cookie: akoya-{world.port}=x; akoya-{world.port}=y"
+    assert ask(world, *NGINX, twice)[0] == 403
+    status, body, _ = ask(world, *NGINX, twice, "X-Akoya-Answer: client")
+    assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
+
+
 def test_the_answer_for_the_client_never_holds_a_token(world: World, member: Browser) -> None:
     status, body, headers = ask(world, *NGINX, "X-Akoya-Answer: client", member=member)
     assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:decision-changed")
