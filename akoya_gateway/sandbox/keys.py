@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from joserfc import jwk, jwt
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 
 Key = jwk.RSAKey | jwk.ECKey
 
@@ -38,17 +39,24 @@ class SigningKeys:
         self._published = [self._signing, *(self._published if keep_old else ())]
         return self.kid
 
-    def sign(self, claims: dict[str, Any], *, forged: bool = False) -> str:
-        """The compact JWT. `forged`: by a key nobody knows, under the signing key's id."""
+    def sign(self, claims: dict[str, Any], *, forged: bool = False, kid: str | None = None) -> str:
+        """The compact JWT. `forged`: by a key nobody knows. `kid`: in its header, if not the signing key's id."""
         key = new_key(self.alg) if forged else self._signing
-        return jwt.encode({"alg": self.alg, "typ": "JWT", "kid": self.kid}, claims, key, algorithms=[self.alg])
+        return jwt.encode({"alg": self.alg, "typ": "JWT", "kid": kid or self.kid}, claims, key, algorithms=[self.alg])
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """The claims, if one of our keys signed them. Times are not judged."""
         try:
-            return dict(jwt.decode(token, jwk.KeySet(list(self._all.values())), algorithms=[self.alg]).claims)
+            return self._claims(token)
         except (JoseError, ValueError):
             return None
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """Tried with every key: `kid` may name an older one. Raises `JoseError` if none verifies."""
+        for key in list(self._all.values())[:-1]:
+            with contextlib.suppress(BadSignatureError):
+                return dict(jwt.decode(token, key, algorithms=[self.alg]).claims)
+        return dict(jwt.decode(token, self._signing, algorithms=[self.alg]).claims)
 
     def document(self) -> dict[str, Any]:
         return {"keys": [key.as_dict(private=False) for key in self._published]}

@@ -51,6 +51,8 @@ class Consent:
     given_at: float
     session_id: str
     nonce: str | None = None
+    kid: str | None = None
+    """Of the key that signed the first id_token."""
     ended: str | None = None
     """Why it no longer holds: `revoked`, `reused`, `dead_token`, `customer`."""
     ended_code: int = 602

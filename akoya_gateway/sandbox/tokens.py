@@ -58,8 +58,11 @@ def issue(world: World, given: Consent, issuer: str, plan: Plan) -> dict[str, An
         claims["sub"] = people.subject(given.connector, STRANGER, settings.user_id_bytes)
     if altered := plan.get(FaultKind.CLAIMS):
         claims = {name: value for name, value in (claims | dict(altered.claims)).items() if value is not None}
+    # Hydra puts the kid of the login into each later id_token and signs with the key of today (ory/hydra#3573).
+    given.kid = given.kid or world.keys.kid
+    kid = given.kid if settings.dialect is SandboxDialect.HYDRA else None
     body: dict[str, Any] = {
-        "id_token": world.keys.sign(claims, forged=plan.has(FaultKind.BAD_SIGNATURE)),
+        "id_token": world.keys.sign(claims, forged=plan.has(FaultKind.BAD_SIGNATURE), kid=kid),
         "token_type": "bearer",
         "scope": " ".join(given.scopes),
     }

@@ -8,6 +8,8 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -201,3 +203,32 @@ async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pa
 
 async def asked(fleet: Fleet, before: int) -> bool:
     return len(await asyncio.to_thread(fleet.refreshes)) > before
+
+
+class Hasty(Fleet):
+    """Waits one second for the provider."""
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        config["environments"]["double"]["timeout"] = "1s"
+        return config
+
+
+async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path: Path) -> None:
+    """The pause is longer than `environment.timeout`; the response lies in the socket when the process goes on."""
+    with Hasty(tmp_path, 1, settings={"dialect": "hydra"}) as fleet:
+        process = fleet.gateways[0].process
+        assert process is not None
+        visitor = fleet.visitor()
+        async with fleet.book() as book:
+            await aged(fleet, book, visitor, ENDED)
+            fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.5, times=1)
+            (port,) = fleet.ports
+            asking = asyncio.create_task(ask(port, visitor.cookie))
+            await eventually(lambda: asyncio.to_thread(fleet.refreshes), "the provider has the refresh token")
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(1.6)
+            process.send_signal(signal.SIGCONT)
+            assert (await asking).status == 200
+            assert (await get(book, visitor)).state is GrantState.LIVE
+            assert len(fleet.refreshes()) == 1

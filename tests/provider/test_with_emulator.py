@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from joserfc import jws
 
 from akoya_gateway.config.model import Client, Connector, Dialect, Environment, Seconds, Tokens
 from akoya_gateway.protocol.answers import (
@@ -186,3 +187,20 @@ async def test_a_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator
     location = await asyncio.to_thread(emulator.consent, url, "mikomo_1")
     callback = judge_callback(urlsplit(location).query.encode())
     assert callback == AuthorizationRefused("bank_says_no", "Try <b>later</b>", "state-of-the-test")
+
+
+async def test_a_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both_keys_are_published(
+    app: Client, emulator: SandboxServer, akoya: Provider
+) -> None:
+    """Hydra keeps the kid of the login, Dex names the key of today."""
+    tokens = await connected(app, emulator, akoya)
+    before = jws.extract_compact(tokens.bearer.reveal().encode()).headers()["kid"]
+    today = await asyncio.to_thread(emulator.rotate_keys, keep_old=True)
+    for _ in range(2):
+        tokens = granted(await akoya.refresh(refresh_token(tokens), tokens.sub))
+        kid = jws.extract_compact(tokens.bearer.reveal().encode()).headers()["kid"]
+        assert kid == (before if emulator.settings.dialect is SandboxDialect.HYDRA else today)
+        products = await asyncio.to_thread(
+            httpx.get, f"{emulator.url}/accounts-info/v2/mikomo", headers={"Authorization": f"Bearer {tokens.bearer.reveal()}"}
+        )
+        assert products.status_code == 200, "the emulator's own APIs accept the token"
