@@ -385,6 +385,11 @@ class Gateway:
             self.sockets.add(socket)
         try:
             await self._app(onward, receive, reply)
+        except GatewayError as error:
+            # The upstream cannot be reached, or the client's request cannot be passed on.
+            if reply.started:
+                raise
+            await _deny(scope, send, self._error(error, reply.ask))
         finally:
             self.sockets.remove(socket)
 
@@ -406,8 +411,11 @@ def _raw_path(path: str) -> bytes:
 async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
     """Before the handshake is accepted: an HTTP answer where the server can send one, a plain 403 elsewhere."""
     message: Message = await receive()
-    if message["type"] != "websocket.connect":
-        return
+    if message["type"] == "websocket.connect":
+        await _deny(scope, send, answer)
+
+
+async def _deny(scope: Scope, send: Send, answer: Answer) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await send({"type": "websocket.http.response.start", "status": answer.status, "headers": answer.all_headers()})
         await send({"type": "websocket.http.response.body", "body": answer.body})

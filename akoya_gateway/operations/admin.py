@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from akoya_gateway.operations.admin_host import is_rebound
 from akoya_gateway.operations.exposition import CONTENT_TYPE
 from akoya_gateway.operations.health import Report
 
@@ -45,10 +46,14 @@ class Admin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._desk is not None and self._desk.handles(scope["path"]):
+        rebound = is_rebound(scope["headers"], (scope.get("server") or (None,))[0])
+        if not rebound and self._desk is not None and self._desk.handles(scope["path"]):
             await self._desk(scope, receive, send)
             return
-        status, kind, body = await self._answer(scope["method"], scope["path"])
+        if rebound and scope["path"] != "/livez":
+            status, kind, body = 421, JSON, _json({"error": "use an IP address or localhost in the URL"})
+        else:
+            status, kind, body = await self._answer(scope["method"], scope["path"])
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
         if status == 405:
             headers.append((b"allow", b"GET, HEAD"))

@@ -21,6 +21,8 @@ from akoya_gateway.upstream.response import HOP_BY_HOP, judge_length, tokens
 Headers = Sequence[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
+"""Not in field values (RFC 9110 section 5.5). Some servers let them pass (h11)."""
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
@@ -240,8 +242,9 @@ class RequestWriter:
         lines[0] = b"host: " + host
         fields = b"\r\n".join(lines)
         breaks = len(lines) - 1
-        if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks or b"\0" in fields:
-            raise RefusedRequest("a header value holds a line break or NUL")
+        controls = len(fields) - len(fields.translate(None, _CONTROL))
+        if controls or fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
+            raise RefusedRequest("a header value holds a line break or a control character")
         forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
         return Section(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
 

@@ -200,3 +200,11 @@ def test_bytes_behind_a_handshake_write_no_error(run: Running, path: bytes, behi
                 assert client.until(b"\r\n").split()[1] == (b"101" if path == b"/public/ws" else b"403")
     assert eventually(lambda: run.ask_admin("/livez").status_code == 200)
     assert [line for line in run.log() if line["level"] in ("error", "critical")] == []
+
+
+@pytest.mark.parametrize("hosts", [b"Host: a b\r\n", b"Host: [x\r\n"])
+def test_handshake_that_cannot_be_passed_on_is_400_and_writes_no_error(run: Running, hosts: bytes) -> None:
+    with Client(run.port) as client:
+        client.send(FIRST + FIELDS.replace(b"Host: a\r\n", hosts) + b"\r\n")
+        assert client.until(b"\r\n").split()[1] == b"400"
+    assert [line for line in run.log() if line["level"] in ("error", "critical")] == []

@@ -36,7 +36,6 @@ _VOLATILE = [
     (rb"signature: akoya=:[^:]+:", b"signature: akoya="),
     (rb"\r\ndate: [^\r]+", b"\r\ndate: "),
     (rb'"request_id":"[0-9a-f]+"', b'"request_id":'),
-    (rb"[0-9a-f]{16}", b"<hex>"),
     (rb"(?i)\r\nset-cookie: [^\r]+", b"\r\nset-cookie: "),
     (rb"(state|nonce|code_challenge)=[^&\r\"]+", rb"\1="),
     # Without a Host (HTTP/1.0) the upstream is told its own address.
@@ -45,6 +44,14 @@ _VOLATILE = [
     (rb"(?i)content-length: \d+", b"content-length:"),
     (rb"\r\n[0-9a-f]+\r\n", b"\r\n"),
 ]  # fmt: skip
+
+
+def alike(one: bytes, other: bytes, script: Script) -> bool:
+    """A handshake is refused while a response is under way, and whether one is depends on how fast the responses before
+    it were. So one may end where the other goes on."""
+    if b"sec-websocket-key" in script.data.lower():
+        return one.startswith(other) or other.startswith(one)
+    return one == other
 
 
 @dataclass
@@ -145,7 +152,7 @@ class Fuzz:
         self.totals.compared += 1
         one, other = OURS
         for attempt in range(4):
-            if settled(received[one]) == settled(received[other]):
+            if alike(settled(received[one]), settled(received[other]), script):
                 return
             self.totals.retried += 1
             for face in OURS:

@@ -6,8 +6,9 @@ import random
 import re
 from dataclasses import dataclass
 
-MARK = re.compile(rb"mk\d{9}")
-"""Each script has its own mark in everything that it sends; so a response to another script's request is recognized."""
+MARK = re.compile(rb"mk[0-9a-f]{16}")
+"""Each script has its own mark in everything that it sends; so a response to another script's request is recognized. A
+mutated mark is no other script's."""
 
 METHODS = [b"GET"] * 24 + [b"POST"] * 8 + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"G\0T"]
 GOOD_PATHS = [
@@ -70,13 +71,10 @@ class Maker:
     def __init__(self, seed: int, people: tuple[Person, ...]) -> None:
         self._random = random.Random(seed)
         self._people = people
-        self._count = 0
-        self._base = seed % 1000 * 1_000_000
 
     def script(self) -> Script:
         rnd = self._random
-        self._count += 1
-        mark = b"mk%09d" % (self._base + self._count)
+        mark = b"mk%016x" % rnd.getrandbits(64)
         requests = [self._request(mark) for _ in range(rnd.choice((1, 1, 2, 3, 5, 8)))]
         if rnd.random() < 0.75:
             requests.append(b"GET /pub/end?mk=%b HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n" % mark)
