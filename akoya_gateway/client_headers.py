@@ -134,6 +134,12 @@ def is_alias(name: bytes) -> bool:
     return fold(name) != name.lower() and is_known(name)
 
 
+def is_ours_to_app(name: bytes) -> bool:
+    """Whether the name is one of those that the gateway sends to apps (`Akoya-*`), in any spelling."""
+    folded = fold(name)
+    return folded[:6] == b"akoya-" or folded == b"akoya"
+
+
 def _family(folded: bytes) -> Handling:
     if folded in MOVES_THE_REQUEST or folded.startswith(_MOVES_PREFIXES):
         return DROP

@@ -23,6 +23,7 @@ from akoya_gateway.faces.admission import Admitted, Denied, judged_path
 from akoya_gateway.faces.bodies import digested, limited, whole
 from akoya_gateway.faces.engine import NOBODY, Engine, Watchers
 from akoya_gateway.faces.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
+from akoya_gateway.faces.hidden import hides
 from akoya_gateway.faces.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.faces.origin import require_own_origin
 from akoya_gateway.faces.refusals import Refusals
@@ -78,6 +79,8 @@ class Gateway:
         """Set from the beginning of an end until the next start."""
         self._ids = RequestIds(self._config.trusted_proxies)
         self._refusals = Refusals(self._config)
+        self.hides = hides(self._config.sessions.cookie)
+        """Which headers of the app's responses stay here."""
         self._said: dict[str, float] = {}
         self.sockets = Sockets(self._still_admitted)
 
@@ -139,6 +142,7 @@ class Gateway:
             await engine.close(keep_store=same_store)
             raise Stopped
         self._config = config
+        self.hides = hides(config.sessions.cookie)
         self._ids = RequestIds(config.trusted_proxies)
         self._install(engine)
         task = asyncio.create_task(self._retire(old, same_store, tuple(self._retiring)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.errors import UserError
 from akoya_gateway.faces.fields import client_headers_of
+from akoya_gateway.faces.hidden import hides
 from akoya_gateway.faces.lifespan import Receive, Scope, Send
 from akoya_gateway.operations.metrics import Metrics
 from akoya_gateway.upstream.pool import Pool
@@ -54,7 +55,7 @@ class Hop:
     def prepared(self, config: Config) -> Proxies:
         """New proxies where they are needed. Raises OSError or ssl.SSLError for bad TLS files."""
         before = self._config
-        known = before.all_upstreams if all(getattr(config, part) == getattr(before, part) for part in _SHARED) else ()
+        known = before.all_upstreams if _shared(config) == _shared(before) else ()
         return {
             each.name: _proxy(config, each)
             for each in config.all_upstreams
@@ -91,9 +92,13 @@ async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
     raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
 
 
+def _shared(config: Config) -> list[object]:
+    return [config.sessions.cookie.name, *(getattr(config, part) for part in _SHARED)]
+
+
 def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
     return ReverseProxy(
-        Pool(upstream),
+        Pool(upstream, hides=hides(config.sessions.cookie)),
         trusted_proxies=config.trusted_proxies,
         public_url=config.public_url,
         client_headers=client_headers_of(config),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from akoya_gateway.access.ask import Ask, Headers
 from akoya_gateway.faces.admission import Admitted
+from akoya_gateway.faces.hidden import SUSPECT, Hides
 from akoya_gateway.faces.lifespan import Message, Scope, Send
 from akoya_gateway.faces.responses import Asked
 from akoya_gateway.faces.sockets import OpenSocket, Sockets
@@ -20,7 +21,6 @@ TOKEN_REJECTED = b"akoya-token-rejected"
 _EVENT_STREAM = b"text/event-stream"
 _BEGINNINGS = ("http.response.start", "websocket.accept")
 _MORE_HEADERS = ("http.response.trailers", "websocket.http.response.start")
-_A = (b"a", b"A")
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -35,6 +35,7 @@ class House(Protocol):
     """Where the request was let in: the gateway."""
 
     sockets: Sockets
+    hides: Hides
 
     def ask_of(self, scope: Scope) -> Ask: ...
 
@@ -98,7 +99,7 @@ class Reply(Ending):
         for name, value in headers:
             if name == b"content-type":
                 stream |= value[:17].lower() == _EVENT_STREAM
-            elif name[:1] in _A and name[:6].lower() == b"akoya-":
+            elif name[:3] in SUSPECT and self._house.hides(name, value):
                 ours = True
         if stream and kind == "http.response.start" and self.admission.owner is not None:
             self._open = OpenSocket(self.ask, self._scope["path"], self._close)
@@ -116,5 +117,5 @@ class Reply(Ending):
     def _cleaned(self, message: Message) -> Message:
         headers: Headers = list(message.get("headers", ()))
         self.token_rejected |= any(name.lower() == TOKEN_REJECTED for name, _ in headers)
-        # An app that echoes what it received must not hand a token to the browser.
-        return {**message, "headers": [pair for pair in headers if pair[0][:6].lower() != b"akoya-"]}
+        hides = self._house.hides
+        return {**message, "headers": [pair for pair in headers if pair[0][:3] not in SUSPECT or not hides(*pair)]}

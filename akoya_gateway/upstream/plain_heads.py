@@ -12,8 +12,10 @@ connection open, is the parser's (`connection`). `tests/upstream/test_plain_head
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
 
+from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.memory import Memory
 from akoya_gateway.upstream.response import BODILESS, HOP_BY_HOP, Headers, judge_length
 
@@ -27,6 +29,8 @@ LARGEST = 16_384
 """Bytes of a head that is read here."""
 MOST = 100
 """Lines of one."""
+
+Hides = Callable[[bytes, bytes], bool]
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [\x20-\x7e]*")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
@@ -49,12 +53,12 @@ class _Line:
 
     __slots__ = ("does", "length", "ours", "pair", "wire")
 
-    def __init__(self, name: bytes, value: bytes, does: int, length: int = 0) -> None:
+    def __init__(self, name: bytes, value: bytes, does: int, length: int = 0, *, ours: bool = False) -> None:
         self.pair = (name, value)
         self.does = does
         self.length = length
         self.wire = b"%b: %b\r\n" % (name, value)
-        self.ours = name[:6] == b"akoya-"
+        self.ours = ours
 
 
 _NO_LINE = _Line(b"", b"", _ODD)
@@ -86,7 +90,9 @@ class PlainHead:
 class PlainHeads:
     """Shared by all connections of a pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, hides: Hides | None = None) -> None:
+        """`hides`: whether a header is one that no client is to see, by name and value."""
+        self._hides = hides or _hides_by_name
         self._heads: Memory[bytes, PlainHead] = Memory(MANY, LONGEST_HEAD)
         self._statuses: dict[bytes, int] = {}
         self._lines: Memory[bytes, _Line] = Memory(REMEMBERED, LONGEST)
@@ -141,10 +147,10 @@ class PlainHeads:
         return status
 
     def _learn(self, written: bytes) -> _Line:
-        return self._lines.keep(written, _judge(written), len(written))
+        return self._lines.keep(written, _judge(written, self._hides), len(written))
 
 
-def _judge(written: bytes) -> _Line:
+def _judge(written: bytes, hides: Hides) -> _Line:
     found = _FIELD.fullmatch(written)
     if found is None:
         return _NO_LINE
@@ -160,4 +166,8 @@ def _judge(written: bytes) -> _Line:
         return _Line(name, value, int(_Does.DROP))
     if name in HOP_BY_HOP or (name == b"content-type" and value[:17].lower() == b"text/event-stream"):
         return _NO_LINE
-    return _Line(name, value, _DATE if name == b"date" else _PASS)
+    return _Line(name, value, _DATE if name == b"date" else _PASS, ours=hides(name, value))
+
+
+def _hides_by_name(name: bytes, _: bytes) -> bool:
+    return is_ours_to_app(name)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.upstream.connection import Connection, ResponseLimits
 from akoya_gateway.upstream.failures import Busy, ClosedEarly, TimedOut, Unreachable
-from akoya_gateway.upstream.plain_heads import PlainHeads
+from akoya_gateway.upstream.plain_heads import Hides, PlainHeads
 from akoya_gateway.upstream.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
@@ -83,9 +83,11 @@ class Pool:
         write_timeout: float | None = None,
         idle_timeout: float = 50.0,
         limits: ResponseLimits | None = None,
+        hides: Hides | None = None,
     ) -> None:
         """Timeouts in seconds: `wait_timeout` for a free connection (default: the connect timeout), `write_timeout` for
-        the upstream to take bytes (default: the read timeout). Raises OSError or ssl.SSLError for bad TLS files."""
+        the upstream to take bytes (default: the read timeout). `hides`: see
+        `plain_heads`. Raises OSError or ssl.SSLError for bad TLS files."""
         self.upstream = upstream
         self.limits = limits or ResponseLimits()
         self.wait_timeout = upstream.connect_timeout if wait_timeout is None else wait_timeout
@@ -102,7 +104,7 @@ class Pool:
         )
         self._only = self._stations[0] if len(self._stations) == 1 else None
         self._turn = 0
-        self._plain_heads = PlainHeads()
+        self._plain_heads = PlainHeads(hides)
         self._connections: set[Connection] = set()
         self._patient: set[Connection] = set()
         self._connecting = 0

@@ -1,0 +1,55 @@
+"""What an app says in the gateway's name does not reach the browser: `Akoya-*` in any spelling, and its two cookies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from akoya_gateway.config.model import Cookie
+from akoya_gateway.faces.hidden import hides
+from tests.e2e.processes import AppServer
+from tests.e2e.world import Browser, World
+
+SENT = [(b"akoya-id-token", b"secret"), (b"akoya_id_token", b"secret"), (b"Akoya_Id_Token", b"secret"), (b"akoya.owner", b"secret"), (b"akoya", b"secret"),
+        (b"set-cookie", b"akoya=fixed; Path=/"), (b"set-cookie", b"akoya-browser=fixed"), (b"Set-Cookie", b" akoya = fixed"), (b"set-cookie", b"=akoya=fixed"),
+        (b"set-cookie", b"theirs=kept"), (b"set-cookie", b"akoyan=kept"), (b"set-cookie", b"x=akoya=kept"), (b"akoyan", b"kept"),
+        (b"settings", b"kept"), (b"content-type", b"text/plain")]  # fmt: skip
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        length = [] if scope["path"].endswith("/chunked") else [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": SENT + length})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.fixture(scope="module", params=["sidecar", "general", "app", "middleware"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    options = ("--no-fast-lane",) if request.param == "general" else ()
+    face = "sidecar" if request.param == "general" else request.param
+    changes = {"sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}], "cookie": {"name": "akoya"}}}
+    with World(tmp_path_factory.mktemp("world"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options) as world:
+        yield world
+
+
+@pytest.mark.parametrize("path", ["/public/x", "/accounts", "/accounts/chunked"])
+def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(world: World, path: str) -> None:
+    with Browser(world) as browser:
+        browser.connect()
+        for _ in range(3):  # the general way first, then what is remembered
+            answer = browser.fetch(path)
+            assert (answer.status_code, answer.text) == (200, "ok")
+            values = [value for name, value in answer.headers.multi_items() if "kept" in value or "fixed" in value or "secret" in value]
+            assert sorted(values) == ["akoyan=kept", "kept", "kept", "theirs=kept", "x=akoya=kept"]
+        assert browser.connections()["connections"], "the session is still its own"
+
+
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [(b"__Host-bank=1; Secure", True), (b"__Host-bank-browser=1", True), (b"\t__Host-bank\t=1", True), (b"__Host-bank", True), (b"==__Host-bank=1", True),
+     (b"bank=1", False), (b"__Host-akoya=1", False), (b"a=__Host-bank=1", False), (b"", False)],
+)  # fmt: skip
+def test_cookies_are_known_by_their_configured_name(value: bytes, hidden: bool) -> None:
+    assert hides(Cookie("__Host-bank", True))(b"set-cookie", value) is hidden
