@@ -1,0 +1,47 @@
+"""Apps that say which request they serve: by WSGI and by ASGI, each behind its verifier, below whatever mount the server
+names. `AKOYA_TEST_EXEMPT` holds the paths that need no signature."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from akoya_gateway import Gateway
+from akoya_gateway.verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
+from tests.e2e.world import HMAC_SECRET
+
+KEYS = keys_of([secret_key("k1", HMAC_SECRET)])
+EXEMPT = os.environ.get("AKOYA_TEST_EXEMPT", "/pub/*").split()
+
+
+def _wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    told = {"path": environ["PATH_INFO"], "mount": environ.get("SCRIPT_NAME", ""), "method": environ["REQUEST_METHOD"],
+            "user": environ.get("REMOTE_USER") or None, "owner": getattr(environ.get("akoya"), "owner", None)}  # fmt: skip
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+async def _asgi(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    mount = scope.get("root_path") or ""
+    told = {"path": scope["path"].removeprefix(mount), "mount": mount, "method": scope["method"], "user": None,
+            "owner": getattr(scope.get("akoya"), "owner", None)}  # fmt: skip
+    body = json.dumps(told).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+wsgi = WsgiVerifier(_wsgi, KEYS, exempt=EXEMPT)
+asgi = AsgiVerifier(_asgi, KEYS, exempt=EXEMPT)
+
+
+def middleware() -> Gateway:
+    """The gateway inside an app; see `AKOYA_GATEWAY_CONFIG`."""
+    return Gateway(_asgi, os.environ["AKOYA_GATEWAY_CONFIG"])
+
+
+inside = middleware() if "AKOYA_TEST_INSIDE" in os.environ else None

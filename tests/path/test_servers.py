@@ -1,0 +1,157 @@
+"""What an app serves is what was decided and signed, whatever header a client sends: with real app servers.
+
+By default through the sidecar, and daphne with the middleware inside; the matrix of servers and entry points is long.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
+from tests.e2e.world import HMAC_SECRET, Browser, World
+from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.forward_auth.world import ProxiedWorld, cookies, get
+from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
+
+LONG = pytest.mark.skipif(os.environ.get("AKOYA_SOAK") != "full", reason="the matrix of servers and entry points runs with AKOYA_SOAK=full")
+NAMES = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)
+SPELLINGS = [*NAMES, *(name.upper().replace("-", "_") for name in NAMES if "-" in name)]
+ALONE = ["SCRIPT_NAME", "PATH_INFO", "Daphne-Root-Path", "X-Script-Name", "X-Forwarded-Prefix", "X-Original-URL", "Root-Path"]
+DESCRIBING = ("x-original-uri", "x-original-method", "x-forwarded-uri", "x-forwarded-method")
+
+
+def lines_with(base: str, together: int = 40) -> Iterator[list[str]]:
+    """Header lines that say that the app is mounted at, or the request is for, `base`."""
+    value = {name: "DELETE" if "method" in name.lower() else base for name in SPELLINGS}
+    yield from ([f"{name}: {base}"] for name in ALONE)
+    for at in range(0, len(SPELLINGS), together):
+        yield [f"{name}: {value[name]}" for name in SPELLINGS[at : at + together] if name.lower().replace("_", "-") not in DESCRIBING]
+
+
+def require_unmoved(port: int, base: str, member: str) -> None:
+    """Public and signed requests below `base` are served as they were asked for."""
+    for path, cookie in ((f"{base}/pub/admin/secret", ""), (f"{base}/bank/second/transfer", member)):
+        for lines in lines_with(f"{base}/pub" if not cookie else f"{base}/bank"):
+            status, told = get(port, path, *([f"Cookie: {cookie}"] if cookie else []), *lines)
+            assert status == 200, (lines, told)
+            assert (told["path"], told["mount"], told["method"], told["user"]) == (path, "", "GET", None), lines
+            assert bool(told.get("owner", cookie)) is bool(cookie)
+
+
+def rules(base: str = "", **more: Any) -> list[dict[str, Any]]:
+    return [{"path": f"{base}/pub/*", "require": "nothing", **more}, {"path": f"{base}/bank/*", "require": "any", "otherwise": "unauthorized", **more}]
+
+
+class ServersWorld:
+    """One gateway in front of several app servers, each below a path of its name."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], face: str = "sidecar", options: tuple[str, ...] = ()) -> None:
+        self._stack = ExitStack()
+        self._servers: dict[str, AppProcess] = {}
+        self.missing: dict[str, str] = {}
+        environ = {"AKOYA_TEST_EXEMPT": " ".join(f"/{name}/pub/*" for name in names)}
+        for name in names:
+            try:
+                self._servers[name] = AppProcess(name, folder / name, environ)
+            except ServerMissing as missing:
+                self.missing[name] = str(missing)
+        changes = {
+            "access": [rule for name in self._servers for rule in rules(f"/{name}", upstream=name)] + [{"path": "/accounts", "require": "any"}],
+            "upstreams": {name: {"url": server.url} for name, server in self._servers.items()},
+        }
+        self.world = World(folder, algorithm="hmac-sha256", changes=changes, face=face, options=options)
+        self.member = ""
+
+    def __enter__(self) -> ServersWorld:
+        for server in self._servers.values():
+            server.start()
+        self._stack.enter_context(self.world)
+        for server in self._servers.values():
+            self._stack.enter_context(server)
+        with Browser(self.world) as browser:
+            browser.connect()
+            self.member = cookies(browser)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+
+    def require_unmoved(self, name: str) -> None:
+        if name in self.missing:
+            pytest.skip(self.missing[name])
+        require_unmoved(self.world.port, f"/{name}", self.member)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersWorld]:
+    with ServersWorld(tmp_path_factory.mktemp("servers"), QUICK) as world:
+        yield world
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: ServersWorld, name: str) -> None:
+    servers.require_unmoved(name)
+
+
+@pytest.fixture(scope="module", params=[("sidecar", ()), ("sidecar", ("--no-fast-lane",)), ("app", ())], ids=["sidecar", "general", "app"])
+def all_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersWorld]:
+    face, options = request.param
+    with ServersWorld(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), face, options) as world:
+        yield world
+
+
+@LONG
+@pytest.mark.soak
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
+def test_behind_each_entry_point_every_app_server_serves_what_was_decided(all_servers: ServersWorld, name: str) -> None:
+    all_servers.require_unmoved(name)
+
+
+def inside(name: str, folder: Path) -> AppProcess:
+    """An ASGI server with the gateway as middleware in its app."""
+    with_keys = World(folder, algorithm="hmac-sha256", changes={"access": rules(), "sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}})
+    config = {key: value for key, value in with_keys.config().items() if key not in ("upstream", "admin")}
+    path = folder / "gateway.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environ = {**with_keys.environ, "AKOYA_GATEWAY_CONFIG": str(path), "AKOYA_TEST_INSIDE": "1", "AKOYA_SIGNING_SECRET": HMAC_SECRET}
+    return AppProcess(name, folder, environ, inside=True)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "daphne" else [LONG, pytest.mark.soak]) for name in ASGI])
+def test_around_an_app_the_middleware_serves_what_was_decided_or_refuses(tmp_path: Path, name: str) -> None:
+    try:
+        started = inside(name, tmp_path)
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with started as server:
+        assert get(server.port, "/pub/admin/secret")[0] == 200
+        assert get(server.port, "/bank/second")[0] == 401
+        for lines in lines_with("/pub", together=80):
+            status, told = get(server.port, "/pub/admin/secret", *lines)
+            assert status in (200, 400), (lines, told)
+            if status == 200:
+                assert (told["path"], told["mount"], told["method"]) == ("/pub/admin/secret", "", "GET"), lines
+
+
+@LONG
+@pytest.mark.soak
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_behind_each_proxy_every_app_server_serves_what_was_decided(tmp_path: Path, proxy: str, name: str) -> None:
+    server = AppProcess(name, tmp_path / "server", {"AKOYA_TEST_EXEMPT": "/pub/*"})
+    access = [*rules(), {"path": "/accounts", "require": "any"}]
+    try:
+        world = ProxiedWorld(tmp_path / "world", proxy, algorithm="hmac-sha256", changes={"access": access}, upstream=server)
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "world").mkdir(exist_ok=True)
+    with world, world.browser() as browser:
+        browser.connect()
+        require_unmoved(world.port, "", cookies(browser))
