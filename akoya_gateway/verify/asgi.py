@@ -78,7 +78,8 @@ class AsgiVerifier:
         if peek is None:
             return self._policy.judge(*request)
         try:
-            return self._policy.judge(*request, keys=_AtHand(peek))
+            may_renew = getattr(self._policy.keys, "may_renew", None)
+            return self._policy.judge(*request, keys=_AtHand(peek, may_renew))
         except _NotAtHand:
             # Fetching waits, so it happens beside the event loop.
             return await asyncio.to_thread(self._policy.judge, *request)
@@ -91,14 +92,21 @@ class _NotAtHand(Exception):
 class _AtHand:
     """Keys that need no waiting."""
 
-    def __init__(self, peek: Callable[[str], Key | None]) -> None:
+    def __init__(self, peek: Callable[[str], Key | None], may_renew: Callable[[], bool] | None) -> None:
         self._peek = peek
+        self._may_renew = may_renew
 
     def get(self, key_id: str, /) -> Key:
         key = self._peek(key_id)
         if key is None:
             raise _NotAtHand
         return key
+
+    def renewed(self, key: Key, /) -> Key | None:
+        """Fetching waits; without it the key is the same."""
+        if self._may_renew is not None and self._may_renew():
+            raise _NotAtHand
+        return None
 
 
 def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]]]:

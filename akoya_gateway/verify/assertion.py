@@ -7,7 +7,7 @@ import binascii
 import json
 from typing import Any, TypeGuard
 
-from akoya_gateway.verify.keys import Key, KeySource
+from akoya_gateway.verify.keys import Key, KeySource, verifies
 from akoya_gateway.verify.message import RawHeaders
 from akoya_gateway.verify.outcome import Connection, NotVerified, Verified
 from akoya_gateway.verify.replay import ReplayCache
@@ -35,7 +35,7 @@ def verify_assertion(
     """
     protected, payload, signature, signed = _split(_only_assertion(headers))
     key = _key(protected, keys)
-    if not key.verifies(signature, signed):
+    if not verifies(keys, key, signature, signed):
         raise NotVerified("bad-signature", f"the assertion was not signed with key {key.id!r}")
     claims = _object(payload, "claims")
     _judge(claims, issuer, audience, now, skew)

@@ -162,3 +162,12 @@ def _base64url(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error as fault:
         raise ValueError("not base64url") from fault
+
+
+def verifies(keys: KeySource, key: Key, signature: bytes, signed: bytes) -> bool:
+    """Whether the signature is of `key`, or of the key that has replaced it under its id where `keys` can fetch."""
+    if key.verifies(signature, signed):
+        return True
+    renewed = getattr(keys, "renewed", None)
+    other: Key | None = None if renewed is None else renewed(key)
+    return other is not None and other.algorithm == key.algorithm and other.verifies(signature, signed)

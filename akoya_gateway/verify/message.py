@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from akoya_gateway.verify.fields import BareItem, InnerList, Item, Token, parse_dictionary, serialize_inner_list
-from akoya_gateway.verify.keys import Key, KeySource
+from akoya_gateway.verify.keys import Key, KeySource, verifies
 from akoya_gateway.verify.outcome import Connection, NotVerified, Verified, decode_owner
 from akoya_gateway.verify.replay import ReplayCache
 
@@ -49,7 +49,7 @@ def verify(
     key = _key(covered, keys)
     target = {"@method": method, "@authority": authority.lower(), "@path": path or "/", "@query": "?" + query}
     base = _base(names, target, fields, covered)
-    if not key.verifies(signature, base):
+    if not verifies(keys, key, signature, base):
         raise NotVerified("bad-signature", f"the signature does not fit this request under key {key.id!r}")
     nonce = _parameter(covered, "nonce", str, required=False)
     if replay is not None:

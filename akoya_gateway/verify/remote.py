@@ -28,6 +28,7 @@ class RemoteKeys:
     - A set is fresh for `max_age` seconds. A key that is known but no longer fresh is used while one thread fetches the
       set anew in the background; when that fails it stays in use for `stale` seconds (stale-while-error).
     - An unknown key id fetches at once, but no more often than every `throttle` seconds, whoever asks.
+    - So does a known key id whose key does not verify: a key can be replaced under its id.
     - Any number of callers share one fetch.
     """
 
@@ -81,6 +82,21 @@ class RemoteKeys:
         if known is not None and overdue and self._flight.acquire(blocking=False):
             threading.Thread(target=self._refresh_and_release, name="akoya-keys", daemon=True).start()
         return known
+
+    def may_renew(self) -> bool:
+        """Whether `renewed` would fetch now, or wait for a fetch."""
+        return self._flight.locked() or self._may_fetch()
+
+    def _may_fetch(self) -> bool:
+        return self._clock() - self._tried_at >= self._throttle
+
+    def renewed(self, key: Key, /) -> Key | None:
+        """Another key of the same id, after at most one fetch in `throttle` seconds; None if there is none."""
+        with self._flight:
+            if self._may_fetch():
+                self._refresh()
+        known = self._usable(key.id)
+        return None if known is key else known
 
     def _usable(self, key_id: str) -> Key | None:
         return self._keys.get(key_id) if self._clock() - self._fetched_at < self._stale else None

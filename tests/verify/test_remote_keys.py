@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -7,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from akoya_gateway import verify as v
+from akoya_gateway.verify.keys import verifies
 from tests.signing.conftest import KEYS
 
 JWKS = {name: json.dumps({"keys": [KEYS[name]["public_jwk"]]}).encode() for name in ("ed25519", "ecdsa-p256-sha256")}
@@ -193,3 +196,34 @@ def test_a_short_or_public_text_is_no_secret() -> None:
         v.secret_key("k", "short")
     with pytest.raises(ValueError, match="PEM"):
         v.secret_key("k", KEYS["ed25519"]["public_pem"])
+
+
+def _published(private: Ed25519PrivateKey) -> bytes:
+    raw = private.public_key().public_bytes_raw()
+    x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "same", "x": x}]}).encode()
+
+
+def test_key_that_is_replaced_under_its_id_is_fetched_and_forgeries_fetch_once_in_ten_seconds(server: Server) -> None:
+    old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    server.document = _published(old)
+    keys = server.keys()
+    key = keys.get("same")
+    assert key is not None and verifies(keys, key, old.sign(b"text"), b"text")
+    assert server.fetches == 1
+    server.document = _published(new)
+    assert not verifies(keys, key, new.sign(b"text"), b"text"), "fetched a moment ago"
+    assert not keys.may_renew()
+    server.now += 10.0
+    assert keys.may_renew()
+    assert verifies(keys, key, new.sign(b"text"), b"text")
+    assert server.fetches == 2
+    forged = Ed25519PrivateKey.generate().sign(b"text")
+    for _ in range(20):
+        server.now += 0.4
+        assert not verifies(keys, key, forged, b"text")
+    assert server.fetches == 2
+    server.now += 10.0
+    server.down = True
+    assert not verifies(keys, key, forged, b"text")
+    assert keys.get("same") is not None, "a failed fetch leaves the set in place"
