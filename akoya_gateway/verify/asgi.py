@@ -58,8 +58,9 @@ class AsgiVerifier:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
-        if (scope.get("root_path") or "") != self._root_path:
-            detail = f"the server says {scope['root_path']!r}, configured is {self._root_path!r}"
+        named = scope.get("root_path") or ""
+        if named != self._root_path:
+            detail = f"the server says {named!r}, configured is {self._root_path!r}"
             return await _refuse(scope, receive, send, NotVerified("root-path", detail))
         if scope["path"] in self._exempt:
             headers = [header for header in scope["headers"] if not is_ours(header[0].decode("latin-1"))]
