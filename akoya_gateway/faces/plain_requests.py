@@ -236,7 +236,7 @@ class PlainRequests:
         host = cookie = None
         wires: list[bytes] = []
         told: list[_Field] = []
-        once: set[bytes] = set()
+        once: tuple[bytes, ...] = ()
         for each in headers:
             field = known(each) or learn(each)
             kind = field.kind
@@ -249,7 +249,7 @@ class PlainRequests:
                 host = field
                 wires.insert(0, field.wire)
             elif kind == _ONCE and field.name not in once:
-                once.add(field.name)
+                once += (field.name,)
                 wires.append(field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
                 if self._writer.trusts(peer):
