@@ -112,6 +112,9 @@ class Wire:
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
+    def get_protocol(self) -> Any:
+        return self.protocol
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8080)}.get(name, default)
 
@@ -140,6 +143,7 @@ class Bench:
         self._wire = Wire()
         self._request = b"GET %b%%b HTTP/1.1\r\n%b%%b\r\n" % (way.path, BROWSER + headers)
         self._number = 0
+        self._wire.set_protocol(protocol)
         protocol.connection_made(self._wire)
 
     async def run(self, count: int) -> None:

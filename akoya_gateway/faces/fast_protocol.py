@@ -64,7 +64,10 @@ class FastHttpProtocol(GuardedHttpProtocol):
     def _free(self) -> bool:
         """Nothing is under way, and the client takes what it is sent. The lane does not wait for that: what somebody
         asks for who never reads would all be kept here, while on the ASGI path the next answer waits."""
-        return not self.under_way and not self.pipeline and not self.flow.write_paused
+        # As `under_way`, without a call: this is asked for each request.
+        running = self._running
+        over = running is None or running.response_complete
+        return over and not self.pipeline and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
         """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""

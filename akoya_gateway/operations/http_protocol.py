@@ -169,23 +169,26 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         except Refused as refused:
             self._refuse(refused.status, refused.reason)
             return
-        if not self.in_charge:
-            return
         if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._head_limit:
-                self._refuse(431, "head too large")
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+            if self.in_charge:
+                self._watch_head(len(data))
             return
-        if self._in_body:
+        if self._in_body and self.in_charge:
             self._weigh_what_is_no_content(len(data))
-        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None:
+        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.in_charge:
             # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
             # the connection could stay for ever.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _watch_head(self, size: int) -> None:
+        """Limit the size of a head that is not complete, and the time that it takes."""
+        self._head_bytes += size
+        if self._head_bytes > self._head_limit:
+            self._refuse(431, "head too large")
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Raises `Refused`."""
