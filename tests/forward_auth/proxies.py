@@ -26,6 +26,8 @@ class Addresses:
     public: int
     gateway: int
     app: int
+    nginx_changes: dict[str, str] | None = None
+    """Further changes of nginx's file, by exact text."""
 
 
 def substituted(source: Path, changes: dict[str, str]) -> str:
@@ -44,6 +46,7 @@ def nginx(folder: Path, at: Addresses) -> list[str]:
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
             "/etc/nginx/akoya-client-headers.conf": str(DEPLOY / "nginx" / "akoya-client-headers.conf"),
+            **(at.nginx_changes or {}),
         },
     )
     (folder / "akoya-gateway.conf").write_text(site)

@@ -15,11 +15,12 @@ from tests.forward_auth.proxies import Addresses, ProxyProcess
 class ProxiedWorld(World):
     """`url` and `port` are the proxy's; the gateway listens on `gateway_port` and believes 127.0.0.1."""
 
-    def __init__(self, folder: Path, proxy: str, **options: Any) -> None:
+    def __init__(self, folder: Path, proxy: str, nginx_changes: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(folder, **options)
         self.kind = proxy
         self.gateway_port = free_port()
-        self.proxy = ProxyProcess(proxy, folder / "proxy", Addresses(self.port, self.gateway_port, self.upstream.port))
+        addresses = Addresses(self.port, self.gateway_port, self.upstream.port, nginx_changes)
+        self.proxy = ProxyProcess(proxy, folder / "proxy", addresses)
 
     def config(self) -> dict[str, Any]:
         config = super().config()

@@ -13,6 +13,11 @@ from tests.identity.issuer import Issuer
 
 FACES = ["sidecar", "middleware", "nginx"]
 """`nginx`: forward-auth, behind a real one."""
+USER_FROM_AN_OUTER_PROXY = {
+    "# proxy_set_header X-Forwarded-User $remote_user;": "proxy_set_header X-Forwarded-User $http_x_forwarded_user;"
+}
+"""The line that an operator uncomments in nginx's file, for a user whom a proxy in front of nginx has signed in: the tests
+play that proxy."""
 
 
 def world_of(folder: Path, face: str, changes: dict[str, Any]) -> World:
@@ -20,7 +25,7 @@ def world_of(folder: Path, face: str, changes: dict[str, Any]) -> World:
     if face != "nginx":
         return World(folder, face=face, changes=changes)
     try:
-        return ProxiedWorld(folder, "nginx", changes=changes)
+        return ProxiedWorld(folder, "nginx", USER_FROM_AN_OUTER_PROXY, changes=changes)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
 
