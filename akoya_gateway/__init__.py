@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from akoya_gateway.version import __version__
 
 if TYPE_CHECKING:
     from akoya_gateway.config import load_config
-    from akoya_gateway.faces.any_server import sidecar
-    from akoya_gateway.faces.gateway import Gateway
+    from akoya_gateway.entrypoints.asgi_app import sidecar
+    from akoya_gateway.gateway.middleware import Gateway
 
 __all__ = ["Gateway", "__version__", "load_config", "sidecar"]
 
@@ -21,15 +21,15 @@ __all__ = ["Gateway", "__version__", "load_config", "sidecar"]
 def __getattr__(name: str) -> object:
     # Loaded when asked for: an upstream that only verifies headers should not pay for a gateway.
     if name == "Gateway":
-        from akoya_gateway.faces.gateway import Gateway  # noqa: PLC0415
+        from akoya_gateway.gateway.middleware import Gateway  # noqa: PLC0415
 
         return Gateway
     if name == "sidecar":
-        from akoya_gateway.faces.any_server import sidecar  # noqa: PLC0415
+        from akoya_gateway.entrypoints.asgi_app import sidecar  # noqa: PLC0415
 
         return sidecar
     if name == "load_config":
-        from akoya_gateway.config.load import load_config  # noqa: PLC0415
+        from akoya_gateway.config.loader import load_config  # noqa: PLC0415
 
         return load_config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
+from akoya_gateway.bounded_cache import Memory
 from akoya_gateway.log import logger
-from akoya_gateway.memory import Memory
 
 log = logger("akoya_gateway.client_headers")
 

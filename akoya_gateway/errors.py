@@ -11,7 +11,7 @@ root               whose fault                status from  log level
 `UpstreamError`    the app behind us          502, 504     warning
 =================  =========================  ===========  =========
 
-Faults of the configuration file itself are not here: see `config.faults`.
+Faults of the configuration file itself are not here: see `config.diagnostics`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log lines of what may run inside somebody else's process: events with fields, by the standard library's loggers.
 
 The host says where they go, as with any library. The sidecar, which owns its process, prints event and fields as they
-were given (`operations.logs`); other handlers get one readable line.
+were given (`observability.logs`); other handlers get one readable line.
 """
 
 from __future__ import annotations

@@ -35,15 +35,15 @@ from websockets.utils import accept_key
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.config.model import Config
-from akoya_gateway.faces.engine import Engine
-from akoya_gateway.faces.sidecar import Sidecar
-from akoya_gateway.faces.straight import Straight
-from akoya_gateway.operations.logs import open_log
-from akoya_gateway.operations.metrics import Metrics
-from akoya_gateway.operations.server import server_config
-from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.entrypoints.sidecar import Sidecar
+from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.gateway.runtime import Engine
+from akoya_gateway.oauth.outcomes import TokenSet
+from akoya_gateway.observability.logs import open_log
+from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.secret import Secret
-from akoya_gateway.upstream.pool import Pool
+from akoya_gateway.server.uvicorn_server import server_config
+from akoya_gateway.upstream.http.connection_pool import Pool
 from benchmarks.rig import gateway
 from benchmarks.rig.asgi_apps import bare
 

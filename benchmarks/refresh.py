@@ -46,14 +46,14 @@ import yaml
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Client, Config, Tokens
 from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
-from akoya_gateway.grants.register import Wanted, entries
-from akoya_gateway.protocol.answers import Granted, RevocationAnswer, Revoked, TokenAnswer, TokenSet
+from akoya_gateway.grants.listing import Wanted, entries
+from akoya_gateway.oauth.outcomes import Granted, RevocationAnswer, Revoked, TokenAnswer, TokenSet
 from akoya_gateway.provider import open_providers
 from akoya_gateway.provider.provider import Provider
-from akoya_gateway.sandbox.environment import environment
+from akoya_gateway.sandbox.gateway_environment import environment
 from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.session_store import Sessions
 from akoya_gateway.store import KeyRing, Vault, open_store
 from benchmarks.rig.processes import free_port, wait_for_port
 from benchmarks.rig.redis import start_redis

@@ -27,8 +27,8 @@ from cryptography.hazmat.backends.openssl import backend
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, PassedConnection, jwks, making, signer
-from akoya_gateway.signing.names import strip
+from akoya_gateway.signing import Passed, PassedConnection, jwks, key_generation, signer
+from akoya_gateway.signing.header_names import strip
 
 NOW = time.time()
 BROWSER = [
@@ -95,8 +95,8 @@ def passed(token_bytes: int) -> Passed:
 
 
 def row(scheme: SigningScheme, algorithm: SigningAlgorithm, token_bytes: int, rounds: int, seconds: float) -> Row:
-    private = making.new_private(algorithm)
-    config = Signing(scheme, algorithm, (SigningKey("k1", Secret(making.as_text(private))),))
+    private = key_generation.new_private(algorithm)
+    config = Signing(scheme, algorithm, (SigningKey("k1", Secret(key_generation.as_text(private))),))
     made = signer(config, "https://app.example.com", "http://127.0.0.1:3000")
     facts = passed(token_bytes)
     prepared = made.prepare(facts)

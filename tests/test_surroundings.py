@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akoya_gateway.operations.doctor import examine
+from akoya_gateway.doctor.checks import examine
+from akoya_gateway.process_environment import Surroundings, read_surroundings
 from akoya_gateway.provider import http_client
-from akoya_gateway.surroundings import Surroundings, read_surroundings
-from tests.config.making import ENVIRON, changed, judged, said, warned
+from tests.config.documents import ENVIRON, changed, judged, said, warned
 from tests.servers import self_signed
 
 LOOPBACK = {

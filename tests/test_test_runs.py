@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ending import unless_done
 from tests.servers import until
+from tests.stream_ending import unless_done
 
 PLANTED = "tests/planted"
 WITHIN = Path(__file__).parents[1] / "scripts/within.py"

@@ -11,8 +11,8 @@ import sys
 
 import click
 
-from akoya_gateway import __version__
 from akoya_gateway.cli.group import Group
+from akoya_gateway.version import __version__
 
 COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "sandbox", "schema")
 """In the order of `--help`."""
@@ -43,7 +43,7 @@ def app() -> None:
 
 def main() -> None:
     """The `akoya-gateway` script. A faulty configuration is 1, with one line a fault, in every command."""
-    from akoya_gateway.config.faults import ConfigurationError  # noqa: PLC0415
+    from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
 
     try:
         app(prog_name="akoya-gateway")

@@ -11,8 +11,8 @@ import click
 from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
-    from akoya_gateway.config.faults import Fault
-    from akoya_gateway.config.load import Judgement
+    from akoya_gateway.config.diagnostics import Fault
+    from akoya_gateway.config.loader import Judgement
 
 
 @click.command()
@@ -34,7 +34,7 @@ def check(config: Path, no_secrets: bool, form: str) -> None:
 
     Exit codes: 0 fine (warnings allowed), 1 a fault was found, 2 wrong usage.
     """
-    from akoya_gateway.config.load import judge_config  # noqa: PLC0415
+    from akoya_gateway.config.loader import judge_config  # noqa: PLC0415
 
     judgement = judge_config(config, secrets=not no_secrets)
     if form == "json":

@@ -12,7 +12,7 @@ from akoya_gateway.cli.options import config_option
 from akoya_gateway.cli.table import GAP
 
 if TYPE_CHECKING:
-    from akoya_gateway.operations.finding import Finding
+    from akoya_gateway.doctor.check_result import Finding
 
 
 @click.command()
@@ -41,9 +41,9 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
     """
     import asyncio  # noqa: PLC0415
 
-    from akoya_gateway.config.load import load_config  # noqa: PLC0415
-    from akoya_gateway.operations.doctor import examine  # noqa: PLC0415
-    from akoya_gateway.upstream.tls import client_context  # noqa: PLC0415
+    from akoya_gateway.config.loader import load_config  # noqa: PLC0415
+    from akoya_gateway.doctor.checks import examine  # noqa: PLC0415
+    from akoya_gateway.upstream.http.tls import client_context  # noqa: PLC0415
 
     loaded = load_config(config)
     tls = {}

@@ -13,7 +13,7 @@ from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import AccessRule, Config
-    from akoya_gateway.faces.explanation import Explanation
+    from akoya_gateway.gateway.explain import Explanation
 
 
 @click.command()
@@ -31,9 +31,9 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as
     """
     import time  # noqa: PLC0415
 
-    from akoya_gateway.config.faults import ConfigurationError  # noqa: PLC0415
-    from akoya_gateway.config.load import judge_config  # noqa: PLC0415
-    from akoya_gateway.faces.explanation import Explainer  # noqa: PLC0415
+    from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
+    from akoya_gateway.config.loader import judge_config  # noqa: PLC0415
+    from akoya_gateway.gateway.explain import Explainer  # noqa: PLC0415
 
     judgement = judge_config(config, secrets=False)
     if judgement.config is None:

@@ -60,10 +60,10 @@ def grants() -> None:
 @format_option
 def list_grants(config: Path, form: str, **which: str | None) -> None:
     """List grants: owner, connector, environment, state, ages and reason, in no order."""
-    from akoya_gateway.cli import grants_output  # noqa: PLC0415
+    from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     wanted = _wanted(**which)
-    _run(config, lambda loaded: grants_output.list_all(loaded, wanted, form))
+    _run(config, lambda loaded: grants_rendering.list_all(loaded, wanted, form))
 
 
 @grants.command()
@@ -78,11 +78,11 @@ def list_grants(config: Path, form: str, **which: str | None) -> None:
 @format_option
 def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> None:
     """Count grants by state, connector and environment."""
-    from akoya_gateway.cli import grants_output  # noqa: PLC0415
+    from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     wanted = _wanted(**which)
     columns = tuple(dict.fromkeys(by or BY))
-    _run(config, lambda loaded: grants_output.count(loaded, wanted, columns, form))
+    _run(config, lambda loaded: grants_rendering.count(loaded, wanted, columns, form))
 
 
 @grants.command()
@@ -91,9 +91,9 @@ def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> 
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(grant: str, config: Path, as_json: bool) -> None:
     """Show one grant, by its ID as `list` shows it, and who must do what about it."""
-    from akoya_gateway.cli import grants_output  # noqa: PLC0415
+    from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
-    _run(config, lambda loaded: grants_output.show(loaded, grant, as_json=as_json))
+    _run(config, lambda loaded: grants_rendering.show(loaded, grant, as_json=as_json))
 
 
 @grants.command()
@@ -106,16 +106,16 @@ def revoke(ids: tuple[str, ...], config: Path, yes: bool) -> None:
     Gateways that run stop passing them within a second. If Akoya cannot be reached the revocation waits in the store
     and is repeated by the gateways.
     """
-    from akoya_gateway.cli import grants_output  # noqa: PLC0415
+    from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     if not yes and sys.stdin.isatty():
         click.confirm(f"End {len(ids)} grant{'s' if len(ids) > 1 else ''}? Users must connect again.", abort=True)
-    _run(config, lambda loaded: grants_output.revoke(loaded, ids))
+    _run(config, lambda loaded: grants_rendering.revoke(loaded, ids))
 
 
 def _wanted(owner: str | None, connector: str | None, environment: str | None, state: str | None) -> Any:
     from akoya_gateway.grants.grant import GrantState  # noqa: PLC0415
-    from akoya_gateway.grants.register import Wanted  # noqa: PLC0415
+    from akoya_gateway.grants.listing import Wanted  # noqa: PLC0415
 
     return Wanted(owner, connector, None if state is None else GrantState(state), environment)
 
@@ -124,7 +124,7 @@ def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None
     """`work` with the configuration; its result is the exit code."""
     import asyncio  # noqa: PLC0415
 
-    from akoya_gateway.config.load import load_config  # noqa: PLC0415
+    from akoya_gateway.config.loader import load_config  # noqa: PLC0415
     from akoya_gateway.errors import GatewayError  # noqa: PLC0415
 
     config = load_config(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from akoya_gateway.config.faults import did_you_mean
+from akoya_gateway.config.diagnostics import did_you_mean
 
 
 class Group(click.Group):

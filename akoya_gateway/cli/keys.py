@@ -54,13 +54,17 @@ def keys() -> None:
 @click.option("--store", is_flag=True, help="A key for sessions.keys: 32 random bytes in base64.")
 def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
     """Make a key and print it, or write it to a file that is not there yet."""
-    from akoya_gateway.signing import making  # noqa: PLC0415
+    from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
     if store:
         text = base64.b64encode(os.urandom(32)).decode() + "\n"
     else:
-        private = making.new_private(SigningAlgorithm(algorithm))
-        text = making.as_set([making.as_jwk(private, time.time())]) if as_set else making.as_text(private)
+        private = key_generation.new_private(SigningAlgorithm(algorithm))
+        text = (
+            key_generation.as_set([key_generation.as_jwk(private, time.time())])
+            if as_set
+            else key_generation.as_text(private)
+        )
     if out is None:
         click.echo(text, nl=False)
         return
@@ -72,12 +76,12 @@ def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
 @config_option
 def list_keys(config: Path) -> None:
     """Show the signing keys: id, algorithm, and whether each signs, waits or is retired; and the store keys."""
-    from akoya_gateway.signing import making  # noqa: PLC0415
+    from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
     loaded = _load(config)
     schedule, now = _schedule(loaded), time.time()
     for key in schedule.keys:
-        click.echo(f"signing  {key.id}  {key.algorithm.value}  {making.state(schedule, key, now)}")
+        click.echo(f"signing  {key.id}  {key.algorithm.value}  {key_generation.state(schedule, key, now)}")
     for index, ring_key in enumerate(loaded.sessions.keys):
         click.echo(f"store    {ring_key.id}  aes-256-gcm  {'encrypts' if index == 0 else 'decrypts'}")
 
@@ -136,7 +140,7 @@ def _say_if_shared(config: Config) -> None:
 
 
 def _load(config: Path) -> Config:
-    from akoya_gateway.config.load import load_config  # noqa: PLC0415
+    from akoya_gateway.config.loader import load_config  # noqa: PLC0415
 
     return load_config(config)
 
@@ -152,7 +156,7 @@ def _schedule(config: Config) -> Any:
 
 
 def _duration(text: str, option: str) -> float:
-    from akoya_gateway.config.values import duration  # noqa: PLC0415
+    from akoya_gateway.config.value_parsers import duration  # noqa: PLC0415
 
     try:
         return duration(text)
@@ -169,7 +173,7 @@ def _key_files(config: Path) -> list[Path | None]:
 
 
 def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> None:
-    from akoya_gateway.signing import making  # noqa: PLC0415
+    from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
     algorithm = _load(config).signing.algorithm
     with _locked(file):
@@ -177,10 +181,10 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
         if '"keys"' not in text:
             click.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
             raise SystemExit(1)
-        if age is not None and now - making.youngest(text) < age:
+        if age is not None and now - key_generation.youngest(text) < age:
             click.echo("nothing to do: the newest key is young enough", err=True)
             return
-        rotation = making.rotate(text, algorithm, now, lead)
+        rotation = key_generation.rotate(text, algorithm, now, lead)
         _replace(file, rotation.text)
     begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(rotation.begins_at))
     click.echo(f"{file}: key {rotation.next_id} is published on reload and signs from {begins}")
@@ -189,16 +193,16 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
 
 
 def _rotate_list(config: Path, files: list[Path | None]) -> None:
-    from akoya_gateway.signing import making  # noqa: PLC0415
+    from akoya_gateway.signing import key_generation  # noqa: PLC0415
     from akoya_gateway.signing.keys import thumbprint  # noqa: PLC0415
 
     algorithm = _load(config).signing.algorithm
-    private = making.new_private(algorithm)
+    private = key_generation.new_private(algorithm)
     key_id = thumbprint(private)[:12]
     suffix = ".txt" if isinstance(private, bytes) else ".pem"
     folder = next((file.parent for file in files if file is not None), config.parent)
     file = folder / f"signing-{key_id}{suffix}"
-    _write_new(file, making.as_text(private))
+    _write_new(file, key_generation.as_text(private))
     click.echo(f"""wrote {file}
 
 1. Publish it: add this as the last of signing.keys and reload.

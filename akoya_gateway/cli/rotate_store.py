@@ -12,7 +12,7 @@ from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Sessions
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.store import KeyRing, Vault, describe, open_store
-from akoya_gateway.store.rotation import Progress, rotate
+from akoya_gateway.store.key_rotation import Progress, rotate
 
 
 def rotate_store(config_path: Path) -> int:

@@ -120,9 +120,9 @@ def sandbox(
     lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error. For instance, the answer to the
     next refresh is lost after the token was issued: --fault cut_after@token.refresh_token,times=1
     """
-    from akoya_gateway.sandbox.environment import environment_yaml  # noqa: PLC0415
-    from akoya_gateway.sandbox.faults import Fault  # noqa: PLC0415
-    from akoya_gateway.sandbox.serve import open_sandbox, serve  # noqa: PLC0415
+    from akoya_gateway.sandbox.fault_injection import Fault  # noqa: PLC0415
+    from akoya_gateway.sandbox.foreground import open_sandbox, serve  # noqa: PLC0415
+    from akoya_gateway.sandbox.gateway_environment import environment_yaml  # noqa: PLC0415
     from akoya_gateway.sandbox.settings import (  # noqa: PLC0415
         DEFAULT_CLIENT_ID,
         DEFAULT_CLIENT_SECRET,

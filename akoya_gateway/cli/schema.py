@@ -12,6 +12,6 @@ def schema() -> None:
     Editors use it to complete and explain: save it beside your file and begin gateway.yaml with
     `# yaml-language-server: $schema=gateway.schema.json`.
     """
-    from akoya_gateway.config.schema import schema_text  # noqa: PLC0415
+    from akoya_gateway.config.schema_validation import schema_text  # noqa: PLC0415
 
     click.echo(schema_text(), nl=False)

@@ -19,9 +19,9 @@ def url(connector: str, config: Path, state: str | None) -> None:
     It is the URL that the gateway itself would redirect to, to try a client registration by hand. No authorization
     attempt stands behind it, so the gateway will refuse the callback; people are sent to the connect route instead.
     """
-    from akoya_gateway.config.faults import did_you_mean  # noqa: PLC0415
-    from akoya_gateway.config.load import load_config  # noqa: PLC0415
-    from akoya_gateway.protocol import authorization  # noqa: PLC0415
+    from akoya_gateway.config.diagnostics import did_you_mean  # noqa: PLC0415
+    from akoya_gateway.config.loader import load_config  # noqa: PLC0415
+    from akoya_gateway.oauth import authorization_request  # noqa: PLC0415
 
     loaded = load_config(config)
     found = loaded.connectors.get(connector)
@@ -31,11 +31,11 @@ def url(connector: str, config: Path, state: str | None) -> None:
         click.echo(f"{config}: no connector named {connector!r} ({remedy})", err=True)
         raise SystemExit(2)
     dialect = found.client.environment.dialect
-    challenge = authorization.code_challenge(authorization.code_verifier()) if dialect.pkce else None
-    nonce = authorization.new_nonce() if dialect.nonce else None
+    challenge = authorization_request.code_challenge(authorization_request.code_verifier()) if dialect.pkce else None
+    nonce = authorization_request.new_nonce() if dialect.nonce else None
     click.echo(
-        authorization.authorization_url(
-            found.client, found, state or authorization.new_state(), code_challenge=challenge, nonce=nonce
+        authorization_request.authorization_url(
+            found.client, found, state or authorization_request.new_state(), code_challenge=challenge, nonce=nonce
         )
     )
     click.echo(

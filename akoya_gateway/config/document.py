@@ -26,7 +26,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from akoya_gateway.config.faults import ConfigurationError, Fault, Path, did_you_mean, quoted
+from akoya_gateway.config.diagnostics import ConfigurationError, Fault, Path, did_you_mean, quoted
 
 MAXIMUM_BYTES = 1024 * 1024
 MAXIMUM_DEPTH = 40

@@ -1,6 +1,6 @@
 """The frozen result of loading a configuration: what every other module reads.
 
-Nothing here validates; `config.load` hands out only objects that cannot be wrong. Durations are seconds,
+Nothing here validates; `config.loader` hands out only objects that cannot be wrong. Durations are seconds,
 sizes are bytes. Names are those of `gateway.yaml`.
 """
 
@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
-from akoya_gateway.peers import TrustedPeer
+from akoya_gateway.process_environment import Surroundings
 from akoya_gateway.secret import Secret
-from akoya_gateway.surroundings import Surroundings
+from akoya_gateway.trusted_proxies import TrustedPeer
 
 Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
@@ -376,7 +376,7 @@ class Config:
     listen: Listen
     admin: Listen | None
     token_bearer: Secret | None
-    """Who shows it at the admin listener gets tokens (`faces.token_desk`); None: nobody does."""
+    """Who shows it at the admin listener gets tokens (`gateway.admin_token`); None: nobody does."""
     upstream: Upstream | None
     """The one of every access rule that names no other; None: the gateway is middleware inside an app."""
     upstreams: Mapping[str, Upstream]

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from akoya_gateway.config.presets import DEFAULT_ERRORS, PRESETS, Preset
-from akoya_gateway.config.schema import flow, load_schema
+from akoya_gateway.config.schema_validation import flow, load_schema
 
 _INTRODUCTION = """# Configuration
 

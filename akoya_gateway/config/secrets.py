@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import JWKRegistry, OctKey
 
-from akoya_gateway.config.faults import did_you_mean, quoted
+from akoya_gateway.config.diagnostics import did_you_mean, quoted
 from akoya_gateway.config.model import RingKey, SigningAlgorithm, SigningKey, key_id
-from akoya_gateway.config.reading import Node
+from akoya_gateway.config.reader import Node
 from akoya_gateway.secret import Secret
 
 _LONGEST = 64 * 1024

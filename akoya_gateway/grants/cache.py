@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
-from akoya_gateway.store.known import LOOK_AGAIN, VALID, Known
+from akoya_gateway.grants.repository import Book
+from akoya_gateway.store.cache_entry import LOOK_AGAIN, VALID, Known
 
 
 @dataclass(slots=True, eq=False)

@@ -1,11 +1,11 @@
-"""What can happen to a grant, and the words for why it is not live. See `grants.life`."""
+"""What can happen to a grant, and the words for why it is not live. See `grants.state_machine`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from akoya_gateway.protocol.answers import (
+from akoya_gateway.oauth.outcomes import (
     Granted,
     OperatorFault,
     OutcomeUnknown,

@@ -7,11 +7,11 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from akoya_gateway.protocol.answers import TokenSet
+from akoya_gateway.oauth.outcomes import TokenSet
 
 
 class GrantState(StrEnum):
-    """See `grants.life` for the moves between them."""
+    """See `grants.state_machine` for the moves between them."""
 
     LIVE = "live"
     REFRESHING = "refreshing"

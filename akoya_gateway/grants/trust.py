@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.grants.breaker import Breaker
-from akoya_gateway.protocol.answers import Distrust, Granted, Untrusted
+from akoya_gateway.grants.circuit_breaker import Breaker
+from akoya_gateway.oauth.outcomes import Distrust, Granted, Untrusted
 
 MANY_GRANTS = 3
 """Different grants of one connector."""

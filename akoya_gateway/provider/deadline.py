@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from akoya_gateway.endings import ended
+from akoya_gateway.tasks import ended
 
 SLICES = 16
 """The time is waited for in slices, each of which starts when the loop runs, so that a pause costs at most one."""

@@ -9,7 +9,17 @@ import httpx
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Bearer, Client, Tokens
 from akoya_gateway.log import logger
-from akoya_gateway.protocol.answers import (
+from akoya_gateway.oauth.client_authentication import FormRequest
+from akoya_gateway.oauth.id_token import (
+    ForeignSubject,
+    IdToken,
+    IdTokenRejected,
+    UnknownKey,
+    Unverified,
+    judge_id_token,
+)
+from akoya_gateway.oauth.jwks import KeySet
+from akoya_gateway.oauth.outcomes import (
     Distrust,
     DownReason,
     Granted,
@@ -21,18 +31,8 @@ from akoya_gateway.protocol.answers import (
     TokenSet,
     Untrusted,
 )
-from akoya_gateway.protocol.id_token import (
-    ForeignSubject,
-    IdToken,
-    IdTokenRejected,
-    UnknownKey,
-    Unverified,
-    judge_id_token,
-)
-from akoya_gateway.protocol.keys import KeySet
-from akoya_gateway.protocol.requests import FormRequest
-from akoya_gateway.protocol.revocation import judge_revocation_response, revocation_request
-from akoya_gateway.protocol.tokens import (
+from akoya_gateway.oauth.revocation import judge_revocation_response, revocation_request
+from akoya_gateway.oauth.token_messages import (
     TokenFailure,
     TokenRequest,
     TokenResponse,
@@ -42,8 +42,8 @@ from akoya_gateway.protocol.tokens import (
     read_members,
     refresh_request,
 )
-from akoya_gateway.provider.keys import KeySource, KeysUnavailable
-from akoya_gateway.provider.wire import Lost, NotSent, post
+from akoya_gateway.provider.remote_keys import KeySource, KeysUnavailable
+from akoya_gateway.provider.transport import Lost, NotSent, post
 from akoya_gateway.secret import Secret
 
 log = logger("akoya_gateway.provider")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from akoya_gateway.sandbox.app import create_app
-    from akoya_gateway.sandbox.faults import Fault, FaultKind
+    from akoya_gateway.sandbox.fault_injection import Fault, FaultKind
     from akoya_gateway.sandbox.server import SandboxServer
     from akoya_gateway.sandbox.settings import (
         Audience,
@@ -37,8 +37,8 @@ __all__ = [
 
 _HOMES = {
     "create_app": "app",
-    "Fault": "faults",
-    "FaultKind": "faults",
+    "Fault": "fault_injection",
+    "FaultKind": "fault_injection",
     "SandboxServer": "server",
     "Audience": "settings",
     "SandboxClient": "settings",

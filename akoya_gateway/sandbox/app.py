@@ -12,18 +12,18 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.sandbox.authorization import SCOPES
-from akoya_gateway.sandbox.consent import ConsentPages
-from akoya_gateway.sandbox.control import ControlApi
-from akoya_gateway.sandbox.data import DataApi
+from akoya_gateway.sandbox.authorization_endpoint import SCOPES
+from akoya_gateway.sandbox.consent_pages import ConsentPages
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.control_api import ControlApi
+from akoya_gateway.sandbox.data_api import DataApi
 from akoya_gateway.sandbox.endpoint import Call, Endpoint, Handler
-from akoya_gateway.sandbox.environment import jwks_path
-from akoya_gateway.sandbox.exchange import RevocationEndpoint, TokenEndpoint
-from akoya_gateway.sandbox.faults import FaultBox
-from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.fault_injection import FaultBox
+from akoya_gateway.sandbox.gateway_environment import jwks_path
 from akoya_gateway.sandbox.settings import SandboxSettings
+from akoya_gateway.sandbox.signing_keys import SigningKeys
 from akoya_gateway.sandbox.state import State
-from akoya_gateway.sandbox.world import World
+from akoya_gateway.sandbox.token_endpoint import RevocationEndpoint, TokenEndpoint
 
 _ASSETS = Path(__file__).parent / "assets"
 

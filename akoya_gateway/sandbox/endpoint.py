@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from akoya_gateway.sandbox.faults import Fault, FaultKind, Plan
-from akoya_gateway.sandbox.world import World
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.fault_injection import Fault, FaultKind, Plan
 
 ABORT = "akoya.sandbox.abort"
 """ASGI extension of `sandbox.server`: `{"abort": callable}` drops the TCP connection at once."""

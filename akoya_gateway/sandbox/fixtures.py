@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from akoya_gateway.sandbox.keys import Key
     from akoya_gateway.sandbox.server import SandboxServer
     from akoya_gateway.sandbox.settings import SandboxSettings
+    from akoya_gateway.sandbox.signing_keys import Key
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def akoya_sandbox_settings() -> SandboxSettings:
 @pytest.fixture(scope="session")
 def _akoya_sandbox_first_key() -> Callable[[str], Key]:
     """Making an RSA key takes longer than most tests: one of each kind serves the session."""
-    from akoya_gateway.sandbox.keys import new_key  # noqa: PLC0415
+    from akoya_gateway.sandbox.signing_keys import new_key  # noqa: PLC0415
 
     return lru_cache(new_key)
 
@@ -38,8 +38,8 @@ def akoya_sandbox(
     akoya_sandbox_settings: SandboxSettings, _akoya_sandbox_first_key: Callable[[str], Key]
 ) -> Iterator[SandboxServer]:
     """A running `SandboxServer` on a free loopback port."""
-    from akoya_gateway.sandbox.keys import SigningKeys  # noqa: PLC0415
     from akoya_gateway.sandbox.server import SandboxServer  # noqa: PLC0415
+    from akoya_gateway.sandbox.signing_keys import SigningKeys  # noqa: PLC0415
 
     alg = akoya_sandbox_settings.alg
     with SandboxServer(akoya_sandbox_settings, keys=SigningKeys(alg, _akoya_sandbox_first_key(alg))) as server:

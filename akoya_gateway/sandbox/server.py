@@ -19,10 +19,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from akoya_gateway.sandbox.app import create_app
 from akoya_gateway.sandbox.endpoint import ABORT
-from akoya_gateway.sandbox.environment import environment, jwks_path
-from akoya_gateway.sandbox.faults import Fault, FaultKind
-from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.fault_injection import Fault, FaultKind
+from akoya_gateway.sandbox.gateway_environment import environment, jwks_path
 from akoya_gateway.sandbox.settings import SandboxSettings
+from akoya_gateway.sandbox.signing_keys import SigningKeys
 
 START_TIMEOUT = 15.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from akoya_gateway.sandbox.faults import Fault
+from akoya_gateway.sandbox.fault_injection import Fault
 from akoya_gateway.secret import Secret
 
 DEFAULT_CLIENT_ID = "f2c1e6a0-5f0e-4d7a-9a52-0c6f5a3d7b11"

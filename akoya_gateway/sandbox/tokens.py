@@ -6,11 +6,11 @@ import base64
 import hashlib
 from typing import Any
 
-from akoya_gateway.sandbox import people
-from akoya_gateway.sandbox.faults import FaultKind, Plan
+from akoya_gateway.sandbox import demo_users
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.fault_injection import FaultKind, Plan
 from akoya_gateway.sandbox.settings import SandboxDialect
 from akoya_gateway.sandbox.state import AuthorizationRequest, Code, Consent, RefreshToken
-from akoya_gateway.sandbox.world import World
 
 PRODUCTS = ("account_info", "balances", "customers", "investments", "transactions")
 STRANGER = "mikomo_stranger"
@@ -55,7 +55,7 @@ def issue(world: World, given: Consent, issuer: str, plan: Plan) -> dict[str, An
     if short := plan.get(FaultKind.LIFETIME):
         claims["exp"] = int(world.now() + short.seconds)
     if plan.has(FaultKind.WRONG_SUB):
-        claims["sub"] = people.subject(given.connector, STRANGER, settings.user_id_bytes)
+        claims["sub"] = demo_users.subject(given.connector, STRANGER, settings.user_id_bytes)
     if altered := plan.get(FaultKind.CLAIMS):
         claims = {name: value for name, value in (claims | dict(altered.claims)).items() if value is not None}
     # Hydra puts the kid of the login into each later id_token and signs with the key of today (ory/hydra#3573).
@@ -82,7 +82,7 @@ def _claims(world: World, given: Consent, issuer: str, access_token: str) -> dic
     half = hashlib.sha256(access_token.encode()).digest()[:16]
     claims: dict[str, Any] = {
         "iss": issuer,
-        "sub": people.subject(given.connector, given.user, settings.user_id_bytes),
+        "sub": demo_users.subject(given.connector, given.user, settings.user_id_bytes),
         "aud": [given.client_id] if settings.audience_is_array else given.client_id,
         "exp": int(now + settings.id_token_lifetime),
         "iat": now,

@@ -9,7 +9,7 @@ from typing import Any
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.errors import OperatorError, UserError
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.tokens import digest
+from akoya_gateway.sessions.random_tokens import digest
 
 FORMAT = 1
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from akoya_gateway.config.model import Signing, SigningScheme
-from akoya_gateway.signing.assertion import AssertionSigner
+from akoya_gateway.signing.claims import Headers, Passed, PassedConnection, Prepared, Signer
+from akoya_gateway.signing.jwt_assertion import AssertionSigner
 from akoya_gateway.signing.keys import JWKS_MAX_AGE, load_all
 from akoya_gateway.signing.message_signatures import MessageSigner
-from akoya_gateway.signing.passed import Headers, Passed, PassedConnection, Prepared, Signer
 
 __all__ = ["Headers", "Passed", "PassedConnection", "Prepared", "Signer", "jwks", "jwks_headers", "signer"]
 

@@ -21,10 +21,10 @@ from binascii import b2a_base64, hexlify
 from collections.abc import Callable
 
 from akoya_gateway.errors import UserError
-from akoya_gateway.signing import encoding, names
+from akoya_gateway.signing import header_names, header_values
 from akoya_gateway.signing.algorithms import Begun, begin
+from akoya_gateway.signing.claims import Headers, Passed
 from akoya_gateway.signing.keys import KeySchedule, LoadedKey
-from akoya_gateway.signing.passed import Headers, Passed
 
 Random = Callable[[int], bytes]
 """`os.urandom` outside tests."""
@@ -53,7 +53,7 @@ class Nonces:
         return nonce
 
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
-_LABEL = names.LABEL.encode()
+_LABEL = header_names.LABEL.encode()
 _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
 _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
@@ -78,7 +78,7 @@ class MessageSigner:
         self._nonces = Nonces(random)
 
     def prepare(self, passed: Passed) -> PreparedMessage:
-        return PreparedMessage(encoding.headers(passed), self._keys, self._expires, self._nonces)
+        return PreparedMessage(header_values.headers(passed), self._keys, self._expires, self._nonces)
 
 
 class PreparedMessage:
@@ -108,8 +108,8 @@ class PreparedMessage:
         covered = b"".join(b'"%s" ' % name for name, _ in passed) + _DERIVED
         self._parameters = b"(%s)" % covered
         self._parameters_with_digest = b'(%s "content-digest")' % covered
-        self._lines = encoding.lines(passed)
-        self._size = encoding.size(passed) + _signature_size(self._parameters, keys)
+        self._lines = header_values.lines(passed)
+        self._size = header_values.size(passed) + _signature_size(self._parameters, keys)
         self._change = float("-inf")
         self._begun: Begun
         self._suffix = b""
@@ -135,11 +135,11 @@ class PreparedMessage:
         parameters, signature = self._sign(method, authority, path, query, now, content_digest)
         signed = [
             *self._passed,
-            (names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
-            (names.SIGNATURE, b"%s=:%s:" % (_LABEL, signature)),
+            (header_names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
+            (header_names.SIGNATURE, b"%s=:%s:" % (_LABEL, signature)),
         ]
         if content_digest is not None:
-            signed.append((names.CONTENT_DIGEST, content_digest))
+            signed.append((header_names.CONTENT_DIGEST, content_digest))
         return signed
 
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
@@ -191,9 +191,9 @@ def _signature_size(covered: bytes, keys: KeySchedule) -> int:
     suffix = max((_suffix(key) for key in keys.keys), key=len)
     parameters = b"%s=%s%s%s" % (_LABEL, covered, times_and_nonce, suffix)
     signature = b"%s=:%s:" % (_LABEL, b2a_base64(bytes(64), newline=False))
-    return encoding.size([(names.SIGNATURE_INPUT, parameters), (names.SIGNATURE, signature)])
+    return header_values.size([(header_names.SIGNATURE_INPUT, parameters), (header_names.SIGNATURE, signature)])
 
 
 def _suffix(key: LoadedKey) -> bytes:
     key_id = key.id.replace("\\", "\\\\").replace('"', '\\"')
-    return f'";keyid="{key_id}";alg="{key.algorithm.value}";tag="{names.TAG}"'.encode("ascii")
+    return f'";keyid="{key_id}";alg="{key.algorithm.value}";tag="{header_names.TAG}"'.encode("ascii")

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.store.record import Record
-from akoya_gateway.store.waiting import Bells, Name, until_changed
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.change_notifier import Bells, Name, until_changed
 
 
 class MemoryStore:

@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.endings import ended
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.record import Record
-from akoya_gateway.store.sqlite_file import Opened, SQLiteFile
-from akoya_gateway.store.waiting import Bells, until_changed
-from akoya_gateway.store.worker import Outcome, Worker
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.change_notifier import Bells, until_changed
+from akoya_gateway.store.sqlite_database import Opened, SQLiteFile
+from akoya_gateway.store.sqlite_thread import Outcome, Worker
+from akoya_gateway.tasks import ended
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ It imports nothing else of the gateway.
 from __future__ import annotations
 
 from akoya_gateway.verify.asgi import AsgiVerifier
-from akoya_gateway.verify.assertion import verify_assertion
-from akoya_gateway.verify.digest import body_matches
+from akoya_gateway.verify.content_digest import body_matches
+from akoya_gateway.verify.jwt_assertion import verify_assertion
 from akoya_gateway.verify.keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
-from akoya_gateway.verify.message import authority_of, verify
-from akoya_gateway.verify.outcome import Connection, NotVerified, Verified
-from akoya_gateway.verify.remote import RemoteKeys
-from akoya_gateway.verify.replay import ReplayCache
+from akoya_gateway.verify.message_signatures import authority_of, verify
+from akoya_gateway.verify.remote_keys import RemoteKeys
+from akoya_gateway.verify.replay_cache import ReplayCache
+from akoya_gateway.verify.result import Connection, NotVerified, Verified
 from akoya_gateway.verify.wsgi import WsgiVerifier
 
 __all__ = [

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from akoya_gateway.verify.digest import body_matches
+from akoya_gateway.verify.content_digest import body_matches
 from akoya_gateway.verify.keys import Key, KeySource
-from akoya_gateway.verify.message import authority_of
-from akoya_gateway.verify.outcome import NotVerified, Verified
+from akoya_gateway.verify.message_signatures import authority_of
 from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_ours, refusal
-from akoya_gateway.verify.replay import ReplayCache
+from akoya_gateway.verify.replay_cache import ReplayCache
+from akoya_gateway.verify.result import NotVerified, Verified
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from akoya_gateway.verify.assertion import verify_assertion
+from akoya_gateway.verify.jwt_assertion import verify_assertion
 from akoya_gateway.verify.keys import KeySource
-from akoya_gateway.verify.message import RawHeaders, verify
-from akoya_gateway.verify.outcome import NotVerified, Verified
-from akoya_gateway.verify.replay import ReplayCache
+from akoya_gateway.verify.message_signatures import RawHeaders, verify
+from akoya_gateway.verify.replay_cache import ReplayCache
+from akoya_gateway.verify.result import NotVerified, Verified
 
 _log = logging.getLogger("akoya_gateway.verify")
 

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from akoya_gateway import Gateway, sidecar
-from akoya_gateway.faces.lifespan import App
+from akoya_gateway.gateway.lifespan import App
 
 _HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"12")]
 

@@ -15,15 +15,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from akoya_gateway import load_config
-from akoya_gateway.grants.book import Book
 from akoya_gateway.grants.grant import GrantKey
+from akoya_gateway.grants.repository import Book
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import ClientMethod, SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.book import KIND as SESSION
-from akoya_gateway.sessions.book import Sessions
+from akoya_gateway.sessions.session_store import KIND as SESSION
+from akoya_gateway.sessions.session_store import Sessions
 from akoya_gateway.store import Vault, open_store
-from akoya_gateway.store.sealing import KeyRing
+from akoya_gateway.store.encryption import KeyRing
 
 CONNECTORS = ("mikomo", *(f"bank-{number:02}" for number in range(2, 21)))
 CLIENT_ID, CLIENT_SECRET = "bench-client", "a-client-secret-of-the-emulator"

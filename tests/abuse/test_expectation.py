@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.operations.processes import Running
+from tests.server.processes import Running
 from tests.upstream.harness import Caller, Client, RawUpstream, eventually
 
 BODY = b"GET /public/stolen HTTP/1.1\r\nHost: a\r\n\r\n"

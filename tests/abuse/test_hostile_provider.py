@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.abuse.hostile import ANSWERS, Hostile
+from tests.e2e.environment import Browser, World
 from tests.e2e.processes import GatewayProcess
-from tests.e2e.world import Browser, World
 
 GROWTH = 64 * 1024
 """Kilobytes that the gateway's peak may grow by through all of it."""

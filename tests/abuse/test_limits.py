@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from akoya_gateway.operations.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
 from akoya_gateway.sessions import new_token
-from akoya_gateway.sessions.cookie import read_cookie, strip_cookies
+from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
 from tests.advisories.target import Target
+from tests.e2e.environment import World
 from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import asgi_app
-from tests.e2e.world import World
 from tests.fast_lane.raw_upstream import RawUpstream
 
 LIMITS = {"header_bytes": "8KiB", "body_bytes": 100_000, "attempts": 12, "attempts_per_browser": 3, "connects_per_minute": 0}

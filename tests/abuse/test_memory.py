@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.processes import Running
+from tests.server.processes import Running
 from tests.upstream.harness import Caller, Client, RawUpstream, forever
 
 REQUESTS = 600

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.advisories.target import Target
-from tests.e2e.world import Browser, World
+from tests.e2e.environment import Browser, World
+from tests.forward_auth.environment import ProxiedWorld, cookies
 from tests.forward_auth.proxies import ProxyMissing
-from tests.forward_auth.world import ProxiedWorld, cookies
 
 FACES = ("sidecar", "middleware", "forward-auth")
 

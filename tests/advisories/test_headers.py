@@ -6,11 +6,11 @@ import base64
 
 import pytest
 
-from akoya_gateway.access.ask import Ask
-from akoya_gateway.journeys.pace import sender
+from akoya_gateway.access.request import Ask
+from akoya_gateway.endpoints.rate_limit import sender
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target
-from tests.e2e.world import Browser
+from tests.e2e.environment import Browser
 
 OURS = ("akoya", "signature")
 SPOOFED = "akoya=:c3Bvb2ZlZA==:"

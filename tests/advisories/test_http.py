@@ -15,14 +15,14 @@ import httpx
 import pytest
 
 from akoya_gateway.config.model import Origin, Upstream
-from akoya_gateway.config.schema import load_schema
-from akoya_gateway.provider.open import http_client
-from akoya_gateway.provider.wire import FetchFailed, get
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.tls import client_context
+from akoya_gateway.config.schema_validation import load_schema
+from akoya_gateway.provider.factory import http_client
+from akoya_gateway.provider.transport import FetchFailed, get
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.tls import client_context
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target, parse
-from tests.e2e.world import World
+from tests.e2e.environment import World
 from tests.provider.server import reply, serve
 
 

@@ -7,12 +7,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from akoya_gateway.access.redirects import RedirectPolicy, RedirectRefused
+from akoya_gateway.access.redirect_policy import RedirectPolicy, RedirectRefused
 from akoya_gateway.config.model import Origin
 from tests.advisories.advisory import advisory
 from tests.advisories.corpus import EVIL, PARAMETERS, TARGETS
 from tests.advisories.target import Reply, Target
-from tests.e2e.world import Browser
+from tests.e2e.environment import Browser
 
 POLICY = RedirectPolicy(Origin("https", "app.example.com", 443), ("/accounts", "/accounts/*", "https://pages.example.com/*", "https://one.example.com/done"))
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target
-from tests.config.making import judged
+from tests.config.documents import judged
 
 
 @advisory("CVE-2021-21411", "GHSA-652x", attack="A restriction is parsed and, after a refactoring, no longer enforced.",

@@ -12,14 +12,14 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from akoya_gateway.config.model import Cookie, Limits, RingKey, Seconds, key_id
-from akoya_gateway.protocol.authorization import code_verifier, new_nonce
+from akoya_gateway.oauth.authorization_request import code_verifier, new_nonce
 from akoya_gateway.sessions import Attempt, Attempts, AttemptUnknown, new_token
-from akoya_gateway.sessions.cookie import delete_cookie, set_cookie
+from akoya_gateway.sessions.cookies import delete_cookie, set_cookie
 from akoya_gateway.store import Vault, open_store
-from akoya_gateway.store.sealing import KeyRing
+from akoya_gateway.store.encryption import KeyRing
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target
-from tests.e2e.world import Browser, World
+from tests.e2e.environment import Browser, World
 
 XSS = ['"><script>alert(1)</script>', "'><img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "javascript:alert(1)", "{{7*7}}", "%0d%0a<script>"]
 

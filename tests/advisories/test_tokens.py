@@ -14,17 +14,17 @@ import pytest
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import RingKey, Signing, SigningAlgorithm, SigningKey, SigningScheme, key_id
 from akoya_gateway.errors import UndecryptableRecord
-from akoya_gateway.protocol.id_token import IdTokenRejected, UnknownKey, judge_id_token
-from akoya_gateway.protocol.keys import KeySet, UnreadableKeys, read_keys
-from akoya_gateway.provider.keys import KeySource
+from akoya_gateway.oauth.id_token import IdTokenRejected, UnknownKey, judge_id_token
+from akoya_gateway.oauth.jwks import KeySet, UnreadableKeys, read_keys
+from akoya_gateway.provider.remote_keys import KeySource
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import signer
-from akoya_gateway.signing.making import as_text, new_private
-from akoya_gateway.store.record import Record
-from akoya_gateway.store.sealing import DamagedRecord, KeyRing
-from akoya_gateway.store.vault import context
+from akoya_gateway.signing.key_generation import as_text, new_private
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.encrypted_store import context
+from akoya_gateway.store.encryption import DamagedRecord, KeyRing
 from tests.advisories.advisory import advisory
-from tests.protocol.values import NOW, claims, client, ec_key, environment, hmac_signed, jwks, key_set, rsa_key, signed
+from tests.oauth.values import NOW, claims, client, ec_key, environment, hmac_signed, jwks, key_set, rsa_key, signed
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.signing.conftest import NOW as SIGNED_AT
 

@@ -25,16 +25,16 @@ from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Book, Grant, Keeper, remedy
-from akoya_gateway.protocol.answers import Granted
+from akoya_gateway.oauth.outcomes import Granted
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import KeyRing, Vault, open_store
-from tests.chaos.fleet import age, fingerprint
-from tests.e2e.world import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
-from tests.ending import children
-from tests.ending import kill as kill_all
+from tests.chaos.replicas import age, fingerprint
+from tests.e2e.environment import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
+from tests.stream_ending import children
+from tests.stream_ending import kill as kill_all
 
 REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
 ENVIRON = {
@@ -182,11 +182,11 @@ def held(grant: Grant) -> str | None:
 
 
 class Nursery:
-    """`tests.chaos.nursery` as a process; several orders may be under way in several nurseries."""
+    """`tests.chaos.process_pool` as a process; several orders may be under way in several nurseries."""
 
     def __init__(self, config: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.nursery", str(config)],
+            [sys.executable, "-m", "tests.chaos.process_pool", str(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=ENVIRON,

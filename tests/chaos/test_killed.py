@@ -13,8 +13,8 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
 from akoya_gateway.grants.events import Reason
 from tests.chaos.conftest import FULL
-from tests.chaos.fleet import age, fingerprint
 from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseries, seeded, tally
+from tests.chaos.replicas import age, fingerprint
 
 POINTS = 1000 if FULL else 20
 """On each store."""

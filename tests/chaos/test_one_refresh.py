@@ -8,9 +8,9 @@ import pytest
 import uvloop
 
 from akoya_gateway.grants import Book, Grant, GrantState
+from tests.chaos.clients import Crowd
 from tests.chaos.conftest import FULL
-from tests.chaos.crowd import Crowd
-from tests.chaos.fleet import CACHES, Fleet, age, fingerprint
+from tests.chaos.replicas import CACHES, Fleet, age, fingerprint
 
 ROUNDS = 10 if FULL else 4
 EACH = 1000

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants import Book, GrantState
-from tests.chaos.crowd import Answer, Load, ask, load
-from tests.chaos.fleet import CACHES, Fleet, Visitor, age, eventually, readyz
+from tests.chaos.clients import Answer, Load, ask, load
+from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, readyz
 from tests.servers import Cluster, RedisServer, SentinelGroup
 
 GOOD = {200}

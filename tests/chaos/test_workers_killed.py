@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants import Book, GrantState
+from tests.chaos.clients import ask
 from tests.chaos.conftest import FULL
-from tests.chaos.crowd import ask
-from tests.chaos.fleet import Fleet, Visitor, age, eventually
 from tests.chaos.killing import held, seeded, tally
+from tests.chaos.replicas import Fleet, Visitor, age, eventually
 
 KILLS = 120 if FULL else 24
 WORKERS = 8

@@ -22,13 +22,13 @@ from akoya_gateway.cli import app
 from akoya_gateway.config import load_config
 from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
 from akoya_gateway.grants.grant import Lease
-from akoya_gateway.protocol.answers import Granted, TokenSet
+from akoya_gateway.oauth.outcomes import Granted, TokenSet
 from akoya_gateway.provider import open_providers
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_REDIRECT_URIS
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import KeyRing, Vault, open_store
-from tests.config.making import ENVIRON, changed
+from tests.config.documents import ENVIRON, changed
 
 SECRETS = ("the-bearer-of-", "the-refresh-token-of-")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.document import MAXIMUM_VALUES, Place, parse_document, read_document
-from akoya_gateway.config.faults import ConfigurationError
 
 
 def _fault(content: bytes) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from akoya_gateway.config.load import judge_config
+from akoya_gateway.config.loader import judge_config
 from akoya_gateway.config.reference import reference
-from akoya_gateway.config.schema import load_schema
+from akoya_gateway.config.schema_validation import load_schema
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "gateway.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from akoya_gateway.config.schema import load_schema
+from akoya_gateway.config.schema_validation import load_schema
 
 SCHEMA = load_schema()
 

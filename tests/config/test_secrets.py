@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import OKPKey
 
-from akoya_gateway.config.load import judge_config
+from akoya_gateway.config.loader import judge_config
 from akoya_gateway.config.model import SigningKey, key_id
 from akoya_gateway.config.secrets import ring_key
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing.keys import load_all
-from tests.config.making import ENVIRON, RING_KEY, judged, said, warned
+from tests.config.documents import ENVIRON, RING_KEY, judged, said, warned
 
 RAW = hashlib.sha256(b"a key of the tests").digest()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Config
-from tests.config.making import ENVIRON, judged, said, warned
+from tests.config.documents import ENVIRON, judged, said, warned
 
 UNESCAPED = ["Tr0ub/4dor&3", "57#Wc903z", "p@ss:w/o#r?d%", "ab?cd/ef", "100%zz", "a b", "word@", "/", "#", "a[b]c", "6379/0"]
 

@@ -53,7 +53,7 @@ def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
         "import akoya_gateway; assert akoya_gateway.__file__.startswith(sys.argv[1]);"
-        "from akoya_gateway.config.load import judge_config;"
+        "from akoya_gateway.config.loader import judge_config;"
         "print(*judge_config(sys.argv[2], {}, secrets=False).faults)"
     )
     done = subprocess.run(

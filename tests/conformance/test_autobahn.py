@@ -9,7 +9,7 @@ Python 2.7. With one of those (pyenv has it):
     from autobahntestsuite.wstest import run; run()' \\"\\$@\\"" > wstest; chmod +x wstest
     AKOYA_WSTEST=$PWD/wstest pytest tests/conformance/test_autobahn.py
 
-Groups 12 and 13 are about compression, which the gateway does not offer (`operations.server`). `AKOYA_SOAK=full` adds
+Groups 12 and 13 are about compression, which the gateway does not offer (`server.uvicorn_server`). `AKOYA_SOAK=full` adds
 group 9, sizes up to 16 MB.
 """
 
@@ -30,8 +30,8 @@ from websockets.sync.client import connect
 
 from tests.conformance.test_websockets import echo_server
 from tests.e2e.processes import free_port, wait_for_port
-from tests.ending import ending
-from tests.operations.processes import Running
+from tests.server.processes import Running
+from tests.stream_ending import ending
 
 WSTEST = os.environ.get("AKOYA_WSTEST") or shutil.which("wstest")
 EXCLUDED = ["12.*", "13.*", *([] if os.environ.get("AKOYA_SOAK") == "full" else ["9.*"])]

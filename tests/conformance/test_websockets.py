@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from tests.conformance.websocket_cases import NORMAL, Case, cases
-from tests.ending import served
-from tests.operations.processes import Running
+from tests.server.processes import Running
+from tests.stream_ending import served
 from tests.upstream.frames import CLOSE, frame, read_all, request
 from tests.upstream.harness import Client
 

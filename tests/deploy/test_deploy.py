@@ -17,8 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from akoya_gateway.config.load import judge_config
-from tests.e2e.world import World
+from akoya_gateway.config.loader import judge_config
+from tests.e2e.environment import World
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

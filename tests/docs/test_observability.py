@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from akoya_gateway.operations.metrics import Metrics
-from akoya_gateway.operations.redaction import redact_event
+from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.redaction import redact_event
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
@@ -64,7 +64,7 @@ def test_what_to_be_woken_for_asks_for_metrics_and_labels_that_are_there() -> No
 
 def events() -> Iterator[tuple[str, str]]:
     """(event, level) of every log call in the gateway; what varies in an event is shown as an ellipsis."""
-    yield "request", "info"  # Written without a logger: operations.access_log.
+    yield "request", "info"  # Written without a logger: observability.access_log.
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).parts[0] in ELSEWHERE:
             continue

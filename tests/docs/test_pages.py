@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from akoya_gateway.cli import app
-from akoya_gateway.config.load import judge_config
-from akoya_gateway.config.schema import load_schema
+from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.schema_validation import load_schema
 from tests.docs.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
 
 PAGES = pages()

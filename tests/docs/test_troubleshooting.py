@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from akoya_gateway.access.decision import Why
+from akoya_gateway.access.policy import Why
+from akoya_gateway.endpoints.failures import OPERATOR_ERRORS
 from akoya_gateway.grants.events import Reason
-from akoya_gateway.journeys.failures import OPERATOR_ERRORS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
+from tests.e2e.environment import World
 from tests.e2e.processes import AppServer, free_port
-from tests.e2e.world import World
 from tests.servers import until
 
 pytestmark = IN_CHROMIUM

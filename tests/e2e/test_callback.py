@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from akoya_gateway.journeys.words import notice_of_error
-from tests.e2e.world import Browser, World
+from akoya_gateway.endpoints.user_messages import notice_of_error
+from tests.e2e.environment import Browser, World
 
 
 def errors(answer: httpx.Response) -> str:

@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
-from akoya_gateway.access.ask import Ask
-from akoya_gateway.faces.refusals import Refusals
-from akoya_gateway.journeys.visit import Visit
-from akoya_gateway.journeys.visitor import ANONYMOUS
-from tests.config.making import judged
-from tests.e2e.world import Browser, World
+from akoya_gateway.access.request import Ask
+from akoya_gateway.admission.denial_responses import Refusals
+from akoya_gateway.authentication.principal import ANONYMOUS
+from akoya_gateway.endpoints.request import Visit
+from tests.config.documents import judged
+from tests.e2e.environment import Browser, World
 
 # As browsers send them (WHATWG URL), and what curl sends raw.
 DEEP_LINKS = [

@@ -15,9 +15,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e.environment import ACCESS, HMAC_SECRET, Browser, World
 from tests.e2e.processes import AppServer, GatewayProcess, free_port
 from tests.e2e.upstreams import IndependentVerifier
-from tests.e2e.world import ACCESS, HMAC_SECRET, Browser, World
 from tests.servers import self_signed
 
 RULES: list[dict[str, Any]] = [

@@ -14,9 +14,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.e2e.environment import Browser, World
 from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import websocket
-from tests.e2e.world import Browser, World
 from tests.upstream.frames import CLOSE, TEXT, frame, read_frame, request
 from tests.upstream.harness import Client
 

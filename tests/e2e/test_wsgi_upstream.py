@@ -10,9 +10,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 
+from tests.e2e.environment import HMAC_SECRET, Browser, World
 from tests.e2e.upstreams import wsgi_app
-from tests.e2e.world import HMAC_SECRET, Browser, World
-from tests.ending import done
+from tests.stream_ending import done
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.operations.processes import Running
+from tests.server.processes import Running
 from tests.upstream.harness import Caller, Client, RawUpstream
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, OK, REFUSED
 

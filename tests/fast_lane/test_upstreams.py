@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.environment import ACCESS, Browser, World
 from tests.e2e.processes import GatewayProcess, free_port
-from tests.e2e.world import ACCESS, Browser, World
 from tests.fast_lane.raw_upstream import RawUpstream
-from tests.fast_lane.test_alike import HEADERS, SCRIPTS, dechunked, exchange, settled
-from tests.fast_lane.test_known import Wire
+from tests.fast_lane.test_cache_attacks import Wire
+from tests.fast_lane.test_same_as_general_path import HEADERS, SCRIPTS, dechunked, exchange, settled
 from tests.fast_lane.test_use import InProcess
 
 RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]

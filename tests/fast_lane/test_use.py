@@ -17,14 +17,14 @@ import yaml
 from websockets.sync.client import connect
 
 from akoya_gateway import load_config
-from akoya_gateway.faces.fast_lane import FastLane
-from akoya_gateway.faces.plain_requests import Line
-from akoya_gateway.faces.sidecar import Sidecar
-from akoya_gateway.operations.logs import open_log
-from akoya_gateway.operations.metrics import Metrics
-from akoya_gateway.operations.server import DrainingServer, server_config
+from akoya_gateway.entrypoints.sidecar import Sidecar
+from akoya_gateway.fast_lane.lane import FastLane
+from akoya_gateway.fast_lane.request_cache import Line
+from akoya_gateway.observability.logs import open_log
+from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
+from tests.e2e.environment import Browser, World
 from tests.e2e.processes import free_port, wait_for_port
-from tests.e2e.world import Browser, World
 from tests.fast_lane.raw_upstream import RawUpstream, plain
 from tests.upstream.harness import Client, ask
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.world import Browser
+from tests.e2e.environment import Browser
+from tests.forward_auth.environment import ProxiedWorld
 from tests.forward_auth.proxies import PROXIES, ProxyMissing
-from tests.forward_auth.world import ProxiedWorld
 
 
 @pytest.fixture(scope="session", params=list(PROXIES))

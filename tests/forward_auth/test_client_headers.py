@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
-from tests.e2e.world import Browser
+from tests.e2e.environment import Browser
+from tests.forward_auth.environment import ProxiedWorld, cookies, get
 from tests.forward_auth.proxies import PROXIES, ProxyMissing
-from tests.forward_auth.world import ProxiedWorld, cookies, get
 
 SPOOFED = "6.6.6.6"
 KNOWN = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forward_auth.environment import ProxiedWorld, cookies, get
 from tests.forward_auth.proxies import PROXIES, ProxyMissing
-from tests.forward_auth.world import ProxiedWorld, cookies, get
 
 
 @pytest.fixture(params=list(PROXIES))

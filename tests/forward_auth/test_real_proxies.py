@@ -8,8 +8,8 @@ import json
 import pytest
 import websockets
 
-from tests.e2e.world import Browser
-from tests.forward_auth.world import ProxiedWorld, cookies, get, raw
+from tests.e2e.environment import Browser
+from tests.forward_auth.environment import ProxiedWorld, cookies, get, raw
 
 OURS = ("akoya", "signature")
 

@@ -15,38 +15,38 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from akoya_gateway import verify as v
-from akoya_gateway.access.ask import Ask, host_of, is_navigation
-from akoya_gateway.access.paths import PathRefused, judge
-from akoya_gateway.access.redirects import RedirectRefused
+from akoya_gateway.access.path_normalization import PathRefused, judge
+from akoya_gateway.access.redirect_policy import RedirectRefused
+from akoya_gateway.access.request import Ask, host_of, is_navigation
+from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.document import parse_document
-from akoya_gateway.config.faults import ConfigurationError
-from akoya_gateway.config.load import judge_document
+from akoya_gateway.config.loader import judge_document
 from akoya_gateway.config.model import Dialect, RingKey
+from akoya_gateway.endpoints.rate_limit import sender
+from akoya_gateway.endpoints.request import _once
 from akoya_gateway.errors import GatewayError, UserError
-from akoya_gateway.grants.codec import UnreadableGrant
-from akoya_gateway.grants.codec import decode as decode_grant
-from akoya_gateway.journeys.pace import sender
-from akoya_gateway.journeys.visit import _once
-from akoya_gateway.protocol.callback import judge_callback
-from akoya_gateway.protocol.id_token import IdTokenRejected, judge_id_token
-from akoya_gateway.protocol.keys import UnreadableKeys, read_keys
-from akoya_gateway.protocol.tokens import HttpAnswer, judge_token_response
+from akoya_gateway.grants.serialization import UnreadableGrant
+from akoya_gateway.grants.serialization import decode as decode_grant
+from akoya_gateway.oauth.authorization_response import judge_callback
+from akoya_gateway.oauth.id_token import IdTokenRejected, judge_id_token
+from akoya_gateway.oauth.jwks import UnreadableKeys, read_keys
+from akoya_gateway.oauth.token_messages import HttpAnswer, judge_token_response
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.cookie import read_cookie, strip_cookies
+from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
+from akoya_gateway.sessions.random_tokens import is_token
 from akoya_gateway.sessions.session import UnreadableSession
 from akoya_gateway.sessions.session import decode as decode_session
-from akoya_gateway.sessions.tokens import is_token
-from akoya_gateway.signing.names import is_ours, strip
-from akoya_gateway.store.sealing import KeyRing
-from akoya_gateway.upstream.frames import FrameReader
-from akoya_gateway.verify.fields import InnerList, parse_dictionary, serialize_inner_list
+from akoya_gateway.signing.header_names import is_ours, strip
+from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.upstream.websocket.frame_validator import FrameReader
+from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
 from tests.advisories.test_redirects import POLICY, as_a_browser_reads
-from tests.config.making import ENVIRON
-from tests.protocol.values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
+from tests.config.documents import ENVIRON
+from tests.oauth.values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
 from tests.signing.conftest import KEYS
 from tests.upstream.frames import frames
 from tests.upstream.test_connection import made
-from tests.upstream.test_frame_reader import RIGHT, judged_by_others
+from tests.upstream.test_frame_validator import RIGHT, judged_by_others
 
 EXAMPLE = Path(__file__).parents[2] / "gateway.yaml"
 KNOWN_KEYS = key_set(rsa_key())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.grants.world import Provider
+from tests.grants.environment import Provider
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantState, Keeper, remedy
-from akoya_gateway.grants.book import KIND
-from akoya_gateway.grants.codec import decode
 from akoya_gateway.grants.pauses import MOST_UNKNOWNS
-from akoya_gateway.protocol.answers import Granted, OperatorFault, OutcomeUnknown, TokenAnswer, Untrusted
+from akoya_gateway.grants.repository import KIND
+from akoya_gateway.grants.serialization import decode
+from akoya_gateway.oauth.outcomes import Granted, OperatorFault, OutcomeUnknown, TokenAnswer, Untrusted
 from akoya_gateway.secret import Secret
+from tests.grants.environment import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
 from tests.grants.virtual_time import EPOCH, VirtualLoop
-from tests.grants.world import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 
@@ -58,7 +58,7 @@ class NeverLost(RuleBasedStateMachine):
         super().__init__()
         self.loop = VirtualLoop()
         self.loop.set_task_factory(self._task)
-        self.monotonic = mock.patch("akoya_gateway.store.waiting.time.monotonic", self.loop.time)
+        self.monotonic = mock.patch("akoya_gateway.store.change_notifier.time.monotonic", self.loop.time)
         self.monotonic.start()
         self.tasks: dict[str, set[asyncio.Task[Any]]] = {}
         self.processes = 0

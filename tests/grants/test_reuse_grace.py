@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.advice import Do, advise
-from akoya_gateway.grants.codec import decode, encode
 from akoya_gateway.grants.events import Answered, LeaseExpired, RefreshAsked
-from akoya_gateway.grants.life import step
-from akoya_gateway.protocol.answers import Granted, OutcomeUnknown, ProviderDown
+from akoya_gateway.grants.refresh_policy import Do, advise
+from akoya_gateway.grants.serialization import decode, encode
+from akoya_gateway.grants.state_machine import step
+from akoya_gateway.oauth.outcomes import Granted, OutcomeUnknown, ProviderDown
 from akoya_gateway.secret import Secret
-from tests.grants.test_life import KEY, NOW, tokens
+from tests.grants.environment import Reuse, World, bearer, down
+from tests.grants.test_state_machine import KEY, NOW, tokens
 from tests.grants.virtual_time import clock, in_virtual_time
-from tests.grants.world import Reuse, World, bearer, down
 
 
 def unknown(grace: float, jitter: float = 0.5) -> Answered:

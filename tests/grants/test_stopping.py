@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.endings import ended
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.orphans import Orphans
-from akoya_gateway.grants.refresh import LEASE
-from akoya_gateway.protocol.answers import TokenAnswer
+from akoya_gateway.grants.orphan_cleanup import Orphans
+from akoya_gateway.grants.refresher import LEASE
+from akoya_gateway.oauth.outcomes import TokenAnswer
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import Record, open_store
+from akoya_gateway.store.encrypted_store import Vault
 from akoya_gateway.store.memory import MemoryStore
-from akoya_gateway.store.vault import Vault
+from akoya_gateway.tasks import ended
+from tests.grants.environment import RING, Provider, World, bearer
 from tests.grants.virtual_time import clock, in_virtual_time
-from tests.grants.world import RING, Provider, World, bearer
 from tests.servers import RedisServer, own_redis
 
 __all__ = ["own_redis"]

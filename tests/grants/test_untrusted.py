@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akoya_gateway.grants import Grant, GrantState, Keeper, NeedsReconnect
-from akoya_gateway.grants.advice import offered_reconnect
 from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import Answered, Event, LeaseExpired, Reason, RefreshAsked
-from akoya_gateway.grants.life import step
 from akoya_gateway.grants.pauses import LONGEST_BACK_OFF
+from akoya_gateway.grants.refresh_policy import offered_reconnect
+from akoya_gateway.grants.state_machine import step
 from akoya_gateway.grants.trust import Trust
-from akoya_gateway.protocol.answers import (
+from akoya_gateway.oauth.outcomes import (
     Distrust,
     Granted,
     OperatorFault,
@@ -26,9 +26,9 @@ from akoya_gateway.protocol.answers import (
     Untrusted,
 )
 from akoya_gateway.secret import Secret
-from tests.grants.test_life import KEY, NOW, tokens
+from tests.grants.environment import World, bearer, client
+from tests.grants.test_state_machine import KEY, NOW, tokens
 from tests.grants.virtual_time import clock, in_virtual_time
-from tests.grants.world import World, bearer, client
 
 
 def untrusted(number: int | None, because: Distrust = Distrust.ID_TOKEN) -> Untrusted:

@@ -45,7 +45,7 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     def run(*args: Any, **kwargs: Any) -> None:
         loop = VirtualLoop()
         try:
-            with mock.patch("akoya_gateway.store.waiting.time.monotonic", loop.time):
+            with mock.patch("akoya_gateway.store.change_notifier.time.monotonic", loop.time):
                 loop.run_until_complete(test(*args, **kwargs))
                 loop.run_until_complete(_end(asyncio.all_tasks(loop)))
         finally:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.access.ask import Ask
+from akoya_gateway.access.request import Ask
+from akoya_gateway.authentication.user_identity import trusts
 from akoya_gateway.config.model import Origin, Upstream
-from akoya_gateway.journeys.identity import trusts
-from akoya_gateway.journeys.pace import sender
-from akoya_gateway.operations.request_id import RequestIds
-from akoya_gateway.peers import UNIX, Networks, TrustedProxies, parse_address, peer_of
-from akoya_gateway.upstream.forwarded import Forwarding
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
-from tests.config.making import judged
+from akoya_gateway.endpoints.rate_limit import sender
+from akoya_gateway.observability.request_id import RequestIds
+from akoya_gateway.trusted_proxies import UNIX, Networks, TrustedProxies, parse_address, peer_of
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.forwarded_headers import Forwarding
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+from tests.config.documents import judged
 
 TEN: Networks = [ip_network("10.0.0.0/8")]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.access.ask import names_a_method_in
-from akoya_gateway.access.paths import PathRefused
-from akoya_gateway.access.rules import RuleTable
+from akoya_gateway.access.path_normalization import PathRefused
+from akoya_gateway.access.request import names_a_method_in
+from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.model import AccessRule, Require
-from akoya_gateway.faces.explanation import Explainer
-from tests.config.making import judged
+from akoya_gateway.gateway.explain import Explainer
+from tests.config.documents import judged
 
 ANY, NOTHING, BANK = Require.ANY, Require.NOTHING, Require.CONNECTORS
 

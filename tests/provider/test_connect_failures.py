@@ -12,16 +12,15 @@ import httpx
 import pytest
 
 from akoya_gateway.config.model import Seconds, Tokens
+from akoya_gateway.endpoints.failures import judged, refusal, report
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.journeys.failures import judged, refusal, report
 from akoya_gateway.log import FIELDS
-from akoya_gateway.protocol.callback import AuthorizationRefused, judge_callback
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused, judge_callback
 from akoya_gateway.provider import KeySource, Provider
 from akoya_gateway.secret import Secret
-
-from ..protocol.values import NOW, claims, client, signed
-from ..servers import self_signed
-from .server import Answer, raw, reply, serve
+from tests.oauth.values import NOW, claims, client, signed
+from tests.provider.server import Answer, raw, reply, serve
+from tests.servers import self_signed
 
 CODE = "the-code-4711"
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from akoya_gateway.protocol.requests import FormRequest
-from akoya_gateway.protocol.tokens import HttpAnswer
+from akoya_gateway.oauth.client_authentication import FormRequest
+from akoya_gateway.oauth.token_messages import HttpAnswer
 from akoya_gateway.provider.deadline import within
-from akoya_gateway.provider.wire import Lost, get, post
+from akoya_gateway.provider.transport import Lost, get, post
 
 BODY = json.dumps({"refresh_token": "r-2", "pad": "x" * 150_000}).encode()
 TIMEOUT = 0.3

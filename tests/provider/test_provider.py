@@ -16,7 +16,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from akoya_gateway.config.model import Bearer, Dialect, Seconds, Tokens
-from akoya_gateway.protocol.answers import (
+from akoya_gateway.oauth.outcomes import (
     Distrust,
     Granted,
     OperatorFault,
@@ -30,9 +30,8 @@ from akoya_gateway.protocol.answers import (
 )
 from akoya_gateway.provider import KeySource, Provider
 from akoya_gateway.secret import Secret
-
-from ..protocol.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
-from .server import Answer, Received, Server, in_turn, raw, reply, serve
+from tests.oauth.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
+from tests.provider.server import Answer, Received, Server, in_turn, raw, reply, serve
 
 
 @cache

@@ -11,16 +11,15 @@ import httpx
 import pytest
 
 from akoya_gateway.config.model import Seconds, Tokens
-from akoya_gateway.protocol.authorization import authorization_request, code_verifier
-from akoya_gateway.protocol.id_token import IdTokenRejected, judge_id_token
-from akoya_gateway.protocol.requests import basic_credentials
-from akoya_gateway.protocol.revocation import revocation_request
-from akoya_gateway.protocol.tokens import HttpAnswer, exchange_request, judge_token_response, refresh_request
+from akoya_gateway.oauth.authorization_request import authorization_request, code_verifier
+from akoya_gateway.oauth.client_authentication import basic_credentials
+from akoya_gateway.oauth.id_token import IdTokenRejected, judge_id_token
+from akoya_gateway.oauth.revocation import revocation_request
+from akoya_gateway.oauth.token_messages import HttpAnswer, exchange_request, judge_token_response, refresh_request
 from akoya_gateway.provider import KeySource, Provider
 from akoya_gateway.secret import Secret
-
-from ..protocol.values import NOW, SECRET, claims, client, connector, environment, jwks, rsa_key, signed
-from .server import raw, reply, serve
+from tests.oauth.values import NOW, SECRET, claims, client, connector, environment, jwks, rsa_key, signed
+from tests.provider.server import raw, reply, serve
 
 CODE = "code-e5d1c0de"
 VERIFIER = "verifier-7be11f1e4"

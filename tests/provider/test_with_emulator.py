@@ -12,7 +12,9 @@ import pytest
 from joserfc import jws
 
 from akoya_gateway.config.model import Client, Connector, Dialect, Environment, Seconds, Tokens
-from akoya_gateway.protocol.answers import (
+from akoya_gateway.oauth.authorization_request import authorization_url, new_state
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused, CodeReceived, judge_callback
+from akoya_gateway.oauth.outcomes import (
     Distrust,
     Granted,
     OperatorFault,
@@ -24,8 +26,6 @@ from akoya_gateway.protocol.answers import (
     TokenSet,
     Untrusted,
 )
-from akoya_gateway.protocol.authorization import authorization_url, new_state
-from akoya_gateway.protocol.callback import AuthorizationRefused, CodeReceived, judge_callback
 from akoya_gateway.provider import KeySource, Provider
 from akoya_gateway.sandbox import SandboxDialect, SandboxServer, SandboxSettings
 from akoya_gateway.secret import Secret

@@ -16,9 +16,8 @@ import pytest
 import yaml
 
 from akoya_gateway.sandbox import FaultKind, SandboxSettings
-from akoya_gateway.sandbox.faults import ENDPOINTS
-
-from .driving import HTTP
+from akoya_gateway.sandbox.fault_injection import ENDPOINTS
+from tests.sandbox.client import HTTP
 
 COMMAND = [sys.executable, "-c", "from akoya_gateway.cli import main; main()"]
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"

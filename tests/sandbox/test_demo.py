@@ -16,8 +16,7 @@ import pytest
 from akoya_gateway.sandbox.demo import Demo
 from akoya_gateway.sandbox.server import listen, no_tls
 from akoya_gateway.sandbox.settings import SandboxSettings
-
-from .driving import HTTP
+from tests.sandbox.client import HTTP
 
 NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 

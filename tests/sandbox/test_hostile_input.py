@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.sandbox import Fault, SandboxServer, SandboxSettings
-from akoya_gateway.sandbox.authorization import SentError, ShownError, judge
-from akoya_gateway.sandbox.faults import FaultBox
-from akoya_gateway.sandbox.keys import SigningKeys
+from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, judge
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.fault_injection import FaultBox
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID
+from akoya_gateway.sandbox.signing_keys import SigningKeys
 from akoya_gateway.sandbox.state import AuthorizationRequest, State
-from akoya_gateway.sandbox.world import World
-
-from .driving import HTTP, REDIRECT, call
+from tests.sandbox.client import HTTP, REDIRECT, call
 
 KEYS = SigningKeys("ES256")
 SETTINGS = SandboxSettings()

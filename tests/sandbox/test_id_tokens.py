@@ -11,9 +11,8 @@ import pytest
 from joserfc import jwk, jwt
 
 from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxServer, SandboxSettings
-from akoya_gateway.sandbox.people import subject
-
-from .driving import HTTP, connect, refresh
+from akoya_gateway.sandbox.demo_users import subject
+from tests.sandbox.client import HTTP, connect, refresh
 
 
 def read(server: SandboxServer, token: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import jwks, jwks_headers, making, signer
+from akoya_gateway.signing import jwks, jwks_headers, key_generation, signer
 from akoya_gateway.signing.keys import PUBLISHED_AFTER, KeyFault, KeySchedule, load, load_all, thumbprint
 from tests.signing.conftest import FULL, KEYS, NOW, signing
 
@@ -40,10 +40,10 @@ def test_rfc_7638_gives_its_own_example_of_an_ed25519_thumbprint() -> None:
 
 @pytest.mark.parametrize("algorithm", [ED, EC])
 def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: SigningAlgorithm) -> None:
-    private = making.new_private(algorithm)
-    (from_pem,) = load(algorithm, one(making.as_text(private)))
-    (from_jwk,) = load(algorithm, one(json.dumps(making.as_jwk(private, NOW))))
-    (named,) = load(algorithm, one(making.as_text(private), "k1"))
+    private = key_generation.new_private(algorithm)
+    (from_pem,) = load(algorithm, one(key_generation.as_text(private)))
+    (from_jwk,) = load(algorithm, one(json.dumps(key_generation.as_jwk(private, NOW))))
+    (named,) = load(algorithm, one(key_generation.as_text(private), "k1"))
     public = from_pem.public_pem()
     assert public is not None
     assert from_pem.id == from_jwk.id == thumbprint(private) == v.pem_key(public).id
@@ -52,8 +52,8 @@ def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: 
 
 @pytest.mark.parametrize("algorithm", list(SigningAlgorithm))
 def test_a_new_key_signs_what_verifies(algorithm: SigningAlgorithm) -> None:
-    private = making.new_private(algorithm)
-    for text in (making.as_text(private), making.as_set([making.as_jwk(private, NOW)])):
+    private = key_generation.new_private(algorithm)
+    for text in (key_generation.as_text(private), key_generation.as_set([key_generation.as_jwk(private, NOW)])):
         config = Signing(SigningScheme.HTTP_MESSAGE_SIGNATURES, algorithm, (one(text),))
         headers = signer(config, "https://a", "http://b").prepare(FULL).headers(b"GET", b"h", b"/", b"", NOW)
         secret = private if isinstance(private, bytes) else None
@@ -63,7 +63,7 @@ def test_a_new_key_signs_what_verifies(algorithm: SigningAlgorithm) -> None:
 
 
 def test_a_shared_secret_is_never_published() -> None:
-    for text in ("s" * 48, as_set(making.as_jwk(b"s" * 48, NOW))):
+    for text in ("s" * 48, as_set(key_generation.as_jwk(b"s" * 48, NOW))):
         assert jwks(Signing(SigningScheme.JWT, MAC, (one(text, "k1"),))) == b'{"keys":[]}'
 
 
@@ -88,9 +88,9 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
     ("algorithm", "text", "says"),
     [
         (ED, "nonsense", "PEM"),
-        (ED, making.as_text(making.new_private(EC)), "does not fit"),
-        (EC, making.as_text(making.new_private(ED)), "does not fit"),
-        (MAC, making.as_text(making.new_private(ED)), "shared secret"),
+        (ED, key_generation.as_text(key_generation.new_private(EC)), "does not fit"),
+        (EC, key_generation.as_text(key_generation.new_private(ED)), "does not fit"),
+        (MAC, key_generation.as_text(key_generation.new_private(ED)), "shared secret"),
         (MAC, "short", "32"),
         (ED, "{", "JSON"),
         (ED, "{}", "JWK"),
@@ -112,7 +112,7 @@ def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgor
 def test_an_encrypted_pem_is_named_as_such() -> None:
     from cryptography.hazmat.primitives import serialization
 
-    private: Any = making.new_private(ED)
+    private: Any = key_generation.new_private(ED)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
     ).decode()
@@ -126,7 +126,7 @@ def test_no_key_at_all_is_refused() -> None:
 
 
 def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
-    first, second = (making.as_text(making.new_private(ED)) for _ in range(2))
+    first, second = (key_generation.as_text(key_generation.new_private(ED)) for _ in range(2))
     schedule = load_all(ED, [one(first, "new"), one(second, "old")])
     assert schedule.signing(NOW).id == "new"
     assert [jwk["kid"] for jwk in schedule.published(NOW)] == ["new", "old"]
@@ -135,9 +135,9 @@ def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
 
 def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     hour = 3600.0
-    text = making.as_set([making.as_jwk(making.new_private(ED), NOW)])
+    text = key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW)])
     before = load_all(ED, [one(text)]).signing(NOW).id
-    rotation = making.rotate(text, ED, NOW, hour)
+    rotation = key_generation.rotate(text, ED, NOW, hour)
     schedule = load_all(ED, [one(rotation.text)])
 
     def kids(now: float) -> set[str]:
@@ -151,13 +151,13 @@ def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     assert kids(NOW + hour) == {before, rotation.next_id}
     assert kids(NOW + hour + PUBLISHED_AFTER) == {rotation.next_id}
 
-    again = making.rotate(rotation.text, ED, NOW + 30 * hour, hour)
+    again = key_generation.rotate(rotation.text, ED, NOW + 30 * hour, hour)
     assert again.dropped == (before,)
-    assert making.youngest(again.text) == NOW + 30 * hour
+    assert key_generation.youngest(again.text) == NOW + 30 * hour
 
 
 def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
-    text = making.as_set([making.as_jwk(making.new_private(ED), NOW, NOW + 100)])
+    text = key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW, NOW + 100)])
     config = Signing(SigningScheme.JWT, ED, (one(text),))
     with pytest.raises(KeyFault, match="yet"):
         signer(config, "https://a", "http://b", clock=lambda: NOW)
@@ -165,8 +165,8 @@ def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
 
 
 def test_when_nobody_rotated_the_last_key_goes_on() -> None:
-    old = {**making.as_jwk(making.new_private(ED), NOW), "exp": NOW - 10}
-    older = {**making.as_jwk(making.new_private(ED), NOW), "exp": NOW - 20}
+    old = {**key_generation.as_jwk(key_generation.new_private(ED), NOW), "exp": NOW - 10}
+    older = {**key_generation.as_jwk(key_generation.new_private(ED), NOW), "exp": NOW - 20}
     schedule = load_all(ED, [one(as_set(older, old))])
     assert schedule.signing(NOW).id == old["kid"]
     assert schedule.published(NOW)[0]["kid"] == old["kid"]
@@ -175,7 +175,7 @@ def test_when_nobody_rotated_the_last_key_goes_on() -> None:
 @pytest.mark.parametrize("scheme", list(SigningScheme))
 def test_what_was_prepared_changes_key_by_the_clock_alone(scheme: SigningScheme) -> None:
     """Every replica that reads the same file changes at the same moment, without a word between them."""
-    rotation = making.rotate(making.as_set([making.as_jwk(making.new_private(ED), NOW)]), ED, NOW, 10)
+    rotation = key_generation.rotate(key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW)]), ED, NOW, 10)
     config = Signing(scheme, ED, (one(rotation.text),), audience="http://b")
     keys = v.jwks_keys(jwks(config, lambda: NOW))
     prepared = signer(config, "https://a", "http://b", clock=lambda: NOW).prepare(

@@ -8,7 +8,7 @@ import pytest
 
 from akoya_gateway import verify as v
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, PassedConnection, encoding, signer
+from akoya_gateway.signing import Passed, PassedConnection, header_values, signer
 from akoya_gateway.signing.content_digest import sha256
 from akoya_gateway.signing.message_signatures import Nonces, Unsignable, authority
 from tests.signing.conftest import FULL, KEYS, MESSAGES, NOW, signing
@@ -104,7 +104,7 @@ def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
     ],
 )
 def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: Passed, algorithm: str) -> None:
-    with pytest.raises(encoding.Unpassable) as refused:
+    with pytest.raises(header_values.Unpassable) as refused:
         prepared(algorithm, bad)
     assert "evil" not in str(refused.value).split("Akoya-Connections")[0]
     assert "tökén" not in str(refused.value)

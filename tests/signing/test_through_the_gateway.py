@@ -14,9 +14,9 @@ import pytest
 
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningAlgorithm
-from akoya_gateway.signing import making
+from akoya_gateway.signing import key_generation
+from tests.e2e.environment import Browser, World
 from tests.e2e.processes import AppServer, GatewayProcess
-from tests.e2e.world import Browser, World
 
 AUDIENCE = "the-app"
 SPOOFED = {
@@ -68,7 +68,7 @@ def verified_world(folder: Path, scheme: str) -> World:
         verifier._policy = v.AsgiVerifier(app, keys, issuer=world.url, audience=AUDIENCE)._policy
     key_set = folder / "signing-keys.json"
     key_set.touch(0o600)
-    key_set.write_text(making.as_set([making.as_jwk(making.new_private(SigningAlgorithm.ED25519), time.time())]))
+    key_set.write_text(key_generation.as_set([key_generation.as_jwk(key_generation.new_private(SigningAlgorithm.ED25519), time.time())]))
     world._changes["signing"] = {
         "scheme": scheme,
         "algorithm": "ed25519",
@@ -152,7 +152,7 @@ def test_keys_change_without_a_restart_and_without_one_refused_request(world: Wo
     assert gateway.process is not None
     first = browser.fetch("/accounts").json()["key"]
     key_set = world.folder / "signing-keys.json"
-    rotation = making.rotate(key_set.read_text(), SigningAlgorithm.ED25519, time.time(), lead=4)
+    rotation = key_generation.rotate(key_set.read_text(), SigningAlgorithm.ED25519, time.time(), lead=4)
     key_set.write_text(rotation.text)
     gateway.process.send_signal(signal.SIGHUP)
 

@@ -19,12 +19,12 @@ import uvloop
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record
-from akoya_gateway.store.redis.address import parse
-from akoya_gateway.store.redis.layout import Layout
-from akoya_gateway.store.redis.link import Gate, connect
-from akoya_gateway.store.redis.notices import Notices
+from akoya_gateway.store.change_notifier import Bells
+from akoya_gateway.store.redis.client import Gate, connect
+from akoya_gateway.store.redis.keys import Layout
+from akoya_gateway.store.redis.pubsub import Notices
 from akoya_gateway.store.redis.store import RedisStore
-from akoya_gateway.store.waiting import Bells
+from akoya_gateway.store.redis.url import parse
 from tests.servers import RedisServer, own_redis
 
 __all__ = ["own_redis"]

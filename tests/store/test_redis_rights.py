@@ -14,9 +14,9 @@ from akoya_gateway import Gateway
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.redis import scripts
-from akoya_gateway.store.redis.layout import Layout
+from akoya_gateway.store.redis.keys import Layout
 from akoya_gateway.store.redis.rights import CommandRefused, commands
-from tests.config.making import judged
+from tests.config.documents import judged
 from tests.servers import RedisServer
 
 NEEDED = sorted({command[0] for command in commands(Layout("akoya"), "x", 0.0)} | {"SUBSCRIBE"})

@@ -19,7 +19,7 @@ import yaml
 from akoya_gateway.cli.rotate_store import rotate_store
 from akoya_gateway.config import load_config
 from akoya_gateway.store import KeyRing, Record, Vault, open_store
-from tests.config.making import ENVIRON, changed
+from tests.config.documents import ENVIRON, changed
 
 OLD, NEW = (base64.b64encode(hashlib.sha256(name).digest()).decode() for name in (b"old", b"new"))
 

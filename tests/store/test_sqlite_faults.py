@@ -21,7 +21,7 @@ from akoya_gateway.config.model import RingKey
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault, open_store
 from akoya_gateway.store.sqlite import SQLiteStore
-from akoya_gateway.store.sqlite_file import APPLICATION_ID, STEPS
+from akoya_gateway.store.sqlite_database import APPLICATION_ID, STEPS
 
 HELPER = """
 import asyncio, sys

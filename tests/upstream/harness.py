@@ -16,9 +16,9 @@ from typing import Any
 import uvicorn
 
 from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
-from akoya_gateway.operations.websocket_protocol import JoinableProtocol
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
+from akoya_gateway.server.websocket_protocol import JoinableProtocol
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 TIMEOUT = 10.0
 

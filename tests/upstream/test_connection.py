@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.upstream.connection import Connection, ResponseLimits
-from akoya_gateway.upstream.plain_heads import PlainHead
-from akoya_gateway.upstream.response import Framing, Headers, ResponseHead
+from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
+from akoya_gateway.upstream.http.response_head_cache import PlainHead
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
 
 

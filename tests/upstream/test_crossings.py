@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import free_port, wait_for_port
-from tests.ending import ended
-from tests.operations.processes import Running
+from tests.server.processes import Running
+from tests.stream_ending import ended
 from tests.upstream.sloppy import RAW_KINDS, WSGI_KINDS
 
 ROOT = Path(__file__).parent.parent.parent

@@ -340,8 +340,8 @@ def test_trailers_of_an_answer_are_dropped_where_the_server_cannot_pass_them_on(
 
 async def test_trailers_of_an_answer_go_to_a_server_that_can_pass_them_on() -> None:
     from akoya_gateway.config.model import Upstream
-    from akoya_gateway.upstream.pool import Pool
-    from akoya_gateway.upstream.proxy import ReverseProxy
+    from akoya_gateway.upstream.http.connection_pool import Pool
+    from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
     def answer(caller: Caller) -> None:
         caller.send(

@@ -11,9 +11,9 @@ import pytest
 
 from akoya_gateway.config.model import Seconds, Upstream
 from akoya_gateway.errors import UpstreamError
-from akoya_gateway.upstream.failures import ClosedEarly, RefusedRequest
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
+from akoya_gateway.upstream.errors import ClosedEarly, RefusedRequest
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.upstream.harness import Caller, RawUpstream, eventually, fixed
 
 

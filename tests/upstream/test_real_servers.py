@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 
 from akoya_gateway.config.model import Origin
-from tests.ending import ended, served
+from tests.stream_ending import ended, served
 from tests.upstream.harness import Client, Proxied, ask, proxied
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin")

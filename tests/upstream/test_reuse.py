@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
-from akoya_gateway.upstream.connection import Connection
-from akoya_gateway.upstream.exchange import Exchange
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.response import judge_head
+from akoya_gateway.upstream.http.connection import Connection
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.response_head import judge_head
+from akoya_gateway.upstream.http.response_stream import Exchange
 from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
-from tests.upstream.test_pool import Authority, server_context
+from tests.upstream.test_connection_pool import Authority, server_context
 
 CLEAN = {
     "204": (b"GET", b"204 No Content", b""),

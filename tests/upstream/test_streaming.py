@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.upstream.ending import Ending
+from akoya_gateway.upstream.stream_cancellation import Ending
 from tests.upstream.apps import Backend
 from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
 

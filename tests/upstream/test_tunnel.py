@@ -22,9 +22,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as async_serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
-from akoya_gateway.operations.websocket_protocol import JoinableProtocol
-from akoya_gateway.upstream.ending import Ending
-from akoya_gateway.upstream.tunnel import End
+from akoya_gateway.server.websocket_protocol import JoinableProtocol
+from akoya_gateway.upstream.stream_cancellation import Ending
+from akoya_gateway.upstream.websocket.tunnel import End
 from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
 from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
 from tests.upstream.test_websocket import accept, key_of
@@ -326,7 +326,7 @@ class TestHostileClients:
             assert eventually(lambda: not tunnels())
 
     def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             s.app.send(said(1000))
             began = time.monotonic()
@@ -335,7 +335,7 @@ class TestHostileClients:
             assert rest(s.app) == b""
 
     def test_talking_on_after_our_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             s.end()
             assert exactly(s.client, 8) == said(4401, b"gone")
@@ -406,7 +406,7 @@ class TestHostileUpstreams:
 
     def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What did not end in order does not look as if it had."""
-        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             s.client.send(frame(CLOSE, BYE, mask=True))
             assert rest(s.client) == b""
@@ -488,7 +488,7 @@ class TestEndingFromOutside:
             assert rest(s.app) == b"", "it has had a close frame already"
 
     def test_a_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+        monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             block = frame(BINARY, bytes(65_000))
             s.app.sock.settimeout(0.5)

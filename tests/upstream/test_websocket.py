@@ -30,11 +30,11 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
-from akoya_gateway.upstream.ending import Ending
-from akoya_gateway.upstream.pool import Pool
-from akoya_gateway.upstream.proxy import ReverseProxy
-from tests.ending import served
-from tests.faces.cutting import cut
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+from akoya_gateway.upstream.stream_cancellation import Ending
+from tests.gateway.cancellation import cut
+from tests.stream_ending import served
 from tests.upstream.frames import (
     BINARY,
     CLOSE,
@@ -48,7 +48,7 @@ from tests.upstream.frames import (
     request,
 )
 from tests.upstream.harness import Caller, Client, Proxied, RawUpstream, eventually, proxied, standstill
-from tests.upstream.test_pool import Authority, server_context
+from tests.upstream.test_connection_pool import Authority, server_context
 
 
 class App:
@@ -438,8 +438,8 @@ def test_an_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
 
 
 def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch, tunnel: bool) -> None:
-    monkeypatch.setattr("akoya_gateway.upstream.messages._CLOSE_TIMEOUT", 0.5)
-    monkeypatch.setattr("akoya_gateway.upstream.tunnel.CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.websocket.message_relay._CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
     full, done = threading.Event(), threading.Event()
 
     def open_files() -> int:

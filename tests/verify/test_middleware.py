@@ -23,8 +23,8 @@ from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256
 from tests.asgi import read_body
-from tests.ending import served
 from tests.signing.conftest import FULL, KEYS, signing
+from tests.stream_ending import served
 from tests.verify.test_other_languages import key_server
 
 Lines = list[tuple[str, str]]

@@ -19,9 +19,9 @@ import pytest
 
 from akoya_gateway import verify as v
 from akoya_gateway.signing import jwks, signer
-from tests.ending import ending, served
 from tests.signing.conftest import FULL, KEYS, signing
-from tests.verify.flipping import every_byte_changed
+from tests.stream_ending import ending, served
+from tests.verify.mutations import every_byte_changed
 
 ROOT = Path(__file__).parent.parent.parent
 VERIFIERS = ROOT / "deploy" / "verifiers"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from akoya_gateway import verify as v
 from akoya_gateway.signing.algorithms import begin
-from akoya_gateway.verify import fields, message
+from akoya_gateway.verify import message_signatures, structured_fields
 
 DOCUMENT: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "rfc9421.json").read_text(encoding="utf-8")
@@ -37,13 +37,13 @@ def test_the_signature_of_the_rfc_verifies(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", [one for one in VECTORS if "input" in one], ids=lambda one: one["name"])
 def test_the_signature_base_of_the_rfc_is_built(vector: dict[str, Any]) -> None:
-    covered = fields.parse_dictionary(f"sig={vector['input']}", "Signature-Input")["sig"]
-    assert isinstance(covered, fields.InnerList)
+    covered = structured_fields.parse_dictionary(f"sig={vector['input']}", "Signature-Input")["sig"]
+    assert isinstance(covered, structured_fields.InnerList)
     names = tuple(str(item.value) for item in covered.items)
     request = DOCUMENT["request"]
     target = {"@method": request["method"], "@authority": request["authority"], "@path": request["path"]}
     headers = {name.lower(): [value] for name, value in request["headers"]}
-    assert message._base(names, target, headers, covered).decode() == vector["base"]
+    assert message_signatures._base(names, target, headers, covered).decode() == vector["base"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway import verify as v
-from tests.verify.flipping import every_byte_changed
+from tests.verify.mutations import every_byte_changed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 MESSAGES = json.loads((VECTORS / "messages.json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ import secrets
 from typing import Any
 
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.redis.layout import Layout
-from akoya_gateway.store.redis.link import Link, is_refusal, refused
+from akoya_gateway.store.redis.client import Link, is_refusal, refused
+from akoya_gateway.store.redis.keys import Layout
 from akoya_gateway.store.redis.scripts import Call, Script
 
 KIND = "pulse"

@@ -13,15 +13,15 @@ from typing import Any
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.record import Record
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.change_notifier import Bells, until_changed
 from akoya_gateway.store.redis import scripts
-from akoya_gateway.store.redis.address import Address, Topology, parse
-from akoya_gateway.store.redis.layout import SHARDS, Layout, pack, unpack
-from akoya_gateway.store.redis.link import Gate, Link, TooFewReplicas, connect
-from akoya_gateway.store.redis.notices import Notices
+from akoya_gateway.store.redis.client import Gate, Link, TooFewReplicas, connect
+from akoya_gateway.store.redis.keys import SHARDS, Layout, pack, unpack
+from akoya_gateway.store.redis.pubsub import Notices
 from akoya_gateway.store.redis.rights import KIND, LIFE, CommandRefused, require_rights
 from akoya_gateway.store.redis.scripts import Call
-from akoya_gateway.store.waiting import Bells, until_changed
+from akoya_gateway.store.redis.url import Address, Topology, parse
 
 GRACE = 120
 """Seconds for which a group lists a key that has no record; see `scripts.UNLIST`."""

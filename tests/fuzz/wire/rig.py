@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+from tests.e2e.environment import World
 from tests.e2e.processes import AnyServerProcess, GatewayProcess
-from tests.e2e.test_any_server import Hypercorn
-from tests.e2e.world import World
+from tests.e2e.test_asgi_app import Hypercorn
 from tests.fuzz.wire.invariants import RULES, Book
 from tests.fuzz.wire.scripts import Person
 from tests.fuzz.wire.upstream import Apps, Seen

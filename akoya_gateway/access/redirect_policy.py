@@ -1,0 +1,151 @@
+"""Where a browser may be sent: `return_to` and every redirect of ours stay inside `redirects.allow`.
+
+What a browser and a parser could read differently is refused, and what is accepted is put together anew from the
+judged parts (design.md section 9, invariant 3). Each part keeps the characters that browsers leave in it (WHATWG URL),
+though RFC 3986 has some of them escaped, so that an address comes back as the browser sent it. What browsers would
+percent-encode there is percent-encoded here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from akoya_gateway.access.path_normalization import PathRefused, judge
+from akoya_gateway.config.model import Origin
+from akoya_gateway.errors import UserError
+
+LONGEST_REDIRECT = 8192
+"""Bytes, once encoded: as long as a path may be. Each pending attempt keeps one in the store."""
+
+# One shape, no others: no userinfo, no IPv6 zones, no empty port. Case does not matter (RFC 3986 section 6.2.2.1); the
+# classes are spelled out because `re.IGNORECASE` takes U+017F for an s and U+212A for a k.
+_ABSOLUTE = re.compile(
+    r"(?P<scheme>[hH][tT][tT][pP][sS]?)://"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PARAMETERS = re.compile(r";[^/]*")
+
+# Letters and digits aside, what a browser leaves as it is: the complement of the percent-encode sets of path, query and
+# fragment (https://url.spec.whatwg.org/#percent-encoded-bytes). To browsers a backslash is a slash before the query and
+# an ordinary character in it.
+_IN_PATH = "/-._~!$&'()*+,;=:@%[]|"
+_IN_QUERY = _IN_PATH + "?{}^`\\"
+_IN_FRAGMENT = _IN_PATH + "?{}^#\\"
+
+
+class RedirectRefused(UserError):
+    """The target is not one that `redirects.allow` lists; `detail` says why, never the target itself."""
+
+    code = "redirect-refused"
+    title = "That address cannot be returned to"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """`origin` is `scheme://authority`; `path` is decoded, and a prefix where `open_ended`."""
+
+    origin: str
+    path: str
+    open_ended: bool
+
+    def covers(self, origin: str, path: str) -> bool:
+        return origin == self.origin and (path.startswith(self.path) if self.open_ended else path == self.path)
+
+
+class RedirectPolicy:
+    """`allow` holds path patterns on our own origin and `https://host/path*` patterns."""
+
+    def __init__(self, public_url: Origin, allow: tuple[str, ...]) -> None:
+        self._own = f"{public_url.scheme}://{public_url.authority}"
+        self._patterns = tuple(self._pattern(text) for text in allow)
+
+    def _pattern(self, text: str) -> _Pattern:
+        if text.startswith("/"):
+            return _pattern(self._own, text)
+        scheme, _, rest = text.partition("://")
+        authority, slash, path = rest.partition("/")
+        return _pattern(f"{scheme}://{authority}", slash + path or "/*")
+
+    def judge(self, target: str) -> str:
+        """The redirect target to use: a path on our own origin, or an absolute URL.
+
+        Raises `RedirectRefused` for anything outside the list and anything ambiguous.
+        """
+        if len(target) > LONGEST_REDIRECT:
+            raise RedirectRefused(_TOO_LONG)
+        if _CONTROL.search(target):
+            # Browsers drop tabs and line ends, wherever they stand.
+            raise RedirectRefused("It holds a control character.")
+        origin, rest = self._origin(target)
+        path, query, fragment = _split(rest)
+        try:
+            encoded = quote(path, _IN_PATH)
+            after = quote(query, _IN_QUERY) + quote(fragment, _IN_FRAGMENT)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raise RedirectRefused("It holds a character that cannot be encoded.") from None
+        if len(encoded) + len(after) > LONGEST_REDIRECT:
+            raise RedirectRefused(_TOO_LONG)
+        readings = _readings(path, encoded)
+        if not all(any(pattern.covers(origin, reading) for pattern in self._patterns) for reading in readings):
+            raise RedirectRefused("The link asks to return to an address that is not allowed here (redirects.allow).")
+        return encoded + after if origin == self._own else origin + encoded + after
+
+    def judged_or(self, target: str | None, default: str) -> str:
+        """`judge(target)`, or `default` (an operator's own text) where there is none or it is refused."""
+        if target is None:
+            return default
+        try:
+            return self.judge(target)
+        except RedirectRefused:
+            return default
+
+    def _origin(self, target: str) -> tuple[str, str]:
+        if target.startswith("/"):
+            return self._own, target
+        match = _ABSOLUTE.match(target)
+        if match is None:
+            raise RedirectRefused("It is neither a path nor an http(s) URL of the plain shape.")
+        rest = target[match.end() :]
+        if rest and rest[0] not in "/?#":
+            raise RedirectRefused("Its host or port is not of the plain shape.")
+        scheme, host, port = match["scheme"].lower(), match["host"].lower(), match["port"]
+        default = {"http": "80", "https": "443"}[scheme]
+        authority = host if port is None or port == default else f"{host}:{port}"
+        # With a slash of its own: before `?@` some parsers do not see the end of the host.
+        return f"{scheme}://{authority}", rest if rest.startswith("/") else "/" + rest
+
+
+_TOO_LONG = f"It is longer than {LONGEST_REDIRECT} characters."
+
+
+def _pattern(origin: str, path: str) -> _Pattern:
+    return _Pattern(origin, unquote(path.removesuffix("*")), path.endswith("*"))
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """Return path, query with its `?`, and fragment with its `#`."""
+    before, hash_sign, fragment = rest.partition("#")
+    path, mark, query = before.partition("?")
+    return path, mark + query, hash_sign + fragment
+
+
+def _readings(path: str, encoded: str) -> tuple[str, ...]:
+    """Return the decoded path in each way that servers read it. Raises `RedirectRefused` if it is ambiguous.
+
+    Servlet containers drop what stands between a semicolon and the next slash: `/a/..;/b` is `/b` to them. Then both
+    readings must be allowed. `path` is looked at for a backslash, which browsers take for a slash.
+    """
+    if "\\" in path:
+        raise RedirectRefused("Its path is ambiguous.")
+    try:
+        if ";" not in encoded:
+            return (judge(encoded.encode()),)
+        first, *others = encoded.split(";")
+        as_written = ";".join([judge(first.encode()), *(judge(b"/" + each.encode())[1:] for each in others)])
+        return as_written, judge(_PARAMETERS.sub("", encoded).encode())
+    except PathRefused:
+        raise RedirectRefused("Its path is ambiguous.") from None

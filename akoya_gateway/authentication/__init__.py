@@ -1,0 +1,1 @@
+"""Who is calling: the session, the app's own user, or nobody."""

@@ -1,0 +1,274 @@
+"""What `akoya-gateway grants` prints: a line a grant as it comes, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from akoya_gateway.cli.table import aligned, row_of
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants.listing import Details, Entry, Unreadable, Wanted, details, entries
+from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.provider import open_providers
+from akoya_gateway.store import KeyRing, Vault, describe, open_store
+
+FIELDS = (
+    "id",
+    "owner",
+    "environment",
+    "client",
+    "connector",
+    "state",
+    "reason",
+    "connected_at",
+    "refreshed_at",
+    "expires_at",
+)
+MOMENTS = frozenset({"connected_at", "refreshed_at", "expires_at", "retry_at"})
+COLUMNS = {
+    "grant": 22,
+    "owner": 28,
+    "connector": 14,
+    "environment": 12,
+    "state": 15,
+    "connected": 9,
+    "refreshed": 9,
+    "ends": 9,
+    "reason": 24,
+}
+"""Columns of the table and their width: fixed, because no row is held until the last one is known."""
+AT_ONCE = 20.0
+"""Seconds for which `revoke` tries to revoke at Akoya itself."""
+
+
+async def list_all(config: Config, wanted: Wanted, form: str) -> int:
+    writer: Any = {"table": _Rows, "json": _Lines, "csv": _Values}[form](FIELDS)
+    number, unreadable = 0, 0
+    async with _vault(config) as vault:
+        async for entry in entries(vault, wanted):
+            if isinstance(entry, Unreadable):
+                unreadable += 1
+                _say(f"grant {entry.id} cannot be read: {entry.why}")
+            else:
+                number += 1
+                writer.add(entry)
+    writer.end()
+    _say(f"{_grants(number)} in {describe(config.sessions.store)}" + _besides(unreadable))
+    return 1 if unreadable else 0
+
+
+async def count(config: Config, wanted: Wanted, columns: Sequence[str], form: str) -> int:
+    """`columns` of `Entry`."""
+    found: Counter[tuple[str, ...]] = Counter()
+    unreadable: Counter[str] = Counter()
+    async with _vault(config) as vault:
+        async for entry in entries(vault, wanted):
+            if isinstance(entry, Unreadable):
+                unreadable[entry.why] += 1
+            else:
+                found[tuple(str(getattr(entry, column)) for column in columns)] += 1
+    _print_counts(sorted(found.items()), columns, form)
+    for why, number in unreadable.items():
+        _say(f"{number} cannot be read: {why}")
+    _say(f"{_grants(found.total())} in {describe(config.sessions.store)}" + _besides(unreadable.total()))
+    return 1 if unreadable else 0
+
+
+async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
+    async with _vault(config) as vault:
+        found = await details(vault, grant_id)
+    if found is None:
+        return _unknown(grant_id)
+    if as_json:
+        click.echo(json.dumps(_document(found)))
+        return 0
+    now = time.time()
+    for name, value in _document(found).items():
+        click.echo(f"{name.replace('_', ' '):18}{_in_words(name, value, getattr(found, name), now)}")
+    return 0
+
+
+async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
+    code = 0
+    async with _vault(config) as vault, open_providers(config, time.time) as providers:
+        keeper = Keeper(vault, providers, config.tokens)
+        for grant_id in dict.fromkeys(grant_ids):
+            grant = await keeper.book.get(grant_id)
+            if grant is None:
+                code = _unknown(grant_id)
+                continue
+            await keeper.disconnect(grant)
+            click.echo(f"{grant_id} ended")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AT_ONCE):
+                await keeper.revocations.sweep()
+        waiting = await keeper.revocations.count()
+    if waiting:
+        _say(f"{waiting} waiting to be revoked at Akoya; the gateways repeat it until it is done")
+    return code
+
+
+@contextlib.asynccontextmanager
+async def _vault(config: Config) -> AsyncIterator[Vault]:
+    vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
+    await vault.open()
+    try:
+        yield vault
+    finally:
+        with contextlib.suppress(GatewayError):
+            await vault.close()
+
+
+class _Lines:
+    """JSON, a line a grant."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        pass
+
+    def add(self, entry: Entry) -> None:
+        sys.stdout.write(json.dumps(_document(entry)) + "\n")
+
+    def end(self) -> None:
+        sys.stdout.flush()
+
+
+class _Values:
+    """CSV with a head."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        self._writer = csv.writer(sys.stdout)
+        self._writer.writerow(fields)
+
+    def add(self, entry: Entry) -> None:
+        self._writer.writerow([_harmless(value) for value in _document(entry).values()])
+
+    def end(self) -> None:
+        sys.stdout.flush()
+
+
+class _Rows:
+    """A table; on a terminal each line is cut to its width."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        # A pipe has no width: nothing is cut there to that of some terminal.
+        self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        self._first = True
+        self._now = time.time()
+
+    def add(self, entry: Entry) -> None:
+        if self._first:
+            self._write(tuple(COLUMNS))
+            self._first = False
+        self._write([_printable(cell) for cell in self._cells(entry)])
+
+    def end(self) -> None:
+        sys.stdout.flush()
+
+    def _write(self, cells: Sequence[str]) -> None:
+        sys.stdout.write(row_of(cells, tuple(COLUMNS.values()))[: self._width] + "\n")
+
+    def _cells(self, entry: Entry) -> tuple[str, ...]:
+        return (
+            entry.id,
+            entry.owner,
+            entry.connector,
+            entry.environment,
+            entry.state.value,
+            span(self._now - entry.connected_at),
+            span(self._now - entry.refreshed_at),
+            span(entry.expires_at - self._now) if entry.expires_at > self._now else "ended",
+            entry.reason or "",
+        )
+
+
+def _print_counts(found: Sequence[tuple[tuple[str, ...], int]], columns: Sequence[str], form: str) -> None:
+    if form == "json":
+        for names, number in found:
+            click.echo(json.dumps(dict(zip(columns, names, strict=True)) | {"grants": number}))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow([*columns, "grants"])
+        writer.writerows([[*names, number] for names, number in found])
+    else:
+        rows = [(*map(_printable, names), f"{number:,}") for names, number in found]
+        for line in aligned([(*columns, "grants"), *rows]):
+            click.echo(line)
+
+
+def _document(entry: Entry | Details) -> dict[str, Any]:
+    """Times in RFC 3339, UTC."""
+    document = asdict(entry)
+    for name in MOMENTS & document.keys():
+        document[name] = _moment(document[name]) if document[name] else None
+    if (lease := document.get("lease")) is not None:
+        holder, started, expires = lease
+        document["lease"] = {"holder": holder, "started_at": _moment(started), "expires_at": _moment(expires)}
+    return document
+
+
+def _in_words(name: str, value: Any, raw: Any, now: float) -> str:
+    if name == "lease" and value is not None:
+        return _printable(f"{value['holder']}, since {value['started_at']}, until {value['expires_at']}")
+    if name in MOMENTS and value is not None:
+        return f"{value}  ({span(now - raw)} ago)" if raw <= now else f"{value}  (in {span(raw - now)})"
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _printable(" ".join(value) if isinstance(value, tuple | list) else str(value))
+
+
+def span(seconds: float) -> str:
+    """`12s`, `5m`, `3h`, `8d`: the largest unit that fits.
+
+    >>> span(7300)
+    '2h'
+    """
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(int(seconds), 0)}s"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _printable(text: str) -> str:
+    """An owner may be what an identity provider says: nothing of it steers a terminal."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def _harmless(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is quoted as it would quote it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+
+
+def _grants(number: int) -> str:
+    return f"{number:,} grant{'' if number == 1 else 's'}"
+
+
+def _besides(unreadable: int) -> str:
+    return f", and {unreadable:,} that cannot be read" if unreadable else ""
+
+
+def _unknown(grant_id: str) -> int:
+    _say(f"no grant {_printable(grant_id)}")
+    return 1
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,198 @@
+"""Access rules: patterns, what they require, and rules that can never match."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from akoya_gateway.config.diagnostics import did_you_mean, quoted
+from akoya_gateway.config.model import AccessRule, Otherwise, PathVariants, Require, Upstream
+from akoya_gateway.config.reader import Node, reference
+from akoya_gateway.config.server import Behind
+
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
+_LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
+_REST = ("*", "**")
+
+
+def read_rules(
+    node: Node, connectors: Node, behind: Behind, prefix: str | None, root_path: str, variants: PathVariants
+) -> tuple[AccessRule, ...]:
+    """The paths of the rules that come out begin with `root_path`, as `prefix` does."""
+    found: list[AccessRule] = []
+    nodes: dict[int, Node] = {}
+    for rule in node.items():
+        built = _rule(rule, connectors, behind)
+        if built is None:
+            continue
+        built = replace(built, path=root_path + built.path)
+        _warn_of_shadow(rule, built, found)
+        if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
+            rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")
+        found.append(built)
+        nodes[built.index] = rule
+    if variants is PathVariants.REFUSE:
+        for built in found:
+            _warn_of_variant(nodes[built.index], built, found)
+    return tuple(found)
+
+
+def _rule(node: Node, connectors: Node, behind: Behind) -> AccessRule | None:
+    upstream = _leads_to(node, behind)
+    path = node.get("path")
+    required = node.get("require")
+    if path is None:
+        return None
+    names = _parameters(path)
+    if required is None or names is None:
+        return None
+    requirement = _requirement(required, names, connectors)
+    if requirement is None:
+        return None
+    require, listed, parameter = requirement
+    methods = node.get("methods")
+    index = node.path[-1]
+    assert isinstance(index, int)
+    return AccessRule(
+        index=index,
+        path=path.value,
+        methods=frozenset(item.value for item in methods.items()) if methods else None,
+        require=require,
+        connectors=listed,
+        parameter=parameter,
+        otherwise=Otherwise(node.plain("otherwise")),
+        pass_token=bool(node.plain("pass_token")),
+        line=node.reading.document.values[node.path].line,
+        upstream=upstream,
+    )
+
+
+def _leads_to(node: Node, behind: Behind) -> Upstream | None:
+    if not node.lacks("upstream"):
+        return behind.others.get(reference(node, "upstream", behind.names, "upstream") or "")
+    if behind.by_name_only:
+        names = ", ".join(map(quoted, behind.names.value))
+        node.fault("this rule leads to no upstream", f"name one of {names} here, or add `upstream` for such rules")
+    return behind.default
+
+
+def _parameters(node: Node) -> list[str] | None:
+    """Names of the pattern's parameters; None, and a fault, for a pattern that cannot be used."""
+    segments: list[str] = node.value.split("/")[1:]
+    names: list[str] = []
+    for position, segment in enumerate(segments):
+        last = position == len(segments) - 1
+        if segment in _REST and last:
+            continue
+        if problem := _unfit(segment, last):
+            node.fault(*problem)
+            return None
+        if match := _PARAMETER.fullmatch(segment):
+            if match[1] in names:
+                node.fault(f"the parameter {{{match[1]}}} is there twice", "give each its own name")
+                return None
+            names.append(match[1])
+    return names
+
+
+def _unfit(segment: str, last: bool) -> tuple[str, str] | None:
+    if _PARAMETER.fullmatch(segment):
+        return None
+    if "*" in segment:
+        return "`*` can only be the whole last segment", "such as /accounts/*; {name} stands for one segment"
+    if "{" in segment or "}" in segment:
+        return "a parameter is a whole segment: {name}", "letters, digits and `_` in braces"
+    if segment in (".", ".."):
+        return "a dot segment never reaches the rules", "write the path without it"
+    if not segment and not last:
+        return "`//` never reaches the rules", "write one slash"
+    if "?" in segment or "#" in segment:
+        return "rules match the path only, without query and fragment", "remove what follows ? or #"
+    if not _LITERAL.fullmatch(segment):
+        return f"{quoted(segment)} holds characters that no judged path has", "letters, digits and -._~!$&'()+,;=:@"
+    return None
+
+
+def _requirement(
+    node: Node, names: list[str], connectors: Node
+) -> tuple[Require, tuple[str, ...], str | None] | None:
+    value = node.value
+    if value == "nothing":
+        return Require.NOTHING, (), None
+    if value == "any":
+        return Require.ANY, (), None
+    if isinstance(value, str) and "{" in value:
+        match = _PARAMETER.fullmatch(value)
+        if match and match[1] in names:
+            return Require.PARAMETER, (), match[1]
+        remedy = did_you_mean(value.strip("{}"), names) or "add the parameter to the path"
+        node.fault(f"the path has no parameter {quoted(value)}", remedy)
+        return None
+    listed = [item for item in node.items() if _known(item, connectors)]
+    if not listed or (isinstance(value, list) and len(listed) != len(value)):
+        return None
+    return Require.CONNECTORS, tuple(item.value for item in listed), None
+
+
+def _known(node: Node, connectors: Node) -> bool:
+    if node.value in connectors.value:
+        return True
+    known = [*connectors.value, *(("nothing", "any") if isinstance(node.path[-1], str) else ())]
+    remedy = did_you_mean(node.value, known) or f"known: {', '.join(known)}"
+    node.fault(f"no connector named {quoted(node.value)}", remedy)
+    return False
+
+
+def _warn_of_shadow(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> None:
+    for other in earlier:
+        same_methods = other.methods is None or (
+            rule.methods is not None and rule.methods - {"HEAD"} <= other.methods - {"HEAD"} and _heads(rule, other)
+        )
+        if same_methods and _covers(other.path.split("/")[1:], rule.path.split("/")[1:]):
+            node.warn(f"this rule never matches: {other.label} in line {other.line} comes first", "move or remove it")
+            return
+
+
+def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> None:
+    """A rule for one path that is refused because the path with or without a slash at its end is under another."""
+    if "{" in rule.path or rule.path.endswith("*") or _first(rule.path, rule, rules) is not rule:
+        return
+    variant = rule.path[:-1] if rule.path.endswith("/") else rule.path + "/"
+    other = _first(variant, rule, rules)
+    if other is None or other is rule or other.require is Require.NOTHING:
+        return
+    if (other.require, other.connectors, other.parameter) != (rule.require, rule.connectors, rule.parameter):
+        remedy = "give both the same requirement, or set path_variants: allow for an app that tells them apart"
+        node.warn(f"requests for it are refused: {variant} is under {other.label} in line {other.line}", remedy)
+
+
+def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule | None:
+    """The first rule for the path and a method of `asked`, whatever the case."""
+    method = min(asked.methods or {"GET"})
+    segments = path.casefold().split("/")[1:]
+    for rule in rules:
+        if (rule.methods is None or method in rule.methods) and _covers(rule.path.casefold().split("/")[1:], segments):
+            return rule
+    return None
+
+
+def _heads(rule: AccessRule, other: AccessRule) -> bool:
+    """GET includes HEAD."""
+    assert rule.methods is not None
+    assert other.methods is not None
+    return "HEAD" not in rule.methods or bool(other.methods & {"GET", "HEAD"})
+
+
+def _covers(wide: list[str], narrow: list[str]) -> bool:
+    """Whether every path of `narrow` is one of `wide`."""
+    for position, segment in enumerate(wide):
+        if segment in _REST:
+            return position < len(narrow)
+        if position >= len(narrow) or narrow[position] in _REST:
+            return False
+        if segment.startswith("{"):
+            if not narrow[position]:
+                return False
+        elif segment != narrow[position]:
+            return False
+    return len(wide) == len(narrow)

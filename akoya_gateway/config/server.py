@@ -1,0 +1,336 @@
+"""Where the gateway stands: its origin, listeners, upstream, redirects, and whom it believes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TypeVar
+
+from akoya_gateway.client_headers import is_known
+from akoya_gateway.config.diagnostics import dotted, quoted
+from akoya_gateway.config.model import (
+    Client,
+    Identity,
+    IdentitySource,
+    Listen,
+    Origin,
+    Redirects,
+    Upstream,
+    UpstreamTLS,
+    WebSocketBounds,
+)
+from akoya_gateway.config.reader import Node
+from akoya_gateway.config.secrets import existing_file, read_password
+from akoya_gateway.config.value_parsers import is_loopback, listen, url
+from akoya_gateway.secret import Secret
+from akoya_gateway.trusted_proxies import UNIX, TrustedPeer
+
+T = TypeVar("T")
+
+_SHORTEST_BEARER = 32
+
+_RESERVED_HEADERS = frozenset({"cookie", "host", "content-length", "transfer-encoding", "connection", "te", "upgrade"})
+_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,;=:@%/]*")
+
+
+def read_public_url(top: Node) -> Origin | None:
+    """An origin, nothing more."""
+    found = top.url("public_url")
+    node = top.get("public_url")
+    if found is None or node is None:
+        return None
+    if found.path not in ("", "/") or "?" in found.text:
+        node.fault("an origin has no path and no query", f"write {found.origin}")
+        return None
+    return found.origin
+
+
+def read_root_path(top: Node) -> str:
+    """Where the middleware is mounted, empty at the root."""
+    node = top.get("root_path")
+    if node is None or not node.value:
+        return ""
+    if not top.lacks("upstream") or not top.lacks("upstreams"):
+        node.fault("only the middleware is mounted in another app, and here is an upstream", "remove root_path")
+    path: str = node.value
+    return path
+
+
+def warn_of_callbacks_outside(clients_node: Node, clients: Mapping[str, Client], root_path: str) -> None:
+    """A redirect URI outside of the mount reaches the gateway only if the app around it sees to it."""
+    for name, client in clients.items():
+        if root_path and not client.callback_path.startswith(f"{root_path}/"):
+            node = clients_node.section(name)
+            node.warn(f"the app around the gateway passes it nothing outside of {root_path}/", key="redirect_uri")
+
+
+def attempt(node: Node, read: Callable[[str], T]) -> T | None:
+    """`read` applied to the text; its ValueError becomes a fault."""
+    try:
+        return read(node.value)
+    except ValueError as error:
+        node.fault(str(error))
+        return None
+
+
+def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
+    """The public and the admin listener; the second is None also where it is switched off."""
+    public = _listen(top)
+    if "admin" in top.value and top.value["admin"] is None:
+        return public, None
+    section = top.section("admin")
+    admin = _listen(section)
+    if public and admin and admin == public and (public.path or public.port):
+        section.fault("admin must not listen where the public does", "choose another port", key="listen")
+    return public, admin
+
+
+def read_token_bearer(top: Node) -> Secret | None:
+    """The bearer of the admin listener's token route, long enough not to be guessed."""
+    if top.get("admin") is None:
+        return None
+    node = top.section("admin").get("token_bearer")
+    bearer = read_password(node)
+    if node is not None and bearer is not None and len(bearer) < _SHORTEST_BEARER:
+        remedy = "make one with `openssl rand -base64 33`"
+        node.fault(f"the bearer is shorter than {_SHORTEST_BEARER} characters", remedy)
+        return None
+    return bearer
+
+
+def _listen(node: Node) -> Listen | None:
+    below = node.get("listen")
+    return listen(node.plain("listen")) if below is None else attempt(below, listen)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The apps behind the gateway, for access rules to lead to. `names`: the node of `upstreams`. `by_name_only`: a
+    rule that names none leads nowhere."""
+
+    default: Upstream | None
+    others: Mapping[str, Upstream]
+    names: Node
+    by_name_only: bool
+
+
+def read_upstreams(top: Node) -> Behind:
+    """Also those with faults, so that the rules that name them are judged as well."""
+    node = top.get("upstream")
+    names = top.section("upstreams")
+    return Behind(
+        None if node is None else _upstream(node, ""),
+        {name: _upstream(below, name) for name, below in names.entries()},
+        names,
+        by_name_only=top.lacks("upstream") and bool(names.value),
+    )
+
+
+def _upstream(node: Node, name: str) -> Upstream:
+    urls = node.get("url")
+    insecure = bool(node.plain("insecure_http"))
+    origins = [found for item in urls.items() if (found := _origin(item, insecure, node))] if urls else []
+    timeout = node.section("timeout")
+    tls = node.section("tls")
+    certificate, key = existing_file(tls.get("certificate")), existing_file(tls.get("key"))
+    for one, other in (("certificate", "key"), ("key", "certificate")):
+        if not tls.lacks(one) and tls.lacks(other):
+            tls.fault(f"a {one} without its {other}", f"add {other}", key=one)
+    ca = existing_file(tls.get("ca"))
+    if tls.reading.secrets:
+        _judge_tls(tls, ca, certificate, key)
+    header_bytes = node.bytes("max_header_bytes")
+    if header_bytes < 4096:
+        node.fault("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
+    return Upstream(
+        origins=tuple(origins),
+        connect_timeout=timeout.seconds("connect"),
+        read_timeout=timeout.seconds("read"),
+        pool=node.plain("pool"),
+        max_header_bytes=header_bytes,
+        tls=UpstreamTLS(ca, certificate, key, tls.plain("server_name")),
+        websocket=_websocket(node.section("websocket")),
+        keep_alive=node.plain("keep_alive"),
+        name=name,
+    )
+
+
+def _judge_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key: FilePath | None) -> None:
+    """Load the files as the hop to the upstream will, so that `check` finds what `run` would stumble over."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError as error:  # ssl.SSLError is one.
+            reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            tls.fault(f"{quoted(str(ca))} cannot be used: {reason}", key="ca")
+    if certificate is not None and key is not None:
+        try:
+            # With a password, or OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(certificate, key, password="")
+        except OSError as error:
+            reason = "not PEM, not a pair, or encrypted" if isinstance(error, ssl.SSLError) else error.strerror
+            tls.fault(f"certificate and key cannot be used: {reason}", key="certificate")
+
+
+def _websocket(node: Node) -> WebSocketBounds:
+    max_message = node.bytes("max_message")
+    if not max_message:
+        node.fault("must be more than 0", key="max_message")
+    return WebSocketBounds(max_message, node.seconds("idle_timeout"))
+
+
+def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
+    text: str = node.value
+    if text.startswith("unix:"):
+        found = attempt(node, listen)
+        return Origin("http", "localhost", 80, found.path) if found else None
+    parsed = attempt(node, url)
+    if parsed is None:
+        return None
+    if not parsed.secure and not insecure:
+        remedy = f"use https, or set {dotted(upstream.path)}.insecure_http: true if that network is yours alone"
+        node.fault("plain http to an address that is not loopback would show tokens to the network", remedy)
+        return None
+    return parsed.origin
+
+
+def read_redirects(top: Node, prefix: str, public: Origin | None, root_path: str) -> Redirects:
+    node = top.section("redirects")
+    after_connect: str = node.plain("after_connect")
+    if node.lacks("after_connect"):
+        after_connect = root_path + after_connect
+    after_error: str = node.plain("after_error") or f"{prefix}/"
+    for key in ("after_connect", "after_error"):
+        if below := node.get(key):
+            _target(below, wildcard=False, public=public)
+    allow = node.get("allow")
+    if allow is None:
+        return Redirects(after_connect, after_error, (re.split(r"[?#]", after_connect)[0],))
+    listed = [item.value for item in allow.items() if _target(item, wildcard=True, public=public)]
+    return Redirects(after_connect, after_error, tuple(listed))
+
+
+def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
+    """A path or URL; where `wildcard`, with one * at its very end."""
+    text: str = node.value
+    plain = text[:-1] if wildcard and text.endswith("*") else text
+    if "*" in plain:
+        where = "at the end of the path" if wildcard else "in redirects.allow"
+        node.fault(f"a `*` can only stand {where}", "such as /accounts/*")
+        return False
+    if plain.startswith("/"):
+        path = plain
+    else:
+        parsed = attempt(node, lambda _: url(plain))
+        if parsed is None:
+            return False
+        if text != plain and not parsed.path:
+            node.fault("a `*` right after the host would allow other hosts", f"write {plain}/*")
+            return False
+        if not parsed.secure:
+            node.fault("plain http is accepted for loopback addresses only", "use https")
+            return False
+        if not parsed.text.startswith(str(parsed.origin)):
+            node.fault("an origin is written in lower case and without its default port", f"write {parsed.origin}")
+            return False
+        path = parsed.path or "/"
+    path, _, _ = path.partition("?")
+    return _plain_path(node, path, is_pattern=wildcard)
+
+
+def _plain_path(node: Node, path: str, *, is_pattern: bool) -> bool:
+    segments = path.split("/")[1:]
+    if is_pattern and "?" in node.value:
+        node.fault("patterns match the path only, without query", "remove what follows ?")
+    elif not _PATH.fullmatch(path):
+        node.fault("a character that must be escaped in a path", "letters, digits and -._~!$&'()+,;=:@%/")
+    elif "" in segments[:-1] or "." in segments or ".." in segments:
+        node.fault("empty and dot segments are read differently by browsers and servers", "write the plain path")
+    else:
+        return True
+    return False
+
+
+def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
+    node = top.get("trusted_proxies")
+    found: list[TrustedPeer] = []
+    for item in node.items() if node else ():
+        if item.value == UNIX:
+            found.append(UNIX)
+            continue
+        try:
+            network = ipaddress.ip_network(item.value, strict=False)
+        except ValueError:
+            item.fault(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8, ::1 or unix")
+            continue
+        if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
+            item.fault("the address has bits beyond the length of its network", f"did you mean {network}?")
+        elif network.prefixlen == 0 and not top.plain("trust_all_proxies"):
+            remedy = "list your proxies; trust_all_proxies: true allows it where nobody else can reach the gateway"
+            item.fault("this trusts everybody: any client could then claim any address and user", remedy)
+        else:
+            found.append(network)
+    return tuple(found)
+
+
+def read_underscore_headers(top: Node) -> tuple[str, ...]:
+    """Names that no server can take for a header that the gateway knows."""
+    node = top.get("allow_underscore_headers")
+    found = []
+    for item in node.items() if node else ():
+        name: str = item.value.lower()
+        if "_" not in name:
+            item.fault("only names with `_` are dropped", "remove it: this header reaches the app anyway")
+        elif is_known(name.encode()):
+            item.fault(
+                f"a server can take {item.value} for a header that the gateway decides about", "have the client use `-`"
+            )
+        else:
+            found.append(name)
+    return tuple(found)
+
+
+def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
+    node = top.section("identity")
+    chosen = [key for key in ("from", "header", "jwt") if node.value.get(key) is not None]
+    if len(chosen) > 1:
+        node.fault(f"{' and '.join(chosen)} cannot stand together", "keep one of from, header and jwt", key=chosen[1])
+    header = node.get("header")
+    if header is not None:
+        _judge_header(header)
+        if not list(proxies) and not top.value.get("trusted_proxies"):
+            header.fault("a header can be believed from trusted_proxies only, and there are none", "list them there")
+        return Identity(IdentitySource.HEADER, header.value.lower())
+    jwt = node.get("jwt")
+    if jwt is None:
+        return Identity()
+    if below := jwt.get("header"):
+        _judge_header(below)
+    jwks = jwt.url("jwks_uri")
+    return Identity(
+        IdentitySource.JWT,
+        header=jwt.plain("header").lower(),
+        jwks_uri=jwks.text if jwks else None,
+        issuer=jwt.plain("issuer"),
+        audience=jwt.plain("audience"),
+        claim=jwt.plain("claim"),
+    )
+
+
+def _judge_header(node: Node) -> None:
+    name = node.value.lower()
+    folded = name.replace("_", "-")
+    if folded in _RESERVED_HEADERS or folded.startswith(("akoya-", "signature")):
+        node.fault(f"the header {node.value} has a meaning of its own", "choose another")
+    elif "_" in name:
+        node.fault("a header with `_` can be confused with one with `-`", "use `-`")
+
+
+def warn_of_plain_http(top: Node, public: Origin | None) -> None:
+    if public is not None and public.scheme == "http" and is_loopback(public.host):
+        top.warn("http on loopback: for development only, cookies are not Secure", key="public_url")

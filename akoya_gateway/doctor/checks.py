@@ -1,0 +1,383 @@
+"""A live examination of a configuration: everything it names is asked, nothing is changed.
+
+The client's credentials are tried with a code that cannot exist, as the dialect prescribes: a provider that answers
+"bad code" has accepted the credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+
+from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin, Upstream
+from akoya_gateway.doctor.check_result import Finding, fault, fine, warning
+from akoya_gateway.doctor.connectivity import PATIENCE, reach
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.oauth.authorization_request import (
+    authorization_url,
+    code_challenge,
+    code_verifier,
+    new_nonce,
+    new_state,
+)
+from akoya_gateway.oauth.jwks import UnreadableKeys, read_keys
+from akoya_gateway.oauth.outcomes import OperatorFault, Refused
+from akoya_gateway.provider import Provider, http_client, trust
+from akoya_gateway.provider.transport import FetchFailed, get
+from akoya_gateway.secret import Secret
+from akoya_gateway.server.listeners import describe as described
+from akoya_gateway.store import KeyRing, Store, describe, open_store
+from akoya_gateway.store.encrypted_store import context
+
+LATE = 5.0
+"""Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
+SLOW_STORE = 50.0
+"""Milliseconds."""
+DISCOVERY = "/.well-known/openid-configuration"
+MAX_DISCOVERY = 262_144
+SAMPLE = 50
+"""Records of a kind that are opened."""
+NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
+
+Clock = Callable[[], float]
+
+
+async def examine(
+    config: Config,
+    *,
+    upstream_tls: Mapping[str, ssl.SSLContext] | None = None,
+    credentials: bool = True,
+    clock: Clock = time.time,
+    http: httpx.AsyncClient | None = None,
+) -> list[Finding]:
+    """Everything, in the order of the configuration. `upstream_tls`: how each upstream is trusted, by its name.
+    `credentials`: try each client's against its token endpoint."""
+    # The client and the authorities of the work itself, so that what is found here is what the gateway would meet.
+    async with http or http_client(surroundings=config.surroundings) as client:
+        examinations: list[Awaitable[list[Finding]]] = [
+            _settings(config),
+            *(_environment(config, each, client, clock) for each in config.environments.values()),
+            *(_client(config, each, client, clock, credentials) for each in config.clients.values()),
+            _public(config, clock),
+            _store(config),
+            *(_upstream(each, (upstream_tls or {}).get(each.name), clock) for each in config.all_upstreams),
+        ]
+        rounds = await asyncio.gather(*examinations)
+    return [finding.clean for findings in rounds for finding in findings]
+
+
+async def _settings(config: Config) -> list[Finding]:
+    """What `check` warns of (file permissions, cookies, plain http), and where the admin listener is."""
+    findings = [warning("configuration", each) for each in config.warnings]
+    cookie = config.sessions.cookie
+    findings.append(
+        fine(
+            "sessions.cookie", f"{cookie.name}, {'Secure, ' if cookie.secure else ''}SameSite={cookie.same_site.value}"
+        )
+    )
+    kept = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
+    findings.append(fine("signing.keys", kept))
+    if (proxy := config.surroundings.proxy) is not None:
+        findings.append(fine(proxy.variable, f"HTTPS goes by the proxy {proxy.shown}"))
+    if (trusted := config.surroundings.ca_file or config.surroundings.ca_folder) is not None:
+        variable = "SSL_CERT_DIR" if config.surroundings.ca_file is None else "SSL_CERT_FILE"
+        findings.append(fine(variable, f"the authorities are those of {trusted}, and no others"))
+    if config.admin is not None and not _is_loopback(config.admin):
+        findings.append(
+            warning(
+                "admin.listen",
+                f"{described(config.admin)} is reachable from other machines",
+                "use 127.0.0.1, or let the network keep everybody but the monitoring out",
+            )
+        )
+    return findings
+
+
+async def _environment(
+    config: Config, environment: Environment, http: httpx.AsyncClient, clock: Clock
+) -> list[Finding]:
+    name = f"environments.{environment.name}"
+    findings = []
+    for origin in dict.fromkeys(_hop(config, each) for each in _origins(environment)):
+        findings += await reach(f"{name} {origin.authority}", origin, trust(config.surroundings), clock)
+    unreached = {each.about.split()[-1] for each in findings if each.verdict == "fault"}
+    for key, method, healthy in (
+        ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
+        ("token_endpoint", "POST", lambda status: status in (400, 401)),
+        ("revocation_endpoint", "POST", lambda status: status in (200, 400, 401)),
+        ("jwks_uri", "GET", lambda status: status == 200),
+        ("products_url", "GET", lambda status: status < 500),
+    ):
+        url: str | None = getattr(environment, key)
+        if url is not None and _origin(url).authority not in unreached:
+            findings += await _endpoint(f"{name}.{key}", method, url, healthy, http, (config.tokens.leeway, clock))
+    if environment.issuer is not None and _origin(environment.issuer).authority not in unreached:
+        findings += await _discovery(f"{name}.issuer", environment, http)
+    if environment.jwks_uri is None:
+        findings.append(warning(f"{name}.jwks_uri", "not set: signatures of id_tokens are not checked"))
+    return findings
+
+
+def _hop(config: Config, origin: Origin) -> Origin:
+    """Where a request to the origin is sent: there, or to the proxy."""
+    proxy = config.surroundings.proxy_for(origin.host, origin.port) if origin.scheme == "https" else None
+    return origin if proxy is None else _origin(proxy.shown)
+
+
+async def _discovery(about: str, environment: Environment, http: httpx.AsyncClient) -> list[Finding]:
+    """Compare the configuration with what the issuer publishes (OpenID Connect Discovery section 4); nothing if it
+    publishes nothing. An issuer that differs by a slash makes every id_token untrusted."""
+    assert environment.issuer is not None
+    try:
+        found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, PATIENCE)
+        published = json.loads(found.body)
+        issuer = str(published["issuer"])
+    except (FetchFailed, ValueError, KeyError, TypeError):
+        return []
+    if issuer != environment.issuer:
+        says = f"{environment.issuer} is configured, but the provider publishes {issuer}"
+        return [fault(about, says, "id_tokens will be refused: write the issuer to the letter, slashes included")]
+    differing = [
+        warning(f"{about.removesuffix('issuer')}{key}", f"the provider publishes another one: {published[key]}")
+        for key in ("authorization_endpoint", "token_endpoint", "jwks_uri")
+        if isinstance(published.get(key), str) and getattr(environment, key) not in (None, published[key])
+    ]
+    return [fine(about, "is the published one"), *differing]
+
+
+async def _endpoint(
+    about: str,
+    method: str,
+    url: str,
+    healthy: Callable[[int], bool],
+    http: httpx.AsyncClient,
+    time_of_day: tuple[float, Clock],
+) -> list[Finding]:
+    """An empty request: an endpoint that refuses it as its specification says is the right one, and alive."""
+    began = time.perf_counter()
+    try:
+        answer = await http.request(method, url, timeout=PATIENCE, data={} if method == "POST" else None)
+    except httpx.HTTPError as error:
+        return [fault(about, f"no answer: {type(error).__name__} {error}", "see the steps above; is a proxy needed?")]
+    taken = round((time.perf_counter() - began) * 1000, 1)
+    says = f"{method} answers {answer.status_code}"
+    if not healthy(answer.status_code):
+        remedy = (
+            "the path may be wrong" if answer.status_code in (404, 405) else "ask the provider, or look again later"
+        )
+        return [fault(about, says, remedy)]
+    findings = [fine(about, says, taken)]
+    if about.endswith("jwks_uri"):
+        findings = [_key_set(about, answer, taken)]
+    if about.endswith("token_endpoint"):
+        findings += _clock(about, answer, *time_of_day)
+    return findings
+
+
+def _key_set(about: str, answer: httpx.Response, taken: float) -> Finding:
+    """Read the keys as `provider.remote_keys` does: what is no key for signatures is not counted."""
+    try:
+        keys = read_keys(answer.content).keys
+    except UnreadableKeys as unreadable:
+        says = f"the answer is not a JWK Set (RFC 7517) that verifies anything: {unreadable}"
+        return fault(about, says, "the path may be wrong; otherwise ask the provider")
+    return fine(about, f"{len(keys)} key(s)", taken)
+
+
+def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[Finding]:
+    try:
+        theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return []
+    # Date has whole seconds.
+    difference = clock() - theirs - 0.5
+    says = f"clock: {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} the provider"
+    if abs(difference) > leeway:
+        return [fault(about, says, "id_tokens will be refused: synchronise this machine's clock (NTP)")]
+    if abs(difference) > LATE:
+        return [warning(about, says, "synchronise this machine's clock (NTP)")]
+    return [fine(about, "clock: agrees with the provider")]
+
+
+async def _client(
+    config: Config, client: Client, http: httpx.AsyncClient, clock: Clock, credentials: bool
+) -> list[Finding]:
+    findings = []
+    if credentials:
+        findings.append(await _credentials(config, client, http, clock))
+    connector = next((each for each in config.connectors.values() if each.client.name == client.name), None)
+    if connector is None:
+        return [*findings, warning(f"clients.{client.name}", "no connector uses it", "remove it, or bind a connector")]
+    dialect = client.environment.dialect
+    challenge = code_challenge(code_verifier()) if dialect.pkce else None
+    url = authorization_url(client, connector, new_state(), challenge, new_nonce() if dialect.nonce else None)
+    return [*findings, await _authorization(f"clients.{client.name}.redirect_uri", url, client, http)]
+
+
+async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, clock: Clock) -> Finding:
+    about = f"clients.{client.name}.client_secret"
+    provider = Provider(client, http, None, config.tokens, clock)
+    verifier = code_verifier() if client.environment.dialect.pkce else None
+    answer = await provider.exchange(Secret(NOT_A_CODE), verifier)
+    if isinstance(answer, Refused):
+        return fine(about, f"accepted ({client.environment.dialect.code_auth.value}); the made-up code was refused")
+    if isinstance(answer, OperatorFault):
+        return fault(
+            about, f"the provider answers {answer.error}", "check client_id, client_secret and dialect.code_auth"
+        )
+    return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "look again later")
+
+
+async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> Finding:
+    """What a browser would meet. A provider shows a page for a wrong redirect_uri and never redirects to it (RFC 6749
+    section 4.1.2.1)."""
+    try:
+        answer = await http.get(url, timeout=PATIENCE)
+    except httpx.HTTPError as error:
+        return warning(about, f"cannot tell: {type(error).__name__}", "look again later")
+    location = answer.headers.get("location", "")
+    if answer.status_code >= 500:
+        return warning(
+            about, f"cannot tell: the authorization endpoint answers {answer.status_code}", "look again later"
+        )
+    if answer.status_code >= 400:
+        return fault(about, f"the authorization request is refused with {answer.status_code}", _unregistered(client))
+    refused = _error_of(location)
+    if refused is None:
+        return fine(about, f"the authorization request is accepted ({answer.status_code})")
+    if location.startswith(client.redirect_uri):
+        return fault(about, f"known, but the authorization request is refused: {refused}", "check connector and scopes")
+    # Ory Hydra and others redirect to an error page of their own.
+    return fault(about, f"the authorization request is refused: {refused}", _unregistered(client))
+
+
+def _unregistered(client: Client) -> str:
+    return f"is {client.redirect_uri} registered, to the letter, and the client_id of this environment?"
+
+
+def _error_of(location: str) -> str | None:
+    """Return `error` and `error_description` of a redirect (RFC 6749 section 4.1.2.1), from query or fragment."""
+    parts = urlsplit(location)
+    found = dict(parse_qsl(parts.fragment) + parse_qsl(parts.query))
+    if "error" not in found:
+        return None
+    description = found.get("error_description", "")
+    return f"{found['error'][:80]} ({description[:200]})" if description else found["error"][:80]
+
+
+async def _public(config: Config, clock: Clock) -> list[Finding]:
+    """The way browsers come: through whatever ends TLS in front of us. Seen from here, so faults are only warnings."""
+    if config.public_url.scheme != "https":
+        return []
+    found = await reach("public_url", config.public_url, None, clock)
+    return [
+        each if each.verdict != "fault" else warning(each.about, f"from here: {each.says}", each.remedy)
+        for each in found
+    ]
+
+
+async def _store(config: Config) -> list[Finding]:
+    about = "sessions.store"
+    name = describe(config.sessions.store)
+    if (missing := _not_made_yet(name)) is not None:
+        return [missing]
+    try:
+        store = open_store(config.sessions.store)
+        began = time.perf_counter()
+        async with asyncio.timeout(PATIENCE):
+            await store.open()
+        opened = round((time.perf_counter() - began) * 1000, 1)
+        try:
+            taken = []
+            for _ in range(5):
+                began = time.perf_counter()
+                async with asyncio.timeout(PATIENCE):
+                    await store.check()
+                taken.append(round((time.perf_counter() - began) * 1000, 2))
+            shut = await _shut_records(config, store)
+        finally:
+            await store.close()
+    except GatewayError as error:
+        return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
+    except TimeoutError:
+        return [fault(about, f"{name}: no answer in {PATIENCE:g} s", "is it running, or locked by somebody?")]
+    if shut:
+        remedy = "put the key back into sessions.keys, or restore a backup"
+        return [fault(about, f"{name}: {each}", remedy) for each in shut]
+    middle = sorted(taken)[2]
+    says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
+    if middle > SLOW_STORE:
+        return [warning(about, says, "every connect and refresh waits for it: bring it nearer")]
+    return [fine(about, says, middle)]
+
+
+async def _shut_records(config: Config, store: Store) -> list[str]:
+    """What is wrong with the records that do not open: requests need that, and a round trip does not show it."""
+    ring, shut, looked = KeyRing(config.sessions.keys), Counter[str](), 0
+    async with asyncio.timeout(PATIENCE):
+        for kind in ("grant", "session"):
+            looked_at_most = looked + SAMPLE
+            async for record in store.scan(kind):
+                looked += 1
+                try:
+                    ring.open(record.body, context(record))
+                except GatewayError as error:
+                    shut[error.detail or error.title] += 1
+                if looked >= looked_at_most:
+                    break
+    return [f"{count} of {looked} records looked at do not open: {why}" for why, count in shut.items()]
+
+
+def _not_made_yet(name: str) -> Finding | None:
+    """A database that is not there yet is left for the gateway's own user to make."""
+    kind, _, rest = name.partition(":")
+    path = Path(rest)
+    if kind != "sqlite" or path.exists():
+        return None
+    folder = next(each for each in (path.parent, *path.parent.parents) if each.exists())
+    if os.access(folder, os.W_OK | os.X_OK):
+        return fine("sessions.store", f"{name} will be made at the first start")
+    return fault("sessions.store", f"{name} is not there, and {folder} cannot be written", "make the folder writable")
+
+
+async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock) -> list[Finding]:
+    about = f"{upstream.place}.url"
+    rounds = await asyncio.gather(*(reach(about, each, tls, clock) for each in upstream.origins))
+    return [finding for findings in rounds for finding in findings]
+
+
+def _origins(environment: Environment) -> list[Origin]:
+    """Each host once."""
+    urls = (
+        environment.authorization_endpoint,
+        environment.token_endpoint,
+        environment.revocation_endpoint,
+        environment.jwks_uri,
+        environment.products_url,
+    )
+    return list(dict.fromkeys(_origin(url) for url in urls if url is not None))
+
+
+def _origin(url: str) -> Origin:
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme])
+
+
+def _is_loopback(listen: Listen) -> bool:
+    if listen.path is not None or listen.host == "localhost":
+        return True
+    try:
+        return ip_address(listen.host).is_loopback
+    except ValueError:
+        return False

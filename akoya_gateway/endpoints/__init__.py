@@ -1,0 +1,1 @@
+"""The gateway's own routes: connect, callback, connections, disconnect, logout, JWK Set."""

@@ -1,0 +1,145 @@
+"""`GET /akoya/`: what the user has connected, for people as a page and for programs as JSON."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from akoya_gateway.access.redirect_policy import RedirectPolicy
+from akoya_gateway.access.request import wants_page
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.endpoints.request import Visit, refuse_unknown
+from akoya_gateway.endpoints.user_messages import NOTICES, STATE_WORDS, UNVERIFIED, notice_of_error
+from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.responses.pages import Pages
+from akoya_gateway.responses.response import Answer, document
+from akoya_gateway.sessions.gateway_cookies import CookieJar
+from akoya_gateway.sessions.session_store import Sessions
+
+
+class Connections:
+    def __init__(
+        self,
+        config: Config,
+        keeper: Keeper,
+        sessions: Sessions,
+        cookies: CookieJar,
+        redirects: RedirectPolicy,
+        pages: Pages,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._home = f"{config.root_path}/"
+        self._keeper = keeper
+        self._sessions = sessions
+        self._cookies = cookies
+        self._redirects = redirects
+        self._pages = pages
+        self._clock = clock
+
+    async def __call__(self, visit: Visit) -> Answer:
+        owner = visit.visitor.owner
+        held = await self._keeper.of(owner) if owner is not None else OwnerGrants("")
+        session, cookie = visit.visitor.session, None
+        if session is None and visit.visitor.identified and held.grants:
+            # Known by `identity`, and new to this browser: the buttons need a session to be safe from other sites.
+            session, value = await self._sessions.start(owner)
+            cookie = self._cookies.set_session(session, value)
+        answer = self._answer(visit, held, None if session is None else session.csrf.reveal())
+        return answer if cookie is None else answer.with_headers(cookie)
+
+    def _answer(self, visit: Visit, held: OwnerGrants, csrf: str | None) -> Answer:
+        if not wants_page(visit.ask):
+            return document(self._as_json(held, csrf))
+        parameters = visit.parameters()
+        if "return_to" in parameters:
+            refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
+        return_to = self._redirects.judged_or(parameters.get("return_to"), "")
+        rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
+        error = notice_of_error(parameters.get("error"))
+        failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
+        page = self._pages.page(
+            "connections",
+            rows=rows,
+            csrf=csrf,
+            notice=error or NOTICES.get(parameters.get("done", ""), ""),
+            again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
+            # Anybody can write the address; the number of an honest one has this form.
+            number=_number(parameters.get("request_id", "")) if error else "",
+            keeps=visit.visitor.identified,
+            connected=bool(held.grants),
+            # Where a failed attempt was to end may need the very bank that failed.
+            back=self._home if error or not return_to else return_to,
+        )
+        # With `no-referrer` a browser sends `Origin: null` with this page's own forms, as a hostile page's would be.
+        return page.with_headers((b"referrer-policy", b"same-origin"))
+
+    def _as_json(self, held: OwnerGrants, csrf: str | None) -> dict[str, object]:
+        return {
+            "connections": [self._summary(grant) for grant in held.grants],
+            "available": [
+                {"connector": key, "name": connector.name, "connect": f"{self._config.prefix}/connect/{key}"}
+                for key, connector in self._config.connectors.items()
+            ],
+            "csrf": csrf,
+        }
+
+    def _summary(self, grant: Grant) -> dict[str, object]:
+        connector = self._config.connectors.get(grant.connector)
+        return {
+            "id": grant.id,
+            "connector": grant.connector,
+            "name": connector.name if connector else grant.connector,
+            "environment": grant.key.environment,
+            "state": grant.state.value,
+            "reconnect": f"{self._config.prefix}/connect/{grant.connector}" if self._remedy(grant) else None,
+            "connected_at": _moment(grant.connected_at),
+            "refreshed_at": _moment(grant.refreshed_at),
+            "expires_at": _moment(grant.tokens.expires_at),
+            "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
+        }
+
+    def _connect(self, connector: Connector, return_to: str) -> str:
+        route = f"{self._config.prefix}/connect/{connector.key}"
+        return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
+
+    def _rows(self, connector: Connector, held: OwnerGrants, return_to: str) -> list[dict[str, object]]:
+        connect = self._connect(connector, return_to)
+        grants = held.of(connector.key)
+        if not grants:
+            return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
+        return [self._row(connector, grant, connect, alone=len(grants) == 1) for grant in grants]
+
+    def _row(self, connector: Connector, grant: Grant, connect: str, *, alone: bool) -> dict[str, object]:
+        """Two logins at one bank look alike but for the minute: a login's own name stays at the bank."""
+        return {
+            "name": connector.name,
+            "state": grant.state.value,
+            "words": UNVERIFIED if self._keeper.offers_reconnect(grant) else STATE_WORDS[grant.state],
+            "since": datetime.fromtimestamp(grant.connected_at, UTC)
+            .strftime("%d %B %Y" if alone else "%d %B %Y, %H:%M:%S UTC")
+            .lstrip("0"),
+            "remedy": self._remedy(grant),
+            "connect": connect,
+            "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
+            "grant": grant.id,
+        }
+
+    def _remedy(self, grant: Grant) -> bool:
+        """Whether connecting the bank again is what would help."""
+        if grant.connector not in self._config.connectors:
+            return False
+        ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
+        return ended or self._keeper.offers_reconnect(grant)
+
+
+def _number(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text) else ""
+
+
+def _moment(seconds: float) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,89 @@
+"""Why a bank was not connected: whose fault it is, the code that people are shown, and the operator's log line."""
+
+from __future__ import annotations
+
+from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
+from akoya_gateway.log import logger
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused
+from akoya_gateway.oauth.outcomes import (
+    DownReason,
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+    answer_fields,
+)
+from akoya_gateway.oauth.untrusted_text import without_secrets
+
+log = logger("akoya_gateway.endpoints")
+
+OPERATOR_ERRORS = frozenset(
+    {"invalid_request", "invalid_scope", "unauthorized_client", "unsupported_response_type", "invalid_state"}
+)
+
+
+def refusal(callback: AuthorizationRefused) -> GatewayError:
+    """What came back instead of a code (RFC 6749 section 4.1.2.1; an open set, akoya.md section 3)."""
+    facts = {"error": without_secrets(callback.error, ())}
+    if callback.description is not None:
+        facts["error_description"] = without_secrets(callback.description, ())
+    if callback.error == "access_denied":
+        return UserError("You cancelled, or the bank declined. Nothing was shared.", code="access_denied", facts=facts)
+    if callback.error in ("server_error", "temporarily_unavailable"):
+        return ProviderError(code=callback.error, facts=facts)
+    if callback.error in OPERATOR_ERRORS:
+        detail = f"The authorization endpoint answered {callback.error}."
+        return OperatorError(detail, code=callback.error, facts=facts)
+    return UserError("The bank did not complete the sign-in.", code="authorization_refused", facts=facts)
+
+
+def judged(answer: TokenAnswer) -> TokenSet:
+    """The tokens of a good answer; anything else is raised as whose fault it is."""
+    facts = answer_fields(answer)
+    match answer:
+        case Granted(tokens):
+            return tokens
+        case Refused():
+            raise ProviderError("The code was not accepted.", code="code_refused", facts=facts)
+        case OperatorFault(error):
+            raise OperatorError(f"The token endpoint answered {error}.", code="client_refused", facts=facts)
+        case ProviderDown():
+            raise _down(answer)
+        case OutcomeUnknown():
+            # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
+            raise ProviderError(status=504, code="outcome_unknown", facts=facts)
+        case Untrusted():
+            raise ProviderError("The answer did not pass judgement.", code="untrusted_answer", facts=facts)
+
+
+def _down(answer: ProviderDown) -> GatewayError:
+    facts = answer_fields(answer)
+    match answer.reason:
+        case DownReason.CERTIFICATE:
+            return OperatorError(code="certificate-not-trusted", facts=facts)
+        case DownReason.REDIRECT:
+            return OperatorError(code="provider-redirects", facts=facts)
+        case DownReason.PROXY:
+            return OperatorError(code="proxy-refused", facts=facts)
+        case DownReason.UNREACHABLE:
+            return ProviderError(status=503, code="provider-unreachable", facts=facts)
+    if answer.reply is not None and (answer.reply.status, answer.reply.error) == (500, "server_error"):
+        # Dex answers so to a code that has expired, until it has deleted it. No code is sent twice, so it is the same.
+        return ProviderError(code="server_error", facts=facts)
+    return ProviderError(status=503, code="temporarily_unavailable", facts=facts)
+
+
+def report(error: GatewayError, connector: str, request_id: str) -> None:
+    """Log why a bank was not connected, at the level of whose fault it is, wherever the gateway runs."""
+    fields: dict[str, int | str] = {"connector": connector, "result": error.code, "request_id": request_id}
+    fields |= error.facts or ({"error": error.detail} if error.detail else {})
+    if isinstance(error, UserError) and error.code != "authorization_refused":
+        log.info("connecting a bank failed", **fields)
+    elif isinstance(error, UserError | ProviderError):
+        log.warning("connecting a bank failed", **fields)
+    else:
+        log.error("connecting a bank failed", **fields)

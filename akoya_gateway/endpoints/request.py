@@ -1,0 +1,72 @@
+"""One request to a route of ours, with everything a journey needs to judge it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from akoya_gateway.access.request import Ask
+from akoya_gateway.authentication.principal import Visitor
+from akoya_gateway.errors import UserError
+
+LARGEST_FORM = 16_384
+
+ReadBody = Callable[[int], Awaitable[bytes]]
+"""Reads the request body, at most so many bytes; raises `UserError` (413) beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    ask: Ask
+    path: str
+    visitor: Visitor
+    read_body: ReadBody
+
+    def parameters(self) -> Mapping[str, str]:
+        """The query's parameters. Raises `UserError` for one that occurs twice (RFC 6749 section 3.1 has it so)."""
+        return _once(self.ask.query)
+
+    async def form(self) -> Mapping[str, str]:
+        """The fields of an urlencoded form."""
+        kind = (self.ask.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        if kind != b"application/x-www-form-urlencoded":
+            raise UserError("Send the form as application/x-www-form-urlencoded.", status=415, code="wrong-form")
+        return _once(await self.read_body(LARGEST_FORM))
+
+
+_TRACKING = re.compile(
+    r"utm_\w+|(?:fb|g|d|tt|tw|y)clid|msclkid|gclsrc|[gw]braid|mc_[ce]id|igshid|srsltid|li_fat_id|_g[al]|_hs(?:enc|mi)"
+)
+"""What mail and advertising services add to every link."""
+_NAMEABLE = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
+
+
+def refuse_unknown(parameters: Mapping[str, str], *known: str) -> None:
+    """Raise `UserError` for a parameter that is not known, because it is likely to be a part of `return_to`.
+
+    In `?return_to=/accounts?year=2026&month=7` the month is a parameter of its own, and the return address would lose
+    it. Tracking parameters are ignored.
+    """
+    for name in parameters:
+        if name in known or _TRACKING.fullmatch(name):
+            continue
+        shown = f'"{name}"' if _NAMEABLE.fullmatch(name) else "one of them"
+        raise UserError(
+            f"{shown} is not a parameter of this address. "
+            "If it belongs to the address to return to, write & as %26 there.",
+            code="unknown-parameter",
+            title="The link is not complete",
+        )
+
+
+def _once(encoded: bytes) -> Mapping[str, str]:
+    try:
+        pairs = parse_qsl(encoded.decode(), keep_blank_values=True, max_num_fields=64, errors="strict")
+    except ValueError:
+        raise UserError("The parameters could not be read.", code="bad-parameters") from None
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise UserError("A parameter occurs twice.", code="duplicate-parameter")
+    return found

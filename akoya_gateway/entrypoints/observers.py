@@ -1,0 +1,91 @@
+"""What happens on the way of a request and to grants, told to metrics and log. For the sidecar."""
+
+from __future__ import annotations
+
+from akoya_gateway.gateway.response_observer import Asked
+from akoya_gateway.gateway.runtime import Watchers
+from akoya_gateway.grants.grant import Grant, GrantState
+from akoya_gateway.observability.access_log import AccessLog
+from akoya_gateway.observability.logs import Log
+from akoya_gateway.observability.metrics import Metrics
+
+_ALARMING = frozenset({GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT})
+
+
+def watchers(metrics: Metrics, log: Log, access: AccessLog) -> Watchers:
+    return Watchers(GrantWatcher(metrics, log), JourneyWatcher(metrics, log), RequestsWatcher(metrics, access))
+
+
+class RequestsWatcher:
+    """`gateway.response_observer.RequestWatcher`."""
+
+    def __init__(self, metrics: Metrics, access: AccessLog) -> None:
+        self._count = metrics.request
+        self._failed = metrics.upstream_failed
+        self._store_failed = metrics.store_failed
+        self._say = access
+
+    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self._count(rule, outcome, status, seconds)
+        if status >= 500:
+            if outcome.startswith("upstream-"):
+                self._failed(outcome)
+            elif outcome == "store-unavailable":
+                self._store_failed("request")
+        if self._say.enabled:
+            ask = asked.ask
+            self._say(ask.method, ask.raw_path.decode("latin-1"), status, seconds, rule, outcome, ask.request_id)
+
+
+class GrantWatcher:
+    """`grants.observer.Observer`."""
+
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self._metrics = metrics
+        self._log = log
+
+    def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
+        self._metrics.refreshed(environment, connector, outcome, seconds)
+
+    def moved(self, grant: Grant, before: GrantState | None) -> None:
+        self._metrics.moved(grant, before)
+        if grant.state in _ALARMING and before is not grant.state:
+            self._log.warning(
+                "a grant is not as it was",
+                grant=grant.id,
+                environment=grant.key.environment,
+                connector=grant.connector,
+                grant_state=grant.state.value,
+                reason=grant.reason,
+            )
+
+    def unsaved(self, count: int) -> None:
+        self._metrics.unsaved(count)
+        if count:
+            self._log.error("refreshed tokens are held in memory: the store does not take them", grants=count)
+
+    def revoked(self, environment: str, outcome: str) -> None:
+        self._metrics.revoked(environment, outcome)
+
+    def breaker(self, environment: str, is_open: bool) -> None:
+        self._metrics.breaker(environment, is_open)
+        self._log.warning("the provider is not asked for now" if is_open else "the provider is asked again",
+                          environment=environment)  # fmt: skip
+
+
+class JourneyWatcher:
+    """`endpoints.observer.Journal`."""
+
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self._metrics = metrics
+        self._log = log
+
+    def attempt_started(self, connector: str) -> None:
+        self._metrics.attempt_started(connector)
+
+    def attempt_ended(self, connector: str | None, result: str, request_id: str) -> None:
+        self._metrics.attempt_ended(connector, result)
+        self._log.info("an authorization attempt ended", connector=connector, result=result, request_id=request_id)
+
+    def disconnected(self, connector: str) -> None:
+        self._metrics.disconnected(connector)

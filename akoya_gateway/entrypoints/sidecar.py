@@ -1,0 +1,249 @@
+"""The sidecar: `Gateway` around our reverse proxy, under uvicorn, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from akoya_gateway.config import load_config
+from akoya_gateway.config.diagnostics import ConfigurationError
+from akoya_gateway.config.model import Config, WebSocketBounds
+from akoya_gateway.entrypoints.observers import watchers
+from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.fast_lane.lane import FastLane
+from akoya_gateway.fast_lane.uvicorn_protocol import FastHttpProtocol
+from akoya_gateway.gateway.admin_token import TokenDesk
+from akoya_gateway.gateway.date_header import Dated, Dates
+from akoya_gateway.gateway.lifespan import App
+from akoya_gateway.gateway.middleware import Gateway
+from akoya_gateway.gateway.upstream_router import Hop, nobody
+from akoya_gateway.observability.access_log import AccessLog
+from akoya_gateway.observability.logs import Log, own_process
+from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.server.config_reloader import say_faults
+from akoya_gateway.server.config_watcher import Watch
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.listeners import bind, bound, release
+from akoya_gateway.server.supervisor import Duties, Supervisor
+from akoya_gateway.server.uvicorn_server import WebSockets
+from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol, JoinableProtocol
+from akoya_gateway.server.worker import Life, Place, Worker
+from akoya_gateway.store import describe
+from akoya_gateway.version import __version__
+
+FIXED = ("listen", "admin", "logging")
+"""What a reload does not change: it takes a restart."""
+
+
+def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
+    """Runs the gateway that the file describes until SIGTERM; the exit code.
+
+    Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen, or where the file and
+    `workers` do not fit together.
+    """
+    life = life or Life()
+    # Before the file is read: what changes from now on is noticed.
+    watch = Watch(path) if life.watch else None
+    config = load_config(path)
+    _require_shared_store(config, workers)
+    log = own_process(config.logging)
+    public = bind("listen", config.listen)
+    try:
+        admin = bind("admin.listen", config.admin) if config.admin is not None else None
+    except OperatorError:
+        release(public, config.listen)
+        raise
+    try:
+        _announce(log, config, public, admin, workers)
+        # What is there now stays: the collector need not look at it again, and forked workers share its pages.
+        gc.freeze()
+        gc.enable()
+        run = _Run(path, config, workers, life, log, watch, public, admin)
+        return run.supervised() if workers > 1 else run.alone()
+    finally:
+        release(public, config.listen)
+        if admin is not None and config.admin is not None:
+            release(admin, config.admin)
+
+
+class _Run:
+    """One start of the sidecar. `_configs`: the last good configuration, and the one before it."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        workers: int,
+        life: Life,
+        log: Log,
+        watch: Watch | None,
+        public: socket.socket,
+        admin: socket.socket | None,
+    ) -> None:
+        self._watch = watch
+        self._path = path
+        self._configs = [config]
+        self._workers = workers
+        self._life = life
+        self._log = log
+        self._public = public
+        self._admin = admin
+
+    def alone(self) -> int:
+        try:
+            return self._work(None)
+        except Exception:
+            # Not by the interpreter: its tracebacks are neither one line nor redacted.
+            self._log.exception("the gateway failed", pid=os.getpid())
+            return 70
+
+    def supervised(self) -> int:
+        duties = Duties(
+            serve=self._work,
+            reload=self._reload,
+            fall_back=self._fall_back,
+            changed=self._watch.changed if self._watch is not None else lambda: False,
+            draining=self._stop_listening,
+        )
+        patience = self._life.grace + self._life.drain_delay
+        return Supervisor(duties, self._workers, self._log, patience=patience).run()
+
+    def _work(self, place: Place | None) -> int:
+        """In the worker. A forked one's sockets are its own: closing them closes nobody else's."""
+        config = self._configs[0]
+        metrics = Metrics(__version__)
+        service = Sidecar(config, metrics, self._log, fast_lane=self._life.fast_lane)
+        worker = Worker(
+            service,
+            metrics,
+            self._log,
+            load=self._load,
+            head_limit=config.limits.header_bytes,
+            field_limit=config.limits.header_fields,
+            life=self._life,
+            place=place,
+            watch=self._watch if place is None else None,
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(worker.run(self._public, self._admin))
+
+    def _stop_listening(self) -> None:
+        """In the supervisor: while any process holds the socket, the kernel takes connections for it."""
+        self._public.close()
+        if self._admin is not None:
+            self._admin.close()
+
+    def _load(self) -> Config:
+        config = load_config(self._path)
+        _require_shared_store(config, self._workers)
+        if bool(config.all_upstreams) != bool(self._configs[0].all_upstreams):
+            raise OperatorError("upstream: whether there is one is decided at start; it takes a restart")
+        return config
+
+    def _reload(self) -> None:
+        """In the supervisor: for the workers to come, and to say once what is wrong."""
+        try:
+            config = self._load()
+        except ConfigurationError as error:
+            say_faults(self._log, error)
+        except GatewayError as error:
+            self._log.error("the new configuration cannot be used; the last good one stays", reason=str(error))
+        else:
+            _say_what_stays(self._log, self._configs[-1], config)
+            self._configs = [config, self._configs[0]]
+
+    def _fall_back(self) -> None:
+        if len(self._configs) > 1:
+            self._log.error("a worker cannot start with the new configuration; the one before it is used")
+            self._configs = self._configs[1:]
+
+
+class Sidecar:
+    """`server.worker.Service`: the gateway, the hop to the upstreams, and the `Date` of their answers."""
+
+    def __init__(self, config: Config, metrics: Metrics, log: Log, *, fast_lane: bool = True) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._log = log
+        self._hop = Hop(config, metrics) if config.all_upstreams else None
+        self._gateway = Gateway(
+            self._hop or nobody,
+            config,
+            watchers=watchers(metrics, log, AccessLog(config.logging)),
+            forward_auth=self._hop is None,
+        )
+        self.desk = TokenDesk(lambda: self._gateway.running)
+        dates = Dates()
+        self.app: App = Dated(self._gateway, dates)
+        self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
+        self.websockets: WebSockets = GuardedWebSocketProtocol
+        if fast_lane:
+            self.websockets = JoinableProtocol
+            in_force = self._hop.in_force if self._hop is not None else lambda: None
+            self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, in_force, dates))
+
+    @property
+    def max_message(self) -> int:
+        return self._hop.max_message if self._hop is not None else WebSocketBounds().max_message
+
+    async def startup(self) -> None:
+        await self._gateway.startup()
+
+    async def shutdown(self) -> None:
+        await self._gateway.shutdown()
+        if self._hop is not None:
+            await self._hop.close()
+
+    async def reload(self, config: Config) -> None:
+        """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
+        fresh = self._hop.prepared(config) if self._hop is not None else {}
+        await self._gateway.reload(config)
+        if self._hop is not None:
+            self._hop.switch(config, fresh)
+        _say_what_stays(self._log, self._config, config)
+
+    async def check(self) -> Sequence[str]:
+        return await self._gateway.engine.check()
+
+    def notes(self) -> Sequence[str]:
+        return self._gateway.engine.keeper.notes
+
+
+def _require_shared_store(config: Config, workers: int) -> None:
+    """Raise OperatorError if each of several workers would have sessions and grants of its own."""
+    if workers > 1 and config.sessions.store.startswith("memory:"):
+        raise OperatorError(
+            f"sessions.store: memory:// serves one process only, but --workers {workers} starts several; "
+            "use sqlite: or redis:, or --workers 1"
+        )
+
+
+def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:
+    for warning in config.warnings:
+        log.warning("configuration", warning=warning)
+    log.info(
+        "akoya-gateway",
+        version=__version__,
+        pid=os.getpid(),
+        listen=bound(public),
+        admin=bound(admin) if admin is not None else None,
+        public_url=str(config.public_url),
+        **{each.place: [str(origin) for origin in each.origins] for each in config.all_upstreams},
+        environments=sorted(config.environments),
+        connectors=sorted(config.connectors),
+        store=describe(config.sessions.store),
+        workers=workers,
+    )
+
+
+def _say_what_stays(log: Log, before: Config, after: Config) -> None:
+    for part in FIXED:
+        if getattr(before, part) != getattr(after, part):
+            log.warning(f"{part} has changed; it takes a restart to come into force", setting=part)

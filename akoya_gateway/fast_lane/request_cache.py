@@ -1,0 +1,344 @@
+"""Requests of the plain form, read line by line, each line judged once.
+
+A browser's requests consist of lines that were seen a moment ago and a few that were not (a trace id, another path).
+Each line is parsed, stripped and made ready for the upstream when it is first seen, by the very functions that the ASGI
+path uses; a request of eight lines is then put together in 1.4 us instead of 6.3 us (on the machine of
+`docs/performance.md`), and none of uvicorn's own work for one is done.
+
+Read here is only what can be read in one way: a known method, a path of unreserved and reserved characters, HTTP/1.1;
+then lines of a token, a colon, one blank, and visible ASCII that neither begins nor ends with a blank; no body, no
+upgrade, nothing that closes the connection. Everything else is the parser's (`fast_lane.uvicorn_protocol`).
+`tests/fast_lane/test_request_cache.py` holds both together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TypeVar
+
+from akoya_gateway.access.request import Headers, names_a_method
+from akoya_gateway.access.rule_table import RuleMatch
+from akoya_gateway.admission.gate import Admitted
+from akoya_gateway.admission.request_headers import authorities
+from akoya_gateway.bounded_cache import Memory
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway.lifespan import Scope
+from akoya_gateway.sessions.gateway_cookies import CookieJar
+from akoya_gateway.signing.header_names import strip
+from akoya_gateway.upstream.http.forwarded_headers import Said
+from akoya_gateway.upstream.http.request_head import Does, RequestWriter
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+
+REMEMBERED = 4096
+"""Lines of each kind that are kept; after so many it is begun anew."""
+LONGEST = 1024
+"""Bytes of a line that is kept."""
+LARGEST = 16_384
+"""Bytes of a request that is read here."""
+MOST = 100
+"""Lines of one: not more than any `limits.header_fields` allows (the schema has its minimum)."""
+
+_SIGNATURES = frozenset({b"signature", b"signature-input"})
+_BY_VALUE = _SIGNATURES | {b"connection"}
+"""Those of which `strip` takes a part."""
+
+_END = b"\r\n\r\n"
+_Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
+"""A header as it came: its line, or ASGI's pair."""
+
+_REQUEST = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) "
+    rb"(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?) HTTP/1\.1"
+)
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+
+
+class Line:
+    """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, `proxy` is
+    what else leads there, and `secure` says whether they are https. `public`: it needs no session."""
+
+    __slots__ = (
+        "closing",
+        "head_only",
+        "idempotent",
+        "match",
+        "method",
+        "path",
+        "pool",
+        "proxy",
+        "public",
+        "query",
+        "raw_path",
+        "secure",
+        "start",
+        "verb",
+    )
+
+    def __init__(
+        self,
+        verb: bytes,
+        raw_path: bytes,
+        query: bytes,
+        path: str,
+        match: RuleMatch,
+        proxy: ReverseProxy,
+        *,
+        public: bool,
+        idempotent: bool,
+    ) -> None:
+        self.verb = verb
+        self.method = verb.decode("ascii")
+        self.raw_path = raw_path
+        self.query = query
+        self.path = path
+        self.match = match
+        self.proxy = proxy
+        self.pool = proxy.pool
+        self.secure = proxy.pool.upstream.secure
+        self.public = Admitted(match.rule, []) if public else None
+        self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
+        self.closing = proxy.writer.closing(verb)
+        self.head_only = verb == b"HEAD"
+        self.idempotent = idempotent
+
+
+class Sender:
+    """A header section from one address, judged: `before` and `after` stand around what we add for the upstream."""
+
+    __slots__ = ("_headers", "after", "authority", "before", "peer", "session")
+
+    def __init__(
+        self,
+        headers: Headers | list[bytes],
+        peer: str | None,
+        session: str | None,
+        authority: bytes,
+        before: bytes,
+        after: bytes,
+    ) -> None:
+        """`headers`: as ASGI has them, or plain lines to be taken apart when somebody wants to know."""
+        self._headers = headers
+        self.peer = peer
+        self.session = session
+        self.authority = authority
+        self.before = before
+        self.after = after
+
+    @property
+    def headers(self) -> Headers:
+        return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
+
+
+def head(line: Line, sender: Sender, ours: bytes) -> bytes:
+    """The request head for the upstream. `ours`: the lines that the gateway adds."""
+    return b"".join((line.start, sender.before, ours, line.closing, sender.after))
+
+
+def _pair(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b": ")
+    return name.lower(), value
+
+
+class _Kind(IntEnum):
+    PASS = 0
+    HOST = 1
+    COOKIE = 2
+    FORWARDED = 3
+    UNTRUSTED = 4
+    ONCE = 5
+    ODD = 6
+
+
+_PASS, _HOST, _COOKIE = int(_Kind.PASS), int(_Kind.HOST), int(_Kind.COOKIE)
+_FORWARDED, _UNTRUSTED, _ONCE = int(_Kind.FORWARDED), int(_Kind.UNTRUSTED), int(_Kind.ONCE)
+
+
+class _Field:
+    """A header line. `wire`: as it goes to the upstream, empty where it does not."""
+
+    __slots__ = ("authorities", "host", "kind", "name", "session", "value", "wire")
+
+    def __init__(self, kind: int, name: bytes = b"", value: bytes = b"", wire: bytes = b"") -> None:
+        self.kind = kind
+        self.name = name
+        self.value = value
+        self.wire = wire
+        self.session: str | None = None
+        self.host = b""
+        self.authorities = (b"", b"")
+
+
+class PlainRequests:
+    """Good for one configuration. `line` judges a method and a target, None: not for the lane; `scheme` is the one of
+    our own connections; `limit` the bytes that a request's head may have."""
+
+    def __init__(
+        self,
+        line: Callable[[str, bytes], Line | None],
+        writer: RequestWriter,
+        cookies: CookieJar,
+        scheme: str,
+        limit: int,
+    ) -> None:
+        self._judge_line = line
+        self._writer = writer
+        self._cookies = cookies
+        self._scheme = scheme
+        self._largest = min(limit, LARGEST)
+        self._lines: Memory[bytes, Line | None] = Memory(REMEMBERED, LONGEST)
+        self._targets: Memory[tuple[str, bytes, bytes], Line | None] = Memory(REMEMBERED, LONGEST)
+        self._fields: Memory[bytes, _Field] = Memory(REMEMBERED, LONGEST)
+        self._pairs: Memory[tuple[bytes, bytes], _Field] = Memory(REMEMBERED, LONGEST)
+        self._simple: set[bytes] = set()
+        """Names whose every value goes on as it is."""
+
+    def read(self, data: bytes, peer: str | None) -> tuple[Line, Sender] | None:
+        """The request that `data` is, if it is one and nothing else; None: leave it to the parser."""
+        if data[-4:] != _END or len(data) > self._largest:
+            return None
+        written = data[:-4].split(b"\r\n", MOST)
+        start = written[0]
+        try:
+            line = self._lines[start]
+        except KeyError:
+            line = self._learn_line(start)
+        if line is None:
+            return None
+        del written[0]
+        sender = self._sender(written, self._fields.get, self._learn, peer, self._scheme, line.secure)
+        return None if sender is None else (line, sender)
+
+    def read_scope(self, scope: Scope, peer: str | None) -> tuple[Line, Sender] | None:
+        """The same for a request of HTTP/1.1 that another server has read (ASGI's `http` scope)."""
+        target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
+        headers: Headers = scope["headers"]
+        try:
+            line = self._targets[target]
+        except KeyError:
+            line = self._learn_target(target)
+        if line is None or line.path != scope["path"] or len(headers) > MOST:
+            return None
+        scheme = scope.get("scheme", "http")
+        sender = self._sender(headers, self._pairs.get, self._learn_pair, peer, scheme, line.secure)
+        return None if sender is None else (line, sender)
+
+    def _sender(
+        self,
+        headers: list[_Written],
+        known: Callable[[_Written], _Field | None],
+        learn: Callable[[_Written], _Field],
+        peer: str | None,
+        scheme: str,
+        secure: bool,
+    ) -> Sender | None:
+        host = cookie = None
+        wires: list[bytes] = []
+        told: list[_Field] = []
+        once: tuple[bytes, ...] = ()
+        for each in headers:
+            field = known(each) or learn(each)
+            kind = field.kind
+            if kind == _PASS:
+                wires.append(field.wire)
+            elif kind == _COOKIE and cookie is None:
+                cookie = field
+                wires.append(field.wire)
+            elif kind == _HOST and host is None:
+                host = field
+                wires.insert(0, field.wire)
+            elif kind == _ONCE and field.name not in once:
+                once += (field.name,)
+                wires.append(field.wire)
+            elif kind in (_FORWARDED, _UNTRUSTED):
+                if self._writer.trusts(peer):
+                    told.append(field)
+                    wires.append(field.wire if kind == _UNTRUSTED else b"")
+            else:
+                return None
+        if host is None:
+            return None
+        after = self._writer.forwarded(peer, scheme, host.host, _said(told) if told else None) + b"\r\n"
+        session = cookie.session if cookie is not None else None
+        return Sender(headers, peer, session, host.authorities[secure], b"".join(wires), after)
+
+    def _learn_line(self, written: bytes) -> Line | None:
+        found = _REQUEST.fullmatch(written)
+        try:
+            line = self._judge_line(found[1].decode("ascii"), found[2]) if found is not None else None
+        except GatewayError:
+            line = None
+        return self._lines.keep(written, line, len(written))
+
+    def _learn_target(self, target: tuple[str, bytes, bytes]) -> Line | None:
+        method, raw_path, query = target
+        written = b"%b %b%b HTTP/1.1" % (method.encode("latin-1", "replace"), raw_path, b"?" + query if query else b"")
+        line = None if b"?" in raw_path else self._lines.get(written) or self._learn_line(written)
+        return self._targets.keep(target, line, len(written))
+
+    def _learn_pair(self, pair: tuple[bytes, bytes]) -> _Field:
+        # ASGI's names are in lower case, and a colon in one would end it here. Whether an upstream is told of trailers
+        # hangs on the server in front. The general path knows what to do with all of these.
+        name = pair[0]
+        odd = name == b"te" or b":" in name or name != name.lower()
+        field = _ODD if odd else self._judge(b"%b: %b" % pair)
+        return self._pairs.keep(pair, field, len(name) + len(pair[1]))
+
+    def _learn(self, written: bytes) -> _Field:
+        return self._fields.keep(written, self._judge(written), len(written))
+
+    def _judge(self, written: bytes) -> _Field:
+        found = _FIELD.fullmatch(written)
+        if found is None or found[1].lower() == b"proxy-connection":
+            # The parser takes the latter for `Connection`.
+            return _ODD
+        header = found[1].lower(), found[2]
+        if header[0] in self._simple:
+            return _Field(_PASS, *header, b"%b: %b\r\n" % header)
+        try:
+            does = self._writer.does(header[0])
+            if does is Does.HOST:
+                return self._host(header)
+        except GatewayError:
+            return _ODD
+        if names_a_method([header]):
+            return _ODD
+        kept = strip([header], self._cookies.without_ours)
+        wire = b"%b: %b\r\n" % kept[0] if kept else b""
+        if does is Does.PASS:
+            return self._passed(header, wire)
+        if does in (Does.DROP, Does.TE) or (does is Does.CONNECTION and header[1].lower() == b"keep-alive"):
+            return _Field(_PASS, *header)
+        if does in (Does.FORWARDED, Does.UNTRUSTED):
+            return _Field(_FORWARDED if does is Does.FORWARDED else _UNTRUSTED, *header, wire)
+        return _ODD
+
+    def _passed(self, header: tuple[bytes, bytes], wire: bytes) -> _Field:
+        name = header[0]
+        if name == b"cookie":
+            field = _Field(_COOKIE, *header, wire)
+            field.session = self._cookies.session([header])
+            return field
+        if name not in _BY_VALUE and wire and len(self._simple) < REMEMBERED and len(name) <= LONGEST:
+            self._simple.add(name)
+        return _Field(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
+
+    def _host(self, header: tuple[bytes, bytes]) -> _Field:
+        """Raises `RefusedRequest`."""
+        host = self._writer.host([header[1]])
+        field = _Field(_HOST, *header, b"host: %b\r\n" % host)
+        field.host = host
+        field.authorities = authorities([header])
+        return field if all(field.authorities) else _ODD
+
+
+_ODD = _Field(int(_Kind.ODD))
+
+
+def _said(told: list[_Field]) -> Said | None:
+    said: Said = {}
+    for field in told:
+        if field.kind == _FORWARDED:
+            said.setdefault(field.name, []).append(field.value)
+    return said or None

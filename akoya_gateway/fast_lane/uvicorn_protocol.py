@@ -1,0 +1,204 @@
+"""uvicorn's HTTP protocol with the fast lane in front of its ASGI cycles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from akoya_gateway.access.request import Headers
+from akoya_gateway.fast_lane.forward_auth import Reply
+from akoya_gateway.fast_lane.lane import FastLane
+from akoya_gateway.fast_lane.lane_exchange import Passage
+from akoya_gateway.fast_lane.request_cache import Line, Sender
+from akoya_gateway.gateway.lifespan import App, Scope
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+
+
+class FastHttpProtocol(GuardedHttpProtocol):
+    """See the module's text."""
+
+    def __init__(self, *args: Any, lane: FastLane, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lane = lane
+        self._passage: Passage | None = None
+        self._peer: str | None = None
+        self._between = True
+        """The parser stands between two messages: nothing of a next one has been given to it."""
+        self._alone: bytes | None = None
+        """What is being parsed, where it began between two messages."""
+        self._declined = False
+        """The lane has seen that it cannot serve it now."""
+        # uvicorn sets these when it begins to parse, which may never be.
+        self.url = b""
+        self.headers = []
+        self._arrived_at = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._peer = self.client[0] if self.client else None
+
+    def data_received(self, data: bytes) -> None:
+        """A plain request never sees the parser, which stays where it is."""
+        if not self._between or not self._free:
+            super().data_received(data)
+            return
+        found = self._lane.find(data, self._peer)
+        if found is not None:
+            if self._depart(*found):
+                return
+            # Not now: it is not asked again once it has been parsed.
+            self._declined = True
+        elif not self.server_state.default_headers and (reply := self._lane.reply(data, self._peer)) is not None:
+            self._write(reply)
+            return
+        self._alone = data
+        super().data_received(data)
+        self._alone = None
+        self._declined = False
+
+    @property
+    def _free(self) -> bool:
+        """Nothing is under way, and the client takes what it is sent. The lane does not wait for that: what somebody
+        asks for who never reads would all be kept here, while on the ASGI path the next answer waits."""
+        # As `under_way`, without a call: this is asked for each request.
+        running = self._running
+        over = running is None or running.response_complete
+        return over and not self.pipeline and not self.flow.write_paused
+
+    def on_message_begin(self) -> None:
+        """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._between = False
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+
+    def make_scope(self, headers: Headers) -> Scope:
+        """The scope that uvicorn begins a request with, around these headers."""
+        url, present, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.headers, self.expect_100_continue = url, present, expects
+        scope = cast("Scope", self.scope)
+        scope["headers"] = headers
+        return scope
+
+    def start_cycle(self) -> None:
+        parser = self.parser
+        if (
+            not self._declined
+            and self._free
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+        ):
+            method = parser.get_method().decode("ascii")
+            scheme = self.scheme or "http"
+            read = self._lane.read(method, self.url, self.headers, self._peer, scheme, self._alone)
+            if read is not None and self._depart(*read):
+                return
+        self.make_scope(self.headers)
+        super().start_cycle()
+
+    def _depart(self, line: Line, sender: Sender) -> bool:
+        passage = self._lane.depart(line, sender, self)
+        if passage is None:
+            return False
+        self._busy()
+        self._passage = passage
+        self.cycle = self._running = cast("RequestResponseCycle", passage)
+        return True
+
+    def _write(self, reply: Reply) -> None:
+        self._busy()
+        began = self._lane.gateway.began()
+        self.transport.write(reply.content)
+        self._lane.gateway.answered(reply, 200, reply.rule, began)
+        self.arrived()
+
+    def _busy(self) -> None:
+        """A request has come: nothing waits for one any more."""
+        if self.timeout_keep_alive_task is not None or self._head_timer is not None:
+            self._unset_keepalive_if_required()
+            self._disarm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if self._passage is not None:
+            self._passage.client_gone()
+            self._passage = None
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._passage is not None:
+            self._passage.resume()
+
+    def arrived(self) -> None:
+        """The passage is over; what was pipelined behind it may start."""
+        self._passage = None
+        if self.pipeline or self._refusal is not None:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._arrived_at = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
+
+    def _look_if_idle(self) -> None:
+        """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
+        self._idle_timer = None
+        busy = self._in_head or self.under_way
+        if busy or self.timeout_keep_alive_task is not None or not self.in_charge:
+            # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
+            return
+        left = self._arrived_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_if_idle)
+        else:
+            self.part()
+
+    def hand_over(self, passage: Passage, app: App | None, *, again: bool) -> None:
+        """Start over on the ASGI path; `app` answers in place of the gateway, if given. `again`: it has been sent."""
+        self._passage = None
+        if self.transport.is_closing():
+            return
+        scope = passage.scope()
+        if again:
+            scope["akoya.again"] = True
+        cycle = RequestResponseCycle(
+            scope=cast("Any", scope),
+            transport=cast("asyncio.Transport", self._cycle_transport),
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=passage.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        cycle.message_event.set()
+        if cast("object", self.cycle) is passage:
+            self.cycle = cycle
+        self._start_asgi_task(cycle, cast("Any", app) or self.app)
+
+    def run_aside(self, work: Coroutine[Any, Any, object]) -> None:
+        """Something that the answer does not wait for."""
+        task: asyncio.Task[Any] = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

@@ -1,0 +1,1 @@
+"""The ASGI middleware `Gateway` and what it needs."""

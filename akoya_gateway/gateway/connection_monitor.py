@@ -1,0 +1,105 @@
+"""WebSockets outlive the decision that opened them, so the decision is made again while they are open.
+
+Every few seconds, and at once when a grant goes in this process, each socket's request is put to the same desk that
+admitted it. What would not be admitted now is closed: after a disconnect or a logout, here or at another replica,
+after the session's end, after a reload that changed the rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from akoya_gateway.access.request import Ask
+from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.log import logger
+from akoya_gateway.tasks import ended
+
+CLOSE_CODE = 4401
+"""Private use (RFC 6455 section 7.4.2), after HTTP's 401: connect or sign in again."""
+
+AT_ONCE = 64
+"""Sockets looked at side by side."""
+
+log = logger("akoya_gateway.gateway")
+
+Close = Callable[[int], Awaitable[None]]
+StillAdmitted = Callable[[Ask, str], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenSocket:
+    ask: Ask
+    path: str
+    close: Close
+
+
+class Sockets:
+    """`patience`: seconds that the look at one socket, or its close, may take. Neither holds up the others."""
+
+    def __init__(self, still_admitted: StillAdmitted, every: float = 2.0, patience: float = 5.0) -> None:
+        self._still_admitted = still_admitted
+        self._every = every
+        self._patience = patience
+        self._open: set[OpenSocket] = set()
+        self._now = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._looks = asyncio.Semaphore(AT_ONCE)
+        self._looking: dict[OpenSocket, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, socket: OpenSocket) -> None:
+        self._open.add(socket)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch())
+
+    def remove(self, socket: OpenSocket) -> None:
+        self._open.discard(socket)
+
+    def look_now(self) -> None:
+        """Something has gone: do not wait for the next round."""
+        self._now.set()
+
+    async def stop(self) -> None:
+        await ended(self._task, *self._looking.values())
+        self._looking.clear()
+
+    async def _watch(self) -> None:
+        while self._open:
+            # Not `wait_for`, which before Python 3.12 loses a cancellation that comes with what it waits for.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._now.wait()
+            self._now.clear()
+            for socket in self._open - self._looking.keys():
+                self._looking[socket] = asyncio.create_task(self._look(socket))
+
+    async def _look(self, socket: OpenSocket) -> None:
+        try:
+            async with self._looks:
+                good = await self._good(socket)
+            if not good:
+                self.remove(socket)
+                # The peer may be gone already, or not read any more: that was the aim.
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(self._patience):
+                        await socket.close(CLOSE_CODE)
+        finally:
+            self._looking.pop(socket, None)
+
+    async def _good(self, socket: OpenSocket) -> bool:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._still_admitted(socket.ask, socket.path)
+        except UserError:
+            return False
+        except (GatewayError, TimeoutError):
+            # The store or the provider is away: that is no reason to cut anybody off.
+            return True
+        except Exception:
+            log.exception("an open WebSocket or stream could not be judged; it is closed")
+            return False

@@ -1,0 +1,112 @@
+"""The hop of the sidecar: one reverse proxy for each upstream, and which of them a reload replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from akoya_gateway.admission.request_headers import client_headers_of
+from akoya_gateway.config.model import Config, Upstream
+from akoya_gateway.errors import UserError
+from akoya_gateway.gateway.hidden import hides
+from akoya_gateway.gateway.lifespan import Receive, Scope, Send
+from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+
+Proxies = Mapping[str, ReverseProxy]
+"""By the name of the upstream (`config.model.Upstream.name`)."""
+
+_SHARED = ("trusted_proxies", "limits", "public_url", "allow_underscore_headers", "identity")
+"""Parts of the configuration that every proxy is made from."""
+
+
+class Hop:
+    """The proxies of the configuration in force; `scope["akoya.upstream"]` (an `Upstream`) says which is meant."""
+
+    def __init__(self, config: Config, metrics: Metrics | None = None) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._proxies: Proxies = {each.name: _proxy(config, each) for each in config.all_upstreams}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        proxy = self._proxies[scope["akoya.upstream"].name]
+        metrics = self._metrics
+        if scope["type"] != "websocket" or metrics is None:
+            await proxy(scope, receive, send)
+            return
+        metrics.websocket_opened()
+        try:
+            await proxy(scope, receive, send)
+        finally:
+            metrics.websocket_closed()
+
+    def in_force(self) -> Proxies:
+        """Another object after every `switch`."""
+        return self._proxies
+
+    @property
+    def max_message(self) -> int:
+        """Bytes: the largest WebSocket message that any of them takes; each has a limit of its own behind it."""
+        return max(each.websocket.max_message for each in self._config.all_upstreams)
+
+    def prepared(self, config: Config) -> Proxies:
+        """New proxies where they are needed. Raises OSError or ssl.SSLError for bad TLS files."""
+        before = self._config
+        known = before.all_upstreams if _shared(config) == _shared(before) else ()
+        return {
+            each.name: _proxy(config, each)
+            for each in config.all_upstreams
+            if each not in known or _has_tls_files(each)
+        }
+
+    def switch(self, config: Config, fresh: Proxies) -> None:
+        """Requests under way and streams end on the old pools, however long they take. An upstream that is gone keeps
+        its proxy: a request that was let in a moment ago may still be on its way there."""
+        names = {each.name for each in config.all_upstreams}
+        for name, proxy in self._proxies.items():
+            if name in fresh or name not in names:
+                proxy.pool.retire()
+        self._config = config
+        self._proxies = {**self._proxies, **fresh}
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan, under somebody else's server."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.close()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def close(self) -> None:
+        for proxy in self._proxies.values():
+            await proxy.pool.close()
+
+
+async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands behind a gateway that only decides for other proxies."""
+    raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
+
+
+def _shared(config: Config) -> list[object]:
+    return [config.sessions.cookie.name, *(getattr(config, part) for part in _SHARED)]
+
+
+def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
+    return ReverseProxy(
+        Pool(upstream, hides=hides(config.sessions.cookie)),
+        trusted_proxies=config.trusted_proxies,
+        public_url=config.public_url,
+        client_headers=client_headers_of(config),
+        max_body=config.limits.body_bytes,
+    )
+
+
+def _has_tls_files(upstream: Upstream) -> bool:
+    """Their content may have changed under the same names."""
+    tls = upstream.tls
+    return any((tls.ca, tls.certificate, tls.key))

@@ -1,0 +1,18 @@
+"""Cross-site WebSocket hijacking: cookies go along with a WebSocket handshake from any site (RFC 6455 section 10.2)."""
+
+from __future__ import annotations
+
+from akoya_gateway.access.request import Ask
+from akoya_gateway.config.model import Origin
+from akoya_gateway.errors import UserError
+
+
+def require_own_origin(ask: Ask, public_url: Origin) -> None:
+    """A browser says where the script came from: it must be the public origin. Other clients send no `Origin`.
+
+    Raises `UserError` (403).
+    """
+    origin = ask.header(b"origin")
+    own = f"{public_url.scheme}://{public_url.authority}".encode()
+    if origin is not None and origin.lower() != own:
+        raise UserError("WebSockets are opened from the app's own pages only.", status=403, code="foreign-origin")

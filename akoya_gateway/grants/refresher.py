@@ -1,0 +1,396 @@
+"""Refreshing one grant: one flight a grant in this process, one lease a grant among all processes.
+
+A flight reads, leases, calls, commits. It belongs to nobody who waits for it: a waiter that is cancelled (a client
+that went away) leaves it flying. What it returns is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Tokens
+from akoya_gateway.grants.cache import Cache
+from akoya_gateway.grants.events import Answered, LeaseExpired, LeaseRenewed, Reason, RefreshAsked, RevokeAsked
+from akoya_gateway.grants.grant import Grant, GrantState
+from akoya_gateway.grants.interfaces import TokenEndpoint, endpoint_of
+from akoya_gateway.grants.observer import Observer
+from akoya_gateway.grants.provider_health import Health
+from akoya_gateway.grants.refresh_policy import Do, advise
+from akoya_gateway.grants.repository import Book
+from akoya_gateway.grants.state_machine import step
+from akoya_gateway.log import logger
+from akoya_gateway.oauth.outcomes import (
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    Untrusted,
+    answer_fields,
+)
+from akoya_gateway.secret import Secret
+from akoya_gateway.tasks import ended
+
+LEASE = 10.0
+"""Seconds after which a holder that nobody heard of is taken for dead. Renewed three times in that time."""
+
+LONGEST_LOOK = 5.0
+"""Seconds to wait for another holder before looking again by oneself."""
+
+FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+"""Seconds between attempts to make a new pair durable while the store is away."""
+
+log = logger("akoya_gateway.grants")
+
+RevokeLater = Callable[[Grant, Secret], Awaitable[None]]
+"""Queue a refresh token that no record holds for revocation. Durable when it returns."""
+
+T = TypeVar("T")
+
+
+class Refresher:
+    """`holder` names this process among all that share the store; `random` returns [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        cache: Cache,
+        providers: Mapping[str, TokenEndpoint],
+        tokens: Tokens,
+        clock: Clock,
+        random: Callable[[], float],
+        holder: str,
+        health: Health,
+        observer: Observer,
+        revoke_later: RevokeLater,
+    ) -> None:
+        self._book = book
+        self._cache = cache
+        self._providers = providers
+        self._tokens = tokens
+        self._clock = clock
+        self._random = random
+        self._holder = holder
+        self._health = health
+        self._observer = observer
+        self._revoke_later = revoke_later
+        self._flights: dict[str, asyncio.Task[Grant]] = {}
+        self._started: dict[str, float] = {}
+        self._unsaved = 0
+        self._since = clock()
+        self._stopping = asyncio.Event()
+
+    def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
+        """The flight of this grant, started if there is none. `early` as in `advise`; `stale`: a bearer that is dead
+        before its time.
+
+        Its result is the grant as it now is in the store, whatever its state. It raises `StoreUnavailable` (nothing
+        is lost) and what reading a grant raises. Wait for it with `asyncio.wait` or `shield`; never cancel it.
+        """
+        flight = self._flights.get(grant.id)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._fly(grant, early, stale), name=f"refresh {grant.id}")
+            self._flights[grant.id] = flight
+            self._started[grant.id] = asyncio.get_running_loop().time()
+            flight.add_done_callback(lambda done: self._landed(grant.id, done))
+        return flight
+
+    def age(self, grant: Grant) -> float:
+        """Seconds since the flight of this grant was started; 0.0 if there is none."""
+        started = self._started.get(grant.id)
+        return 0.0 if started is None else asyncio.get_running_loop().time() - started
+
+    async def land(self, timeout: float) -> int:
+        """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
+        with the process."""
+        self._stopping.set()
+        if self._flights:
+            await asyncio.wait(set(self._flights.values()), timeout=timeout)
+        return len(self._flights)
+
+    def _landed(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
+        del self._flights[grant_id], self._started[grant_id]
+        if not flight.cancelled():
+            flight.exception()  # Whoever waits has it; nobody may be waiting.
+
+    # --- the flight ---------------------------------------------------------------------------------------------
+
+    async def _fly(self, grant: Grant, early: float, stale: Secret | None) -> Grant:
+        current: Grant | None = grant
+        had_turn = False
+        while current is not None and not self._stopping.is_set():
+            dead = stale is not None and current.tokens.bearer == stale
+            advice = advise(
+                current, self._clock(), self._tokens.refresh_before, early=early, stale=dead, since=self._since
+            )
+            if current.lease is not None and current.lease.holder == self._holder:
+                current = await self._free(current)
+            elif advice.do is Do.WAIT:
+                pause = min(max(advice.until - self._clock(), 0.0) + 0.01, LONGEST_LOOK)
+                current = self._learnt(await self._book.changed(current, pause))
+            elif advice.do is Do.EXPIRE:
+                current = await self._expire(current)
+            elif advice.do is Do.REFRESH:
+                if not had_turn:
+                    had_turn = True
+                    await self._turn(current)
+                if self._stopping.is_set() or not self._may_ask(current):
+                    return current
+                leased = await self._lease(current)
+                if leased is None:
+                    current = self._learnt(await self._book.get(grant.id))
+                elif leased.state is GrantState.REFRESHING:
+                    current = await self._use(leased)
+                    if current.reuse is None:
+                        return current
+                else:
+                    return leased
+            else:
+                return current
+        return current if current is not None else gone(grant, self._clock())
+
+    async def _turn(self, grant: Grant) -> None:
+        """Wait for it. What changes meanwhile is seen by the write of the lease."""
+        endpoint = endpoint_of(self._providers, grant.key)
+        if endpoint is None or grant.tokens.refresh_token is None:
+            return
+        turn = self._health.turn(endpoint.client)
+        if turn > 0.0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(turn):
+                    await self._stopping.wait()
+
+    def _may_ask(self, grant: Grant) -> bool:
+        endpoint = endpoint_of(self._providers, grant.key)
+        if endpoint is None:
+            log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
+            return False
+        # A grant without a refresh token only moves in the book.
+        return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
+
+    def _reuse_grace(self, grant: Grant) -> float:
+        endpoint = endpoint_of(self._providers, grant.key)
+        return 0.0 if endpoint is None else endpoint.client.environment.dialect.reuse_grace
+
+    def _left(self, grant: Grant) -> None:
+        endpoint = endpoint_of(self._providers, grant.key)
+        if endpoint is not None:
+            self._health.leave(endpoint.client, grant.connector)
+
+    async def _lease(self, grant: Grant) -> Grant | None:
+        """The intent, durable. None: somebody else was first."""
+        asked = step(grant, RefreshAsked(self._holder, LEASE), self._clock())
+        written: Grant | None = None
+        try:
+            written = await self._book.write(asked, after=grant.version)
+        finally:
+            if written is None or written.state is not GrantState.REFRESHING:
+                self._left(grant)
+        return self._moved(grant, written)
+
+    async def _free(self, grant: Grant) -> Grant | None:
+        """A lease of this process on a grant that no flight of it is using: its write seemed to fail (the store went
+        away) and was done all the same. Only we can know that nothing was sent, so it is given back as unsent."""
+        assert grant.lease is not None
+        unsent = replace(grant.lease, expires_at=0.0, sent=False)
+        freed = step(replace(grant, lease=unsent), LeaseExpired(), self._clock())
+        written = self._moved(grant, await self._book.write(freed, after=grant.version))
+        return written or self._learnt(await self._book.get(grant.id))
+
+    async def _expire(self, grant: Grant) -> Grant | None:
+        expired = step(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
+        written = self._moved(grant, await self._book.write(expired, after=grant.version))
+        if written is None:
+            return self._learnt(await self._book.get(grant.id))
+        log.warning("refresh lease expired", **_names(grant), grant_state=written.state, reason=written.reason)
+        return written
+
+    # --- the one use of the refresh token -----------------------------------------------------------------------
+
+    async def _use(self, leased: Grant) -> Grant:
+        endpoint = self._providers[leased.key.client]
+        started = self._clock()
+        answer = await self._call(endpoint, leased)
+        # Nothing comes between the answer and the store: until it is written it exists here only.
+        current = await self._commit(leased, answer)
+        fault = self._health.answered(endpoint.client, answer)
+        untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
+        if untrusted is not None:
+            log.error(
+                "refresh responses cannot be trusted",
+                environment=untrusted.environment,
+                connectors=untrusted.connectors,
+                error=untrusted.error,
+                remedy="compare issuer, jwks_uri and the clock; reload",
+            )
+        if fault is not None:
+            log.error(
+                "provider refuses the client registration",
+                client=fault.client,
+                error=fault.error,
+                environment=fault.environment,
+                remedy="compare client_id and client_secret with the Hub",
+            )
+        outcome = _outcome(answer)
+        seconds = self._clock() - started
+        self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
+        _say(answer, leased, current, outcome, seconds)
+        return current
+
+    async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenAnswer:
+        used = _refresh_token(leased)
+        renewal = asyncio.get_running_loop().create_task(self._renew(leased))
+        try:
+            nonce = leased.tokens.nonce
+            if nonce is None:
+                return await endpoint.refresh(used, leased.key.sub)
+            return await endpoint.refresh(used, leased.key.sub, nonce)
+        except Exception as error:  # A fault of ours, after which nobody knows whether the request left.
+            log.exception("refresh call failed", **_names(leased))
+            return OutcomeUnknown(type(error).__name__)
+        finally:
+            await ended(renewal)  # Does not raise: nothing may stand in the way of the answer.
+
+    async def _renew(self, leased: Grant) -> None:
+        """Keep the lease while the call runs. Losing it is not fatal: the response is applied by its token, so whatever
+        goes wrong here is tried again a third of a lease later."""
+        current: Grant | None = leased
+        while current is not None and current.lease is not None and current.lease.holder == self._holder:
+            await asyncio.sleep(LEASE / 3)
+            with contextlib.suppress(Exception):
+                renewed = step(current, LeaseRenewed(self._holder, LEASE), self._clock())
+                current = await self._book.write(renewed, after=current.version) or await self._book.get(leased.id)
+
+    async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
+        """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
+        grace = self._reuse_grace(leased)
+        event = Answered(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
+        new = _new_refresh_token(answer)
+        known: Grant | None = leased
+        tried = False
+
+        async def apply() -> Grant:
+            nonlocal known, tried
+            again, tried = tried, True
+            while True:
+                before, known = known or await self._stored(leased), None
+                after = step(before, event, self._clock())
+                # A write of ours that raised may be there all the same, short of the copies that would make it durable
+                # (Redis with `wait`). What is there is then written once more.
+                doubted = again and new is not None and before.tokens.refresh_token == new
+                if after is before and not doubted:
+                    self._learnt(before)
+                    return before
+                written = self._moved(before, await self._book.write(after, after=before.version))
+                if written is not None:
+                    return written
+
+        current = await self._until_saved(apply, leased, answer)
+        if new is None or new == current.tokens.refresh_token:
+            return current
+        if current.state is GrantState.REVOKED or current.reason == Reason.ANOTHER_SUB:
+            await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
+        else:
+            # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
+            log.info("refreshed tokens of an older consent dropped", **_names(leased))
+        return current
+
+    async def _stored(self, leased: Grant) -> Grant:
+        """The grant as it is now. A disconnected one leaves a marker, so if nothing at all is there the store has lost
+        it (a failover), and what we hold puts it back."""
+        return await self._book.get(leased.id) or replace(leased, version=0)
+
+    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenAnswer) -> T:
+        retry, unsaved = FIRST_RETRY, 0
+        try:
+            while True:
+                try:
+                    return await save()
+                except Exception as error:
+                    if not unsaved:
+                        unsaved = 1
+                        self._count_unsaved(1)
+                        log.critical(
+                            "the provider's answer is not saved",
+                            **_names(leased),
+                            outcome=_outcome(answer),
+                            error=type(error).__name__,
+                            remedy="bring the store back; stopping this process now may cost the user this grant",
+                        )
+                await asyncio.sleep(retry * (0.5 + self._random()))
+                retry = min(retry * 2, LONGEST_RETRY)
+        finally:
+            self._count_unsaved(-unsaved)
+
+    def _count_unsaved(self, more: int) -> None:
+        if more:
+            self._unsaved += more
+            self._observer.unsaved(self._unsaved)
+
+    # --- telling others -----------------------------------------------------------------------------------------
+
+    def _moved(self, before: Grant, written: Grant | None) -> Grant | None:
+        if written is not None:
+            self._cache.put(written)
+            if written.state is not before.state:
+                self._observer.moved(written, before.state)
+        return written
+
+    def _learnt(self, grant: Grant | None) -> Grant | None:
+        if grant is not None:
+            self._cache.put(grant)
+        return grant
+
+
+def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
+    """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
+    said = log.info if isinstance(answer, Granted) else log.warning
+    said(
+        "refresh",
+        **_names(leased),
+        outcome=outcome,
+        grant_state=current.state,
+        seconds=round(seconds, 3),
+        **answer_fields(answer),
+    )
+
+
+def _names(grant: Grant) -> dict[str, str]:
+    return {"grant": grant.id, "connector": grant.connector, "environment": grant.key.environment}
+
+
+_OUTCOMES: dict[type, str] = {
+    Granted: "granted",
+    Refused: "refused",
+    OperatorFault: "operator_fault",
+    ProviderDown: "provider_down",
+    OutcomeUnknown: "outcome_unknown",
+    Untrusted: "untrusted",
+}
+
+
+def _outcome(answer: TokenAnswer) -> str:
+    return _OUTCOMES[type(answer)]
+
+
+def _refresh_token(grant: Grant) -> Secret:
+    assert grant.tokens.refresh_token is not None, "no lease is given for a grant without a refresh token"
+    return grant.tokens.refresh_token
+
+
+def _new_refresh_token(answer: TokenAnswer) -> Secret | None:
+    if isinstance(answer, Granted):
+        return answer.tokens.refresh_token
+    return answer.refresh_token if isinstance(answer, Untrusted) else None
+
+
+def gone(grant: Grant, now: float) -> Grant:
+    """The grant as one that is disconnected."""
+    return step(grant, RevokeAsked(), now)

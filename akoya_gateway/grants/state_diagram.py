@@ -1,0 +1,29 @@
+"""The diagram of docs/grants.md, drawn from the table: `python -m akoya_gateway.grants.state_diagram`."""
+
+from __future__ import annotations
+
+import re
+
+from akoya_gateway.grants.grant import GrantState
+from akoya_gateway.grants.state_machine import TABLE, Move
+
+
+def mermaid() -> str:
+    """A mermaid state diagram: one arrow for each pair of states, with the events that lead along it."""
+    arrows: dict[tuple[GrantState, GrantState], list[str]] = {}
+    for state, row in TABLE.items():
+        for event, cell in row.items():
+            for target in cell.to if isinstance(cell, Move) else ():
+                arrows.setdefault((state, target), []).append(_words(event))
+    lines = ["stateDiagram-v2", "    [*] --> live: connected"]
+    lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in arrows.items()]
+    return "\n".join([*lines, "    revoked --> [*]", ""])
+
+
+def _words(event: type) -> str:
+    """`RefreshAsked` -> `refresh asked`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", event.__name__).lower()
+
+
+if __name__ == "__main__":
+    print(mermaid(), end="")

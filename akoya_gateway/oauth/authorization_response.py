@@ -1,0 +1,172 @@
+"""What the browser brought back to the redirect URI: a code, a refusal, or nothing that can be read.
+
+RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207, and akoya.md section 3. A callback is text that anybody can write:
+nothing here says that it is ours, only what it claims. Whether `state` is known is for the attempts to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from akoya_gateway.config.model import Environment
+from akoya_gateway.oauth.untrusted_text import is_visible_ascii, printable
+from akoya_gateway.secret import Secret
+
+MAX_QUERY = 16_384
+MAX_PARAMETERS = 64
+MAX_CODE = 4096
+MAX_STATE = 512
+MAX_ISS = 2048
+MAX_ERROR = 128
+MAX_DESCRIPTION = 300
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+# RFC 6749 section 4.1.2.1: %x20-21 / %x23-5B / %x5D-7E.
+_ERROR = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
+_READ_ONCE = (b"code", b"state", b"error", b"error_description", b"iss")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReceived:
+    """An authorization code (visible ASCII of any form) and the state it came with."""
+
+    code: Secret
+    state: str = field(repr=False)
+    iss: str | None = None
+    """The issuer as the callback names it (RFC 9207 section 2), if it does: compare it with `foreign_issuer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRefused:
+    """An error came back. `error` is an open set (it may come from any bank); `description` is for people only:
+    printable, at most 300 characters, to be escaped where it is shown and never matched on."""
+
+    error: str
+    description: str | None
+    state: str | None = field(repr=False)
+    iss: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackMalformed:
+    """Neither. `reason` is our own text and quotes nothing; `state` is there if it alone could be read."""
+
+    reason: str
+    state: str | None = field(default=None, repr=False)
+
+
+Callback = CodeReceived | AuthorizationRefused | CallbackMalformed
+
+
+class _Malformed(Exception):
+    """The reason, on its way to `CallbackMalformed`."""
+
+
+def judge_callback(query: bytes) -> Callback:
+    """Judge the raw query string of a request to the redirect URI. Never raises.
+
+    Parameters without a value count as omitted (RFC 6749 section 3.1), those we do not know are ignored, and those we
+    know must not occur twice: which of two codes is meant would be a guess, and the second may be somebody's who wants
+    his bank in another's session. The state is told all the same, so that the attempt ends as with any other answer
+    that cannot be read. That gives nobody a weapon: who knows a state can end its attempt with `error=access_denied`
+    as well. Only where `state` itself occurs twice it is not known whose answer this is, and no attempt is touched.
+    """
+    if len(query) > MAX_QUERY:
+        return CallbackMalformed("the query is too long")
+    pieces = query.split(b"&")
+    if len(pieces) > MAX_PARAMETERS:
+        return CallbackMalformed("too many parameters")
+    found, fault = _parameters(pieces)
+    state: str | None = None
+    try:
+        state = _visible(found, b"state", MAX_STATE)
+        if fault is not None:
+            raise fault
+        return _callback(found, state)
+    except _Malformed as reason:
+        return CallbackMalformed(str(reason), state)
+
+
+def foreign_issuer(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> bool:
+    """True if the callback names an issuer other than the environment's: a mix-up (RFC 9207 section 2.4).
+
+    Simple string comparison. False when either side names none: Akoya is not known to send `iss`.
+    """
+    return callback.iss is not None and environment.issuer is not None and callback.iss != environment.issuer
+
+
+def _callback(found: dict[bytes, bytes], state: str | None) -> Callback:
+    code = _visible(found, b"code", MAX_CODE)
+    iss = _visible(found, b"iss", MAX_ISS)
+    error = found.get(b"error")
+    if code is not None and error is not None:
+        raise _Malformed("both code and error")
+    if error is not None:
+        return AuthorizationRefused(_error(error), _description(found.get(b"error_description")), state, iss)
+    if code is None:
+        raise _Malformed("neither code nor error")
+    if state is None:
+        raise _Malformed("no state")
+    return CodeReceived(Secret(code), state, iss)
+
+
+def _parameters(pieces: list[bytes]) -> tuple[dict[bytes, bytes], _Malformed | None]:
+    """The parameters we read, percent-decoded names, values as they came, and the first fault of the whole.
+
+    Left out: empty values, and what occurs twice.
+    """
+    found: dict[bytes, bytes] = {}
+    seen: set[bytes] = set()
+    fault: _Malformed | None = None
+    for piece in pieces:
+        raw_name, _, value = piece.partition(b"=")
+        try:
+            name = _decode(raw_name, "a parameter name")
+        except _Malformed as unreadable:
+            fault = fault or unreadable
+            continue
+        if name not in _READ_ONCE:
+            continue
+        if name in seen:
+            found.pop(name, None)
+            fault = fault or _Malformed(f"{name.decode()} occurs twice")
+        elif value:
+            found[name] = value
+        seen.add(name)
+    return found, fault
+
+
+def _decode(raw: bytes, what: str) -> bytes:
+    if _BAD_ESCAPE.search(raw):
+        raise _Malformed(f"{what} is not percent-encoded correctly")
+    return unquote_to_bytes(raw.replace(b"+", b" "))
+
+
+def _visible(found: dict[bytes, bytes], name: bytes, limit: int) -> str | None:
+    raw = found.get(name)
+    if raw is None:
+        return None
+    # latin-1 maps every byte to one character, so nothing but ASCII bytes can pass for visible ASCII.
+    value = _decode(raw, name.decode()).decode("latin-1")
+    if len(value) > limit:
+        raise _Malformed(f"{name.decode()} is too long")
+    if not is_visible_ascii(value, limit):
+        raise _Malformed(f"{name.decode()} holds characters that it cannot have")
+    return value
+
+
+def _error(raw: bytes) -> str:
+    value = _decode(raw, "error").decode("latin-1")
+    if len(value) > MAX_ERROR or _ERROR.fullmatch(value) is None:
+        raise _Malformed("error holds characters that it cannot have")
+    return value
+
+
+def _description(raw: bytes | None) -> str | None:
+    """A bank's free text must not hide the refusal itself, so what cannot be decoded is replaced, not refused."""
+    if raw is None:
+        return None
+    text = unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "replace")
+    return printable(text, MAX_DESCRIPTION) or None

@@ -1,0 +1,242 @@
+"""A JWT and keys become an `IdToken`, or a declared rejection.
+
+OpenID Connect Core 3.1.3.7, RFC 7515, RFC 7519, RFC 8725, akoya.md section 4. On Akoya the id_token is the bearer of
+the data APIs; it reaches us from the token endpoint directly, over TLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from akoya_gateway.config.model import Client, Environment
+from akoya_gateway.oauth.jwks import ALGORITHMS, MAX_KEYS, KeySet
+from akoya_gateway.oauth.token_messages import consent_id
+from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_plain_text, json_object
+from akoya_gateway.secret import Secret
+
+MAX_ID_TOKEN = 64 * 1024
+MAX_HEADER = 8 * 1024
+MAX_SUB = 2048
+MAX_KID = 512
+MAX_CANDIDATES = 8
+"""Keys tried for a token that anybody may send. Those of the token endpoint are tried with all of the set."""
+
+_BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class IdToken:
+    """The judged claims that the gateway uses. Times are Unix seconds; None where the claim was left out."""
+
+    sub: str
+    issuer: str | None
+    expires_at: float | None
+    issued_at: float | None
+    consent_id: str | None
+    verified: bool
+    """The signature was checked."""
+
+
+class IdTokenRejected(Exception):
+    """The id_token must not be used. `reason` is our own text: it quotes nothing of the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unverified(IdTokenRejected):
+    """No key of the set verifies the signature: fetch the keys again, once (OpenID Connect Core 10.1.1)."""
+
+
+class UnknownKey(Unverified):
+    """And none has the token's `kid`: nothing is known to be wrong but the age of the set."""
+
+
+class WrongSignature(Unverified):
+    """And one has the token's `kid`: a forgery, or the provider has replaced its key and kept the `kid`."""
+
+
+class ForeignSubject(IdTokenRejected):
+    """A sound id_token of another provider login than the one expected (OpenID Connect Core 12.2)."""
+
+
+def judge_id_token(
+    token: Secret,
+    keys: KeySet | None,
+    client: Client,
+    environment: Environment,
+    now: float,
+    *,
+    nonce: str | None = None,
+    expected_sub: str | None = None,
+    leeway: float = 60.0,
+) -> IdToken:
+    """Judge an id_token; raises `IdTokenRejected` (`Unverified`, `ForeignSubject`) and nothing else.
+
+    - `keys` None: the environment has no `jwks_uri`; claims are judged, the signature is not (OpenID Connect Core
+      3.1.3.7 item 6 allows it for a token that came from the token endpoint over TLS).
+    - `iss` equals `environment.issuer` exactly, trailing slash included (OpenID Connect Core 2): two servers may
+      differ in it. Not judged when the environment names no issuer.
+    - `aud` is or contains the client_id; `azp`, where present, equals it.
+    - `exp` and `iat` are there (OpenID Connect Core 2), unless `dialect.optional_claims` names them: without `exp` the
+      answer's `expires_in` or `assume_lifetime` ends the token. `exp` is not past by more than `leeway` seconds; `iat`
+      and `nbf` are not in the future by more than `leeway`.
+    - `nonce`, where the login sent one, must come back; after a refresh (`expected_sub` is given) it may be left out
+      (OpenID Connect Core 12.2). It is compared in constant time.
+    """
+    header, claims, signing_input, signature = _open(token)
+    if keys is not None:
+        _verify(keys, header, signing_input, signature, MAX_KEYS)
+    _judge_issuer(claims, environment)
+    _judge_audience(claims, client)
+    expires_at = judge_times(claims, now, leeway)
+    for name in ("exp", "iat"):
+        if claims.get(name) is None and name not in environment.dialect.optional_claims:
+            raise IdTokenRejected(f"{name} is missing")
+    _judge_nonce(claims, nonce, may_lack=expected_sub is not None)
+    sub = claims.get("sub")
+    if not is_plain_text(sub, MAX_SUB):
+        raise IdTokenRejected("sub is missing or unreadable")
+    if expected_sub is not None and not _equal(str(sub), expected_sub):
+        raise ForeignSubject("sub is another than before")
+    return IdToken(
+        sub=str(sub),
+        issuer=claims.get("iss") if environment.issuer is not None else None,
+        expires_at=expires_at,
+        issued_at=_time(claims, "iat"),
+        consent_id=consent_id(claims.get("grant_id")),
+        verified=keys is not None,
+    )
+
+
+def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
+    """The claims of a JWT under a signature that was checked; to judge them is left to the caller.
+
+    Raises `IdTokenRejected` (`Unverified`) and nothing else.
+    """
+    header, claims, signing_input, signature = _open(token)
+    _verify(keys, header, signing_input, signature, MAX_CANDIDATES)
+    return claims
+
+
+def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+    """JWS compact serialization (RFC 7515 section 7.1): header, claims, what was signed, signature."""
+    if len(token) > MAX_ID_TOKEN:
+        raise IdTokenRejected(f"longer than {MAX_ID_TOKEN} bytes")
+    try:
+        raw = token.reveal().encode("ascii")
+    except UnicodeEncodeError:
+        raise IdTokenRejected("not ASCII") from None
+    parts = raw.split(b".", 5)
+    if len(parts) != 3:
+        raise IdTokenRejected("not a signed JWT in compact form")
+    if len(parts[0]) > MAX_HEADER:
+        raise IdTokenRejected("the header is too long")
+    header = _json(parts[0], "header")
+    if "crit" in header:
+        raise IdTokenRejected("the header has crit")  # RFC 7515 section 4.1.11: we know no extension
+    if not isinstance(header.get("alg"), str) or header["alg"].lower() in ("", "none"):
+        raise IdTokenRejected("the header has no algorithm")
+    signature = _base64url(parts[2], "signature")
+    return header, _json(parts[1], "claims"), parts[0] + b"." + parts[1], signature
+
+
+def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes, most: int) -> None:
+    """The key says which algorithms it has and the header must name one of them; `kid` says which key to try first.
+
+    A set that holds the key of the `kid`, and yet none that verifies, may be out of date as well: a provider can
+    replace a key and keep its `kid` (a restored backup, a second node).
+    """
+    kid = header.get("kid")
+    if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID):
+        raise IdTokenRejected("the header has an unreadable kid")
+    algorithm = header["alg"]
+    if algorithm not in ALGORITHMS:
+        raise IdTokenRejected("the algorithm does not belong to the key")
+    fit = keys.fitting(algorithm, kid)[:most]
+    if any(key.verifies(algorithm, signing_input, signature) for key in fit):
+        return
+    if kid is None:
+        raise UnknownKey("the signature fits no key")
+    named = keys.candidates(kid)
+    if not named:
+        raise UnknownKey("no key with the token's kid")
+    if not any(algorithm in key.algorithms for key in named):
+        raise WrongSignature("the algorithm does not belong to the key")
+    raise WrongSignature("the signature is wrong")
+
+
+def _judge_issuer(claims: dict[str, Any], environment: Environment) -> None:
+    if environment.issuer is not None and claims.get("iss") != environment.issuer:
+        raise IdTokenRejected("iss is not the environment's issuer")
+
+
+def _judge_audience(claims: dict[str, Any], client: Client) -> None:
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if client.client_id not in audiences:
+        raise IdTokenRejected("aud does not hold the client_id")
+    if "azp" in claims and claims["azp"] != client.client_id:
+        raise IdTokenRejected("azp is not the client_id")
+
+
+def judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
+    """`exp`, where there is one. Raises `IdTokenRejected` when it is past, or `iat` or `nbf` is in the future."""
+    expires_at = _time(claims, "exp")
+    if expires_at is not None and expires_at + leeway <= now:
+        raise IdTokenRejected("exp is past")
+    for name in ("iat", "nbf"):
+        moment = _time(claims, name)
+        if moment is not None and moment - leeway > now:
+            raise IdTokenRejected(f"{name} is in the future")
+    return expires_at
+
+
+def _judge_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool) -> None:
+    answered = claims.get("nonce")
+    if nonce is None or (answered is None and may_lack):
+        return
+    if not isinstance(answered, str) or not _equal(answered, nonce):
+        raise IdTokenRejected("nonce is missing or another than was sent")
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519 section 2), before the year 10000."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise IdTokenRejected(f"{name} is not a number")
+    if not 0 <= value < 253_402_300_800:
+        raise IdTokenRejected(f"{name} is not a time")
+    return float(value)
+
+
+def _json(segment: bytes, what: str) -> dict[str, Any]:
+    try:
+        return json_object(_base64url(segment, what))
+    except UnreadableJSON as fault:
+        raise IdTokenRejected(f"the {what} cannot be read: {fault}") from None
+
+
+def _base64url(segment: bytes, what: str) -> bytes:
+    """Base64url without padding and with no stray bits: one text for one value (RFC 7515 section 2)."""
+    if _BASE64URL.fullmatch(segment) is None:
+        raise IdTokenRejected(f"the {what} is not base64url")
+    try:
+        value = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    except (ValueError, binascii.Error):
+        raise IdTokenRejected(f"the {what} is not base64url") from None
+    if base64.urlsafe_b64encode(value).rstrip(b"=") != segment:
+        raise IdTokenRejected(f"the {what} is not base64url")
+    return value
+
+
+def _equal(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,163 @@
+"""A JWK Set (RFC 7517) becomes keys that can verify, and nothing else.
+
+The algorithms of a key follow from its type, its curve and its own `alg`, never from a token's header (RFC 8725
+section 3.1). Keys for encryption, shared secrets, keys that are too small and keys
+that can be factored (ROCA) are not read at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from akoya_gateway.oauth.roca import has_roca_fingerprint
+from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_visible_ascii, json_object
+
+MAX_KEYS = 64
+MAX_DOCUMENT = 256 * 1024
+MAX_KID = 512
+
+_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES = {
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),  # RFC 8037 and its full name by RFC 9864
+}
+ALGORITHMS = _RSA.union(*_CURVES.values())
+"""All that a key can verify. An algorithm that is not in here is none of any key's."""
+_MIN_RSA_BITS = 2048
+_MAX_RSA_BITS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """One public key and the algorithms it may verify."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    key: RSAKey | ECKey | OKPKey = field(repr=False, compare=False)
+
+    def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
+        """Whether `signature` is this key's over `signing_input` (RFC 7515 section 5.2). Never raises."""
+        if algorithm not in self.algorithms:
+            return False
+        model = JWSRegistry.algorithms[algorithm]
+        try:
+            model.check_key(self.key)
+            return bool(model.verify(signing_input, signature, self.key))
+        except (JoseError, ValueError, TypeError):
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The usable keys of one JWK Set."""
+
+    keys: tuple[VerificationKey, ...]
+    skipped: int = 0
+    """How many members were not usable."""
+
+    def candidates(self, kid: str | None) -> tuple[VerificationKey, ...]:
+        """The keys of this `kid`; all of them for a token without one."""
+        return self.keys if kid is None else tuple(key for key in self.keys if key.kid == kid)
+
+    def fitting(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
+        """The keys that may verify `algorithm`, those of this `kid` first.
+
+        `kid` is a hint (RFC 7515 section 4.1.4): Ory Hydra puts the kid of the login into a refreshed id_token and
+        signs it with the key of today (ory/hydra#3573).
+        """
+        fit = [key for key in self.keys if algorithm in key.algorithms]
+        return tuple(sorted(fit, key=lambda key: key.kid != kid))
+
+
+class UnreadableKeys(ValueError):
+    """The document is not a JWK Set. The text quotes nothing of it."""
+
+
+def read_keys(document: bytes) -> KeySet:
+    """Read a JWK Set (RFC 7517 section 5). Members that are unknown, malformed or unfit are skipped.
+
+    Raises `UnreadableKeys` when the document is too large, no JWK Set, has more than 64 members, or when none of
+    them is usable.
+    """
+    if len(document) > MAX_DOCUMENT:
+        raise UnreadableKeys(f"more than {MAX_DOCUMENT} bytes")
+    try:
+        members = json_object(document).get("keys")
+    except UnreadableJSON as fault:
+        raise UnreadableKeys(str(fault)) from None
+    if not isinstance(members, list):
+        raise UnreadableKeys("no array named keys")
+    if len(members) > MAX_KEYS:
+        raise UnreadableKeys(f"more than {MAX_KEYS} keys")
+    keys = tuple(key for key in map(_read_key, members) if key is not None)
+    if not keys:
+        raise UnreadableKeys("no usable key")
+    return KeySet(keys, skipped=len(members) - len(keys))
+
+
+def _read_key(member: object) -> VerificationKey | None:
+    if not isinstance(member, dict) or not _may_verify(member):
+        return None
+    kid = member.get("kid")
+    if kid is not None and not is_visible_ascii(kid, MAX_KID):
+        return None
+    algorithms = _algorithms(member)
+    if not algorithms:
+        return None
+    key = _import(member)
+    return None if key is None else VerificationKey(kid, algorithms, key)
+
+
+def _may_verify(member: dict[str, Any]) -> bool:
+    """`use` and `key_ops` (RFC 7517 sections 4.2 and 4.3)."""
+    operations = member.get("key_ops")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return False
+    return member.get("use") in (None, "sig")
+
+
+def _algorithms(member: dict[str, Any]) -> frozenset[str]:
+    kind, curve, own = member.get("kty"), member.get("crv"), member.get("alg")
+    if not all(isinstance(value, str | None) for value in (kind, curve, own)):
+        return frozenset()
+    possible = _RSA if kind == "RSA" else _CURVES.get((str(kind), str(curve)), frozenset())
+    return possible if own is None else possible & {own}
+
+
+def _import(member: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
+    """Import the public members only: whatever else the object holds, private parts included, is never looked at."""
+    needed = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}[member["kty"]]
+    public: dict[str, str | list[str]] = {
+        name: member[name] for name in needed if isinstance(member.get(name), str) and len(member[name]) <= 2048
+    }
+    if len(public) != len(needed):
+        return None
+    public["kty"] = member["kty"]
+    try:
+        match member["kty"]:
+            case "RSA":
+                return _rsa(public)
+            case "EC":
+                return ECKey.import_key(public)
+            case _:
+                return OKPKey.import_key(public)
+    except (JoseError, ValueError, TypeError, KeyError, OverflowError):
+        return None
+
+
+def _rsa(public: dict[str, str | list[str]]) -> RSAKey | None:
+    # Judged by the text before the import: joserfc warns about small keys, and a huge one is slow to verify with.
+    bits = len(public["n"]) * 6
+    if not _MIN_RSA_BITS - 8 <= bits <= _MAX_RSA_BITS + 16 or len(public["e"]) > 8:
+        return None
+    key = RSAKey.import_key(public)
+    if not _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS:
+        return None
+    return None if has_roca_fingerprint(key.public_key.public_numbers().n) else key

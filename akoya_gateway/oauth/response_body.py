@@ -1,0 +1,268 @@
+"""Response bodies that cannot be asked for twice become UTF-8 text and members, as tolerantly as is safe.
+
+A rotated refresh token exists in one response only, so a byte order mark, an unasked compression or an odd member must
+not cost it. Everything is bounded: each layer of compression gives at most `limit` + 1 bytes, and there are at most
+`MAX_LAYERS` of them. What a member's value means is for `oauth.token_messages`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_LAYERS = 4
+MAX_GZIP_MEMBERS = 16
+MAX_MEMBERS = 1024
+
+_GZIP = b"\x1f\x8b\x08"
+_PLAIN_LABELS = frozenset({"", "identity", "none"})
+_PACKED_LABELS = frozenset({"gzip", "x-gzip", "deflate", "x-deflate", "zlib"})
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9._:-]{1,40})\"?", re.IGNORECASE)
+_BLANK = "\ufeff\0 \t\r\n\f\v"
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
+_BETWEEN = re.compile(r"\s*")
+_MAX_BRACKETS = 256
+"""In a member that is read, so that its nesting needs no care."""
+
+
+class UnreadableBody(ValueError):
+    """The body is in a Content-Encoding that cannot be undone. The text quotes nothing of it.
+
+    `part` is what came out of it before it was cut off.
+    """
+
+    def __init__(self, reason: str, part: bytes = b"") -> None:
+        super().__init__(reason)
+        self.part = part
+
+
+def plain_body(raw: bytes, content_encoding: str, content_type: str, limit: int) -> bytes:
+    """Return the body as UTF-8 without byte order mark and blank ends, at most `limit` + 1 bytes of it.
+
+    The bytes decide, the labels help where the bytes leave a doubt: gzip and zlib begin with a magic number that no
+    JSON text begins with (RFC 1952 section 2.3.1, RFC 1950 section 2.2), and JSON is UTF-8 whatever the charset
+    parameter says (RFC 8259 sections 8.1 and 11). Raises `UnreadableBody` for an encoding that is unknown, broken or
+    cut off.
+    """
+    body, cut = _unpacked(raw, content_encoding, limit)
+    text = body[: limit + 1] if len(body) > limit else _text(body, content_type)[: limit + 1]
+    if cut and len(text) <= limit:
+        raise UnreadableBody("the response's Content-Encoding is cut off", text)
+    return text
+
+
+def _unpacked(body: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool]:
+    """The content, and whether a layer of compression around it was cut off."""
+    labels = [label.strip().lower() for label in content_encoding.split(",")]
+    labels = [label for label in labels if label not in _PLAIN_LABELS]
+    packed = _PACKED_LABELS.issuperset(labels)
+    cut = False
+    for _ in range(MAX_LAYERS):
+        if _is_json(body):
+            return body, cut
+        inner = _unpacked_once(body, bool(labels) and packed, limit)
+        if inner is None:
+            break
+        body, ended = inner
+        cut = cut or not ended
+    if _is_json(body) or not (labels or body.startswith(_GZIP)):
+        return body, cut
+    raise UnreadableBody(
+        "the response's Content-Encoding is broken" if packed else "the response has an unknown Content-Encoding"
+    )
+
+
+def _unpacked_once(body: bytes, labelled: bool, limit: int) -> tuple[bytes, bool] | None:
+    if body.startswith(_GZIP):
+        return _gunzip(body, limit)
+    inner = _inflated(body, zlib.MAX_WBITS, limit) if _has_zlib_header(body) else None
+    if inner is None and labelled:
+        # Raw deflate has no magic number, so only a label can announce it (RFC 9110 section 8.4.1.2, the note).
+        inner = _inflated(body, -zlib.MAX_WBITS, limit)
+    return inner
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether the first character is that of a JSON object or array, in any of the encodings of Unicode."""
+    start = body[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
+    return start[:1] in (b"{", b"[") or not start
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    return len(body) > 2 and body[0] & 0x8F == 0x08 and int.from_bytes(body[:2]) % 31 == 0
+
+
+def _gunzip(body: bytes, limit: int) -> tuple[bytes, bool] | None:
+    """All members of a gzip file (RFC 1952 section 2.2); what follows them is padding and is ignored."""
+    out = b""
+    for _ in range(MAX_GZIP_MEMBERS):
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            out += member.decompress(body, limit + 1 - len(out))
+        except zlib.error:
+            return (out, False) if out else None
+        body = member.unused_data
+        if not member.eof or not body.startswith(_GZIP) or len(out) > limit:
+            return out, member.eof
+    return out, False
+
+
+def _inflated(body: bytes, wbits: int, limit: int) -> tuple[bytes, bool] | None:
+    inflate = zlib.decompressobj(wbits=wbits)
+    try:
+        return inflate.decompress(body, limit + 1), inflate.eof
+    except zlib.error:
+        return None
+
+
+def _text(body: bytes, content_type: str) -> bytes:
+    if not body.isascii() or b"\0" in body:
+        text = _decoded(body, content_type)
+        return text.strip(_BLANK).encode("utf-8", "replace")
+    return body.strip(b"\0 \t\r\n\f\v")
+
+
+def _decoded(body: bytes, content_type: str) -> str:
+    """By the byte order mark or the NULs of UTF-16 and UTF-32, else UTF-8, else the declared charset.
+
+    Last, UTF-8 with marks for what is not: tokens are ASCII, so a letter of a member that is not used may be lost.
+    """
+    detected = json.detect_encoding(body)
+    try:
+        return body.decode(detected)
+    except UnicodeDecodeError:
+        pass
+    declared = _CHARSET.search(";" + content_type.partition(";")[2])
+    if declared is not None:
+        try:
+            codec = codecs.lookup(declared[1])
+            if codec.name.replace("_", "-").startswith(_CHARSETS):
+                return body.decode(codec.name)
+        except (LookupError, UnicodeDecodeError, ValueError):
+            pass
+    return body.decode(detected, "replace")
+
+
+_CHARSETS = ("iso8859", "latin", "cp125", "koi8", "gb", "big5", "shift-jis", "euc", "utf-16", "utf-32", "mac-roman")
+"""Names of codecs, as Python has them, that a `charset` parameter may choose: plain character sets only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Members of a JSON object. `fault` says why it is not one whole object; then these come before the fault."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    fault: str | None = None
+
+    def get(self, name: str) -> Any:
+        return self.values.get(name)
+
+
+def read_object(body: bytes, names: frozenset[str]) -> Members:
+    """Read the members called `names` of the JSON object in `body`, UTF-8. Never raises.
+
+    Strict for these members, tolerant for all others: their values are skipped by brackets and quotes only, however
+    deep, duplicate or odd they are. A member of `names` that occurs again counts as last written, as with nearly all
+    parsers; if the two differ that is a fault.
+    """
+    return _Scanner(body.decode("utf-8", "replace").strip(_BLANK), names).read()
+
+
+class _Malformed(ValueError):
+    pass
+
+
+class _Scanner:
+    """One pass over the top level of an object. Linear: each character is looked at once."""
+
+    def __init__(self, text: str, names: frozenset[str]) -> None:
+        self._text = text
+        self._names = names
+        self._at = 0
+        self._values: dict[str, Any] = {}
+        self._fault: str | None = None
+
+    def read(self) -> Members:
+        try:
+            self._object()
+            if self._at != len(self._text):
+                self._fault = "more than one JSON value"
+        except _Malformed as malformed:
+            self._fault = str(malformed)
+        return Members(self._values, self._fault)
+
+    def _object(self) -> None:
+        token = self._next()
+        if token != "{":
+            raise _Malformed("not a JSON object" if token in ("[", "null") or token[0] == '"' else "not JSON")
+        token = self._next()
+        for _ in range(MAX_MEMBERS):
+            if token == "}":
+                return
+            if token[0] != '"' or self._next() != ":":
+                raise _Malformed("not JSON")
+            self._member(token)
+            separator = self._next()
+            if separator == "}":
+                return
+            if separator != ",":
+                raise _Malformed("not JSON")
+            token = self._next()
+        raise _Malformed(f"more than {MAX_MEMBERS} members")
+
+    def _member(self, quoted: str) -> None:
+        start = self._at
+        self._skip_value()
+        name = _loaded(quoted)
+        if not isinstance(name, str) or name not in self._names:
+            return
+        value = _loaded(self._text[start : self._at])
+        if value is _UNREADABLE:
+            self._fault = self._fault or f"{name} is not JSON"
+            return
+        if name in self._values and self._values[name] != value:
+            self._fault = self._fault or f"{name} occurs twice"
+        self._values[name] = value
+
+    def _skip_value(self) -> None:
+        """Skip one value: a string, a bare word, or everything up to the bracket that closes the first one."""
+        closing: list[str] = []
+        while True:
+            token = self._next()
+            if token in _CLOSES:
+                closing.append(_CLOSES[token])
+            elif token in ("}", "]"):
+                if not closing or closing.pop() != token:
+                    raise _Malformed("not JSON")
+            elif token in (":", ",") and not closing:
+                raise _Malformed("not JSON")
+            if not closing:
+                return
+
+    def _next(self) -> str:
+        blank = _BETWEEN.match(self._text, self._at)
+        assert blank is not None
+        token = _TOKEN.match(self._text, blank.end())
+        if token is None:
+            raise _Malformed("not JSON")
+        self._at = token.end()
+        return token[0]
+
+
+_CLOSES = {"{": "}", "[": "]"}
+_UNREADABLE = object()
+
+
+def _loaded(text: str) -> Any:
+    """The value of one JSON text, `_UNREADABLE` if it is none. NaN and Infinity are as null."""
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        return _UNREADABLE
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return _UNREADABLE

@@ -1,0 +1,91 @@
+"""The admin listener: `/livez`, `/readyz`, `/metrics`. Never on the public port; loopback by default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from akoya_gateway.observability.admin_host import is_rebound
+from akoya_gateway.observability.health import Report
+from akoya_gateway.observability.metrics_aggregation import CONTENT_TYPE
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = b"application/json"
+
+
+class Figures(Protocol):
+    """What it shows; `crew.Crew` is one."""
+
+    def metrics_text(self) -> bytes: ...
+
+    async def reports(self) -> list[Report]: ...
+
+
+class Desk(Protocol):
+    """An ASGI app for some paths."""
+
+    def handles(self, path: str) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class Admin:
+    """An ASGI app. `/livez` answers as soon as the event loop does; `/readyz` is 200 or 503 with the reasons."""
+
+    def __init__(self, figures: Figures, desk: Desk | None = None) -> None:
+        """`desk`: what else the listener serves."""
+        self._figures = figures
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        rebound = is_rebound(scope["headers"], (scope.get("server") or (None,))[0])
+        if not rebound and self._desk is not None and self._desk.handles(scope["path"]):
+            await self._desk(scope, receive, send)
+            return
+        if rebound and scope["path"] != "/livez":
+            status, kind, body = 421, JSON, _json({"error": "use an IP address or localhost in the URL"})
+        else:
+            status, kind, body = await self._answer(scope["method"], scope["path"])
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        if status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _answer(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        if path not in ("/livez", "/readyz", "/metrics"):
+            return 404, JSON, _json({"paths": ["/livez", "/readyz", "/metrics"]})
+        if method not in ("GET", "HEAD"):
+            return 405, JSON, _json({"allow": ["GET", "HEAD"]})
+        if path == "/livez":
+            return 200, JSON, _json({"status": "alive"})
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, self._figures.metrics_text()
+        return self._readiness(await self._figures.reports())
+
+    def _readiness(self, reports: list[Report]) -> tuple[int, bytes, bytes]:
+        ready = all(report.ready for report in reports)
+        body = {
+            "status": "ready" if ready else "not ready",
+            "draining": any(report.draining for report in reports),
+            "problems": _each_once(problem for report in reports for problem in report.problems),
+            "notes": _each_once(note for report in reports for note in report.notes),
+            "workers": [asdict(report) for report in reports],
+        }
+        return 200 if ready else 503, JSON, _json(body)
+
+
+def _each_once(texts: Any) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,227 @@
+"""One structured line an event, on standard output, with nothing secret in it.
+
+`open_log` makes a logger that is handed to whoever logs: nothing is configured globally, so the middleware does not
+touch its host application's logging. The sidecar owns its process and takes over structlog's and the standard
+library's loggers (uvicorn, httpx, asyncio, `akoya_gateway.log`) too: `own_process`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, MutableMapping
+from typing import Any, cast
+
+import structlog
+
+from akoya_gateway.config.model import LogFormat, Logging
+from akoya_gateway.log import FIELDS
+from akoya_gateway.observability.redaction import LONGEST_TRACE, escape_controls, redact_event, redact_text
+from akoya_gateway.observability.stdout import StandardOutput
+
+Log = structlog.typing.FilteringBoundLogger
+Write = Callable[[bytes], object]
+"""Takes one whole line, newline included. Must not raise."""
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_FIRST = ("timestamp", "level", "event", "request_id")
+_COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
+
+
+class Timestamp:
+    """RFC 3339 in UTC with milliseconds; the text of a second is made once."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._second = -1
+        self._text = ""
+
+    def __call__(self) -> str:
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+
+
+class JsonLine:
+    """A structlog processor: the last one."""
+
+    def __init__(self, stamp: Callable[[], str]) -> None:
+        self._stamp = stamp
+
+    def __call__(self, _: object, level: str, event: MutableMapping[str, Any]) -> bytes:
+        return json.dumps(fields_of(event, level, self._stamp()), separators=(",", ":"), default=str).encode()
+
+
+class ConsoleLine:
+    """The same for people: `12:00:01.234 warning  store unavailable  store=sqlite:x.db`."""
+
+    def __init__(self, stamp: Callable[[], str], colour: bool) -> None:
+        self._stamp = stamp
+        self._colour = colour
+
+    def __call__(self, _: object, level: str, event: MutableMapping[str, Any]) -> bytes:
+        fields = fields_of(event, level, self._stamp())
+        trace = fields.pop("exception", None)
+        head = f"{fields.pop('timestamp')[11:23]} {fields.pop('level'):7}"
+        message = escape_controls(str(fields.pop("event")))
+        rest = " ".join(f"{escape_controls(name)}={_plain(value)}" for name, value in fields.items())
+        if self._colour:
+            head = f"{_COLOURS.get(level, '')}{head}\x1b[0m"
+        line = f"{head} {message}" + (f"  {rest}" if rest else "")
+        if trace is not None:
+            line += "".join(f"\n    {escape_controls(each)}" for each in str(trace).splitlines())
+        return line.encode("utf-8", "backslashreplace")
+
+
+def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[str, Any]:
+    """The fields in the order they are printed: time, level, event, request_id, the rest; all of them redacted."""
+    trace = _trace(event.pop("exc_info", None))
+    event.pop("stack_info", None)
+    clean = redact_event(event)
+    clean["timestamp"] = stamp
+    clean["level"] = {"warn": "warning", "exception": "error"}.get(level, level)
+    ordered = {name: clean.pop(name) for name in _FIRST if name in clean}
+    ordered.update(clean)
+    if trace:
+        ordered["exception"] = redact_text(trace, LONGEST_TRACE)
+    return ordered
+
+
+def open_log(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
+    """A logger that writes to standard output (or `write`). Methods below `settings.level` do nothing at all."""
+    wrapper, processors, lines = _assembly(settings, write, clock)
+    logger = structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper, context_class=dict)
+    # Bound once: a lazy proxy would assemble the logger anew at every call.
+    return cast("Log", logger.bind())
+
+
+def own_process(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
+    """`open_log`, and everybody else's log lines as well: those of structlog's users and of the standard library's."""
+    wrapper, processors, lines = _assembly(settings, write, clock)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=wrapper,
+        context_class=dict,
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=True,
+    )
+    log = cast("Log", structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper).bind())
+    route_standard_logging(log, settings)
+    return log
+
+
+def route_standard_logging(log: Log, settings: Logging) -> None:
+    """Sends what the standard library's loggers say through `log`.
+
+    uvicorn's access log is off (ours has no queries in it), as are uvicorn's and httpx's lines that name URLs.
+    """
+    level = LEVELS.get(settings.level, logging.INFO)
+    root = logging.getLogger()
+    root.handlers[:] = [_Through(log)]
+    root.setLevel(level)
+    # Explicit levels: uvicorn compares `logger.level` and takes 0 for "trace".
+    chatty = level if level <= logging.DEBUG else max(level, logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "httpx", "httpcore", "websockets", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.propagate = True
+        logger.setLevel(chatty)
+    logging.getLogger("uvicorn.error").addFilter(_by_whose_fault)
+    access = logging.getLogger("uvicorn.access")
+    access.handlers[:] = []
+    access.propagate = False
+    access.setLevel(logging.CRITICAL + 1)
+    logging.captureWarnings(True)
+
+
+def _by_whose_fault(record: logging.LogRecord) -> bool:
+    """A client whose text is not UTF-8 is told so (1007, RFC 6455 section 8.1). uvicorn calls that an error
+    and adds a traceback, but nobody except that client has anything to do about it.
+    """
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
+    return True
+
+
+def _assembly(
+    settings: Logging, write: Write | None, clock: Callable[[], float]
+) -> tuple[type[Any], list[Any], _Lines]:
+    stamp = Timestamp(clock)
+    last: Any = JsonLine(stamp)
+    if settings.format is LogFormat.CONSOLE:
+        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty())
+    wrapper = structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO))
+    return wrapper, [last], _Lines(StandardOutput() if write is None else write)
+
+
+class _Lines:
+    """What structlog calls the logger: takes the finished line."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+
+    def msg(self, line: bytes) -> None:
+        self._write(line + b"\n")
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+class _Through(logging.Handler):
+    """From a standard library record to an event of ours, its `extra` included."""
+
+    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event, extra = self._fields(record)
+            if record.exc_info and record.exc_info[1] is not None:
+                extra["exc_info"] = record.exc_info[1]
+            say = {
+                logging.DEBUG: self._log.debug,
+                logging.INFO: self._log.info,
+                logging.WARNING: self._log.warning,
+                logging.CRITICAL: self._log.critical,
+            }
+            # The message goes in as a field: its percent signs are nobody's format.
+            say.get(record.levelno - record.levelno % 10, self._log.error)(event, **extra)
+        except Exception:
+            self.handleError(record)
+
+    def _fields(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+        ours = getattr(record, FIELDS, None)
+        if ours is not None:
+            return ours[0], dict(ours[1])
+        extra = {name: value for name, value in vars(record).items() if name not in self._STANDARD}
+        extra.pop("event", None)
+        return record.getMessage().strip(), {"logger": record.name, **extra}
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
+        self._log.error("a log record could not be rendered", logger=record.name)
+
+
+def _trace(exc_info: object) -> str | None:
+    """The traceback without local variables: those may hold secrets."""
+    if exc_info is True or exc_info == 1:
+        exc_info = sys.exc_info()[1]
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1]
+    if not isinstance(exc_info, BaseException):
+        return None
+    return "".join(traceback.format_exception(exc_info)).rstrip()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str) and value and not any(each in value for each in ' "='):
+        return escape_controls(value)
+    return escape_controls(json.dumps(value, ensure_ascii=False, default=str))

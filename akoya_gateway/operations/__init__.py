@@ -1,1 +1,0 @@
-"""Logs, metrics, health, reload, drain: what an operator sees and does."""

@@ -1,0 +1,148 @@
+"""The providers of a configuration, over one HTTP client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Self
+
+import certifi
+import httpx
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Config, Verify
+from akoya_gateway.process_environment import Surroundings, read_surroundings
+from akoya_gateway.provider.provider import Provider
+from akoya_gateway.provider.remote_keys import KeySource
+
+_KEYS_TIMEOUT = 5.0
+
+
+def trust(surroundings: Surroundings) -> ssl.SSLContext:
+    """Return the context of all HTTPS requests to the provider: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or certifi's list."""
+    if surroundings.ca_file is None and surroundings.ca_folder is None:
+        return ssl.create_default_context(cafile=certifi.where())
+    return ssl.create_default_context(cafile=surroundings.ca_file, capath=surroundings.ca_folder)
+
+
+def http_client(verify: ssl.SSLContext | None = None, surroundings: Surroundings | None = None) -> httpx.AsyncClient:
+    """Return an HTTP client fit for tokens; the only one that asks the provider, also for `doctor`.
+
+    `verify`: authorities, if not `trust(surroundings)`. `surroundings`: of the configuration, else of this process.
+
+    - Certificates are verified, redirects are never followed, nothing is retried.
+    - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured: many banks' customers reach the outside by a proxy
+      only, and TLS to Akoya passes through it end to end. Plain http, which is for loopback addresses, never takes one:
+      it would show the proxy the tokens.
+    - Cookies are neither kept nor sent, connections are not kept (see `provider.transport`).
+    - httpx and httpcore do not log below WARNING, unless their loggers were given a level by name: at DEBUG httpcore
+      quotes what the peer sent, and a peer can echo a token.
+    """
+    for name in ("httpx", "httpcore"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    if surroundings is None:
+        surroundings, _, _ = read_surroundings(os.environ)
+    verify = verify or trust(surroundings)
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=0)
+    direct = httpx.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
+    proxy = surroundings.proxy
+    return httpx.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        transport=direct,
+        mounts={} if proxy is None else {"https://": _ByProxy(surroundings, verify, limits, direct)},
+        timeout=15.0,
+        trust_env=False,
+    )
+
+
+class _ByProxy(httpx.AsyncBaseTransport):
+    """Sends requests by the proxy, but for the exceptions of `NO_PROXY`, which httpx cannot match networks with."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        verify: ssl.SSLContext,
+        limits: httpx.Limits,
+        direct: httpx.AsyncBaseTransport,
+    ) -> None:
+        assert surroundings.proxy is not None
+        proxy = httpx.Proxy(surroundings.proxy.url.reveal())
+        self._surroundings = surroundings
+        self._direct = direct
+        self._proxied = httpx.AsyncHTTPTransport(verify=verify, limits=limits, proxy=proxy, trust_env=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxied = self._surroundings.proxy_for(request.url.host, request.url.port or 443) is not None
+        return await (self._proxied if proxied else self._direct).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._proxied.aclose()
+
+
+class Providers(Mapping[str, Provider]):
+    """Client name -> `Provider`. Close it, or use it as an async context manager."""
+
+    def __init__(
+        self, providers: Mapping[str, Provider], sources: Mapping[str, KeySource], http: httpx.AsyncClient
+    ) -> None:
+        self._providers = dict(providers)
+        self._sources = dict(sources)
+        self._http = http
+
+    def __getitem__(self, client: str) -> Provider:
+        return self._providers[client]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._providers)
+
+    def __len__(self) -> int:
+        return len(self._providers)
+
+    def keys_of(self, uri: str, clock: Clock) -> KeySource:
+        """Somebody else's keys, over the same client and closed with the rest. Raises `ValueError` as `KeySource`."""
+        source = KeySource(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
+        self._sources[f"keys of {uri}"] = source
+        return source
+
+    async def close(self) -> None:
+        """End key fetches and close the connections. Calls in flight fail as if the network had."""
+        for source in self._sources.values():
+            await source.close()
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncClient | None = None) -> Providers:
+    """One provider for each client of `config`; clients of one environment share its keys. No request is made yet.
+
+    Raises `ValueError` where `tokens.verify` is `always` and an environment has no `jwks_uri`, or an unfit one.
+    """
+    http = http or http_client(surroundings=config.surroundings)
+    sources: dict[str, KeySource] = {}
+    for environment in config.environments.values():
+        if config.tokens.verify is Verify.NEVER:
+            continue
+        if environment.jwks_uri is not None:
+            timeout = min(_KEYS_TIMEOUT, environment.timeout)
+            sources[environment.name] = KeySource(environment.jwks_uri, http, clock, timeout=timeout)
+        elif config.tokens.verify is Verify.ALWAYS:
+            raise ValueError(f"tokens.verify is always, but environment {environment.name!r} has no jwks_uri")
+    providers = {
+        name: Provider(client, http, sources.get(client.environment.name), config.tokens, clock)
+        for name, client in config.clients.items()
+    }
+    return Providers(providers, sources, http)

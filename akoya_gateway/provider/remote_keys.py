@@ -1,0 +1,144 @@
+"""The provider's public keys: fetched when needed, by one request for all who wait, and kept.
+
+The shape is that of go-oidc's remote key set (`oidc/jwks.go`): a cache, a shared fetch in flight, the clock handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import httpx
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.oauth.jwks import MAX_DOCUMENT, KeySet, UnreadableKeys, read_keys
+from akoya_gateway.provider.transport import FetchFailed, get
+
+DEFAULT_AGE = 3600.0
+"""Seconds that keys count as fresh when the server does not say."""
+LEAST_AGE = 60.0
+LONGEST_AGE = 86_400.0
+LONGEST_STALE = 86_400.0
+"""Seconds that keys are used beyond their age while the server cannot be reached."""
+RETRY_STALE = 30.0
+RETRY_EMPTY = 1.0
+FORCED_EVERY = 10.0
+"""Least seconds between two fetches for the sake of a token that no key verifies: tokens must not drive the traffic."""
+
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})\"?(?:$|[\s,])", re.IGNORECASE)
+
+
+class KeysUnavailable(Exception):
+    """No keys can be had now. The text is ours and may be logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    keys: KeySet
+    fresh_until: float
+
+
+class KeySource:
+    """The keys of one `jwks_uri`. Use within one event loop; `close` when done.
+
+    `timeout`: seconds for one fetch. Raises `ValueError` for a URI that is neither https nor on a loopback address.
+    """
+
+    def __init__(self, uri: str, http: httpx.AsyncClient, clock: Clock, *, timeout: float = 5.0) -> None:
+        if not _is_safe(uri):
+            raise ValueError("jwks_uri must be https, or http on a loopback address")
+        self.timeout = timeout
+        self._uri = uri
+        self._http = http
+        self._clock = clock
+        self._cached: _Cached | None = None
+        self._failure = "the provider's keys have not been fetched"
+        self._retry_at = 0.0
+        self._forced_at = float("-inf")
+        self._fetch: asyncio.Task[None] | None = None
+
+    async def current(self) -> KeySet:
+        """The keys, from the cache while they are fresh. Old keys serve on while the server fails, for a day.
+
+        Raises `KeysUnavailable`.
+        """
+        now = self._clock()
+        if self._cached is not None and now < self._cached.fresh_until:
+            return self._cached.keys
+        if now >= self._retry_at:
+            await self._fetched()
+            now = self._clock()
+        if self._cached is None or now >= self._cached.fresh_until + LONGEST_STALE:
+            raise KeysUnavailable(self._failure)
+        return self._cached.keys
+
+    async def renewed(self) -> KeySet:
+        """The keys after a fetch made because none of them verifies a token; at most one such fetch in 10 seconds.
+
+        Gives the keys at hand if it may not fetch or the fetch fails. Raises `KeysUnavailable` if there are none.
+        """
+        now = self._clock()
+        if self._fetch is not None or abs(now - self._forced_at) >= FORCED_EVERY:  # the clock may be set back
+            self._forced_at = now
+            await self._fetched()
+        if self._cached is None:
+            raise KeysUnavailable(self._failure)
+        return self._cached.keys
+
+    async def close(self) -> None:
+        """End a fetch in flight; its waiters get what is cached, or `KeysUnavailable`."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.wait([self._fetch])
+
+    async def _fetched(self) -> None:
+        """Wait for the fetch in flight, or for a new one. A waiter that is cancelled leaves the others theirs."""
+        if self._fetch is None:
+            self._fetch = asyncio.create_task(self._run(), name="akoya-gateway keys")
+            self._fetch.add_done_callback(self._ended)
+        await asyncio.wait([self._fetch])
+
+    def _ended(self, fetch: asyncio.Task[None]) -> None:
+        self._fetch = None
+        if not fetch.cancelled() and (fault := fetch.exception()) is not None:
+            self._failed(f"the provider's keys could not be read ({type(fault).__name__})")
+
+    async def _run(self) -> None:
+        try:
+            document = await get(self._http, self._uri, MAX_DOCUMENT, self.timeout)
+            keys = read_keys(document.body)
+        except (FetchFailed, UnreadableKeys) as fault:
+            self._failed(f"the provider's keys could not be had: {fault}")
+            return
+        self._cached = _Cached(keys, self._clock() + max_age(document.cache_control))
+        self._retry_at = 0.0
+
+    def _failed(self, detail: str) -> None:
+        self._failure = detail
+        self._retry_at = self._clock() + (RETRY_EMPTY if self._cached is None else RETRY_STALE)
+
+
+def max_age(cache_control: str) -> float:
+    """Seconds that keys stay fresh by `Cache-Control` (RFC 9111 section 5.2.2), kept between a minute and a day."""
+    directives = {part.strip().lower() for part in cache_control.split(",")}
+    if directives & {"no-store", "no-cache"}:
+        return LEAST_AGE
+    found = _MAX_AGE.search(cache_control)
+    return DEFAULT_AGE if found is None else min(max(float(found[1]), LEAST_AGE), LONGEST_AGE)
+
+
+def _is_safe(uri: str) -> bool:
+    parts = urlsplit(uri)
+    if parts.scheme == "https":
+        return bool(parts.hostname)
+    if parts.scheme != "http" or not parts.hostname:
+        return False
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False

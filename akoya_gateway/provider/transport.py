@@ -1,0 +1,238 @@
+"""One HTTP request to the provider, sent at most once, and the truth about whether it left.
+
+A refresh token is dead once it is used, so after a failure only one thing matters: can the provider have read it?
+
+- Not sent: no connection was made (`ConnectError`, `ConnectTimeout`, a refusing proxy), no free place in the pool
+  (`PoolTimeout`), or the deadline ran out while we were still connecting.
+- Everything else counts as sent, also what we cannot explain.
+
+Connections are not reused (`Connection: close`): a server may close an idle connection at the very moment we write to
+it, and then nobody can know whether the request was read. That costs a handshake a refresh, and saves grants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx
+
+from akoya_gateway.oauth.client_authentication import FormRequest
+from akoya_gateway.oauth.outcomes import DownReason
+from akoya_gateway.oauth.response_body import UnreadableBody, plain_body
+from akoya_gateway.oauth.token_messages import MAX_BODY, HttpAnswer
+from akoya_gateway.oauth.untrusted_text import printable
+from akoya_gateway.provider.deadline import within
+
+_HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "akoya-gateway"}
+_NEVER_LEFT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing left this machine that the provider could act upon."""
+
+    detail: str
+    reason: DownReason = field(default=DownReason.UNREACHABLE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request left, or may have, and no complete answer came back.
+
+    `part` is what did come of the answer, when its head was complete and some of its body is there. A JSON object says
+    itself where it ends, so the part may be all that matters.
+    """
+
+    detail: str
+    part: HttpAnswer | None = field(default=None, compare=False)
+
+
+class _Progress:
+    """How far the request and the response came; also httpcore's trace."""
+
+    def __init__(self, limit: int) -> None:
+        self.connecting = False
+        self.sending = False
+        self.response: httpx.Response | None = None
+        self.whole = False
+        """All of the response has come."""
+        self._limit = limit
+        self._raw = bytearray()
+
+    async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
+        if event.startswith("connection."):
+            self.connecting = True
+        elif ".send_request_" in event:
+            self.sending = True
+
+    async def read(self, response: httpx.Response) -> None:
+        """Read the body to its end, or until there are more than `limit` bytes of it."""
+        self.response = response
+        # Not `aiter_raw`, which closes the response at its end: what goes wrong then would take the body with it.
+        async for chunk in cast("httpx.AsyncByteStream", response.stream):
+            self._raw += chunk
+            if len(self._raw) > self._limit:
+                break
+        self.whole = True
+
+    @property
+    def status(self) -> int | None:
+        return None if self.response is None else self.response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.response is None else self.response.headers
+
+    def body(self) -> bytes:
+        """What has come of the body, see `plain_body`. Raises `UnreadableBody`."""
+        labels = self.headers.get("content-encoding", ""), self.headers.get("content-type", "")
+        return plain_body(bytes(self._raw), *labels, self._limit)
+
+    def answer(self) -> HttpAnswer | Lost:
+        try:
+            return self._made(self.body())
+        except UnreadableBody as fault:
+            return self._by_status() or Lost(str(fault), self._made(fault.part) if fault.part else None)
+
+    def lost(self, detail: str) -> HttpAnswer | Lost:
+        """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost; a whole answer,
+        which may hold the one living refresh token, when the connection could not be closed after it."""
+        if self.whole:
+            return self.answer()
+        if (answer := self._by_status()) is not None:
+            return answer
+        try:
+            part = self.body()
+        except UnreadableBody as fault:
+            part = fault.part
+        return Lost(detail, self._made(part) if part else None)
+
+    def _by_status(self) -> HttpAnswer | None:
+        status = self.status or 0
+        return self._made(b"") if status in (408, 425, 429) or status >= 500 or 300 <= status < 400 else None
+
+    def _made(self, body: bytes) -> HttpAnswer:
+        assert self.response is not None
+        return HttpAnswer(self.response.status_code, body, self.headers.get("retry-after"))
+
+
+async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpAnswer | NotSent | Lost:
+    """Send the form once and read the answer, all within `timeout` seconds. Redirects are answers, not followed.
+
+    A body of more than `MAX_BODY` bytes, decoded, comes back cut to one byte more. Raises nothing but cancellation,
+    after which the outcome is as unknown as after `Lost`.
+    """
+    if http.is_closed:
+        return NotSent("the gateway is shutting down")
+    progress = _Progress(MAX_BODY)
+    try:
+        await within(timeout, _exchange(http, _form_post(http, request), timeout, progress))
+        return progress.answer()
+    except _NEVER_LEFT as fault:
+        return _not_sent(fault)
+    except TimeoutError:
+        if progress.connecting and not progress.sending:
+            return NotSent(f"no connection to the provider within {timeout:g} s")
+        return progress.lost(f"no complete answer within {timeout:g} s")
+    except Exception as fault:
+        # Whatever it was, it must not be taken for "nothing happened". The text of the fault may quote the peer.
+        return progress.lost(f"the connection failed ({type(fault).__name__})")
+
+
+def _not_sent(fault: Exception) -> NotSent:
+    untrusted = certificate_fault(fault)
+    if untrusted is not None:
+        return NotSent(f"the provider's certificate is not trusted ({untrusted})", DownReason.CERTIFICATE)
+    reason = DownReason.PROXY if isinstance(fault, httpx.ProxyError) else DownReason.UNREACHABLE
+    return NotSent(f"no connection to the provider ({type(fault).__name__})", reason)
+
+
+def certificate_fault(fault: BaseException) -> str | None:
+    """Why the peer's certificate was not accepted, in OpenSSL's words; None if `fault` came of something else."""
+    cause: BaseException | None = fault
+    for _ in range(8):
+        if cause is None:
+            return None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return printable(cause.verify_message or "unknown reason", 200)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The body of a 200 and its `Cache-Control`."""
+
+    body: bytes
+    cache_control: str
+
+
+class FetchFailed(Exception):
+    """A document could not be had. The text is ours."""
+
+
+async def get(http: httpx.AsyncClient, url: str, limit: int, timeout: float) -> Document:
+    """GET a public document of at most `limit` bytes within `timeout` seconds. Raises `FetchFailed` only."""
+    headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
+    progress = _Progress(limit)
+    try:
+        await within(timeout, _exchange(http, http.build_request("GET", url, headers=headers), timeout, progress))
+        body = progress.body()
+    except Exception as fault:
+        if progress.status not in (None, 200):
+            raise FetchFailed(f"answered {progress.status}") from None
+        raise FetchFailed(_fetch_fault(fault, timeout)) from None
+    if progress.status != 200:
+        raise FetchFailed(f"answered {progress.status}")
+    if len(body) > limit:
+        raise FetchFailed(f"answered more than {limit} bytes")
+    return Document(body, progress.headers.get("cache-control", ""))
+
+
+def _fetch_fault(fault: Exception, timeout: float) -> str:
+    if isinstance(fault, TimeoutError):
+        return f"no complete answer within {timeout:g} s"
+    if isinstance(fault, UnreadableBody):
+        return str(fault)
+    untrusted = certificate_fault(fault)
+    if untrusted is not None:
+        return f"the certificate is not trusted ({untrusted})"
+    return f"the connection failed ({type(fault).__name__})"
+
+
+def _form_post(http: httpx.AsyncClient, request: FormRequest) -> httpx.Request:
+    return http.build_request("POST", request.url, headers=request.headers, content=request.body)
+
+
+async def _exchange(http: httpx.AsyncClient, request: httpx.Request, timeout: float, progress: _Progress) -> None:
+    async with _response(http, request, timeout, progress) as response:
+        await progress.read(response)
+
+
+@asynccontextmanager
+async def _response(
+    http: httpx.AsyncClient, request: httpx.Request, timeout: float, progress: _Progress
+) -> AsyncIterator[httpx.Response]:
+    """The response to one request, its body not yet read."""
+    request.headers.update(_HEADERS)
+    # The only deadline is that of `within`: httpx's own would count a pause of this process as silence.
+    request.extensions["timeout"] = httpx.Timeout(None, pool=timeout / 2).as_dict()
+    request.extensions["trace"] = progress
+    response = await http.send(request, stream=True, follow_redirects=False)
+    try:
+        yield response
+    finally:
+        # Shielded: a close that is cancelled costs httpcore's pool a place for good.
+        await asyncio.shield(response.aclose())

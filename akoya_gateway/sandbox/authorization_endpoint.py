@@ -1,0 +1,113 @@
+"""Judging a request at /auth: in order, refused in the browser, or refused at the redirect URI (akoya.md section 3)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.settings import SandboxClient, SandboxDialect
+from akoya_gateway.sandbox.state import AuthorizationRequest
+
+SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
+STATE_MINIMUM = 8
+WEAK_STATE = (
+    "The state is missing or does not have enough characters and is therefore considered too weak. "
+    "Request parameter 'state' must be at least be 8 characters long to ensure sufficient entropy."
+)
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""An S256 challenge is 32 bytes in base64url (RFC 7636 section 4.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownError:
+    """A fault that only the person at the browser sees: the redirect URI cannot be trusted or nothing can be done."""
+
+    status: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentError:
+    """A fault that the browser carries to the redirect URI (RFC 6749 section 4.1.2.1)."""
+
+    redirect_uri: str
+    error: str
+    description: str
+    state: str | None
+
+    def location(self) -> str:
+        return with_query(
+            self.redirect_uri,
+            [("error", self.error), ("error_description", self.description), ("state", self.state)],
+        )
+
+
+def with_query(uri: str, parameters: list[tuple[str, str | None]]) -> str:
+    """`uri` with the parameters that are not empty added behind its own query."""
+    parts = urlsplit(uri)
+    added = urlencode([(name, value) for name, value in parameters if value])
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, added)))))
+
+
+def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentError:
+    """The query string of /auth -> what to do about it."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return ShownError(400, "Bad request")
+    given = dict(reversed(pairs))
+    repeated = len(given) != len(pairs)
+    client_id = given.get("client_id", "")
+    client = world.state.clients.get(client_id)
+    if client is None:
+        return ShownError(400, f'Invalid client_id ("{client_id}")')
+    redirect_uri = given.get("redirect_uri", "")
+    if redirect_uri not in client.redirect_uris:
+        return ShownError(400, "Unregistered redirect_uri")
+    if "connector" in given and given["connector"] == "":
+        return ShownError(403, "Forbidden")
+    if "connector" not in given:
+        return ShownError(200, "There is nobody to sign in to: the address names no connector.")
+    if world.connector(given["connector"]) is None:
+        return ShownError(400, "Invalid ConnectorID")
+    if given.get("response_type") == "":
+        return ShownError(403, "Forbidden")
+    refusal = _refusal(world, client, given, repeated)
+    if refusal is not None:
+        return SentError(redirect_uri, *refusal, given.get("state"))
+    return AuthorizationRequest(
+        client=client,
+        connector=given["connector"],
+        redirect_uri=redirect_uri,
+        scopes=tuple(given["scope"].split()),
+        state=given.get("state"),
+        nonce=given.get("nonce"),
+        code_challenge=given.get("code_challenge"),
+    )
+
+
+def _refusal(world: World, client: SandboxClient, given: dict[str, str], repeated: bool) -> tuple[str, str] | None:
+    """The `error` and `error_description` to send back, if any."""
+    if repeated or "response_type" not in given:
+        return "invalid_request", "Invalid response type"
+    if given["response_type"] != "code":
+        return "unsupported_response_type", ""
+    if not client.may_authorize:
+        return "unauthorized_client", ""
+    if world.settings.dialect is SandboxDialect.HYDRA and len(given.get("state", "")) < STATE_MINIMUM:
+        return "invalid_state", WEAK_STATE
+    scopes = given.get("scope", "").split()
+    if "openid" not in scopes:
+        return "invalid_scope", 'Missing required scope(s) ["openid"].'
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        return "invalid_scope", "Unrecognized scope(s) [{}]".format(" ".join(f'"{scope}"' for scope in unknown))
+    if "code_challenge" in given:
+        method = given.get("code_challenge_method", "plain")
+        if method != "S256":
+            return "invalid_request", f'Unsupported PKCE challenge method ("{method}").'
+        if not _CHALLENGE.fullmatch(given["code_challenge"]):
+            return "invalid_request", "The code_challenge is not a S256 challenge."
+    return None

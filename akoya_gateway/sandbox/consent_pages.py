@@ -1,0 +1,195 @@
+"""The pages a person walks: sign in at the bank, its terms, choosing accounts at Akoya, approve or cancel.
+
+A cancel at the bank's pages shows Akoya's "Connection Issue" page, and only a second cancel there is sent to the
+app; a cancel at the account selection is sent at once (akoya.md section 3, consent-flow outcomes).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from akoya_gateway.sandbox import demo_users, tokens
+from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, judge, with_query
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.endpoint import Call
+from akoya_gateway.sandbox.state import AuthorizationRequest, Login
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; "
+    "frame-ancestors 'none'",
+}
+
+
+class ConsentPages:
+    """`GET /auth` and everything under `/consent/{login}`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._pages = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        )
+
+    async def authorize(self, call: Call) -> Response:
+        world = self._world
+        judged = judge(world, call.request.url.query)
+        if isinstance(judged, ShownError):
+            call.event = world.state.record(world.now(), "authorization", "shown_error", status=judged.status)
+            return self._error(judged.status, judged.text)
+        if isinstance(judged, SentError):
+            call.event = world.state.record(world.now(), "authorization", "sent_error", error=judged.error)
+            return _go(judged.location())
+        login = self._begin(judged)
+        call.event = world.state.record(
+            world.now(), "authorization", "begun", client_id=judged.client.client_id, connector=judged.connector
+        )
+        return _go(f"/consent/{login.id}/login")
+
+    async def index(self, request: object) -> Response:
+        """`GET /`: what this is, for whoever opens the address that was printed. Akoya has no such page."""
+        text = self._pages.get_template("index.html").render(settings=self._world.settings, step="index")
+        return HTMLResponse(text, 200, _HEADERS)
+
+    async def show(self, call: Call) -> Response:
+        """`GET /consent/{login}/{step}`: pages ahead of the person's progress lead back to where they are."""
+        login = self._login(call)
+        if login is None:
+            return self._gone()
+        step = call.request.path_params["step"]
+        if step not in ("login", "terms", "accounts", "problem"):
+            return self._error(404, "Page not found")
+        if (step == "terms" and login.user is None) or (step == "accounts" and not login.terms):
+            return _go(f"/consent/{login.id}/{_progress(login)}")
+        return self._page(login, step)
+
+    async def act(self, call: Call) -> Response:
+        """`POST /consent/{login}/{step}`: a button was pressed. Answers 303, so that going back asks nothing twice."""
+        login = self._login(call)
+        if login is None:
+            return self._gone()
+        step, action = call.request.path_params["step"], call.form.get("action")
+        if step == "login" and action == "continue":
+            return self._sign_in(login, call)
+        if step == "terms" and action == "continue" and login.user is not None:
+            login.terms = True
+            return _go(f"/consent/{login.id}/accounts")
+        if step == "accounts" and action == "continue" and login.terms:
+            return self._approve(login, call)
+        if step in ("login", "terms") and action == "cancel":
+            return _go(f"/consent/{login.id}/problem")
+        if step == "problem" and action == "continue":
+            return _go(f"/consent/{login.id}/{_progress(login)}")
+        if step in ("problem", "accounts") and action == "cancel":
+            return self._finish(login, self._refusal(login, "access_denied", "The user canceled the request"))
+        return _go(f"/consent/{login.id}/{_progress(login)}")
+
+    def headless(self, query: str, user: str, accounts: list[str] | None) -> str:
+        """The Location that a browser would be sent to, had `user` walked the pages and approved.
+
+        `accounts` None: all. Raises ValueError with the text that the browser would show instead.
+        """
+        judged = judge(self._world, query)
+        if isinstance(judged, ShownError):
+            raise ValueError(f"{judged.status} {judged.text}")
+        if isinstance(judged, SentError):
+            return judged.location()
+        if not demo_users.logs_in(user, user):
+            raise ValueError(f"no test user {user!r}")
+        known = self._accounts(judged.connector, user)
+        chosen = known if accounts is None else tuple(account for account in known if account in accounts)
+        if not chosen:
+            raise ValueError("none of these accounts is the user's")
+        fault = self._world.faults.at_approval()
+        if fault is not None:
+            return SentError(judged.redirect_uri, fault.error, fault.description, judged.state).location()
+        return self._granted(judged, user, chosen)
+
+    def _begin(self, request: AuthorizationRequest) -> Login:
+        world = self._world
+        now = world.now()
+        for old in [login.id for login in world.state.logins.values() if login.ends_at <= now]:
+            del world.state.logins[old]
+        login = Login(world.token(24), request, now + world.settings.login_lifetime)
+        world.state.logins[login.id] = login
+        return login
+
+    def _login(self, call: Call) -> Login | None:
+        login = self._world.state.logins.get(call.request.path_params["login"])
+        return login if login and not login.done and login.ends_at > self._world.now() else None
+
+    def _accounts(self, connector: str, user: str) -> tuple[str, ...]:
+        return tuple(a.id for a in demo_users.accounts_of(connector, user, self._world.settings.account_count))
+
+    def _sign_in(self, login: Login, call: Call) -> Response:
+        user, password = call.form.get("username") or "", call.form.get("password") or ""
+        if not demo_users.logs_in(user, password):
+            return self._page(login, "login", status=401, wrong=True, typed=user[:64])
+        login.user, login.terms = user, False
+        return _go(f"/consent/{login.id}/terms")
+
+    def _approve(self, login: Login, call: Call) -> Response:
+        assert login.user is not None
+        ticked = call.form.all("account")
+        chosen = tuple(a for a in self._accounts(login.request.connector, login.user) if a in ticked)
+        if not chosen:
+            return self._page(login, "accounts", status=400, none_chosen=True)
+        if fault := self._world.faults.at_approval():
+            return self._finish(login, self._refusal(login, fault.error, fault.description))
+        return self._finish(login, self._granted(login.request, login.user, chosen))
+
+    def _granted(self, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> str:
+        world = self._world
+        given = tokens.consent(world, request, user, accounts)
+        code = tokens.code(world, given, request)
+        world.state.record(
+            world.now(), "consent", "granted", connector=request.connector, user=user, grant_id=given.grant_id
+        )
+        scope = " ".join(request.scopes) if world.settings.says_scope_at_callback else None
+        return with_query(request.redirect_uri, [("code", code.value), ("scope", scope), ("state", request.state)])
+
+    def _refusal(self, login: Login, error: str, description: str) -> str:
+        request = login.request
+        self._world.state.record(self._world.now(), "consent", "refused", connector=request.connector, error=error)
+        return SentError(request.redirect_uri, error, description, request.state).location()
+
+    def _finish(self, login: Login, location: str) -> Response:
+        login.done = True
+        return _go(location)
+
+    def _page(self, login: Login, step: str, status: int = 200, **more: Any) -> Response:
+        request = login.request
+        connector = self._world.connector(request.connector)
+        assert connector is not None
+        accounts = (
+            demo_users.accounts_of(connector.id, login.user, self._world.settings.account_count) if login.user else ()
+        )
+        facts = {"wrong": False, "typed": "", "none_chosen": False} | more
+        text = self._pages.get_template(f"{step}.html").render(
+            login=login, client=request.client, connector=connector, accounts=accounts, step=step, **facts
+        )
+        return HTMLResponse(text, status, _HEADERS)
+
+    def _error(self, status: int, message: str) -> Response:
+        text = self._pages.get_template("error.html").render(status=status, message=message, step="error")
+        return HTMLResponse(text, status, _HEADERS)
+
+    def _gone(self) -> Response:
+        """The login session has ended or never was (akoya.md section 3)."""
+        return self._error(400, "Requested resource does not exist")
+
+
+def _progress(login: Login) -> str:
+    if login.user is None:
+        return "login"
+    return "accounts" if login.terms else "terms"
+
+
+def _go(location: str) -> Response:
+    return RedirectResponse(location, 303 if location.startswith("/") else 302, dict(_HEADERS))

@@ -1,0 +1,241 @@
+"""/token and /revoke: every documented row, in both dialects (akoya.md sections 4 and 5)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any, NoReturn
+from urllib.parse import unquote_plus
+
+from starlette.responses import JSONResponse, Response
+
+from akoya_gateway.sandbox import tokens
+from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.endpoint import Call
+from akoya_gateway.sandbox.fault_injection import FaultKind
+from akoya_gateway.sandbox.settings import ClientMethod, SandboxClient, SandboxDialect
+from akoya_gateway.sandbox.state import Consent, fingerprint
+from akoya_gateway.secret import Secret
+
+_UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+# The texts of ory/fosite errors.go, which Hydra answers with.
+_HYDRA = {
+    "invalid_request": "The request is missing a required parameter, includes an invalid parameter value, includes a "
+    "parameter more than once, or is otherwise malformed.",
+    "invalid_client": "Client authentication failed (e.g., unknown client, no client authentication included, or "
+    "unsupported authentication method).",
+    "invalid_grant": "The provided authorization grant (e.g., authorization code, resource owner credentials) or "
+    "refresh token is invalid, expired, revoked, does not match the redirection URI used in the authorization "
+    "request, or was issued to another client.",
+    "unsupported_grant_type": "The authorization grant type is not supported by the authorization server.",
+}
+
+
+class Refused(Exception):
+    """An error answer. `reason` is for the event log: more than the client is told."""
+
+    def __init__(self, status: int, error: str, description: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.error, self.description, self.reason = status, error, description, reason
+
+
+class TokenEndpoint:
+    """`POST /token`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, call: Call) -> Response:
+        form, world = call.form, self._world
+        grant_type = form.get("grant_type")
+        facts: dict[str, Any] = {
+            "grant_type": grant_type,
+            "client_id": None,
+            "grant_id": None,
+            "presented": fingerprint(form.get("refresh_token") or form.get("code")),
+            "issued": None,
+            "id_token": None,
+        }
+        try:
+            given = self._judge(call, grant_type, facts)
+            body = tokens.issue(world, given, world.issuer(call.request), call.plan)
+        except Refused as refused:
+            facts |= {"reason": refused.reason}
+            call.event = world.state.record(world.now(), "token", "refused", status=refused.status, **facts)
+            return self._refusal(refused, call)
+        facts |= {"issued": fingerprint(body.get("refresh_token")), "id_token": fingerprint(body["id_token"])}
+        call.event = world.state.record(world.now(), "token", "issued", status=200, **facts)
+        return JSONResponse(body, headers=_UNCACHED)
+
+    def _judge(self, call: Call, grant_type: str | None, facts: dict[str, Any]) -> Consent:
+        settings = self._world.settings
+        methods = {"authorization_code": settings.code_auth, "refresh_token": settings.refresh_auth}
+        client = authenticate(self._world, call, methods.get(grant_type or "", frozenset(ClientMethod)))
+        facts["client_id"] = client.client_id
+        if call.form.repeated:
+            raise Refused(400, "invalid_request", None, "parameter repeated")
+        if grant_type == "authorization_code":
+            return self._redeem(call, client, facts)
+        if grant_type == "refresh_token":
+            return self._refresh(call, client, facts)
+        if self._world.settings.dialect is SandboxDialect.DEX:
+            raise Refused(400, "invalid_grant", None, "grant_type missing or unknown")
+        error = "invalid_request" if grant_type is None else "unsupported_grant_type"
+        raise Refused(400, error, None, "grant_type missing or unknown")
+
+    def _redeem(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
+        """RFC 6749 section 4.1.3, RFC 7636 section 4.6."""
+        state, now = self._world.state, self._world.now()
+        known = state.codes.get(call.form.get("code") or "")
+        if known is None or known.consent.client_id != client.client_id:
+            self._bad_code("missing, unknown or another client's")
+        facts["grant_id"] = known.consent.grant_id
+        if known.used:
+            if self._world.settings.dialect is SandboxDialect.HYDRA:
+                state.end(known.consent, "reused")
+            self._bad_code("used")
+        if known.ends_at <= now:
+            self._bad_code("expired")
+        if call.form.get("redirect_uri") != known.redirect_uri:
+            self._refuse("invalid_request", "redirect_uri did not match URI from initial request", "redirect_uri")
+        self._check_verifier(known.code_challenge, call.form.get("code_verifier"))
+        known.used = True
+        return known.consent
+
+    def _check_verifier(self, challenge: str | None, verifier: str | None) -> None:
+        if challenge is None and verifier is None:
+            return
+        if challenge is None:
+            self._refuse("invalid_request", "No PKCE flow started. Cannot check code_verifier.", "verifier unasked")
+        if verifier is None:
+            self._refuse("invalid_grant", "Expecting parameter code_verifier in PKCE flow.", "verifier missing")
+        digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        if not hmac.compare_digest(digest, challenge):
+            self._refuse("invalid_grant", "Invalid code_verifier.", "verifier wrong")
+
+    def _refresh(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
+        """RFC 6749 section 6, with rotation: a token is taken once (akoya.md section 4)."""
+        settings, state, now = self._world.settings, self._world.state, self._world.now()
+        presented = call.form.get("refresh_token")
+        if presented is None:
+            self._refuse("invalid_request", "No refresh token in request", "missing")
+        known = state.refresh_tokens.get(presented)
+        if known is None or known.consent.client_id != client.client_id:
+            self._dead_token("unknown or another client's")
+        facts["grant_id"] = known.consent.grant_id
+        if call.plan.has(FaultKind.DEAD_TOKEN):
+            state.end(known.consent, "dead_token")
+            self._dead_token("fault")
+        if known.consent.ended is not None:
+            self._dead_token(known.consent.ended)
+        if known.ends_at is not None and known.ends_at <= now:
+            self._dead_token("expired")
+        if known.spent_at is None:
+            known.spent_at = now
+        elif settings.rotation_grace is None or now > known.spent_at + settings.rotation_grace:
+            if settings.dialect is SandboxDialect.HYDRA:
+                state.end(known.consent, "reused")
+            self._dead_token("spent")
+        return known.consent
+
+    def _bad_code(self, reason: str) -> NoReturn:
+        self._refuse("invalid_request", "Invalid or expired code parameter.", reason)
+
+    def _dead_token(self, reason: str) -> NoReturn:
+        self._refuse(
+            "invalid_request", "Refresh token is invalid or has already been claimed by another client.", reason
+        )
+
+    def _refuse(self, error: str, description: str, reason: str) -> NoReturn:
+        """Dex's words are given; Hydra says `invalid_grant` but for what is missing from the request."""
+        if self._world.settings.dialect is SandboxDialect.HYDRA:
+            raise Refused(400, "invalid_request" if reason == "missing" else "invalid_grant", None, reason)
+        raise Refused(400, error, description, reason)
+
+    def _refusal(self, refused: Refused, call: Call) -> Response:
+        body = {"error": refused.error}
+        if refused.description is not None:
+            body["error_description"] = refused.description
+        elif self._world.settings.dialect is SandboxDialect.HYDRA and refused.error in _HYDRA:
+            body["error_description"] = _HYDRA[refused.error]
+        headers = dict(_UNCACHED)
+        if refused.status == 401 and "authorization" in call.request.headers:
+            headers["WWW-Authenticate"] = "Basic"
+        return JSONResponse(body, refused.status, headers)
+
+
+class RevocationEndpoint:
+    """`POST /revoke` (RFC 7009, with Akoya's answers)."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, call: Call) -> Response:
+        world, form = self._world, call.form
+        facts: dict[str, Any] = {"presented": fingerprint(form.get("token")), "client_id": None, "grant_id": None}
+        try:
+            self._revoke(call, facts)
+        except Refused as refused:
+            facts |= {"reason": refused.reason}
+            call.event = world.state.record(world.now(), "revoke", "refused", status=refused.status, **facts)
+            return JSONResponse({"error": refused.error}, refused.status, _UNCACHED)
+        call.event = world.state.record(world.now(), "revoke", "revoked", status=200, **facts)
+        return Response(b"", 200, _UNCACHED)
+
+    def _revoke(self, call: Call, facts: dict[str, Any]) -> None:
+        world, form = self._world, call.form
+        if form.repeated or form.get("client_secret") is None or form.get("token") is None:
+            raise Refused(400, "invalid_request", None, "parameter missing or repeated")
+        try:
+            client = authenticate(world, call, frozenset({ClientMethod.POST}))
+        except Refused:
+            raise Refused(401, "unauthorized_client", None, "client credentials") from None
+        facts["client_id"] = client.client_id
+        if form.get("token_type_hint") != "refresh_token":
+            raise Refused(400, "unsupported_token_type", None, "token_type_hint")
+        known = world.state.refresh_tokens.get(form.get("token") or "")
+        if known is None or known.consent.client_id != client.client_id or known.consent.ended is not None:
+            if world.settings.revoke_unknown_status == 400:
+                raise Refused(400, "invalid_request", None, "token unknown or revoked before")
+            return
+        facts["grant_id"] = known.consent.grant_id
+        world.state.end(known.consent, "revoked")
+
+
+def authenticate(world: World, call: Call, allowed: frozenset[ClientMethod]) -> SandboxClient:
+    """The client of a token request. Raises Refused(401) unless exactly one allowed method proves it."""
+    header = call.request.headers.get("authorization")
+    in_body = call.form.get("client_secret")
+    if header is not None and in_body is not None:
+        _unknown_client(world, "two ways of client authentication")
+    if header is not None:
+        if ClientMethod.BASIC not in allowed:
+            _unknown_client(world, "HTTP Basic is not accepted for this grant")
+        client_id, secret = _basic(header)
+    else:
+        if ClientMethod.POST not in allowed:
+            _unknown_client(world, "client credentials in the body are not accepted for this grant")
+        client_id, secret = call.form.get("client_id") or "", in_body or ""
+    client = world.state.clients.get(client_id)
+    if client is None or client.client_secret != Secret(secret) or call.plan.has(FaultKind.SECRET_ROTATED):
+        _unknown_client(world, "client credentials")
+    return client
+
+
+def _unknown_client(world: World, reason: str) -> NoReturn:
+    words = "Invalid client credentials." if world.settings.dialect is SandboxDialect.DEX else None
+    raise Refused(401, "invalid_client", words, reason)
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """RFC 6749 section 2.3.1: both halves are form-encoded before base64."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        client_id, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return "", ""
+    return unquote_plus(client_id), unquote_plus(secret)

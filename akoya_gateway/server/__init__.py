@@ -1,0 +1,1 @@
+"""The uvicorn server, its protocols, listeners and processes."""

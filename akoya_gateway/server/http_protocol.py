@@ -1,0 +1,397 @@
+"""uvicorn's HTTP protocol with the limits it lacks: size, number of fields and duration of a request's head, and the
+time that a connection may be kept without use.
+
+A request that cannot be parsed ends the connection after the responses to the requests before it. A refusal is not
+lost when the client is still sending (`lingering`). All requests of a connection that ends are told so; uvicorn tells
+only the one that was parsed last. An upgrade that is not offered is ignored, as RFC 9110 section 7.8 has it, and what
+follows is parsed. See also `expectation`.
+
+What this package uses of uvicorn beyond its documentation is listed in `tests/server/test_uvicorn_contract.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from akoya_gateway.server.expect_continue import Expected, brings_a_body
+from akoya_gateway.server.http_1_0 import CloseDelimited
+from akoya_gateway.server.lingering_close import LingeringClose, RequestTransport
+from akoya_gateway.server.problem_response import problem_response
+from akoya_gateway.server.refusal_log import RefusalLog
+from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol
+
+HEAD_TIMEOUT = 20.0
+"""Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
+
+SEND_TIMEOUT = 60.0
+"""Seconds in which a client must take what makes its connection writable again: about 48 KB. Until then it holds
+memory here, and a connection to the upstream that others could use."""
+
+MOST_WAITING = 64
+"""Requests that may wait behind the one that is answered. Some kilobytes each, and 20 bytes make one."""
+
+class Refused(Exception):
+    """Raised in a parser callback: the request is refused with this status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class GuardedHttpProtocol(HttpToolsProtocol):
+    """`head_limit` in bytes: request line and headers together. `field_limit`: header fields of one request."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        head_limit: int = 65_536,
+        field_limit: int = 256,
+        head_timeout: float = HEAD_TIMEOUT,
+        send_timeout: float = SEND_TIMEOUT,
+        refusal_log: RefusalLog | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_limit = head_limit
+        self._field_limit = field_limit
+        self._refusal_log = refusal_log or RefusalLog()
+        self._head_timeout = head_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timeout = send_timeout
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._chunk = 0
+        self._in_head = self._in_body = self._progress = False
+        self._stalled = 0
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered, or was answered last. `cycle` is the one that was parsed last."""
+        self._cycle_transport: RequestTransport
+        self.on_lost: Callable[[], None] | None = None
+        """Called when the connection is lost, for an app that cannot call `receive` just then."""
+        self._refusal: bytes | None = None
+        """The last response of this connection. What the client sends from now on is discarded."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._cycle_transport = RequestTransport(transport, self.close_after_response)
+        self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._end_send_timer()
+        for cycle in self._unanswered():
+            _disconnect(cycle)
+        self.pipeline.clear()
+        if self.on_lost is not None:
+            self.on_lost()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        if last is None or last.response_complete:
+            self.transport.close()
+        else:
+            # uvicorn asks `cycle`, which is not the last one where a WebSocket handshake was parsed behind it.
+            last.keep_alive = False
+
+    def _unanswered(self) -> Iterator[RequestResponseCycle]:
+        if self._running is not None and not self._running.response_complete:
+            yield self._running
+        for cycle, _ in self.pipeline:
+            yield cycle
+
+    @property
+    def under_way(self) -> bool:
+        """A request is being answered."""
+        return self._running is not None and not self._running.response_complete
+
+    @property
+    def reading_is_paused(self) -> bool:
+        """The client could leave without being noticed: the end of its stream is behind what we do not read."""
+        return self.flow.read_paused and not self.transport.is_closing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._end_send_timer()
+
+    def on_response_complete(self) -> None:
+        if not self.in_charge:
+            # The connection is being closed. Nothing that waits behind this response is started.
+            self.server_state.total_requests += 1
+            self._watch_sending()
+            return
+        super().on_response_complete()
+        if self._refusal is not None and not self.under_way:
+            self._send_refusal()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.part()
+
+    def part(self) -> None:
+        """Close the connection, when what is written has been taken, but not much later."""
+        self.transport.close()
+        self._watch_sending()
+
+    def close_after_response(self) -> None:
+        """Close the connection for a request that is over."""
+        if self._in_body and self.in_charge:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._refusal is not None:
+            return
+        self._chunk = len(data)
+        try:
+            self._parse(data)
+        except Refused as refused:
+            self._refuse(refused.status, refused.reason)
+            return
+        if self._in_head:
+            if self.in_charge:
+                self._watch_head(len(data))
+            return
+        if self._in_body and self.in_charge:
+            self._weigh_what_is_no_content(len(data))
+        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.in_charge:
+            # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
+            # the connection could stay for ever.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _watch_head(self, size: int) -> None:
+        """Limit the size of a head that is not complete, and the time that it takes."""
+        self._head_bytes += size
+        if self._head_bytes > self._head_limit:
+            self._refuse(431, "head too large")
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. Raises `Refused`."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser stops here. uvicorn would drop the rest of `data`.
+                data = data[upgrade.args[0] :]
+                if self._should_upgrade():
+                    self._become_websocket(data)
+                    return
+                if self.parser.get_method() == b"CONNECT":
+                    # Refused by the gateway. What follows is meant for a tunnel that does not exist.
+                    self._refusal = b""
+                    return
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, Refused):
+                    raise error.__context__ from None
+                raise Refused(400, "not valid HTTP") from None
+
+    def _become_websocket(self, rest: bytes) -> None:
+        self._disarm()
+        self.connections.discard(self)
+        assert self.ws_protocol_class is not None
+        protocol = cast("type[GuardedWebSocketProtocol]", self.ws_protocol_class)(
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.open(self.url, self.headers)
+        if rest:
+            protocol.data_received(rest)
+
+    def _weigh_what_is_no_content(self, size: int) -> None:
+        """Nothing else limits trailer fields, which the parser keeps, or the extensions of a chunk."""
+        if self._progress:
+            self._progress = False
+            self._stalled = 0
+        else:
+            self._stalled += size
+            if self._stalled > self._head_limit:
+                self._refuse(431, "trailers or chunk extensions too large")
+
+    @property
+    def in_charge(self) -> bool:
+        """The connection is open, and has not become a WebSocket, which is its own protocol's."""
+        return not self.transport.is_closing() and self.transport.get_protocol() is self
+
+    @property
+    def _answered(self) -> bool:
+        return self.cycle is not None and self.cycle.response_complete
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As uvicorn's, but counted: short fields take 15 times their size in memory."""
+        if len(self.headers) >= self._field_limit:
+            raise Refused(431, "too many header fields")
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._disarm()
+        # The chunk may hold more than the head, so it is weighed exactly only where it could be too much.
+        if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
+            raise Refused(431, "head too large")
+        if self.parser.get_http_version() not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
+            # The parser also takes HTTP/0.9, HTTP/2.0 in this form, and Icecast (RFC 9110 section 15.6.6).
+            raise Refused(505, "not HTTP/1.1")
+        if b"#" in self.url:
+            # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
+            raise Refused(400, "fragment in the target")
+        if len(self.pipeline) >= MOST_WAITING:
+            raise Refused(400, "too many pipelined requests")
+        if self.parser.should_upgrade():
+            self._check_upgrade()
+        self.start_cycle()
+        self._in_body = True
+        self._stalled = 0
+        if not self.parser.should_upgrade():
+            # Fields from here on are trailers. uvicorn would add them to the headers, which have been judged by then or
+            # are being judged (RFC 9110 section 6.5.1).
+            self.headers = []
+
+    def _check_upgrade(self) -> None:
+        """Raises `Refused` for a WebSocket handshake that cannot be taken up."""
+        if not self._should_upgrade():
+            return
+        if self.parser.get_method() != b"GET" or brings_a_body(self.headers):
+            raise Refused(400, "WebSocket handshake that is not a GET without a body")
+        if self.under_way or self.pipeline:
+            # The connection cannot become a WebSocket while responses are still to be written to it.
+            raise Refused(400, "WebSocket handshake behind an unanswered request")
+
+    def start_cycle(self) -> None:
+        """The head is whole and fits: begin to answer."""
+        app = self.app
+        if self.parser.get_http_version() == "1.0":
+            # It knows neither chunks nor interim responses (RFC 9110 section 10.1.1).
+            self.expect_100_continue = False
+            self.app = cast("Any", CloseDelimited(cast("Any", app)))
+        elif self.expect_100_continue and brings_a_body(self.headers):
+            self.app = cast("Any", Expected(cast("Any", app)))
+        before = self.cycle
+        super().on_headers_complete()
+        self.app = app
+        if self.cycle is not before:
+            self.cycle.transport = cast("asyncio.Transport", self._cycle_transport)
+            cast("dict[str, Any]", self.scope)["akoya.connection"] = self
+            if self.parser.get_method() == b"CONNECT":
+                self.cycle.keep_alive = False
+
+    def _weight(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.in_charge:
+            return
+        if self._in_head:
+            if self.flow.read_paused:
+                # It is we who do not read on.
+                self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+            else:
+                self._refuse(408, "head too slow")
+        elif self.cycle is None:
+            # Nothing was ever asked: nothing is to be answered.
+            self.transport.close()
+
+    def _watch_sending(self) -> None:
+        if self._send_timer is None and self.transport.get_write_buffer_size():
+            self._send_timer = self.loop.call_later(self._send_timeout, self._takes_nothing)
+
+    def _takes_nothing(self) -> None:
+        self._send_timer = None
+        if self.transport.get_protocol() is self:
+            self.transport.abort()
+
+    def _end_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Refuse the request that is being received, and close the connection.
+
+        Responses that are still to come are completed first. The refusal is left out then: the client did not wait.
+        """
+        self._disarm()
+        self._refusal_log.add(status, reason)
+        alone = self._in_body or not self.under_way
+        self._refusal = problem_response(status) if alone and not self.pipeline else b""
+        if self._in_body:
+            self._abandon_last()
+        if self.in_charge and not self.under_way:
+            self._send_refusal()
+
+    def _abandon_last(self) -> None:
+        """The body of the request that was parsed last can never be completed."""
+        if self.pipeline:
+            self.pipeline.popleft()
+        elif self._running is not None and not self._running.response_complete:
+            _disconnect(self._running)
+            if self._running.response_started:
+                # The client must see that the response is truncated.
+                self.part()
+            else:
+                self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        assert self._refusal is not None
+        self._unset_keepalive_if_required()
+        self.transport.write(self._refusal)
+        self._linger()
+
+    def _linger(self) -> None:
+        LingeringClose(self.transport, self, self.loop)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    cycle.disconnected = True
+    # uvicorn would write `100 Continue` to a connection that is lost, and log a traceback.
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()

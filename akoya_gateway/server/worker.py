@@ -1,0 +1,222 @@
+"""The life of one process that serves: open, serve, reload, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.observability.admin_app import Admin, Desk
+from akoya_gateway.observability.health import Health, Report
+from akoya_gateway.observability.logs import Log
+from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.shared_memory import Board
+from akoya_gateway.observability.worker_stats import Crew
+from akoya_gateway.server.config_reloader import Reloader
+from akoya_gateway.server.config_watcher import Watch
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.uvicorn_server import App, DrainingServer, WebSockets, server_config
+from akoya_gateway.tasks import keep_running
+
+START_FAILED = 3
+"""Exit code of a worker that could not begin; starting it again with the same configuration may not help."""
+ADMIN_GRACE = 1.0
+
+
+class Service(Protocol):
+    """What is served. `app` answers; the rest is asked by the worker."""
+
+    @property
+    def app(self) -> App: ...
+
+    @property
+    def protocol(self) -> Callable[..., GuardedHttpProtocol]:
+        """What uvicorn makes for each connection."""
+
+    @property
+    def websockets(self) -> WebSockets:
+        """What uvicorn makes for each WebSocket."""
+
+    @property
+    def max_message(self) -> int:
+        """Bytes: the largest WebSocket message that a client may send to anybody behind it, as configured now."""
+
+    @property
+    def desk(self) -> Desk | None:
+        """What the admin listener serves besides health and metrics."""
+
+    async def startup(self) -> None:
+        """Raises GatewayError, OSError or ValueError when it cannot serve."""
+
+    async def shutdown(self) -> None:
+        """Refreshes in flight finish first."""
+
+    async def reload(self, config: Config) -> None: ...
+
+    async def check(self) -> Sequence[str]: ...
+
+    def notes(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long things take, in seconds. `drain_delay`: not ready, but still serving, so that balancers notice."""
+
+    grace: float = 30.0
+    drain_delay: float = 0.0
+    watch: bool = False
+    fast_lane: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among the others. `lifeline`: a pipe's end that closes when the supervisor is gone."""
+
+    board: Board
+    number: int
+    lifeline: int
+
+
+class Worker:
+    def __init__(
+        self,
+        service: Service,
+        metrics: Metrics,
+        log: Log,
+        *,
+        load: Callable[[], Config],
+        head_limit: int,
+        field_limit: int,
+        life: Life,
+        place: Place | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._service = service
+        self._log = log
+        self._life = life
+        self._place = place
+        self._watched = watch
+        self._head_limit = head_limit
+        self._field_limit = field_limit
+        self._health = Health(service.check, service.notes)
+        board, number = (place.board, place.number) if place is not None else (None, 0)
+        self._crew = Crew(metrics, self._health, log, board=board, place=number)
+        # Under a supervisor the faults have been said once already.
+        level = 10 if place is not None else 40
+        self._reloader = Reloader(load, self._apply, log, metrics, level=level)
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._public: DrainingServer | None = None
+
+    async def run(self, public: socket.socket, admin: socket.socket | None) -> int:
+        """Serves until SIGTERM; the exit code."""
+        self._listen_to_signals()
+        try:
+            await self._service.startup()
+        except (GatewayError, OSError, ValueError) as error:
+            self._log.error("cannot start", reason=str(error))
+            return START_FAILED
+        config = server_config(
+            self._service.app,
+            head_limit=self._head_limit,
+            field_limit=self._field_limit,
+            protocol=self._service.protocol,
+            max_message=self._service.max_message,
+            websockets=self._service.websockets,
+        )
+        self._public = server = DrainingServer(config, self._life.grace)
+        serving = asyncio.ensure_future(server.serve([public]))
+        admin_server = self._serve_admin(admin)
+        self._in_background(keep_running("heartbeat", self._crew.keep_posting))
+        if self._watched is not None:
+            watched = self._watched
+            self._in_background(keep_running("file watch", lambda: self._watch(watched)))
+        await self._until_stopped(serving)
+        await self._drain(server, serving)
+        await self._close(admin_server)
+        return 0
+
+    def stop(self) -> None:
+        """Once: drain. Twice: now."""
+        if self._stop.is_set() and self._public is not None:
+            self._public.hurry()
+        self._stop.set()
+
+    async def _apply(self, config: Config) -> None:
+        await self._service.reload(config)
+        if self._public is not None:
+            # Read for each new WebSocket.
+            self._public.config.ws_max_size = self._service.max_message
+
+    def _serve_admin(self, listener: socket.socket | None) -> tuple[DrainingServer, asyncio.Future[None]] | None:
+        if listener is None:
+            return None
+        app = Admin(self._crew, self._service.desk)
+        server = DrainingServer(server_config(app, head_limit=16_384, websockets="none"), ADMIN_GRACE)
+        return server, asyncio.ensure_future(server.serve([listener]))
+
+    async def _until_stopped(self, serving: asyncio.Future[None]) -> None:
+        stopped = asyncio.ensure_future(self._stop.wait())
+        futures: set[asyncio.Future[Any]] = {stopped, serving}
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+    async def _drain(self, server: DrainingServer, serving: asyncio.Future[None]) -> None:
+        self._log.info("draining", grace=self._life.grace, delay=self._life.drain_delay)
+        self._health.drain()
+        self._crew.post(await self._health.report())
+        if self._life.drain_delay:
+            server.say_goodbye()
+            hurried = asyncio.ensure_future(server.hurried())
+            await asyncio.wait({hurried}, timeout=self._life.drain_delay)
+            hurried.cancel()
+        server.stop()
+        await serving
+
+    async def _close(self, admin: tuple[DrainingServer, asyncio.Future[None]] | None) -> None:
+        await self._service.shutdown()
+        for task in self._tasks:
+            task.cancel()
+        # The checks are over: what they asked is closed.
+        self._crew.post(Report(os.getpid(), ready=False, draining=True, problems=["stopped"]))
+        if admin is not None:
+            admin[0].stop()
+            await admin[1]
+        self._log.info("stopped", pid=os.getpid())
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        if self._place is None:
+            loop.add_signal_handler(signal.SIGINT, self.stop)
+        else:
+            # A terminal sends it to everybody; the supervisor passes on one SIGTERM.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            loop.add_reader(self._place.lifeline, self._orphaned)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reloader.reload()))
+        # One may have come since the start (`cli.run`).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def _orphaned(self) -> None:
+        assert self._place is not None
+        asyncio.get_running_loop().remove_reader(self._place.lifeline)
+        self._log.error("the supervisor is gone", pid=os.getpid())
+        self.stop()
+
+    async def _watch(self, watch: Watch) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if watch.changed():
+                self._log.info("the configuration or a file it names has changed")
+                await self._reloader.reload()
+
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Task[object] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

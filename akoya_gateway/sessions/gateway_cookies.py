@@ -1,0 +1,101 @@
+"""Our two cookies of one configuration: reading them from requests, writing them into answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.errors import UserError
+from akoya_gateway.log import logger
+from akoya_gateway.sessions.cookies import (
+    browser_cookie_name,
+    delete_cookie,
+    is_sent_twice,
+    our_cookie_names,
+    read_cookie,
+    set_browser_cookie,
+    set_cookie,
+    strip_cookies,
+)
+from akoya_gateway.sessions.random_tokens import new_token
+from akoya_gateway.sessions.session import Session
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+_log = logger(__name__)
+
+
+class CookieSentTwice(UserError):
+    """Another app on this host has set a cookie of our name, for another path or domain.
+
+    Which of the two is ours cannot be told, so there is no session, and the browser would go to the bank in vain.
+    """
+
+    code = "cookie-twice"
+    title = "Your browser sends two cookies of one name"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Another app on this address has set a cookie that is called {name}, too. "
+            "Delete the cookies of this address and try again."
+        )
+
+
+class CookieJar:
+    """`attempt_lifetime`: how long the browser binding is kept, at least as long as an attempt lives."""
+
+    def __init__(self, cookie: Cookie, attempt_lifetime: Seconds, clock: Clock = time.time) -> None:
+        self._cookie = cookie
+        self._attempt_lifetime = attempt_lifetime
+        self._clock = clock
+        self._session_name = cookie.name.encode()
+        self._browser_name = browser_cookie_name(cookie).encode()
+        self._ours = our_cookie_names(cookie)
+        self._twice_logged = False
+
+    def session(self, headers: Headers) -> str | None:
+        """The value of the session cookie, None if there is none or two."""
+        return _read(headers, self._session_name)
+
+    def browser(self, headers: Headers) -> str | None:
+        """The secret that binds authorization attempts to this browser."""
+        return _read(headers, self._browser_name)
+
+    def require_once(self, headers: Headers) -> None:
+        """Raise `CookieSentTwice` if the browser sends two cookies of a name of ours, and log the first time."""
+        sent = b"; ".join(value for key, value in headers if key == b"cookie")
+        name = next((name.decode() for name in self._ours if is_sent_twice(sent, name)), None)
+        if name is None:
+            return
+        if not self._twice_logged:
+            self._twice_logged = True
+            _log.warning("cookie sent twice", name=name, remedy="choose another sessions.cookie.name")
+        raise CookieSentTwice(name)
+
+    def without_ours(self, value: bytes) -> bytes:
+        """A Cookie value for the upstream; empty when nothing is left."""
+        return strip_cookies(value, self._ours) or b""
+
+    def new_browser(self) -> str:
+        return new_token()
+
+    def set_browser(self, value: str) -> tuple[bytes, bytes]:
+        return b"set-cookie", set_browser_cookie(self._cookie, value, self._attempt_lifetime)
+
+    def set_session(self, session: Session, value: str) -> tuple[bytes, bytes]:
+        left = session.created_at + self._cookie.lifetime - self._clock()
+        return b"set-cookie", set_cookie(self._cookie, value, left)
+
+    def delete_session(self) -> tuple[bytes, bytes]:
+        return b"set-cookie", delete_cookie(self._cookie)
+
+
+def _read(headers: Headers, name: bytes) -> str | None:
+    cookies = [value for key, value in headers if key == b"cookie"]
+    if not cookies:
+        return None
+    # HTTP/2 may split the field (RFC 9113 section 8.2.3); joined, so that a second copy is seen as one.
+    return read_cookie(cookies[0] if len(cookies) == 1 else b"; ".join(cookies), name)

@@ -1,0 +1,255 @@
+"""Sessions in the vault: found by the cookie's value, kept under its digest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Cookie
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.secret import Secret
+from akoya_gateway.sessions.random_tokens import NewToken, digest, is_token, new_token
+from akoya_gateway.sessions.session import Session, SessionGone, decode, encode, id_of, seen
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.cache_entry import LOOK_AGAIN, VALID, Known
+from akoya_gateway.store.encrypted_store import Vault
+
+KIND = "session"
+
+TOUCH = 0.05
+"""Part of the idle time for which a sign of life is not written again. A session may end by that much early."""
+
+RESTORE, RESTORE_WAIT = 60.0, 5.0
+"""Seconds for which restoring a session is tried after a renewal that failed, and how many of them the caller waits."""
+
+
+@dataclass(slots=True, eq=False)
+class KnownSession(Known):
+    """A session looked up a moment ago. What holds it sees its end."""
+
+    session: Session
+
+
+class Sessions:
+    """A store that is away raises `StoreUnavailable`: that is a 503 and never a logout, the cookie stays.
+
+    What this process ends is ended here at once; another replica may believe it for `valid` seconds more.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        cookie: Cookie,
+        *,
+        clock: Clock = time.time,
+        random: NewToken = new_token,
+        valid: float = VALID,
+        size: int = 50_000,
+    ) -> None:
+        self._vault = vault
+        self._cookie = cookie
+        self._clock = clock
+        self._random = random
+        self._valid = valid
+        self._size = size
+        # By the cookie's value, so that a request whose session is known costs no digest.
+        self._cache: OrderedDict[str, KnownSession] = OrderedDict()
+        self._values: dict[str, str] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._looks: dict[str, asyncio.Task[Session | None]] = {}
+        self._restoring: set[asyncio.Future[None]] = set()
+
+    def known(self, cookie_value: str) -> KnownSession | None:
+        """The session, if it was looked up a moment ago; None says to ask `resolve`."""
+        known, now = self._cache.get(cookie_value), self._clock()
+        if known is None or not known.holds(now, self._valid):
+            return None
+        if known.is_to_be_read_again(now):
+            self._look(cookie_value)
+        self._cache.move_to_end(cookie_value)
+        return known
+
+    def peek(self, cookie_value: str) -> Session | None:
+        """As `known`."""
+        known = self.known(cookie_value)
+        return None if known is None else known.session
+
+    async def resolve(self, cookie_value: str) -> Session | None:
+        """The live session of this cookie, or None: unknown, ended, expired, or not of our making.
+
+        Notes the sign of life, but not each time. Raises `StoreUnavailable`, `UndecryptableRecord`.
+        """
+        if not is_token(cookie_value):
+            return None
+        # Shielded: one caller going away must not take the answer from the others.
+        session = await asyncio.shield(self._look(cookie_value))
+        # What ended here while others waited has ended for them, too.
+        return None if session is None or session.id in self._ended else session
+
+    def _look(self, cookie_value: str) -> asyncio.Task[Session | None]:
+        """One look-up at a time for each cookie, however many wait for it."""
+        look = self._looks.get(cookie_value)
+        if look is None:
+            look = self._looks[cookie_value] = asyncio.ensure_future(self._read(cookie_value))
+            look.add_done_callback(_heard)
+        return look
+
+    async def _read(self, cookie_value: str) -> Session | None:
+        try:
+            return await self._stored(cookie_value)
+        finally:
+            del self._looks[cookie_value]
+
+    async def _stored(self, cookie_value: str) -> Session | None:
+        record = await self._vault.get(KIND, id_of(cookie_value))
+        if record is None or record.key in self._ended:
+            self._forget(cookie_value)
+            return None
+        session = decode(record.key, record.version, record.body)
+        now = self._clock()
+        if now >= session.ends_at(self._cookie):
+            self._forget(cookie_value)
+            return None
+        return self._remember(await self._touched(session, now), cookie_value)
+
+    async def start(self, owner: str | None = None) -> tuple[Session, str]:
+        """A new session, durable, and the value for its cookie, which is known to nobody else."""
+        now = self._clock()
+        owner = owner if owner is not None else f"own_{self._random()}"
+        return await self._create(Session("", owner, created_at=now, seen_at=now, csrf=Secret(self._random())))
+
+    async def renew(self, session: Session) -> tuple[Session, str]:
+        """The same session under a new id and a new CSRF secret, because its rights grow; the old id dies.
+
+        Its age stays. If the store fails half-way the old cookie goes on working: the old session is restored as soon
+        as the store takes it, within `RESTORE` seconds. Of any number of callers one gets the renewed session, and the
+        others `SessionGone`: who planted the old id may come in the same moment as their victim.
+        """
+        renewed, cookie_value = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
+        try:
+            mine = await self.end(session)
+        except Exception:
+            # It may have been deleted all the same, and no browser has the new cookie. That cookie must not be handed
+            # out either: if the old session is still there, whoever planted its id would share the owner with it.
+            restoring = asyncio.ensure_future(self._restored(renewed, session))
+            self._restoring.add(restoring)
+            restoring.add_done_callback(self._restoring.discard)
+            await asyncio.wait({restoring}, timeout=RESTORE_WAIT)
+            raise
+        if not mine:
+            with contextlib.suppress(StoreUnavailable):
+                await self.end(renewed)
+            raise SessionGone("Connect the bank again.")
+        return renewed, cookie_value
+
+    async def _restored(self, renewed: Session, session: Session) -> None:
+        """`take_back`, repeated until the store takes it, unless another caller has renewed the old session meanwhile.
+
+        That caller wrote its renewed session before it deleted the old one, so it is found by its owner: looked for
+        before the old session is written, and once more after it.
+        """
+        deadline, pause = time.monotonic() + RESTORE, 0.05
+        while time.monotonic() < deadline and session.id not in self._ended:
+            with contextlib.suppress(Exception):
+                if await self._only(renewed, session):
+                    await self.take_back(renewed, session)
+                    if not await self._only(renewed, session):
+                        await self.end(session)
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def _only(self, *sessions: Session) -> bool:
+        """Whether the owner has no other sessions than these."""
+        ids = {session.id for session in sessions}
+        return all(each.id in ids for each in await self.of(sessions[0].owner))
+
+    async def take_back(self, renewed: Session, session: Session) -> None:
+        """`session` was renewed, and its rights have not grown after all: it lives again, the renewed one dies."""
+        await self._vault.put(self._record(replace(session, version=1)))
+        self._ended.pop(session.id, None)
+        with contextlib.suppress(StoreUnavailable):
+            await self.end(renewed)  # Nobody has it.
+
+    async def end(self, session: Session) -> bool:
+        """Gone, everywhere within `valid` seconds. True: by this call."""
+        ended = await self._vault.delete(KIND, session.id)
+        _expire(self._cache.pop(self._values.pop(session.id, ""), None))
+        # A look-up that read the record just before must not bring it back.
+        self._ended[session.id] = None
+        while len(self._ended) > self._size:
+            self._ended.popitem(last=False)
+        return ended
+
+    async def of(self, owner: str) -> tuple[Session, ...]:
+        """The owner's sessions that have not ended, the most recently seen first. Raises `StoreUnavailable`."""
+        now = self._clock()
+        records = await self._vault.find(KIND, digest("akoya-gateway owner", owner))
+        sessions = [decode(record.key, record.version, record.body) for record in records]
+        living = [session for session in sessions if now < session.ends_at(self._cookie)]
+        return tuple(sorted(living, key=lambda session: -session.seen_at))
+
+    async def _create(self, session: Session) -> tuple[Session, str]:
+        while True:
+            cookie_value = self._random()
+            created = replace(session, id=id_of(cookie_value), version=1)
+            if await self._vault.put(self._record(created)):
+                return self._remember(created, cookie_value), cookie_value
+
+    async def _touched(self, session: Session, now: float) -> Session:
+        if now - session.seen_at < TOUCH * self._cookie.idle:
+            return session
+        touched = seen(session, now)
+        try:
+            # False: another request was first, or the session has just ended; the next look-up will tell.
+            return touched if await self._vault.put(self._record(touched)) else session
+        except StoreUnavailable:
+            # A store that is read-only for the moment still knows the session.
+            return session
+
+    def _record(self, session: Session) -> Record:
+        return Record(
+            KIND,
+            session.id,
+            encode(session),
+            session.version,
+            group=digest("akoya-gateway owner", session.owner),
+            expires_at=session.ends_at(self._cookie),
+        )
+
+    def _remember(self, session: Session, cookie_value: str) -> Session:
+        if session.id not in self._ended:
+            now = self._clock()
+            until = min(now + self._valid, session.ends_at(self._cookie))
+            _expire(self._cache.get(cookie_value))
+            self._cache[cookie_value] = KnownSession(until, min(now + LOOK_AGAIN * self._valid, until), session)
+            self._cache.move_to_end(cookie_value)
+            self._values[session.id] = cookie_value
+            while len(self._cache) > self._size:
+                _, oldest = self._cache.popitem(last=False)
+                self._values.pop(oldest.session.id, None)
+                _expire(oldest)
+        return session
+
+    def _forget(self, cookie_value: str) -> None:
+        """It has ended elsewhere."""
+        known = self._cache.pop(cookie_value, None)
+        if known is not None:
+            self._values.pop(known.session.id, None)
+            known.expire()
+
+
+def _expire(known: KnownSession | None) -> None:
+    """What leaves the cache is not heard of again when its session ends, so nobody may go by it any more."""
+    if known is not None:
+        known.expire()
+
+
+def _heard(look: asyncio.Task[Session | None]) -> None:
+    """Where nobody waited for it, a failure is nobody's: who asks once the session is too old looks for himself."""
+    if not look.cancelled():
+        look.exception()

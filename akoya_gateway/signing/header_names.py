@@ -1,0 +1,135 @@
+"""The names of what we add, and the removal of every copy that a client sent.
+
+A WSGI, CGI or PHP server folds `Akoya_Owner`, `akoya.owner` and `AKOYA-OWNER` into one variable (CVE-2025-64484,
+GHSA-5m6w-wvh7-57vm), so a client's header is judged by its folded name. `Connection: Akoya-Owner` must not make a
+proxy drop what we inject (CVE-2024-45410), so our names leave that list too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+from akoya_gateway.signing.claims import Headers
+from akoya_gateway.signing.structured_fields import without
+
+CONNECTOR = b"akoya-connector"
+ID_TOKEN = b"akoya-id-token"
+EXPIRES = b"akoya-expires"
+SCOPE = b"akoya-scope"
+ENVIRONMENT = b"akoya-environment"
+OWNER = b"akoya-owner"
+CONNECTIONS = b"akoya-connections"
+ASSERTION = b"akoya-assertion"
+SIGNATURE_INPUT = b"signature-input"
+SIGNATURE = b"signature"
+CONTENT_DIGEST = b"content-digest"
+
+PASSED_NAMES = (CONNECTOR, ID_TOKEN, EXPIRES, SCOPE, ENVIRONMENT, OWNER, CONNECTIONS)
+"""The order in which they are sent and signed (design.md section 5)."""
+
+LABEL = "akoya"
+"""Our label in `Signature-Input` and `Signature` (RFC 9421 section 4)."""
+
+TAG = "akoya-gateway"
+"""Our `tag` parameter (RFC 9421 section 2.3)."""
+
+CookieStripper = Callable[[bytes], bytes]
+"""A Cookie value without our cookies; empty when nothing is left."""
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a field of this name, in any spelling, is never taken from a client. For trailers: there the
+    signature fields go altogether, for nothing of ours is signed in a trailer."""
+    if name[:5].lower() == _PREFIX:
+        return len(name) == 5 or not name[5:6].isalnum()
+    return name[:9].lower() == SIGNATURE and _fold(name) in _SIGNATURE_FIELDS
+
+
+def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
+    """The client's headers without anything that is ours to say.
+
+    - Every `Akoya-*` header goes, whatever its case and whether its words are joined by `-`, `_`, `.` or any other
+      sign that a server may fold.
+    - `Signature` and `Signature-Input` lose the member labelled `akoya`; other labels survive byte for byte. A field
+      that is not an RFC 9651 dictionary goes, since it would spoil ours; so does an alias such as `Signature_Input`.
+      Where a label is left twice, the whole field goes: verifiers refuse such a dictionary, ours among it.
+    - `Connection` loses our names.
+    - `Cookie` goes through `cookies`, if given. Several are joined to one, as HTTP/1.1 wants (RFC 9113 section 8.2.3).
+
+    Pure and linear in the number of headers; the order of what stays is kept.
+    """
+    kept: Headers = []
+    names: list[bytes] = []
+    for header in headers:
+        if header[0][:3] in _SUSPECT:
+            judged = _judge(header, cookies)
+            if judged is not None:
+                kept.append(judged)
+                names.append(judged[0].lower())
+        else:
+            kept.append(header)
+    if cookies is None and b"cookie" in names:
+        names = [name for name in names if name != b"cookie"]
+    return _joined(kept) if len(names) > len(set(names)) else kept
+
+
+def _joined(headers: Headers) -> Headers:
+    """The headers with one `Cookie`, one `Signature` and one `Signature-Input` at the most."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value)
+    joined: Headers = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _ONE_FIELD:
+            joined.append((name, value))
+        elif same := values.pop(lower, None):
+            whole = b"; ".join(same) if lower == b"cookie" else without(b", ".join(same), LABEL)
+            if whole:
+                joined.append((name, whole))
+    return joined
+
+
+_PREFIX = b"akoya"
+_SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
+_ONE_FIELD = _SIGNATURE_FIELDS | {b"cookie"}
+_OURS_IN_CONNECTION = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
+
+
+def _spellings(start: str) -> frozenset[bytes]:
+    return frozenset("".join(letters).encode() for letters in product(*((c, c.upper()) for c in start)))
+
+
+# The first three bytes send nearly every header straight through.
+_SUSPECT = frozenset().union(*(_spellings(start) for start in ("ako", "sig", "coo", "con")))
+
+
+def _fold(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-").replace(b".", b"-")
+
+
+def _judge(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
+    name, value = header
+    lower = name.lower()
+    if lower in _SIGNATURE_FIELDS:
+        left = without(value, LABEL)
+    elif is_ours(name):
+        return None
+    elif lower == b"cookie" and cookies is not None:
+        left = cookies(value)
+    elif lower == b"connection":
+        left = _without_our_names(value)
+    else:
+        return header
+    if not left:
+        return None
+    return header if left == value else (name, left)
+
+
+def _without_our_names(connection: bytes) -> bytes:
+    lower = connection.lower()
+    if b"akoya" not in lower and b"signature" not in lower and b"content" not in lower:
+        return connection
+    kept = [option for option in (part.strip() for part in connection.split(b",")) if option]
+    return b", ".join(o for o in kept if not is_ours(o) and _fold(o) not in _OURS_IN_CONNECTION)

@@ -1,0 +1,76 @@
+"""Dictionaries of RFC 9651: our own members written, a foreign field read well enough to take one member out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from akoya_gateway.signing.claims import PassedConnection
+
+_KEY = r"[a-z*][a-z0-9_\-.*]*+"
+_BARE_ITEM = "|".join(
+    (
+        r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"',
+        r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+",
+        r":(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?:",
+        r"@?-?[0-9]{1,15}+(?:\.[0-9]{1,3}+)?",
+        r"\?[01]",
+        r'%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*+"',
+    )
+)
+_PARAMETERS = rf"(?:;[ ]*+{_KEY}(?:=(?:{_BARE_ITEM}))?)*+"
+_ITEM = rf"(?:{_BARE_ITEM}){_PARAMETERS}"
+_INNER_LIST = rf"\([ ]*+(?:{_ITEM}(?:[ ]++{_ITEM})*+)?[ ]*+\){_PARAMETERS}"
+_MEMBER = re.compile(rf"({_KEY})(?:=(?:{_INNER_LIST}|{_ITEM})|{_PARAMETERS})")
+_SEPARATOR = re.compile(r"[ \t]*+,[ \t]*+")
+_DICTIONARY_KEY = re.compile(_KEY)
+_TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
+
+
+def members(value: str) -> list[tuple[str, str]] | None:
+    """The members of a dictionary (RFC 9651 section 4.2.2) as (key, text), in order and with duplicates; None when
+    the text is not one."""
+    found: list[tuple[str, str]] = []
+    text = value.strip(" ")
+    at = 0
+    while at < len(text):
+        member = _MEMBER.match(text, at)
+        if member is None:
+            return None
+        found.append((member[1], member[0]))
+        at = member.end()
+        if at == len(text):
+            return found
+        separator = _SEPARATOR.match(text, at)
+        if separator is None or separator.end() == len(text):
+            return None
+        at = separator.end()
+    return found
+
+
+def without(value: bytes, label: str) -> bytes:
+    """The dictionary field without the member `label`; the value itself when it has none; empty when nothing is left
+    when it is no dictionary, or when another label is there twice."""
+    found = members(value.decode("latin-1"))
+    if found is None:
+        return b""
+    kept = [text for key, text in found if key != label]
+    if len({key for key, _ in found if key != label}) < len(kept):
+        return b""
+    return value if len(kept) == len(found) else ", ".join(kept).encode("latin-1")
+
+
+def connections(passed: Sequence[PassedConnection]) -> str:
+    """`mikomo=live;expires=1700000000`, in the given order; several logins at one connector become an inner list.
+
+    Raises ValueError for a connector or state that RFC 9651 cannot hold as key or token.
+    """
+    logins: dict[str, list[str]] = {}
+    for one in passed:
+        if not _DICTIONARY_KEY.fullmatch(one.connector) or not _TOKEN.fullmatch(one.state):
+            raise ValueError(f"connector {one.connector!r} with state {one.state!r} does not fit into a dictionary")
+        logins.setdefault(one.connector, []).append(f"{one.state};expires={one.expires_at}")
+    return ", ".join(
+        f"{connector}={states[0]}" if len(states) == 1 else f"{connector}=({' '.join(states)})"
+        for connector, states in logins.items()
+    )

@@ -1,0 +1,98 @@
+"""The store as everyone above sees it: the same verbs, with plain bodies. Nobody up there can forget to seal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from akoya_gateway.errors import UndecryptableRecord
+from akoya_gateway.log import logger
+from akoya_gateway.store.base import Record, Store
+from akoya_gateway.store.encryption import DamagedRecord, KeyRing
+
+log = logger("akoya_gateway.store")
+
+
+class Vault:
+    """A `Store` behind a `KeyRing`: seals on the way in, opens on the way out.
+
+    Takes and returns `Record`s whose body is plain. Raises what the store raises, and `UndecryptableRecord` or
+    `DamagedRecord` for a body that does not open.
+    """
+
+    __slots__ = ("ring", "store")
+
+    def __init__(self, store: Store, ring: KeyRing) -> None:
+        self.store = store
+        self.ring = ring
+
+    async def open(self) -> None:
+        await self.store.open()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def check(self) -> None:
+        await self.store.check()
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        return self._opened(await self.store.get(kind, key))
+
+    async def find(self, kind: str, group: str) -> tuple[Record, ...]:
+        return tuple([self._open(record) for record in await self.store.find(kind, group)])
+
+    async def put(self, record: Record) -> bool:
+        return await self.store.put(self._seal(record))
+
+    async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
+        return await self.store.delete(kind, key, version)
+
+    async def take(self, kind: str, key: str) -> Record | None:
+        return self._opened(await self.store.take(kind, key))
+
+    async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
+        return self._opened(await self.store.changed(kind, key, version, timeout))
+
+    async def count(self, kind: str, group: str | None = None) -> int:
+        return await self.store.count(kind, group)
+
+    async def kinds(self) -> tuple[str, ...]:
+        return await self.store.kinds()
+
+    async def scan(self, kind: str) -> AsyncIterator[Record]:
+        """Those that open: one bad record must not hide the others, so at the end the log says how many there were."""
+        shut: Counter[str] = Counter()
+        async for record in self.store.scan(kind):
+            try:
+                opened = self._open(record)
+            except (UndecryptableRecord, DamagedRecord) as error:
+                shut[error.detail] += 1
+            else:
+                yield opened
+        for why, records in shut.items():
+            log.error("records that do not open are passed over", kind=kind, records=records, error=why)
+
+    async def reseal(self, sealed: Record) -> bool:
+        """Put a record as the *store* gave it (body sealed) under the first key. True if it is there now, False if
+        the record was changed or removed meanwhile, in which case whoever did that sealed it anew.
+        """
+        plain = self._open(sealed)
+        return await self.store.reseal(self._seal(plain))
+
+    def _seal(self, record: Record) -> Record:
+        return replace(record, body=self.ring.seal(record.body, context(record)))
+
+    def _open(self, record: Record) -> Record:
+        return replace(record, body=self.ring.open(record.body, context(record)))
+
+    def _opened(self, record: Record | None) -> Record | None:
+        return None if record is None else self._open(record)
+
+
+def context(record: Record) -> bytes:
+    """What a body is bound to. With the group in it, a record that somebody with access to the store lists under
+    another owner does not open.
+    """
+    parts = (record.kind.encode(), record.key.encode(), record.group.encode())
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

@@ -1,0 +1,381 @@
+"""The connection to Redis in its three shapes, with one manner: no call without a timeout, no write sent twice.
+
+The client library would repeat a command whose answer was lost. A compare-and-set that is repeated says "somebody
+else was first" of its own success, so repeating is switched off, and only reads are tried once more, by us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.redis.scripts import Call
+from akoya_gateway.store.redis.url import Address, Topology
+
+CONNECTIONS = 16
+"""Commands in flight at most, for the whole process."""
+PATIENCE = 3
+"""Times the timeout of one round trip: how long a verb may take in all."""
+
+FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
+"""What the client library is known to raise when Redis or the way to it is in trouble. IndexError is what it makes of a
+cluster without a single slot. RuntimeError is uvloop's for a write to a transport that the server has just closed."""
+
+_RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
+_UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
+"""How servers name the command that they refuse: without the right to it, and where it is renamed or not there."""
+
+_ADVICE = {
+    "OOM": "its memory is full; make room or raise maxmemory",
+    "MISCONF": "it cannot save to its disk and refuses writes; look at its log",
+    "READONLY": "it is a replica now; waiting for the new primary",
+    "NOREPLICAS": "it has too few replicas and refuses writes (min-replicas-to-write)",
+    "CLUSTERDOWN": "the cluster is down: some slots have no server",
+    "MASTERDOWN": "the primary is down",
+    "NOPERM": "the user may not run a command the store needs; see docs/stores.md for the ACL",
+    "LOADING": "it is loading its data",
+}
+
+
+class Link(Protocol):
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in order, once each. Raises what the library raises."""
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands that change nothing, in one go where that is possible."""
+
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands in order, whatever becomes of each: an answer for every one, an exception if it was refused."""
+
+    async def try_listening(self, channel: str) -> Any:
+        """Subscribe to a channel and leave it again: the answer, or an exception if that was refused."""
+
+    def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        """The sorted sets whose names match, by SCAN over every server. Slow."""
+        ...
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        """A new subscription connection, and what to `aclose()` after it, if anything."""
+
+    async def close(self) -> None: ...
+
+
+class TooFewReplicas(StoreUnavailable):
+    """The server is reached, and too few replicas have the write."""
+
+
+class Gate:
+    """Bounds the commands in flight and words their errors."""
+
+    def __init__(self, address: Address) -> None:
+        self._where = address.where
+        self._limit = address.timeout * PATIENCE
+        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._shut = False
+
+    def shut(self) -> None:
+        """From now on nobody passes: a waiter must not open a connection after the last was closed."""
+        self._shut = True
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Raises `StoreUnavailable` for every exception, known or not: whatever the client library fails of, the record
+        was not read or not written, and that is all the callers can act on."""
+        try:
+            self._judge()
+            async with asyncio.timeout(self._limit), self._free:
+                self._judge()
+                yield
+        except StoreUnavailable:
+            raise
+        except Exception as fault:
+            raise self.worded(fault) from fault
+
+    def _judge(self) -> None:
+        if self._shut:
+            raise StoreUnavailable("the store is closed")
+
+    def worded(self, fault: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._where}: {_said(fault)}")
+
+
+def _said(fault: Exception) -> str:
+    """Never the server's own words beyond a code: they may repeat what was sent."""
+    if isinstance(fault, AuthenticationError):
+        return "the user or password was refused"
+    code = _code(fault)
+    if code == "NOPERM":
+        return f"{refused(fault)}; see docs/stores.md for the ACL"
+    if code:
+        return _ADVICE[code]
+    if isinstance(fault, RedisTimeoutError | TimeoutError):
+        return "no answer in time; what was asked for may or may not have happened"
+    if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
+        return f"no connection ({type(fault).__name__}); what was asked for may or may not have happened"
+    if isinstance(fault, IndexError):
+        return _ADVICE["CLUSTERDOWN"]
+    if isinstance(fault, ResponseError):
+        return refused(fault)
+    return type(fault).__name__
+
+
+def is_refusal(fault: Exception) -> bool:
+    """Whether the server would refuse the same command again: the user lacks a right, or the server the command."""
+    return isinstance(fault, NoPermissionError) or _UNKNOWN.search(str(fault)) is not None
+
+
+def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
+    """What the server refused, as far as it can be told. `command`: what was sent, if it was one by itself.
+
+    Of the server's own words only the name of a command is taken.
+    """
+    text, sent = str(fault), f"`{command[0]}`" if command else "a command"
+    if named := _UNKNOWN.search(text):
+        return f"the server does not know the command `{named[1].upper()}`, which the store needs"
+    if named := _RUN.search(text):
+        return f"the user may not run `{named[1].upper()}`"
+    if isinstance(fault, NoPermissionError) or "ACL failure" in text or "executing the script can't" in text:
+        kind = next((kind for kind in ("channel", "key") if f"{kind}s" in text or f"{kind} " in f"{text} "), "")
+        if not kind:
+            # Redis 6.2 does not say which, inside a script; the next check does (`rights`).
+            return "the user may not run a command that a script needs"
+        names = [part for part in command[1:] if isinstance(part, str) and ":" in part and "\n" not in part]
+        return f"the user may not use the {kind} {names[0]} ({sent})" if names else f"the user may not use a {kind}"
+    return f"{sent} was refused ({type(fault).__name__})"
+
+
+def _code(fault: Exception) -> str:
+    """The server's error code. The library cuts the codes it knows off; a script's fault has it further back."""
+    if isinstance(fault, OutOfMemoryError):
+        return "OOM"
+    if isinstance(fault, BusyLoadingError):
+        return "LOADING"
+    name = type(fault).__name__.upper()
+    words = set(re.findall(r"[A-Z]{3,}", str(fault))) if isinstance(fault, ResponseError) else set()
+    return next((code for code in _ADVICE if code in words or name.startswith(code)), "")
+
+
+def connect(address: Address) -> Link:
+    """No traffic yet. Call it with the event loop running."""
+    if address.topology is Topology.CLUSTER:
+        return _Cluster(address)
+    return _One(address)
+
+
+class _One:
+    """One server, or the primary that the sentinels name."""
+
+    def __init__(self, address: Address) -> None:
+        self._wait = (address.wait, int(address.timeout * 1000 * 0.8))
+        self._sentinel: Sentinel | None = None
+        if address.topology is Topology.SENTINEL:
+            options = _options(address)
+            plain = {name: value for name, value in options.items() if name not in {"username", "password"}}
+            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                address.hosts,
+                sentinel_kwargs={
+                    **plain,
+                    "username": address.sentinel_username,
+                    "password": address.sentinel_password.reveal() if address.sentinel_password else None,
+                },
+                **options,
+            )
+            self._client = self._sentinel.master_for(address.service, db=address.database)
+        else:
+            options = _options(address)
+            if options.pop("ssl", False):
+                options["connection_class"] = SSLConnection
+            host, port = address.hosts[0]
+            options |= {"host": host, "port": port, "db": address.database}
+            # More than the gate lets through: the ear needs one too.
+            pool = BlockingConnectionPool(max_connections=CONNECTIONS + 2, timeout=address.timeout, **options)
+            self._client = Redis.from_pool(pool)
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        answers = await self._send([call.by_digest for call in calls])
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # Listing is idempotent, and what was answered NOSCRIPT was not done: only those go again, in order.
+            for n, call in enumerate(calls):
+                if isinstance(answers[n], NoScriptError):
+                    answers[n] = (await self._send([call.whole]))[0]
+        for answer in await self._noticed(answers):
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _noticed(self, answers: list[Any]) -> list[Any]:
+        if any(isinstance(answer, Exception) and _code(answer) == "READONLY" for answer in answers):
+            # Demoted: connect anew, and ask the sentinels where the primary is.
+            await self._client.connection_pool.disconnect()
+        return answers
+
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replicas, milliseconds = self._wait
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            if replicas:
+                pipeline.execute_command("WAIT", replicas, milliseconds)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if replicas:
+            reached = answers.pop()
+            if isinstance(reached, Exception):
+                raise reached
+            if reached < replicas:
+                raise TooFewReplicas(f"only {reached} of {replicas} replicas have the write (wait={replicas})")
+        return answers
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for last in (False, True):
+            try:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0])]
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    return list(await pipeline.execute())
+            except (RedisConnectionError, RuntimeError):
+                if last:
+                    raise
+        raise AssertionError
+
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await self._noticed(list(await pipeline.execute(raise_on_error=False)))
+
+    async def try_listening(self, channel: str) -> Any:
+        """On a connection of the pool, which is as it was after leaving: /readyz opens no connection each time."""
+        return (await self.each([("SUBSCRIBE", channel), ("UNSUBSCRIBE", channel)]))[0]
+
+    async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET"):
+            yield key
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        return self._client.pubsub(), None
+
+    async def close(self) -> None:
+        await self._client.aclose(close_connection_pool=True)
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+class _Cluster:
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._client = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+            max_connections=CONNECTIONS + 2,
+            require_full_coverage=False,
+            # The servers of the URL stay the ones to ask: the ones found by them may all be gone one day, by address.
+            dynamic_startup_nodes=False,
+            **_options(address),
+        )
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        answers = []
+        for call in calls:
+            try:
+                answers.append(await self._client.execute_command(*call.by_digest))
+            except NoScriptError:
+                answers.append(await self._client.execute_command(*call.whole))
+        return answers
+
+    async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for last in (False, True):
+            try:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0])]
+                pipeline = self._client.pipeline()
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute())
+            except (RedisConnectionError, RedisTimeoutError, RedisClusterException, RuntimeError) as fault:
+                # A single command that fails has the library ask where the slots are now. Its pipelines, told not to
+                # repeat, do not, and would go to a dead server for ever.
+                await self._client.nodes_manager.initialize()
+                if last or isinstance(fault, RedisTimeoutError):
+                    raise
+        raise AssertionError
+
+    async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        answers: list[Any] = []
+        for command in commands:
+            try:
+                answers.append(await self._client.execute_command(*command))
+            except ResponseError as fault:
+                answers.append(fault)
+        return answers
+
+    async def try_listening(self, channel: str) -> Any:
+        ear, client = await self.ear()
+        try:
+            await ear.subscribe(channel)
+            return await ear.get_message(timeout=self._address.timeout)
+        except ResponseError as fault:
+            return fault
+        finally:
+            await ear.aclose()  # type: ignore[no-untyped-call]
+            await client.aclose(close_connection_pool=True)
+
+    async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
+        async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET", target_nodes=RedisCluster.PRIMARIES):
+            yield key
+
+    async def ear(self) -> tuple[PubSub, Any]:
+        """The cluster's bus carries messages to every node, so any will do."""
+        await self._client.initialize()
+        node = random.choice(self._client.get_primaries())  # noqa: S311  # spreads load, guards nothing
+        options = _options(self._address)
+        client = Redis(host=node.host, port=int(node.port), **options)
+        return client.pubsub(), client
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _options(address: Address) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "socket_timeout": address.timeout,
+        "socket_connect_timeout": address.timeout,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "username": address.username,
+        "password": address.password.reveal() if address.password else None,
+    }
+    if address.tls:
+        options |= {
+            "ssl": True,
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": address.ca,
+            "ssl_certfile": address.certificate,
+            "ssl_keyfile": address.key,
+        }
+    return options

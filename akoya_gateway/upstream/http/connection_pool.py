@@ -1,0 +1,424 @@
+"""Connections to the upstream, kept and handed out: a stack of idle ones, a limit, a queue, and one ticking clock.
+
+There is no timer per request: every tick each connection compares its deadline with the clock, and the oldest waiters
+theirs. Timeouts are therefore late by up to two ticks (`Pool.tick`, seconds), never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from akoya_gateway.config.model import Origin, Upstream
+from akoya_gateway.upstream.errors import Busy, ClosedEarly, TimedOut, Unreachable
+from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.http.response_head_cache import Hides, PlainHeads
+from akoya_gateway.upstream.http.tls import client_context
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+
+_TRICKLE, _HEAD_START = 500.0, 20.0
+"""Bytes a second, and seconds (the measures of Apache's mod_reqtimeout). A request body that falls further behind gives
+way when others wait for a connection. Until then it may take its time: to some apps one sends for hours."""
+
+_FIRST_REST = 1.0
+_LONGEST_REST = 30.0
+
+
+_TROUBLES = 3
+"""Requests in a row that an origin took and did not answer, before it rests."""
+
+
+class _Station:
+    """One origin: its idle connections and its health. It rests after a failed connect, and after requests in a row
+    that came to nothing; each time longer, until an answer comes."""
+
+    __slots__ = ("failures", "idle", "key", "origin", "oversends", "resting_until", "tls", "troubles")
+
+    def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
+        self.key = key
+        self.origin = origin
+        self.tls = tls
+        self.idle: dict[Connection, None] = {}
+        """The last used comes last; a dictionary, so that one in the middle goes without a search."""
+        self.failures = self.troubles = 0
+        self.resting_until = 0.0
+        self.oversends = False
+        """It has sent bytes behind a response without a body: connections are not reused after such responses."""
+
+    def failed(self, now: float) -> None:
+        self.failures += 1
+        self.resting_until = now + min(_LONGEST_REST, _FIRST_REST * 2 ** min(self.failures - 1, 10))
+
+    def connected(self) -> None:
+        """That alone says little of one that takes connections and answers nothing."""
+        if not self.troubles:
+            self.answered()
+
+    def troubled(self, now: float) -> None:
+        """A request came to nothing."""
+        self.troubles += 1
+        if self.troubles >= _TROUBLES:
+            self.failed(now)
+
+    def answered(self) -> None:
+        self.failures = self.troubles = 0
+        self.resting_until = 0.0
+
+
+class Pool:
+    """`take()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself when
+    its response is complete (see `sink.Owner`)."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        wait_timeout: float | None = None,
+        write_timeout: float | None = None,
+        idle_timeout: float = 50.0,
+        limits: ResponseLimits | None = None,
+        hides: Hides | None = None,
+    ) -> None:
+        """Timeouts in seconds: `wait_timeout` for a free connection (default: the connect timeout), `write_timeout` for
+        the upstream to take bytes (default: the read timeout). `hides`: see
+        `plain_heads`. Raises OSError or ssl.SSLError for bad TLS files."""
+        self.upstream = upstream
+        self.limits = limits or ResponseLimits()
+        self.wait_timeout = upstream.connect_timeout if wait_timeout is None else wait_timeout
+        self.write_timeout = upstream.read_timeout if write_timeout is None else write_timeout
+        self.idle_timeout = idle_timeout
+        shortest = min(upstream.connect_timeout, upstream.read_timeout, self.wait_timeout, self.write_timeout)
+        self.tick = min(0.25, max(0.02, shortest / 8))
+        self.now = 0.0
+        https = any(origin.scheme == "https" for origin in upstream.origins)
+        context = client_context(upstream.tls) if https else None
+        self._stations = tuple(
+            _Station(key, origin, context if origin.scheme == "https" else None)
+            for key, origin in enumerate(upstream.origins)
+        )
+        self._only = self._stations[0] if len(self._stations) == 1 else None
+        self._turn = 0
+        self._plain_heads = PlainHeads(hides)
+        self._connections: set[Connection] = set()
+        self._patient: set[Connection] = set()
+        self._connecting = 0
+        self._waiters: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._retired = self._closed = False
+        self._serving = False
+        """`_serve_waiters` is scheduled."""
+
+    # -- what a caller does
+
+    @property
+    def size(self) -> int:
+        """Connections that are open or being opened, event streams not counted: like WebSockets they last, and would
+        leave nothing of the limit for everybody else."""
+        return len(self._connections) + self._connecting - len(self._patient)
+
+    @property
+    def idle(self) -> int:
+        return sum(len(station.idle) for station in self._stations)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    def take(self) -> Connection | None:
+        """An idle connection of the origin whose turn it is, the last used first; None: `acquire` one."""
+        if self._waiters:
+            return None
+        station = self._only or self._peek()
+        connection = self._pop(station)
+        if connection is not None:
+            self._turn = station.key
+        return connection
+
+    def new_future(self) -> asyncio.Future[Any]:
+        """Of the event loop that the connections are in; to ask which one is running takes three times as long."""
+        assert self._loop is not None
+        return self._loop.create_future()
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """An idle connection or a new one, in the order of asking. `fresh`: a new one, for a second try.
+
+        Raises Busy (503), TimedOut (504) or Unreachable (502).
+        """
+        self._start()
+        if not fresh and not self._waiters and (connection := self._any_idle()) is not None:
+            return connection
+        if self._waiters or self.size >= self.upstream.pool:
+            handed = await self._wait()
+            if handed is not None:
+                if handed.usable:
+                    # It has just served: as good as a fresh one.
+                    return handed
+                self._connecting += 1
+                handed.abort()
+        else:
+            self._connecting += 1
+        return await self._open()
+
+    async def dial(self, make: Callable[[], _Protocol]) -> _Protocol:
+        """A connection of its own, outside pool and limit (WebSockets). Raises TimedOut or Unreachable."""
+        self._start()
+        return await self._dial(lambda _: make())
+
+    def retire(self) -> None:
+        """The configuration has a successor: requests that hold this pool are served, then nothing is kept."""
+        self._retired = True
+        for station in self._stations:
+            while station.idle:
+                station.idle.popitem()[0].close()
+
+    async def close(self) -> None:
+        """The end: idle connections are closed, those in use are cut, who waits is refused."""
+        self.retire()
+        self._closed = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Busy("shutting down"))
+        for connection in tuple(self._connections):
+            connection.fail(ClosedEarly("shutting down"))
+
+    # -- sink.Owner
+
+    def on_patient(self, connection: Connection) -> None:
+        self._patient.add(connection)
+        self._room()
+
+    def on_trouble(self, connection: Connection) -> None:
+        self._stations[connection.key].troubled(self._time())
+
+    def on_answered(self, connection: Connection) -> None:
+        station = self._stations[connection.key]
+        if station.troubles:
+            station.answered()
+
+    def on_idle(self, connection: Connection) -> None:
+        if self._patient and connection in self._patient:
+            self._patient.discard(connection)
+            if self.size > self.upstream.pool:
+                connection.close()
+                return
+        self._keep(connection)
+
+    def on_stray(self, connection: Connection) -> None:
+        """Stop reusing connections after this origin's bodiless responses if it has sent a body with one.
+
+        Nothing in the head of a 204 tells that gunicorn before 27 will send the body that the app returned with it.
+        """
+        if connection.bodiless:
+            self._stations[connection.key].oversends = True
+
+    def on_gone(self, connection: Connection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._patient.discard(connection)
+            self._stations[connection.key].idle.pop(connection, None)
+            self._room()
+
+    # -- inside
+
+    def _keep(self, connection: Connection) -> None:
+        """Keep it for the next request. A waiter does not get it before the next turn of the event loop: what the
+        upstream sends behind its response would not have been seen yet."""
+        station = self._stations[connection.key]
+        if station.troubles:
+            station.answered()
+        if station.oversends and connection.bodiless:
+            connection.close()
+            return
+        if self._waiters:
+            if not self._serving:
+                assert self._loop is not None
+                self._serving = True
+                self._loop.call_soon(self._serve_waiters)
+        elif self._retired:
+            connection.close()
+            return
+        station.idle[connection] = None
+
+    def _serve_waiters(self) -> None:
+        """Give idle connections to waiters, the one that has waited longest first."""
+        self._serving = False
+        while self._waiters and (connection := self._pop_any()) is not None:
+            waiter = self._next_waiter()
+            if waiter is None:
+                self._keep(connection)
+                break
+            waiter.set_result(connection)
+        if self._retired and not self._waiters:
+            self.retire()
+
+    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    def _pop(self, station: _Station) -> Connection | None:
+        """Take an idle connection off the stack. One on which bytes have arrived unasked is closed instead."""
+        while station.idle:
+            connection, _ = station.idle.popitem()
+            if connection.usable:
+                return connection
+            connection.abort()
+        return None
+
+    def _pop_any(self) -> Connection | None:
+        for station in self._stations:
+            if (connection := self._pop(station)) is not None:
+                return connection
+        return None
+
+    def _peek(self) -> _Station:
+        """Round robin: the next origin that is not resting; if all are, just the next."""
+        stations = self._stations
+        count = len(stations)
+        for step in range(1, count + 1):
+            station = stations[(self._turn + step) % count]
+            if station.resting_until <= self.now:
+                return station
+        return stations[(self._turn + 1) % count]
+
+    def _any_idle(self) -> Connection | None:
+        if (connection := self.take()) is not None or self.size < self.upstream.pool:
+            return connection
+        return self._pop_any()
+
+    def _room(self) -> None:
+        """Where there is room for one more, the first waiter may open it: None, and its place is taken already."""
+        while self.size < self.upstream.pool and (waiter := self._next_waiter()) is not None:
+            self._connecting += 1
+            waiter.set_result(None)
+
+    async def _wait(self) -> Connection | None:
+        assert self._loop is not None
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._waiters.append((self._time() + self.wait_timeout, waiter))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                handed = waiter.result()
+                if handed is None:
+                    self._connecting -= 1
+                    self._room()
+                elif handed.usable:
+                    self._keep(handed)
+                else:
+                    handed.abort()
+            raise
+
+    async def _open(self) -> Connection:
+        """Open the connection whose place `_connecting` holds."""
+        try:
+            connection = await self._dial(self._make)
+            if not connection.usable:
+                connection.abort()
+                raise Unreachable("the upstream closed a new connection, or sent something before it had a request")
+            self._connections.add(connection)
+        finally:
+            self._connecting -= 1
+            self._room()
+        return connection
+
+    def _make(self, key: int) -> Connection:
+        return Connection(
+            self,
+            key,
+            read_timeout=self.upstream.read_timeout,
+            write_timeout=self.write_timeout,
+            limits=self.limits,
+            plain_heads=self._plain_heads,
+            reusable=self.upstream.keep_alive,
+        )
+
+    async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
+        """Try each origin at most once: nothing has been sent yet."""
+        tried: Unreachable | TimedOut | None = None
+        for _ in self._stations:
+            station = self._peek()
+            self._turn = station.key
+            try:
+                protocol = await self._connect(station, partial(make, station.key))
+            except (Unreachable, TimedOut) as error:
+                station.failed(self._time())
+                tried = error
+            else:
+                station.connected()
+                return protocol
+        raise tried or Unreachable("no upstream is configured")
+
+    async def _connect(self, station: _Station, make: Callable[[], _Protocol]) -> _Protocol:
+        assert self._loop is not None
+        origin = station.origin
+        name = self.upstream.tls.server_name or origin.host if station.tls is not None else None
+        try:
+            async with asyncio.timeout(self.upstream.connect_timeout):
+                if origin.path is not None:
+                    _, protocol = await self._loop.create_unix_connection(
+                        make, origin.path, ssl=station.tls, server_hostname=name
+                    )
+                else:
+                    transport, protocol = await self._loop.create_connection(
+                        make, origin.host, origin.port, ssl=station.tls, server_hostname=name
+                    )
+                    raw = transport.get_extra_info("socket")
+                    if raw is not None:
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except TimeoutError:
+            raise TimedOut("the upstream took too long to accept a connection") from None
+        except ssl.SSLError as error:
+            raise Unreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
+        except OSError as error:
+            raise Unreachable(f"no connection to the upstream: {error.strerror or type(error).__name__}") from error
+        return protocol
+
+    def _start(self) -> None:
+        if self._closed:
+            raise Busy("shutting down")
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if self._ticker is None:
+            self.now = loop.time()
+            self._ticker = loop.call_later(self.tick, self._on_tick)
+
+    def _time(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
+
+    def _on_tick(self) -> None:
+        assert self._loop is not None
+        self._ticker = None
+        now = self.now = self._loop.time()
+        while self._waiters and self._waiters[0][0] < now:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Busy("all connections to the upstream are in use"))
+        for connection in tuple(self._connections):
+            connection.tick(now, self.idle_timeout)
+        if self._waiters:
+            self._make_room(now)
+        if (self._connections or self._waiters or self._connecting) and not self._closed:
+            self._ticker = self._loop.call_later(self.tick, self._on_tick)
+
+    def _make_room(self, now: float) -> None:
+        """One at a time, the slowest first: who waits gets the next connection that is free, whoever had it."""
+        slowest = max(self._connections, key=lambda one: one.behind(now, _TRICKLE), default=None)
+        if slowest is not None and slowest.behind(now, _TRICKLE) > _HEAD_START:
+            slowest.give_way()

@@ -1,0 +1,133 @@
+"""Who asked, as told to the upstream: X-Forwarded-* and Forwarded (RFC 7239), Via (RFC 9110 section 7.6.3).
+
+What a client says of itself is dropped; what a trusted proxy says is kept and continued.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from akoya_gateway.config.model import Origin
+from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies, parse_address
+
+VIA = b"1.1 akoya-gateway"
+
+FORWARDED_NAMES = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+    }
+)
+"""Those we set."""
+
+_MANY, _LONGEST_HOST = 1024, 255
+_ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
+_TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+Said = dict[bytes, list[bytes]]
+
+
+class Forwarding:
+    """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
+
+    __slots__ = ("_kept", "_public_hosts", "_trusted")
+
+    def __init__(self, trusted_proxies: Sequence[TrustedPeer] = (), public_url: Origin | None = None) -> None:
+        """`public_url`: where it is https, a request for its host counts as https although TLS ended before us."""
+        self._trusted = TrustedProxies(trusted_proxies)
+        self._public_hosts: frozenset[bytes] = frozenset()
+        if public_url is not None and public_url.scheme == "https":
+            host = public_url.authority.encode("ascii")
+            self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
+        self._kept: dict[tuple[str | None, str, bytes], bytes] = {}
+
+    def trusts(self, peer: str | None, *, told: bool = False) -> bool:
+        """Whether the peer is one of `trusted_proxies`; see `TrustedProxies`."""
+        return self._trusted(peer, told=told)
+
+    def lines(self, peer: str | None, scheme: str, host: bytes, said: Said | None = None) -> bytes:
+        """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `said`: what a
+        trusted peer sent of `FORWARDED_NAMES`."""
+        scheme = self._as_browsers_see(scheme, host)
+        if said:
+            return _write(_for(peer, said), *_origin(scheme, host, said), peer=peer)
+        hop = (peer, scheme, host)
+        kept = self._kept.get(hop)
+        if kept is None:
+            kept = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
+            if len(self._kept) >= _MANY:
+                self._kept.clear()
+            if len(host) <= _LONGEST_HOST:
+                self._kept[hop] = kept
+        return kept
+
+    def _as_browsers_see(self, scheme: str, host: bytes) -> str:
+        """The scheme of `public_url` for requests to its host: browsers reach that over https, by definition."""
+        return "https" if self._public_hosts and host.lower() in self._public_hosts else scheme
+
+
+def _for(peer: str | None, said: Said) -> list[bytes]:
+    """The chain of addresses: what the trusted proxy told, then itself."""
+    told = [entry.strip(b" \t") for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
+    return chain if peer is None else [*chain, _peer(peer)]
+
+
+def _peer(peer: str) -> bytes:
+    """The sender's own address; a server that had it from somewhere else than the socket may name anything."""
+    address = peer.encode("ascii", "replace")
+    return address if _ADDRESS.fullmatch(address) else b"unknown"
+
+
+def _origin(own_scheme: str, own_host: bytes, said: Said) -> tuple[bytes, bytes, bytes]:
+    """Scheme, host and port as the browser used them: the trusted proxy's word where it makes sense, else ours."""
+    proto = _single(said, b"x-forwarded-proto").lower()
+    scheme = proto if proto in (b"http", b"https") else own_scheme.encode("ascii")
+    told = _single(said, b"x-forwarded-host")
+    host = told if _TRUSTED_HOST.fullmatch(told) else own_host
+    told_port = _single(said, b"x-forwarded-port")
+    after = host.rpartition(b"]")[2]
+    if told_port.isdigit() and len(told_port) <= 5:
+        port = told_port
+    elif b":" in after:
+        port = after.rpartition(b":")[2]
+    else:
+        port = b"443" if scheme == b"https" else b"80"
+    return scheme, host, port
+
+
+def _single(said: Said, name: bytes) -> bytes:
+    values = said.get(name, ())
+    return values[0].strip() if len(values) == 1 else b""
+
+
+def _node(address: bytes) -> bytes:
+    """RFC 7239 section 6: an IPv6 address is bracketed and quoted, anything odd becomes `unknown`.
+    A port is left out."""
+    found = parse_address(address.decode("ascii"))
+    if found is None:
+        return b"unknown"
+    text = str(found).encode("ascii")
+    return text if found.version == 4 else b'"[' + text + b']"'
+
+
+def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, *, peer: str | None) -> bytes:
+    # Forwarded is always made from the X-Forwarded-For chain: a proxy that only knows the latter passes on whatever
+    # Forwarded a client made up.
+    elements = [b"for=" + _node(address) for address in chain]
+    if peer is None:
+        elements.append(b"for=unknown")
+    own = b"%b;host=%b;proto=%b" % (elements[-1], b'"' + host + b'"', scheme)
+    lines = [
+        b"x-forwarded-for: " + b", ".join(chain) if chain else b"",
+        b"x-forwarded-proto: " + scheme,
+        b"x-forwarded-host: " + host,
+        b"x-forwarded-port: " + port,
+        b"forwarded: " + b", ".join([*elements[:-1], own]),
+        b"via: " + VIA,
+    ]
+    return b"".join([line + b"\r\n" for line in lines if line])

@@ -1,0 +1,360 @@
+"""Making the bytes of a request head: no I/O.
+
+What arrives has been parsed by somebody else's server and is judged again here, because what leaves must mean the same
+to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and remembered; long ones are judged each
+time, since anybody can send as many as he likes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
+from akoya_gateway.upstream.errors import RefusedRequest
+from akoya_gateway.upstream.http.forwarded_headers import FORWARDED_NAMES, Forwarding, Said
+from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, judge_length, tokens
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
+"""Not in field values (RFC 9110 section 5.5). Some servers let them pass (h11)."""
+_HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
+_VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
+_VERSIONS_WITH_FRAMING = ("1.1", "1.0")
+_MANY_NAMES, _LONGEST_NAME = 4096, 255
+_MANY_SECTIONS, _LARGEST_KEPT, _MOST_KEPT = 1024, 4096, 100
+CLOSE_LINE = b"connection: close\r\n"
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+
+PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
+"""Names (or their beginnings) that a client's `Connection` field cannot take away (CVE-2024-45410)."""
+
+
+class Body(IntEnum):
+    """What follows the head. ASK: the server has not said (HTTP/2), its first event will."""
+
+    NONE = 0
+    LENGTH = 1
+    CHUNKED = 2
+    ASK = 3
+
+
+class Outgoing(NamedTuple):
+    """A request head to send. Where `body` is ASK the last CRLF is still missing, so that framing can be added."""
+
+    head: bytes
+    body: Body
+    length: int
+    head_only: bool
+    idempotent: bool
+    """RFC 9110 section 9.2.2."""
+    expects: bool
+    """The client waits for `100 Continue` before it sends its body."""
+
+
+class Section(NamedTuple):
+    """A header section to send, without the empty line at its end: first `fields`, then who asked. What the gateway
+    adds goes between them."""
+
+    fields: bytes
+    forwarded: bytes
+    body: Body
+    length: int
+    expects: bool
+
+
+class Does(IntEnum):
+    """What becomes of a header."""
+
+    PASS = 0
+    DROP = 1
+    FORWARDED = 2
+    UNTRUSTED = 3
+    HOST = 4
+    LENGTH = 5
+    CODING = 6
+    CONNECTION = 7
+    EXPECT = 8
+    TE = 9
+    UPGRADE = 10
+
+
+# Plain integers for the loop below.
+_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(Does.PASS), int(Does.HOST), int(Does.CONNECTION)
+_PLAIN_CONNECTION = (b"keep-alive", b"close")
+
+_KNOWN: dict[bytes, Does] = {
+    **dict.fromkeys(HOP_BY_HOP, Does.DROP),
+    **dict.fromkeys(FORWARDED_NAMES, Does.FORWARDED),
+    b"host": Does.HOST,
+    b"content-length": Does.LENGTH,
+    b"transfer-encoding": Does.CODING,
+    b"connection": Does.CONNECTION,
+    b"expect": Does.EXPECT,
+    b"te": Does.TE,
+    b"upgrade": Does.UPGRADE,
+}
+
+
+_HANDLED = {Handling.PASS: Does.PASS, Handling.FROM_PROXIES: Does.UNTRUSTED, Handling.DROP: Does.DROP}
+
+
+class RequestWriter:
+    """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
+
+    __slots__ = (
+        "_client_headers",
+        "_default_host",
+        "_forwarding",
+        "_hosts",
+        "_keep_alive",
+        "_methods",
+        "_names",
+        "_sections",
+    )
+
+    def __init__(
+        self,
+        forwarding: Forwarding,
+        default_host: bytes,
+        client_headers: ClientHeaders | None = None,
+        *,
+        keep_alive: bool = True,
+    ) -> None:
+        """`default_host`: for clients of HTTP/1.0, which send none. `keep_alive`: connections are used again."""
+        self._forwarding = forwarding
+        self._client_headers = client_headers or ClientHeaders()
+        self._default_host = default_host
+        self._keep_alive = keep_alive
+        self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
+        self._methods: dict[str, bytes] = {}
+        self._hosts: set[bytes] = set()
+        self._sections: OrderedDict[tuple[object, ...], Section] = OrderedDict()
+
+    def write(
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        *,
+        peer: str | None,
+        scheme: str,
+        http_version: str = "1.1",
+        trailers: bool = False,
+        extra: bytes = b"",
+        ours: int = 0,
+        told: bool = False,
+    ) -> Outgoing:
+        """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
+        `extra`: the header lines of a handshake, each with its CRLF. `ours`: how many of `headers`, at their end, the
+        gateway has made, so that they are not to be judged; the others are then remembered.
+
+        Raises RefusedRequest.
+        """
+        verb = self.judge_line(method, target)
+        if ours:
+            section = self._known_section(headers[:-ours], peer, scheme, http_version, trailers, told)
+            made = b"".join([b"%b: %b\r\n" % header for header in headers[-ours:]])
+        else:
+            section = self.section(
+                headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
+            )
+            made = b""
+        # A handshake, the one request with lines of its own, keeps its connection.
+        made += extra or self.closing(verb)
+        end = b"" if section.body is Body.ASK else b"\r\n"
+        head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.fields, made, section.forwarded, end)
+        return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
+
+    def _known_section(
+        self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool, told: bool
+    ) -> Section:
+        """As `section`, remembered: a browser sends the same headers again and again (1.9 us -> 0.3 us)."""
+        key = (peer, scheme, http_version, trailers, told, *headers)
+        section = self._sections.get(key)
+        if section is None:
+            section = self.section(
+                headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
+            )
+            # By what came, not by what is left of it: the key holds all of it.
+            size = sum(len(name) + len(value) for name, value in headers)
+            if size <= _LARGEST_KEPT and len(headers) <= _MOST_KEPT:
+                self._sections[key] = section
+                if len(self._sections) > _MANY_SECTIONS:
+                    self._sections.popitem(last=False)
+        return section
+
+    def closing(self, verb: bytes) -> bytes:
+        """The header line for a request that is the last one on its connection, else nothing (RFC 9112 section 9.6).
+
+        A connection is closed after HEAD (see `response.judge_head`). An upstream that knows it closes first, so that
+        no sockets in TIME_WAIT use up the gateway's ports.
+        """
+        return CLOSE_LINE if verb == b"HEAD" or not self._keep_alive else b""
+
+    def judge_line(self, method: str, target: bytes) -> bytes:
+        """The method as bytes. Raises RefusedRequest."""
+        verb = self._methods.get(method) or self._learn_method(method)
+        if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
+            raise RefusedRequest("the request target is not a path")
+        return verb
+
+    def section(
+        self,
+        headers: Headers,
+        *,
+        peer: str | None,
+        scheme: str,
+        http_version: str = "1.1",
+        trailers: bool = False,
+        told: bool = False,
+    ) -> Section:
+        """The header section. Raises RefusedRequest."""
+        names = self._names
+        lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
+        add = lines.append
+        hosts: list[bytes] = []
+        judged: _Judged | None = None
+        for name, value in headers:
+            does = names.get(name)
+            if does is None:
+                does = self._learn(name)
+            if does == _PASS:
+                add(name + b": " + value)
+            elif does == _HOST_FIELD:
+                hosts.append(value)
+            elif does != _CONNECTION_FIELD or value not in _PLAIN_CONNECTION:
+                if judged is None:
+                    judged = _Judged(trusted=self._forwarding.trusts(peer, told=told))
+                judged.take(does, name, value, lines)
+        host = self.host(hosts, http_version)
+        body, length = Body.NONE, 0
+        if judged is not None:
+            lines = judged.complete(lines, trailers=trailers)
+            body, length = judged.framing(http_version)
+        if body is Body.NONE and http_version not in _VERSIONS_WITH_FRAMING:
+            body = Body.ASK
+        lines[0] = b"host: " + host
+        fields = b"\r\n".join(lines)
+        breaks = len(lines) - 1
+        controls = len(fields) - len(fields.translate(None, _CONTROL))
+        if controls or fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
+            raise RefusedRequest("a header value holds a line break or a control character")
+        forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
+        return Section(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the peer is one of `trusted_proxies`."""
+        return self._forwarding.trusts(peer)
+
+    def forwarded(self, peer: str | None, scheme: str, host: bytes, said: Said | None) -> bytes:
+        """Who asked (see `Section`)."""
+        return self._forwarding.lines(peer, scheme, host, said)
+
+    def does(self, name: bytes) -> Does:
+        """What becomes of a header of this name. Raises RefusedRequest."""
+        does = self._names.get(name)
+        return Does(self._learn(name) if does is None else does)
+
+    def host(self, hosts: list[bytes], http_version: str = "1.1") -> bytes:
+        """The one Host (RFC 9112 section 3.2). Raises RefusedRequest."""
+        if not hosts and http_version == "1.0":
+            return self._default_host
+        if len(hosts) == 1 and hosts[0] in self._hosts:
+            return hosts[0]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise RefusedRequest("there must be one valid Host")
+        if len(self._hosts) < _MANY_NAMES and len(hosts[0]) <= _LONGEST_NAME:
+            self._hosts.add(hosts[0])
+        return hosts[0]
+
+    def _learn(self, name: bytes) -> int:
+        if not _TOKEN.fullmatch(name):
+            raise RefusedRequest("a header name is not a token")
+        known = None if is_alias(name) else _KNOWN.get(name.lower())
+        does = int(_HANDLED[self._client_headers.handling(name)] if known is None else known)
+        if len(self._names) < _MANY_NAMES and len(name) <= _LONGEST_NAME:
+            self._names[name] = does
+        return does
+
+    def _learn_method(self, method: str) -> bytes:
+        verb = method.encode("latin-1", "replace")
+        # TRACE would show the browser what we add for the upstream alone (RFC 9110 section 9.3.8).
+        if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
+            raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
+        if len(self._methods) < _MANY_NAMES and len(method) <= _LONGEST_NAME:
+            self._methods[method] = verb
+        return verb
+
+
+class _Judged:
+    """What the headers that are not simply passed on said."""
+
+    __slots__ = ("codings", "connection", "expects", "lengths", "said", "te_trailers", "trusted", "upgrade")
+
+    def __init__(self, *, trusted: bool) -> None:
+        self.trusted = trusted
+        self.lengths: list[bytes] = []
+        self.codings: list[bytes] = []
+        self.connection: set[bytes] = set()
+        self.said: Said | None = None
+        self.expects = self.te_trailers = self.upgrade = False
+
+    def take(self, does: int, name: bytes, value: bytes, lines: list[bytes]) -> None:
+        match does:
+            case Does.CONNECTION:
+                self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
+            case Does.LENGTH:
+                self.lengths.append(value)
+            case Does.CODING:
+                self.codings.append(value)
+            case Does.FORWARDED if self.trusted:
+                self.said = self.said or {}
+                self.said.setdefault(name.lower(), []).append(value)
+            case Does.UNTRUSTED if self.trusted:
+                lines.append(name + b": " + value)
+            case Does.EXPECT:
+                self.expects = True
+                if value.lower() != b"100-continue":
+                    raise RefusedRequest("an expectation that cannot be met", status=417, code="expectation-failed")
+            case Does.TE:
+                self.te_trailers |= b"trailers" in tokens(value)
+            case Does.UPGRADE:
+                self.upgrade = True
+
+    def framing(self, http_version: str) -> tuple[Body, int]:
+        """RFC 9112 section 6.3, with everything refused that it lets a recipient repair."""
+        if self.codings:
+            if self.lengths:
+                raise RefusedRequest("content-length together with transfer-encoding")
+            if len(self.codings) > 1 or self.codings[0].lower() != b"chunked" or http_version == "1.0":
+                raise RefusedRequest("a transfer-encoding other than chunked")
+            body, length = Body.CHUNKED, 0
+        elif self.lengths:
+            if len(self.lengths) > 1:
+                raise RefusedRequest("more than one content-length")
+            try:
+                body, length = Body.LENGTH, judge_length(self.lengths[0])
+            except ValueError as error:
+                raise RefusedRequest(str(error)) from None
+        else:
+            body, length = Body.NONE, 0
+        if self.upgrade and (length or body is Body.CHUNKED):
+            # Servers disagree where such a request ends. Without a body the field is dropped and the request served.
+            raise RefusedRequest("an upgrade together with a body", code="upgrade-refused")
+        return body, length
+
+    def complete(self, lines: list[bytes], *, trailers: bool) -> list[bytes]:
+        """Take away what Connection names (RFC 9110 section 7.6.1), add the framing."""
+        if self.connection:
+            lines = [line for line in lines if line[: line.index(b":")].lower() not in self.connection]
+        lines += [b"content-length: " + length for length in self.lengths]
+        lines += [b"transfer-encoding: " + coding.lower() for coding in self.codings]
+        if trailers and self.te_trailers:
+            lines += (b"te: trailers", b"connection: te")
+        return lines

@@ -1,0 +1,145 @@
+"""One request and its response, between the callbacks of a connection and a coroutine that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.upstream.http.connection import Connection
+from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
+from akoya_gateway.upstream.http.response_head_cache import PlainHead
+
+HIGH_WATER = 131_072
+"""Bytes of response body held for a slow client before the connection is read no further."""
+
+
+class Exchange:
+    """A `sink.Sink`. `status` is 0 until the head has come; `news()` waits for whatever happens next."""
+
+    __slots__ = (
+        "_buffered",
+        "_chunks",
+        "_loop",
+        "_on_slow",
+        "_waiter",
+        "_writable",
+        "connection",
+        "ended",
+        "failure",
+        "head",
+        "status",
+        "trailers",
+    )
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, on_slow: Callable[[], None]) -> None:
+        """`on_slow` is called once, if the exchange is still open at the pool's next tick."""
+        self.connection = connection
+        self.status = 0
+        self.head: ResponseHead | None = None
+        self.trailers: Headers = []
+        self.ended = False
+        self.failure: Exception | None = None
+        self._loop = loop
+        self._on_slow: Callable[[], None] | None = on_slow
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """The connection is no longer ours."""
+        return self.ended or self.failure is not None
+
+    async def news(self) -> None:
+        """Until a head, body bytes, the end or a failure are there to be looked at."""
+        if not self._chunks and not self.ended and self.failure is None:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    async def until_head(self) -> None:
+        """Until `status` is known. Raises what went wrong before."""
+        while not self.status:
+            if self.failure is not None:
+                raise self.failure
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def take(self) -> bytes:
+        """All body bytes that have come. Raises the failure once they have been taken."""
+        chunks = self._chunks
+        if not chunks:
+            if self.failure is not None:
+                raise self.failure
+            return b""
+        self._chunks = []
+        if self._buffered > HIGH_WATER and not self.over:
+            self.connection.resume_reading()
+        self._buffered = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def writable(self) -> None:
+        """Until the upstream takes more of the request body, or the exchange is over."""
+        while self.connection.congested and not self.over:
+            self._writable = self._loop.create_future()
+            await self._writable
+
+    def fail(self, error: Exception) -> None:
+        """End it from this side: the connection is cut."""
+        if not self.over:
+            self.connection.abort()
+            self._failed(error)
+
+    # -- Sink
+
+    def on_head(self, status: int, head: ResponseHead) -> None:
+        self.status = status
+        self.head = head
+        self._wake()
+
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
+        if self._buffered > HIGH_WATER:
+            self.connection.pause_reading()
+        self._wake()
+
+    def on_trailers(self, headers: Headers) -> None:
+        self.trailers = headers
+
+    def on_answer(self, head: PlainHead, body: bytes) -> None:
+        self.status = head.status
+        self.head = ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
+        if body:
+            self._chunks.append(body)
+        self.on_end()
+
+    def on_end(self) -> None:
+        self.ended = True
+        self._wake()
+        self.on_writable()
+
+    def on_failure(self, error: GatewayError) -> None:
+        self._failed(error)
+
+    def on_writable(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def on_tick(self) -> None:
+        if self._on_slow is not None:
+            on_slow, self._on_slow = self._on_slow, None
+            on_slow()
+
+    # -- inside
+
+    def _failed(self, error: Exception) -> None:
+        self.failure = error
+        self._wake()
+        self.on_writable()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,163 @@
+"""Where WebSocket frames begin and end, and whether they may go on as they are (RFC 6455 section 5): no I/O.
+
+After the handshakes nothing has to be taken apart: a client's frames are masked, as the upstream must get them, and an
+upstream's are not. So the bytes pass unchanged, and a `FrameReader` for each direction walks the headers beside them.
+
+Theory of operation. What passes always ends in one of two places:
+
+- between two frames. A header, and a control frame as a whole, pass only when they are complete and judged; until then
+  they are held, which are at most 131 bytes.
+- within the payload of a data frame, which passes as it comes: `left` says how much of it is still to come.
+
+So a frame of ours (a close) can stand wherever `left` is 0, and what is refused has not passed in part.
+"""
+
+from __future__ import annotations
+
+from akoya_gateway.upstream.websocket.close_frames import INVALID_DATA, PROTOCOL_ERROR, TOO_BIG, sendable
+
+_CONTINUATION, _CLOSE = 0, 8
+_OPCODES = frozenset((0, 1, 2, 8, 9, 10))
+_LONGEST_CONTROL = 125
+_WHOLE_MESSAGE = (0x81, 0x82)
+"""First byte of a text or binary message in one frame."""
+
+
+class FrameReader:
+    """One direction. `over`: nothing passes any more, because of a close frame, or for the close code `fault`."""
+
+    __slots__ = (
+        "_fragmented",
+        "_head",
+        "_held",
+        "_mask",
+        "_max_message",
+        "_message",
+        "_plain",
+        "_small",
+        "fault",
+        "left",
+        "over",
+    )
+
+    def __init__(self, *, masked: bool, max_message: int) -> None:
+        """`masked`: these are a client's frames (section 5.1). `max_message` in bytes, fragments added up."""
+        self.over = False
+        self.fault: int | None = None
+        self.left = 0
+        """Bytes of a data frame's payload that have not come yet."""
+        self._mask = 0x80 if masked else 0
+        self._head = 6 if masked else 2
+        """Length of the shortest header."""
+        self._max_message = max_message
+        self._small = min(_LONGEST_CONTROL, max_message)
+        self._held = b""
+        self._fragmented = False
+        self._message = 0
+        self._plain = True
+        """Between two messages, with nothing held: what comes begins a frame."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What of these bytes, and of those held, passes now."""
+        # The most frequent of all: one small message and nothing else.
+        if self._plain and len(data) > 1 and data[0] in _WHOLE_MESSAGE:
+            length = data[1] ^ self._mask
+            if length <= self._small and len(data) == length + self._head:
+                return data
+        if self.over:
+            return b""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        passed = self._walk(data)
+        self._plain = not (self.left or self._held or self._fragmented or self.over)
+        return data if passed == len(data) else data[:passed]
+
+    def _walk(self, data: bytes) -> int:
+        at, size = 0, len(data)
+        while at < size and not self.over:
+            if self.left:
+                step = min(self.left, size - at)
+                self.left -= step
+                at += step
+                continue
+            behind = self._judge(data, at)
+            if behind == at:
+                if not self.over:
+                    self._held = data[at:]
+                break
+            at = behind
+        return at
+
+    def _judge(self, data: bytes, at: int) -> int:
+        """Where to go on behind the header at `at`, or behind the whole control frame; `at`: not now."""
+        if len(data) - at < 2:
+            return at
+        first, second = data[at], data[at + 1]
+        if not self._allowed(first, second):
+            return self._refuse(at, PROTOCOL_ERROR)
+        if first & 0x08:
+            return self._control(data, at, first & 0x0F, second & 0x7F)
+        return self._data(data, at, first, second & 0x7F)
+
+    def _allowed(self, first: int, second: int) -> bool:
+        """Sections 5.1, 5.2, 5.4 and 5.5. No extension is ever negotiated, so no reserved bit has a meaning."""
+        opcode = first & 0x0F
+        if first & 0x70 or opcode not in _OPCODES or second & 0x80 != self._mask:
+            return False
+        if opcode & 0x08:
+            return bool(first & 0x80) and second & 0x7F <= _LONGEST_CONTROL
+        return (opcode == _CONTINUATION) == self._fragmented
+
+    def _control(self, data: bytes, at: int, opcode: int, length: int) -> int:
+        behind = at + self._head + length
+        if behind > len(data):
+            return at
+        if opcode == _CLOSE:
+            start = at + self._head
+            fault = PROTOCOL_ERROR if self._fragmented else _judge_close(data[start:behind], data[at + 2 : start])
+            if fault is not None:
+                return self._refuse(at, fault)
+            self.over = True
+        return behind
+
+    def _data(self, data: bytes, at: int, first: int, length: int) -> int:
+        extended = {126: 2, 127: 8}.get(length, 0)
+        if extended:
+            field = data[at + 2 : at + 2 + extended]
+            if len(field) < extended:
+                return at
+            length = int.from_bytes(field, "big")
+            # Section 5.2: the least number of bytes, and the most significant bit of eight is 0.
+            if length < (126 if extended == 2 else 65_536) or length >> 63:
+                return self._refuse(at, PROTOCOL_ERROR)
+        message = (self._message if self._fragmented else 0) + length
+        if message > self._max_message:
+            return self._refuse(at, TOO_BIG)
+        behind = at + self._head + extended
+        if behind > len(data):
+            return at
+        self._message = message
+        self._fragmented = not first & 0x80
+        self.left = length
+        return behind
+
+    def _refuse(self, at: int, code: int) -> int:
+        self.fault = code
+        self.over = True
+        return at
+
+
+def _judge_close(payload: bytes, key: bytes) -> int | None:
+    """The code to refuse a close frame with (sections 5.5.1, 7.4 and 8.1). `key`: what masks it, if anything does."""
+    if key:
+        payload = bytes(byte ^ key[at & 3] for at, byte in enumerate(payload))
+    if not payload:
+        return None
+    if len(payload) == 1 or not sendable(int.from_bytes(payload[:2], "big")):
+        return PROTOCOL_ERROR
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return INVALID_DATA
+    return None

@@ -1,0 +1,95 @@
+"""WebSockets passed through (RFC 6455): a handshake with the upstream, its answer to the client, then one of two ways.
+
+Where the server in front can give its connection away, the bytes go from one to the other (`tunnel`); elsewhere whole
+messages are relayed (`messages`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+
+from websockets.http11 import Response
+
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.forwarded_headers import VIA
+from akoya_gateway.upstream.http.request_head import RequestWriter
+from akoya_gateway.upstream.stream_cancellation import Ending, OnEnd
+from akoya_gateway.upstream.websocket.client_handshake import Opening, Refusal
+from akoya_gateway.upstream.websocket.handshake_headers import end_to_end
+from akoya_gateway.upstream.websocket.message_relay import UpstreamSocket, relay
+from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class WebSocketRelay:
+    """Relays ASGI websocket scopes. `scope["akoya.ending"]` may end one from outside, with its close code."""
+
+    def __init__(self, pool: Pool, writer: RequestWriter) -> None:
+        self._pool = pool
+        self._writer = writer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises RefusedRequest or UpstreamError before anything was sent to the client."""
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        upstream = self._pool.upstream
+        subprotocols = scope.get("subprotocols") or []
+        opening = await self._pool.dial(lambda: Opening(subprotocols, upstream.websocket.max_message))
+        try:
+            response = await opening.open(self._writer, scope, upstream.read_timeout)
+            headers = [*end_to_end(response), (b"via", VIA)]
+            await send({"type": "websocket.accept", "subprotocol": opening.subprotocol, "headers": headers})
+        except Refusal as refusal:
+            opening.abort()
+            await _refuse(refusal.response, scope, send)
+        except BaseException:
+            opening.abort()
+            raise
+        else:
+            await self._join(opening, scope, receive, send)
+
+    async def _join(self, opening: Opening, scope: Scope, receive: Receive, send: Send) -> None:
+        bounds = self._pool.upstream.websocket
+        client = (scope.get("extensions") or {}).get(EXTENSION)
+        ending: Ending | None = scope.get("akoya.ending")
+        if client is not None:
+            tunnel = Tunnel(client, opening, bounds)
+            with _heeding(ending, tunnel.end):
+                await tunnel.run()
+            return
+        socket = UpstreamSocket(opening, bounds)
+        try:
+            with _heeding(ending, socket.end):
+                await relay(socket, receive, send)
+        finally:
+            socket.release()
+
+
+@contextlib.contextmanager
+def _heeding(ending: Ending | None, end: OnEnd) -> Iterator[None]:
+    if ending is None:
+        yield
+        return
+    ending.listen(end)
+    try:
+        yield
+    finally:
+        ending.forget(end)
+
+
+async def _refuse(response: Response, scope: Scope, send: Send) -> None:
+    """The upstream said no: pass its answer on where the server can, else ASGI's plain 403."""
+    if "websocket.http.response" in (scope.get("extensions") or ()) and 200 <= response.status_code <= 599:
+        body = bytes(response.body)
+        headers = [*end_to_end(response), (b"content-length", b"%d" % len(body))]
+        await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})

@@ -1,0 +1,26 @@
+"""Content-Digest (RFC 9530)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from akoya_gateway.verify.result import NotVerified
+from akoya_gateway.verify.structured_fields import Item, parse_dictionary
+
+
+def body_matches(content_digest: str, body: bytes) -> bool:
+    """Whether every `sha-256` or `sha-512` digest in the value is the body's, and there is one."""
+    try:
+        members = parse_dictionary(content_digest, "Content-Digest")
+    except NotVerified:
+        return False
+    known = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
+    judged = [
+        isinstance(member, Item)
+        and isinstance(member.value, bytes)
+        and hmac.compare_digest(member.value, known[name](body).digest())
+        for name, member in members.items()
+        if name in known
+    ]
+    return bool(judged) and all(judged)

@@ -1,0 +1,210 @@
+"""RFC 9421: is this request, with these `Akoya-*` headers, the one that the gateway signed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from akoya_gateway.verify.keys import Key, KeySource, verifies
+from akoya_gateway.verify.replay_cache import ReplayCache
+from akoya_gateway.verify.result import Connection, NotVerified, Verified, decode_owner
+from akoya_gateway.verify.structured_fields import (
+    BareItem,
+    InnerList,
+    Item,
+    Token,
+    parse_dictionary,
+    serialize_inner_list,
+)
+
+LABEL = "akoya"
+TAG = "akoya-gateway"
+REQUIRED = ("@method", "@authority", "@path", "@query")
+
+RawHeaders = Iterable[tuple[bytes | str, bytes | str]]
+
+
+def verify(
+    method: str,
+    authority: str,
+    path: str,
+    query: str,
+    headers: RawHeaders,
+    keys: KeySource,
+    now: float,
+    *,
+    skew: float = 5.0,
+    replay: ReplayCache | None = None,
+) -> Verified:
+    """What the gateway says of this request, or `NotVerified`.
+
+    `authority` is the Host as received (a default port is yours to remove, see `authority_of`), `path` and `query` are
+    raw, as on the request line, the query without its `?`; `headers` are all of the request's, duplicates and all.
+    `keys` finds a key by its id: `RemoteKeys`, or a mapping. `now` is Unix seconds and `skew` the clock difference
+    forgiven. With `replay` a nonce is accepted once.
+
+    Required: exactly one signature labelled `akoya` with our tag; `@method`, `@authority`, `@path`, `@query` and every
+    `Akoya-*` header that is there, covered and there exactly once.
+    """
+    fields = _collect(headers)
+    covered = _covered(fields)
+    signature = _signature(fields)
+    names = _component_names(covered)
+    _all_ours_covered(fields, names)
+    created, expires = _lifetime(covered, now, skew)
+    key = _key(covered, keys)
+    target = {"@method": method, "@authority": authority.lower(), "@path": path or "/", "@query": "?" + query}
+    base = _base(names, target, fields, covered)
+    if not verifies(keys, key, signature, base):
+        raise NotVerified("bad-signature", f"the signature does not fit this request under key {key.id!r}")
+    nonce = _parameter(covered, "nonce", str, required=False)
+    if replay is not None:
+        replay.admit(nonce, expires + skew, now)
+    said = {name: fields[name][0] for name in names if name.startswith("akoya-")}
+    digest = ", ".join(fields["content-digest"]) if "content-digest" in names else None
+    return replace(
+        _said(said), key_id=key.id, signed_at=created, signed_until=expires, nonce=nonce, content_digest=digest
+    )
+
+
+def authority_of(host: str, scheme: str) -> str:
+    """A Host value without its scheme's default port, lower case (RFC 9421 section 2.2.3)."""
+    return host.lower().removesuffix(":443" if scheme in {"https", "wss"} else ":80")
+
+
+def _collect(headers: RawHeaders) -> dict[str, list[str]]:
+    """Values by lower-case name. An alias that a server could fold into a name of ours is refused."""
+    fields: dict[str, list[str]] = {}
+    for raw_name, raw_value in headers:
+        name = _text(raw_name).lower()
+        fields.setdefault(name, []).append(_text(raw_value).strip(" \t"))
+        if "_" in name or "." in name:
+            folded = name.replace("_", "-").replace(".", "-")
+            if folded.startswith("akoya-") or folded in {"signature", "signature-input"}:
+                raise NotVerified("alias", f"header {name!r} could pass for {folded!r}")
+    return fields
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode("latin-1") if isinstance(raw, bytes) else raw
+
+
+def _covered(fields: dict[str, list[str]]) -> InnerList:
+    if "signature-input" not in fields or "signature" not in fields:
+        raise NotVerified("missing-signature", "no Signature-Input and Signature: did the request pass the gateway?")
+    member = parse_dictionary(", ".join(fields["signature-input"]), "Signature-Input").get(LABEL)
+    if member is None:
+        raise NotVerified("missing-signature", f"Signature-Input has no member {LABEL!r}")
+    if not isinstance(member, InnerList):
+        raise NotVerified("malformed", f"Signature-Input: {LABEL!r} is no list of components")
+    if member.parameters.get("tag") != TAG:
+        raise NotVerified("wrong-tag", f"the signature's tag is not {TAG!r}")
+    return member
+
+
+def _signature(fields: dict[str, list[str]]) -> bytes:
+    member = parse_dictionary(", ".join(fields["signature"]), "Signature").get(LABEL)
+    if not isinstance(member, Item) or not isinstance(member.value, bytes):
+        raise NotVerified("missing-signature", f"Signature has no byte sequence {LABEL!r}")
+    return member.value
+
+
+def _component_names(covered: InnerList) -> tuple[str, ...]:
+    names: list[str] = []
+    for item in covered.items:
+        if type(item.value) is not str or item.parameters:
+            raise NotVerified("malformed", "a covered component is not a plain name")
+        names.append(item.value)
+    if len(set(names)) != len(names):
+        raise NotVerified("duplicate", "a component is covered twice")
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise NotVerified("not-covered", f"{', '.join(missing)} is not covered")
+    return tuple(names)
+
+
+def _all_ours_covered(fields: dict[str, list[str]], names: tuple[str, ...]) -> None:
+    for name, values in fields.items():
+        if not name.startswith("akoya-"):
+            continue
+        if len(values) != 1:
+            raise NotVerified("duplicate", f"header {name!r} is there {len(values)} times")
+        if name not in names:
+            raise NotVerified("not-covered", f"header {name!r} is not covered by the signature")
+
+
+_Type = TypeVar("_Type", bound=BareItem)
+
+
+def _parameter(covered: InnerList, name: str, kind: type[_Type], *, required: bool = True) -> _Type | None:
+    value = covered.parameters.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, kind) or isinstance(value, bool | Token):
+        raise NotVerified("malformed", f"the signature's parameter {name!r} is missing or of another type")
+    return value
+
+
+def _lifetime(covered: InnerList, now: float, skew: float) -> tuple[int, int]:
+    created = _parameter(covered, "created", int) or 0
+    expires = _parameter(covered, "expires", int) or 0
+    if expires < created:
+        raise NotVerified("malformed", "the signature expires before it was created")
+    if created > now + skew:
+        raise NotVerified("from-the-future", f"the signature was created {created - now:.0f} s ahead of this clock")
+    if now >= expires + skew:
+        raise NotVerified("expired", f"the signature expired {now - expires:.0f} s ago")
+    return created, expires
+
+
+def _key(covered: InnerList, keys: KeySource) -> Key:
+    key_id = _parameter(covered, "keyid", str) or ""
+    key = keys.get(key_id)
+    if key is None:
+        raise NotVerified("unknown-key", f"no key {key_id!r}")
+    # `alg` may only repeat what the key says: it never chooses (RFC 9421 section 7.3.6).
+    if _parameter(covered, "alg", str, required=False) not in {None, key.algorithm}:
+        raise NotVerified("wrong-algorithm", f"key {key_id!r} is for {key.algorithm} and nothing else")
+    return key
+
+
+def _base(names: tuple[str, ...], target: dict[str, str], fields: dict[str, list[str]], covered: InnerList) -> bytes:
+    """RFC 9421 section 2.5."""
+    lines: list[str] = []
+    for name in names:
+        if name.startswith("@"):
+            value = target.get(name)
+            if value is None:
+                raise NotVerified("malformed", f"{name!r} is not used by the gateway")
+        else:
+            if name not in fields:
+                raise NotVerified("missing-header", f"the covered header {name!r} is not there")
+            value = ", ".join(fields[name])
+        if "\n" in value or "\r" in value or not value.isascii():
+            raise NotVerified("malformed", f"{name!r} holds a character that cannot be signed")
+        lines.append(f'"{name}": {value}\n')
+    lines.append(f'"@signature-params": {serialize_inner_list(covered)}')
+    return "".join(lines).encode("ascii")
+
+
+def _said(said: dict[str, str]) -> Verified:
+    token_ends = said.get("akoya-expires", "")
+    return Verified(
+        owner=decode_owner(said.get("akoya-owner", "")),
+        connector=said.get("akoya-connector"),
+        id_token=said.get("akoya-id-token"),
+        expires=int(token_ends) if token_ends.isdigit() else None,
+        scope=tuple(said.get("akoya-scope", "").split()),
+        environment=said.get("akoya-environment"),
+        connections=_connections(said.get("akoya-connections", "")),
+    )
+
+
+def _connections(text: str) -> tuple[Connection, ...]:
+    found: list[Connection] = []
+    for connector, member in parse_dictionary(text, "Akoya-Connections").items():
+        for login in member.items if isinstance(member, InnerList) else (member,):
+            ends = login.parameters.get("expires")
+            found.append(Connection(connector, str(login.value), ends if isinstance(ends, int) else None))
+    return tuple(found)

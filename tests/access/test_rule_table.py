@@ -1,0 +1,114 @@
+"""First match wins, whatever shape the trie has."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akoya_gateway.access.rule_table import RuleTable
+from akoya_gateway.config.model import AccessRule, Require
+
+
+def rule(index: int, path: str, methods: frozenset[str] | None = None) -> AccessRule:
+    return AccessRule(index, path, methods, Require.NOTHING)
+
+
+def table(*paths: str) -> RuleTable:
+    return RuleTable(rule(index, path) for index, path in enumerate(paths))
+
+
+def index(found: RuleTable, path: str, method: str = "GET") -> int | None:
+    match = found.match(method, path)
+    return None if match is None else match.rule.index
+
+
+def test_the_first_of_two_matching_rules_wins() -> None:
+    assert index(table("/a/*", "/a/b"), "/a/b") == 0
+    assert index(table("/a/b", "/a/*"), "/a/b") == 0
+    assert index(table("/a/b", "/a/*"), "/a/c") == 1
+
+
+def test_a_parameter_and_a_literal_are_tried_in_the_order_written() -> None:
+    assert index(table("/{x}/b", "/a/{y}"), "/a/b") == 0
+    assert index(table("/a/{y}", "/{x}/b"), "/a/b") == 0
+    assert index(table("/a/c", "/{x}/b"), "/a/b") == 1
+
+
+def test_a_last_star_covers_everything_below_and_not_the_folder_itself() -> None:
+    found = table("/accounts/*")
+    assert index(found, "/accounts/") == 0
+    assert index(found, "/accounts/1/2/3") == 0
+    assert index(found, "/accounts") is None
+    assert index(found, "/accountsx/1") is None
+
+
+def test_slash_star_covers_all() -> None:
+    assert index(table("/*"), "/") == 0
+    assert index(table("/*"), "/a/b/") == 0
+
+
+def test_what_matches_nothing_is_no_match() -> None:
+    assert index(table("/a"), "/b") is None
+    assert index(table(), "/") is None
+
+
+def test_a_parameter_takes_exactly_one_segment_and_never_an_empty_one() -> None:
+    found = table("/api/{connector}/x")
+    match = found.match("GET", "/api/mikomo/x")
+    assert match is not None
+    assert match.parameters == {"connector": "mikomo"}
+    assert index(found, "/api//x") is None
+    assert index(found, "/api/a/b/x") is None
+
+
+def test_methods_narrow_a_rule_and_head_goes_where_get_goes() -> None:
+    found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/a", frozenset({"POST"}))])
+    assert index(found, "/a", "HEAD") == 0
+    assert index(found, "/a", "POST") == 1
+    assert index(RuleTable([rule(0, "/a", frozenset({"POST"}))]), "/a", "HEAD") is None
+    assert index(found, "/a", "DELETE") is None
+
+
+METHODS = ["GET", "POST", "PUT"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["/a", "/{x}", "/*", "/b"]), st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)), max_size=5))
+def test_where_no_method_counts_every_method_comes_under_one_rule(rules: list[tuple[str, frozenset[str] | None]]) -> None:
+    found = RuleTable([rule(at, path, methods) for at, (path, methods) in enumerate(rules)])
+    if not found.minds_method("/a"):
+        assert len({index(found, "/a", method) for method in [*METHODS, "DELETE"]}) == 1
+
+
+def test_a_path_whose_first_rule_is_for_some_methods_minds_them() -> None:
+    found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/*"), rule(2, "/b", frozenset({"GET"}))])
+    assert found.minds_method("/a")
+    assert not found.minds_method("/b"), "all methods come under the rule before it"
+
+
+def test_case_matters_in_paths() -> None:
+    assert index(table("/Admin"), "/admin") is None
+
+
+SEGMENTS = st.sampled_from(["a", "b", "{x}", "{y}"])
+PATTERNS = st.lists(SEGMENTS, min_size=1, max_size=4).flatmap(
+    lambda parts: st.sampled_from(["/" + "/".join(parts), "/" + "/".join(parts) + "/*", "/*", "/" + "/".join(parts) + "/"])
+)
+
+
+def naive(pattern: str, path: str) -> bool:
+    wanted, found = pattern.split("/")[1:], path.split("/")[1:]
+    if wanted[-1] == "*":
+        wanted = wanted[:-1]
+        if len(found) <= len(wanted):
+            return False
+        found = found[: len(wanted)]
+    return len(wanted) == len(found) and all(
+        w == f or (w.startswith("{") and f != "") for w, f in zip(wanted, found, strict=True)
+    )
+
+
+@given(st.lists(PATTERNS, max_size=6), st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=4))
+def test_the_trie_decides_as_reading_the_list_from_the_top_does(patterns: list[str], parts: list[str]) -> None:
+    path = "/" + "/".join(parts)
+    expected = next((i for i, pattern in enumerate(patterns) if naive(pattern, path)), None)
+    assert index(table(*patterns), path) == expected

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.authentication.issuer import Issuer
+from tests.e2e.environment import World
+from tests.forward_auth.environment import ProxiedWorld
+from tests.forward_auth.proxies import ProxyMissing
+
+FACES = ["sidecar", "middleware", "nginx"]
+"""`nginx`: forward-auth, behind a real one."""
+USER_FROM_AN_OUTER_PROXY = {
+    "# proxy_set_header X-Forwarded-User $remote_user;": "proxy_set_header X-Forwarded-User $http_x_forwarded_user;"
+}
+"""The line that an operator uncomments in nginx's file, for a user whom a proxy in front of nginx has signed in: the tests
+play that proxy."""
+
+
+def world_of(folder: Path, face: str, changes: dict[str, Any]) -> World:
+    changes = {"trusted_proxies": ["127.0.0.1/32"], **changes}
+    if face != "nginx":
+        return World(folder, face=face, changes=changes)
+    try:
+        return ProxiedWorld(folder, "nginx", USER_FROM_AN_OUTER_PROXY, changes=changes)
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="module", params=FACES)
+def by_header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with world_of(folder, request.param, {"identity": {"header": "X-Forwarded-User"}}) as world:
+        yield world
+
+
+@pytest.fixture(scope="module", params=FACES)
+def by_token(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with world_of(folder, request.param, {"identity": issuer.config(header="X-Id-Token")}) as world:
+        yield world

@@ -1,0 +1,192 @@
+"""`identity: {header: X-Forwarded-User}`: the user of a trusted proxy, on every face."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.environment import Browser, World
+from tests.forward_auth.environment import ProxiedWorld, cookies, get
+
+
+@contextmanager
+def somebody(world: World, user: str | None) -> Iterator[Browser]:
+    with world.browser() as browser:
+        become(browser, user)
+        yield browser
+
+
+def become(browser: Browser, user: str | None) -> None:
+    browser.http.headers.pop("X-Forwarded-User", None)
+    if user is not None:
+        browser.http.headers["X-Forwarded-User"] = user
+
+
+def new_user() -> str:
+    return f"user-{uuid.uuid4()}"
+
+
+def test_a_users_grants_follow_the_user_and_nobody_else(by_header: World) -> None:
+    alice, bob = new_user(), new_user()
+    with somebody(by_header, alice) as first, somebody(by_header, alice) as second, somebody(by_header, bob) as other:
+        assert first.connect().headers["location"] == "/accounts"
+        owner = first.passed()["akoya-owner"]
+        assert owner.startswith("usr_")
+        assert alice not in owner
+        assert second.passed()["akoya-owner"] == owner, "on another browser, without a cookie"
+        assert other.fetch("/accounts").status_code == 401
+        assert other.connections()["connections"] == []
+        other.connect(user="mikomo_4")
+        assert other.passed()["akoya-owner"] != owner
+        assert other.passed()["akoya-id-token"] != first.passed()["akoya-id-token"]
+
+
+def test_nobody_is_nobody_and_connects_nothing(by_header: World) -> None:
+    with somebody(by_header, None) as browser:
+        assert browser.fetch("/accounts").status_code == 401
+        assert browser.go("/accounts").status_code == 302
+        assert browser.fetch("/public/x").status_code == 200
+        answer = browser.fetch("/akoya/connect/mikomo")
+        assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-identity")
+
+
+def test_an_address_that_the_server_has_from_a_header_is_no_proxys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`uvicorn --forwarded-allow-ips '*'`, as many containers have it: anybody names the address they come from."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
+    with World(tmp_path, face="middleware", changes=changes) as world:
+        told = "X-Forwarded-For: 10.1.2.3"
+        status, body = get(world.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
+        assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
+        assert body["request_id"] != "mine"
+        status, body = get(world.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x")
+        assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
+
+
+def test_an_empty_name_is_nobody(by_header: World) -> None:
+    with somebody(by_header, "") as browser:
+        assert browser.fetch("/accounts").status_code == 401
+        assert browser.fetch("/akoya/connect/mikomo").status_code == 401
+
+
+def test_the_cookie_of_one_user_is_worth_nothing_to_another(by_header: World) -> None:
+    alice, mallory = new_user(), new_user()
+    with somebody(by_header, alice) as browser, somebody(by_header, mallory) as thief:
+        browser.connect()
+        thief.http.cookies.update(browser.http.cookies)
+        assert thief.fetch("/accounts").status_code == 401
+        assert thief.connections()["connections"] == []
+
+
+def test_the_session_ends_when_the_identity_changes(by_header: World) -> None:
+    alice, bob = new_user(), new_user()
+    with somebody(by_header, alice) as browser:
+        browser.connect()
+        csrf = browser.connections()["csrf"]
+        become(browser, bob)
+        assert browser.fetch("/accounts").status_code == 401
+        become(browser, alice)
+        time.sleep(1.1)  # a remembered session is believed for a second
+        answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
+        assert answer.status_code == 401, "the session that the form belonged to is over"
+        assert browser.passed()["akoya-connector"] == "mikomo", "the grant is not"
+
+
+def test_a_user_on_a_new_browser_can_disconnect(by_header: World) -> None:
+    alice = new_user()
+    with somebody(by_header, alice) as first, somebody(by_header, alice) as second:
+        first.connect()
+        csrf = second.connections()["csrf"]
+        assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"}).status_code == 403
+        assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
+        assert second.connections()["connections"] == []
+
+
+def test_logout_leaves_the_grants_of_a_known_user(by_header: World) -> None:
+    with somebody(by_header, new_user()) as browser:
+        browser.connect()
+        csrf = browser.connections()["csrf"]
+        assert browser.fetch("/akoya/logout", "POST", data={"csrf": csrf}).status_code == 303
+        assert browser.passed()["akoya-connector"] == "mikomo"
+
+
+def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header: World) -> None:
+    alice, bob = new_user(), new_user()
+    with somebody(by_header, alice) as browser:
+        callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
+        become(browser, bob)
+        assert "error=other-owner" in browser.go(callback).headers["location"]
+        assert browser.connections()["connections"] == []
+        callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
+        become(browser, None)
+        assert "error=no-identity" in browser.go(callback).headers["location"]
+    with somebody(by_header, alice) as browser:
+        assert browser.connections()["connections"] == []
+
+
+def test_the_header_goes_on_to_the_app_as_the_proxy_set_it(by_header: World) -> None:
+    alice = new_user()
+    with somebody(by_header, alice) as browser:
+        browser.connect()
+        for path in ("/accounts", "/public/x"):
+            assert dict(browser.fetch(path).json()["headers"])["x-forwarded-user"] == alice
+
+
+ALIASES = ["X_Forwarded_User", "x-forwarded_user", "X.Forwarded.User", "X_Forwarded-User", "X~Forwarded~User"]
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/public/x", "/akoya/"])
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_of_the_header_reaches_nobody(by_header: World, alias: str, path: str) -> None:
+    alice, mallory = new_user(), new_user()
+    with somebody(by_header, alice) as browser:
+        browser.connect()
+    for lines in ([f"{alias}: {alice}"], [f"X-Forwarded-User: {mallory}", f"{alias}: {alice}"], [f"{alias}: {alice}", f"X-Forwarded-User: {mallory}"]):
+        status, body = get(by_header.port, path, *lines, "Accept: application/json")
+        assert alice not in json.dumps(body if isinstance(body, dict) else body.decode())
+        assert status in (200, 400, 401, 403)
+        if path == "/accounts":
+            assert status != 200, body
+
+
+def test_the_header_twice_is_refused(by_header: World) -> None:
+    if isinstance(by_header, ProxiedWorld):
+        return  # nginx makes one header of `$http_x_forwarded_user`, whatever it received
+    alice, mallory = new_user(), new_user()
+    with somebody(by_header, alice) as browser:
+        browser.connect()
+    for path in ("/accounts", "/public/x", "/akoya/"):
+        status, _ = get(by_header.port, path, f"X-Forwarded-User: {alice}", f"X-Forwarded-User: {mallory}")
+        assert status in (400, 403)
+
+
+@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, face: str) -> None:
+    changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.9.8.7/32"]}
+    with World(tmp_path, face=face, changes=changes) as world:
+        for path in ("/accounts", "/public/x", "/akoya/", "/akoya/connect/mikomo"):
+            status, body = get(world.port, path, "X-Forwarded-User: alice")
+            assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-identity")
+        assert get(world.port, "/public/x")[0] == 200
+        assert get(world.port, "/accounts")[0] == 401
+
+
+def test_without_waiting_and_with_waiting_the_same_is_decided(by_header: World) -> None:
+    """The plain case is served without asking the store; a cookie of somebody else's must not get by that way."""
+    alice, bob = new_user(), new_user()
+    with somebody(by_header, alice) as browser:
+        browser.connect()
+        for _ in range(5):
+            assert browser.fetch("/accounts").status_code == 200
+        mine = cookies(browser)
+        for _ in range(3):
+            assert get(by_header.port, "/accounts", f"X-Forwarded-User: {alice}", f"Cookie: {mine}")[0] == 200
+            assert get(by_header.port, "/accounts", f"X-Forwarded-User: {alice}")[0] == 200
+            assert get(by_header.port, "/accounts", f"Cookie: {mine}")[0] == 401
+        assert get(by_header.port, "/accounts", f"X-Forwarded-User: {bob}", f"Cookie: {mine}")[0] == 401

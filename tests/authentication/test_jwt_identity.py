@@ -1,0 +1,160 @@
+"""`identity: {jwt: ...}`: the user named by a JWT, on every face."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from joserfc.jwk import ECKey
+
+from akoya_gateway.access.request import Ask
+from akoya_gateway.authentication.user_identity import REMEMBERED_FOR, TokenIdentities, Unsettled
+from akoya_gateway.config.model import Identity, IdentitySource
+from akoya_gateway.errors import UserError
+from akoya_gateway.provider.factory import http_client
+from akoya_gateway.provider.remote_keys import KeySource
+from tests.authentication.issuer import AUDIENCE, ISSUER, Issuer
+from tests.e2e.environment import World
+from tests.forward_auth.environment import get
+
+BAD = list(Issuer().bad_tokens())
+
+
+def test_a_users_grants_follow_the_token_and_nobody_else(by_token: World, issuer: Issuer) -> None:
+    alice, bob = f"alice-{uuid.uuid4()}", f"bob-{uuid.uuid4()}"
+    with by_token.browser() as browser, by_token.browser() as other:
+        browser.http.headers["X-Id-Token"] = issuer.token(alice)
+        other.http.headers["X-Id-Token"] = issuer.token(bob)
+        browser.connect()
+        owner = browser.passed()["akoya-owner"]
+        assert other.fetch("/accounts").status_code == 401
+        assert other.connections()["connections"] == []
+        other.http.headers["X-Id-Token"] = f"Bearer {issuer.token(alice, aud=['x', AUDIENCE], exp=int(time.time()) + 99)}"
+        assert other.passed()["akoya-owner"] == owner, "another token of the same user"
+        other.http.headers["X-Id-Token"] = f"Basic {issuer.token(alice)}"
+        assert other.fetch("/accounts").status_code == 401, "another scheme names nobody"
+
+
+def test_without_a_token_nobody_is_known(by_token: World) -> None:
+    with by_token.browser() as browser:
+        assert browser.fetch("/accounts").status_code == 401
+        assert browser.fetch("/public/x").status_code == 200
+        assert browser.fetch("/akoya/connect/mikomo").json()["type"].endswith(":no-identity")
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_token_that_is_not_good_opens_nothing(by_token: World, issuer: Issuer, fault: str) -> None:
+    token = issuer.bad_tokens()[fault]
+    for path in ("/accounts", "/akoya/", "/akoya/connect/mikomo"):
+        status, body = get(by_token.port, path, f"X-Id-Token: {token}", "Accept: application/json")
+        assert status == 401, body
+        assert body["type"] == "urn:akoya-gateway:problem:identity-rejected"
+    assert token not in by_token.log()
+
+
+def test_two_tokens_or_an_alias_are_refused(by_token: World, issuer: Issuer) -> None:
+    token = issuer.token()
+    for name in ("X-Id-Token", "X_Id_Token", "x.id.token"):
+        status, body = get(by_token.port, "/public/x", f"X-Id-Token: {token}", f"{name}: {token}")
+        seen = [key for key, value in body["headers"] if token in value] if status == 200 else []
+        assert status in (400, 403) or seen == ["x-id-token"], "nginx has dropped the alias"
+
+
+def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: World, issuer: Issuer) -> None:
+    line = f"X-Id-Token: {issuer.token(exp=int(time.time()) - 27)}"  # 30 seconds that clocks may differ
+    assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 200
+    time.sleep(4)
+    assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 401
+
+
+@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Path, face: str) -> None:
+    with Issuer() as issuer:
+        issuer.down = True
+        with World(tmp_path, face=face, changes={"identity": issuer.config()}) as world:
+            for path in ("/accounts", "/optional", "/akoya/"):
+                status, body = get(world.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json")
+                assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:identity-keys")
+            assert get(world.port, "/public/x", f"Authorization: Bearer {issuer.token()}")[0] == 200
+            issuer.down = False
+            time.sleep(1.1)
+            assert get(world.port, "/optional", f"Authorization: Bearer {issuer.token()}")[0] == 200
+
+
+IDENTITY = Identity(IdentitySource.JWT, "x-id-token", "unused", ISSUER, AUDIENCE)
+
+
+def ask(token: str) -> Ask:
+    return Ask("GET", b"/", b"", [(b"host", b"app"), (b"x-id-token", token.encode())], None, "test")
+
+
+async def test_what_is_remembered_of_tokens_is_bounded_and_never_the_token() -> None:
+    with Issuer() as issuer:
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time, size=3)
+            tokens = [issuer.token(f"user-{n}") for n in range(5)]
+            owners = [await known.owner(ask(token)) for token in tokens]
+            assert len(set(owners)) == 5
+            assert [known.peek(ask(token)) for token in tokens] == [Unsettled.UNSETTLED] * 2 + owners[2:]
+            assert issuer.fetched == 1
+            kept = repr(known._known)
+            assert not any(token in kept or token[-20:] in kept for token in tokens)
+
+
+async def test_a_key_that_is_withdrawn_stops_counting() -> None:
+    now = time.time()
+    with Issuer() as issuer:
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, lambda: now), lambda: now)
+            token = issuer.token(exp=int(now) + 100_000)
+            assert await known.owner(ask(token)) == known.peek(ask(token))
+            issuer.served = [ECKey.generate_key("P-256", {"kid": "e9"}, private=True).as_dict(private=False)]
+            now += REMEMBERED_FOR
+            assert known.peek(ask(token)) is Unsettled.UNSETTLED
+            now += 4000
+            with pytest.raises(UserError) as refusal:
+                await known.owner(ask(token))
+            assert refusal.value.code == "identity-rejected"
+
+
+async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
+    with Issuer() as issuer:
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
+            stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
+            strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=stranger) for n in range(20)]
+            strange += [issuer.token(f"v{n}", key=stranger) for n in range(20)]
+            answers = await asyncio.gather(*(known.owner(ask(token)) for token in strange), return_exceptions=True)
+            assert all(isinstance(answer, UserError) for answer in answers)
+            assert issuer.fetched <= 2
+
+
+async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_accepted() -> None:
+    """RFC 7515 section 4.1.4: `kid` is a hint."""
+    with Issuer() as issuer:
+        old = ECKey.generate_key("P-256", {"kid": "old"}, private=True)
+        issuer.served = [old.as_dict(private=False), *issuer.served]
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
+            assert await known.owner(ask(issuer.token(header={"kid": "old"})))
+            assert issuer.fetched == 1
+
+
+async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_again_within_ten_seconds() -> None:
+    now = time.time()
+    with Issuer() as issuer:
+        async with http_client() as http:
+            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, lambda: now), lambda: now)
+            assert await known.owner(ask(issuer.token("before")))
+            forged = issuer.token("forged", key=ECKey.generate_key("P-256", {"kid": "e1"}, private=True))
+            issuer.key = ECKey.generate_key("P-256", {"kid": "e1", "alg": "ES256", "use": "sig"}, private=True)
+            issuer.served = [issuer.key.as_dict(private=False)]
+            assert await known.owner(ask(issuer.token("after")))
+            assert issuer.fetched == 2
+            for _ in range(20):
+                with pytest.raises(UserError):
+                    await known.owner(ask(forged))
+            assert issuer.fetched == 2

@@ -1,0 +1,112 @@
+"""Small gateways to be killed: `python -m tests.chaos.process_pool CONFIG` forks one for each line of its input.
+
+A child has what a gateway has between the request and the disk (store, providers, keeper), and is forked from a process
+that has imported everything, so that hundreds fit into seconds. An order is a JSON line:
+
+    {"do": "refresh" | "disconnect", "grant": ID, "lines": N | null, "seconds": S | null}
+
+`lines`: the child kills itself (SIGKILL) after so many lines of the gateway's own code, on whichever thread; `seconds`:
+it is killed from outside after that time; neither: it lives. The answer is a JSON line: `killed` and, of those who lived,
+the `count` of lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import akoya_gateway
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants import Keeper
+from akoya_gateway.provider import open_providers
+from akoya_gateway.store import KeyRing, Vault, open_store
+
+ENDLESS = 10**9
+OURS = str(Path(akoya_gateway.__file__).parent)
+
+
+class Steps:
+    """Counts the lines of the gateway's code that are run, and ends the process before the fatal one."""
+
+    def __init__(self, fatal: int | None) -> None:
+        self._fatal = fatal
+        self.count = -ENDLESS
+
+    def begin(self) -> None:
+        threading.settrace(self._called)
+        sys.settrace(self._called)
+
+    def _called(self, frame: FrameType, event: str, arg: Any) -> Any:
+        return self._line if frame.f_code.co_filename.startswith(OURS) else None
+
+    def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            self.count += 1
+            if self._fatal is not None and self.count >= self._fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self._line
+
+
+async def live(config: Config, order: dict[str, Any], steps: Steps) -> None:
+    """What a gateway does with one request. The tracing begins where a request would find the gateway running."""
+    vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
+    steps.begin()
+    await vault.open()
+    providers = open_providers(config, clock=time.time)
+    keeper = Keeper(vault, providers, config.tokens)
+    grant = await keeper.book.get(order["grant"])
+    assert grant is not None
+    steps.count = 0
+    try:
+        if order["do"] == "disconnect":
+            await keeper.disconnect(grant)
+        else:
+            await keeper.fresh(grant)
+    except GatewayError:
+        pass
+    count, steps.count = steps.count, -ENDLESS
+    os.write(int(order["report"]), f"{count}".encode())
+    await keeper.stop()
+    await vault.close()
+
+
+def raise_one(config: Config, order: dict[str, Any]) -> dict[str, Any]:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        try:
+            asyncio.run(live(config, order | {"report": writing}, Steps(order.get("lines"))))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    if order.get("seconds") is not None:
+        select.select([reading], [], [], order["seconds"])
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    with os.fdopen(reading) as report:
+        count = report.read()
+    return {"killed": os.WIFSIGNALED(status), "count": int(count) if count else None}
+
+
+def main() -> None:
+    config = load_config(Path(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the gateway's log
+    for line in sys.stdin:
+        answers.write(json.dumps(raise_one(config, json.loads(line))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Some gateways, one store: whole processes on ports of their own, the emulator, an upstream, and hands on the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.grants import Book, Grant
+from akoya_gateway.store import KeyRing, Vault, open_store
+from tests.chaos.echo import EchoServer
+from tests.e2e.environment import CLIENT_SECRET, Browser, World
+from tests.e2e.processes import GatewayProcess, free_port
+
+WITHIN = 20.0
+CACHES = 1.2
+"""Seconds after which no gateway believes what it remembered of the store."""
+
+
+class Fleet(World):
+    """`size` gateways. The first is the world's own, at `public_url`; cookies know no ports, so all take all cookies."""
+
+    def __init__(self, folder: Path, size: int = 3, *, store: str | None = None, **options: Any) -> None:
+        changes = dict(options.pop("changes", {}))
+        changes.setdefault("sessions", {"store": store or f"sqlite://{folder}/grants.db", "keys": KEYS})
+        secret_file = options.pop("secret_file", False)
+        self.secret = folder / "client-secret"
+        """Where the client secret is, with `secret_file`."""
+        changes.setdefault("logging", {"level": "info", "access": False})
+        super().__init__(folder, changes=changes, upstream=EchoServer(), algorithm="hmac-sha256", **options)
+        self.size = size
+        self._secret_file = secret_file
+        if secret_file:
+            self.secret.write_text(CLIENT_SECRET)
+        self.others: list[GatewayProcess] = []
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                self.others = list(pool.map(lambda n: self.replica(n).start(), range(1, self.size)))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for gateway in self.others:
+            gateway.__exit__()
+        super().__exit__()
+
+    @property
+    def gateways(self) -> list[GatewayProcess]:
+        assert isinstance(self.gateway, GatewayProcess)
+        return [self.gateway, *self.others]
+
+    @property
+    def ports(self) -> list[int]:
+        return [gateway.port for gateway in self.gateways]
+
+    def replica(self, number: int) -> GatewayProcess:
+        """Not started."""
+        folder = self.folder / f"replica-{number}"
+        folder.mkdir(exist_ok=True)
+        changes = {
+            "listen": f"127.0.0.1:{free_port()}",
+            "admin": {"listen": f"127.0.0.1:{free_port()}"},
+        }
+        return GatewayProcess(folder, self.config() | changes, self.environ, *self._options)
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        if self._secret_file:
+            config["clients"]["test-app"]["client_secret"] = {"file": str(self.secret)}
+        return config
+
+    def loaded(self) -> Config:
+        """The configuration as the gateways have it."""
+        return load_config(self.gateways[0].config_path, self.environ)
+
+    @contextlib.asynccontextmanager
+    async def book(self) -> AsyncIterator[Book]:
+        """Hands on the store, beside the gateways."""
+        sessions = self.loaded().sessions
+        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
+        await vault.open()
+        try:
+            yield Book(vault)
+        finally:
+            await vault.close()
+
+    def visitor(self, user: str = "mikomo_1", connector: str = "mikomo") -> Visitor:
+        """Somebody new with a bank connected."""
+        browser = self.browser()
+        landed = browser.connect(connector, user)
+        assert landed.status_code in (302, 303), landed.text
+        assert "error" not in landed.headers["location"]
+        (connection,) = browser.connections()["connections"]
+        visitor = Visitor(browser, "", connection["id"])
+        return replace(visitor, cookie=visitor.cookie_now())
+
+    def refreshes(self, outcome: str | None = None) -> list[dict[str, Any]]:
+        """What the emulator was asked to refresh, in order."""
+        events = [e for e in self.akoya.events("token") if e.get("grant_type") == "refresh_token"]
+        return [e for e in events if outcome in (None, e["outcome"])]
+
+
+KEYS = [{"env": "AKOYA_GATEWAY_KEY"}]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """`cookie` is their Cookie header, `grant` the id of the one grant."""
+
+    browser: Browser
+    cookie: str
+    grant: str
+
+    def cookie_now(self) -> str:
+        """After the browser has got another."""
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.browser.http.cookies.jar)
+
+    def state(self) -> str:
+        """As the connections page tells them."""
+        return str(self.browser.connections()["connections"][0]["state"])
+
+
+def aged(grant: Grant, left: float) -> Grant:
+    """The grant as if its bearer had `left` seconds to go, and a long life behind it. Its real bearer lives on."""
+    now = time.time()
+    return replace(grant, tokens=replace(grant.tokens, expires_at=now + left), refreshed_at=now - 3600.0)
+
+
+async def age(book: Book, grant_id: str, left: float) -> Grant:
+    """`aged`, in the store."""
+    while True:
+        grant = await book.get(grant_id)
+        assert grant is not None
+        written = await book.write(aged(grant, left), after=grant.version)
+        if written is not None:
+            return written
+
+
+def fingerprint(token: str) -> str:
+    """As the emulator's events name tokens."""
+    return hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+def until(condition: Callable[[], object], what: str, within: float = WITHIN) -> None:
+    """Other processes bring it about."""
+    deadline = time.monotonic() + within
+    while True:
+        with contextlib.suppress(httpx.TransportError, ConnectionError):
+            if condition():
+                return
+        if time.monotonic() > deadline:
+            pytest.fail(f"in vain waited until {what}")
+        time.sleep(0.05)
+
+
+async def eventually(condition: Callable[[], Any], what: str, within: float = WITHIN) -> None:
+    """The same for an awaitable condition."""
+    deadline = time.monotonic() + within
+    while not await condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"in vain waited until {what}")
+        await asyncio.sleep(0.05)
+
+
+def readyz(fleet: Fleet, number: int = 0) -> tuple[int, Mapping[str, Any]]:
+    admin = fleet.gateways[number]
+    config = admin.config_path.read_text()
+    address = config.partition("admin:")[2].partition("listen:")[2].split()[0].strip("'\"")
+    answer = httpx.get(f"http://{address}/readyz", trust_env=False, timeout=5)
+    return answer.status_code, answer.json()

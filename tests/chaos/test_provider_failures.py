@@ -1,0 +1,234 @@
+"""Akoya misbehaves while gateways serve: what users get, what operators are told, what becomes of the grant."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway.endpoints.user_messages import STATE_WORDS
+from akoya_gateway.grants import Book, Grant, GrantState
+from tests.chaos.clients import Answer, ask
+from tests.chaos.conftest import FULL
+from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, fingerprint, readyz
+
+LIVES, ENDED = 50.0, -1.0
+
+
+@pytest.fixture(scope="module", params=["dex", "hydra"] if FULL else ["hydra"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two gateways, whose client secret is in a file."""
+    folder = tmp_path_factory.mktemp("pair")
+    with Fleet(folder, 2, settings={"dialect": request.param}, secret_file=True) as fleet:
+        yield fleet
+
+
+async def aged(fleet: Fleet, book: Book, visitor: Visitor, left: float) -> None:
+    await age(book, visitor.grant, left)
+    await asyncio.sleep(CACHES)
+
+
+async def everywhere(fleet: Fleet, visitor: Visitor) -> list[Answer]:
+    """Three requests at each gateway."""
+    return await asyncio.gather(*[ask(port, visitor.cookie) for port in fleet.ports * 3])
+
+
+async def get(book: Book, visitor: Visitor) -> Grant:
+    grant = await book.get(visitor.grant)
+    assert grant is not None
+    return grant
+
+
+async def wait_over(book: Book, visitor: Visitor) -> None:
+    """The quarantine, without waiting for it; the bearer has ended."""
+    grant = await get(book, visitor)
+    ended = replace(grant.tokens, expires_at=grant.tokens.expires_at - 3600.0)
+    assert await book.write(replace(grant, retry_at=0.0, tokens=ended), after=grant.version)
+    await asyncio.sleep(CACHES)
+
+
+async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_once_more(pair: Fleet) -> None:
+    visitor = pair.visitor()
+    async with pair.book() as book:
+        await aged(pair, book, visitor, LIVES)
+        bearer = (await get(book, visitor)).tokens.bearer.reveal()
+        before = len(pair.refreshes())
+        pair.akoya.fault("cut_after", "token.refresh_token", times=1)
+        for _ in range(3):
+            answers = await everywhere(pair, visitor)
+            assert {(answer.status, answer.token) for answer in answers} == {(200, bearer)}
+        assert len(pair.refreshes()) == before + 1, "while the bearer lives its refresh token is left alone"
+        assert visitor.state() == "uncertain"
+        assert STATE_WORDS[GrantState.UNCERTAIN] in html.unescape(visitor.browser.go("/akoya/").text)
+
+        await wait_over(book, visitor)
+        answers = [*await everywhere(pair, visitor), *await everywhere(pair, visitor)]
+        assert {answer.status for answer in answers} == {401}
+        assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued", "refused"]
+        assert visitor.state() == "needs_reconnect"
+        assert visitor.browser.connect().status_code == 302
+        assert (await ask(pair.port, visitor.cookie_now())).status == 200
+
+
+async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fleet) -> None:
+    visitor = pair.visitor()
+    async with pair.book() as book:
+        await aged(pair, book, visitor, LIVES)
+        pair.akoya.fault("cut_before", "token.refresh_token", times=1)
+        assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
+        assert visitor.state() == "uncertain"
+        await wait_over(book, visitor)
+        before = len(pair.refreshes())
+        assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
+        assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued"]
+        assert visitor.state() == "live"
+
+
+async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(pair: Fleet) -> None:
+    living, ended = pair.visitor(), pair.visitor("mikomo_4")
+    async with pair.book() as book:
+        await age(book, living.grant, LIVES)
+        await aged(pair, book, ended, ENDED)
+        asked = pair.akoya.counters().get("token", 0)
+        pair.akoya.fault("status", "token.refresh_token", status=503)
+        for _ in range(5):
+            assert {answer.status for answer in await everywhere(pair, living)} == {200}
+            answers = await everywhere(pair, ended)
+            assert {answer.status for answer in answers} == {503}
+            assert all(int(answer.header("retry-after") or 0) > 0 for answer in answers)
+            assert all(answer.header("set-cookie") is None for answer in answers)
+        assert pair.akoya.counters()["token"] - asked <= 12, "60 requests, two grants, two gateways"
+        pair.akoya.clear_faults()
+        await eventually(lambda: served(pair, ended), "the grant is refreshed when the provider is back", within=40)
+        assert ended.state() == "live"
+
+
+async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: Fleet) -> None:
+    visitors = [pair.visitor() for _ in range(8)]
+    async with pair.book() as book:
+        for visitor in visitors:
+            await age(book, visitor.grant, ENDED)
+        await asyncio.sleep(CACHES)
+        pair.akoya.fault("status", "token.refresh_token", status=429, times=len(visitors))
+        answers = await asyncio.gather(*[ask(pair.port, visitor.cookie) for visitor in visitors])
+        assert {answer.status for answer in answers} == {503}
+        metrics = (await asyncio.to_thread(httpx.get, f"{pair.admin_url}/metrics", trust_env=False)).text
+        assert 'outcome="provider_down"' in metrics
+        assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
+        for visitor in visitors:
+            await eventually(lambda visitor=visitor: served(pair, visitor), "everybody is served")
+
+
+async def served(fleet: Fleet, visitor: Visitor) -> bool:
+    return {answer.status for answer in await everywhere(fleet, visitor)} == {200}
+
+
+async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_right_one_is_loaded(pair: Fleet) -> None:
+    living, ended = pair.visitor(), pair.visitor("mikomo_4")
+    async with pair.book() as book:
+        await age(book, living.grant, LIVES)
+        await aged(pair, book, ended, ENDED)
+        pair.akoya.rotate_secret("the~next~secret")
+        assert {answer.status for answer in await everywhere(pair, living)} == {200}
+        answers = await everywhere(pair, ended)
+        assert {answer.status for answer in answers} == {503}
+        assert all(b"invalid_client" not in answer.body for answer in answers), "not for users"
+        status, report = await asyncio.to_thread(readyz, pair)
+        assert (status, report["problems"]) == (200, []), "the living is served, here as anywhere else"
+        assert "clients.test-app: the provider answers invalid_client" in str(report["notes"])
+        assert (living.state(), ended.state()) == ("live", "live")
+
+        pair.secret.write_text("the~next~secret")
+        for gateway in pair.gateways:
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: served(pair, ended), "it goes on with the right secret", within=90)
+        for number in range(pair.size):
+            await eventually(lambda number=number: without_notes(pair, number), "the note is gone")
+
+
+async def without_notes(fleet: Fleet, number: int) -> bool:
+    return not (await asyncio.to_thread(readyz, fleet, number))[1]["notes"]
+
+
+async def test_tokens_of_another_login_are_refused(pair: Fleet) -> None:
+    visitor = pair.visitor()
+    async with pair.book() as book:
+        await aged(pair, book, visitor, ENDED)
+        pair.akoya.fault("wrong_sub", "token.refresh_token", times=1)
+        before = len(pair.refreshes())
+        assert {answer.status for answer in await everywhere(pair, visitor)} == {401}
+        (issued,) = pair.refreshes()[before:]
+        assert visitor.state() == "needs_reconnect"
+        assert (await get(book, visitor)).reason == "another_sub"
+        await eventually(lambda: revoked(pair, issued["issued"]), "the foreign refresh token is revoked")
+
+
+async def revoked(fleet: Fleet, token: str) -> bool:
+    return any(event["presented"] == token for event in fleet.akoya.events("revoke"))
+
+
+async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pair: Fleet) -> None:
+    """What the refresh in flight brings is of the older consent, and does not replace the newer one's tokens."""
+    visitor = pair.visitor()
+    async with pair.book() as book:
+        await aged(pair, book, visitor, ENDED)
+        before = len(pair.refreshes())
+        pair.akoya.fault("slow_after", "token.refresh_token", seconds=2.0, times=1)
+        asking = asyncio.ensure_future(everywhere(pair, visitor))
+        await eventually(lambda: asked(pair, before), "a refresh is in flight")
+        pair.akoya.clear_faults()
+        landed = await asyncio.to_thread(visitor.browser.connect)
+        assert landed.status_code == 302
+        assert "error" not in landed.headers["location"]
+        newest = [event for event in pair.akoya.events("token") if event.get("grant_type") == "authorization_code"][-1]
+        assert {answer.status for answer in await asking} == {200}
+        grant = await get(book, visitor)
+        assert fingerprint(grant.tokens.bearer.reveal()) == newest["id_token"]
+        assert grant.tokens.refresh_token is not None
+        assert fingerprint(grant.tokens.refresh_token.reveal()) == newest["issued"]
+        await age(book, visitor.grant, ENDED)
+        await asyncio.sleep(CACHES)
+        assert (await ask(pair.port, visitor.cookie_now())).status == 200
+        assert visitor.state() == "live"
+
+
+async def asked(fleet: Fleet, before: int) -> bool:
+    return len(await asyncio.to_thread(fleet.refreshes)) > before
+
+
+class Hasty(Fleet):
+    """Waits one second for the provider."""
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        config["environments"]["double"]["timeout"] = "1s"
+        return config
+
+
+async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path: Path) -> None:
+    """The pause is longer than `environment.timeout`; the response lies in the socket when the process goes on."""
+    with Hasty(tmp_path, 1, settings={"dialect": "hydra"}) as fleet:
+        process = fleet.gateways[0].process
+        assert process is not None
+        visitor = fleet.visitor()
+        async with fleet.book() as book:
+            await aged(fleet, book, visitor, ENDED)
+            fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.5, times=1)
+            (port,) = fleet.ports
+            asking = asyncio.create_task(ask(port, visitor.cookie))
+            await eventually(lambda: asyncio.to_thread(fleet.refreshes), "the provider has the refresh token")
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(1.6)
+            process.send_signal(signal.SIGCONT)
+            assert (await asking).status == 200
+            assert (await get(book, visitor)).state is GrantState.LIVE
+            assert len(fleet.refreshes()) == 1

@@ -1,0 +1,170 @@
+"""Disconnect, logout, the end of sessions, and a key ring that rotates: seen from outside, at two gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from websockets.asyncio.client import ClientConnection, connect
+
+from akoya_gateway.cli.rotate_store import rotate_store
+from akoya_gateway.config import load_config
+from akoya_gateway.gateway.connection_monitor import CLOSE_CODE
+from tests.chaos.clients import ask, load
+from tests.chaos.replicas import CACHES, Fleet, Visitor, eventually
+
+SOON = 15.0
+"""Seconds."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("pair"), 2) as fleet:
+        yield fleet
+
+
+@contextlib.asynccontextmanager
+async def sockets(fleet: Fleet, visitor: Visitor) -> AsyncIterator[list[ClientConnection]]:
+    """One at each gateway, open and greeted."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = []
+        for port in fleet.ports:
+            where = connect(
+                f"ws://127.0.0.1:{port}/accounts",
+                origin=fleet.url,  # type: ignore[arg-type]
+                additional_headers={"Cookie": visitor.cookie},
+                proxy=None,
+            )
+            opened.append(await stack.enter_async_context(where))
+            assert await opened[-1].recv() == "hello"
+        yield opened
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    async with asyncio.timeout(SOON):
+        await socket.wait_closed()
+    return socket.close_code
+
+
+async def post(visitor: Visitor, path: str) -> int:
+    """One of the page's own forms."""
+    csrf = visitor.browser.connections()["csrf"]
+    headers = {"origin": visitor.browser.world.url}
+    answer = await asyncio.to_thread(visitor.browser.http.post, path, data={"csrf": csrf}, headers=headers)
+    return int(answer.status_code)
+
+
+@pytest.mark.parametrize("path", ["/akoya/disconnect/mikomo", "/akoya/logout"])
+async def test_leaving_closes_websockets_at_every_gateway(pair: Fleet, path: str) -> None:
+    leaver, stayer = pair.visitor(), pair.visitor("mikomo_4")
+    async with sockets(pair, leaver) as mine, sockets(pair, stayer) as others:
+        assert await post(leaver, path) == 303
+        for socket in mine:
+            assert await close_code(socket) == CLOSE_CODE
+        await asyncio.sleep(CACHES)
+        assert {(await ask(port, leaver.cookie)).status for port in pair.ports} == {401}
+        assert all(socket.close_code is None for socket in others)
+        assert {(await ask(port, stayer.cookie)).status for port in pair.ports} == {200}
+
+
+async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tmp_path: Path) -> None:
+    with Fleet(tmp_path, 1) as fleet:
+        visitor = fleet.visitor()
+        (issued,) = [event["issued"] for event in fleet.akoya.events("token")]
+        fleet.akoya.fault("cut_before", "revoke")
+        assert await post(visitor, "/akoya/disconnect/mikomo") == 303
+        assert visitor.browser.connections()["connections"] == [], "forgotten at once"
+        assert (await ask(fleet.port, visitor.cookie)).status == 401
+        await eventually(lambda: tried(fleet), "it has been tried")
+        fleet.gateways[0].kill()
+        fleet.akoya.clear_faults()
+        fleet.gateways[0].start()
+        await eventually(lambda: revoked(fleet, issued), "the token is revoked after all", within=60)
+        assert [grant["ended"] for grant in fleet.akoya.grants()] == ["revoked"]
+
+
+async def tried(fleet: Fleet) -> bool:
+    """In vain. If the kill is quicker than the note of that, the next to try waits for the end of a claim."""
+    return "outcome_unknown" in fleet.gateways[0].log.read_text()
+
+
+async def revoked(fleet: Fleet, token: str) -> bool:
+    events = await asyncio.to_thread(fleet.akoya.events, "revoke")
+    return any(event.get("presented") == token and event["outcome"] == "revoked" for event in events)
+
+
+async def test_sessions_end_by_idleness_and_by_age(tmp_path: Path) -> None:
+    keys, store = [{"env": "AKOYA_GATEWAY_KEY"}], f"sqlite://{tmp_path}/grants.db"
+    cookie = {"idle": "3s", "lifetime": "6s"}
+    with Fleet(tmp_path, 1, changes={"sessions": {"store": store, "keys": keys, "cookie": cookie}}) as fleet:
+        idle, busy = fleet.visitor(), fleet.visitor("mikomo_4")
+        began = time.monotonic()
+        lasted = 0.0
+        while (await ask(fleet.port, busy.cookie)).status == 200:
+            lasted = time.monotonic() - began
+            await asyncio.sleep(0.3)
+        assert 4.0 < lasted < 8.0, "signs of life keep it, but not beyond its age"
+        assert (await ask(fleet.port, idle.cookie)).status == 401
+
+
+async def test_the_key_ring_rotates_under_load_and_nobody_is_logged_out(tmp_path: Path) -> None:
+    with Fleet(tmp_path, 2) as fleet:
+        new = tmp_path / "new-key"
+        new.touch(0o600)
+        new.write_text(base64.b64encode(os.urandom(32)).decode())
+        old_entry, new_entry = {"env": "AKOYA_GATEWAY_KEY"}, {"file": str(new)}
+        visitors = [fleet.visitor(), fleet.visitor("mikomo_4")]
+        async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:
+            await reload(fleet, [old_entry, new_entry])
+            await reload(fleet, [new_entry, old_entry])
+            path = fleet.gateways[0].config_path
+            with environ(fleet.environ):
+                assert await asyncio.to_thread(rotate_store, path) == 0
+                later = await asyncio.to_thread(fleet.visitor, "mikomo_7")
+                await reload(fleet, [new_entry])
+            mark = seen.mark()
+            await eventually(lambda: more(seen.mark(), mark + 50), "requests go on")
+        assert seen.statuses() == {200}
+        assert seen.lost == 0
+        assert len(load_config(fleet.gateways[0].config_path, fleet.environ).sessions.keys) == 1
+        for visitor in (*visitors, later):
+            assert {(await ask(port, visitor.cookie)).status for port in fleet.ports} == {200}
+            assert visitor.state() == "live"
+
+
+async def more(count: int, than: int) -> bool:
+    return count > than
+
+
+async def reload(fleet: Fleet, keys: list[dict[str, str]]) -> None:
+    for gateway in fleet.gateways:
+        config = yaml.safe_load(gateway.config_path.read_text())
+        config["sessions"]["keys"] = keys
+        gateway.config_path.write_text(yaml.safe_dump(config))
+        assert gateway.process is not None
+        before = gateway.log.read_text().count("configuration reloaded")
+        gateway.process.send_signal(signal.SIGHUP)
+        await eventually(lambda log=gateway.log, n=before: reloaded(log, n), "the configuration is reloaded")
+
+
+async def reloaded(log: Path, before: int) -> bool:
+    return log.read_text().count("configuration reloaded") > before
+
+
+@contextlib.contextmanager
+def environ(more: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

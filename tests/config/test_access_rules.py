@@ -1,0 +1,144 @@
+"""Access rules: what is refused, what is warned of, and agreement with the table that applies them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from akoya_gateway.access.rule_table import RuleTable
+from akoya_gateway.config.access_rules import _covers
+from akoya_gateway.config.model import AccessRule, Otherwise, Require
+from tests.config.documents import judged, said, warned
+
+
+def _rules(tmp_path: Path, *rules: dict[str, Any]) -> tuple[AccessRule, ...]:
+    judgement = judged(tmp_path, {"access": list(rules)})
+    assert judgement.config is not None, said(judgement)
+    return judgement.config.access
+
+
+def test_every_form_of_require_is_read(tmp_path: Path) -> None:
+    rules = _rules(
+        tmp_path,
+        {"path": "/static/*", "require": "nothing"},
+        {"path": "/api/{connector}/*", "methods": ["GET", "POST"], "require": "{connector}", "otherwise": "unauthorized"},
+        {"path": "/one", "require": "mikomo", "otherwise": "forbidden"},
+        {"path": "/all", "require": ["mikomo"], "otherwise": "pass"},
+        {"path": "/**", "require": "any"},
+    )
+    assert [rule.require for rule in rules] == [
+        Require.NOTHING,
+        Require.PARAMETER,
+        Require.CONNECTORS,
+        Require.CONNECTORS,
+        Require.ANY,
+    ]
+    assert rules[1].methods == frozenset({"GET", "POST"})
+    assert rules[1].parameter == "connector"
+    assert rules[2].connectors == rules[3].connectors == ("mikomo",)
+    assert [rule.otherwise for rule in rules] == [
+        Otherwise.CONNECT,
+        Otherwise.UNAUTHORIZED,
+        Otherwise.FORBIDDEN,
+        Otherwise.PASS,
+        Otherwise.CONNECT,
+    ]
+    assert [rule.index for rule in rules] == [0, 1, 2, 3, 4]
+
+
+def test_rules_know_their_line(tmp_path: Path) -> None:
+    (rule,) = _rules(tmp_path, {"path": "/*", "require": "any"})
+    line = (tmp_path / "gateway.yaml").read_text().splitlines()[rule.line - 1]
+    assert line.lstrip().startswith("- path: ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"path": "/x", "require": "mikmo"}, 'access[0].require: no connector named "mikmo" (did you mean "mikomo"?)'),
+        ({"path": "/x", "require": ["mikomo", "x"]}, 'access[0].require[1]: no connector named "x" (known: mikomo)'),
+        ({"path": "/x", "require": "anny"}, 'access[0].require: no connector named "anny" (did you mean "any"?)'),
+        ({"path": "/x", "require": ["any"]}, 'access[0].require[0]: no connector named "any"'),
+        ({"path": "/{bank}", "require": "{connector}"}, 'access[0].require: the path has no parameter "{connector}"'),
+        ({"path": "/{banks}", "require": "{bank}"}, 'access[0].require: the path has no parameter "{bank}" (did you mean "banks"?)'),
+        ({"path": "x", "require": "any"}, "access[0].path: expected a path that begins with /"),
+        ({"path": "/a/*/b", "require": "any"}, "access[0].path: `*` can only be the whole last segment"),
+        ({"path": "/a*", "require": "any"}, "access[0].path: `*` can only be the whole last segment"),
+        ({"path": "/{a}b", "require": "any"}, "access[0].path: a parameter is a whole segment"),
+        ({"path": "/{a-b}", "require": "any"}, "access[0].path: a parameter is a whole segment"),
+        ({"path": "/{a}/{a}", "require": "any"}, "access[0].path: the parameter {a} is there twice"),
+        ({"path": "/a//b", "require": "any"}, "access[0].path: `//` never reaches the rules"),
+        ({"path": "/a/../b", "require": "any"}, "access[0].path: a dot segment never reaches the rules"),
+        ({"path": "/a?b=1", "require": "any"}, "access[0].path: rules match the path only"),
+        ({"path": "/a%2fb", "require": "any"}, 'access[0].path: "a%2fb" holds characters that no judged path has'),
+        ({"path": "/a b", "require": "any"}, 'access[0].path: "a b" holds characters that no judged path has'),
+        ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" holds characters'),
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
+    lines = said(judged(tmp_path, {"access": [rule]}))
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(message), lines[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shadowed"),
+    [
+        ({"path": "/*"}, {"path": "/a"}, True),
+        ({"path": "/*"}, {"path": "/"}, True),
+        ({"path": "/a/*"}, {"path": "/a"}, False),
+        ({"path": "/a/*"}, {"path": "/a/"}, True),
+        ({"path": "/a/*"}, {"path": "/a/{x}/*"}, True),
+        ({"path": "/{x}"}, {"path": "/a"}, True),
+        ({"path": "/{x}"}, {"path": "/"}, False),
+        ({"path": "/{x}"}, {"path": "/*"}, False),
+        ({"path": "/a"}, {"path": "/{x}"}, False),
+        ({"path": "/*", "methods": ["GET"]}, {"path": "/a"}, False),
+        ({"path": "/*", "methods": ["GET"]}, {"path": "/a", "methods": ["GET"]}, True),
+        ({"path": "/*", "methods": ["GET"]}, {"path": "/a", "methods": ["HEAD"]}, True),
+        ({"path": "/*", "methods": ["POST"]}, {"path": "/a", "methods": ["HEAD"]}, False),
+        ({"path": "/*", "methods": ["HEAD"]}, {"path": "/a", "methods": ["GET"]}, False),
+        ({"path": "/*"}, {"path": "/a", "methods": ["GET"]}, True),
+    ],
+)
+def test_a_rule_that_can_never_match_is_warned_of(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], shadowed: bool
+) -> None:
+    rules = [{**first, "require": "any"}, {**second, "require": "nothing"}]
+    lines = [line for line in warned(judged(tmp_path, {"access": rules})) if "never matches" in line]
+    assert bool(lines) is shadowed
+    if shadowed:
+        assert lines[0].startswith("access[1]: this rule never matches: access[0] ")
+
+
+def test_a_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
+    lines = warned(judged(tmp_path, {"access": [{"path": "/akoya/*", "require": "any"}]}))
+    assert any("answered by the gateway itself" in line for line in lines)
+
+
+SEGMENT = st.sampled_from(["a", "b", "{x}", "{y}"])
+PATTERN = st.tuples(st.lists(SEGMENT, max_size=3), st.sampled_from(["", "*", "end"])).map(
+    lambda made: "/" + "/".join([*made[0], *([made[1]] if made[1] or not made[0] else [])])
+)
+PATH = st.lists(st.sampled_from(["a", "b", "c"]), max_size=4).flatmap(
+    lambda parts: st.sampled_from(["/" + "/".join(parts), "/" + "/".join([*parts, ""])])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PATTERN, PATTERN, PATH)
+def test_a_pattern_said_to_be_covered_never_wins(wide: str, narrow: str, path: str) -> None:
+    """The warning and the table that applies the rules agree."""
+    table = RuleTable(
+        [
+            AccessRule(0, wide, None, Require.ANY),
+            AccessRule(1, narrow, None, Require.ANY),
+        ]
+    )
+    match = table.match("GET", path)
+    if _covers(wide.split("/")[1:], narrow.split("/")[1:]):
+        assert match is None or match.rule.index == 0

@@ -1,0 +1,221 @@
+"""Origin, listeners, upstream, redirects, trusted proxies, identity."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+from akoya_gateway.config.model import (
+    Bytes,
+    Config,
+    Identity,
+    IdentitySource,
+    Listen,
+    Origin,
+    Seconds,
+    WebSocketBounds,
+)
+from tests.config.documents import judged, said, warned
+from tests.servers import self_signed
+
+LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
+
+
+def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
+    judgement = judged(tmp_path, changes)
+    assert judgement.config is not None, said(judgement)
+    return judgement.config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"public_url": "http://app.example.com"}, "public_url: plain http is accepted for loopback addresses only"),
+        ({"public_url": "https://app.example.com/base"}, "public_url: an origin has no path and no query"),
+        ({"public_url": "https://app.example.com?"}, "public_url: an origin has no path and no query"),
+        ({"public_url": "https://127.1/"}, "public_url: "),
+        ({"public_url": "https://-bad.example.com"}, "public_url: the host of the URL cannot be read"),
+        ({"public_url": "https://bücher.example"}, "public_url: only ASCII can stand in a URL"),
+        ({"listen": "127.0.0.1:70000"}, "listen: a port is 0 to 65535"),
+        ({"listen": "999.0.0.1:80"}, "listen: "),
+        ({"listen": "unix:/" + "x" * 200}, "listen: the path of a unix socket has at most 107 bytes"),
+        ({"admin": {"listen": "127.0.0.1:8080"}}, "admin.listen: admin must not listen where the public does"),
+        ({"upstream": {"url": "http://10.0.0.1:3000"}}, "upstream.url: plain http to an address that is not loopback"),
+        ({"upstream": {"url": "http://app:3000"}}, "upstream.url: plain http to an address that is not loopback"),
+        ({"upstream": {"url": ["http://[::1]:1", "http://a"]}}, "upstream.url[1]: plain http to an address that is not"),
+        ({"upstream": {"url": "http://127.0.0.1:0"}}, "upstream.url: the port of the URL cannot be read"),
+        ({"upstream": {"url": "http://::1"}}, "upstream.url: "),
+        ({"upstream": {"url": "http://127.0.0.1", "max_header_bytes": 100}}, "upstream.max_header_bytes: must be 4KiB"),
+        ({"upstream": {"url": "http://127.0.0.1", "timeout": {"read": "0s"}}}, "upstream.timeout.read: must be more than 0"),
+        (
+            {"upstream": {"url": "http://127.0.0.1", "websocket": {"max_message": "0MB"}}},
+            "upstream.websocket.max_message: must be more than 0",
+        ),
+        (
+            {"upstream": {"url": "http://127.0.0.1", "websocket": {"idle_timeout": "0s"}}},
+            "upstream.websocket.idle_timeout: must be more than 0",
+        ),
+        ({"upstream": {"url": "https://a", "tls": {"ca": "no.pem"}}}, "upstream.tls.ca: there is no file"),
+        ({"redirects.allow": ["https://evil.example.com*"]}, "redirects.allow[0]: a `*` right after the host"),
+        ({"redirects.allow": ["/a*b"]}, "redirects.allow[0]: a `*` can only stand at the end of the path"),
+        ({"redirects.allow": ["https://*.example.com/"]}, "redirects.allow[0]: a `*` can only stand at the end"),
+        ({"redirects.allow": ["//evil.example.com/*"]}, "redirects.allow[0]: empty and dot segments"),
+        ({"redirects.allow": ["/a/../b"]}, "redirects.allow[0]: empty and dot segments"),
+        ({"redirects.allow": ["/a?b=*"]}, "redirects.allow[0]: patterns match the path only"),
+        ({"redirects.allow": ["http://other.example.com/*"]}, "redirects.allow[0]: plain http"),
+        ({"redirects.allow": ["https://u@h.example.com/*"]}, "redirects.allow[0]: no user name"),
+        ({"redirects.allow": ["https://H.example.com/*"]}, "redirects.allow[0]: an origin is written in lower case"),
+        ({"redirects.allow": ["javascript:alert(1)"]}, "redirects.allow[0]: expected a path that begins with /, or a URL"),
+        ({"redirects.after_connect": "//evil.example.com"}, "redirects.after_connect: empty and dot segments"),
+        ({"redirects.after_connect": "/a*"}, "redirects.after_connect: a `*` can only stand in redirects.allow"),
+        ({"redirects.after_error": "data:text/html,x"}, "redirects.after_error: expected a path"),
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "trusted_proxies[0]: this trusts everybody"),
+        ({"trusted_proxies": ["::/0"]}, "trusted_proxies[0]: this trusts everybody"),
+        ({"trusted_proxies": ["10.1.2.3/8"]}, "trusted_proxies[0]: the address has bits beyond the length of its network"),
+        ({"trusted_proxies": ["proxy.internal"]}, 'trusted_proxies[0]: "proxy.internal" is not an address or network'),
+        ({"identity": {"header": "X-User"}}, "identity.header: a header can be believed from trusted_proxies only"),
+        ({"identity": {"header": "X-User"}, "trusted_proxies": []}, "identity.header: a header can be believed from"),
+        ({"identity": {"header": "Cookie"}, "trusted_proxies": ["::1"]}, "identity.header: the header Cookie has a meaning"),
+        ({"identity": {"header": "akoya_owner"}, "trusted_proxies": ["::1"]}, "identity.header: the header akoya_owner has"),
+        ({"identity": {"header": "X_User"}, "trusted_proxies": ["::1"]}, "identity.header: a header with `_` can be"),
+        (
+            {"identity": {"from": "session", "header": "X-User"}, "trusted_proxies": ["::1"]},
+            "identity.header: from and header cannot stand together",
+        ),
+        (
+            {"identity": {"jwt": {"jwks_uri": "http://idp.example.com/k", "issuer": "i", "audience": "a"}}},
+            "identity.jwt.jwks_uri: plain http",
+        ),
+    ],
+)
+def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    lines = said(judged(tmp_path, changes))
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(message), lines[0]
+
+
+def test_the_origin_is_taken_apart(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).public_url == Origin("https", "app.example.com", 443)
+    assert _config(tmp_path, {"public_url": "https://APP.example.com:443/"}).public_url == Origin(
+        "https", "app.example.com", 443
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "app.localhost"])
+def test_plain_http_is_accepted_on_loopback_with_a_warning(tmp_path: Path, host: str) -> None:
+    origin = f"http://{host}:8080"
+    judgement = judged(tmp_path, {"public_url": origin, "clients.demo-app.redirect_uri": f"{origin}/cb"})
+    assert judgement.config is not None, said(judgement)
+    assert judgement.config.clients["demo-app"].callback_path == "/cb"
+    assert any(line.startswith("public_url: http on loopback") for line in warned(judgement))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:8080", Listen("0.0.0.0", 8080)),
+        ("[::]:80", Listen("::", 80)),
+        ("localhost:0", Listen("localhost", 0)),
+        ("unix:/run/g.sock", Listen("", 0, "/run/g.sock")),
+    ],
+)
+def test_listeners_are_read(tmp_path: Path, text: str, expected: Listen) -> None:
+    assert _config(tmp_path, {"listen": text}).listen == expected
+
+
+def test_the_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).admin == Listen("127.0.0.1", 9090)
+    assert _config(tmp_path, {"admin": None}).admin is None
+    assert _config(tmp_path, {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}).admin == Listen("127.0.0.1", 0)
+
+
+def test_upstreams_are_one_or_several_or_none(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).upstream is None
+    several = {"url": ["http://127.0.0.1:3000", "https://app.internal", "unix:/run/app.sock"], "max_header_bytes": "8KiB"}
+    upstream = _config(tmp_path, {"upstream": several}).upstream
+    assert upstream is not None
+    assert upstream.origins == (
+        Origin("http", "127.0.0.1", 3000),
+        Origin("https", "app.internal", 443),
+        Origin("http", "localhost", 80, "/run/app.sock"),
+    )
+    assert upstream.max_header_bytes == 8192
+    assert (upstream.connect_timeout, upstream.read_timeout, upstream.pool) == (5.0, 60.0, 100)
+
+
+def test_websockets_have_bounds_that_can_be_others(tmp_path: Path) -> None:
+    upstream = _config(tmp_path, {"upstream": {"url": "http://127.0.0.1"}}).upstream
+    assert upstream is not None
+    assert upstream.websocket == WebSocketBounds() == WebSocketBounds(Bytes(16 << 20), Seconds(600.0))
+    bounds = {"max_message": "1MB", "idle_timeout": "90s"}
+    upstream = _config(tmp_path, {"upstream": {"url": "http://127.0.0.1", "websocket": bounds}}).upstream
+    assert upstream is not None
+    assert upstream.websocket == WebSocketBounds(Bytes(1_000_000), Seconds(90.0))
+
+
+def test_plain_http_to_an_upstream_is_switched_on_by_name(tmp_path: Path) -> None:
+    upstream = _config(tmp_path, {"upstream": {"url": "http://app:3000", "insecure_http": True}}).upstream
+    assert upstream is not None
+    assert upstream.origins == (Origin("http", "app", 3000),)
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_bytes(self_signed())
+    tls = {"certificate": "c.pem"}
+    assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [
+        "upstream.tls.certificate: a certificate without its key (add key)"
+    ]
+    upstream = _config(tmp_path, {"upstream": {"url": "https://a", "tls": {**tls, "key": "c.pem"}}}).upstream
+    assert upstream is not None
+    assert upstream.tls.certificate == upstream.tls.key == tmp_path / "c.pem"
+
+
+def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp_path: Path) -> None:
+    """They had been found at the start, by a traceback; an encrypted key made OpenSSL ask at the terminal."""
+    (tmp_path / "good.pem").write_bytes(self_signed())
+    (tmp_path / "other.pem").write_bytes(self_signed())
+    (tmp_path / "junk.pem").write_text("x")
+    key = ed25519.Ed25519PrivateKey.generate()
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pw"))
+    (tmp_path / "encrypted.pem").write_bytes(encrypted)
+    reason = "certificate and key cannot be used: not PEM, not a pair, or encrypted"
+    for tls, message in (
+        ({"ca": "junk.pem"}, f'ca: "{tmp_path}/junk.pem" cannot be used: no certificate in PEM'),
+        ({"certificate": "junk.pem", "key": "good.pem"}, f"certificate: {reason}"),
+        ({"certificate": "good.pem", "key": "other.pem"}, f"certificate: {reason}"),
+        ({"certificate": "good.pem", "key": "encrypted.pem"}, f"certificate: {reason}"),
+    ):
+        assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [f"upstream.tls.{message}"]
+    good = {"ca": "good.pem", "certificate": "good.pem", "key": "good.pem"}
+    assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": good}})) == []
+
+
+def test_redirects_default_to_what_is_ours(tmp_path: Path) -> None:
+    redirects = _config(tmp_path, {"prefix": "/banks", "redirects.after_connect": "/accounts"}).redirects
+    assert redirects.after_error == "/banks/"
+    assert redirects.allow == ("/accounts",)
+
+
+def test_redirect_patterns_are_kept_as_written(tmp_path: Path) -> None:
+    allow = ["/", "/accounts", "/accounts/*", "https://app.example.com/*", "https://other.example.com:8443/x"]
+    assert _config(tmp_path, {"redirects.allow": allow}).redirects.allow == tuple(allow)
+
+
+def test_trusting_everybody_is_switched_on_by_name(tmp_path: Path) -> None:
+    config = _config(tmp_path, {"trusted_proxies": ["0.0.0.0/0", "::1"], "trust_all_proxies": True})
+    assert config.trusted_proxies == (ip_network("0.0.0.0/0"), ip_network("::1/128"))
+
+
+def test_identities_are_read(tmp_path: Path) -> None:
+    assert _config(tmp_path, {}).identity == Identity()
+    by_header = _config(tmp_path, {"identity": {"header": "X-User"}, "trusted_proxies": ["10.0.0.0/8"]}).identity
+    assert by_header == Identity(IdentitySource.HEADER, "x-user")
+    jwt = {"jwks_uri": "https://idp.example.com/k", "issuer": "i", "audience": "a", "claim": "email"}
+    assert _config(tmp_path, {"identity": {"jwt": jwt}}).identity == Identity(
+        IdentitySource.JWT, "authorization", "https://idp.example.com/k", "i", "a", "email"
+    )

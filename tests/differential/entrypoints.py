@@ -1,0 +1,256 @@
+"""The same request through each face; what it came to.
+
+The three ways of forward-auth are played here as their proxies do it (the real ones run in tests/forward_auth): clean,
+ask, copy, pass on; so that the app sees a request by each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from akoya_gateway import Gateway, load_config
+from akoya_gateway.config.model import Config
+from akoya_gateway.endpoints.observer import NullJournal
+from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.fast_lane.lane import FastLane
+from akoya_gateway.gateway.date_header import Dated, Dates
+from akoya_gateway.gateway.response_observer import Asked
+from akoya_gateway.gateway.runtime import Watchers
+from akoya_gateway.gateway.upstream_router import Hop
+from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.grants.events import Reason
+from akoya_gateway.grants.observer import NullObserver
+from akoya_gateway.store import KeyRing, Vault, open_store
+from tests.differential.cases import HOST, RULES, Row
+from tests.e2e.environment import World
+from tests.e2e.processes import AppServer
+from tests.e2e.upstreams import asgi_app
+from tests.forward_auth.environment import cookies, unchunked
+
+import yaml  # isort: skip
+
+OURS = re.compile(r"(?i)^(akoya[-_.].*|signature([-_.]input)?)$")
+DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`rule` and `word` as the log tells them. `seen`: path, query and host at the app; None where it saw nothing."""
+
+    status: int
+    rule: str
+    word: str
+    location: str | None = None
+    seen: tuple[str, str, str] | None = None
+    injected: dict[str, str] = field(default_factory=dict)
+    signature: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.seen is not None
+
+
+class Recorder:
+    """`gateway.response_observer.RequestWatcher`: what the access log would say, by request id."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, tuple[str, str]] = {}
+
+    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self.told[asked.ask.request_id] = (rule, outcome)
+
+
+class Faces:
+    """A sidecar process, the same as an ASGI app, and a middleware over one store, so that one cookie holds at all of
+    them; an app behind each."""
+
+    def __init__(self, folder: Path) -> None:
+        changes = {
+            "access": RULES,
+            "trusted_proxies": ["127.0.0.1/32"],
+            "forward_auth": True,
+            "redirects": {"after_connect": "/accounts", "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"]},
+        }
+        self.world = World(folder, changes=changes)
+        self.recorder = Recorder()
+        self._folder = folder
+        self._member = self._ended = ""
+        self.by_name: dict[str, Callable[[Row], Outcome]] = {
+            "sidecar": self.sidecar,
+            "app": lambda row: self.within(row, self._beside.port),
+            "middleware": lambda row: self.within(row, self._inside.port),
+            "nginx": lambda row: self.asked(row, "nginx"),
+            "traefik": lambda row: self.asked(row, "traefik"),
+            "envoy": lambda row: self.asked(row, "envoy"),
+        }
+
+    def __enter__(self) -> Self:
+        self.world.__enter__()
+        watchers = Watchers(NullObserver(), NullJournal(), self.recorder)
+        app = asgi_app(self.world.verification_key)
+        self._inside = AppServer(Gateway(app, self._config("middleware", "upstream"), watchers=watchers), lifespan="on")
+        self._inside.__enter__()
+        hop = Hop(config := self._config("app"))
+        gateway, dates = Gateway(hop, config, watchers=watchers), Dates()
+        straight = Straight(FastLane(gateway, hop.in_force, dates), Dated(gateway, dates), dates)
+        self._beside = AppServer(straight, lifespan="on")
+        self._beside.__enter__()
+        with self.world.browser() as browser:
+            browser.connect()
+            self._member = cookies(browser)
+        with self.world.browser() as browser:
+            browser.connect()
+            self._ended = cookies(browser)
+            asyncio.run(self._end(browser.connections()["connections"][0]["id"]))
+        return self
+
+    async def _end(self, grant_id: str) -> None:
+        """As a refresh does that the provider has refused."""
+        config = self._config("ending")
+        vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
+        await vault.open()
+        book = Book(vault)
+        grant = await book.get(grant_id)
+        assert grant is not None
+        ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
+        assert await book.write(ended, after=grant.version)
+        await vault.close()
+        await asyncio.sleep(1.1)  # what the gateways remember of it
+
+    def __exit__(self, *_: object) -> None:
+        self._beside.__exit__()
+        self._inside.__exit__()
+        self.world.__exit__()
+
+    def sidecar(self, row: Row) -> Outcome:
+        name = new_id()
+        answer = exchange(self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"])
+        return self._outcome(answer, *self._logged(name, answer.status))
+
+    def _config(self, name: str, *without: str) -> Config:
+        path = self._folder / f"{name}.yaml"
+        config = {key: value for key, value in self.world.config().items() if key not in ("admin", *without)}
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        return load_config(path, self.world.environ)
+
+    def within(self, row: Row, port: int) -> Outcome:
+        """By one of those in this process."""
+        name = new_id()
+        lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
+        answer = exchange(port, row.method, row.target, lines)
+        return self._outcome(answer, *self.recorder.told.get(name, ("-", "-")))
+
+    def asked(self, row: Row, way: str) -> Outcome:
+        name = new_id()
+        kept = [line for line in self._lines(row) if not DESCRIBING.match(name_of(line)) and name_of(line).lower() != "connection"]
+        if way == "nginx":
+            kept = [line for line in kept if "_" not in name_of(line) and "." not in name_of(line)]
+        route, method = "/akoya/forward-auth", "GET"
+        describing = list(row.hosts)
+        if way == "nginx":
+            describing += [f"X-Original-Method: {row.method}", f"X-Original-URI: {row.target}"]
+        elif way == "traefik":
+            describing = ["Host: gateway", f"X-Forwarded-Method: {row.method}", f"X-Forwarded-Uri: {row.target}"]
+            describing += [f"X-Forwarded-{line}" for line in row.hosts] or ["X-Forwarded-Host: "]
+        else:
+            route, method = route + row.target, row.method
+        answer = exchange(self.world.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
+        rule, word = self._logged(name, answer.status)
+        if answer.status != 200:
+            return self._outcome(answer, rule, word)
+        onward = [line for line in kept if not OURS.match(name_of(line)) and name_of(line).lower() != "cookie"]
+        onward += [f"{key}: {value}" for key, value in answer.headers if OURS.match(key) or key == "cookie"]
+        return self._outcome(exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word)
+
+    def _lines(self, row: Row) -> list[str]:
+        cookie = self._ended if row.ended else self._member
+        return [*row.lines, *([f"Cookie: theirs=kept; {cookie}"] if row.member else ["Cookie: theirs=kept"])]
+
+    def _logged(self, name: str, status: int) -> tuple[str, str]:
+        """From the sidecar's access log. A request the server itself refuses (400, 431, 505) is in no log."""
+        deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 5.0)
+        while time.monotonic() < deadline:
+            for line in reversed(self.world.log().splitlines()[-50:]):
+                if f'"{name}"' in line:
+                    said = json.loads(line)
+                    return said["rule"], said["outcome"]
+            time.sleep(0.01)
+        return "-", "-"
+
+    def _outcome(self, answer: Answer, rule: str, word: str) -> Outcome:
+        told = answer.body if isinstance(answer.body, dict) else {}
+        location = next((value for key, value in answer.headers if key == "location"), None)
+        if "headers" not in told:
+            return Outcome(answer.status, rule, word, location)
+        headers = [(key, value) for key, value in told["headers"]]
+        host = next((value for key, value in headers if key == "host"), "")
+        injected = {key: timeless(key, value) for key, value in headers if key.startswith(("akoya", "signature"))}
+        assert len(injected) == len([1 for key, _ in headers if key.startswith(("akoya", "signature"))]), "one of each"
+        assert [value for key, value in headers if key == "cookie"] == ["theirs=kept"]
+        verdict = told.get("signature")
+        return Outcome(answer.status, rule, word, location, (told["path"], told["query"], host), injected, verdict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: Any
+
+
+def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
+    """Exactly these bytes, and the answer. Status 0: closed without one."""
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(head.encode("latin-1"))
+        try:
+            while not whole(received) and (chunk := connection.recv(65536)):
+                received += chunk
+        except ConnectionResetError:
+            pass
+    start, _, body = received.partition(b"\r\n\r\n")
+    first, *rest = start.decode("latin-1").split("\r\n")
+    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in rest)]
+    if ("transfer-encoding", "chunked") in headers:
+        body = unchunked(body)
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = body
+    return Answer(int(first.split(" ")[1]) if first.startswith("HTTP/") else 0, headers, content)
+
+
+def whole(received: bytes) -> bool:
+    """Whether the answer has come. The connection stays open: what asks for its end is no plain request."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    if not end or length is None:
+        return bool(end) and b"chunked" in head.lower() and body.endswith(b"0\r\n\r\n")
+    return len(body) >= int(length[1])
+
+
+def timeless(name: str, value: str) -> str:
+    if name == "signature":
+        return "a signature"
+    return re.sub(r';(created|expires|nonce)=("[^"]*"|\d+)', "", value) if name == "signature-input" else value
+
+
+def name_of(line: str) -> str:
+    return line.partition(":")[0]
+
+
+def new_id() -> str:
+    return f"d-{uuid.uuid4().hex}"
+
+
+__all__ = ["HOST", "Faces", "Outcome"]

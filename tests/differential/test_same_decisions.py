@@ -1,0 +1,87 @@
+"""Whatever the request, all faces decide alike, by the same rule, and the app sees what was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.differential.cases import HOST, ROWS, RULES, Row
+from tests.differential.entrypoints import Faces, Outcome
+
+NGINX_STATUS = {302: 401, 400: 403, 404: 403, 414: 403, 421: 403}
+"""`auth_request` knows 2xx, 401 and 403 only."""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faces]:
+    with Faces(tmp_path_factory.mktemp("faces")) as faces:
+        yield faces
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_all_faces_decide_alike(faces: Faces, row: Row) -> None:
+    """Asked again, by what stands: what was let in once, and what was not."""
+    names = ["sidecar", "app", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
+    outcomes = {name: faces.by_name[name](row) for name in names}
+    for name in ["app", "middleware"] if row.refused else ["sidecar", "app", "middleware"]:
+        for turn in (1, 2):
+            outcomes[f"{name}, {turn} times before"] = faces.by_name[name](row)
+    reference = outcomes["sidecar"]
+    for name, outcome in outcomes.items():
+        judge(row, name, outcome)
+        if row.refused or (name in row.stricter and not outcome.passed):
+            continue
+        assert outcome.passed == reference.passed, name
+        assert (outcome.rule, outcome.word) == (reference.rule, reference.word), name
+        assert outcome.seen == reference.seen, name
+        assert outcome.injected == reference.injected, name
+        assert outcome.location == reference.location, name
+        status = NGINX_STATUS.get(reference.status, reference.status) if name == "nginx" else reference.status
+        assert outcome.status == status, name
+
+
+def judge(row: Row, name: str, outcome: Outcome) -> None:
+    """What must hold for a face by itself."""
+    if row.refused:
+        assert not outcome.passed, name
+        assert outcome.status >= 400 or outcome.status == 0, name
+    if not outcome.passed:
+        return
+    assert outcome.rule != "-", "nothing passes without a rule"
+    assert "spoofed" not in str(outcome.injected), name
+    if outcome.seen is not None and row.proxied:
+        path, query, _ = outcome.seen
+        assert path + (f"?{query}" if query else "") == (row.target if query else row.target.removesuffix("?")), "byte for byte"
+    if outcome.injected:
+        assert outcome.signature is not None
+        assert outcome.signature.startswith("valid: "), name
+    if not row.member:
+        assert not outcome.injected
+
+
+def test_a_fragment_is_refused_wherever_it_can_be_seen(faces: Faces) -> None:
+    row = Row("/accounts#/../public/x")
+    for name in ("sidecar", "nginx", "traefik", "envoy"):
+        outcome = faces.by_name[name](row)
+        assert not outcome.passed, name
+        assert outcome.status in (400, 403), name
+    # uvicorn drops it before an app gets to see it: what is judged is what the app sees all the same.
+    inside = faces.by_name["middleware"](row)
+    assert (inside.rule.partition(" ")[2], inside.seen) == ("/accounts", ("/accounts", "", HOST))
+
+
+def test_an_ended_grant_is_answered_reconnect_and_one_that_never_was_not_connected(faces: Faces) -> None:
+    for name, face in faces.by_name.items():
+        assert face(Row("/either", ended=True)).word == "reconnect", name
+        assert face(Row("/api/banks/mikomo/x", ended=True)).word == "reconnect", name
+        assert face(Row("/api/banks/other/x", ended=True)).word == "not-connected", name
+        assert face(Row("/either", member=False)).word == "not-connected", name
+
+
+def test_the_table_meets_every_rule_and_every_way_out(faces: Faces) -> None:
+    outcomes = [faces.sidecar(row) for row in ROWS if not row.refused or row.proxied]
+    met = {outcome.rule for outcome in outcomes}
+    assert {f"access[{index}]" for index in range(len(RULES))} <= {rule.partition(" ")[0] for rule in met}
+    words = {"passed", "not-connected", "forbidden", "no-rule", "unknown-connector", "ambiguous-path", "bad-host", "reconnect"}
+    assert words <= {outcome.word for outcome in outcomes}

@@ -1,0 +1,348 @@
+"""`akoya-gateway doctor` against the emulator, real sockets and a real TLS listener."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway.config import load_config
+from akoya_gateway.config.model import Origin, RingKey, key_id
+from akoya_gateway.doctor.check_result import Finding, Verdict
+from akoya_gateway.doctor.checks import examine
+from akoya_gateway.doctor.connectivity import reach
+from akoya_gateway.sandbox.server import SandboxServer
+from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
+from akoya_gateway.secret import Secret
+from akoya_gateway.store import KeyRing, Record, Vault, open_store
+from tests.e2e.processes import AppServer, free_port
+from tests.server.processes import ENVIRON, App, Running
+from tests.servers import RedisServer, own_redis, self_signed
+
+__all__ = ["own_redis"]
+
+SECRET = ENVIRON["AKOYA_CLIENT_SECRET"]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[AppServer]:
+    with AppServer(App()) as server:
+        yield server
+
+
+class Clinic:
+    """A configuration whose provider is the emulator."""
+
+    def __init__(self, folder: Path, upstream: AppServer) -> None:
+        self.folder = folder
+        self.running = Running(folder)
+        self.redirect_uri = f"{self.running.url}/akoya/callback"
+        client = SandboxClient("client-id", Secret(SECRET), (self.redirect_uri,))
+        self.akoya = SandboxServer(SandboxSettings(clients=(client,), connectors=(SandboxConnector(),)))
+        self.akoya.start()
+        self.config = self.running.config() | {"upstream": {"url": upstream.url}}
+        self.config["environments"] = {"double": self.akoya.environment()}
+        self.path = folder / "gateway.yaml"
+
+    def load(self, environ: dict[str, str] | None = None) -> Any:
+        self.path.write_text(yaml.safe_dump(self.config))
+        return load_config(self.path, ENVIRON | (environ or {}))
+
+    def findings(self, environ: dict[str, str] | None = None, **options: Any) -> list[Finding]:
+        return asyncio.run(examine(self.load(environ), **options))
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, upstream: AppServer) -> Iterator[Clinic]:
+    clinic = Clinic(tmp_path, upstream)
+    yield clinic
+    clinic.akoya.stop()
+
+
+def of(findings: list[Finding], about: str) -> list[Finding]:
+    return [finding for finding in findings if finding.about.endswith(about)]
+
+
+def faults(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict is Verdict.FAULT]
+
+
+def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
+    findings = clinic.findings()
+    assert faults(findings) == []
+    seen = {finding.about: finding.says for finding in findings}
+    assert seen["clients.demo.client_secret"].startswith("accepted")
+    assert seen["clients.demo.redirect_uri"].startswith("the authorization request is accepted")
+    assert seen["environments.double.jwks_uri"].endswith("key(s)")
+    assert [each.says for each in of(findings, "token_endpoint")][-1] == "clock: agrees with the provider"
+    assert "will be made at the first start" in seen["sessions.store"]
+    assert not (clinic.folder / "grants.db").exists()
+
+
+def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
+    found = faults(clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
+    assert [finding.about for finding in found] == ["clients.demo.client_secret"]
+    assert "dialect.code_auth" in found[0].remedy
+    assert "some-other-secret" not in str(found)
+
+
+def test_credentials_are_left_alone_when_asked(clinic: Clinic) -> None:
+    findings = clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}, credentials=False)
+    assert of(findings, "client_secret") == []
+
+
+def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
+    clinic.config["clients"]["demo"]["redirect_uri"] += "/other"
+    found = of(clinic.findings(), "redirect_uri")
+    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert "to the letter" in found[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        # Ory Hydra answers so, at its own address (`urls.error`) and with a status that looks like a login page.
+        (
+            "/oauth2/fallbacks/error?error=invalid_client&error_description=The+client+does+not+exist.",
+            "the authorization request is refused: invalid_client (The client does not exist.)",
+        ),
+        ("https://idp.example/error#error=invalid_request", "the authorization request is refused: invalid_request"),
+        ("CALLBACK?state=x&error=invalid_scope", "known, but the authorization request is refused: invalid_scope"),
+    ],
+)
+def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: Clinic, location: str, told: str) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            where = location.replace("CALLBACK", clinic.redirect_uri).encode()
+            await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where)]})
+            await send({"type": "http.response.body"})
+
+    with AppServer(answer) as provider:
+        clinic.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
+        (found,) = of(clinic.findings(credentials=False), "redirect_uri")
+    assert (found.verdict, found.says) == (Verdict.FAULT, told)
+
+
+def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    (right,) = of(clinic.findings(credentials=False), "double.issuer")
+    assert (right.verdict, right.says) == (Verdict.FINE, "is the published one")
+    published = environment["issuer"]
+    environment["issuer"] = published.rstrip("/") if published.endswith("/") else published + "/"
+    (wrong,) = of(clinic.findings(credentials=False), "double.issuer")
+    assert wrong.verdict is Verdict.FAULT
+    assert wrong.says == f"{environment['issuer']} is configured, but the provider publishes {published}"
+    environment["issuer"] = "http://127.0.0.1:9"
+    assert of(clinic.findings(credentials=False), "double.issuer") == [], "publishes nothing"
+
+
+def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    published = environment["token_endpoint"]
+    environment["token_endpoint"] = published.replace("127.0.0.1", "localhost")
+    found = [each for each in of(clinic.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
+    assert [(each.verdict, each.says) for each in found] == [
+        (Verdict.WARNING, f"the provider publishes another one: {published}")
+    ]
+
+
+def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            body = b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQAB"}]}'
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+    with AppServer(answer) as provider:
+        clinic.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
+        found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Verdict.FAULT]
+    assert [each.says for each in found] == [
+        "the answer is not a JWK Set (RFC 7517) that verifies anything: no usable key"
+    ]
+
+
+def test_wrong_paths_are_named(clinic: Clinic) -> None:
+    environment = clinic.config["environments"]["double"]
+    for key in ("token_endpoint", "revocation_endpoint", "jwks_uri"):
+        environment[key] += "x"
+    about = {finding.about for finding in faults(clinic.findings(credentials=False))}
+    assert {"environments.double.token_endpoint", "environments.double.jwks_uri"} <= about
+    assert "environments.double.revocation_endpoint" in about
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(20, Verdict.WARNING), (-20, Verdict.WARNING), (300, Verdict.FAULT)])
+def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Verdict) -> None:
+    findings = clinic.findings(clock=lambda: time.time() + seconds)
+    clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
+    assert clock.verdict is verdict
+    assert ("ahead" if seconds > 0 else "behind") in clock.says
+
+
+def test_a_provider_and_an_upstream_that_are_not_there(clinic: Clinic) -> None:
+    dead = free_port()
+    clinic.akoya.stop()
+    clinic.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
+    found = faults(clinic.findings())
+    assert any(finding.about.startswith("environments.double 127.0.0.1") for finding in found)
+    assert any(finding.about == "upstream.url" and str(dead) in finding.says for finding in found)
+
+
+def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clinic, tmp_path: Path) -> None:
+    pem = tmp_path / "secure.pem"
+    pem.write_bytes(self_signed())
+    dead = free_port()
+    with AppServer(App(), ssl_certfile=str(pem)) as secure:
+        url = f"https://127.0.0.1:{secure.port}"
+        clinic.config["upstreams"] = {
+            "trusted": {"url": url, "tls": {"ca": str(pem)}},
+            "untrusted": {"url": url},
+            "dead": {"url": [clinic.config["upstream"]["url"], f"http://127.0.0.1:{dead}"]},
+        }
+        clinic.load()
+        done = subprocess.run(
+            [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", "json"],
+            env={**os.environ, **ENVIRON}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = [each for each in json.loads(done.stdout)["findings"] if each["about"].startswith("upstream")]
+    told = {(each["about"], each["verdict"]) for each in said if "DNS" not in each["says"]}
+    assert told == {
+        ("upstream.url", "fine"),
+        # Its certificate ends tomorrow.
+        ("upstreams.trusted.url", "warning"),
+        ("upstreams.untrusted.url", "fault"),
+        ("upstreams.dead.url", "fine"),
+        ("upstreams.dead.url", "fault"),
+    }
+
+
+def test_a_store_that_works_says_how_fast(clinic: Clinic) -> None:
+    (clinic.folder / "grants.db").touch(0o600)
+    found = of(clinic.findings(credentials=False), "sessions.store")
+    assert [finding.verdict for finding in found] == [Verdict.FINE]
+    assert found[0].milliseconds is not None
+
+
+def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -> None:
+    clinic.config["sessions"]["store"] = {"env": "STORE"}
+    url = f"redis://user:hush-hush@127.0.0.1:{free_port()}/0"
+    found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
+    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert "hush" not in str(found)
+
+
+def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
+    """A round trip is fine with any key; every request of a signed-in user would get 503."""
+    config = clinic.load()
+
+    async def fill() -> None:
+        vault = Vault(open_store(config.sessions.store), KeyRing([RingKey(key_id(b"o" * 32), b"o" * 32)]))
+        await vault.open()
+        for n in range(3):
+            await vault.put(Record("session", f"s{n}", b"{}"))
+        await vault.close()
+
+    asyncio.run(fill())
+    (found,) = of(clinic.findings(credentials=False), "sessions.store")
+    assert found.verdict is Verdict.FAULT
+    assert "3 of 3 records looked at do not open" in found.says
+    assert key_id(b"o" * 32) in found.says
+
+
+def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(clinic: Clinic, own_redis: RedisServer) -> None:
+    with own_redis.client as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">hush-hush", "~*", "&*", "+@all", "-evalsha")
+    clinic.config["sessions"]["store"] = {"env": "STORE"}
+    (found,) = of(clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False), "sessions.store")
+    assert found.verdict is Verdict.FAULT
+    assert "may not run `EVALSHA`" in found.says
+
+
+class TestTLS:
+    @pytest.fixture
+    def listener(self, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+        pem = tmp_path / "ca.pem"
+        pem.write_bytes(self_signed())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                while True:
+                    try:
+                        connection, _ = server.accept()
+                        context.wrap_socket(connection, server_side=True).close()
+                    except ssl.SSLError:
+                        continue
+                    except OSError:
+                        if server.fileno() < 0:
+                            return
+
+            threading.Thread(target=serve, daemon=True).start()
+            yield server.getsockname()[1], pem
+
+    async def test_an_unknown_authority_is_a_fault(self, listener: tuple[int, Path]) -> None:
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), None, time.time))[-1]
+        assert found.verdict is Verdict.FAULT
+        assert "self-signed" in found.says or "self signed" in found.says
+
+    async def test_a_certificate_about_to_end_is_a_warning(self, listener: tuple[int, Path]) -> None:
+        context = ssl.create_default_context(cafile=str(listener[1]))
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, time.time))[-1]
+        assert found.verdict is Verdict.WARNING
+        assert "TLSv1.3" in found.says
+
+    async def test_a_certificate_with_time_left_is_fine(self, listener: tuple[int, Path]) -> None:
+        context = ssl.create_default_context(cafile=str(listener[1]))
+        past = time.time() - 100 * 86400
+        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, lambda: past))[-1]
+        assert found.verdict is Verdict.FINE
+
+    async def test_a_plain_port_is_no_tls_port(self, upstream: AppServer) -> None:
+        found = (await reach("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
+        assert found.verdict is Verdict.FAULT
+
+    async def test_a_name_that_does_not_exist(self) -> None:
+        found = await reach("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
+        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+        assert found[0].says.startswith("DNS")
+
+    async def test_a_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
+        found = await reach("x", Origin("http", "app", 80, str(tmp_path / "no.sock")), None, time.time)
+        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+
+
+def test_what_others_answer_cannot_forge_or_leak() -> None:
+    dirty = Finding("x", Verdict.FAULT, "answered\n\x1b[2Jcode=hush&token=hush", "see https://x/?code=hush")
+    assert "hush" not in str(dirty.clean)
+    assert "\x1b" not in dirty.clean.says
+    assert "\n" not in dirty.clean.says
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_the_command_prints_and_its_exit_code_tells(clinic: Clinic, form: str) -> None:
+    clinic.load()
+    command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", form]
+    environ = {**os.environ, **ENVIRON, "COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    if form == "json":
+        assert json.loads(done.stdout)["fine"] is True
+    else:
+        assert "0 fault(s)" in done.stdout
+    clinic.akoya.stop()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    assert done.returncode == 1

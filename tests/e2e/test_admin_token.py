@@ -1,0 +1,85 @@
+"""Tokens for background jobs, from the admin listener and for who shows the bearer."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import GatewayProcess
+
+BEARER = "a-bearer-for-background-jobs-in-tests"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), token_bearer=BEARER) as world:
+        yield world
+
+
+def ask(world: World, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any) -> httpx.Response:
+    headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
+    return httpx.get(world.admin_url + path, headers=headers, trust_env=False, **more)
+
+
+def test_a_job_gets_the_token_that_the_app_would_get(world: World, browser: Browser) -> None:
+    browser.connect()
+    passed = browser.passed()
+    answer = ask(world, params={"owner": passed["akoya-owner"]})
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json()["id_token"] == passed["akoya-id-token"]
+    assert answer.json()["expires"] == int(passed["akoya-expires"])
+
+
+@pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])
+def test_without_the_bearer_there_is_nothing(world: World, browser: Browser, bearer: str | None) -> None:
+    browser.connect()
+    answer = ask(world, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
+    assert answer.status_code == 401
+    assert "id_token" not in answer.text
+
+
+def test_an_unknown_owner_or_connector_is_not_found(world: World, browser: Browser) -> None:
+    browser.connect()
+    owner = browser.passed()["akoya-owner"]
+    assert ask(world, params={"owner": "own_nobody"}).status_code == 404
+    assert ask(world, "/akoya/token/other", params={"owner": owner}).status_code == 404
+    assert ask(world).status_code == 400
+
+
+def test_the_public_port_knows_no_such_route(world: World, browser: Browser) -> None:
+    browser.connect()
+    owner = browser.passed()["akoya-owner"]
+    answer = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})
+    assert answer.status_code == 404
+
+
+def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with World(tmp_path_factory.mktemp("plain")) as world:
+        assert ask(world, params={"owner": "own_x"}).status_code == 404
+
+
+def test_while_the_last_refresh_is_awaited_the_process_still_says_it_is_alive(tmp_path: Path) -> None:
+    with World(tmp_path) as world, world.browser() as browser:
+        browser.connect()
+        world.akoya.fault("slow_after", "token.refresh_token", times=1, seconds=2.0)
+        browser.fetch("/accounts/stale")
+        assert isinstance(world.gateway, GatewayProcess)
+        assert world.gateway.process is not None
+        world.gateway.process.send_signal(signal.SIGTERM)
+        statuses = []
+        with httpx.Client(trust_env=False) as admin:
+            while world.gateway.process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    statuses.append(admin.get(f"{world.admin_url}/livez").status_code)
+                time.sleep(0.1)
+        assert len(statuses) > 5
+        assert set(statuses) == {200}

@@ -1,0 +1,134 @@
+"""`akoya_gateway:sidecar` under servers that are not uvicorn, where they are installed: `pip install hypercorn granian`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.e2e import environment as worlds
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import PYTHON, AnyServerProcess, AppServer
+from tests.e2e.upstreams import asgi_app, websocket
+
+
+class App:
+    """`/…/stream` is one for ever, `/…/slow` takes a while; `left` are the paths whose caller went away first."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "websocket":
+            await websocket(scope, receive, send)
+        elif path.endswith(("stream", "slow")):
+            kind = b"text/event-stream" if path.endswith("stream") else b"text/plain"
+            gone = asyncio.create_task(self._gone(path, receive))
+            if path.endswith("slow"):
+                await asyncio.wait([gone], timeout=10)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+            while not gone.done():
+                await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+                await asyncio.sleep(0.05)
+        elif scope["type"] == "http":
+            await asgi_app()(scope, receive, send)
+
+    async def _gone(self, path: str, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.append(path)
+
+    def was_left(self, path: str) -> bool:
+        deadline = time.monotonic() + 8
+        while path not in self.left and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return path in self.left
+
+
+class Hypercorn(AnyServerProcess):
+    def command(self) -> list[str]:
+        (self.folder / "served.py").write_text('from akoya_gateway import sidecar\n\napp = sidecar("gateway.yaml")\n')
+        return [PYTHON, "-m", "hypercorn", "served:app", "--bind", f"127.0.0.1:{self.port}"]
+
+
+class Granian(AnyServerProcess):
+    def command(self) -> list[str]:
+        self._environ["AKOYA_GATEWAY_CONFIG"] = str(self.config_path)
+        return [
+            PYTHON, "-m", "granian", "--interface", "asgi", "--factory", "akoya_gateway:sidecar", "--host", "127.0.0.1",
+            "--port", str(self.port),
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[Hypercorn, Granian], ids=lambda server: server.__name__.lower())
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, App]]:
+    if find_spec(request.param.__name__.lower()) is None:
+        pytest.skip("it is not installed")
+    app = App()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worlds, "AnyServerProcess", request.param)
+        with World(tmp_path_factory.mktemp("world"), face="app", upstream=AppServer(app)) as world:
+            yield world, app
+            assert world.gateway.stop() == 0  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def browser(served: tuple[World, App]) -> Iterator[Browser]:
+    with Browser(served[0]) as browser:
+        browser.connect()
+        for _ in range(3):
+            # From the second on straight.
+            assert browser.fetch("/accounts/a").status_code == 200
+        yield browser
+
+
+def test_requests_with_and_without_bodies(browser: Browser) -> None:
+    names = [name for name, _ in browser.fetch("/accounts/a").json()["headers"]]
+    assert {"akoya-id-token", "signature", "x-forwarded-for"} <= set(names)
+    assert len(browser.fetch("/accounts/a", "POST", content=b"x" * 5000).json()["body"]) == 5000
+    pieces = (b"y" * 10_000 for _ in range(50))
+    assert len(browser.fetch("/accounts/a", "POST", content=pieces).json()["body"]) == 500_000
+    answer = browser.fetch("/accounts/a", "HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert browser.fetch("/nowhere").status_code == 403
+
+
+def test_a_client_that_leaves_is_noticed(served: tuple[World, App], browser: Browser) -> None:
+    with browser.http.stream("GET", "/accounts/1/stream") as answer:
+        assert next(answer.iter_raw()).startswith(b"data: ")
+    assert served[1].was_left("/accounts/1/stream")
+    with pytest.raises(httpx.TimeoutException):
+        browser.http.get("/accounts/1/slow", timeout=0.7)
+    assert served[1].was_left("/accounts/1/slow")
+
+
+def test_a_stream_ends_with_its_grant(served: tuple[World, App], browser: Browser) -> None:
+    with browser.http.stream("GET", "/accounts/2/stream") as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces).startswith(b"data: ")
+        csrf = browser.connections()["csrf"]
+        assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
+        began = time.monotonic()
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                assert time.monotonic() < began + 8
+    assert served[1].was_left("/accounts/2/stream")
+
+
+def test_websockets(served: tuple[World, App], browser: Browser) -> None:
+    url, origin = served[0].url.replace("http", "ws") + "/accounts/ws", {"Origin": served[0].url}
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    with connect(url, additional_headers={"Cookie": cookies, **origin}) as socket:
+        assert "akoya-id-token" in str(socket.recv())
+        socket.send("hello")
+        assert socket.recv() == "hello"
+    with pytest.raises(InvalidStatus), connect(url, additional_headers=origin):
+        pass

@@ -1,0 +1,59 @@
+"""SIGTERM while a callback exchanges its code: the code is spent, so what it bought must reach the store and the user."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from akoya_gateway.config import load_config
+from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.store import KeyRing, Vault, open_store
+from tests.e2e.environment import World
+from tests.server.processes import until
+
+
+async def states(world: World) -> list[GrantState]:
+    """Of the grants in the store."""
+    sessions = load_config(world.folder / "gateway.yaml", world.environ).sessions
+    vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
+    await vault.open()
+    try:
+        return [grant.state async for grant in Book(vault).scan()]
+    finally:
+        await vault.close()
+
+
+@pytest.mark.parametrize(
+    ("patience", "takes", "options"),
+    [(20.0, 2.0, ("--workers", "2")), (0.5, 5.0, ("--grace", "0"))],
+    ids=["a_user_who_waits", "a_user_who_left_and_a_grace_that_is_over"],
+)
+def test_a_callback_in_flight_finishes(
+    tmp_path: Path, patience: float, takes: float, options: tuple[str, ...]
+) -> None:
+    with World(tmp_path, options=options) as world, world.browser() as browser:
+        callback = world.akoya.consent(browser.begin(), "mikomo_1")
+        # The code is taken at once, the answer is late.
+        world.akoya.fault("slow_after", "token.authorization_code", seconds=takes, times=1)
+        answers: list[httpx.Response] = []
+
+        def go() -> None:
+            with contextlib.suppress(httpx.ReadTimeout):
+                answers.append(browser.go(callback, timeout=patience))
+
+        trip = threading.Thread(target=go, daemon=True)
+        trip.start()
+        until(lambda: bool(world.akoya.events("token")), "the code is being exchanged")
+        if patience < 1:
+            trip.join(5)
+            browser.http.close()
+        assert world.gateway.stop(signal.SIGTERM) == 0
+        trip.join(5)
+        assert [answer.headers["location"] for answer in answers] == ["/accounts"] * (patience > 1)
+        assert asyncio.run(states(world)) == [GrantState.LIVE]

@@ -1,0 +1,131 @@
+"""The store goes away in the middle of things: nobody is logged out by that, and every answer is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from akoya_gateway import Gateway, load_config
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import AppServer
+from tests.e2e.test_callback import errors
+from tests.e2e.upstreams import asgi_app
+from tests.servers import RedisServer
+
+
+@pytest.fixture(scope="module")
+def redis_of_this_world() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def world(redis_of_this_world: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    sessions = {"store": redis_of_this_world.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+    with World(tmp_path_factory.mktemp("world"), changes={"sessions": sessions}) as world:
+        yield world
+
+
+def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
+    world: World, browser: Browser, redis_of_this_world: RedisServer
+) -> None:
+    browser.connect("mikomo")
+    before = browser.passed("/mikomo")
+    callback = world.akoya.consent(browser.begin("other"), "mikomo_1")
+    world.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=1.0)
+    answers: list[httpx.Response] = []
+    walk = threading.Thread(target=lambda: answers.append(browser.go(callback)))
+    walk.start()
+    time.sleep(0.4)
+    redis_of_this_world.kill()
+    try:
+        walk.join(20)
+    finally:
+        redis_of_this_world.start()
+    assert errors(answers[0]) == "store-unavailable"
+    assert after_recovery(browser)["akoya-owner"] == before["akoya-owner"]
+
+
+def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
+    world: World, browser: Browser, redis_of_this_world: RedisServer
+) -> None:
+    browser.begin()  # It has started, and may not end because the store is away.
+    told = "a request cannot be served"
+    before, began = world.log().count(told), time.monotonic()
+    redis_of_this_world.kill()
+    try:
+        refused = [browser.go("/akoya/connect/mikomo").status_code for _ in range(30)]
+    finally:
+        redis_of_this_world.start()
+    assert set(refused) == {503}
+    assert 1 <= world.log().count(told) - before <= time.monotonic() - began + 1
+    assert browser.connect().status_code == 302
+
+
+async def test_a_browser_that_goes_away_while_its_code_is_exchanged_loses_nothing(tmp_path: Path) -> None:
+    """Some ASGI servers cancel the request then."""
+    world = World(tmp_path)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
+    world.akoya.start()
+    gateway = Gateway(asgi_app(), load_config(path, world.environ))
+    await gateway.startup()
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url=world.url) as http:
+            begun = await http.get("/akoya/connect/mikomo", headers=Browser.NAVIGATION)
+            callback = await asyncio.to_thread(world.akoya.consent, begun.headers["location"], "mikomo_1")
+            world.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=0.5)
+            walk = asyncio.create_task(http.get(callback, headers=Browser.NAVIGATION))
+            await asyncio.sleep(0.25)
+            walk.cancel()
+            await asyncio.wait([walk])
+    finally:
+        await gateway.shutdown()
+        world.akoya.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "grants.db")) as store:
+        assert store.execute("SELECT count(*) FROM record WHERE kind = 'grant'").fetchone() == (1,)
+
+
+def after_recovery(browser: Browser) -> dict[str, str]:
+    deadline = time.monotonic() + 10
+    while browser.fetch("/mikomo").status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return browser.passed("/mikomo")
+
+
+def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_run(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        sessions = {"store": redis.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+        world = World(tmp_path, changes={"sessions": sessions})
+        path = tmp_path / "gateway.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
+        redis.kill()
+        app = Gateway(asgi_app(), load_config(path, world.environ))
+        with AppServer(app, port=world.port, lifespan="off"), world.browser() as browser:
+            refused = browser.fetch("/accounts")
+            page = browser.go("/akoya/")
+            redis.start()
+            assert browser.fetch("/accounts").status_code == 401
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:akoya-gateway:problem:store-unavailable"
+    assert page.status_code == 503
+    assert "text/html" in page.headers["content-type"]
+    for answer in (refused, page):
+        assert int(answer.headers["retry-after"]) > 0
+        assert str(redis.port) not in answer.text, "where the store is is nobody's business"
+
+
+def test_every_401_has_a_challenge_pages_too(world: World, browser: Browser) -> None:
+    page = browser.http.get("/api/banks/mikomo/x", headers={"accept": "text/html", "sec-fetch-mode": "cors"})
+    assert page.status_code == 401
+    assert "text/html" in page.headers["content-type"]
+    assert page.headers["www-authenticate"].startswith("Akoya-Connect")

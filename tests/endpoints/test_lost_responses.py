@@ -1,0 +1,215 @@
+"""Whatever becomes of a callback and its answer, the person has the banks of before again, at once or by signing in anew
+with the same login; and nothing that is wrong with the way back costs the tokens of that sign-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
+from akoya_gateway.sessions.recovery import KIND
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.encryption import DamagedRecord
+from tests.gateway.cancellation import cut
+from tests.gateway.test_cancellation import MOST, House, Person, house, turns
+from tests.servers import own_redis
+
+__all__ = ["house", "own_redis"]
+
+
+async def back(person: Person, login: str) -> str:
+    """Signs in with this login; where that leads."""
+    path, code = await person.callback()
+    location = (await person.go(path.replace(code, login))).headers["location"]
+    person.house.bank.spent_codes.discard(login)  # The code is the login here.
+    return location
+
+
+async def banks(person: Person) -> int:
+    return len(json.loads((await person.go("/akoya/")).content)["connections"])
+
+
+async def lost(person: Person) -> str:
+    """Connects a bank whose answer never arrives; its login."""
+    cookies = httpx.Cookies(person.http.cookies)
+    path, code = await person.callback()
+    await person.go(path)
+    person.http.cookies = cookies
+    person.house.bank.spent_codes.discard(code)
+    return code
+
+
+async def test_a_callback_that_is_cut_anywhere_costs_no_bank(house: House) -> None:
+    for later in (None, 0, 3, 7):
+        for at in range(MOST):
+            person = Person(house)
+            await person.connect()
+            path, code = await person.callback()
+            cookies = httpx.Cookies(person.http.cookies)
+            done, _ = await cut(person.go(path), at, later)
+            await house.settled()
+            person.http.cookies = cookies
+            house.bank.spent_codes.discard(code)
+            assert "error" not in await back(person, code)
+            assert await banks(person) == 2
+            if done:
+                break
+        else:
+            pytest.fail("it never got through")
+
+
+def altered(body: bytes) -> Callable[[Record], Record]:
+    return lambda record: replace(record, body=body)
+
+
+def failing(error: Exception) -> Callable[[Record], Record]:
+    def fail(record: Record) -> Record:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize(
+    "trouble",
+    [failing(StoreUnavailable()), failing(UndecryptableRecord("old")), failing(DamagedRecord("cut")),
+     altered(b'{"format":2,"where":{}}'), altered(b'{"format":1}'), altered(b'{"format":1,"owner":7}'), altered(b"{}"),
+     altered(b"[]"), altered(b"\xff"), altered(b"")],
+)  # fmt: skip
+async def test_a_word_that_cannot_be_read_costs_no_tokens(
+    house: House, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Record], Record]
+) -> None:
+    person = Person(house)
+    await person.connect()
+    login = await lost(person)
+    vault = house.gateway.engine.keeper.book._vault
+    get = vault.store.get
+
+    async def get_with_trouble(self: object, kind: str, key: str) -> Record | None:
+        record = await get(kind, key)
+        if kind != KIND or record is None:
+            return None if record is None else vault._open(record)
+        return trouble(vault._open(record))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(vault), "get", get_with_trouble)
+        assert "error" not in await back(person, login)
+    assert await banks(person) == 1
+
+
+VERBS = ("get", "put", "find", "delete", "take")
+
+
+@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("how", ["not done", "done and not told", "the first done and not told"])
+@pytest.mark.parametrize("journey", ["connecting", "coming back"])
+@pytest.mark.parametrize("failing", [1, 4])
+async def test_a_store_that_fails_at_any_step_costs_no_bank(
+    house: House, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
+) -> None:
+    """`failing` calls in a row, the first of them at each step of the callback in turn."""
+    store = house.gateway.engine.keeper.book._vault.store
+    calls, at = 0, -1
+
+    def faulty(verb: str) -> Callable[..., Awaitable[Any]]:
+        work = getattr(store, verb)
+
+        async def call(*given: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if at < 0 or not at <= calls - 1 < at + failing:
+                return await work(*given, **named)
+            if how != "not done" and (calls - 1 == at or how == "done and not told"):
+                await work(*given, **named)
+            raise StoreUnavailable("away")
+
+        return call
+
+    for verb in VERBS:
+        monkeypatch.setattr(store, verb, faulty(verb))
+    for n in range(MOST):
+        at = -1
+        person = Person(house)
+        await person.connect()
+        login = await lost(person) if journey == "coming back" else None
+        path, code = await person.callback()
+        calls, at = 0, n
+        answer = await person.go(path if login is None else path.replace(code, login))
+        through, at = calls <= n, -1
+        assert answer.status_code in (302, 503), n
+        await house.settled()
+        if login is None:
+            assert await banks(person) >= 1, (n, "the bank of before is reached without signing in again")
+        house.bank.spent_codes.discard(login or code)
+        if "location" not in answer.headers or "error" in answer.headers["location"]:
+            assert "error" not in await back(person, login or code), n
+            assert await banks(person) == 2, n
+        elif login is None:
+            assert await banks(person) == 2, n
+        else:
+            assert await banks(person) >= 1, n
+        if through:
+            assert await banks(person) == 2
+            break
+    else:
+        pytest.fail("it never got through")
+
+
+@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("step", ["renew", "exchange", "connected", "end", "put", "leave"])
+async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    engine = house.gateway.engine
+    owners: dict[str, object] = {
+        "renew": engine.sessions, "exchange": house.bank, "connected": engine.keeper, "end": engine.sessions,
+        "put": engine.sessions._vault.store, "leave": engine.callback._forwardings,
+    }  # fmt: skip
+    person = Person(house)
+    await person.connect()
+    path, _ = await person.callback()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owners[step], step, fail)
+        going = asyncio.ensure_future(person.go(path))
+        async with asyncio.timeout(10):
+            # A renewal that could not end the old session restores it, which takes the store.
+            while not going.done() and not engine.sessions._restoring:
+                await asyncio.sleep(0)
+    answer = await going
+    assert answer.status_code == 302
+    assert ("error=internal" in answer.headers["location"]) is (step != "leave")
+    assert await banks(person) == (2 if step == "leave" else 1)
+
+
+async def behind(late: int, person: Person, path: str) -> httpx.Response:
+    await turns(late)
+    return await person.go(path)
+
+
+async def test_of_callbacks_at_once_with_one_id_only_one_goes_on_as_its_owner(house: House) -> None:
+    """Session fixation by the clock: who planted the id comes back from a bank in the same moment as their victim."""
+    planter, victim = Person(house), Person(house)
+    for at in range(30):
+        await planter.connect()
+        await victim.go("/akoya/connect/mikomo")
+        for name, value in planter.http.cookies.items():
+            if not name.endswith("-browser"):
+                victim.http.cookies.set(name, value, domain="app.example.com", path="/")
+        (first, code), (second, other) = await planter.callback(), await victim.callback()
+
+        answers = await asyncio.gather(planter.go(first), behind(at, victim, second))
+        landed = ["error" not in answer.headers["location"] for answer in answers]
+        assert sum(landed) == 1, at
+        assert (code in house.bank.spent_codes, other in house.bank.spent_codes) == tuple(landed), at
+        assert [await banks(person) for person in (planter, victim)].count(0) == 1, at
+        planter, victim = Person(house), Person(house)

@@ -1,0 +1,435 @@
+"""`fast_lane.asgi` and `gateway.scope_fast_path`, asked as an ASGI server asks: that they are used, and attacks on them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway import Gateway, load_config, sidecar
+from akoya_gateway.fast_lane.asgi import Straight
+from tests.e2e.environment import Browser, World
+from tests.gateway.cancellation import cut
+from tests.upstream.harness import Caller, RawUpstream
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
+
+
+class Upstream:
+    """Answers as the last segment of the path says; `release` lets go of what waits."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.left = 0
+
+    def __call__(self, caller: Caller) -> None:
+        served = 0
+        while True:
+            head = caller.head()
+            self.heads.append(head)
+            name = head.split(b" ")[1].rpartition(b"/")[2]
+            if name == b"stale" and served:
+                return
+            if name == b"killer":
+                return
+            if name == b"hang":
+                self.left += caller.closed_by_peer()
+                return
+            if name.startswith(b"own-"):
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(name) + name)
+            elif name.startswith(b"slow-"):
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(name))
+                time.sleep(0.005)
+                caller.send(name)
+            elif name == b"rejected":
+                caller.send(b"HTTP/1.1 401 No\r\nAkoya-Token-Rejected: 1\r\nContent-Length: 0\r\n\r\n")
+            elif name == b"chunked":
+                caller.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+            else:
+                caller.send(OK)
+            served += 1
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[tuple[RawUpstream, Upstream]]:
+    app = Upstream()
+    with RawUpstream(app) as raw:
+        yield raw, app
+
+
+@pytest.fixture(scope="module")
+def world(upstream: tuple[RawUpstream, Upstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Somewhere to log in; the store is shared with the apps that the tests make."""
+    url = f"http://127.0.0.1:{upstream[0].origin.port}"
+    with World(tmp_path_factory.mktemp("world"), changes={"upstream": {"url": url}}) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def cookie(world: World) -> Iterator[bytes]:
+    with Browser(world) as browser:
+        browser.connect()
+        yield "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
+
+
+def configured(world: World, **changes: Any) -> Any:
+    path: Path = world.folder / "app.yaml"
+    path.write_text(yaml.safe_dump({**world.config(), "admin": None, **changes}))
+    return load_config(path, world.environ)
+
+
+def scope_of(path: str, cookie: bytes, method: str = "GET", **more: Any) -> dict[str, Any]:
+    headers = [(b"host", b"app.example.com"), (b"cookie", cookie), (b"akoya-owner", b"me"), (b"x-own", b"1")]
+    return {
+        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
+        "query_string": b"", "headers": headers, "scheme": "http", "client": ("127.0.0.1", 4000), **more,
+    }  # fmt: skip
+
+
+async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    gone = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    await app(scope, receive, send)
+    return told
+
+
+async def warm(app: Straight, cookie: bytes) -> None:
+    """The session is known then, and a connection to the upstream idle."""
+    for _ in range(2):
+        await answer_of(app, scope_of("/accounts/a", cookie))
+
+
+def status_of(told: list[dict[str, Any]]) -> int:
+    return int(told[0]["status"])
+
+
+@asynccontextmanager
+async def started(world: World, **changes: Any) -> AsyncIterator[tuple[Straight, list[str]]]:
+    """The app, and the paths that went the general way."""
+    app = sidecar(configured(world, **changes))
+    assert isinstance(app, Straight)
+    general: list[str] = []
+    inner = app._app
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        general.append(scope["path"])
+        await inner(scope, receive, send)
+
+    app._app = counted
+    await app.gateway.startup()
+    try:
+        yield app, general
+    finally:
+        await app.gateway.shutdown()
+
+
+def test_a_known_session_goes_straight_and_a_stranger_does_not(
+    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+) -> None:
+    async def main() -> None:
+        async with started(world) as (app, general):
+            for _ in range(2):
+                assert status_of(await answer_of(app, scope_of("/accounts/a", cookie))) == 200
+            general.clear()
+            upstream[1].heads.clear()
+            for _ in range(3):
+                told = await answer_of(app, scope_of("/accounts/a", cookie))
+                assert told[-1]["body"] == b"ok"
+            assert general == []
+            assert status_of(await answer_of(app, scope_of("/accounts/a", b"akoya=" + b"A" * 43))) == 401
+            assert general == ["/accounts/a"]
+
+    asyncio.run(main())
+    assert len(upstream[1].heads) == 3
+    for head in upstream[1].heads:
+        assert head.lower().count(b"\r\nakoya-owner:") == 1
+        assert b"akoya-owner: me" not in head.lower()
+        assert b"\r\nsignature:" in head.lower()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"http_version": "1.0"},
+        {"http_version": "2"},
+        {"raw_path": b"/accounts/b"},
+        {"raw_path": b"/accounts/../accounts/a"},
+        {"client": ("127.0.0.1", 0)},
+        {"method": "TRACE"},
+    ],
+    ids=str,
+)
+def test_what_is_not_plain_goes_the_general_way_each_time(world: World, cookie: bytes, change: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with started(world) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            for _ in range(2):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(app, "_app", _nothing(general))
+                    await app(scope_of("/accounts/a", cookie, **change), _never, _ignore)
+            assert len(general) == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"content-length", b"5"), (b"transfer-encoding", b"chunked"), (b"te", b"trailers"), (b"upgrade", b"x"),
+        (b"x-http-method-override", b"DELETE"), (b"x-a", b"line\r\nbreak: 1"), (b"x-a", b"\xff"), (b"expect", b"100-continue"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_not_plain_goes_the_general_way_each_time(
+    world: World, cookie: bytes, header: tuple[bytes, bytes]
+) -> None:
+    async def main() -> None:
+        async with started(world) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            for _ in range(2):
+                scope = scope_of("/accounts/a", cookie)
+                scope["headers"].append(header)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(app, "_app", _nothing(general))
+                    await app(scope, _never, _ignore)
+            assert general == ["/accounts/a"] * 2
+
+    asyncio.run(main())
+
+
+def _nothing(general: list[str]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        general.append(scope["path"])
+
+    return app
+
+
+async def _never() -> dict[str, Any]:
+    return await asyncio.get_running_loop().create_future()
+
+
+async def _ignore(message: dict[str, Any]) -> None:
+    return
+
+
+def test_a_server_that_gives_lists_for_pairs_is_served(world: World, cookie: bytes) -> None:
+    async def main() -> None:
+        async with started(world) as (app, _):
+            for _ in range(3):
+                scope = scope_of("/accounts/a", cookie)
+                scope["headers"] = [list(pair) for pair in scope["headers"]]
+                assert status_of(await answer_of(app, scope)) == 200
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: World, cookie: bytes) -> None:
+    async def main() -> None:
+        async with started(world) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie))) == 200
+            assert general == ["/accounts/stale"]
+            # One that changes something is not sent twice.
+            await answer_of(app, scope_of("/accounts/a", cookie))
+            general.clear()
+            assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie, "POST"))) == 502
+            assert general == []
+
+    asyncio.run(main())
+
+
+def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
+    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+) -> None:
+    async def main() -> None:
+        async with started(world) as (app, _):
+            await warm(app, cookie)
+            upstream[1].heads.clear()
+            assert status_of(await answer_of(app, scope_of("/accounts/killer", cookie))) == 502
+            assert len(upstream[1].heads) == 2
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
+    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+) -> None:
+    async def main() -> None:
+        async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            before = upstream[1].left
+            hanging = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
+            await asyncio.sleep(0.05)
+            hanging.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await hanging
+            # The one connection there may be is free again.
+            assert status_of(await answer_of(app, scope_of("/accounts/a", cookie))) == 200
+            assert upstream[1].left == before + 1
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_next(
+    world: World, cookie: bytes
+) -> None:
+    """The connection is back in the pool, and somebody else's already, when the one who waited is told to stop."""
+
+    async def main() -> None:
+        async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            crossing: Any = None
+            set_out = app._set_out
+
+            def noted(*asgi: Any) -> Any:
+                nonlocal crossing
+                crossing = set_out(*asgi)
+                return crossing
+
+            app._set_out = noted  # type: ignore[method-assign]
+            first = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
+            await asyncio.sleep(0)
+            waiting = crossing
+            second = asyncio.create_task(answer_of(app, scope_of("/accounts/b", cookie)))
+            # The future is cancelled now, and its task hears of it after the second one has begun: in between the response
+            # comes (made up, so that it does; the upstream sends nothing that would close the connection).
+            first.cancel()
+            waiting._connection.data_received(OK)
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert crossing._connection is waiting._connection
+            waiting._connection.data_received(OK)
+            assert status_of(await asyncio.wait_for(second, 5)) == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["own-{}", "slow-{}", "chunked", "rejected", "stale"])
+@pytest.mark.parametrize("pool", [1, 2])
+def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
+    world: World, cookie: bytes, name: str, pool: int
+) -> None:
+    async def main() -> None:
+        upstream = {"url": world.config()["upstream"]["url"], "pool": pool}
+        async with started(world, upstream=upstream) as (app, _):
+            await warm(app, cookie)
+            before = asyncio.all_tasks()
+            for turns in (None, 0, 1, 2, 3, 5):
+                for at in range(40):
+                    done, _ = await cut(answer_of(app, scope_of(f"/accounts/{name.format(at)}", cookie)), at, turns)
+                    for n in range(pool + 1):
+                        told = await answer_of(app, scope_of(f"/accounts/own-after-{at}-{n}", cookie))
+                        body = b"".join(message.get("body", b"") for message in told)
+                        assert body == f"own-after-{at}-{n}".encode(), (turns, at)
+                    if done:
+                        break
+                else:
+                    pytest.fail("it never got through")
+            await asyncio.sleep(0.05)
+            assert asyncio.all_tasks() - before == set()
+
+    asyncio.run(main())
+
+
+def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(world: World, cookie: bytes) -> None:
+    async def main() -> None:
+        async with started(world) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            told = await answer_of(app, scope_of("/accounts/chunked", cookie))
+            assert b"".join(message.get("body", b"") for message in told) == b"ok"
+            told = await answer_of(app, scope_of("/accounts/rejected", cookie))
+            assert status_of(told) == 401
+            assert not any(name.startswith(b"akoya-") for name, _ in told[0]["headers"])
+            assert general == []
+
+    asyncio.run(main())
+
+
+def test_what_an_app_does_to_its_scope_is_not_remembered(world: World, cookie: bytes) -> None:
+    """`Gateway(app)`: headers, path and state of one request are its own."""
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(list(scope["headers"]))
+        scope["headers"].clear()
+        scope["headers"].append((b"akoya-owner", b"poison"))
+        scope["path"] = "/poison"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> None:
+        gateway = Gateway(app, configured(world, access=[
+            {"path": "/open/*", "require": "nothing"}, {"path": "/*", "require": "any", "otherwise": "unauthorized"},
+        ]))  # fmt: skip
+        await gateway.startup()
+        try:
+            for path in ("/open/a", "/accounts/a"):
+                seen.clear()
+                for _ in range(4):
+                    scope = scope_of(path, cookie)
+                    assert status_of(await answer_of(gateway, scope)) == 200
+                    assert scope["path"] == path
+                own = [[pair for pair in headers if not pair[0].startswith(b"signature")] for headers in seen]
+                assert own[0] == own[1] == own[2] == own[3]
+                assert (b"akoya-owner", b"poison") not in own[0]
+                assert (b"akoya-owner", b"me") not in own[0]
+        finally:
+            await gateway.shutdown()
+
+    asyncio.run(main())
+
+
+def test_a_session_that_ends_is_let_in_no_more(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> None:
+        gateway = Gateway(app, configured(world))
+        await gateway.startup()
+        try:
+            with Browser(world) as browser:
+                await asyncio.to_thread(browser.connect)
+                mine = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
+                for _ in range(3):
+                    assert status_of(await answer_of(gateway, scope_of("/accounts/a", mine))) == 200
+                page = await asyncio.to_thread(browser.connections)
+                csrf = page["csrf"].encode()
+                logout = scope_of("/akoya/logout", mine, "POST")
+                body = b"csrf=" + csrf
+                logout["headers"] += [
+                    (b"content-type", b"application/x-www-form-urlencoded"),
+                    (b"content-length", str(len(body)).encode()),
+                    (b"origin", world.url.encode()),
+                ]
+
+                async def receive() -> dict[str, Any]:
+                    return {"type": "http.request", "body": body, "more_body": False}
+
+                await gateway(logout, receive, _ignore)
+                assert status_of(await answer_of(gateway, scope_of("/accounts/a", mine))) == 401
+        finally:
+            await gateway.shutdown()
+
+    asyncio.run(main())

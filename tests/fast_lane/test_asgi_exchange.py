@@ -1,0 +1,335 @@
+"""`fast_lane.asgi` before an upstream that does everything wrong, asked by clients that leave at any moment: nobody gets
+another one's answer, no connection is lost or used twice, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+
+from akoya_gateway import load_config, sidecar
+from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.upstream.errors import TimedOut
+from akoya_gateway.upstream.http.connection import Connection
+from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+from tests.e2e.environment import Browser, World
+from tests.upstream.harness import Caller, RawUpstream
+
+REQUESTS = 150
+KINDS = [
+    "plain", "plain", "plain", "pieces", "chunked", "until-close", "nothing", "reset", "half-head", "half-body", "garbage",
+    "early-hints", "no-content", "not-modified", "rejected", "twice", "late", "later", "silent", "stream", "echo", "closing",
+    "late-close", "head-body", "trickle", "large",
+]  # fmt: skip
+
+
+class Upstream:
+    """Answers as the path says (`/accounts/KIND/NAME`); every answer says for whom it is."""
+
+    def __call__(self, caller: Caller) -> None:
+        while True:
+            head = caller.head()
+            method, target, _ = head.split(b" ", 2)
+            _, kind, name = target[1:].split(b"/")
+            if self.answer(caller, kind.decode(), name, method == b"HEAD"):
+                return
+
+    def answer(self, caller: Caller, kind: str, name: bytes, headless: bool) -> bool:
+        """True: the connection is over."""
+        said = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
+        body = b"" if headless else name
+        whole = said + b"Content-Length: %d\r\n\r\n" % len(name) + body
+        match kind:
+            case "pieces":
+                for at in range(0, len(whole), 20):
+                    caller.send(whole[at : at + 20])
+                    time.sleep(0.001)
+            case "chunked":
+                caller.send(said + b"Transfer-Encoding: chunked\r\n\r\n")
+                if not headless:
+                    caller.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(name), name))
+            case "until-close":
+                caller.send(said + b"\r\n" + body)
+                return True
+            case "nothing":
+                return True
+            case "reset":
+                caller.reset()
+                return True
+            case "half-head":
+                caller.send(said)
+                return True
+            case "half-body":
+                caller.send(said + b"Content-Length: 1000\r\n\r\n" + body)
+                return True
+            case "garbage":
+                caller.send(b"garbage\r\n\r\n")
+                return True
+            case "early-hints":
+                caller.send(b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n" + whole)
+            case "no-content":
+                caller.send(b"HTTP/1.1 204 No Content\r\nX-Name: %b\r\n\r\n" % name)
+            case "not-modified":
+                caller.send(b"HTTP/1.1 304 Not Modified\r\nX-Name: %b\r\nContent-Length: 5\r\n\r\n" % name)
+            case "rejected":
+                caller.send(b"HTTP/1.1 401 No\r\nX-Name: %b\r\nAkoya-Token-Rejected: 0\r\nContent-Length: %d\r\n\r\n%b" % (name, len(name), body))
+            case "twice":
+                caller.send(whole + whole)
+            case "late":
+                time.sleep(0.03)
+                caller.send(whole)
+            case "later":
+                time.sleep(0.15)
+                caller.send(whole)
+            case "silent":
+                return caller.closed_by_peer(2)
+            case "stream":
+                caller.send(said + b"Content-Type: text/event-stream\r\n\r\ndata: " + name)
+                return caller.closed_by_peer(0.3) or True
+            case "echo":
+                caller.send(said + b"Akoya-Id-Token: x\r\nContent-Length: %d\r\n\r\n%b" % (len(name), body))
+            case "closing":
+                caller.send(whole.replace(b"X-Name", b"Connection: close\r\nX-Name"))
+                return True
+            case "late-close":
+                caller.send(whole)
+                time.sleep(0.001)
+                return True
+            case "head-body":
+                caller.send(said + b"Content-Length: %d\r\n\r\n%b" % (len(name), name))
+            case "trickle":
+                for at in range(0, len(whole), 9):
+                    caller.send(whole[at : at + 9])
+                    time.sleep(0.02)
+            case "large":
+                caller.send(said + b"Content-Length: %d\r\n\r\n" % (len(name) * 50_000))
+                caller.send(b"" if headless else name * 50_000)
+            case _:
+                caller.send(whole)
+        return False
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with RawUpstream(Upstream()) as raw:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "250ms", "read": "250ms"}}}
+        with World(tmp_path_factory.mktemp("world"), changes=changes) as world:
+            yield world
+
+
+@pytest.fixture(scope="module")
+def cookie(world: World) -> bytes:
+    with Browser(world) as browser:
+        browser.connect()
+        return "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
+
+
+class Client:
+    """One request: what it was told, and when it leaves (`after` seconds, None: it stays)."""
+
+    def __init__(self, app: Straight, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
+        self.app = app
+        self.name = name
+        self.kind = kind
+        self.told: list[dict[str, Any]] = []
+        self.after = after
+        self.gone = asyncio.Event()
+        path = f"/accounts/{kind}/{name}"
+        self.scope = {
+            "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"host", b"app.example.com"), (b"cookie", cookie)], "scheme": "http", "client": ("127.0.0.1", 4000),
+        }  # fmt: skip
+
+    async def receive(self) -> dict[str, Any]:
+        if "asked" not in self.__dict__:
+            self.asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.told.append(message)
+
+    async def run(self) -> None:
+        leaving = None if self.after is None else asyncio.get_running_loop().call_later(self.after, self.gone.set)
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except Exception:
+            # An answer that broke off: the server cuts the connection.
+            assert self.told
+        if leaving is not None:
+            leaving.cancel()
+        self.judge()
+
+    def judge(self) -> None:
+        starts = [message for message in self.told if message["type"] == "http.response.start"]
+        assert len(starts) <= 1
+        if not starts:
+            assert self.gone.is_set()
+            assert not self.told
+            return
+        assert self.told[0] is starts[0]
+        headers = dict(starts[0]["headers"])
+        assert not any(name.startswith(b"akoya-") for name in headers)
+        body = b"".join(message.get("body", b"") for message in self.told[1:])
+        if starts[0]["status"] >= 500:
+            return
+        assert headers[b"x-name"] == self.name.encode(), self.kind
+        assert not body.replace(b"data: ", b"").replace(self.name.encode(), b""), (self.kind, body[:100])
+
+
+@asynccontextmanager
+async def started(world: World, size: int) -> AsyncIterator[tuple[Straight, ReverseProxy]]:
+    """The app, with so many connections to the upstream."""
+    path: Path = world.folder / f"app-{size}.yaml"
+    document = {**world.config(), "admin": None, "upstream": {**world.config()["upstream"], "pool": size}}
+    path.write_text(yaml.safe_dump(document))
+    app = sidecar(load_config(path, world.environ))
+    assert isinstance(app, Straight)
+    await app.gateway.startup()
+    (proxy,) = app.lane._proxies_in_force().values()  # type: ignore[union-attr]
+    try:
+        yield app, proxy
+    finally:
+        await app.gateway.shutdown()
+        await proxy.pool.close()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int, seed: int) -> None:
+    random = Random(seed * 10 + size)
+
+    async def main() -> None:
+        async with started(world, size) as (app, proxy):
+            await mixture(app, proxy)
+
+    async def mixture(app: Straight, proxy: ReverseProxy) -> None:
+        straight = 0
+        set_out = app._set_out
+
+        def counted(*asgi: Any) -> Any:
+            nonlocal straight
+            crossing = set_out(*asgi)
+            straight += crossing is not None
+            return crossing
+
+        app._set_out = counted  # type: ignore[method-assign]
+        waiting: set[asyncio.Task[None]] = set()
+        for number in range(REQUESTS):
+            if not proxy.pool.idle:
+                # Only an idle connection is taken straight.
+                await asyncio.wait_for(Client(app, cookie, "plain", "first", "GET", None).run(), 5)
+            kind = random.choice(KINDS)
+            after = random.choice([None, None, 0.0, 0.001, 0.02, 0.07, 0.2])
+            if kind in ("silent", "stream"):
+                after = random.choice([0.0, 0.02, 0.1])
+            method = random.choice(["GET"] * 6 + ["HEAD", "POST"])
+            client = Client(app, cookie, kind, f"{number:04}", method, after)
+            task = asyncio.create_task(client.run())
+            waiting.add(task)
+            if random.random() < 0.2:
+                asyncio.get_running_loop().call_later(random.choice([0.0, 0.0005, 0.002, 0.03, 0.08]), task.cancel)
+            if len(waiting) > size:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+                assert done
+                judged(done)
+        if waiting:
+            done, waiting = await asyncio.wait(waiting, timeout=10)
+            judged(done)
+        assert not waiting
+        assert straight > REQUESTS / 2
+        await serves(app, cookie)
+        await asyncio.sleep(0.1)
+        assert proxy.pool.size == proxy.pool.idle <= size
+        assert proxy.pool.waiting == 0
+        assert len(app.gateway.sockets) == 0
+        assert not [task for task in asyncio.all_tasks() if "akoya_gateway/upstream/" in repr(task) or "/straight" in repr(task)]
+
+    asyncio.run(main())
+
+
+async def serves(app: Straight, cookie: bytes) -> None:
+    """A machine that is busy may be late for the short timeouts; a connection that is lost never comes back."""
+    for _ in range(20):
+        client = Client(app, cookie, "plain", "last", "GET", None)
+        await asyncio.wait_for(client.run(), 5)
+        if client.told[0]["status"] == 200:
+            return
+    raise AssertionError("no connection is left")
+
+
+def judged(done: set[asyncio.Task[None]]) -> None:
+    for task in done:
+        if not task.cancelled():
+            task.result()
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nX-Name: name\r\nContent-Length: 4\r\n\r\nname"
+HAPPENINGS: dict[str, Callable[[Connection], None]] = {
+    "answer": lambda connection: connection.data_received(WHOLE),
+    "answer with a line of ours": lambda connection: connection.data_received(WHOLE.replace(b"X-Name", b"Akoya-A: 1\r\nX-Name")),
+    "head": lambda connection: connection.data_received(WHOLE[:-4]),
+    "closing answer": lambda connection: connection.data_received(WHOLE.replace(b"X-Name", b"Connection: close\r\nX-Name")),
+    "tick": lambda connection: connection.tick(0.0, 50.0),
+    "failure": lambda connection: connection.fail(TimedOut("the upstream took too long to answer")),
+    "end": lambda connection: connection.connection_lost(None),
+}
+
+
+@pytest.mark.parametrize("first", HAPPENINGS)
+def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, first: str) -> None:
+    """Two things happen before the task of the request hears of either; that it is cancelled may be one of them."""
+
+    async def main() -> None:
+        troubles: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+        async with started(world, 1) as (app, proxy):
+            for second in ("cancelled before", "cancelled after", *HAPPENINGS):
+                await in_one_turn(app, second)
+                await serves(app, cookie)
+                await asyncio.sleep(0.01)
+                assert proxy.pool.size == proxy.pool.idle == 1, second
+                assert not troubles, second
+
+    async def in_one_turn(app: Straight, second: str) -> None:
+        await Client(app, cookie, "plain", "a", "GET", None).run()
+        crossing: Any = None
+        set_out = app._set_out
+
+        def noted(*asgi: Any) -> Any:
+            nonlocal crossing
+            crossing = set_out(*asgi)
+            return crossing
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app, "_set_out", noted)
+            hanging = Client(app, cookie, "silent", "name", "GET", None)
+            task = asyncio.create_task(app(hanging.scope, hanging.receive, hanging.send))
+            await asyncio.sleep(0)
+        connection = crossing._connection
+        if second == "cancelled before":
+            task.cancel()
+        HAPPENINGS[first](connection)
+        if second == "cancelled after":
+            task.cancel()
+        elif second in HAPPENINGS and (crossing._transfer is None or not crossing._exchange.over):
+            HAPPENINGS[second](connection)
+        next_one = asyncio.create_task(Client(app, cookie, "plain", "b", "GET", None).run())
+        await asyncio.wait({task}, timeout=5)
+        assert task.done(), second
+        assert connection._sink is not crossing, second
+        assert crossing._transfer is None or connection._sink is not crossing._exchange, second
+        await asyncio.wait_for(next_one, 5)
+        if not task.cancelled() and task.exception() is None and first != "head":
+            # Whatever comes behind a head is the body.
+            hanging.judge()
+
+    asyncio.run(main())

@@ -1,0 +1,441 @@
+"""What is found again by its bytes means what it meant, and what it rests on is looked at every time.
+
+Attacks on the memories of the lane: `fast_lane.request_cache`, `admission.decision_cache`, `upstream.http.response_head_cache`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import GatewayProcess, free_port
+from tests.fast_lane.raw_upstream import RawUpstream, Script, plain
+from tests.fast_lane.test_same_as_general_path import DATE, OK, SCRIPTS, dechunked, settled
+
+HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
+
+def differing(*answers: bytes) -> Script:
+    """Another answer each time, in turn."""
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(answers[next(turns) % len(answers)])
+
+    turns = count()
+    return script
+
+
+MORE: dict[str, Script] = {
+    # The same head each time; what follows it is not.
+    "bodies": differing(OK + DATE + b"Content-Length: 5\r\n\r\nfirst", OK + DATE + b"Content-Length: 5\r\n\r\nother"),
+    "glued": differing(
+        OK + DATE + b"Content-Length: 2\r\nX-G: 1\r\n\r\nok",
+        OK + DATE + b"Content-Length: 2\r\nX-G: 1\r\n\r\nok" + OK + b"Content-Length: 4\r\n\r\nevil",
+    ),
+    "short": differing(
+        OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfull", OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfu"
+    ),
+    # As soon as it has the head, whatever is still to come.
+    "early": plain(OK + DATE + b"Content-Length: 5\r\n\r\nearly"),
+    "tokens": differing(OK + DATE + b"Akoya-Id-Token: leaked\r\nContent-Length: 2\r\n\r\nok"),
+    "rejected": differing(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
+}
+
+
+class Wire:
+    """One connection to a gateway, kept alive."""
+
+    def __init__(self, port: int) -> None:
+        self._raw = socket.create_connection(("127.0.0.1", port), 10)
+        self._raw.settimeout(5)
+        self._data = b""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+    def send(self, data: bytes) -> None:
+        self._raw.sendall(data)
+
+    def head(self) -> bytes:
+        """Of the next answer."""
+        while b"\r\n\r\n" not in self._data:
+            self._read()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        return head
+
+    def answer(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next answer with a content-length or chunks."""
+        head = self.head()
+        while head.startswith(b"HTTP/1.1 100 "):
+            # Whether it comes before the answer to a GET without a body is the server's to choose, and a race.
+            head = self.head()
+        status = int(head.split(b" ", 2)[1])
+        lines = [line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:]]
+        length = next((int(value) for name, value in lines if name == b"content-length"), None)
+        if status in (204, 304):
+            return status, head, b""
+        if length is None:
+            while not self._data.endswith(b"0\r\n\r\n"):
+                self._read()
+            body, self._data = self._data, b""
+            return status, head, body
+        while len(self._data) < length:
+            self._read()
+        body, self._data = self._data[:length], self._data[length:]
+        return status, head, body
+
+    def ask(self, data: bytes) -> tuple[int, bytes, bytes]:
+        self.send(data)
+        return self.answer()
+
+    def closed(self) -> bool:
+        try:
+            return not self._data and self._raw.recv(65536) == b""
+        except ConnectionError:
+            return True
+
+    def _read(self) -> None:
+        more = self._raw.recv(65536)
+        if not more:
+            raise EOFError(self._data)
+        self._data += more
+
+
+def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\n" + HEADERS + more + cookies + b"\r\n"
+
+
+@pytest.fixture(scope="module", params=["sidecar", "app"])
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, GatewayProcess]]:
+    upstream = RawUpstream(SCRIPTS | MORE, early={"early"})
+    changes: dict[str, Any] = {
+        "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
+        "sessions": {
+            "store": f"sqlite://{tmp_path_factory.mktemp('store')}/grants.db",
+            "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
+        },
+    }
+    folder = tmp_path_factory.mktemp("world")
+    with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
+        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        folder = tmp_path_factory.mktemp("plain")
+        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway:
+            yield world, plain_gateway
+
+
+@pytest.fixture
+def world(both: tuple[World, GatewayProcess]) -> World:
+    return both[0]
+
+
+@pytest.fixture
+def browser(world: World) -> Iterator[Browser]:
+    with Browser(world) as browser:
+        browser.connect()
+        yield browser
+
+
+def cookies_of(browser: Browser) -> bytes:
+    return b"Cookie: " + "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode() + b"\r\n"
+
+
+def received(world: World) -> list[bytes]:
+    upstream: RawUpstream = world.upstream
+    return upstream.received
+
+
+@pytest.mark.parametrize("name", [n for n in {**SCRIPTS, **MORE} if n not in ("silent", "rejected", "glued", "short")])
+def test_the_third_time_is_as_the_first_on_both_paths(
+    both: tuple[World, GatewayProcess], browser: Browser, name: str
+) -> None:
+    """On one connection, so that whatever can be remembered is."""
+    world, plain_gateway = both
+    request = get(b"/accounts/" + name.encode() + b"?a=b", cookies_of(browser))
+    seen: dict[str, list[Any]] = {}
+    for which, port in (("lane", world.port), ("asgi", plain_gateway.port)):
+        received(world).clear()
+        answers: list[Any] = []
+        with Wire(port) as wire:
+            for _ in range(4):
+                try:
+                    status, head, body = wire.ask(request)
+                except (EOFError, ConnectionError):
+                    answers.append("closed")
+                    break
+                answers.append((status, settled(head), settled(dechunked(head, body))))
+        seen[which] = [answers, {settled(one) for one in received(world)}]
+    assert seen["lane"] == seen["asgi"]
+
+
+def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(world: World, browser: Browser) -> None:
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        received(world).clear()
+        head = b"POST /accounts/length HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
+        wire.send(head + b"Content-Length: %d\r\n\r\n" % (2 * len(known)))
+        for _ in range(2):
+            # Each arrives alone, as a request would.
+            time.sleep(0.1)
+            wire.send(known)
+        assert wire.answer()[0] == 200
+        assert world.upstream.bodies[-1] == 2 * known
+        # And then the connection takes the next request, a known one among others.
+        assert wire.ask(known)[2] == b"hello"
+    assert [one.split(b" ")[0] for one in received(world)] == [b"POST", b"GET"]
+
+
+def test_what_follows_an_early_answer_is_still_the_body(world: World, browser: Browser) -> None:
+    """The answer is complete and the request is not: the connection must not take the rest for a request."""
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        received(world).clear()
+        head = b"POST /accounts/early HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
+        wire.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
+        assert wire.answer()[2] == b"early"
+        with Wire(world.port) as other:
+            # What stands for the session does so for a second: now it does.
+            other.ask(known)
+            received(world).clear()
+            wire.send(known)
+            time.sleep(0.1)
+            assert received(world) == []
+            assert other.ask(known)[0] == 200
+
+
+def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: World, browser: Browser) -> None:
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            wire.ask(known)
+        received(world).clear()
+        for cut in (1, 20, len(known) - 2):
+            wire.send(known[:cut])
+            wire.send(known[cut:])
+            assert wire.answer()[2] == b"hello"
+        wire.send(known + known)
+        assert [wire.answer()[2], wire.answer()[2]] == [b"hello", b"hello"]
+        wire.send(b"\r\n" + known)
+        assert wire.answer()[2] == b"hello"
+    assert len(received(world)) == 6
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"GET /accounts/length HTTP/1.1\nHost: app.example.com\r\nX-A: 1\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\nX-Secret: 1\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nX-A: 1\r\n folded\r\nHost: app.example.com\r\n\r\n",
+        b"GET  /accounts/length HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n",
+        b"GET /accounts/length HTTP/1.0\r\nHost: app.example.com\r\nConnection: keep-alive\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nContent-Length: 0\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+        b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nExpect: 100-continue\r\n\r\n",
+    ],
+)
+def test_an_odd_head_is_judged_anew_each_time(
+    both: tuple[World, GatewayProcess], browser: Browser, written: bytes
+) -> None:
+    """Whatever the first does to the connection or is answered, the others are too, and the ASGI path says the same."""
+    world, plain_gateway = both
+    line, _, rest = written.partition(b" HTTP/")
+    request = line + b" HTTP/" + rest.replace(b"Host:", cookies_of(browser) + b"Host:", 1)
+    seen = []
+    for port in (world.port, plain_gateway.port, world.port):
+        received(world).clear()
+        answers: list[Any] = []
+        for _ in range(3):
+            with Wire(port) as wire:
+                for _ in range(2):
+                    try:
+                        status, head, _ = wire.ask(request)
+                    except (EOFError, ConnectionError):
+                        answers.append("closed")
+                        break
+                    # What uvicorn itself refuses, it words in its own way.
+                    own = world.face == "app" and status == 400
+                    answers.append((status, b"" if own else settled(head)))
+        seen.append((answers, {settled(one) for one in received(world)}))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_line_known_with_one_sender_gives_another_nothing(world: World, browser: Browser) -> None:
+    known = get(b"/accounts/length", cookies_of(browser))
+    stranger = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        assert wire.ask(stranger)[0] == 401
+        assert wire.ask(get(b"/accounts/length", b""))[0] == 401
+        assert wire.ask(known)[0] == 200
+        assert wire.ask(get(b"/nowhere", cookies_of(browser)))[0] == 403
+
+
+def test_two_owners_on_one_connection_get_their_own_tokens(world: World) -> None:
+    """As behind a balancer, which puts everybody's requests on the same connections."""
+    with Browser(world) as one, Browser(world) as two, Wire(world.port) as wire:
+        one.connect(user="mikomo_1")
+        two.connect(user="mikomo_4")
+        received(world).clear()
+        for _ in range(4):
+            for browser in (one, two):
+                assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+    lines = [line for request in received(world) for line in request.split(b"\r\n")]
+    owners = [line for line in lines if line.startswith(b"akoya-owner: ")]
+    assert len(set(owners)) == 2
+    assert owners == owners[:2] * 4
+
+
+def test_a_logout_ends_what_stands_at_once(world: World, browser: Browser) -> None:
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        csrf = browser.connections()["csrf"]
+        assert browser.http.post("/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
+        assert wire.ask(known)[0] == 401
+
+
+def test_an_old_session_id_dies_at_once_when_rights_grow(world: World, browser: Browser) -> None:
+    """The owner and the grants go on under a new id; what stood for the old one does not."""
+    old = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(old)[0] == 200
+        browser.connect("other")
+        assert wire.ask(old)[0] == 401
+        assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+
+
+def test_a_disconnect_ends_what_stands_at_once(world: World, browser: Browser) -> None:
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(known)[0] == 200
+        csrf = browser.connections()["csrf"]
+        done = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf}, headers={"origin": world.url})
+        assert done.status_code == 303
+        assert wire.ask(known)[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/akoya/logout", "/akoya/disconnect/mikomo"])
+def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never_again(
+    both: tuple[World, GatewayProcess], browser: Browser, path: str
+) -> None:
+    world, elsewhere = both
+    known = get(b"/accounts/length", cookies_of(browser))
+    with Wire(world.port) as wire:
+        csrf = browser.connections()["csrf"]
+        # Kept at hand all the time: each look renews what stands.
+        for _ in range(30):
+            assert wire.ask(known)[0] == 200
+            time.sleep(0.02)
+        there = f"http://127.0.0.1:{elsewhere.port}{path}"
+        assert browser.http.post(there, data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
+        ended, statuses = time.monotonic(), []
+        while time.monotonic() < ended + 2.5:
+            statuses.append((time.monotonic() - ended, wire.ask(known)[0]))
+            time.sleep(0.02)
+    late = [at for at, status in statuses if status == 200]
+    assert not late or max(late) < 1.2
+    answers = [status for _, status in statuses]
+    assert answers == sorted(answers), "200 again after 401"
+    assert answers[-1] == 401
+
+
+def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess], browser: Browser) -> None:
+    """But for time, duration and the name of the request, which a stranger cannot choose."""
+    world, plain_gateway = both
+    if world.face == "app":
+        pytest.skip("the access log is the server's there")
+    cookies = cookies_of(browser)
+    requests = [get(b"/accounts/" + name + b"?secret=1", cookies) for name in (b"length", b"chunked", b"no-content", b"server-error")]
+    requests += [get(b"/accounts/length", b""), get(b"/nowhere", cookies), get(b"/public/length", b"")]
+    requests += [get(b"/accounts/garbage", cookies), get(b"/accounts/nothing", cookies), get(b"/accounts/length", cookies, b"X-Request-Id: chosen\r\n")]
+    requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
+    told = {}
+    for which, port, log in (("lane", world.port, world.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
+        before = len(log.read_text().splitlines())
+        for request in requests:
+            for _ in range(3):
+                with Wire(port) as wire:
+                    wire.ask(get(b"/public/length", b""))
+                    wire.ask(request)
+        told[which] = lines_of(log, before, 6 * len(requests))
+    assert told["lane"] == told["asgi"]
+
+
+def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
+    """The log is written behind the answers, so it is waited for."""
+    deadline = time.monotonic() + 5
+    while True:
+        lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+        requests = [line for line in lines if line["event"] == "request"]
+        if len(requests) >= count or time.monotonic() > deadline:
+            break
+    names = {line.pop("request_id") for line in requests}
+    assert len(names) == len(requests) == count
+    assert "chosen" not in names
+    for line in requests:
+        del line["timestamp"], line["duration_ms"]
+    return requests
+
+
+def test_a_known_head_with_another_body_behind_it_is_parsed(world: World, browser: Browser) -> None:
+    """Two answers where one was asked for cost the connection, and nobody gets the second."""
+    request = get(b"/accounts/glued", cookies_of(browser))
+    with Wire(world.port) as wire:
+        for _ in range(8):
+            assert wire.ask(request)[2] == b"ok"
+    with Wire(world.port) as wire:
+        for _ in range(8):
+            assert b"evil" not in wire.ask(get(b"/accounts/length", cookies_of(browser)))[2]
+
+
+def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(world: World, browser: Browser) -> None:
+    request = get(b"/accounts/short", cookies_of(browser))
+    with Wire(world.port) as wire:
+        assert wire.ask(request)[2] == b"full"
+        wire.send(request)
+        with pytest.raises((EOFError, ConnectionError)):
+            # The upstream's read timeout: a torso is cut, not passed off as whole.
+            wire.answer()
+
+
+def test_an_answer_to_head_is_not_taken_for_one_to_get(world: World, browser: Browser) -> None:
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(get(b"/accounts/empty", cookies_of(browser)))[0] == 200
+            wire.send(get(b"/accounts/empty", cookies_of(browser)).replace(b"GET", b"HEAD", 1))
+            assert wire.answer()[0] == 200
+            assert wire.ask(get(b"/accounts/bodies", cookies_of(browser)))[2] in (b"first", b"other")
+
+
+@pytest.mark.parametrize("name", ["garbage", "nothing", "silent", "two-lengths"])
+def test_what_goes_wrong_with_the_first_request_of_a_connection_is_told(
+    world: World, browser: Browser, name: str
+) -> None:
+    """A connection whose parser has never seen a byte."""
+    with Wire(world.port) as wire:
+        for _ in range(3):
+            assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+    with Wire(world.port) as wire:
+        status, _, body = wire.ask(get(b"/accounts/" + name.encode(), cookies_of(browser)))
+        assert (status, b"upstream-" in body) == (504 if name == "silent" else 502, True)

@@ -1,0 +1,115 @@
+"""Forward-auth in the lane says what the ASGI path says, byte for byte, and no longer than that is true."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import GatewayProcess, free_port
+from tests.fast_lane.test_cache_attacks import Wire, cookies_of
+from tests.fast_lane.test_same_as_general_path import settled
+
+ROUTE = b"/akoya/forward-auth"
+NGINX = b"X-Original-Method: GET\r\nX-Original-URI: /accounts?x=1\r\n"
+TRAEFIK = b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /accounts\r\nX-Forwarded-Host: app.example\r\n"
+PUBLIC = b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /public/x\r\n"
+
+
+def question(lines: bytes, cookies: bytes, below: bytes = b"", method: bytes = b"GET") -> bytes:
+    return method + b" " + ROUTE + below + b" HTTP/1.1\r\nHost: app.example\r\n" + lines + cookies + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, GatewayProcess]]:
+    changes = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
+    with World(tmp_path_factory.mktemp("world"), changes=changes, algorithm="hmac-sha256") as world:
+        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        folder = tmp_path_factory.mktemp("plain")
+        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain:
+            yield world, plain
+
+
+@pytest.fixture
+def browser(both: tuple[World, GatewayProcess]) -> Iterator[Browser]:
+    with Browser(both[0]) as browser:
+        browser.connect()
+        yield browser
+
+
+QUESTIONS = {
+    "nginx": (NGINX, b"", b"GET"),
+    "traefik": (TRAEFIK, b"", b"GET"),
+    "envoy": (b"", b"/accounts?x=1", b"GET"),
+    "envoy asks for HEAD": (b"", b"/accounts", b"HEAD"),
+    "envoy asks for a body": (b"Content-Length: 2\r\n", b"/accounts", b"POST"),
+    "public": (PUBLIC, b"", b"GET"),
+    "another cookie": (TRAEFIK + b"Cookie: theirs=1\r\n", b"", b"GET"),
+    "a header of ours": (TRAEFIK + b"Akoya-Owner: me\r\n", b"", b"GET"),
+    "an alias of ours": (TRAEFIK + b"Akoya_Owner: me\r\n", b"", b"GET"),
+    "an alias through nginx": (NGINX + b"Akoya_Owner: me\r\n", b"", b"GET"),
+    "an override": (TRAEFIK + b"X-HTTP-Method-Override: DELETE\r\n", b"", b"GET"),
+    "two ways": (TRAEFIK + NGINX, b"", b"GET"),
+    "no way": (b"", b"", b"GET"),
+    "no rule": (b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /nowhere\r\n", b"", b"GET"),
+    "our own route": (b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /akoya/\r\n", b"", b"GET"),
+    "a dot segment": (b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /public/../accounts\r\n", b"", b"GET"),
+    "for the client": (NGINX + b"X-Akoya-Answer: client\r\n", b"", b"GET"),
+    "a socket": (TRAEFIK + b"Upgrade: websocket\r\nOrigin: https://evil.example\r\n", b"", b"GET"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("known", [True, False], ids=["session", "no session"])
+def test_both_paths_answer_alike_however_often(
+    both: tuple[World, GatewayProcess], browser: Browser, name: str, known: bool
+) -> None:
+    world, plain = both
+    lines, below, method = QUESTIONS[name]
+    body = b"ok" if method == b"POST" else b""
+    asked = question(lines, cookies_of(browser) if known else b"", below, method) + body
+    seen = []
+    for port in (plain.port, world.port):
+        answers = []
+        for _ in range(2):
+            with Wire(port) as wire:
+                for _ in range(3):
+                    wire.send(asked)
+                    answers.append(settled(wire.head()) if method == b"HEAD" else tuple(map(settled, wire.answer()[1:])))
+        seen.append(answers)
+    assert seen[0] == seen[1]
+
+
+def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[World, GatewayProcess]) -> None:
+    world, _ = both
+    for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
+        with Browser(world) as browser, Wire(world.port) as wire:
+            browser.connect()
+            asked = question(TRAEFIK, cookies_of(browser))
+            for _ in range(4):
+                assert wire.ask(asked)[0] == 200
+            csrf = browser.connections()["csrf"]
+            assert browser.fetch(path, "POST", data={"csrf": csrf}).status_code in (200, 303)
+            assert wire.ask(asked)[0] == 401
+
+
+def test_every_answer_has_its_own_signature_and_its_own_name(
+    both: tuple[World, GatewayProcess], browser: Browser
+) -> None:
+    world, _ = both
+    asked = question(TRAEFIK, cookies_of(browser))
+    before = len(world.log().splitlines())
+    with Wire(world.port) as wire:
+        heads = [wire.ask(asked)[1] for _ in range(5)]
+    signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
+    assert len(signatures) == 5
+    # The log is written behind the answers.
+    deadline, requests = time.monotonic() + 5, []
+    while len(requests) < 5 and time.monotonic() < deadline:
+        told = [json.loads(line) for line in world.log().split("\n")[before:-1] if line.startswith("{")]
+        requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]
+    assert len({one["request_id"] for one in requests}) == len(requests) == 5
+    assert {one["outcome"] for one in requests} == {"passed"}

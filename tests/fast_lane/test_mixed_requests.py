@@ -1,0 +1,150 @@
+"""Requests of every kind on kept connections, cut anywhere, pipelined or not, before an upstream that misbehaves.
+
+Whatever is answered as complete is the answer to its request, in its place: with the lane and without it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.server.processes import Running
+from tests.upstream.harness import Caller, Client, RawUpstream
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+OK = b"HTTP/1.1 200 OK\r\n"
+CLIENTS, TURNS = 8, 30
+
+
+def serve(caller: Caller) -> None:
+    """`/public/KIND/NAME`: the body of the answer is `NAME:` and what was sent. KIND says how it is answered."""
+    while True:
+        head = caller.head()
+        method, target = head.split(b" ")[:2]
+        _, _, kind, name = target.split(b"/")
+        if kind == b"early":
+            caller.send(OK + b"Content-Length: %d\r\n\r\n%b:" % (len(name) + 1, name))
+        body = received(caller, head)
+        if kind == b"early":
+            continue
+        said = name + b":" + body
+        length = b"Content-Length: %d\r\n\r\n" % len(said)
+        said = b"" if method == b"HEAD" else said
+        match kind:
+            case b"hints":
+                caller.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + length + said)
+            case b"chunked" if method != b"HEAD":
+                caller.send(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+                for byte in said:
+                    caller.send(b"1\r\n%c\r\n" % byte)
+                caller.send(b"0\r\n\r\n")
+            case b"pieces":
+                for byte in OK + length + said:
+                    caller.send(b"%c" % byte)
+            case b"behind":
+                caller.send(OK + length + said + EVIL)
+            case b"close":
+                caller.send(OK + b"Connection: close\r\n" + length + said)
+                return
+            case b"until" if method != b"HEAD":
+                caller.send(OK + b"\r\n" + said)
+                return
+            case b"gone":
+                return
+            case b"slow":
+                time.sleep(0.02)
+                caller.send(OK + length + said)
+            case _:
+                caller.send(OK + length + said)
+
+
+def received(caller: Caller, head: bytes) -> bytes:
+    if b"\r\ncontent-length: " in head:
+        return caller.exactly(int(head.split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0]))
+    body = b""
+    if b"\r\ntransfer-encoding: chunked" in head:
+        while size := int(caller.until(b"\r\n"), 16):
+            body += caller.exactly(size)
+            caller.until(b"\r\n")
+        caller.until(b"\r\n")
+    return body
+
+
+KINDS = ["plain"] * 8 + ["hints", "chunked", "pieces", "behind", "close", "until", "slow", "early", "gone"]
+
+
+def request(dice: random.Random, name: str) -> tuple[bytes, str, str, bytes]:
+    """Its bytes, its method and kind, and its body."""
+    method = dice.choice(["GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE"])
+    kind = dice.choice(KINDS)
+    body = bytes(dice.choices(b"GET /\r\n x", k=dice.randrange(1, 200))) if method in ("POST", "PUT") else b""
+    lines = [f"{method} /public/{kind}/{name} HTTP/1.1", "Host: a", *dice.choices(["X-A: b", "x-a:b", "X_A: c"], k=2)]
+    if not body:
+        return "\r\n".join([*lines, "", ""]).encode(), method, kind, body
+    if dice.random() < 0.5:
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
+        return head + body, method, kind, body
+    head = "\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode()
+    return head + b"%x;ext=1\r\n%b\r\n0\r\nX-T: 1\r\n\r\n" % (len(body), body), method, kind, body
+
+
+def send(dice: random.Random, client: Client, data: bytes) -> None:
+    """In up to four pieces."""
+    cuts = sorted(dice.randrange(len(data) + 1) for _ in range(dice.randrange(4)))
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        client.send(data[start:end])
+        if dice.random() < 0.3:
+            time.sleep(0.002)
+
+
+def judge(client: Client, name: str, method: str, kind: str, body: bytes) -> None:
+    if method == "HEAD":
+        assert client.until(b"\r\n\r\n").split()[1] in (b"200", b"502")
+        if kind == "gone":
+            # The length of the problem is told, the problem is not.
+            assert not client.buffer.startswith(b"{")
+        return
+    answer = client.response()
+    if kind == "gone":
+        assert answer.status == 502
+    elif answer.status != 502:
+        assert answer.body == name.encode() + b":" + (b"" if kind == "early" else body)
+    else:
+        # Sent on a connection whose end was on its way, and not to be sent again.
+        assert method in ("POST", "PUT")
+
+
+@pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
+def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with RawUpstream(serve) as upstream:
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "pool": 6}}
+        with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
+            yield run.port
+            assert not [line for line in run.log() if line["level"] in ("error", "critical")]
+        assert upstream.errors == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_answer_is_in_its_place(port: int, seed: int) -> None:
+    def one_client(number: int) -> None:
+        dice = random.Random(f"{seed}/{number}")
+        with Client(port) as client:
+            for turn in range(TURNS):
+                if dice.random() < 0.1:
+                    # Leaves in the middle of something.
+                    client.send(request(dice, "left")[0][: dice.randrange(1, 60)])
+                    client.sock.close()
+                    client.__init__(port)  # type: ignore[misc]
+                names = [f"{number}-{turn}-{each}" for each in range(dice.choice([1, 1, 1, 2, 4]))]
+                asked = [request(dice, name) for name in names]
+                send(dice, client, b"".join(data for data, *_ in asked))
+                for name, (_, *rest) in zip(names, asked, strict=True):
+                    judge(client, name, *rest)
+            assert client.buffer == b""
+
+    with ThreadPoolExecutor(CLIENTS) as many:
+        list(many.map(one_client, range(CLIENTS)))

@@ -1,0 +1,278 @@
+"""All ways send the upstream the same bytes and the client the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.environment import Browser, World
+from tests.e2e.processes import GatewayProcess, free_port
+from tests.fast_lane.raw_upstream import RawUpstream, Script, in_pieces, plain, silent, then_close
+from tests.upstream.harness import eventually
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DATE = b"Date: Tue, 24 Nov 2026 04:00:00 GMT\r\n"
+
+SCRIPTS: dict[str, Script] = {
+    "length": plain(OK + DATE + b"Content-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n\r\nhello"),
+    "undated": plain(OK + b"Content-Length: 2\r\n\r\nok"),
+    "empty": plain(OK + DATE + b"Content-Length: 0\r\n\r\n"),
+    "chunked": plain(OK + DATE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+    "trailers": plain(OK + DATE + b"Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n"),
+    "until-close": then_close(OK + DATE + b"Connection: close\r\n\r\nto the end"),
+    "no-content": plain(b"HTTP/1.1 204 No Content\r\n" + DATE + b"\r\n"),
+    "no-content-with-a-body": plain(b"HTTP/1.1 204 No Content\r\nContent-Type: a/b\r\n" + DATE + b"\r\n" + OK + b"Content-Length: 4\r\n\r\nevil"),
+    "not-modified-with-a-body": plain(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n" + DATE + b"\r\nevil!"),
+    "longer-than-its-length": plain(OK + DATE + b"Content-Length: 5\r\n\r\nhello and more"),
+    "not-modified": plain(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n' + DATE + b"\r\n"),
+    "redirect": plain(b"HTTP/1.1 302 Found\r\nLocation: /accounts/length\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
+    "cookies": plain(OK + DATE + b"Set-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nContent-Length: 0\r\n\r\n"),
+    "early-hints": plain(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + DATE + b"Content-Length: 1\r\n\r\nx"),
+    "echo": plain(OK + DATE + b"Akoya-Id-Token: leaked\r\nAkoya-Anything: x\r\nContent-Length: 0\r\n\r\n"),
+    "hop-by-hop": plain(OK + DATE + b"Connection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n"),
+    "unauthorized": plain(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 2\r\n\r\nno"),
+    "server-error": plain(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
+    "odd-status": plain(b"HTTP/1.1 299 Odd\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
+    "pieces": in_pieces(OK + DATE, b"Content-Length: 10\r\n\r\n", b"hello", b"world"),
+    "big": plain(OK + DATE + b"Content-Length: 400000\r\n\r\n" + b"0123456789" * 40000),
+    "garbage": then_close(b"SSH-2.0-OpenSSH\r\n\r\n"),
+    "two-lengths": then_close(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+    "both-framings": then_close(OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "control-character": then_close(OK + b"X-A: a\x01b\r\nContent-Length: 0\r\n\r\n"),
+    "nothing": then_close(b""),
+    "switching": then_close(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
+    "torso": then_close(OK + DATE + b"Content-Length: 10\r\n\r\nhalf"),
+    "torso-chunked": then_close(OK + DATE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+    "silent": silent,
+}
+
+HEADERS = b"Host: app.example.com:8080\r\nAccept: */*\r\nUser-Agent: test\r\nX-Own: 1\r\nX_Own: 2\r\nAkoya_Owner: me\r\n"
+
+
+@pytest.fixture(scope="module", params=["sidecar", "app"])
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, GatewayProcess, bytes]]:
+    """A world whose gateway has the lane, or goes straight under uvicorn; a second gateway of the same configuration
+    that goes the general way; and a session's cookies."""
+    upstream = RawUpstream(SCRIPTS)
+    changes: dict[str, Any] = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}}}
+    folder = tmp_path_factory.mktemp("world")
+    with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
+        folder = tmp_path_factory.mktemp("plain")
+        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway, Browser(world) as browser:
+            browser.connect()
+            cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+            yield world, plain_gateway, f"Cookie: theirs=1; {cookies}\r\n".encode()
+
+
+def exchange(port: int, request: bytes, head_only: bool = False) -> tuple[bytes, bytes, bool]:
+    """The head and body of the answer, and whether the server closed the connection."""
+    with socket.create_connection(("127.0.0.1", port), 10) as raw:
+        raw.settimeout(6)
+        raw.sendall(request)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = raw.recv(65536)
+            if not more:
+                return data, b"", True
+            data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\ncontent-length: (\d+)", head)
+        bodiless = head_only or b" 204 " in head[:20] or b" 304 " in head[:20]
+        chunked = b"\r\ntransfer-encoding: chunked" in head and not bodiless
+        want = 0 if bodiless or length is None else int(length[1])
+        while (chunked and not body.endswith(b"0\r\n\r\n")) or (not chunked and len(body) < want):
+            more = raw.recv(65536)
+            if not more:
+                return head, body, True
+            body += more
+        raw.settimeout(0.15)
+        try:
+            return head, body, raw.recv(1) == b""
+        except TimeoutError:
+            return head, body, False
+
+
+VOLATILE = [
+    (rb"created=\d+", b"created="),
+    (rb"expires=\d+", b"expires="),
+    (rb'nonce="[^"]+"', b"nonce="),
+    (rb"signature: akoya=:[^:]+:", b"signature: akoya="),
+    (rb"\r\ndate: [^\r]+", b"\r\ndate: "),
+    (rb'"request_id":"[0-9a-f]+"', b'"request_id":'),
+]
+
+
+def settled(data: bytes) -> bytes:
+    """Without what differs from one request to the next."""
+    for pattern, replacement in VOLATILE:
+        data = re.sub(pattern, replacement, data)
+    return data
+
+
+def dechunked(head: bytes, body: bytes) -> bytes:
+    """The content: where a body was cut into chunks is nobody's promise."""
+    if b"transfer-encoding: chunked" not in head:
+        return body
+    content = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        content += rest[: int(size, 16)]
+        body = rest[int(size, 16) + 2 :]
+    return content
+
+
+BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage", "length", "chunked", "until-close")
+"""Those of the last three send a body with HEAD as well."""
+CASES = [(method, name) for method in ("GET", "DELETE") for name in SCRIPTS if name != "silent"]
+CASES += [("HEAD", name) for name in BODILESS]
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_both_paths_give_the_client_the_same_answer(
+    both: tuple[World, GatewayProcess, bytes], method: str, name: str
+) -> None:
+    world, plain_gateway, cookies = both
+    request = f"{method} /accounts/{name}?q=%20a&b HTTP/1.1\r\n".encode() + HEADERS + cookies + b"\r\n"
+    upstream: RawUpstream = world.upstream
+    exchange(plain_gateway.port, request, method == "HEAD")  # both remember the session now
+    exchange(world.port, request, method == "HEAD")
+    upstream.received.clear()
+    lane = exchange(world.port, request, method == "HEAD")
+    asgi = exchange(plain_gateway.port, request, method == "HEAD")
+    assert settled(lane[0]) == settled(asgi[0])
+    assert settled(dechunked(*lane[:2])) == settled(dechunked(*asgi[:2]))
+    assert lane[2] == asgi[2]
+    sent = {settled(request) for request in upstream.received}
+    assert len(sent) == 1, sent
+    assert b"akoya-id-token: " in sent.pop()
+
+
+CONTENT = {
+    "length": b"hello", "empty": b"", "chunked": b"hello", "trailers": b"hi", "until-close": b"to the end", "no-content": b"",
+    "not-modified": b"", "pieces": b"helloworld", "big": b"0123456789" * 40000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", [b"", b"Connection: keep-alive\r\n"], ids=["", "keep-alive"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", CONTENT)
+def test_http_1_0_client_gets_the_body_as_it_is_and_the_end_of_its_connection(
+    both: tuple[World, GatewayProcess, bytes], name: str, method: str, lines: bytes
+) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        head, body = until_closed(port, f"{method} /accounts/{name} HTTP/1.0\r\n".encode() + lines + HEADERS + cookies + b"\r\n")
+        assert b"transfer-encoding" not in head
+        assert head.count(b"\r\nconnection: close") == 1
+        assert body == (CONTENT[name] if method == "GET" else b"")
+
+
+def test_http_1_0_client_with_an_expectation_gets_no_interim_response(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, plain_gateway, cookies = both
+    lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
+    for port in (world.port, plain_gateway.port):
+        head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
+        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), "that server's own doing"
+        assert body.endswith(b"hello")
+
+
+@pytest.mark.parametrize("name", ["torso", "torso-chunked"])
+def test_http_1_0_client_can_tell_a_truncated_response_from_a_whole_one(
+    both: tuple[World, GatewayProcess, bytes], name: str
+) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        try:
+            head, body = until_closed(port, f"GET /accounts/{name} HTTP/1.0\r\n".encode() + HEADERS + cookies + b"\r\n")
+        except ConnectionResetError:
+            assert name == "torso-chunked"
+        else:
+            assert name == "torso"
+            assert b"\r\ncontent-length: 10\r\n" in head
+            assert body == b"half"
+
+
+def until_closed(port: int, request: bytes) -> tuple[bytes, bytes]:
+    with socket.create_connection(("127.0.0.1", port), 10) as raw:
+        raw.sendall(request)
+        data = b""
+        while more := raw.recv(65536):
+            data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    return head, body
+
+
+def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, plain_gateway, cookies = both
+    for port in (world.port, plain_gateway.port):
+        head, body, _ = exchange(port, b"GET /accounts/until-close HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
+        assert dechunked(head, body) == b"to the end"
+        assert body.endswith(b"0\r\n\r\n")
+
+
+def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, plain_gateway, cookies = both
+    request = b"GET /accounts/silent HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
+    for port, log in ((world.port, world.gateway.log), (plain_gateway.port, plain_gateway.log)):
+        head, body, _ = exchange(port, request)
+        assert head.startswith(b"HTTP/1.1 504")
+        assert b"upstream-timeout" in body
+        if world.face == "app" and port == world.port:
+            # The access log is the server's there.
+            continue
+        assert eventually(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
+        told = next(line for line in log.read_text().splitlines() if "upstream-timeout" in line)
+        assert json.loads(told)["duration_ms"] > 900, "the time that the client waited"
+
+
+@pytest.mark.parametrize("port", ["lane", "plain"])
+def test_pipelined_requests_are_answered_in_order(both: tuple[World, GatewayProcess, bytes], port: str) -> None:
+    world, plain_gateway, cookies = both
+    names = ["length", "pieces", "undated", "missing-rule", "chunked"]
+    targets = [b"/accounts/" + name.encode() if name != "missing-rule" else b"/nowhere" for name in names]
+    requests = [b"GET " + target + b" HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n" for target in targets]
+    with socket.create_connection(("127.0.0.1", world.port if port == "lane" else plain_gateway.port), 10) as raw:
+        raw.sendall(b"".join(requests))
+        raw.settimeout(2)
+        data = b""
+        while data.count(b"HTTP/1.1 ") < 5 or not data.endswith(b"0\r\n\r\n"):
+            data += raw.recv(65536)
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", data)
+    assert statuses == [b"200", b"200", b"200", b"403", b"200"]
+    assert data.index(b"hello") < data.index(b"helloworld") < data.index(b"ok")
+
+
+def test_a_client_that_leaves_frees_the_upstream(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, _, cookies = both
+    request = b"GET /accounts/pieces HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
+    for _ in range(20):
+        raw = socket.create_connection(("127.0.0.1", world.port), 5)
+        raw.sendall(request)
+        raw.close()
+    head, body, _ = exchange(world.port, request)
+    assert body == b"helloworld"
+    assert head.startswith(b"HTTP/1.1 200")
+
+
+def test_a_slow_client_gets_all_of_a_large_answer(both: tuple[World, GatewayProcess, bytes]) -> None:
+    world, _, cookies = both
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", world.port))
+    raw.sendall(b"GET /accounts/big HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
+    raw.settimeout(10)
+    data = b""
+    while len(data) < 400_000 or not data.endswith(b"6789"):
+        piece = raw.recv(8192)
+        assert piece
+        data += piece
+    raw.close()
+    assert data.partition(b"\r\n\r\n")[2] == b"0123456789" * 40000

@@ -1,0 +1,52 @@
+"""`akoya-gateway run` in front of a unix socket and of an upstream that wants a certificate, with the lane and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fast_lane.test_hostile_upstream import ask
+from tests.server.processes import Running
+from tests.upstream.harness import Caller, Client, RawUpstream
+from tests.upstream.test_connection_pool import Authority, server_context
+
+OPTIONS = pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["lane", "asgi"])
+
+
+def says_what_it_is_asked(caller: Caller) -> None:
+    while True:
+        name = caller.head().split(b" ")[1].rpartition(b"/")[2]
+        caller.answer(name)
+
+
+def served(folder: Path, upstream: dict[str, Any], *options: str) -> list[bytes]:
+    """What four requests on one connection were answered: the last two ride in the lane, if there is one."""
+    with Running(folder, *options, changes={"upstream": upstream}) as run, Client(run.port) as client:
+        answers = []
+        for name in ("a", "b", "c", "d"):
+            ask(client, name)
+            answers.append(client.response().body)
+        return answers
+
+
+@OPTIONS
+def test_a_unix_socket(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = str(tmp_path / "app.sock")
+    with RawUpstream(says_what_it_is_asked, path=path) as upstream:
+        assert served(tmp_path, {"url": f"unix:{path}"}, *options) == [b"a", b"b", b"c", b"d"]
+        assert upstream.connections == 1
+
+
+@OPTIONS
+def test_an_upstream_that_wants_a_certificate(tmp_path: Path, options: tuple[str, ...]) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("client")
+    tls = {"ca": str(authority.file), "certificate": str(certificate), "key": str(key)}
+    with RawUpstream(says_what_it_is_asked, tls=server_context(authority, mutual=True)) as upstream:
+        url = f"https://127.0.0.1:{upstream.origin.port}"
+        assert served(tmp_path, {"url": url, "tls": tls}, *options) == [b"a", b"b", b"c", b"d"]
+        assert upstream.connections == 1
+        without = served(tmp_path, {"url": url, "tls": {"ca": str(authority.file)}}, *options)
+    assert all(b"upstream-" in answer for answer in without)

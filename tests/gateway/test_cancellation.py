@@ -1,0 +1,274 @@
+"""Requests that a server cancels at any point where they can be, in each store: no token is lost, none that is spent is
+kept as living, whoever comes back is told the truth and can go on, and nothing stays behind in the process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from akoya_gateway import Gateway
+from akoya_gateway.config.model import Client
+from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.serialization import decode
+from akoya_gateway.oauth.outcomes import Granted, Refused, TokenAnswer
+from akoya_gateway.secret import Secret
+from tests.config.documents import judged, said
+from tests.gateway.cancellation import cut
+from tests.grants.environment import Family, Provider
+from tests.servers import RedisServer, own_redis
+
+__all__ = ["own_redis"]
+
+MOST = 100
+"""Suspensions of a request: far more than any has."""
+AT_WORK = ("revocations", "orphans")
+"""Tasks that live as long as the engine."""
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+class Bank(Provider):
+    """Everything it does takes some turns of the event loop, so that a request can be cut at each of them."""
+
+    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+        super().__init__(clock, delay=0.0)
+        # Revocations one after the other, but not slowly.
+        self.client = replace(client, environment=replace(client.environment, rate=1e6))
+        self.spent_codes: set[str] = set()
+
+    async def exchange(self, code: Secret, code_verifier: object = None, nonce: object = None) -> TokenAnswer:
+        await turns(3)
+        if code.reveal() in self.spent_codes:
+            return Refused("invalid_grant")
+        self.spent_codes.add(code.reveal())
+        answer = Granted(self.consent(code.reveal()))
+        await turns(3)
+        return answer
+
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+        self.uses[refresh_token.reveal()] += 1
+        await turns(3)
+        answer = self.act(refresh_token.reveal())
+        await turns(3)
+        return answer
+
+    def family(self, code: str) -> Family:
+        return next(each for each in self.families if each.sub == code)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the token it was passed."""
+    token = dict(scope["headers"])[b"akoya-id-token"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": token})
+
+
+class House:
+    """A gateway, its bank, and how late it is."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
+        judgement = judged(folder, changes)
+        assert judgement.config is not None, said(judgement)
+        self.later = 0.0
+        self.bank = Bank(judgement.config.clients["demo-app"], self.clock)
+        self.gateway = Gateway(app, judgement.config, clock=self.clock)
+        self.codes = (f"code-{number}" for number in itertools.count())
+        self._before = asyncio.all_tasks()
+
+    def clock(self) -> float:
+        return time.time() + self.later
+
+    async def grant(self, code: str) -> Grant | None:
+        """As it stands in the store."""
+        async for record in self.gateway.engine.keeper.book._vault.scan("grant"):
+            grant = decode(record.body, record.version)
+            if grant.key.sub == code:
+                return grant
+        return None
+
+    async def settled(self) -> None:
+        """What goes on without the request has come to its end."""
+        async with asyncio.timeout(20):
+            while self._at_work():
+                await asyncio.sleep(0.001)
+
+    def _at_work(self) -> bool:
+        others = asyncio.all_tasks() - self._before - {asyncio.current_task()}
+        return any(task.get_name() not in AT_WORK and "_listen" not in repr(task) for task in others)
+
+    async def revoked(self, code: str) -> None:
+        async with asyncio.timeout(20):
+            while not self.bank.family(code).ended:
+                await asyncio.sleep(0.001)
+
+
+class Person:
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(house.gateway), base_url="https://app.example.com", cookies=httpx.Cookies()
+        )
+
+    async def go(self, path: str) -> httpx.Response:
+        return await self.http.get(path, headers={"accept": "application/json"})
+
+    async def callback(self) -> tuple[str, str]:
+        """Where the bank sends the browser, and the code in it."""
+        begun = await self.go("/akoya/connect/mikomo")
+        (state,) = parse_qs(urlsplit(begun.headers["location"]).query)["state"]
+        code = next(self.house.codes)
+        return f"/akoya/callback?{urlencode({'state': state, 'code': code})}", code
+
+    async def connect(self) -> str:
+        path, code = await self.callback()
+        assert "error" not in (await self.go(path)).headers["location"]
+        return code
+
+    async def csrf(self) -> str | None:
+        return json.loads((await self.go("/akoya/")).content)["csrf"]  # type: ignore[no-any-return]
+
+    async def post(self, path: str, csrf: str) -> int:
+        return (await self.http.post(path, data={"csrf": csrf})).status_code
+
+
+Journey = Callable[[House, int, int | None], Awaitable[bool]]
+"""Walks it, cut at this suspension and so many turns later (see `cutting`); True: it has none so late."""
+
+
+async def callback(house: House, at: int, later: int | None) -> bool:
+    person = Person(house)
+    path, code = await person.callback()
+    done, _ = await cut(person.go(path), at, later)
+    await house.settled()
+    grant = await house.grant(code)
+    if code in house.bank.spent_codes:
+        assert grant is not None, "the code is spent and bought nothing"
+        assert grant.state is GrantState.LIVE
+        assert grant.tokens.refresh_token == Secret(house.bank.family(code).living)
+    again = await person.go(path)
+    await house.settled()
+    if "location" in again.headers and "error" not in again.headers["location"]:
+        assert grant is None
+        assert await house.grant(code) is not None
+    else:
+        assert again.json()["type"].endswith(":unknown-state")
+        assert house.bank.uses[code] == 0
+    return done
+
+
+async def refresh(house: House, at: int, later: int | None) -> bool:
+    person = Person(house)
+    code = await person.connect()
+    house.later += house.bank.life - 5
+    done, _ = await cut(person.go("/x"), at, later)
+    await house.settled()
+    family, grant = house.bank.family(code), await house.grant(code)
+    assert grant is not None
+    assert grant.state is GrantState.LIVE
+    assert grant.tokens.refresh_token == Secret(family.living)
+    assert (await person.go("/x")).text == family.bearers[-1]
+    assert max(house.bank.uses.values()) == 1
+    return done
+
+
+async def leave(path: str, house: House, at: int, later: int | None) -> bool:
+    person = Person(house)
+    codes = [await person.connect(), await person.connect()]
+    csrf = await person.csrf()
+    assert csrf is not None
+    done, _ = await cut(person.post(path, csrf), at, later)
+    csrf = await person.csrf()
+    # A second click, where the first has not ended the session with everything in it.
+    assert csrf is None or await person.post(path, csrf) == 303
+    for code in codes:
+        grant = await house.grant(code)
+        assert grant is not None
+        assert grant.state is GrantState.REVOKED
+        await house.revoked(code)
+    await house.settled()
+    return done
+
+
+async def disconnect(house: House, at: int, later: int | None) -> bool:
+    return await leave("/akoya/disconnect/mikomo", house, at, later)
+
+
+async def logout(house: House, at: int, later: int | None) -> bool:
+    return await leave("/akoya/logout", house, at, later)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    store = {"memory": "memory://", "sqlite": f"sqlite://{tmp_path}/grants.db"}.get(request.param)
+    if store is None:
+        server: RedisServer = request.getfixturevalue("own_redis")
+        store = server.url
+    house = House(tmp_path, store)
+    engine = await house.gateway.startup()
+    engine.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    yield house
+    await house.gateway.shutdown()
+
+
+@pytest.mark.parametrize("journey", [callback, refresh, disconnect, logout])
+async def test_a_request_may_be_cancelled_anywhere(house: House, journey: Journey) -> None:
+    for later in (None, 0, 1, 3, 5, 7, 9):
+        for at in range(MOST):
+            if await journey(house, at, later):
+                break
+        else:
+            pytest.fail("it never got through")
+
+
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
+async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_grant(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, bank = house.gateway.engine, house.bank
+    known, new = Person(house), Person(house)
+    await known.connect()
+    path, code = await new.callback()
+    session, refreshed, exchanged = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    for target, verb, event in (
+        (engine.sessions, "start", session), (bank, "refresh", refreshed), (bank, "exchange", exchanged)
+    ):
+        monkeypatch.setattr(target, verb, after(event, getattr(target, verb)))
+    house.later += bank.life - 5
+    using = asyncio.create_task(known.go("/x"))
+    connecting = asyncio.create_task(new.go(path))
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(house.gateway.shutdown())
+    await asyncio.sleep(0.05)
+    # The closing waits for the refresh by now, and the code goes out.
+    session.set()
+    await asyncio.sleep(0.05)
+    refreshed.set()
+    await using
+    await asyncio.sleep(0.05)
+    exchanged.set()
+    await connecting
+    await closing
+    await house.gateway.startup()
+    assert await house.grant(code) is not None
+
+
+def after(event: asyncio.Event, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def late(*given: Any, **named: Any) -> Any:
+        await event.wait()
+        return await call(*given, **named)
+
+    return late

@@ -1,0 +1,108 @@
+"""What is open is looked after whatever the others do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from akoya_gateway.access.request import Ask
+from akoya_gateway.errors import StoreUnavailable, UserError
+from akoya_gateway.gateway.connection_monitor import CLOSE_CODE, OpenSocket, Sockets
+
+
+def ask(name: str) -> Ask:
+    return Ask("GET", b"/" + name.encode(), b"", [], None, name, websocket=True)
+
+
+class Room:
+    """`fates`: what comes of the next looks at a socket, by its name."""
+
+    def __init__(self, every: float = 0.02) -> None:
+        self.fates: dict[str, bool | Exception | float] = {}
+        self.closed: dict[str, int] = {}
+        self.stuck: set[str] = set()
+        self.sockets = Sockets(self.still_admitted, every=every, patience=0.3)
+
+    async def still_admitted(self, asked: Ask, path: str) -> bool:
+        fate = self.fates.get(asked.request_id, True)
+        if isinstance(fate, Exception):
+            raise fate
+        if isinstance(fate, float):
+            await asyncio.sleep(fate)
+            return False
+        return fate
+
+    def open(self, name: str) -> OpenSocket:
+        async def close(code: int) -> None:
+            if name in self.stuck:
+                await asyncio.sleep(3600)
+            self.closed[name] = code
+
+        socket = OpenSocket(ask(name), "/" + name, close)
+        self.sockets.add(socket)
+        return socket
+
+    async def until(self, *names: str) -> None:
+        async with asyncio.timeout(5):
+            while not self.closed.keys() >= set(names):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_socket_whose_look_takes_long_does_not_keep_the_others_open() -> None:
+    room = Room()
+    room.fates = {"slow": 3600.0, "gone": False}
+    for name in ("slow", "gone", "good"):
+        room.open(name)
+    await room.until("gone")
+    assert room.closed == {"gone": CLOSE_CODE}
+    await asyncio.sleep(0.4)
+    assert len(room.sockets) == 2, "who cannot be judged in time stays"
+    await room.sockets.stop()
+
+
+async def test_whoever_was_told_that_something_is_gone_does_not_wait_for_the_next_look() -> None:
+    room = Room(every=3600)
+    room.open("gone")
+    await asyncio.sleep(0.05)
+    room.fates["gone"] = False
+    room.sockets.look_now()
+    await room.until("gone")
+    await room.sockets.stop()
+
+
+async def test_a_peer_that_does_not_read_its_close_does_not_keep_the_others_open() -> None:
+    room = Room()
+    room.stuck = {"deaf"}
+    room.fates = {"deaf": False}
+    room.open("deaf")
+    await asyncio.sleep(0.1)
+    room.fates["gone"] = False
+    room.open("gone")
+    await room.until("gone")
+    await room.sockets.stop()
+
+
+async def test_an_unforeseen_fault_closes_that_socket_and_the_looking_goes_on() -> None:
+    room = Room()
+    room.fates = {"broken": RuntimeError("x"), "away": StoreUnavailable("x"), "refused": UserError("x")}
+    for name in ("broken", "away", "refused"):
+        room.open(name)
+    await room.until("broken", "refused")
+    assert "away" not in room.closed
+    room.fates["away"] = False
+    await room.until("away")
+    await room.sockets.stop()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_stops_even_as_something_goes(turns: int) -> None:
+    """Whichever turn of the loop the stop comes in after somebody was told to look."""
+    room = Room(every=3600)
+    room.open("good")
+    await asyncio.sleep(0.01)
+    room.sockets.look_now()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        await room.sockets.stop()

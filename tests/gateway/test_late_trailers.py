@@ -1,0 +1,42 @@
+"""uvicorn adds trailer fields to the headers of the scope, whenever they come: what was judged is what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akoya_gateway.sessions.session_store import Sessions
+from tests.e2e.environment import World
+
+LATE = b"X-HTTP-Method-Override: DELETE\r\nX-Late: 1\r\n"
+
+
+def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = Sessions.resolve
+
+    async def slowly(sessions: Sessions, cookie_value: str) -> Any:
+        await asyncio.sleep(0.3)
+        return await resolve(sessions, cookie_value)
+
+    with World(tmp_path, face="middleware") as world, world.browser() as browser:
+        browser.connect()
+        cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+        time.sleep(1.2)  # until then the session is at hand
+        monkeypatch.setattr(Sessions, "resolve", slowly)
+        with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
+            head = f"POST /accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\nConnection: close\r\n"
+            raw.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+            time.sleep(0.1)
+            raw.sendall(b"0\r\n" + LATE + b"\r\n")
+            answer = b""
+            while data := raw.recv(65536):
+                answer += data
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"akoya-connector" in answer
+    assert b"late" not in answer
+    assert b"override" not in answer

@@ -1,0 +1,155 @@
+"""A gateway's start, reload and end where they meet each other, and requests that come before and after: there is one
+engine in force or none, and whatever was opened is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway import Gateway
+from akoya_gateway.config.model import Config
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway import runtime as engine_module
+from akoya_gateway.store.memory import MemoryStore
+from tests.config.documents import judged, said
+
+
+class SlowStore(MemoryStore):
+    """Opens when it may."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__()
+        self._house = house
+
+    async def open(self) -> None:
+        self._house.opening.set()
+        await self._house.may_open.wait()
+        self._house.open.append(self)
+
+    async def close(self) -> None:
+        self._house.open.remove(self)
+
+
+class House:
+    def __init__(self) -> None:
+        self.opening = asyncio.Event()
+        self.may_open = asyncio.Event()
+        self.may_open.set()
+        self.open: list[SlowStore] = []
+
+    def hold(self) -> None:
+        """The next store takes its time."""
+        self.may_open.clear()
+        self.opening.clear()
+
+
+@pytest.fixture
+async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    house = House()
+    before = asyncio.all_tasks()
+    monkeypatch.setattr(engine_module, "open_store", lambda url, clock: SlowStore(house))
+    yield house
+    await asyncio.sleep(0)
+    ours = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not ours, "something is still at work"
+    assert not house.open
+
+
+def configured(folder: Path, **changes: Any) -> Config:
+    judgement = judged(folder, {"sessions.store": "memory://", **changes})
+    assert judgement.config is not None, said(judgement)
+    return judgement.config
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody is let in")
+
+
+async def status(gateway: Gateway) -> int:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://app.example.com") as client:
+        return (await client.get("/akoya/", headers={"accept": "application/json"})).status_code
+
+
+async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, house: House) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    assert await status(gateway) == 200, "without lifespan the first request opens it"
+    await gateway.shutdown()
+    assert await status(gateway) == 503
+    with pytest.raises(GatewayError):
+        await gateway.reload(configured(tmp_path))
+    assert gateway.running is None
+
+
+async def test_it_may_be_started_again(tmp_path: Path, house: House) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    for _ in range(2):
+        first = await gateway.startup()
+        await gateway.reload(configured(tmp_path))
+        await asyncio.sleep(0)
+        assert not first.providers._http.is_closed, "requests that began with it have their time"
+        assert await status(gateway) == 200
+        await gateway.shutdown()
+
+
+async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: Path, house: House) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    house.hold()
+    starting = asyncio.create_task(status(gateway))
+    await house.opening.wait()
+    ending = asyncio.create_task(gateway.shutdown())
+    await asyncio.sleep(0)
+    house.may_open.set()
+    await ending
+    assert gateway.running is None
+    await starting
+    assert gateway.running is None
+
+
+async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, house: House) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    await gateway.startup()
+    house.hold()
+    another = configured(tmp_path, **{"sessions.store": f"sqlite://{tmp_path}/other.db"})
+    reloading = asyncio.create_task(gateway.reload(another))
+    await house.opening.wait()
+    ending = asyncio.create_task(gateway.shutdown())
+    await asyncio.sleep(0)
+    house.may_open.set()
+    await ending
+    with pytest.raises(GatewayError):
+        await reloading
+    assert gateway.running is None
+
+
+async def test_who_waited_for_the_start_does_not_bring_back_what_a_reload_has_replaced(
+    tmp_path: Path, house: House
+) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    house.hold()
+    reloading = asyncio.create_task(gateway.reload(configured(tmp_path, prefix="/banks")))
+    waiting = [asyncio.create_task(status(gateway)) for _ in range(3)]
+    await house.opening.wait()
+    await asyncio.sleep(0)
+    house.may_open.set()
+    await reloading
+    await asyncio.wait(waiting)
+    assert gateway.engine.config.prefix == "/banks"
+    await gateway.shutdown()
+
+
+async def test_the_first_client_to_ask_may_leave(tmp_path: Path, house: House) -> None:
+    gateway = Gateway(app, configured(tmp_path))
+    house.hold()
+    first = asyncio.create_task(status(gateway))
+    await house.opening.wait()
+    first.cancel()
+    await asyncio.wait({first})
+    house.may_open.set()
+    assert await status(gateway) == 200
+    assert len(house.open) == 1
+    await gateway.shutdown()

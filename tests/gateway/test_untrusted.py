@@ -1,0 +1,112 @@
+"""What browsers and programs get while refresh responses cannot be trusted, and when the operator has corrected it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from akoya_gateway.oauth.outcomes import Granted, TokenAnswer, Untrusted
+from akoya_gateway.secret import Secret
+from tests.gateway.test_cancellation import Bank, House, Person
+
+PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+class MisreadBank(Bank):
+    """Its refreshes succeed, and none of their id_tokens passes validation while `misread`."""
+
+    misread = False
+    unvalidated: frozenset[str] = frozenset()
+
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+        answer = await super().refresh(refresh_token, sub)
+        if not self.misread or not isinstance(answer, Granted):
+            return answer
+        self.unvalidated |= {answer.tokens.bearer.reveal()}
+        return Untrusted("`iss` is not `issuer`", answer.tokens.refresh_token)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path, "memory://")
+    house.bank = MisreadBank(house.bank.client, house.clock)
+    await house.gateway.startup()
+    installed(house)
+    yield house
+    await house.gateway.shutdown()
+
+
+def installed(house: House) -> None:
+    house.gateway.engine.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+
+
+async def waited(house: House, person: Person) -> None:
+    """Until the next refresh is due."""
+    (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
+    grant = await house.gateway.engine.keeper.book.get(connection["id"])
+    assert grant is not None
+    house.later += max(grant.retry_at - house.clock(), 0.0) + 1.1
+
+
+async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(house: House) -> None:
+    assert isinstance(house.bank, MisreadBank)
+    person = Person(house)
+    await person.connect()
+    house.bank.misread = True
+    house.later += house.bank.life - 10
+    old = await person.go("/x")
+    assert (old.status_code, old.text) == (200, "bearer-1"), "the old bearer, until its end"
+    await waited(house, person)
+    house.later += 10
+
+    for number in range(2, 6):
+        answer = await person.go("/x")
+        problem = json.loads(answer.content)
+        assert answer.status_code == 503
+        assert problem["type"] == "urn:akoya-gateway:problem:untrusted-response"
+        assert int(answer.headers["retry-after"]) >= 1
+        offered = problem.get("connect_url")
+        assert offered == (None if number < 3 else "https://app.example.com/akoya/connect/mikomo")
+        page = await person.http.get("/x", headers=PAGE)
+        assert page.status_code == 503
+        assert page.headers["retry-after"]
+        assert ("/akoya/connect/mikomo" in page.text) is (number >= 3)
+        (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
+        assert connection["state"] == "live"
+        assert connection["reconnect"] == (None if number < 3 else "/akoya/connect/mikomo")
+        connections = (await person.http.get("/akoya/", headers=PAGE)).text
+        assert ("cannot be verified" in connections) is (number >= 3)
+        await waited(house, person)
+
+    house.bank.misread = False
+    again = await person.go("/x")
+    assert (again.status_code, again.text) == (200, house.bank.families[0].bearers[-1])
+    assert again.text not in house.bank.unvalidated
+    (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
+    assert connection["reconnect"] is None
+
+
+async def test_a_reload_after_the_correction_serves_everybody_at_once(house: House) -> None:
+    assert isinstance(house.bank, MisreadBank)
+    people = [Person(house) for _ in range(6)]
+    for person in people:
+        await person.connect()
+    house.bank.misread = True
+    house.later += house.bank.life + 1
+    for _ in range(6):
+        assert {(await person.go("/x")).status_code for person in people} == {503}
+        await waited(house, people[0])
+    assert (await house.gateway.engine.check()) == [], "requests are served"
+    (note,) = house.gateway.engine.keeper.notes
+    assert "mikomo" in note
+    assert {(await person.go("/x")).status_code for person in people} == {503}
+
+    house.bank.misread = False
+    await house.gateway.reload(house.gateway.engine.config)
+    installed(house)
+    house.gateway.engine.keeper._refresher._providers = house.gateway.engine.providers
+    assert {(await person.go("/x")).status_code for person in people} == {200}
+    assert house.gateway.engine.keeper.notes == ()

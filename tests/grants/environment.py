@@ -1,0 +1,260 @@
+"""A small world for the keeper: a provider that tells the truth about its token families, and stores that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from math import inf
+from typing import ClassVar
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Client, Dialect, Environment, RingKey, Seconds, Tokens, key_id
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.grants import Grant, Keeper, Observer
+from akoya_gateway.oauth.outcomes import (
+    Distrust,
+    Granted,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    RevocationAnswer,
+    Revoked,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.secret import Secret
+from akoya_gateway.store.base import Record, Store
+from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.store.memory import MemoryStore
+from tests.grants import virtual_time
+
+OWNER = "own_1"
+
+environment = Environment(
+    name="double",
+    issuer=None,
+    authorization_endpoint="http://127.0.0.1/auth",
+    token_endpoint="http://127.0.0.1/token",
+    revocation_endpoint="http://127.0.0.1/revoke",
+    jwks_uri=None,
+    products_url=None,
+    dialect=Dialect(),
+)
+client = Client("demo-app", environment, "id", Secret("secret"), "http://127.0.0.1/cb", "/cb", ("openid",))
+
+
+class Reuse(Enum):
+    PLAIN = auto()
+    """A spent refresh token is refused, and that is all."""
+    FAMILY = auto()
+    """The use of a spent refresh token ends everything that came of the same consent."""
+
+
+@dataclass
+class Family:
+    sub: str
+    living: str
+    bearers: list[str] = field(default_factory=list)
+    spent: set[str] = field(default_factory=set)
+    ended: bool = False
+    spent_at: dict[str, float] = field(default_factory=dict)
+
+
+class Provider:
+    """Implements `grants.TokenEndpoint` on a model of the truth. `faults` is a queue of what happens to next calls."""
+
+    crimes: ClassVar[list[str]] = []
+    """What must never happen, and did. Not raised: the keeper would take it for one more fault of a provider."""
+
+    def __init__(
+        self, clock: Clock, *, life: float = 900.0, delay: float = 0.1, reuse: Reuse = Reuse.PLAIN, grace: float = 0.0
+    ) -> None:
+        self.client = replace(client, environment=replace(environment, dialect=Dialect(reuse_grace=Seconds(grace))))
+        self.grace = grace
+        self.clock = clock
+        self.life = life
+        self.delay = delay
+        self.reuse = reuse
+        self.families: list[Family] = []
+        self.uses: Counter[str] = Counter()
+        self.in_flight: Counter[str] = Counter()
+        self.revoked: list[str] = []
+        self.revoked_at: list[float] = []
+        self.used_at: list[float] = []
+        self.issued_at: list[float] = []
+        self.faults: list[TokenAnswer | str] = []
+        """An answer given without acting, or a word: "never arrived"; "lost" and "unjudged" act, and then the answer is
+    lost, or its id_token cannot be judged."""
+        self.revocation_faults: list[RevocationAnswer] = []
+        self.before_answer: Callable[[], None] = lambda: None
+        self._numbers = itertools.count(1)
+
+    def consent(self, sub: str = "sub_1") -> TokenSet:
+        family = Family(sub, "")
+        self.families.append(family)
+        return self._issue(family)
+
+    def _issue(self, family: Family) -> TokenSet:
+        number = next(self._numbers)
+        self.issued_at.append(self.clock())
+        family.living = f"refresh-{number}"
+        family.bearers.append(f"bearer-{number}")
+        return TokenSet(
+            Secret(f"bearer-{number}"), Secret(family.living), self.clock() + self.life, ("openid",), family.sub
+        )
+
+    def family_of(self, token: str) -> Family | None:
+        return next((f for f in self.families if token == f.living or token in f.spent), None)
+
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+        token = refresh_token.reveal()
+        self.uses[token] += 1
+        self.used_at.append(self.clock())
+        self.in_flight[token] += 1
+        if self.in_flight[token] > 1:
+            self.crimes.append(f"two uses of {token} in flight")
+        try:
+            await asyncio.sleep(self.delay / 2)
+            fault = self.faults.pop(0) if self.faults else None
+            answer = fault if fault is not None and not isinstance(fault, str) else self._act(token, fault)
+            await asyncio.sleep(self.delay / 2)
+            self.before_answer()
+            return answer
+        finally:
+            self.in_flight[token] -= 1
+
+    def _act(self, token: str, fault: str | None = None) -> TokenAnswer:
+        if fault == "never arrived":
+            return OutcomeUnknown("timeout")
+        answer = self.act(token)
+        if fault == "unjudged" and isinstance(answer, Granted):
+            return Untrusted("no key", answer.tokens.refresh_token, Distrust.KEYS)
+        return OutcomeUnknown("cut") if fault == "lost" else answer
+
+    def act(self, token: str) -> TokenAnswer:
+        family = self.family_of(token)
+        if family is None or family.ended:
+            return Refused("invalid_request")
+        if token != family.living and not self.clock() <= family.spent_at.get(token, -inf) + self.grace:
+            family.ended = family.ended or self.reuse is Reuse.FAMILY
+            return Refused("invalid_request")
+        family.spent.add(token)
+        family.spent_at.setdefault(token, self.clock())
+        return Granted(self._issue(family))
+
+    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+        await asyncio.sleep(self.delay)
+        if self.revocation_faults:
+            return self.revocation_faults.pop(0)
+        self.revoked.append(refresh_token.reveal())
+        self.revoked_at.append(self.clock())
+        family = self.family_of(refresh_token.reveal())
+        if family is not None and family.living == refresh_token.reveal():
+            family.ended = True
+        return Revoked()
+
+
+class FlakyStore:
+    """A store whose verbs fail as told: `down` fails them all, `failing` is asked for each call."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.down = False
+        self.failing: Callable[[str, Record | None], str | None] = lambda verb, record: None
+        self.writes: list[Record] = []
+        self.latency = 0.0
+
+    def __getattr__(self, verb: str) -> object:
+        real = getattr(self.store, verb)
+
+        async def call(*args: object, **kwargs: object) -> object:
+            record = args[0] if args and isinstance(args[0], Record) else None
+            how = "before" if self.down else self.failing(verb, record)
+            if how == "before":
+                raise StoreUnavailable("down")
+            if self.latency:
+                await asyncio.sleep(self.latency)
+            result = await real(*args, **kwargs)
+            if record is not None and result:
+                self.writes.append(record)
+            if self.latency:
+                await asyncio.sleep(self.latency)
+            if how == "after":
+                raise StoreUnavailable("cut after it was done")
+            return result
+
+        return call
+
+    async def scan(self, kind: str):  # type: ignore[no-untyped-def]
+        if self.down:
+            raise StoreUnavailable("down")
+        async for record in self.store.scan(kind):
+            yield record
+
+
+RING = KeyRing([RingKey(key_id(b"k" * 32), b"k" * 32)])
+
+
+class World:
+    """`keepers` that share one store, as replicas do."""
+
+    def __init__(
+        self,
+        keepers: int = 1,
+        *,
+        store: Store | None = None,
+        clock: Clock = virtual_time.clock,
+        tokens: Tokens | None = None,
+        observer: Observer | None = None,
+        seed: int = 1,
+        life: float = 900.0,
+        delay: float = 0.1,
+        reuse: Reuse = Reuse.PLAIN,
+        grace: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.tokens = tokens or Tokens(background=False)  # type: ignore[call-arg]
+        self.store = FlakyStore(store or MemoryStore(clock))
+        self.provider = Provider(clock, life=life, delay=delay, reuse=reuse, grace=grace)
+        self.observer = observer
+        self.random = random.Random(seed)
+        self.keepers = [self.keeper(f"holder-{n}") for n in range(keepers)]
+
+    @property
+    def one(self) -> Keeper:
+        return self.keepers[0]
+
+    def keeper(self, holder: str, provider: Provider | None = None) -> Keeper:
+        vault = Vault(self.store, RING)  # type: ignore[arg-type]
+        return Keeper(
+            vault,
+            {"demo-app": provider or self.provider},
+            self.tokens,
+            clock=self.clock,
+            random=self.random.random,
+            holder=holder,
+            observer=self.observer,
+        )
+
+    async def connect(self, sub: str = "sub_1", connector: str = "mikomo", owner: str = OWNER) -> Grant:
+        return await self.one.connected(owner, client, connector, self.provider.consent(sub))
+
+    async def stored(self, grant: Grant) -> Grant:
+        found = await self.one.book.get(grant.id)
+        assert found is not None
+        return found
+
+
+def bearer(grant: Grant) -> str:
+    return grant.tokens.bearer.reveal()
+
+
+def down(retry_after: float | None = None) -> ProviderDown:
+    return ProviderDown("no connection", retry_after)

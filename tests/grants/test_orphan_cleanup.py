@@ -1,0 +1,183 @@
+"""Grants whose owner's every session has ended are revoked; no others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
+from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.orphan_cleanup import A_SESSIONS, ABANDONED, EVERY, Orphans
+from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.store import Vault, open_store
+from akoya_gateway.store.memory import MemoryStore
+from tests.grants.environment import RING, World, client
+from tests.grants.virtual_time import clock as virtual_clock
+from tests.grants.virtual_time import in_virtual_time
+from tests.servers import RedisServer, own_redis
+
+__all__ = ["own_redis"]
+
+DAY = 86400.0
+
+
+@dataclass
+class Clock:
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass
+class Replica:
+    world: World
+    sessions: Sessions
+    orphans: Orphans
+    clock: Clock
+
+    async def connect(self, owner: str, sub: str = "sub_1") -> Grant:
+        tokens = self.world.provider.consent(sub)
+        return await self.world.one.connected(owner, client, "mikomo", tokens)
+
+    async def state(self, grant: Grant) -> GrantState:
+        return (await self.world.stored(grant)).state
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[Replica]:
+    clock = Clock()
+    world = World(clock=clock, store=MemoryStore(clock))
+    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    cookie = Cookie("akoya", secure=False, idle=Seconds(12 * 3600.0), lifetime=Seconds(30 * DAY))
+    sessions = Sessions(vault, cookie, clock=clock)
+    yield Replica(world, sessions, Orphans(vault, world.one, sessions.of, clock=clock, pace=0.0), clock)
+    await world.one.stop()
+
+
+async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Replica) -> None:
+    session, _ = await replica.sessions.start()
+    assert session.owner.startswith(A_SESSIONS)
+    grant = await replica.connect(session.owner)
+    replica.clock.ahead = 12 * 3600.0 + 900.0 + ABANDONED
+    assert await replica.orphans.sweep() == 1
+    assert await replica.state(grant) is GrantState.REVOKED
+    await replica.world.one.revocations.sweep()
+    assert len(replica.world.provider.revoked) == 1
+    assert await replica.orphans.sweep() == 0
+
+
+async def test_a_grant_with_a_session_stays_however_old_its_bearer(replica: Replica) -> None:
+    session, value = await replica.sessions.start()
+    grant = await replica.connect(session.owner)
+    for _ in range(7):
+        replica.clock.ahead += 11 * 3600.0
+        assert await replica.sessions.resolve(value) is not None
+    assert await replica.orphans.sweep() == 0
+    assert await replica.state(grant) is GrantState.LIVE
+
+
+async def test_a_clock_that_is_hours_ahead_ends_nothing_that_is_in_use(replica: Replica) -> None:
+    session, _ = await replica.sessions.start()
+    grant = await replica.connect(session.owner)
+    replica.clock.ahead = 20 * 3600.0
+    assert not await replica.sessions.of(session.owner), "every session seems to have ended"
+    assert await replica.orphans.sweep() == 0
+    assert await replica.state(grant) is GrantState.LIVE
+
+
+async def test_grants_of_the_apps_own_users_stay(replica: Replica) -> None:
+    grant = await replica.connect("usr_0123456789")
+    replica.clock.ahead = 300 * DAY
+    assert await replica.orphans.sweep() == 0
+    assert await replica.state(grant) is GrantState.LIVE
+
+
+async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Replica) -> None:
+    vault = Vault(replica.world.store, RING)  # type: ignore[arg-type]
+    others = [Orphans(vault, replica.world.one, replica.sessions.of, clock=replica.clock, pace=0.0) for _ in range(5)]
+    turns = await asyncio.gather(*[each.turn() for each in others])
+    assert sorted(turns, key=str) == [0, None, None, None, None]
+    assert await replica.orphans.turn() is None
+    replica.clock.ahead = EVERY + 1
+    assert await replica.orphans.turn() == 0
+
+
+async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others(replica: Replica) -> None:
+    unreadable, _ = await replica.sessions.start()
+    ended, _ = await replica.sessions.start()
+    kept, other = await replica.connect(unreadable.owner), await replica.connect(ended.owner, "sub_2")
+    replica.clock.ahead = 20 * DAY
+    of = replica.sessions.of
+
+    async def sessions(owner: str) -> Sequence[object]:
+        if owner == unreadable.owner:
+            raise UndecryptableRecord("k9")
+        return await of(owner)
+
+    replica.orphans._sessions = sessions
+    assert await replica.orphans.sweep() == 1
+    assert (await replica.state(kept), await replica.state(other)) == (GrantState.LIVE, GrantState.REVOKED)
+
+
+async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisServer) -> None:
+    """Owners who never come back are many in the course of the years."""
+    clock = Clock()
+    store = open_store(f"{own_redis.url}?prefix=mine", clock)
+    await store.open()
+    world = World(clock=clock, store=store)
+    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    for n in range(3):
+        await world.one.disconnect(await world.connect(owner=f"usr_{n}"))
+    living = await world.connect(owner="usr_2", sub="sub_2")
+    await world.one.revocations.sweep()
+
+    async def nobody(owner: str) -> list[object]:
+        return []
+
+    orphans = Orphans(vault, world.one, nobody, clock=clock)
+    with own_redis.client as client:
+        assert len(client.keys("mine:group:grant:*")) == 3
+        clock.ahead = 3600.0
+        await orphans.turn()
+        assert len(client.keys("mine:group:grant:*")) == 3, "who comes late finds the marker"
+        clock.ahead = 20 * 3600.0
+        for name in client.keys("mine:group:grant:*"):  # the server has a clock of its own
+            client.zadd(name, dict.fromkeys(client.zrange(name, 0, -1), time.time() - 20 * 3600.0))
+        await orphans.turn()
+        assert [client.zrange(name, 0, -1) for name in client.keys("mine:group:grant:*")] == [[living.id.encode()]]
+    await store.close()
+
+
+@in_virtual_time
+async def test_a_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
+    world, looks = World(), 0
+    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    await world.connect(owner=f"{A_SESSIONS}1")
+
+    async def broken(owner: str) -> list[object]:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("a fault of ours")
+
+    orphans = Orphans(vault, world.one, broken, clock=virtual_clock, random=lambda: 0.5)
+    await asyncio.sleep(2 * DAY)
+    orphans.start()
+    await asyncio.sleep(DAY)
+    assert looks > 1
+    await orphans.stop()
+
+
+async def test_sessions_that_cannot_be_read_are_no_reason_to_end_a_grant(replica: Replica) -> None:
+    session, _ = await replica.sessions.start()
+    grant = await replica.connect(session.owner)
+    replica.clock.ahead = 20 * DAY
+    replica.world.store.failing = lambda verb, record: "before" if verb == "find" else None
+    with pytest.raises(StoreUnavailable):
+        await replica.orphans.sweep()
+    assert await replica.state(grant) is GrantState.LIVE

@@ -1,0 +1,247 @@
+"""The state machine: every state and event is decided, and no state is a dead end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akoya_gateway.grants.events import (
+    EVENTS,
+    Answered,
+    Event,
+    LeaseExpired,
+    LeaseRenewed,
+    Reason,
+    Reconnected,
+    RefreshAsked,
+    RevokeAsked,
+)
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
+from akoya_gateway.grants.pauses import LONGEST_BACK_OFF, MOST_UNKNOWNS, QUARANTINE, back_off
+from akoya_gateway.grants.refresh_policy import Do, Who, advise, due_at, remedy, told_to_reconnect
+from akoya_gateway.grants.state_diagram import mermaid
+from akoya_gateway.grants.state_machine import (
+    TABLE,
+    Move,
+    Stay,
+    step,
+)
+from akoya_gateway.oauth.outcomes import (
+    Distrust,
+    Granted,
+    OperatorFault,
+    OutcomeUnknown,
+    ProviderDown,
+    Refused,
+    TokenAnswer,
+    TokenSet,
+    Untrusted,
+)
+from akoya_gateway.secret import Secret
+
+NOW = 1000.0
+KEY = GrantKey("own_1", "double", "demo-app", "mikomo", "sub_1")
+
+
+def tokens(number: int = 1, sub: str = "sub_1", ends: float = NOW + 900) -> TokenSet:
+    return TokenSet(Secret(f"bearer-{number}"), Secret(f"refresh-{number}"), ends, ("openid",), sub, "consent")
+
+
+def grant(state: GrantState, **changes: object) -> Grant:
+    lease = Lease("me", NOW - 1, NOW + 9, sent=True) if state is GrantState.REFRESHING else None
+    unknowns = 1 if state is GrantState.UNCERTAIN else 0
+    made = Grant(KEY, tokens(), state, NOW - 100, NOW - 100, lease=lease, unknowns=unknowns)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+ANSWERS: list[TokenAnswer] = [
+    Granted(tokens(2)),
+    Granted(replace(tokens(2), refresh_token=None)),
+    Granted(tokens(2, sub="sub_2")),
+    Refused("invalid_grant"),
+    OperatorFault("invalid_client"),
+    ProviderDown("no connection"),
+    ProviderDown("busy", 30.0),
+    OutcomeUnknown("timeout"),
+    Untrusted("no key", Secret("refresh-2"), Distrust.KEYS),
+    Untrusted("bad signature", Secret("refresh-2"), Distrust.ID_TOKEN),
+    Untrusted("bad signature", None, Distrust.ID_TOKEN),
+    Untrusted("sub", Secret("refresh-2"), Distrust.SUBJECT),
+]
+
+
+def events() -> list[Event]:
+    others: list[Event] = [
+        RefreshAsked("me", 10.0),
+        LeaseRenewed("me", 10.0),
+        LeaseRenewed("other", 10.0),
+        LeaseExpired(),
+        RevokeAsked(),
+        Reconnected(tokens(9)),
+        Reconnected(tokens(9, sub="sub_2")),
+    ]
+    answered = [
+        Answered(holder, Secret(used), answer, 0.5)
+        for holder in ("me", "other")
+        for used in ("refresh-1", "refresh-0")
+        for answer in ANSWERS
+    ]
+    return [*others, *answered]
+
+
+def grants(state: GrantState) -> list[Grant]:
+    made = [grant(state), grant(state, failures=2), grant(state, tokens=replace(tokens(), refresh_token=None))]
+    if state is GrantState.REFRESHING:
+        lease = Lease("me", NOW - 30, NOW - 20, sent=True)
+        made += [
+            grant(state, lease=lease),
+            grant(state, lease=replace(lease, sent=False)),
+            grant(state, unknowns=1),
+            grant(state, unknowns=MOST_UNKNOWNS - 1),
+            grant(state, lease=lease, unknowns=MOST_UNKNOWNS - 1),
+        ]
+    return made
+
+
+def test_every_state_decides_every_event() -> None:
+    assert set(TABLE) == set(GrantState)
+    for state, row in TABLE.items():
+        assert set(row) == set(EVENTS), state
+        assert all(cell.why for cell in row.values() if isinstance(cell, Stay))
+
+
+@pytest.mark.parametrize("state", GrantState)
+def test_the_table_tells_the_truth(state: GrantState) -> None:
+    """Each move leads where the table says, each `Stay` stays, and every target that is written is reached."""
+    reached: dict[type, set[GrantState]] = {}
+    for before in grants(state):
+        for event in events():
+            column = type(event.answer) if isinstance(event, Answered) else type(event)
+            cell = TABLE[state][column]
+            after = step(before, event, NOW)
+            if after is before:
+                assert isinstance(cell, Stay) or cell.stays, (state, event)
+                continue
+            assert isinstance(cell, Move)
+            assert after.state in cell.to, (state, event)
+            assert (after.lease is not None) == (after.state is GrantState.REFRESHING)
+            assert after.version == before.version
+            reached.setdefault(column, set()).add(after.state)
+    promised = {column: set(cell.to) for column, cell in TABLE[state].items() if isinstance(cell, Move)}
+    assert reached == promised
+
+
+def test_an_answer_about_an_older_token_changes_nothing() -> None:
+    for state in GrantState:
+        for answer in ANSWERS:
+            before = grant(state)
+            assert step(before, Answered("me", Secret("refresh-0"), answer), NOW) is before
+
+
+@pytest.mark.parametrize("state", [GrantState.LIVE, GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT])
+def test_new_tokens_find_their_place_however_late(state: GrantState) -> None:
+    after = step(grant(state), Answered("me", Secret("refresh-1"), Granted(tokens(2))), NOW)
+    assert (after.state, after.tokens, after.unknowns, after.reason) == (GrantState.LIVE, tokens(2), 0, None)
+
+
+def test_new_tokens_count_although_another_holds_the_lease() -> None:
+    before = grant(GrantState.REFRESHING, lease=Lease("other", NOW, NOW + 10, sent=True))
+    assert step(before, Answered("me", Secret("refresh-1"), Granted(tokens(2))), NOW).tokens == tokens(2)
+    refused = Answered("me", Secret("refresh-1"), Refused("invalid_grant"))
+    assert step(before, refused, NOW) is before, "the other's use may be the one that spent it"
+
+
+def test_what_a_refresh_answer_leaves_out_stays() -> None:
+    sparse = replace(tokens(2), refresh_token=None, scope=(), consent_id=None)
+    after = step(grant(GrantState.REFRESHING), Answered("me", Secret("refresh-1"), Granted(sparse)), NOW)
+    assert after.tokens.refresh_token == Secret("refresh-1")
+    assert (after.tokens.scope, after.tokens.consent_id) == (("openid",), "consent")
+    assert after.tokens.bearer == Secret("bearer-2")
+
+
+def test_tokens_of_another_login_are_never_taken() -> None:
+    answer = Granted(tokens(2, sub="sub_2"))
+    after = step(grant(GrantState.REFRESHING), Answered("me", Secret("refresh-1"), answer), NOW)
+    assert (after.state, after.reason) == (GrantState.NEEDS_RECONNECT, Reason.ANOTHER_SUB)
+    assert after.tokens == tokens(1)
+
+
+def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
+    unsent = Lease("other", NOW - 30, NOW - 1, sent=False)
+    assert step(grant(GrantState.REFRESHING, lease=unsent), LeaseExpired(), NOW).state is GrantState.LIVE
+    tainted = grant(GrantState.REFRESHING, lease=unsent, unknowns=1)
+    assert step(tainted, LeaseExpired(), NOW).state is GrantState.UNCERTAIN
+
+
+def test_trouble_at_the_provider_does_not_make_an_uncertain_token_certain() -> None:
+    tainted = grant(GrantState.REFRESHING, unknowns=1)
+    for answer in (ProviderDown("no connection"), OperatorFault("invalid_client")):
+        assert step(tainted, Answered("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
+
+
+@given(st.integers(0, MOST_UNKNOWNS - 2), st.floats(0, 1, exclude_max=True))
+def test_a_token_of_unknown_fate_rests_for_the_quarantine(unknowns: int, jitter: float) -> None:
+    before = grant(GrantState.REFRESHING, unknowns=unknowns)
+    after = step(before, Answered("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter), NOW)
+    assert after.state is GrantState.UNCERTAIN
+    assert QUARANTINE <= after.retry_at - NOW <= LONGEST_BACK_OFF + QUARANTINE
+    ended = replace(after, tokens=tokens(ends=NOW))
+    assert advise(ended, NOW + QUARANTINE - 0.1, 60).do is Do.HOLD
+    assert advise(ended, after.retry_at, 60).do is Do.REFRESH
+
+
+@given(st.integers(1, 10_000), st.floats(0.01, 60), st.floats(0, 1, exclude_max=True))
+def test_back_off_is_bounded_and_never_nothing(failures: int, first: float, jitter: float) -> None:
+    assert first * 0.5 <= back_off(failures, first, jitter) <= LONGEST_BACK_OFF
+
+
+def test_a_living_bearer_is_not_risked_by_an_attempt() -> None:
+    assert advise(grant(GrantState.UNCERTAIN), NOW + 890, 60).do is Do.USE
+    assert advise(grant(GrantState.UNCERTAIN), NOW + 890, 60, stale=True).do is Do.REFRESH
+
+
+def test_disconnecting_leaves_no_token_behind() -> None:
+    after = step(grant(GrantState.LIVE), RevokeAsked(), NOW)
+    assert after.tokens.refresh_token is None
+    assert not after.tokens.bearer
+    assert not after.usable(NOW)
+
+
+@pytest.mark.parametrize("state", GrantState)
+@pytest.mark.parametrize("reason", [None, "a word of a later release", *Reason])
+def test_no_state_is_a_dead_end(state: GrantState, reason: str | None) -> None:
+    advice = remedy(state, reason)
+    assert advice.what
+    if state in {GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN}:
+        assert advice.who is Who.USER
+        assert "connect" in advice.what.lower()
+    # And there is a way on from every state: the user's reconnection, if nothing else.
+    assert step(grant(state), Reconnected(tokens(9)), NOW).state is GrantState.LIVE
+
+
+def test_an_operator_is_told_what_is_theirs() -> None:
+    assert remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).who is Who.OPERATOR
+    assert "client_secret" in remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).what
+
+
+def test_nobody_waits_in_a_loop() -> None:
+    assert not told_to_reconnect(grant(GrantState.UNCERTAIN, unknowns=1))
+    assert told_to_reconnect(grant(GrantState.UNCERTAIN, unknowns=2))
+
+
+@given(st.floats(1, 100_000), st.floats(0, 3600))
+def test_no_token_is_due_in_the_first_part_of_its_life(life: float, margin: float) -> None:
+    made = grant(GrantState.LIVE, tokens=tokens(ends=NOW + life), refreshed_at=NOW)
+    assert NOW + 0.74 * life <= due_at(made, margin) <= NOW + life
+
+
+def test_the_diagram_in_the_docs_is_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grants.md").read_text()
+    drawn = re.search(r"```mermaid\n(.*?)```", page, re.DOTALL)
+    assert drawn is not None
+    assert drawn[1] == mermaid(), "run: python -m akoya_gateway.grants.state_diagram, and paste"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from akoya_gateway.config.model import Dialect, ErrorRule, Meaning
+from akoya_gateway.oauth.outcomes import OperatorFault, OutcomeUnknown, ProviderDown, Revoked
+from akoya_gateway.oauth.revocation import judge_revocation_response, revocation_request
+from akoya_gateway.oauth.token_messages import HttpAnswer
+from akoya_gateway.secret import Secret
+from tests.oauth.values import NOW, SECRET, client
+
+
+def test_the_request_is_the_one_that_akoya_documents() -> None:
+    request = revocation_request(client(), Secret("the-refresh"))
+    assert request is not None
+    assert request.url == "https://sandbox-idp.ddp.akoya.com/revoke"
+    assert parse_qsl(request.body.decode()) == [
+        ("token", "the-refresh"),
+        ("token_type_hint", "refresh_token"),
+        ("client_id", "a3f9:demo"),
+        ("client_secret", SECRET),
+    ]
+    assert "Authorization" not in dict(request.headers)
+
+
+def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
+    assert revocation_request(client(revocation_endpoint=None), Secret("r")) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b"", Revoked()),
+        (200, b"<html>", Revoked()),
+        (204, b"", Revoked()),
+        (200, {"ok": True}, Revoked()),
+        (200, {"error": ""}, Revoked()),
+        (200, {"error": "invalid_token"}, Revoked()),
+        (200, {"error": "invalid_client"}, OperatorFault("invalid_client")),
+        (200, {"error": "server_error"}, ProviderDown("the provider answered 200 (server_error)", 9.0)),
+        (400, {"error": "invalid_grant"}, Revoked()),
+        (400, {"error": "invalid_token"}, Revoked()),
+        (400, {"error": "invalid_request"}, OperatorFault("invalid_request")),
+        (400, {"error": "unsupported_token_type"}, OperatorFault("unsupported_token_type")),
+        (401, {"error": "unauthorized_client"}, OperatorFault("unauthorized_client")),
+        (404, b"", OperatorFault("status_404")),
+        (503, b"", ProviderDown("the provider answered 503 (status_503)", 9.0)),
+        (500, {"error": "invalid_token"}, ProviderDown("the provider answered 500 (invalid_token)", 9.0)),
+        (429, b"", ProviderDown("the provider answered 429 (status_429)", 9.0, busy=True)),
+        (504, b"", OutcomeUnknown("the provider answered 504 (status_504)")),
+        (302, b"", ProviderDown("the provider answered 302 (status_302)", 9.0)),
+    ],
+)
+def test_what_an_answer_means(status: int, body: Any, expected: Any) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert judge_revocation_response(client(), HttpAnswer(status, raw, "9"), NOW) == expected
+
+
+def test_a_dead_token_rule_of_the_token_endpoint_does_not_pass_for_a_revocation() -> None:
+    dialect = Dialect(errors=(ErrorRule(Meaning.DEAD_TOKEN, status=400),))
+    answer = HttpAnswer(400, b'{"error":"invalid_request"}')
+    assert judge_revocation_response(client(dialect=dialect), answer, NOW) == OperatorFault("invalid_request")

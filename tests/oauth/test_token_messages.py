@@ -1,0 +1,475 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akoya_gateway.config.model import Bearer, ClientAuthentication, Dialect, ErrorRule, Meaning
+from akoya_gateway.config.presets import DEFAULT_ERRORS
+from akoya_gateway.oauth.client_authentication import basic_credentials
+from akoya_gateway.oauth.outcomes import OperatorFault, OutcomeUnknown, ProviderDown, Refused, Untrusted
+from akoya_gateway.oauth.token_messages import (
+    MAX_BODY,
+    HttpAnswer,
+    TokenResponse,
+    end_of_token,
+    exchange_request,
+    judge_retry_after,
+    judge_token_response,
+    refresh_request,
+)
+from akoya_gateway.secret import Secret
+from tests.oauth.values import NOW, SECRET, client
+
+GOOD = {
+    "id_token": "eyJ.eyJ.sig",
+    "refresh_token": "new-refresh",
+    "token_type": "bearer",
+    "expires_in": 900,
+    "scope": "openid profile offline_access",
+}
+
+
+def judge(status: int, body: Any, dialect: Dialect | None = None, retry_after: str | None = None) -> Any:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return judge_token_response(dialect or Dialect(), HttpAnswer(status, raw, retry_after), NOW)
+
+
+# Requests
+
+
+def test_the_code_grant_uses_basic_and_keeps_credentials_out_of_the_body() -> None:
+    request = exchange_request(client(), Secret("the-code"))
+    assert request.url == "https://sandbox-idp.ddp.akoya.com/token"
+    assert parse_qsl(request.body.decode()) == [
+        ("grant_type", "authorization_code"),
+        ("code", "the-code"),
+        ("redirect_uri", "https://app.example.com/akoya/callback"),
+    ]
+    headers = dict(request.headers)
+    assert headers["Accept"] == "application/json"
+    assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+    scheme, _, encoded = headers["Authorization"].partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(encoded) == b"a3f9%3Ademo:5ecr~t-of%2Fthe+client%2B%3D%25"
+
+
+def test_refresh_sends_credentials_in_the_body_and_no_authorization_header() -> None:
+    request = refresh_request(client(), Secret("the-refresh"))
+    assert parse_qs(request.body.decode()) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["the-refresh"],
+        "client_id": ["a3f9:demo"],
+        "client_secret": [SECRET],
+    }
+    assert "Authorization" not in dict(request.headers)
+
+
+@pytest.mark.parametrize("method", list(ClientAuthentication))
+def test_either_grant_can_use_either_method_but_never_both(method: ClientAuthentication) -> None:
+    app = client(dialect=Dialect(code_auth=method, refresh_auth=method))
+    for request in (exchange_request(app, Secret("c")), refresh_request(app, Secret("r"))):
+        in_header = "Authorization" in dict(request.headers)
+        in_body = b"client_secret" in request.body
+        assert in_header is (method is ClientAuthentication.CLIENT_SECRET_BASIC)
+        assert in_body is not in_header
+
+
+def test_the_verifier_is_sent_when_there_is_one() -> None:
+    assert b"code_verifier=v" in exchange_request(client(), Secret("c"), Secret("v")).body
+    assert b"code_verifier" not in exchange_request(client(), Secret("c")).body
+
+
+def test_rfc_6749_basic_example() -> None:
+    """The credentials of RFC 6749 section 2.3.1, which its examples send as Basic in section 4.1.3."""
+    assert basic_credentials("s6BhdRkqt3", Secret("gX1fBat3bV")) == "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"
+    assert basic_credentials("s6BhdRkqt3", Secret("7Fjfp0ZBr1KtDRbnfVdmIw")) == (
+        "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3"
+    )
+
+
+# Success
+
+
+def test_a_full_answer_is_read() -> None:
+    assert judge(200, {**GOOD, "grant_id": "g-1", "new_member": {"a": [1]}}) == TokenResponse(
+        Secret("eyJ.eyJ.sig"), None, Secret("new-refresh"), 900, ("openid", "profile", "offline_access"), "g-1"
+    )
+
+
+def test_rfc_6749_section_5_1_example() -> None:
+    body = b"""{
+       "access_token":"2YotnFZFEjr1zCsicMWpAA",
+       "token_type":"example",
+       "expires_in":3600,
+       "refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA",
+       "example_parameter":"example_value"
+     }"""
+    dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
+    judged = judge(200, body, dialect)
+    assert isinstance(judged, Untrusted)  # a token type that we cannot use, but its refresh token is not lost
+    assert judged.refresh_token == Secret("tGzv3JOkF0XG5Qx2TlKWIA")
+    usable = judge(200, body.replace(b'"example",', b'"Bearer",'), dialect)
+    assert usable.access_token == Secret("2YotnFZFEjr1zCsicMWpAA")
+    assert usable.expires_in == 3600
+
+
+def test_members_that_may_be_left_out_may_be_left_out() -> None:
+    judged = judge(200, {"id_token": "a.b.c"})
+    assert judged == TokenResponse(Secret("a.b.c"), None, None, None, None, None)
+    assert judge(200, {"id_token": "a.b.c", "refresh_token": None, "scope": "", "access_token": ""}) == judged
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(900, 900), ("900", 900), (900.7, 900), (1, 1), (0, None), (-1, None), (True, None), ("9e9", None), ("", None),
+     ("٣", None), (10**12, None), (10**400, None), (1e300, None), ([], None), ({}, None), (None, None), ("-5", None)],
+)  # fmt: skip
+def test_expires_in_is_a_sane_number_or_says_nothing(value: Any, seconds: int | None) -> None:
+    assert judge(200, {**GOOD, "expires_in": value}).expires_in == seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"id_token": None}, "no id_token"),
+        ({"id_token": ""}, "no id_token"),
+        ({"id_token": 7}, "an unreadable id_token"),
+        ({"id_token": ["a"]}, "an unreadable id_token"),
+        ({"id_token": "a\r\nX: y"}, "an unreadable id_token"),
+        ({"id_token": "a b"}, "an unreadable id_token"),
+        ({"id_token": "ü"}, "an unreadable id_token"),
+        ({"id_token": "a" * 65537}, "an unreadable id_token"),
+    ],
+)
+def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(change: Any, fault: str) -> None:
+    with_refresh = judge(200, {**GOOD, **change})
+    assert with_refresh == Untrusted(f"the token endpoint answered 200 with {fault}", Secret("new-refresh"))
+    assert with_refresh.refresh_token_rotated
+    without = judge(200, {**GOOD, **change, "refresh_token": None})
+    assert without == OutcomeUnknown(f"the token endpoint answered 200 with {fault}")
+
+
+@pytest.mark.parametrize(
+    ("scope", "values"),
+    [
+        ("openid profile", ("openid", "profile")),
+        (" openid  profile\t", ("openid", "profile")),
+        ("openid\r\nprofile", ("openid", "profile")),
+        (["openid", "profile"], ("openid", "profile")),
+        (["openid profile", " x "], ("openid", "profile", "x")),
+        ("", None),
+        ("  ", None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_scope_is_read_in_any_shape(scope: Any, values: Any) -> None:
+    judged = judge(200, {**GOOD, "scope": scope})
+    assert judged.scope == values
+    assert judged.ignored == ()
+
+
+@pytest.mark.parametrize("scope", [7, {"a": 1}, ["openid", 7], 'a"b', "a\\b", "a\x00b", "ü", "x" * 2049, ["x"] * 257])
+def test_a_scope_that_cannot_be_read_counts_as_left_out_and_is_reported(scope: Any) -> None:
+    judged = judge(200, {**GOOD, "scope": scope})
+    assert (judged.scope, judged.ignored) == (None, ("scope",))
+    assert judged.refresh_token == Secret("new-refresh")
+
+
+@pytest.mark.parametrize("change", [{"token_type": None}, {"token_type": "mac"}, {"token_type": 1}, {"token_type": "N_A"},
+                                    {"access_token": "a\x00"}, {"access_token": 7}, {"access_token": ["a"]}])  # fmt: skip
+def test_an_access_token_and_its_type_decide_nothing_where_the_id_token_is_the_bearer(change: Any) -> None:
+    judged = judge(200, {**GOOD, **change})
+    assert isinstance(judged, TokenResponse)
+    assert judged.access_token is None
+
+
+@pytest.mark.parametrize("kind", ["Bearer", "BEARER", " bearer "])
+def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(kind: str) -> None:
+    body = {**GOOD, "access_token": "a", "token_type": kind}
+    assert isinstance(judge(200, body, Dialect(bearer=Bearer.ACCESS_TOKEN)), TokenResponse)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"refresh_token":"new-refresh","id_token":"a.b', "but the body is unusable: not JSON"),
+        (b'{"refresh_token":"new-refresh","id_token":"a","id_token":"b"}', "but the body is unusable: id_token occurs twice"),
+        (b'{"refresh_token":"old","id_token":"a","refresh_token":"new-refresh"}', "but the body is unusable: refresh_token occurs twice"),
+        (b'{"refresh_token":"new-refresh","id_token":"a"} trailing', "but the body is unusable: more than one JSON value"),
+        (b'{"refresh_token":"new-refresh","id_token":"' + b"x" * MAX_BODY, "but the body is unusable: more than 262144 bytes"),
+        (b'{"refresh_token":"new-refresh","error":"invalid_grant"}', "with no id_token, error invalid_grant"),
+    ],
+)  # fmt: skip
+def test_a_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
+    assert judge(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"error": "invalid_grant", "error_description": "The refresh token is expired."}, Refused("invalid_grant")),
+        ({"error": "invalid_request"}, Refused("invalid_request")),
+        ({"error": "invalid_client"}, OperatorFault("invalid_client")),
+        ({"error": "something_new"}, OperatorFault("something_new")),
+        ({"error": "server_error"}, ProviderDown("the provider answered 200 (server_error)")),
+        ({"error": "invalid_grant", "id_token": "", "refresh_token": None}, Refused("invalid_grant")),
+    ],
+)
+@pytest.mark.parametrize("errors", [(), DEFAULT_ERRORS])
+def test_an_error_with_status_200_is_judged_as_an_error(body: Any, expected: Any, errors: Any) -> None:
+    assert judge(200, body, Dialect(errors=errors)) == expected
+
+
+@pytest.mark.parametrize("body", [{"error": ["invalid_grant"]}, {"error": "x" * 65}, {"error": ""}, {"error": None},
+                                  b'{"error":"invalid_grant","error":"other"}', b'{"error":"invalid_grant"'])  # fmt: skip
+def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) -> None:
+    assert isinstance(judge(200, body), OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "The request is malformed. Failed to refresh token because of multiple concurrent requests using the same token"
+        " which is not allowed.",
+        "Failed to refresh token because of multiple concurrent requests using the same token. Please retry the request.",
+        "Please retry the request.",
+    ],
+)
+@pytest.mark.parametrize(
+    "errors", [(), DEFAULT_ERRORS, (ErrorRule(Meaning.DEAD_TOKEN, status=400, error="invalid_request"),)]
+)
+def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
+    """Ory Hydra says so by `invalid_request`, which means a dead token elsewhere."""
+    body = {"error": "invalid_request", "error_description": description}
+    assert isinstance(judge(400, body, Dialect(errors=errors)), ProviderDown)
+    assert judge(400, {**body, "error": "invalid_grant"}, Dialect(errors=errors)) == Refused("invalid_grant") or errors
+    assert judge(400, {**body, "error_description": "Refresh token is invalid."}) == Refused("invalid_request")
+
+
+def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
+    body = {
+        "error": "invalid_request",
+        "error_description": f"redirect_uri\nhttps://app.example.com/akoya/callback with short ab~c and {SECRET}, code"
+        " ory_ac_4f9Xx.y7 eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjMifQ.c2lnbmF0dXJlMQ \x1b[31m" + "w " * 400,
+    }
+    answer = HttpAnswer(400, json.dumps(body).encode())
+    judged = judge_token_response(Dialect(), answer, NOW, (Secret("ab~c"), Secret(SECRET)))
+    assert isinstance(judged, Refused) and judged.reply is not None
+    said = judged.reply.description or ""
+    assert said.startswith(
+        "redirect_uri https://app.example.com/akoya/callback with short [...] and [...], code [...].y7 [...].[...].[...] [31mw"
+    )
+    assert len(said) <= 300 and said.isprintable()
+    assert (judged.reply.status, judged.reply.error) == (400, "invalid_request")
+    quoted = judge_token_response(Dialect(), HttpAnswer(400, b'{"error":"the-code"}'), NOW, (Secret("the-code"),))
+    assert quoted == OperatorFault("unreadable")
+
+
+def test_an_empty_refresh_token_is_none() -> None:
+    """RFC 6749 section 3.2: sent without a value is as omitted."""
+    answer = judge(200, {**GOOD, "refresh_token": ""})
+    assert isinstance(answer, TokenResponse)
+    assert answer.refresh_token is None
+
+
+def test_an_access_token_as_the_bearer_needs_its_type() -> None:
+    """RFC 6749 section 7.1: a token whose type is not understood is not used. An id_token has no other."""
+    dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
+    good = {**GOOD, "access_token": "an-access-token"}
+    assert isinstance(judge(200, good, dialect), TokenResponse)
+    del good["token_type"]
+    assert judge(200, good, dialect) == Untrusted("the token endpoint answered 200 with no token_type", Secret("new-refresh"))
+
+
+@pytest.mark.parametrize("refresh_token", [7, 0, False, [], ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])
+def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
+    assert isinstance(judge(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<!doctype html><html><body>Maintenance</body></html>",
+        b"[]",
+        b"null",
+        b'"text"',
+        b'{"id_token":"a.b.c"',
+        b'{"id_token":"a.b.c","id_token":"d.e.f"}',
+        b'{"id_token":"a.b.c","x":{"y":1,"y":2}',
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x":' + b"9" * 5000 + b"}",
+        b'{"id_token":"\xff"}',
+        "{}".encode("utf-16"),
+        b'{"id_token":"a.b.c"}' + b" " * MAX_BODY,
+        b"{}",
+    ],
+)
+def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
+    assert isinstance(judge(200, body), OutcomeUnknown)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        # akoya.md section 4, sad path
+        (400, {"error": "invalid_request", "error_description": "Refresh token is invalid or has already been claimed"
+               " by another client."}, Refused("invalid_request")),
+        (400, {"error": "invalid_request", "error_description": "Invalid or expired code parameter."},
+         Refused("invalid_request")),
+        (400, {"error": "invalid_grant"}, Refused("invalid_grant")),
+        (401, {"error": "invalid_client", "error_description": "Invalid client credentials."},
+         OperatorFault("invalid_client")),
+        (401, {"error": "unauthorized_client"}, OperatorFault("unauthorized_client")),
+        # never a dead token
+        (401, {"error": "invalid_grant"}, OperatorFault("invalid_grant")),
+        (401, b"<html>", OperatorFault("status_401")),
+        (403, b"<html>blocked by the firewall</html>", OperatorFault("status_403")),
+        (404, b"not here", OperatorFault("status_404")),
+        (400, b"<html>", OperatorFault("status_400")),
+        (400, {}, OperatorFault("status_400")),
+        (400, {"error": "invalid_client"}, OperatorFault("invalid_client")),
+        (400, {"error": "unsupported_grant_type"}, OperatorFault("unsupported_grant_type")),
+        (400, {"error": "something_new"}, OperatorFault("something_new")),
+        (400, {"error": ["invalid_grant"]}, OperatorFault("unreadable")),
+        (400, {"error": "invalid_grant\n"}, OperatorFault("unreadable")),
+        (400, {"error": "x" * 65}, OperatorFault("unreadable")),
+        (400, b'{"error":"invalid_grant","error":"other"}', OperatorFault("status_400")),
+        (400, b'{"error":"invalid_grant"}' + b" " * MAX_BODY, OperatorFault("status_400")),
+        # the provider is down
+        (500, {"error": "invalid_request"}, ProviderDown("the provider answered 500 (invalid_request)")),
+        (500, {"error": "invalid_grant"}, ProviderDown("the provider answered 500 (invalid_grant)")),
+        (503, b"", ProviderDown("the provider answered 503 (status_503)")),
+        (503, b" " * (MAX_BODY + 1), ProviderDown("the provider answered 503 (status_503)")),
+        (501, b"", ProviderDown("the provider answered 501 (status_501)")),
+        (429, b"", ProviderDown("the provider answered 429 (status_429)", busy=True)),
+        (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider answered 400 (temporarily_unavailable)")),
+        (302, b"", ProviderDown("the provider answered 302 (status_302)")),
+        (307, b"", ProviderDown("the provider answered 307 (status_307)")),
+        # somebody in between
+        (502, b"", OutcomeUnknown("the provider answered 502 (status_502)")),
+        (504, b"", OutcomeUnknown("the provider answered 504 (status_504)")),
+        (600, b"", OutcomeUnknown("the provider answered 600 (status_600)")),
+        (101, b"", OutcomeUnknown("the provider answered 101 (status_101)")),
+        (204, b"", OutcomeUnknown("the token endpoint answered 204 but the body is unusable: not JSON")),
+    ],
+)  # fmt: skip
+def test_what_an_answer_means_without_rules(status: int, body: Any, expected: Any) -> None:
+    assert judge(status, body) == expected
+
+
+def test_rules_of_the_dialect_come_first_and_the_first_match_wins() -> None:
+    dialect = Dialect(
+        errors=(
+            ErrorRule(Meaning.PROVIDER_DOWN, status=400, error="invalid_request"),
+            ErrorRule(Meaning.DEAD_TOKEN, status=400),
+            ErrorRule(Meaning.OPERATOR_FAULT, status=502),
+            ErrorRule(Meaning.PROVIDER_DOWN, error="busy"),
+        )
+    )
+    assert isinstance(judge(400, {"error": "invalid_request"}, dialect), ProviderDown)
+    assert judge(400, {"error": "anything"}, dialect) == Refused("anything")
+    assert judge(502, b"", dialect) == OperatorFault("status_502")
+    assert isinstance(judge(418, {"error": "busy"}, dialect), ProviderDown)
+    assert judge(401, {"error": "invalid_client"}, dialect) == OperatorFault("invalid_client")
+
+
+def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> None:
+    """dex answers 500 `invalid_request` when its storage fails."""
+    dialect = Dialect(errors=(ErrorRule(Meaning.DEAD_TOKEN, error="invalid_request"),))
+    assert judge(400, {"error": "invalid_request"}, dialect) == Refused("invalid_request")
+    assert isinstance(judge(500, {"error": "invalid_request"}, dialect), ProviderDown)
+    assert isinstance(judge(302, {"error": "invalid_request"}, dialect), ProviderDown)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None), ("7", 7.0), ("0", 0.0), ("999999999", 3600.0), ("-1", None), ("1.5", None), ("soon", None),
+        ("", None), ("5\r\nX: y", None), ("9" * 41, None), ("٣", None),
+        ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0), ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+        ("Fri, 15 Jan 2099 08:00:00 GMT", 3600.0), ("Fri, 99 Jan 2027 08:00:00 GMT", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_judged(value: str | None, seconds: float | None) -> None:
+    assert judge_retry_after(value, NOW) == seconds
+
+
+def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None:
+    dialect = Dialect(errors=DEFAULT_ERRORS)
+    words = [
+        "invalid_request",
+        "invalid_grant",
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "new",
+    ]
+    for status in (302, 400, 401, 403, 404, 500, 502, 503, 504):
+        for body in (b"", b"<html>", *({"error": word} for word in words)):
+            assert judge(status, body, dialect) == judge(status, body), (status, body)
+    assert judge(429, b"", dialect) == judge(429, b"")
+
+
+def test_retry_after_reaches_the_answer() -> None:
+    assert judge(503, b"", retry_after="12") == ProviderDown("the provider answered 503 (status_503)", 12.0)
+    assert judge(429, b"", retry_after="x").retry_after is None
+
+
+# The end of a token
+
+
+@pytest.mark.parametrize(
+    ("exp", "expires_in", "end"),
+    [(NOW + 900, 86400, NOW + 900), (NOW + 900, 60, NOW + 60), (NOW + 900, None, NOW + 900), (None, 60, NOW + 60),
+     (None, None, NOW + 300), (NOW - 1, 60, NOW - 1)],
+)  # fmt: skip
+def test_the_earlier_end_counts_and_silence_means_the_assumed_lifetime(
+    exp: float | None, expires_in: int | None, end: float
+) -> None:
+    assert end_of_token(NOW, exp, expires_in, 300.0) == end
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    status=st.integers(100, 699),
+    body=st.one_of(
+        st.binary(max_size=60),
+        st.dictionaries(st.sampled_from([*GOOD, "error", "grant_id", "access_token"]), _JSON).map(
+            lambda members: json.dumps(members).encode()
+        ),
+    ),
+    retry_after=st.none() | st.text(max_size=45),
+    bearer=st.sampled_from(Bearer),
+)
+def test_no_answer_raises_and_nothing_unclean_comes_out(
+    status: int, body: bytes, retry_after: str | None, bearer: Bearer
+) -> None:
+    judged = judge_token_response(Dialect(bearer=bearer), HttpAnswer(status, body, retry_after), NOW)
+    match judged:
+        case TokenResponse():
+            assert 200 <= status < 300
+            for token in (judged.id_token, judged.access_token):
+                assert token is None or all("!" <= c <= "~" for c in token.reveal())
+            assert all("!" <= c <= "~" for word in judged.scope or () for c in word)
+        case Refused(error=word) | OperatorFault(error=word):
+            assert word.isascii() and word.isprintable() and len(word) <= 64
+            assert 400 <= status < 500
+        case ProviderDown() | OutcomeUnknown() | Untrusted():
+            assert judged.detail.isascii() and judged.detail.isprintable()

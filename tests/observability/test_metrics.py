@@ -1,0 +1,279 @@
+"""Counting, adding up over processes, and what is left of a dead one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from akoya_gateway.config.model import Logging
+from akoya_gateway.observability.health import Health, Report
+from akoya_gateway.observability.logs import open_log
+from akoya_gateway.observability.metrics import MOST_LABELS, Metrics
+from akoya_gateway.observability.metrics_aggregation import Totals, exposition
+from akoya_gateway.observability.request_metrics import MOST_SERIES
+from akoya_gateway.observability.shared_memory import HALF, Board
+from akoya_gateway.observability.worker_stats import Crew, bury, unpacked
+
+
+def values(text: bytes) -> dict[str, float]:
+    """`name{label="x"}` -> value, by the parser of prometheus-client."""
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+async def fine() -> list[str]:
+    return []
+
+
+def crew(metrics: Metrics, board: Board | None = None, place: int = 0) -> Crew:
+    return Crew(metrics, Health(fine), open_log(Logging(), lambda _: None), board=board, place=place)
+
+
+def test_requests_are_counted_by_rule_outcome_and_class() -> None:
+    metrics = Metrics("1.2.3")
+    metrics.request("0", "passed", 200, 0.004)
+    metrics.request("0", "passed", 204, 0.02)
+    metrics.request("-", "refused", 403, 0.0001)
+    read = values(exposition(metrics.registry))
+    assert read["akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"] == 2
+    assert read["akoya_gateway_requests_total{outcome=refused,rule=-,status=4xx}"] == 1
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.001}"] == 1
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.005}"] == 2
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=+Inf}"] == 3
+    assert read["akoya_gateway_request_duration_seconds_count{}"] == 3
+    assert read["akoya_gateway_request_duration_seconds_sum{}"] == pytest.approx(0.0241)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1000), max_size=30))
+def test_the_histogram_agrees_with_prometheus_clients_own(durations: list[float]) -> None:
+    from prometheus_client import CollectorRegistry, Histogram
+
+    from akoya_gateway.observability.request_metrics import BUCKETS
+
+    metrics = Metrics("1")
+    reference = CollectorRegistry()
+    theirs = Histogram("akoya_gateway_request_duration_seconds", "x", registry=reference, buckets=BUCKETS)
+    for each in durations:
+        metrics.request("0", "passed", 200, each)
+        theirs.observe(each)
+    ours, wanted = values(exposition(metrics.registry)), values(exposition(reference))
+    for name, value in wanted.items():
+        if name.endswith("_sum{}"):
+            assert ours[name] == pytest.approx(value)
+        elif "_created" not in name:
+            assert ours[name] == value
+
+
+@dataclass
+class _Key:
+    environment: str = "sandbox"
+    connector: str = "mikomo"
+
+
+@dataclass
+class _Grant:
+    state: str
+    key: _Key
+
+
+def test_everything_else_is_counted_under_its_name() -> None:
+    metrics = Metrics("1.2.3", clock=lambda: 1000.0)
+    metrics.refreshed("sandbox", "mikomo", "granted", 0.3)
+    metrics.moved(_Grant("uncertain", _Key()), "refreshing")
+    metrics.moved(_Grant("live", _Key()), "live")
+    metrics.unsaved(2)
+    metrics.revoked("sandbox", "revoked")
+    metrics.breaker("sandbox", True)
+    metrics.attempt_started("mikomo")
+    metrics.attempt_ended("mikomo", "granted")
+    metrics.attempt_ended(None, "state-unknown")
+    metrics.disconnected("mikomo")
+    metrics.provider_answered("sandbox", "exchange", "refused")
+    metrics.store_failed("put")
+    metrics.upstream_failed("upstream-timeout")
+    metrics.grants_in_use(lambda: 7)
+    metrics.websocket_opened()
+    metrics.websocket_opened()
+    metrics.websocket_closed()
+    metrics.reloaded(False)
+    read = values(exposition(metrics.registry))
+    wanted = {
+        "akoya_gateway_refreshes_total{connector=mikomo,environment=sandbox,outcome=granted}": 1,
+        "akoya_gateway_refresh_duration_seconds_count{environment=sandbox}": 1,
+        "akoya_gateway_grant_moves_total{connector=mikomo,environment=sandbox,state=uncertain}": 1,
+        "akoya_gateway_refreshes_unsaved{}": 2,
+        "akoya_gateway_provider_answers_total{answer=granted,environment=sandbox,operation=refresh}": 1,
+        "akoya_gateway_provider_answers_total{answer=revoked,environment=sandbox,operation=revoke}": 1,
+        "akoya_gateway_provider_answers_total{answer=refused,environment=sandbox,operation=exchange}": 1,
+        "akoya_gateway_provider_breaker_open{environment=sandbox}": 1,
+        "akoya_gateway_attempts_started_total{connector=mikomo}": 1,
+        "akoya_gateway_attempts_finished_total{connector=mikomo,result=granted}": 1,
+        "akoya_gateway_attempts_finished_total{connector=none,result=state-unknown}": 1,
+        "akoya_gateway_disconnects_total{connector=mikomo}": 1,
+        "akoya_gateway_store_errors_total{operation=put}": 1,
+        "akoya_gateway_upstream_failures_total{kind=upstream-timeout}": 1,
+        "akoya_gateway_grants_in_use{}": 7,
+        "akoya_gateway_websockets{}": 1,
+        "akoya_gateway_config_reloads_total{result=failed}": 1,
+        "akoya_gateway_config_last_reload_successful{}": 0,
+        "akoya_gateway_config_loaded_timestamp_seconds{}": 1000,
+    }
+    assert {name: read.get(name) for name in wanted} == wanted
+    assert "akoya_gateway_grant_moves_total{connector=mikomo,environment=sandbox,state=live}" not in read
+    assert any(name.startswith("akoya_gateway_build_info{python=3") and "version=1.2.3" in name for name in read)
+    assert read["process_resident_memory_bytes{}"] > 1_000_000
+
+
+def test_labels_cannot_grow_without_end() -> None:
+    metrics = Metrics("1")
+    for n in range(MOST_LABELS + 50):
+        metrics.attempt_ended("mikomo", f"made-up-{n}")
+    for n in range(MOST_SERIES + 50):
+        metrics.request(str(n), "passed", 200, 0.0)
+    read = values(exposition(metrics.registry))
+    assert read["akoya_gateway_attempts_finished_total{connector=other,result=other}"] == 50
+    assert read["akoya_gateway_requests_total{outcome=other,rule=other,status=2xx}"] == 50
+
+
+def test_two_metrics_share_nothing() -> None:
+    one, two = Metrics("1"), Metrics("1")
+    one.attempt_started("mikomo")
+    assert b'attempts_started_total{connector="mikomo"}' not in exposition(two.registry)
+
+
+class TestOverWorkers:
+    def test_counters_and_gauges_are_added_and_facts_are_not(self) -> None:
+        totals = Totals()
+        for moment in (2000.0, 1000.0):
+            metrics = Metrics("1", clock=lambda moment=moment: moment)
+            metrics.request("0", "passed", 200, 0.01)
+            metrics.websocket_opened()
+            metrics.breaker("sandbox", moment == 1000.0)
+            totals.add_registry(metrics.registry)
+        read = values(totals.text())
+        assert read["akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"] == 2
+        assert read["akoya_gateway_websockets{}"] == 2
+        assert read["akoya_gateway_provider_breaker_open{environment=sandbox}"] == 1
+        assert read["akoya_gateway_config_loaded_timestamp_seconds{}"] == 1000
+        assert next(value for name, value in read.items() if name.startswith("akoya_gateway_build_info")) == 1
+
+    def test_a_snapshot_brings_back_the_same_text(self) -> None:
+        metrics = Metrics("1")
+        metrics.request("0", "passed", 200, 0.01)
+        metrics.attempt_ended('mi"k\\o\nmo', "granted")
+        first, second = Totals(), Totals()
+        first.add_registry(metrics.registry)
+        second.add(first.snapshot())
+        assert second.text() == first.text()
+
+    async def test_each_worker_shows_the_sum_of_all(self) -> None:
+        board = Board(3)
+        figures = [Metrics("1"), Metrics("1")]
+        crews = [crew(metrics, board, place) for place, metrics in enumerate(figures)]
+        figures[0].request("0", "passed", 200, 0.01)
+        figures[1].request("0", "passed", 200, 0.01)
+        figures[1].request("0", "passed", 200, 0.01)
+        for each in crews:
+            each.post(Report(os.getpid(), True))
+        name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
+        assert [values(each.metrics_text())[name] for each in crews] == [3, 3]
+
+    async def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(self) -> None:
+        board = Board(3)
+        survivor = crew(Metrics("1"), board, 0)
+        name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
+        for _ in range(3):
+            metrics = Metrics("1")
+            metrics.request("0", "passed", 200, 0.01)
+            metrics.websocket_opened()
+            crew(metrics, board, 1).post(Report(os.getpid(), True))
+            bury(board, 1)
+        bury(board, 1)
+        read = values(survivor.metrics_text())
+        assert read[name] == 3
+        assert read["akoya_gateway_request_duration_seconds_bucket{le=0.01}"] == 3
+        assert read["akoya_gateway_websockets{}"] == 0
+        assert len(await survivor.reports()) == 1
+
+    async def test_a_stuck_worker_is_named(self) -> None:
+        board = Board(3)
+        board.post(1, time.monotonic() - 60, 4711, b'{"pid":4711,"ready":true}\n[]')
+        reports = await crew(Metrics("1"), board, 0).reports()
+        assert [report.ready for report in reports] == [True, False]
+        assert "4711" in reports[1].problems[0]
+
+    async def test_more_metrics_than_fit_are_said_once_and_the_heartbeat_goes_on(self) -> None:
+        lines: list[bytes] = []
+        board = Board(2)
+        metrics = Metrics("1")
+        for n in range(MOST_LABELS):
+            metrics.attempt_ended("x" * 400, str(n))
+            metrics.attempt_started("x" * 400 + str(n))
+        one = Crew(metrics, Health(fine), open_log(Logging(), lines.append), board=board, place=0)
+        one.post(Report(1, True))
+        one.post(Report(1, True))
+        assert len(lines) == 1
+        posted = board.read(0)
+        assert posted is not None
+        assert unpacked(posted)[0].ready
+
+
+class TestBoard:
+    def test_what_is_posted_is_seen_by_other_processes(self) -> None:
+        board = Board(2)
+        if (child := os.fork()) == 0:
+            board.post(1, 1.5, 42, b"hello")
+            os._exit(0)
+        os.waitpid(child, 0)
+        posted = board.read(1)
+        assert posted is not None
+        assert (posted.at, posted.pid, posted.content) == (1.5, 42, b"hello")
+        assert board.read(0) is None
+
+    def test_a_writer_killed_at_any_moment_leaves_a_whole_post(self) -> None:
+        board = Board(1)
+        for turn in range(10):
+            if (child := os.fork()) == 0:
+                for n in range(1_000_000):
+                    board.post(0, float(n), n, b"%d " % n * 5000)
+                os._exit(0)
+            deadline = time.monotonic() + 20
+            while board.read(0) is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(turn * 0.003)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            posted = board.read(0)
+            assert posted is not None
+            assert set(posted.content.split()) == {b"%d" % posted.pid}
+
+    def test_the_next_writer_of_a_slot_goes_on_where_the_last_one_stopped(self) -> None:
+        board = Board(1)
+        for n in range(5):
+            if (child := os.fork()) == 0:
+                board.post(0, 0.0, n, b"%d" % n)
+                os._exit(0)
+            os.waitpid(child, 0)
+            posted = board.read(0)
+            assert posted is not None
+            assert posted.content == b"%d" % n
+
+    def test_too_long_a_post_changes_nothing(self) -> None:
+        board = Board(1)
+        assert board.post(0, 1.0, 1, b"short")
+        assert not board.post(0, 2.0, 1, b"x" * HALF)
+        posted = board.read(0)
+        assert posted is not None
+        assert posted.content == b"short"

@@ -1,0 +1,383 @@
+"""One request, at most once, and the truth about whether it left. Real sockets throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from akoya_gateway.oauth.client_authentication import FormRequest
+from akoya_gateway.oauth.outcomes import DownReason
+from akoya_gateway.oauth.token_messages import MAX_BODY, HttpAnswer
+from akoya_gateway.provider.transport import FetchFailed, Lost, NotSent, get, post
+from tests.provider.server import Answer, Received, Server, endless, in_turn, raw, reply, serve
+from tests.servers import self_signed
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BROTLI = b"\x0b\x02\x80{}\x03"
+"""`{}`, which this client cannot unpack."""
+
+
+def form(server: Server) -> FormRequest:
+    return FormRequest(
+        f"{server.url}/token", (("Content-Type", "application/x-www-form-urlencoded"),), (("refresh_token", "r-1"),)
+    )
+
+
+async def ask(http: httpx.AsyncClient, answer: Answer, timeout: float = 2.0) -> tuple[Any, Server]:
+    async with serve(token=answer) as server:
+        return await post(http, form(server), timeout), server
+
+
+async def test_a_form_goes_out_once_and_the_answer_comes_back(http: httpx.AsyncClient) -> None:
+    answer, server = await ask(http, reply(400, b'{"error":"x"}', "Retry-After: 7\r\n"))
+    assert answer == HttpAnswer(400, b'{"error":"x"}', "7")
+    assert len(server.received) == 1
+    assert server.received[0].form == {"refresh_token": "r-1"}
+    assert server.received[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_an_answer_and_is_not_followed(http: httpx.AsyncClient, status: int) -> None:
+    async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:
+        answer = await post(http, form(server), 2.0)
+        assert answer == HttpAnswer(status, b"")
+        assert [request.path for request in server.received] == ["/token"]
+
+
+LOST = {
+    "closed without an answer": raw(),
+    "cut in the status line": raw(b"HTTP/1.1 2"),
+    "cut after the headers": raw(OK + b"Content-Length: 10\r\n\r\n"),
+    "cut in the middle of the body": raw(OK + b"Content-Length: 10\r\n\r\n{}"),
+    "cut in a chunk": raw(OK + b"Transfer-Encoding: chunked\r\n\r\n10\r\n{"),
+    "cut between chunks": raw(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+    "not HTTP": raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+    "a broken length": raw(OK + b"Content-Length: ten\r\n\r\n{}"),
+    "two lengths": raw(OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x"),
+    "endless headers": endless(OK, b"X-Filler: " + b"y" * 8000 + b"\r\n"),
+    "an unknown encoding": reply(200, BROTLI, "Content-Encoding: br\r\n"),
+    "a broken encoding": reply(200, b"\x1f\x8b\x08 broken", "Content-Encoding: gzip\r\n"),
+    "a cut encoding": reply(200, gzip.compress(b'{"a":"' + b"x" * 999 + b'"}')[:-12], "Content-Encoding: gzip\r\n"),
+}
+
+
+@pytest.mark.parametrize("fault", LOST)
+async def test_after_the_request_left_anything_incomplete_is_lost_and_never_sent_again(
+    http: httpx.AsyncClient, fault: str
+) -> None:
+    answer, server = await ask(http, LOST[fault])
+    assert isinstance(answer, Lost), answer
+    assert len(server.received) == 1
+    assert server.connections == 1
+
+
+async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
+    async def reset(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+    answer, server = await ask(http, reset)
+    assert isinstance(answer, Lost)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(hold=True),
+        raw(OK + b"Content-Length: 10\r\n\r\n", hold=True),
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
+        endless(OK, b"X: y\r\n", 0.01),
+        endless(OK + b"Content-Length: 100000\r\n\r\n", b" ", 0.01),
+        endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", 0.01),
+    ],
+    ids=[
+        "never answers",
+        "never sends the body",
+        "endless 100",
+        "dripping headers",
+        "dripping body",
+        "dripping chunks",
+    ],
+)
+async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, answer: Answer) -> None:
+    async with asyncio.timeout(20):
+        lost, server = await ask(http, answer, timeout=0.3)
+    assert lost == Lost("no complete answer within 0.3 s")
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 302])
+async def test_a_status_that_speaks_for_itself_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: 10\r\nRetry-After: 3\r\n\r\n".encode()
+    assert (await ask(http, raw(head)))[0] == HttpAnswer(status, b"", "3")
+    assert (await ask(http, raw(head, hold=True), timeout=0.3))[0] == HttpAnswer(status, b"", "3")
+    assert isinstance((await ask(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], Lost)
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 5000000000\r\n\r\n", b"\r\n"])
+async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) -> None:
+    async with serve(token=endless(OK + length, b"x" * 65536)) as server:
+        answer = await post(http, form(server), 10.0)
+        assert isinstance(answer, HttpAnswer)
+        assert len(answer.body) == MAX_BODY + 1
+        await asyncio.wait_for(server.gone.wait(), 10)  # we hung up on it
+
+
+async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
+    answer, _ = await ask(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=10)
+    assert isinstance(answer, HttpAnswer)
+    assert len(answer.body) == MAX_BODY + 1
+
+
+async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
+    answer = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
+    async with serve(token=answer) as server:
+        assert await post(http, form(server), 10.0) == HttpAnswer(200, b"{}")
+        await asyncio.wait_for(server.gone.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_an_answer_that_is_compressed_unasked_is_read(http: httpx.AsyncClient, name: str, pack: Any) -> None:
+    body = json.dumps({"id_token": "a" * 5000}).encode()
+    answer, _ = await ask(http, reply(200, pack(body), f"Content-Encoding: {name}\r\n"))
+    assert answer == HttpAnswer(200, body)
+
+
+async def test_no_connection_means_not_sent(http: httpx.AsyncClient) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    request = FormRequest(f"http://127.0.0.1:{port}/token", (), ())
+    assert await post(http, request, 2.0) == NotSent("no connection to the provider (ConnectError)")
+
+
+async def test_a_host_that_does_not_exist_means_not_sent(http: httpx.AsyncClient) -> None:
+    request = FormRequest("http://no-such-host.invalid/token", (), ())
+    assert isinstance(await post(http, request, 5.0), NotSent)
+
+
+async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    seen: list[bytes] = []
+    listening = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        request = FormRequest(f"https://127.0.0.1:{port}/token", (), (("refresh_token", "r-1"),))
+        assert await post(http, request, 5.0) == NotSent("no connection to the provider (ConnectError)")
+    assert len(seen) == 1
+    assert b"r-1" not in seen[0]
+    listening.close()
+
+
+async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
+    """The deadline runs out before a byte of the form was written."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(-1)
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        request = FormRequest(f"https://127.0.0.1:{port}/token", (), (("refresh_token", "r-1"),))
+        assert isinstance(await post(http, request, 0.3), NotSent)
+    listening.close()
+
+
+async def test_a_full_pool_means_not_sent() -> None:
+    limits = httpx.Limits(max_connections=1)
+    async with serve(token=raw(hold=True)) as server, httpx.AsyncClient(limits=limits) as http:
+        first = asyncio.create_task(post(http, form(server), 1.0))
+        while not server.received:
+            await asyncio.sleep(0.01)
+        assert await post(http, form(server), 0.4) == NotSent("no connection to the provider (PoolTimeout)")
+        assert isinstance(await first, Lost)
+        assert len(server.received) == 1
+
+
+async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_is_sent_twice(
+    http: httpx.AsyncClient,
+) -> None:
+    """A server that offers keep-alive and then closes: the second form must not meet the dying connection."""
+    server_answers = in_turn(raw(OK + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\n{}"), reply(200, {}))
+    async with serve(token=server_answers) as server:
+        for _ in range(2):
+            assert await post(http, form(server), 2.0) == HttpAnswer(200, b"{}")
+        assert len(server.received) == 2
+        assert server.connections == 2
+        assert all(request.headers["connection"] == "close" for request in server.received)
+
+
+async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -> None:
+    """Even with a client that pools: whatever connection is met, one form is read by the server once at most."""
+
+    async def keep_then_die(server: Server, _: Received, writer: asyncio.StreamWriter) -> bool:
+        writer.write(OK + b"Content-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        return len(server.received) < 2
+
+    async with serve(token=keep_then_die) as server, httpx.AsyncClient(trust_env=False) as http:
+        answers = [await post(http, form(server), 2.0) for _ in range(4)]
+        assert len(server.received) <= len(answers)
+        assert sum(isinstance(answer, HttpAnswer) for answer in answers) == len(server.received)
+
+
+class Closing(httpx.AsyncByteStream):
+    """A whole answer, whose connection takes its time to close, or fails to."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.may = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._fault = fault
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def aclose(self) -> None:
+        if self._fault is not None:
+            self.closed.set()
+            raise self._fault
+        await self.may.wait()
+        self.closed.set()
+
+
+@pytest.mark.parametrize("fault", [None, httpx.ReadError("cut"), TimeoutError()], ids=["late", "broken", "timeout"])
+async def test_a_whole_answer_counts_whatever_becomes_of_its_connection(fault: Exception | None) -> None:
+    stream = Closing(fault)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
+    async with httpx.AsyncClient(transport=transport) as http:
+        answer = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
+        assert answer == HttpAnswer(200, b"{}", None)
+        # httpcore forgets to free the connection's place in the pool when its close is cancelled.
+        stream.may.set()
+        async with asyncio.timeout(5):
+            await stream.closed.wait()
+
+
+async def test_cancellation_passes_through(http: httpx.AsyncClient) -> None:
+    async with serve(token=raw(hold=True)) as server:
+        task = asyncio.create_task(post(http, form(server), 30.0))
+        while not server.received:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_cookies_are_neither_kept_nor_sent(http: httpx.AsyncClient) -> None:
+    async with serve(token=reply(200, {}, "Set-Cookie: lb=node-7; Path=/\r\n")) as server:
+        await post(http, form(server), 2.0)
+        await post(http, form(server), 2.0)
+        assert all("cookie" not in request.headers for request in server.received)
+        assert len(http.cookies.jar) == 0
+
+
+async def test_plain_http_never_takes_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from akoya_gateway.provider import http_client
+
+    async with serve(token=reply(200, {})) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        async with http_client() as http:
+            assert await post(http, form(server), 2.0) == HttpAnswer(200, b"{}")
+
+
+async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from akoya_gateway.provider import http_client
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    seen: list[bytes] = []
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with http_client() as http:
+        request = FormRequest("https://idp.example.invalid/token", (), (("refresh_token", "r-1"),))
+        assert await post(http, request, 2.0) == NotSent("no connection to the provider (ProxyError)")
+    assert seen and b"r-1" not in b"".join(seen)
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (reply(302, b"", "Location: /doc\r\n"), "answered 302"),
+        (reply(404, b""), "answered 404"),
+        (reply(200, b"x" * 101), "answered more than 100 bytes"),
+        (endless(OK + b"\r\n", b"x" * 65536), "answered more than 100 bytes"),
+        (raw(hold=True), "no complete answer within 0.5 s"),
+        (raw(), "the connection failed (RemoteProtocolError)"),
+        (reply(200, BROTLI, "Content-Encoding: br\r\n"), "Content-Encoding"),
+        (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),
+    ],
+)
+async def test_a_document_that_cannot_be_had_says_why(http: httpx.AsyncClient, answer: Answer, reason: str) -> None:
+    async with serve(doc=answer) as server:
+        with pytest.raises(FetchFailed) as failed:
+            await get(http, f"{server.url}/doc", 100, 0.5)
+        assert reason in str(failed.value)
+        assert len(server.received) == 1
+
+
+async def test_a_document_is_read_through_mark_and_encoding(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(b'\xef\xbb\xbf{"a": 1}')
+    for headers in ("", "Content-Encoding: gzip\r\n", "Content-Encoding: x-gzip\r\nCache-Control: max-age=9\r\n"):
+        async with serve(doc=reply(200, packed, headers)) as server:
+            assert (await get(http, f"{server.url}/doc", 100, 2.0)).body == b'{"a": 1}'
+
+
+async def test_labels_in_several_fields_are_read_as_one_list(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(zlib.compress(b"{}")[2:-4])
+    answer, _ = await ask(http, reply(200, packed, "Content-Encoding: deflate\r\nContent-Encoding: gzip\r\n"))
+    assert answer == HttpAnswer(200, b"{}")
+
+
+async def test_the_part_of_a_lost_answer_that_came_is_kept(http: httpx.AsyncClient) -> None:
+    for head in (b"Content-Length: 99\r\n\r\n", b"Content-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"):
+        body = b'{"refresh_token":"r-2"' if b"gzip" not in head else gzip.compress(b'{"refresh_token":"r-2"' * 9)[:-8]
+        for answer in (raw(OK + head + body), raw(OK + head + body, hold=True)):
+            lost, _ = await ask(http, answer, timeout=0.3)
+            assert isinstance(lost, Lost) and lost.part is not None
+            assert lost.part.status == 200 and lost.part.body.startswith(b'{"refresh_token":"r-2"')
+
+
+async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pem").write_bytes(self_signed())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await post(http, FormRequest(url, (), ()), 5.0)
+        assert isinstance(answer, NotSent)
+        assert answer.reason is DownReason.CERTIFICATE
+        assert answer.detail.startswith("the provider's certificate is not trusted (")
+        with pytest.raises(FetchFailed, match="the certificate is not trusted"):
+            await get(http, url, 100, 5.0)
+    listening.close()

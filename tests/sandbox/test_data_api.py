@@ -1,0 +1,153 @@
+"""The data APIs (akoya.md sections 6 and 8)."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from akoya_gateway.sandbox import SandboxConnector, SandboxServer, SandboxSettings
+from tests.sandbox.client import HTTP, authorization_url, call, code_for, connect, query_of, redeem
+
+V3 = {"x_akoya_interaction_type": "user", "x_akoya_last_access": "2026-01-02T03:04:05Z"}
+
+
+@pytest.mark.parametrize("product", ["accounts-info", "balances", "accounts"])
+def test_products_answer_to_the_id_token(either: SandboxServer, product: str) -> None:
+    answer = call(either, f"/{product}/v2/mikomo?mode=standard", connect(either)["id_token"])
+    assert answer.status_code == 200
+    assert len(answer.json()["accounts"]) == 3
+    assert len(answer.headers["x-akoya-interaction-id"]) == 36
+
+
+def test_balances_have_amounts_and_payloads_are_static(dex: SandboxServer) -> None:
+    first, second = (
+        call(dex, "/balances/v2/mikomo", connect(dex)["id_token"]).json()["accounts"][0]["depositAccount"]
+        for _ in range(2)
+    )
+    assert isinstance(first["currentBalance"], float)
+    assert first["currentBalance"] == second["currentBalance"]
+
+
+def test_the_customer_and_the_transactions(dex: SandboxServer) -> None:
+    tokens = connect(dex)
+    assert call(dex, "/customers/v2/mikomo/current", tokens["id_token"]).json()["customer"]["name"]["first"]
+    accounts = call(dex, "/accounts-info/v2/mikomo", tokens["id_token"]).json()["accounts"]
+    path = f"/transactions/v2/mikomo/{accounts[0]['depositAccount']['accountId']}"
+    found = call(dex, path, tokens["id_token"]).json()["transactions"]
+    assert len(found) == 50
+    some = call(dex, f"{path}?limit=2&offset=1", tokens["id_token"]).json()["transactions"]
+    assert some == found[1:3]
+    span = "startTime=2024-02-01T00:00:00Z&endTime=2024-02-29T00:00:00Z"
+    dates = [
+        next(iter(t.values()))["postedTimestamp"]
+        for t in call(dex, f"{path}?{span}", tokens["id_token"]).json()["transactions"]
+    ]
+    assert dates
+    assert all(date.startswith("2024-02") for date in dates)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("startTime=yesterday", 400, 702),
+        ("endTime=2024-13-01", 400, 702),
+        ("startTime=2024-02-02&endTime=2024-02-01", 400, 703),
+        ("limit=many", 400, 400),
+        ("offset=-1", 400, 400),
+    ],
+)
+def test_bad_transaction_queries(dex: SandboxServer, query: str, status: int, code: int) -> None:
+    tokens = connect(dex)
+    accounts = call(dex, "/accounts-info/v2/mikomo", tokens["id_token"]).json()["accounts"]
+    answer = call(
+        dex, f"/transactions/v2/mikomo/{accounts[0]['depositAccount']['accountId']}?{query}", tokens["id_token"]
+    )
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
+    every = call(dex, "/accounts-info/v2/mikomo", connect(dex)["id_token"]).json()["accounts"]
+    ids = [next(iter(account.values()))["accountId"] for account in every]
+    code = query_of(dex.consent(authorization_url(dex), "mikomo_1", ids[:1]))["code"]
+    token = redeem(dex, code).json()["id_token"]
+    assert len(call(dex, "/balances/v2/mikomo", token).json()["accounts"]) == 1
+    assert call(dex, f"/transactions/v2/mikomo/{ids[0]}", token).status_code == 200
+    refused = call(dex, f"/transactions/v2/mikomo/{ids[1]}", token)
+    assert (refused.status_code, refused.json()["code"]) == (404, 701)
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer x.y.z", "Basic eDp5", "Bearer " + "a" * 5000])
+def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = HTTP.get(f"{dex.url}/balances/v2/mikomo", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["code"] == 602
+    assert set(answer.json()) == {"code", "message", "debugMessage"}
+    assert "x-akoya-interaction-id" in answer.headers
+
+
+def test_the_access_token_and_the_refresh_token_are_no_bearers() -> None:
+    with SandboxServer(SandboxSettings(access_token=True)) as server:
+        tokens = connect(server)
+        for name in ("access_token", "refresh_token"):
+            assert call(server, "/balances/v2/mikomo", tokens[name]).json()["code"] == 602
+
+
+def test_a_token_of_another_emulator_is_no_bearer(dex: SandboxServer, hydra: SandboxServer) -> None:
+    assert call(dex, "/balances/v2/mikomo", connect(hydra)["id_token"]).json()["code"] == 602
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(500, 500), (501, 501), (601, 404), (602, 401), (701, 404), (702, 400), (703, 400), (704, 400)],
+)
+def test_error_users_connect_and_then_fail_at_the_data(dex: SandboxServer, code: int, status: int) -> None:
+    answer = call(dex, "/accounts-info/v2/mikomo", connect(dex, f"mikomo_{code}")["id_token"])
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert isinstance(answer.json()["code"], int)
+
+
+def test_another_provider_or_version_is_forbidden() -> None:
+    connectors = (SandboxConnector(), SandboxConnector("second", "Second Bank"))
+    with SandboxServer(SandboxSettings(connectors=connectors)) as server:
+        mikomo = connect(server)["id_token"]
+        second = redeem(server, code_for(server, connector="second")).json()["id_token"]
+        assert call(server, "/balances/v2/second", mikomo).status_code == 403
+        assert call(server, "/balances/v2/second", second).status_code == 200
+        assert call(server, "/balances/v1/mikomo", mikomo).status_code == 403
+        assert call(server, "/balances/v2/nobank", mikomo).status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["user", "batch", "USER"])
+def test_v3_wants_to_know_who_asks(dex: SandboxServer, kind: str) -> None:
+    token = connect(dex)["id_token"]
+    assert call(dex, "/balances/v3/mikomo", token, **(V3 | {"x_akoya_interaction_type": kind})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x_akoya_interaction_type": ""},
+        {"x_akoya_interaction_type": "robot"},
+        {"x_akoya_last_access": ""},
+        {"x_akoya_last_access": "yesterday"},
+        {"x_akoya_last_access": "2026-01-02T03:04:05"},
+        {"x_akoya_last_access": "2026-01-02T03:04:05+02:00"},
+    ],
+)
+def test_v3_refuses_missing_or_wrong_headers(dex: SandboxServer, changes: dict[str, str]) -> None:
+    assert call(dex, "/balances/v3/mikomo", connect(dex)["id_token"], **(V3 | changes)).status_code == 400
+
+
+def test_more_than_five_requests_a_second_give_1207() -> None:
+    with SandboxServer(SandboxSettings(rate_limit=5)) as server:
+        token = connect(server)["id_token"]
+        server.advance(10)
+        with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {token}"}) as http:
+            answers = [http.get(f"{server.url}/balances/v2/mikomo") for _ in range(30)]
+        assert answers[0].status_code == 200
+        limited = [answer for answer in answers if answer.status_code == 429]
+        assert limited
+        assert {answer.json()["code"] for answer in limited} == {1207}
+        server.advance(2)
+        assert call(server, "/balances/v2/mikomo", token).status_code == 200

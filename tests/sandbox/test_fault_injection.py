@@ -1,0 +1,209 @@
+"""Trouble on demand, over real connections."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwk, jwt
+from joserfc.errors import BadSignatureError
+
+from akoya_gateway.sandbox import Fault, FaultKind, SandboxDialect, SandboxServer, SandboxSettings
+from tests.sandbox.client import HTTP, call, code_for, connect, redeem, refresh, revoke
+
+
+def claims(server: SandboxServer, token: str) -> dict[str, object]:
+    keys = jwk.KeySet.import_key_set(HTTP.get(server.jwks_uri).json())
+    return dict(jwt.decode(token, keys).claims)
+
+
+def test_a_connection_cut_before_leaves_the_token_alive(akoya_sandbox: SandboxServer) -> None:
+    token = connect(akoya_sandbox)["refresh_token"]
+    akoya_sandbox.fault("cut_before", "token.refresh_token", times=1)
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        refresh(akoya_sandbox, token)
+    assert refresh(akoya_sandbox, token).status_code == 200
+
+
+def test_a_connection_cut_after_has_spent_the_token(akoya_sandbox: SandboxServer) -> None:
+    token = connect(akoya_sandbox)["refresh_token"]
+    akoya_sandbox.fault("cut_after", "token.refresh_token", times=1)
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        refresh(akoya_sandbox, token)
+    event = akoya_sandbox.events("token")[-1]
+    assert (event["outcome"], event["faults"]) == ("issued", ["cut_after"])
+    assert refresh(akoya_sandbox, token).status_code == 400
+
+
+def test_a_connection_cut_during_gives_half_an_answer(akoya_sandbox: SandboxServer) -> None:
+    token = connect(akoya_sandbox)["refresh_token"]
+    akoya_sandbox.fault("cut_during", "token.refresh_token", times=1)
+    with pytest.raises(httpx.RemoteProtocolError, match=r"incomplete|without sending complete"):
+        refresh(akoya_sandbox, token)
+    assert refresh(akoya_sandbox, token).status_code == 400
+
+
+def test_a_cut_at_the_code_grant_uses_the_code_up(akoya_sandbox: SandboxServer) -> None:
+    code = code_for(akoya_sandbox)
+    akoya_sandbox.fault("cut_after", "token.authorization_code", times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        redeem(akoya_sandbox, code)
+    assert redeem(akoya_sandbox, code).status_code == 400
+
+
+@pytest.mark.parametrize(("kind", "spent"), [("status", False), ("status_after", True)])
+def test_a_5xx_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
+    token = connect(akoya_sandbox)["refresh_token"]
+    akoya_sandbox.fault(kind, "token", status=502, times=1)
+    assert refresh(akoya_sandbox, token).status_code == 502
+    assert refresh(akoya_sandbox, token).status_code == (400 if spent else 200)
+
+
+@pytest.mark.parametrize(("kind", "spent"), [("slow", False), ("slow_after", True)])
+def test_a_slow_answer_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": connect(akoya_sandbox)["refresh_token"],
+        "client_id": akoya_sandbox.client_id,
+        "client_secret": akoya_sandbox.client_secret,
+    }
+
+    def refreshes() -> list[dict[str, Any]]:
+        return [event for event in akoya_sandbox.events("token") if event["grant_type"] == "refresh_token"]
+
+    akoya_sandbox.fault(kind, "token.refresh_token", seconds=60, times=1)
+    with pytest.raises(httpx.ReadTimeout):
+        HTTP.post(f"{akoya_sandbox.url}/token", data=form, timeout=httpx.Timeout(20, read=0.3))
+    deadline = time.monotonic() + 20
+    while spent and not refreshes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [event["outcome"] for event in refreshes()] == (["issued"] if spent else [])
+
+
+def test_slow_waits_and_then_answers(akoya_sandbox: SandboxServer) -> None:
+    akoya_sandbox.fault("slow", "jwks", seconds=0.2, times=1)
+    began = time.monotonic()
+    assert HTTP.get(akoya_sandbox.jwks_uri).status_code == 200
+    assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize("kind", ["html", "garbage"])
+def test_something_else_than_json(akoya_sandbox: SandboxServer, kind: str) -> None:
+    token = connect(akoya_sandbox)["refresh_token"]
+    akoya_sandbox.fault(kind, "token", times=1)
+    answer = refresh(akoya_sandbox, token)
+    assert answer.status_code == 200
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        answer.json()
+    assert refresh(akoya_sandbox, token).status_code == 200
+
+
+def test_a_wrong_sub_on_refresh(akoya_sandbox: SandboxServer) -> None:
+    first = connect(akoya_sandbox)
+    akoya_sandbox.fault("wrong_sub", "token.refresh_token", times=1)
+    second = refresh(akoya_sandbox, first["refresh_token"]).json()
+    assert claims(akoya_sandbox, first["id_token"])["sub"] != claims(akoya_sandbox, second["id_token"])["sub"]
+
+
+def test_claims_can_be_changed_and_removed(akoya_sandbox: SandboxServer) -> None:
+    akoya_sandbox.fault("claims", claims={"iss": "https://evil.example/", "sub": None}, times=1)
+    found = claims(akoya_sandbox, connect(akoya_sandbox)["id_token"])
+    assert found["iss"] == "https://evil.example/"
+    assert "sub" not in found
+
+
+def test_an_id_token_that_has_ended_already(akoya_sandbox: SandboxServer) -> None:
+    akoya_sandbox.fault("lifetime", seconds=-10, times=1)
+    tokens = connect(akoya_sandbox)
+    assert tokens["expires_in"] == 86_400
+    assert call(akoya_sandbox, "/balances/v2/mikomo", tokens["id_token"]).json()["code"] == 602
+
+
+def test_a_bad_signature(akoya_sandbox: SandboxServer) -> None:
+    akoya_sandbox.fault("bad_signature", times=1)
+    tokens = connect(akoya_sandbox)
+    with pytest.raises(BadSignatureError):
+        claims(akoya_sandbox, tokens["id_token"])
+    assert call(akoya_sandbox, "/balances/v2/mikomo", tokens["id_token"]).json()["code"] == 602
+
+
+def test_keys_rotated_and_keys_down(akoya_sandbox: SandboxServer) -> None:
+    def kids() -> list[str]:
+        return [key["kid"] for key in HTTP.get(akoya_sandbox.jwks_uri).json()["keys"]]
+
+    before = kids()
+    akoya_sandbox.fault("rotate_keys", times=1)
+    connect(akoya_sandbox)
+    assert not set(before) & set(kids())
+    akoya_sandbox.fault("status", "jwks", status=503)
+    assert HTTP.get(akoya_sandbox.jwks_uri).status_code == 503
+    akoya_sandbox.clear_faults()
+    assert kids()
+
+
+def test_a_rotated_secret(akoya_sandbox: SandboxServer) -> None:
+    token, old = connect(akoya_sandbox)["refresh_token"], akoya_sandbox.client_secret
+    akoya_sandbox.fault("secret_rotated", "*", times=1)
+    assert refresh(akoya_sandbox, token).status_code == 401
+    akoya_sandbox.rotate_secret("a~new~secret~of~some~length")
+    assert refresh(akoya_sandbox, token, client_secret=old).status_code == 401
+    assert revoke(akoya_sandbox, token, client_secret=old).status_code == 401
+    assert refresh(akoya_sandbox, token).status_code == 200
+
+
+@pytest.mark.parametrize(("dialect", "error"), [("dex", "invalid_request"), ("hydra", "invalid_grant")])
+def test_a_dead_token_stays_dead(dialect: str, error: str) -> None:
+    with SandboxServer(SandboxSettings(dialect=SandboxDialect(dialect))) as server:
+        token = connect(server)["refresh_token"]
+        server.fault("dead_token", "token.refresh_token", times=1)
+        for _ in range(2):
+            answer = refresh(server, token)
+            assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+def test_a_data_fault_has_the_shape_of_a_data_error(akoya_sandbox: SandboxServer) -> None:
+    token = connect(akoya_sandbox)["id_token"]
+    akoya_sandbox.fault("status", "data", status=429, times=1)
+    answer = call(akoya_sandbox, "/balances/v2/mikomo", token)
+    assert (answer.status_code, answer.json()["code"]) == (429, 1207)
+
+
+def test_faults_are_counted_down_one_request_each(akoya_sandbox: SandboxServer) -> None:
+    akoya_sandbox.fault("status", "jwks", status=500, times=2)
+    statuses = [HTTP.get(akoya_sandbox.jwks_uri).status_code for _ in range(3)]
+    assert statuses == [500, 500, 200]
+
+
+def test_faults_of_the_settings_come_back_with_a_reset() -> None:
+    settings = SandboxSettings(faults=(Fault(FaultKind.STATUS, "jwks", status=500, times=1),))
+    with SandboxServer(settings) as server:
+        assert HTTP.get(server.jwks_uri).status_code == 500
+        assert HTTP.get(server.jwks_uri).status_code == 200
+        server.reset()
+        assert HTTP.get(server.jwks_uri).status_code == 500
+
+
+def test_a_fault_of_probability_zero_never_happens_and_of_a_half_sometimes() -> None:
+    settings = SandboxSettings(faults=(Fault(FaultKind.STATUS, "jwks", status=500, probability=0.0),))
+    with SandboxServer(settings) as server, httpx.Client(trust_env=False) as http:
+        assert {http.get(server.jwks_uri).status_code for _ in range(20)} == {200}
+        server.fault("status", "jwks", status=500, probability=0.5)
+        assert {http.get(server.jwks_uri).status_code for _ in range(100)} == {200, 500}
+
+
+def test_faults_from_the_command_line() -> None:
+    fault = Fault.parse_option("cut_after@token.refresh_token, times=2, probability=0.5")
+    assert fault == Fault(FaultKind.CUT_AFTER, "token.refresh_token", times=2, probability=0.5)
+    assert Fault.parse_option("slow,seconds=1.5") == Fault(FaultKind.SLOW, seconds=1.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "boom", "slow@nowhere", "slow,times=0", "slow,times=x", "slow,probability=2", "slow,seconds", "slow,x=1",
+     "status,status=99"],
+)  # fmt: skip
+def test_a_fault_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Fault.parse_option(text)

@@ -1,0 +1,259 @@
+"""Everything the gateway wrote during a whole life, searched for every secret that it ever held.
+
+Where a secret belongs it is not looked for: the browser's own cookies, `state` on the way to Akoya, the CSRF token in
+our forms, and the id_token in the headers to the app (design.md section 5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+import yaml
+
+from akoya_gateway.secret import Secret
+from tests.e2e.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, World
+from tests.e2e.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer, free_port
+from tests.secret_leaks.recorder import Known, Recorder
+
+
+class WatchedWorld(World):
+    """Akoya's token and revocation endpoints are reached through the recorder; logs are at their loudest."""
+
+    def __init__(self, folder: Path, face: str, algorithm: str) -> None:
+        super().__init__(folder, face=face, algorithm=algorithm, settings={"id_token_lifetime": 2.0})
+        self.known = Known()
+        self.recorder = AppServer(Recorder(self.akoya.url, self.known))
+        self.written: list[tuple[str, bytes]] = []
+        for secret, what in ((CLIENT_SECRET, "client secret"), (STORE_KEY, "store key"), (HMAC_SECRET, "signing secret")):
+            self.known.add(secret, what)
+        pem = folder / "signing-key.pem"
+        if pem.exists():
+            self.known.add(pem.read_text().splitlines()[1], "private key")
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        environment = config["environments"]["double"]
+        for name in ("token_endpoint", "revocation_endpoint"):
+            environment[name] = environment[name].replace(self.akoya.url, self.recorder.url)
+        environment["dialect"] = {**environment.get("dialect", {}), "pkce": True}
+        return {**config, "tokens": {"refresh_before": "1s"}, "logging": {"format": "json", "level": "debug"}}
+
+    def __enter__(self) -> WatchedWorld:
+        self.recorder.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.recorder.__exit__()
+
+    def browser(self) -> Browser:
+        browser = super().browser()
+        browser.http.event_hooks["response"].append(self._answered)
+        return browser
+
+    def _answered(self, answer: httpx.Response) -> None:
+        answer.read()
+        for line in answer.headers.get_list("set-cookie"):
+            self.known.add(line.partition("=")[2].partition(";")[0], "cookie")
+        location = answer.headers.get("location", "")
+        if location.startswith(self.akoya.url):
+            query = parse_qs(urlsplit(location).query)
+            self.known.add(query["state"][0], "state")
+        elif location:
+            self.written.append((f"Location of {answer.request.url.path}", location.encode()))
+        try:
+            # As a member: three letters in a row are in a token by chance now and then.
+            from_app = "headers" in answer.json()
+        except ValueError:
+            from_app = False
+        if not from_app:
+            self.written.append((f"answer to {answer.request.method} {answer.request.url.path}", answer.content))
+        kept = [(name, value) for name, value in answer.headers.multi_items() if name not in ("set-cookie", "location")]
+        self.written.append((f"headers of {answer.request.url.path}", repr(kept).encode()))
+
+
+def go_back(world: WatchedWorld, browser: Browser, callback: str) -> httpx.Response:
+    query = parse_qs(urlsplit(callback).query)
+    for name in ("code", "state"):
+        world.known.add(query.get(name, [""])[0], name)
+    return browser.go(callback)
+
+
+def live_a_whole_life(world: WatchedWorld) -> None:
+    """Good days and bad ones."""
+    akoya = world.akoya
+    with world.browser() as browser, world.browser() as stranger:
+        callback = akoya.consent(browser.begin(), "mikomo_1")
+        stranger.begin()
+        assert go_back(world, stranger, callback).status_code == 400
+        for connector, user in (("mikomo", "mikomo_1"), ("other", "mikomo_4")):
+            assert go_back(world, browser, akoya.consent(browser.begin(connector), user)).status_code == 302
+            assert go_back(world, browser, callback).status_code == 400  # replayed
+        for path in ("/accounts", "/mikomo", "/both", "/akoya/", "/akoya/jwks.json", "/nowhere", "/closed", "/public/x"):
+            browser.fetch(path)
+            browser.go(path)
+            stranger.go(path)
+        browser.fetch("/accounts/stale")
+        for kind in ("status", "html", "wrong_sub", "bad_signature", "secret_rotated"):
+            akoya.fault(kind, "token.refresh_token", times=2)
+            time.sleep(1.1)  # refreshed when half of their two seconds are over
+            browser.fetch("/mikomo")
+            browser.go("/both")
+            akoya.clear_faults()
+            browser.fetch("/accounts")
+        for kind in ("status", "html", "garbage", "bad_signature", "secret_rotated", "cut_after"):
+            akoya.fault(kind, "token.authorization_code", times=1)
+            answer = go_back(world, stranger, akoya.consent(stranger.begin(), "mikomo_1"))
+            stranger.go(answer.headers.get("location", "/akoya/"))
+            akoya.clear_faults()
+        for query in ("error=access_denied&error_description=because", "error=odd", "code=never-issued-code", "code=a&code=b"):
+            state = parse_qs(urlsplit(stranger.begin()).query)["state"][0]
+            stranger.go(f"/akoya/callback?{query}&state={state}")
+        stranger.go("/akoya/callback?code=never-issued-code&state=never-issued-state")
+        csrf = browser.connections()["csrf"]
+        browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"})
+        browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
+        browser.fetch("/akoya/disconnect/mikomo", "GET")
+        assert go_back(world, browser, akoya.consent(browser.begin(), "mikomo_1")).status_code == 302
+        akoya.fault("dead_token", "token.refresh_token", times=1)
+        time.sleep(1.1)
+        browser.fetch("/mikomo")
+        browser.go("/mikomo")
+        browser.go("/akoya/")
+        akoya.clear_faults()
+        stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"})
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 8
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def reload_with(world: WatchedWorld, config: dict[str, Any]) -> None:
+    assert isinstance(world.gateway, GatewayProcess)
+    assert world.gateway.process is not None
+    world.gateway.config_path.write_text(yaml.safe_dump(config, sort_keys=False))
+    before = len(world.log())
+    world.gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: len(world.log()) > before)
+    time.sleep(0.3)
+
+
+GOOD = (["check"], ["explain", "GET", "/accounts"], ["doctor"], ["url", "mikomo"], ["keys", "public"])
+WRONG = (["check"], ["doctor"])
+
+
+def commands(world: WatchedWorld, folder: Path, config: Path, lines: Sequence[list[str]]) -> Iterator[tuple[str, bytes]]:
+    for words in lines:
+        done = subprocess.run([PYTHON, "-m", "akoya_gateway", *words, "--config", str(config)], capture_output=True, cwd=folder, timeout=60,
+                              env={"PATH": "/usr/bin:/bin", **world.environ})  # fmt: skip
+        yield f"akoya-gateway {' '.join(words)}", done.stdout + done.stderr
+
+
+def leaks(world: WatchedWorld, written: list[tuple[str, bytes]]) -> list[str]:
+    forms = list(world.known.forms())
+    return sorted({f"{what} in {where}" for where, data in written for form, what in forms if form in data})
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("algorithm", ["ed25519", "hmac-sha256"])
+def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> None:
+    with WatchedWorld(tmp_path, "sidecar", algorithm) as world:
+        live_a_whole_life(world)
+        good = world.config()
+        dead = {**good, "upstream": {"url": f"http://127.0.0.1:{free_port()}"}}
+        reload_with(world, dead)
+        with world.browser() as browser:
+            go_back(world, browser, world.akoya.consent(browser.begin(), "mikomo_1"))
+            assert browser.fetch("/accounts").status_code == 502
+            assert browser.go("/accounts").status_code == 502
+        # What an operator must not do, and does: the error names the place, not the value.
+        wrong = {**good, "clients": {"test-app": {**good["clients"]["test-app"], "client_secret": CLIENT_SECRET}}}
+        wrong["sessions"] = {**good["sessions"], "keys": [STORE_KEY], "store": f"redis://user:{HMAC_SECRET}@127.0.0.1:1/0"}
+        reload_with(world, wrong)
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong, sort_keys=False))
+        (tmp_path / "good.yaml").write_text(yaml.safe_dump(good, sort_keys=False))
+        written = list(world.written)
+        if algorithm == "ed25519":
+            written += [*commands(world, tmp_path, tmp_path / "good.yaml", GOOD), *commands(world, tmp_path, tmp_path / "wrong.yaml", WRONG)]
+        admin = httpx.Client(base_url=world.admin_url, trust_env=False)
+        with admin:
+            written += [(path, admin.get(path).content) for path in ("/metrics", "/readyz", "/livez", "/nothing")]
+        assert isinstance(world.gateway, GatewayProcess)
+        for file in tmp_path.glob("grants.db*"):
+            written.append((file.name, file.read_bytes()))
+        world.gateway.stop()
+        written += [(file.name, file.read_bytes()) for file in [*tmp_path.glob("grants.db*"), *tmp_path.glob("*.log")]]
+    check_that_the_search_works(world)
+    log = b"".join(data for where, data in written if where.endswith(".log"))
+    assert b'"debug"' in log, "the log was at its loudest"
+    assert leaks(world, written) == []
+
+
+def check_that_the_search_works(world: WatchedWorld) -> None:
+    kinds = set(world.known.secrets.values())
+    assert {"cookie", "state", "code", "id_token of an answer", "refresh_token of an answer", "client secret",
+            "store key", "code_verifier of a request", "Authorization of the client", "id_token of an answer (signature)"} <= kinds  # fmt: skip
+    assert len(world.known.secrets) > 40
+    some = next(secret for secret, what in world.known.secrets.items() if what == "refresh_token of an answer")
+    import base64
+    from urllib.parse import quote
+
+    for data in (some, quote(some, safe=""), base64.b64encode(f"user:{some}".encode()).decode(), some.encode().hex()):
+        assert leaks(world, [("a planted line", f"x{data}y".encode())]) != []
+
+
+def test_the_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> None:
+    with WatchedWorld(tmp_path, "middleware", "ed25519") as world:
+        live_a_whole_life(world)
+        with world.browser() as browser:
+            go_back(world, browser, world.akoya.consent(browser.begin(), "mikomo_1"))
+            assert browser.fetch("/accounts").status_code == 200
+            assert isinstance(world.gateway, MiddlewareServer)
+            printed: list[tuple[str, bytes]] = []
+            seen: dict[int, Any] = {}
+            kinds: set[str] = set()
+            walk(world.gateway.gateway, printed, seen, kinds)
+        written = [*world.written, *printed]
+    assert {"Engine", "Config", "Keeper", "Grant", "Session", "TokenSet", "Client", "Secret", "RingKey", "Passed"} <= kinds
+    check_that_the_search_works(world)
+    assert leaks(world, written) == []
+
+
+def walk(thing: Any, printed: list[tuple[str, bytes]], seen: dict[int, Any], kinds: set[str], depth: int = 0) -> None:
+    """`repr` and `str` of every object of ours that can be reached. Plain containers and texts are only walked through."""
+    if id(thing) in seen or depth > 30 or isinstance(thing, str | bytes | int | float | type(None)):
+        return
+    seen[id(thing)] = thing  # kept, so that no other object gets its id
+    if isinstance(thing, dict | list | tuple | set | frozenset):
+        for part in list(thing.items() if isinstance(thing, dict) else thing):
+            walk(part, printed, seen, kinds, depth + 1)
+        return
+    cls = type(thing)
+    if hasattr(thing, "items") and re.search(r"Mapping|OrderedDict", cls.__name__):
+        walk(dict(thing), printed, seen, kinds, depth + 1)
+        return
+    if not cls.__module__.startswith("akoya_gateway"):
+        return
+    kinds.add(cls.__name__)
+    printed.append((f"repr of {cls.__name__}", f"{thing!r} {thing!s} {thing:}".encode() if cls is Secret else f"{thing!r} {thing!s}".encode()))
+    if cls is Secret:
+        return
+    names = {name for base in cls.__mro__ for name in getattr(base, "__slots__", ())} | set(getattr(thing, "__dict__", {}))
+    if dataclasses.is_dataclass(thing):
+        names |= {field.name for field in dataclasses.fields(thing)}
+    for name in names:
+        walk(getattr(thing, name, None), printed, seen, kinds, depth + 1)

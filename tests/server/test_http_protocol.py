@@ -1,0 +1,174 @@
+"""Limits of a request's head, over raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
+from tests.asgi import read_body
+
+LIMIT = 2000
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    body = b"" if scope["path"] == "/early" else await read_body(receive)
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
+    answer = b"%d" % len(body)
+    if scope["path"] == "/names":
+        answer = b" ".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture
+async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
+    """Heads and idle connections have plenty of time, or as many seconds as the test says."""
+    seconds = getattr(request, "param", 30.0)
+    config = server_config(app, head_limit=LIMIT, protocol=partial(GuardedHttpProtocol, head_timeout=seconds))
+    config.timeout_keep_alive = seconds
+    server = DrainingServer(config, grace=1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    number = listener.getsockname()[1]
+    serving = asyncio.ensure_future(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield number
+    server.stop()
+    await serving
+
+
+async def talk(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send the pieces, read until the server closes (at most 20 s)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(20):
+            return await reader.read()
+    except (ConnectionResetError, BrokenPipeError):
+        return b"reset"
+    finally:
+        writer.transport.abort()
+
+
+def get(size: int = 0, path: bytes = b"/", close: bool = True) -> bytes:
+    head = b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n" + (b"connection: close\r\n" if close else b"")
+    return head + (b"x-pad: " + b"a" * size + b"\r\n" if size else b"") + b"\r\n"
+
+
+async def test_a_head_within_the_limit_is_served(port: int) -> None:
+    assert (await talk(port, get(LIMIT - 200))).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_large_body_does_not_count(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 50000\r\n\r\n"
+    assert (await talk(port, head + b"b" * 50_000)).endswith(b"\r\n\r\n50000")
+
+
+@pytest.mark.parametrize("form", ["at once", "in pieces", "one header without end", "long target", "many headers"])
+async def test_a_head_beyond_the_limit_is_431(port: int, form: str) -> None:
+    if form == "at once":
+        answer = await talk(port, get(LIMIT + 100))
+    elif form == "in pieces":
+        whole = get(LIMIT + 100)
+        answer = await talk(port, *(whole[n : n + 500] for n in range(0, len(whole), 500)), pause=0.01)
+    elif form == "one header without end":
+        answer = await talk(port, b"GET / HTTP/1.1\r\nx: " + b"a" * (LIMIT + 100))
+    elif form == "long target":
+        answer = await talk(port, get(path=b"/" + b"a" * LIMIT))
+    else:
+        answer = await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 400 + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431"), answer[:200]
+    assert b"application/problem+json" in answer
+    assert b"connection: close" in answer
+
+
+SHORT = pytest.mark.parametrize("port", [0.6], indirect=True)
+
+
+@SHORT
+async def test_a_head_that_does_not_end_is_408(port: int) -> None:
+    assert (await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n")).startswith(b"HTTP/1.1 408")
+
+
+@SHORT
+async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
+    answer = await talk(port, *(bytes([byte]) for byte in get()[:30]), pause=0.04)
+    assert answer.startswith(b"HTTP/1.1 408") or answer == b"reset"
+
+
+@SHORT
+async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    assert await talk(port) == b""
+
+
+@SHORT
+@pytest.mark.parametrize("idle", [b"", b"\r\n", b"\r"])
+async def test_an_empty_line_does_not_keep_an_idle_connection(port: int, idle: bytes) -> None:
+    answer = await talk(port, get(close=False), idle, pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+@SHORT
+async def test_a_body_that_stops_behind_its_answer_does_not_keep_the_connection(port: int) -> None:
+    post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    answer = await talk(port, post, b"some", pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+@SHORT
+async def test_a_slow_body_behind_its_answer_is_read_to_its_end_and_the_next_request_answered(port: int) -> None:
+    post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    answer = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60, 70, 80, 90])
+async def test_a_trailer_is_no_header(port: int, cut: int) -> None:
+    """It comes when the headers have been judged, or while they are."""
+    post = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    request = post + b"1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\nCookie: akoya=x\r\n\r\n"
+    answer = await talk(port, request[: len(post) - 60 + cut], request[len(post) - 60 + cut :], pause=0.05)
+    assert answer.endswith(b"\r\n\r\nhost transfer-encoding connection")
+
+
+async def test_what_is_not_http_is_400(port: int) -> None:
+    answer = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"urn:akoya-gateway:problem:bad-request" in answer
+
+
+async def test_an_unreadable_second_request_does_not_write_into_the_first_answer(port: int) -> None:
+    answer = await talk(port, get(path=b"/slow", close=False) + b"NONSENSE\r\n\r\n")
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert b"400" not in answer
+
+
+async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
+    answer = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /a HTTP/2.0", b"GET /a", b"GET /a HTTP/0.9", b"SOURCE /a ICE/1.0", b"SOURCE /a HTTP/1.1", b"GET /a HTTP/3.0"]
+)
+async def test_other_versions_are_not_spoken(port: int, line: bytes) -> None:
+    answer = await talk(port, line + b"\r\nHost: a\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 ")), answer[:80]
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_both_versions_that_are_spoken_are_answered(port: int) -> None:
+    for version in (b"1.0", b"1.1"):
+        answer = await talk(port, b"GET /a HTTP/" + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")

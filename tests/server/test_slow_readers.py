@@ -1,0 +1,74 @@
+"""A client that takes nothing of its answer is let go: it must not cost anything for as long as it likes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """`/N`: so many bytes, by and by."""
+    left = int(scope["path"][1:])
+    headers = [(b"content-length", b"%d" % left)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while left:
+        size = min(left, 50_000)
+        left -= size
+        await send({"type": "http.response.body", "body": bytes(size), "more_body": left > 0})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[DrainingServer, int]]:
+    protocol = partial(GuardedHttpProtocol, send_timeout=0.6)
+    config = server_config(app, head_limit=2000, protocol=protocol)
+    config.timeout_keep_alive = 1
+    server = DrainingServer(config, grace=1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    # What is accepted has it from the listener: the kernel is to take little.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    serving = asyncio.ensure_future(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server, listener.getsockname()[1]
+    server.stop()
+    await serving
+
+
+def ask(port: int, size: int, more: bytes = b"") -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /%d HTTP/1.1\r\nhost: a\r\n%b\r\n" % (size, more))
+    return client
+
+
+@pytest.mark.parametrize("size", [40_000, 1_000_000], ids=["what is kept whole", "what waits"])
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["kept alive", "closed"])
+async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, int], size: int, more: bytes) -> None:
+    running, port = server
+    with ask(port, size, more):
+        await asyncio.sleep(0.3)
+        assert running.server_state.connections, "at first it has time"
+        async with asyncio.timeout(5):
+            while running.server_state.connections or running.server_state.tasks:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_reads_slowly_gets_all(server: tuple[DrainingServer, int]) -> None:
+    """It takes longer than a client may do nothing."""
+    _, port = server
+    with ask(port, 400_000, b"connection: close\r\n") as client:
+        client.setblocking(False)
+        got = 0
+        while data := await asyncio.get_running_loop().sock_recv(client, 4000):
+            got += len(data)
+            await asyncio.sleep(0.005)
+        assert got > 400_000

@@ -1,0 +1,363 @@
+"""Sessions: who the browser stands for, for how long, and what a store in trouble does not change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.sessions import Session, Sessions
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.memory import MemoryStore
+from tests.grants.environment import RING, FlakyStore
+
+COOKIE = Cookie("__Host-akoya", secure=True, idle=Seconds(3600.0), lifetime=Seconds(86400.0))
+
+
+class Home:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.store = FlakyStore(MemoryStore(lambda: self.now))
+        self.sessions = self.replica()
+
+    def replica(self) -> Sessions:
+        return Sessions(Vault(self.store, RING), COOKIE, clock=lambda: self.now)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
+    session, value = await home.sessions.start()
+    assert session.owner.startswith("own_")
+    assert home.sessions.peek(value) == session
+    assert await home.replica().resolve(value) == session
+    assert await home.sessions.resolve("w" * 43) is None
+    other, other_value = await home.sessions.start()
+    assert other.owner != session.owner
+    assert other_value != value
+
+
+async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
+    session, value = await home.sessions.start()
+    kept = home.sessions.known(value)
+    assert kept is not None
+    assert kept.valid_until > home.now
+    await home.sessions.end(session)
+    assert kept.valid_until < home.now
+
+
+async def test_who_keeps_a_known_session_is_told_when_it_is_read_anew_or_renewed(home: Home) -> None:
+    session, value = await home.sessions.start()
+    first = home.sessions.known(value)
+    await home.sessions.resolve(value)
+    second = home.sessions.known(value)
+    assert first is not None
+    assert second is not None
+    assert first.valid_until < home.now < second.valid_until
+    await home.sessions.renew(session)
+    assert second.valid_until < home.now
+
+
+async def test_a_leaked_store_gives_no_cookies(home: Home) -> None:
+    session, value = await home.sessions.start()
+    (record,) = home.store.writes
+    assert value not in f"{record} {record.body!r} {session!r}"
+    assert session.csrf.reveal() not in repr(session)
+    assert value not in session.id
+    assert hashlib.sha256(value.encode()).hexdigest() != session.id
+    assert await home.sessions.resolve(session.id) is None
+
+
+@pytest.mark.parametrize("junk", ["", "x", "../../etc", "w" * 44, "ü" * 43, "w" * 42 + "=", "w" * 1_000_000])
+async def test_junk_does_not_reach_the_store(home: Home, junk: str) -> None:
+    home.store.down = True
+    assert await home.sessions.resolve(junk) is None
+    assert home.sessions.peek(junk) is None
+
+
+async def test_idleness_ends_a_session_and_use_keeps_it(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(20):
+        home.now += 3000
+        assert await home.sessions.resolve(value) is not None
+    home.now += 3600
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_no_session_outlives_its_absolute_life(home: Home) -> None:
+    session, value = await home.sessions.start()
+    while home.now < session.created_at + 86400 - 1000:
+        home.now += 1000
+        assert await home.sessions.resolve(value) is not None
+    home.now = session.created_at + 86400
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_a_sign_of_life_is_not_written_each_time(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(100):
+        home.now += 1.1
+        await home.sessions.resolve(value)
+    assert len(home.store.writes) == 1
+    home.now += 100
+    touched = await home.sessions.resolve(value)
+    assert touched is not None
+    assert touched.seen_at == home.now
+    assert len(home.store.writes) == 2
+
+
+async def test_a_peek_is_believed_for_a_second(home: Home) -> None:
+    _, value = await home.sessions.start()
+    other = home.replica()
+    assert other.peek(value) is None
+    session = await other.resolve(value)
+    assert session is not None
+    await home.sessions.end(session)
+    assert other.peek(value) is not None
+    home.now += 1.0
+    assert other.peek(value) is None
+    assert await other.resolve(value) is None
+
+
+async def test_an_ended_session_is_gone_at_once_here(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.sessions.end(session)
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
+
+
+async def test_a_look_up_that_was_on_its_way_does_not_bring_an_ended_session_back(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.store.latency = 0.02
+    looking = asyncio.ensure_future(home.sessions.resolve(value))
+    await asyncio.sleep(0.03)
+    home.store.latency = 0.0
+    await home.sessions.end(session)
+    assert await looking is None
+    assert home.sessions.peek(value) is None
+
+
+async def test_renewing_changes_the_id_and_nothing_else(home: Home) -> None:
+    session, value = await home.sessions.start("alice")
+    home.now += 100
+    renewed, new_value = await home.sessions.renew(session)
+    assert new_value != value
+    assert renewed.id != session.id
+    assert (renewed.owner, renewed.created_at) == ("alice", session.created_at)
+    assert renewed.csrf != session.csrf
+    assert await home.sessions.resolve(value) is None
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(new_value) == renewed
+
+
+async def test_a_store_that_is_away_is_not_a_logout(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.now += 2
+    home.store.down = True
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.resolve(value)
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.end(session)
+    home.store.down = False
+    assert await home.sessions.resolve(value) == session
+
+
+async def test_a_store_that_only_reads_still_knows_the_session(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 1000
+    home.store.failing = lambda verb, record: "before" if verb == "put" else None
+    assert await home.sessions.resolve(value) is not None
+
+
+async def test_a_renewal_that_fails_half_way_leaves_the_old_session(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.store.failing = lambda verb, record: "before" if verb == "delete" else None
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    home.store.failing = lambda verb, record: None
+    assert await home.sessions.resolve(value) == session
+
+
+async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_the_store_is_back(home: Home) -> None:
+    session, value = await home.sessions.start()
+    calls = []
+
+    def fail(verb: str, record: object) -> str | None:
+        if not calls and verb != "delete":
+            return None
+        calls.append(verb)
+        return "after" if len(calls) == 1 else "before" if len(calls) < 5 else None
+
+    home.store.failing = fail
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.renew(session)
+    restored = await home.sessions.resolve(value)
+    assert restored is not None
+    assert (restored.id, restored.owner, restored.csrf) == (session.id, session.owner, session.csrf)
+    assert len(await home.sessions.of(session.owner)) == 1, "the renewed one, whose cookie nobody has, is gone"
+
+
+async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed(home: Home) -> None:
+    """Otherwise the one who planted the old id would have a session of the owner to whom a bank is then connected."""
+    session, value = await home.sessions.start()
+    planter, victim = home.replica(), home.sessions
+    renewed, cookie = await victim.renew(session)
+    home.store.failing = lambda verb, record: "after" if verb == "delete" else None
+    failing = asyncio.ensure_future(planter.renew(session))
+    await asyncio.sleep(0.1)
+    home.store.failing = lambda verb, record: None
+    await asyncio.sleep(0.3)
+    assert await home.replica().resolve(value) is None
+    assert (await home.replica().resolve(cookie)) == renewed
+    failing.cancel()
+    await asyncio.wait({failing, *planter._restoring}, timeout=0)
+    for restoring in planter._restoring:
+        restoring.cancel()
+
+
+async def test_two_signs_of_life_at_once_do_no_harm(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 1000
+    home.store.latency = 0.001
+    found = await asyncio.gather(*(home.replica().resolve(value) for _ in range(10)))
+    assert all(session is not None for session in found)
+    assert len(home.store.writes) == 2
+
+
+async def test_csrf_secrets_are_compared_whole(home: Home) -> None:
+    session, _ = await home.sessions.start()
+    assert session.csrf_matches(session.csrf.reveal())
+    assert not session.csrf_matches("")
+    assert not session.csrf_matches(session.csrf.reveal()[:-1])
+    assert not session.csrf_matches("ü")
+
+
+async def test_the_cache_is_bounded() -> None:
+    now = 1_800_000_000.0
+    sessions = Sessions(Vault(MemoryStore(lambda: now), RING), COOKIE, clock=lambda: now, size=10)
+    values = [(await sessions.start())[1] for _ in range(50)]
+    assert sum(sessions.peek(value) is not None for value in values) == 10
+
+
+def test_the_end_is_the_sooner_of_the_two() -> None:
+    from akoya_gateway.secret import Secret
+
+    session = Session("id", "own", created_at=0.0, seen_at=86000.0, csrf=Secret("x"))
+    assert session.ends_at(COOKIE) == 86400.0
+    assert replace(session, seen_at=10.0).ends_at(COOKIE) == 3610.0
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.replica().end(session)
+    home.now -= 3600
+    assert home.sessions.peek(value) is None
+    assert await home.sessions.resolve(value) is None
+
+
+async def reads(home: Home) -> None:
+    """Until what was begun in the background is done."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_who_keeps_asking_never_waits_for_the_store(home: Home) -> None:
+    _, value = await home.sessions.start()
+    for _ in range(50):
+        home.now += 0.15
+        assert home.sessions.peek(value) is not None
+        await reads(home)
+
+
+async def test_read_ahead_is_read_once(home: Home) -> None:
+    _, value = await home.sessions.start()
+    kept = home.sessions.known(value)
+    assert kept is not None
+    home.now += 0.7
+    assert home.sessions.known(value) is kept
+    await reads(home)
+    assert home.sessions.known(value) is kept
+    home.now += 0.15
+    home.store.latency = 0.01
+    assert home.sessions.known(value) is kept
+    assert home.sessions.known(value) is kept
+    assert len(home.sessions._looks) == 1
+    await home.sessions._looks[value]
+    assert home.sessions.known(value) is not kept
+
+
+async def test_what_ended_at_another_replica_ends_with_the_read_ahead(home: Home) -> None:
+    session, value = await home.sessions.start()
+    await home.replica().end(session)
+    home.now += 0.85
+    kept = home.sessions.known(value)
+    assert kept is not None, "not read again yet"
+    await reads(home)
+    assert home.sessions.known(value) is None
+    assert not kept.holds(home.now, 1.0)
+
+
+async def test_a_store_that_is_away_is_not_noticed_before_the_second_is_over(home: Home) -> None:
+    _, value = await home.sessions.start()
+    home.now += 0.85
+    home.store.down = True
+    assert home.sessions.peek(value) is not None
+    await reads(home)
+    assert home.sessions.peek(value) is not None
+    home.now += 0.2
+    assert home.sessions.peek(value) is None
+    with pytest.raises(StoreUnavailable):
+        await home.sessions.resolve(value)
+    home.store.down = False
+    assert await home.sessions.resolve(value) is not None
+
+
+async def test_all_that_wait_for_one_session_share_a_read(home: Home) -> None:
+    session, value = await home.sessions.start()
+    asked: list[object] = []
+    replica = home.replica()
+    home.store.failing = lambda verb, record: asked.append(verb)  # type: ignore[func-returns-value]
+    found = await asyncio.gather(*[replica.resolve(value) for _ in range(100)])
+    assert found == [session] * 100
+    assert asked == ["get"]
+
+
+async def test_one_that_waits_and_goes_away_takes_the_answer_from_nobody(home: Home) -> None:
+    session, value = await home.sessions.start()
+    replica = home.replica()
+    home.store.latency = 0.01
+    first = asyncio.ensure_future(replica.resolve(value))
+    second = asyncio.ensure_future(replica.resolve(value))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == session
+
+
+async def test_who_waits_while_it_ends_here_does_not_get_it(home: Home) -> None:
+    session, value = await home.sessions.start()
+    home.now += 3000.0
+    put, writing, written = home.store.put, asyncio.Event(), asyncio.Event()
+
+    async def sign_of_life(record: Record) -> object:
+        writing.set()
+        await written.wait()
+        return await put(record)  # type: ignore[operator]
+
+    home.store.put = sign_of_life  # type: ignore[attr-defined]
+    waiting = asyncio.ensure_future(home.sessions.resolve(value))
+    await writing.wait()
+    await home.sessions.end(session)
+    written.set()
+    assert await waiting is None
+    assert home.sessions.peek(value) is None

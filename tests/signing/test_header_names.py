@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akoya_gateway.signing.header_names import PASSED_NAMES, is_ours, strip
+from akoya_gateway.verify.result import NotVerified
+from akoya_gateway.verify.structured_fields import parse_dictionary
+
+OURS = [*PASSED_NAMES, b"akoya-assertion", b"akoya-anything"]
+
+
+def spellings(name: bytes) -> list[bytes]:
+    words = name.split(b"-")
+    cased = [name.lower(), name.upper(), name.title(), b"aKoYa" + name[5:]]
+    joined = [sign.join(words) for sign in (b"_", b".", b"-")]
+    mixed = [words[0] + a + b.join(words[1:]) for a, b in itertools.product((b"_", b".", b"-"), repeat=2)]
+    return cased + joined + mixed + [one.upper() for one in joined + mixed]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_spelling_of_every_name_is_removed(name: bytes) -> None:
+    for spelling in spellings(name):
+        assert strip([(b"host", b"h"), (spelling, b"evil"), (b"accept", b"*")]) == [(b"host", b"h"), (b"accept", b"*")]
+        assert is_ours(spelling)
+
+
+@pytest.mark.parametrize("name", [*OURS, b"akoya-", b"AKOYA_", b"Akoya_Owner", b"signature_input"])
+@pytest.mark.parametrize("value", [b"", b" ", b"x"])
+def test_ours_are_removed_whatever_their_value(name: bytes, value: bytes) -> None:
+    assert strip([(name, value), (b"host", b"h")]) == [(b"host", b"h")]
+
+
+@pytest.mark.parametrize(
+    "name", [b"host", b"akoyafoo", b"x-akoya-owner", b"signatures", b"cookie2", b"connection2", b"a"]
+)
+def test_other_headers_stay_untouched(name: bytes) -> None:
+    header = (name, b"akoya=1, Akoya-Owner")
+    assert strip([header]) == [header]
+    assert not is_ours(name)
+
+
+def test_another_label_survives_byte_for_byte() -> None:
+    theirs = (b"signature-input", b'sig1=("@method"  "date");created=1 ,  b=();x')
+    assert strip([theirs]) == [theirs]
+
+
+def test_our_label_is_taken_out_between_others() -> None:
+    value = b'a=("x");keyid="q, akoya=(1)", akoya=("@method");created=1, b=:AA==:'
+    assert strip([(b"Signature-Input", value)]) == [(b"Signature-Input", b'a=("x");keyid="q, akoya=(1)", b=:AA==:')]
+    assert strip([(b"signature", b"akoya=:AAAA:")]) == []
+    assert strip([(b"signature", b"akoya")]) == []
+    assert strip([(b"signature", b"akoya=:AA==:, akoya=:BB==:, x=1")]) == [(b"signature", b"x=1")]
+
+
+@pytest.mark.parametrize(
+    "broken", [b'a=("x', b"=", b"a=1,", b",a=1", b"a=1 b=2", b"Akoya=1", b'a="\xff"', b"a=:***:", b"a==1", b"a=(1 2"]
+)
+def test_a_signature_field_that_is_no_dictionary_is_dropped(broken: bytes) -> None:
+    assert strip([(b"signature-input", broken), (b"host", b"h")]) == [(b"host", b"h")]
+
+
+@pytest.mark.parametrize("name", [b"signature_input", b"Signature.Input", b"SIGNATURE_INPUT"])
+def test_an_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
+    assert strip([(name, b"sig1=1")]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"keep-alive, Akoya-Owner", b"keep-alive"),
+        (b"AKOYA_owner", None),
+        (b"close,signature , Signature-Input,x", b"close, x"),
+        (b"content-digest, upgrade", b"upgrade"),
+        (b"keep-alive", b"keep-alive"),
+        (b"Upgrade, HTTP2-Settings", b"Upgrade, HTTP2-Settings"),
+        (b"akoya.id.token, content-length", b"content-length"),
+    ],
+)
+def test_connection_cannot_name_our_headers(value: bytes, left: bytes | None) -> None:
+    assert strip([(b"connection", value)]) == ([] if left is None else [(b"connection", left)])
+
+
+def test_cookies_go_through_the_given_function() -> None:
+    headers = [(b"cookie", b"a=1; __Host-akoya=x"), (b"Cookie", b"__Host-akoya=y"), (b"host", b"h")]
+
+    def without_ours(value: bytes) -> bytes:
+        return b"; ".join(one for one in value.split(b"; ") if not one.startswith(b"__Host-akoya="))
+
+    assert strip(headers, without_ours) == [(b"cookie", b"a=1"), (b"host", b"h")]
+    assert strip(headers) == headers
+
+
+def test_trailers_lose_signature_fields_altogether() -> None:
+    assert is_ours(b"signature")
+    assert is_ours(b"Signature_Input")
+    assert not is_ours(b"x-checksum")
+
+
+names = st.binary(max_size=24) | st.sampled_from(OURS).flatmap(lambda name: st.sampled_from(spellings(name)))
+
+
+@given(st.lists(st.tuples(names, st.binary(max_size=40)), max_size=8))
+def test_nothing_that_folds_to_our_names_survives(headers: list[tuple[bytes, bytes]]) -> None:
+    for name, value in strip(headers):
+        folded = name.lower().replace(b"_", b"-").replace(b".", b"-")
+        assert not folded.startswith(b"akoya-")
+        if folded in {b"signature", b"signature-input"}:
+            assert b"_" not in name
+            assert "akoya" not in parse_dictionary(value.decode("latin-1"), "x")
+
+
+@given(st.text(alphabet='ab=1,;:()"\\ akoy?.-*%\t', max_size=40))
+def test_what_survives_is_read_alike_by_the_verifier_and_never_has_our_label(value: str) -> None:
+    for name, left in strip([(b"signature", value.encode())]):
+        assert name == b"signature"
+        try:
+            assert "akoya" not in parse_dictionary(left.decode(), "Signature")
+        except NotVerified as fault:
+            # A dictionary may say a thing twice, or spell base64 loosely; the verifier will have none of that.
+            assert fault.reason == "duplicate" or "base64" in fault.detail

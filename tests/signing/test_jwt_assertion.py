@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from akoya_gateway import verify as v
+from akoya_gateway.config.model import SigningScheme
+from akoya_gateway.secret import Secret
+from akoya_gateway.signing import Passed, header_values, signer
+from tests.signing.conftest import FULL, KEYS, NOW, signing
+
+
+def prepared(algorithm: str, passed: Passed = FULL) -> Any:
+    config = signing(algorithm, SigningScheme.JWT)
+    return signer(config, "https://gateway", "http://app", clock=lambda: NOW).prepare(passed)
+
+
+def token(one: Any, now: float) -> str:
+    ((name, value),) = one.headers(b"GET", b"h", b"/", b"", now)
+    assert name == b"akoya-assertion"
+    return str(value.decode())
+
+
+def claims(text: str) -> dict[str, Any]:
+    part = text.split(".")[1]
+    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return decoded
+
+
+def test_it_says_what_the_contract_says(algorithm: str) -> None:
+    said = claims(token(prepared(algorithm), NOW))
+    assert said.pop("jti")
+    assert said == {
+        "iss": "https://gateway",
+        "aud": "http://app",
+        "sub": "o-3Jd9Qm1Zx",
+        "iat": int(NOW),
+        "exp": int(NOW) + 60,
+        "rule": FULL.rule,
+        "connector": "mikomo",
+        "environment": "sandbox",
+        "id_token": FULL.bearer.reveal(),  # type: ignore[union-attr]
+        "expires": 1790000900,
+        "scope": "openid profile offline_access",
+        "connections": [
+            {"connector": "mikomo", "state": "live", "expires": 1790000900},
+            {"connector": "second-bank", "state": "live", "expires": 1790000600},
+            {"connector": "second-bank", "state": "revoked", "expires": 0},
+        ],
+    }
+
+
+def test_it_verifies(algorithm: str) -> None:
+    key = KEYS[algorithm]
+    known = v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
+    headers = prepared(algorithm).headers(b"GET", b"h", b"/", b"", NOW)
+    said = v.verify_assertion(headers, {known.id: known}, "https://gateway", "http://app", NOW)
+    assert (said.owner, said.rule, said.scope) == (FULL.owner, FULL.rule, FULL.scope)
+
+
+def test_it_is_signed_once_and_made_anew_shortly_before_its_end() -> None:
+    one = prepared("ed25519")
+    first = token(one, NOW)
+    assert token(one, NOW + 53.9) == first
+    second = token(one, NOW + 54)
+    assert second != first
+    assert claims(second)["jti"] != claims(first)["jti"]
+    assert claims(second)["exp"] == int(NOW) + 114
+
+
+def test_it_never_outlives_the_token_that_it_carries() -> None:
+    one = prepared("ed25519", replace(FULL, expires_at=int(NOW) + 20))
+    assert claims(token(one, NOW))["exp"] == int(NOW) + 20
+    assert claims(token(one, NOW + 19))["exp"] == int(NOW) + 20
+
+
+def test_it_is_not_reused_for_another_grant_or_rule() -> None:
+    made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app", clock=lambda: NOW)
+    one, other = made.prepare(FULL), made.prepare(replace(FULL, rule="access[2] /other"))
+    assert claims(token(one, NOW))["rule"] != claims(token(other, NOW))["rule"]
+
+
+def test_without_a_grant_it_says_only_who(algorithm: str) -> None:
+    said = claims(token(prepared(algorithm, Passed(owner="o", connections=(), rule="r")), NOW))
+    assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections"}
+
+
+def test_an_audience_of_its_own_can_be_set() -> None:
+    config = replace(signing("ed25519", SigningScheme.JWT), audience="payments")
+    one = signer(config, "https://gateway", "http://app", clock=lambda: NOW).prepare(FULL)
+    assert claims(token(one, NOW))["aud"] == "payments"
+
+
+def test_what_no_header_can_carry_is_refused_here_as_well() -> None:
+    with pytest.raises(header_values.Unpassable):
+        prepared("ed25519", replace(FULL, bearer=Secret("a\nb")))
+
+
+def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
+    one = prepared(algorithm)
+    sent = len("akoya-assertion") + len(token(one, NOW)) + 4
+    assert sent <= one.size <= sent + 128

@@ -1,0 +1,105 @@
+"""Our two readers of RFC 9651 dictionaries against an independent one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import http_sf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from akoya_gateway.signing.claims import PassedConnection
+from akoya_gateway.signing.structured_fields import connections, members, without
+from akoya_gateway.verify.result import NotVerified
+from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
+
+
+def theirs(text: str) -> dict[str, Any] | None:
+    try:
+        parsed: dict[str, Any] = http_sf.parse(text.encode("latin-1"), tltype="dictionary")
+    except ValueError:
+        return None
+    return parsed
+
+
+pieces = st.sampled_from(
+    [
+        "a", "b", "akoya", "=", ",", ", ", ";", "; ", " ", "(", ")", '"x"', '"', '\\"', ":AA==:", ":A:", ":", "1", "-1",
+        "1.5", "1.", "@1", "?1", "?2", "tok/en", "*", '%"%c3%bc"', "\t", "A", ".", "-", "_", "999999999999999", "0000",
+    ]
+)  # fmt: skip
+texts = st.lists(pieces, max_size=14).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts)
+def test_what_the_gateway_lets_through_an_independent_parser_reads_with_the_same_keys(text: str) -> None:
+    found = members(text)
+    expected = theirs(text)
+    if found is not None:
+        assert expected is not None, text
+        assert {key for key, _ in found} == set(expected)
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts)
+def test_no_reader_finds_our_label_in_what_is_left(text: str) -> None:
+    left = theirs(without(text.encode("latin-1"), "akoya").decode("latin-1"))
+    assert left is None or "akoya" not in left
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts)
+def test_what_the_verifier_reads_an_independent_parser_reads_alike(text: str) -> None:
+    try:
+        found = parse_dictionary(text, "x")
+    except NotVerified:
+        return
+    expected = theirs(text)
+    assert expected is not None, text
+    assert list(found) == list(expected)
+    for key, member in found.items():
+        if isinstance(member, InnerList):
+            again = parse_dictionary(f"{key}={serialize_inner_list(member)}", "x")
+            assert again[key] == member
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a=("x" "y");b;c=?0',
+        "a",
+        "a;b=1",
+        "a=1.5, b=:AA==:",
+        'a="q\\"uo\\\\te"',
+        "a=tok/en:x",
+        "a=(1 2), b=()",
+        "a=@5",
+        'a=%"x%c3%bc"',
+    ],
+)
+def test_what_is_a_dictionary_is_read_as_one(text: str) -> None:
+    assert theirs(text) is not None
+    assert members(text) is not None
+    assert list(parse_dictionary(text, "x")) == [key for key, _ in members(text) or ()]
+
+
+logins = st.builds(
+    PassedConnection,
+    st.from_regex(r"[a-z][a-z0-9_.-]{0,12}", fullmatch=True),
+    st.sampled_from(["live", "uncertain", "needs_reconnect", "revoked"]),
+    st.integers(0, 2_000_000_000),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(logins, max_size=8))
+def test_connections_are_read_back_by_an_independent_parser(passed: list[PassedConnection]) -> None:
+    parsed = theirs(connections(passed)) or {}
+    read = [
+        (connector, str(state), parameters["expires"])
+        for connector, (value, own) in parsed.items()
+        for state, parameters in (value if isinstance(value, list) else [(value, own)])
+    ]
+    assert sorted(read) == sorted((one.connector, one.state, one.expires_at) for one in passed)

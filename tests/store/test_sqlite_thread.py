@@ -1,0 +1,40 @@
+"""The thread behind SQLite, when the disk holds it up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.sqlite_thread import MOST_WAITING, Outcome, Worker
+
+
+async def test_a_disk_that_does_not_answer_fills_no_memory_and_what_nobody_waits_for_is_not_done() -> None:
+    stuck = threading.Event()
+    done: list[str] = []
+
+    def run(works: Sequence[Callable[[None], str]]) -> list[Outcome]:
+        stuck.wait()
+        return [Outcome(done.append(work(None))) for work in works]
+
+    worker: Worker[None] = Worker("stuck", run, batch=16)
+    worker.start()
+    asks = [asyncio.create_task(worker.ask(lambda _: "early", 0.5)) for _ in range(MOST_WAITING + 100)]
+    refused = await asyncio.gather(*asks, return_exceptions=True)
+    assert {type(each) for each in refused} == {StoreUnavailable}
+    assert any("wait for it" in str(each) for each in refused)
+    with pytest.raises(StoreUnavailable, match="wait for it"):
+        await worker.ask(lambda _: "too many", 30)
+    stuck.set()
+    while True:
+        try:
+            await worker.ask(lambda _: "late", 30)
+            break
+        except StoreUnavailable:
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    assert done.count("early") <= 16, "those that the thread had begun with"
+    assert done[-1] == "late"

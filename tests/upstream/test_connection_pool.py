@@ -1,0 +1,686 @@
+"""Connections: how many, whose turn, when a request is sent again, and over what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
+from akoya_gateway.upstream.errors import ClosedEarly, Unreachable
+from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.response_stream import Exchange
+from akoya_gateway.upstream.http.tls import client_context
+from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
+
+
+def answers(caller: Caller) -> None:
+    caller.answer(b"%d" % caller.number)
+
+
+def dies_on_second(caller: Caller) -> None:
+    """The first connection serves one request and closes as soon as the second comes; later ones just serve."""
+    caller.head()
+    caller.answer(b"%d" % caller.number)
+    while True:
+        caller.head()
+        if caller.number == 1:
+            return
+        caller.answer(b"%d" % caller.number)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+def test_an_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(method: str) -> None:
+    with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[2] == b"1"
+        status, _, _ = ask(proxy.port, "/again", method=method)
+        assert status == 200
+        assert upstream.connections == 2
+        assert sum(b"/again" in head for head in upstream.heads) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [("POST", None), ("POST", b"x"), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"x"), ("LOCK", None)],
+)
+def test_what_may_have_had_an_effect_or_a_body_is_never_sent_twice(method: str, body: bytes | None) -> None:
+    with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[2] == b"1"
+        status, _, answer = ask(proxy.port, "/once", method=method, body=body)
+        assert status == 502
+        assert b"upstream-closed" in answer
+        assert sum(b"/once" in head for head in upstream.heads) == 1
+
+
+def test_a_request_that_kills_two_connections_is_not_tried_a_third_time() -> None:
+    def handler(caller: Caller) -> None:
+        if caller.number == 1:
+            caller.head()
+            caller.answer()
+        caller.head()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert ask(proxy.port, "/deadly")[0] == 502
+        assert sum(b"/deadly" in head for head in upstream.heads) == 2
+
+
+def reads_and_closes(caller: Caller) -> None:
+    caller.head()
+
+
+def test_a_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> None:
+    with RawUpstream(reads_and_closes) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port, "/deadly")[0] == 502
+        assert sum(b"/deadly" in head for head in upstream.heads) == 1
+
+
+def test_the_second_try_is_on_a_connection_made_for_it() -> None:
+    """The upstream was restarted: every idle connection is as dead as the first."""
+    together = threading.Barrier(3)
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        if caller.number <= 3:
+            together.wait(5)
+        caller.answer(b"%d" % caller.number)
+        caller.head()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        threads = [threading.Thread(target=ask, args=(proxy.port,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert eventually(lambda: proxy.pool.idle == 3)
+        assert ask(proxy.port, "/again")[::2] == (200, b"4")
+
+
+def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.answer()
+        caller.head()
+        caller.send(b"H")
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert ask(proxy.port, "/once")[0] == 502
+        assert sum(b"/once" in head for head in upstream.heads) == 1
+
+
+def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.answer(b"%d" % caller.number)
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
+        for number in range(1, 4):
+            assert ask(proxy.port, method="POST") == (200, *ask_ok(number))
+            assert eventually(lambda: proxy.pool.size == 0)
+
+
+def ask_ok(number: int) -> tuple[dict[str, str], bytes]:
+    body = b"%d" % number
+    return {"content-length": str(len(body)), "via": "1.1 akoya-gateway"}, body
+
+
+def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
+    lock = threading.Lock()
+    now = most = 0
+
+    def answer(caller: Caller) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        caller.answer()
+
+    with (
+        RawUpstream(forever(answer)) as upstream,
+        proxied(upstream.origin, pool=3) as proxy,
+        ThreadPoolExecutor(24) as many,
+    ):
+        results = list(many.map(lambda _: ask(proxy.port)[0], range(72)))
+        assert results == [200] * 72
+        assert most <= 3
+        assert upstream.connections <= 3
+        assert proxy.pool.size <= 3
+        assert proxy.pool.waiting == 0
+
+
+async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
+    with RawUpstream(forever(answers)) as upstream:
+        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        first = await pool.acquire()
+        waiting = asyncio.ensure_future(pool.acquire())
+        while not pool.waiting:
+            await asyncio.sleep(0)
+        first.abort()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert pool.size == 0
+        assert (await asyncio.wait_for(pool.acquire(), 5)).usable
+        await pool.close()
+
+
+def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() -> None:
+    gate = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        gate.wait(10)
+        caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, read=10, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        status, headers, body = ask(proxy.port)
+        assert status == 503
+        assert headers["retry-after"] == "1"
+        assert b"upstream-busy" in body
+        gate.set()
+        assert first.result()[0] == 200
+
+
+def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
+    gate = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        gate.wait(5)
+        caller.answer()
+        while True:
+            caller.head()
+            caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        with Client(proxy.port) as leaving:
+            leaving.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert eventually(lambda: proxy.pool.waiting == 1)
+        last = many.submit(ask, proxy.port, "/last")
+        assert eventually(lambda: proxy.pool.waiting == 2)
+        gate.set()
+        assert first.result()[0] == last.result()[0] == 200
+        assert upstream.connections == 1
+
+
+def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
+    def handler(caller: Caller) -> None:
+        caller.head()
+        if caller.number == 1:
+            time.sleep(0.3)
+            return
+        caller.answer()
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        first = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        assert ask(proxy.port)[0] == 200
+        assert first.result()[0] == 502
+
+
+def test_idle_connections_are_closed_after_a_while() -> None:
+    with (
+        RawUpstream(forever(answers)) as upstream,
+        proxied(upstream.origin, pool_options={"idle_timeout": 0.8}) as proxy,
+    ):
+        assert ask(proxy.port)[0] == 200
+        assert proxy.pool.idle == 1
+        assert eventually(lambda: proxy.pool.size == 0)
+        assert ask(proxy.port)[2] == b"2"
+
+
+def test_a_retired_pool_serves_those_who_hold_it_and_keeps_nothing() -> None:
+    gate = threading.Event()
+
+    def answer(caller: Caller) -> None:
+        gate.wait(10)
+        caller.answer()
+
+    with (
+        RawUpstream(forever(answer)) as upstream,
+        proxied(upstream.origin, read=10, connect=10, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
+        assert eventually(lambda: proxy.pool.waiting == 1)
+        assert proxy.pool._loop is not None
+        proxy.pool._loop.call_soon_threadsafe(proxy.pool.retire)
+        proxy.pool._loop.call_soon_threadsafe(gate.set)
+        assert running.result()[0] == waiting.result()[0] == 200
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
+def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
+    import asyncio
+
+    gate = threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        gate.wait(5)
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, pool=1) as proxy,
+        ThreadPoolExecutor(2) as many,
+    ):
+        running = many.submit(ask, proxy.port)
+        assert eventually(lambda: upstream.connections == 1)
+        waiting = many.submit(ask, proxy.port)
+        assert eventually(lambda: proxy.pool.waiting == 1)
+        assert proxy.pool._loop is not None
+        asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(5)
+        assert running.result()[0] == 502
+        assert waiting.result()[0] == 503
+        assert ask(proxy.port)[0] == 503
+        gate.set()
+
+
+def test_several_origins_take_turns() -> None:
+    with RawUpstream(forever(answers)) as one, RawUpstream(forever(answers)) as two:
+        with proxied(one.origin, two.origin) as proxy:
+            for _ in range(10):
+                assert ask(proxy.port)[0] == 200
+        assert len(one.heads) == len(two.heads) == 5
+
+
+def test_an_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() -> None:
+    with RawUpstream(forever(answers)) as gone:
+        down = gone.origin
+    with RawUpstream(forever(answers)) as up, proxied(down, up.origin) as proxy:
+        for _ in range(6):
+            assert ask(proxy.port, method="POST", body=b"x")[0] == 200
+        assert len(up.heads) == 6
+    assert len(gone.heads) == 0
+
+
+def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
+    with RawUpstream(forever(answers), path=str(tmp_path / "app.sock")) as upstream, proxied(upstream.origin) as proxy:
+        assert [ask(proxy.port)[0] for _ in range(3)] == [200] * 3
+        assert upstream.connections == 1
+        assert b"host: 127.0.0.1:%d\r\n" % proxy.port in upstream.heads[0]
+
+
+def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
+    from akoya_gateway.config.model import Origin
+
+    with proxied(Origin("http", "localhost", 80, str(tmp_path / "none.sock"))) as proxy:
+        assert ask(proxy.port)[0] == 502
+
+
+# -- TLS
+
+
+@dataclass
+class Authority:
+    """A private CA and what it has issued, as PEM files."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self.certificate = self._sign(self.name, self.key, ca=True)
+        self.file = self.directory / "ca.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool = False, expired: bool = False
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        start = now - datetime.timedelta(days=10)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(now + datetime.timedelta(days=-1 if expired else 10))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if ca:
+            usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
+        else:
+            names = [x509.DNSName("app.internal"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def issue(self, name: str, *, expired: bool = False) -> tuple[Path, Path]:
+        """Certificate and key files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, expired=expired)
+        files = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return files
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[Authority]:
+    yield Authority(tmp_path)
+
+
+def server_context(authority: Authority, *, mutual: bool = False, expired: bool = False) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", expired=expired))
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.file)
+    return context
+
+
+def test_a_tls_upstream_under_a_private_authority(authority: Authority) -> None:
+    tls = UpstreamTLS(ca=authority.file)
+    with (
+        RawUpstream(forever(answers), tls=server_context(authority)) as upstream,
+        proxied(upstream.origin, tls=tls) as proxy,
+    ):
+        assert [ask(proxy.port)[2] for _ in range(3)] == [b"1"] * 3
+        assert ask(proxy.port, method="POST", body=b"x" * 100_000)[0] == 200
+
+
+def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Authority) -> None:
+    names: list[str | None] = []
+    context = server_context(authority)
+    context.sni_callback = lambda _sock, name, _context: names.append(name)
+    tls = UpstreamTLS(ca=authority.file, server_name="app.internal")
+    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        assert ask(proxy.port)[0] == 200
+        assert names == ["app.internal"]
+
+
+@pytest.mark.parametrize("fault", ["unknown_authority", "wrong_name", "expired"])
+def test_a_tls_upstream_that_cannot_be_verified_gets_no_request(
+    authority: Authority, tmp_path: Path, fault: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    ca = Authority(tmp_path / "other").file if fault == "unknown_authority" else authority.file
+    name = "other.internal" if fault == "wrong_name" else None
+    tls = UpstreamTLS(ca=ca, server_name=name)
+    context = server_context(authority, expired=fault == "expired")
+    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        status, _, body = ask(proxy.port)
+        assert status == 502
+        assert b"upstream-unreachable" in body
+        assert upstream.heads == []
+
+
+def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) -> None:
+    certificate, key = authority.issue("gateway")
+    context = server_context(authority, mutual=True)
+    tls = UpstreamTLS(ca=authority.file, certificate=certificate, key=key)
+    with RawUpstream(forever(answers), tls=context) as upstream:
+        with proxied(upstream.origin, tls=tls) as proxy:
+            assert ask(proxy.port)[0] == 200
+        with proxied(upstream.origin, tls=UpstreamTLS(ca=authority.file)) as proxy:
+            assert ask(proxy.port)[0] == 502
+
+
+@pytest.mark.parametrize("farewell", [True, False], ids=["said goodbye", "was cut"])
+def test_an_answer_that_ends_with_its_tls_connection_is_whole_only_if_the_upstream_says_so(
+    authority: Authority, farewell: bool
+) -> None:
+    """Anybody between us and the upstream can close a TCP connection; only the upstream can close TLS (RFC 9112 section
+    9.8)."""
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        caller.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        if farewell:
+            caller.sock.unwrap()  # type: ignore[attr-defined]
+
+    with (
+        RawUpstream(handler, tls=server_context(authority)) as upstream,
+        proxied(upstream.origin, tls=UpstreamTLS(ca=authority.file)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.rest().endswith(b"0\r\n\r\n") is farewell
+        assert eventually(lambda: proxy.pool.size == 0)
+
+
+def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
+    with RawUpstream(forever(answers)) as upstream:
+        origin = replace(upstream.origin, scheme="https")
+        with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=1) as proxy:
+            assert ask(proxy.port)[0] in (502, 504)
+
+
+def silent(caller: Caller) -> None:
+    """Takes connections and says nothing: one that wants TLS waits in vain."""
+    caller.closed_by_peer(3)
+
+
+def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Authority) -> None:
+    with RawUpstream(silent) as bad, RawUpstream(forever(answers), tls=server_context(authority)) as good:
+        origins = (replace(bad.origin, scheme="https"), good.origin)
+        with proxied(*origins, tls=UpstreamTLS(ca=authority.file), connect=0.4) as proxy:
+            assert [ask(proxy.port)[0] for _ in range(6)] == [200] * 6
+        assert bad.connections == 1
+
+
+def hangs(caller: Caller) -> None:
+    """Takes requests and answers none."""
+    caller.head()
+    caller.closed_by_peer(3)
+
+
+def hangs_up(caller: Caller) -> None:
+    caller.head()
+
+
+def talks_nonsense(caller: Caller) -> None:
+    caller.head()
+    caller.send(b"SSH-2.0-OpenSSH\r\n\r\n")
+
+
+@pytest.mark.parametrize("bad", [hangs, hangs_up, talks_nonsense])
+def test_an_origin_that_takes_requests_and_answers_none_rests_after_three(bad: Callable[[Caller], None]) -> None:
+    with RawUpstream(bad) as sick, RawUpstream(forever(answers)) as good:
+        with proxied(sick.origin, good.origin, read=0.3) as proxy:
+            statuses = [ask(proxy.port)[0] for _ in range(14)]
+        assert sum(status != 200 for status in statuses) == 3
+        assert statuses[-6:] == [200] * 6
+        assert sick.connections == 3
+
+
+async def test_an_origin_rests_longer_each_time_until_it_answers_and_a_connection_is_no_answer() -> None:
+    sick = True
+
+    def recovering(caller: Caller) -> None:
+        caller.head()
+        if not sick:
+            caller.answer(b"well")
+
+    with RawUpstream(recovering) as upstream:
+        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        station = pool._stations[0]
+
+        async def request() -> float:
+            connection = await pool.acquire()
+            exchange = Exchange(connection, asyncio.get_running_loop(), lambda: None)
+            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", exchange)
+            with contextlib.suppress(ClosedEarly):
+                await exchange.until_head()
+            return round(max(0.0, station.resting_until - asyncio.get_running_loop().time()))
+
+        assert [await request() for _ in range(5)] == [0, 0, 1, 2, 4]
+        sick = False
+        assert await request() == 0
+        assert station.troubles == 0
+        sick = True
+        await asyncio.sleep(0.1)  # until that connection is known to be closed
+        assert [await request() for _ in range(3)] == [0, 0, 1]
+        await pool.close()
+
+
+def test_a_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin() -> None:
+    with RawUpstream(hangs) as upstream, proxied(upstream.origin, read=0.2) as proxy:
+        for _ in range(3):
+            with Client(proxy.port) as client:
+                client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx")
+                assert b" 408 " in client.rest()
+        assert proxy.pool._stations[0].troubles == 0
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx"
+
+
+@contextlib.contextmanager
+def sending(client: Client, piece: bytes) -> Iterator[None]:
+    """A body that goes on and on, a piece every 20 ms."""
+    enough = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while not enough.wait(0.02):
+                client.send(piece)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join(5)
+
+
+def reads_bodies(caller: Caller) -> None:
+    """Answers what has no body, and takes what has one for as long as it comes."""
+    if caller.head().startswith(b"GET"):
+        caller.answer(b"served")
+    while caller.sock.recv(65536):
+        pass
+
+
+def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=1, connect=5) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(POST)
+        with sending(client, b"x"):
+            time.sleep(1.5)
+            assert not client.closed(0.05)
+            client.sock.settimeout(5)
+            assert ask(proxy.port)[2] == b"served"
+            assert b" 408 " in client.rest()
+
+
+def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does one that has only just begun."""
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=1, connect=1.5) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(POST)
+        with sending(client, b"x" * 100):
+            assert ask(proxy.port)[0] == 503
+            assert not client.closed(0.05)
+
+
+def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is further behind."""
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    with (
+        RawUpstream(reads_bodies) as upstream,
+        proxied(upstream.origin, pool=2, connect=5) as proxy,
+        Client(proxy.port) as older,
+        Client(proxy.port) as newer,
+    ):
+        older.send(POST)
+        time.sleep(1)
+        newer.send(POST)
+        with sending(older, b"x"), sending(newer, b"x"):
+            time.sleep(1)
+            assert ask(proxy.port)[2] == b"served"
+            assert b" 408 " in older.rest()
+            assert not newer.closed(0.05)
+
+
+async def test_an_origin_that_came_back_is_forgiven() -> None:
+    with RawUpstream(forever(answers)) as upstream:
+        origin = upstream.origin
+    pool = Pool(Upstream((origin,), Seconds(2), Seconds(2), 1))
+    station = pool._stations[0]
+    rests = []
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            await pool.acquire()
+        rests.append(round(station.resting_until - asyncio.get_running_loop().time()))
+    assert rests == [1, 2, 4]
+    with socket.create_server(("127.0.0.1", origin.port)):
+        (await pool.acquire()).abort()
+        assert station.resting_until == 0
+    with pytest.raises(Unreachable):
+        await pool.acquire()
+    assert round(station.resting_until - asyncio.get_running_loop().time()) == 1
+    await pool.close()
+
+
+def test_a_connection_that_cannot_be_made_lets_the_next_try(authority: Authority) -> None:
+    with RawUpstream(silent) as upstream, ThreadPoolExecutor(3) as many:
+        origin, tls = replace(upstream.origin, scheme="https"), UpstreamTLS(ca=authority.file)
+        with proxied(origin, tls=tls, connect=0.3, pool=1, pool_options={"wait_timeout": 60}) as proxy:
+            assert list(many.map(lambda _: ask(proxy.port)[0], range(3))) == [504] * 3
+
+
+def test_no_tls_older_than_1_2() -> None:
+    assert client_context(UpstreamTLS()).minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
+    with RawUpstream(lambda caller: caller.closed_by_peer(1.5)) as upstream:
+        origin = replace(upstream.origin, scheme="https")
+        with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
+            assert ask(proxy.port)[0] == 504
