@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from akoya_gateway.bounded_cache import Memory
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.log import logger
 
 log = logger("akoya_gateway.client_headers")
@@ -160,12 +160,12 @@ class ClientHeaders:
 
     def __init__(self, allowed: Iterable[str] = (), identity: str | None = None) -> None:
         self._passed = frozenset(name.encode() for name in (*allowed, *([identity] if identity else [])))
-        self._handling: Memory[bytes, Handling] = Memory(CACHED_NAMES, LONGEST_CACHED_NAME)
+        self._handling: BoundedCache[bytes, Handling] = BoundedCache(CACHED_NAMES, LONGEST_CACHED_NAME)
 
     def handling(self, name: bytes) -> Handling:
         """What becomes of a header of this name, in whatever case."""
-        known = self._handling.get(name)
-        return self._handling.keep(name, self._decide(name), len(name)) if known is None else known
+        cached = self._handling.get(name)
+        return self._handling.store(name, self._decide(name), len(name)) if cached is None else cached
 
     def passes(self, name: bytes, *, from_proxy: bool) -> bool:
         """Whether a header of this name reaches the app. `from_proxy`: the peer is one of `trusted_proxies`."""

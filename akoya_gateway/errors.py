@@ -30,7 +30,7 @@ class GatewayError(Exception):
     title = "Something went wrong"
     retry_after: int | None = None
     """Seconds, for the answer's Retry-After."""
-    private = False
+    is_private = False
     """`detail` names what is inside (files, hosts, keys): it is for logs and `/readyz`, and stays out of answers."""
 
     def __init__(
@@ -53,9 +53,9 @@ class GatewayError(Exception):
         self.retry_after = self.retry_after if retry_after is None else retry_after
 
     @property
-    def told(self) -> str:
+    def public_detail(self) -> str:
         """The detail that its sender may see."""
-        return "" if self.private else self.detail
+        return "" if self.is_private else self.detail
 
 
 class UserError(GatewayError):
@@ -75,14 +75,14 @@ class StoreUnavailable(OperatorError):
 
     code = "store-unavailable"
     retry_after = 2
-    private = True
+    is_private = True
 
 
 class UndecryptableRecord(OperatorError):
     """A record was sealed with a key that is not in the ring; `key_id` says which key is missing."""
 
     code = "key-missing"
-    private = True
+    is_private = True
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id!r} in sessions.keys")

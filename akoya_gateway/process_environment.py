@@ -56,7 +56,7 @@ class ProxyException:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ProcessEnvironment:
     """What HTTPS requests to the provider use. Without `ca_file` and `ca_folder`: the client's own authorities."""
 
     proxy: Proxy | None = None
@@ -88,7 +88,7 @@ class _Reading:
 
 def read_surroundings(
     environ: Mapping[str, str],
-) -> tuple[Surroundings, list[tuple[str, str]], list[tuple[str, str]]]:
+) -> tuple[ProcessEnvironment, list[tuple[str, str]], list[tuple[str, str]]]:
     """Parse the variables. Returns what is usable, then faults and warnings, each with what to do about it.
 
     No text of these shows a part of a proxy's URL that could be a password.
@@ -99,7 +99,7 @@ def read_surroundings(
     ca_file = _ca_file(reading)
     ca_folder = _ca_folder(reading) if ca_file is None else None
     _key_log(reading)
-    return Surroundings(proxy, exceptions, ca_file, ca_folder), reading.faults, reading.warnings
+    return ProcessEnvironment(proxy, exceptions, ca_file, ca_folder), reading.faults, reading.warnings
 
 
 def _proxy(reading: _Reading) -> Proxy | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from akoya_gateway.log import logger
 
-AGAIN = 0.2
+RETRY_INTERVAL = 0.2
 """Seconds until a task that has not ended is cancelled once more."""
 
 FIRST_RESTART, LONGEST_RESTART = 0.5, 60.0
@@ -37,7 +37,7 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
         pause = min(pause * 2, LONGEST_RESTART)
 
 
-async def ended(*tasks: asyncio.Task[Any] | None) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel them until they have ended. Raises nothing of theirs.
 
     Once is not enough: Python 3.11's `asyncio.wait_for` loses a cancellation that comes just as what it waits for is
@@ -47,4 +47,4 @@ async def ended(*tasks: asyncio.Task[Any] | None) -> None:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN)
+        _, left = await asyncio.wait(left, timeout=RETRY_INTERVAL)

@@ -19,7 +19,7 @@ Networks = Sequence[TrustedPeer]
 
 UNIX: Literal["unix"] = "unix"
 _LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-MANY = 1024
+MAX_ENTRIES = 1024
 """Addresses whose judgement is kept; after so many it is begun anew."""
 
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%A-Za-z0-9_-]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
@@ -41,13 +41,13 @@ def parse_address(text: str) -> Address | None:
 class TrustedProxies:
     """`trusted("10.1.2.3")`, cached by address."""
 
-    __slots__ = ("_judged", "_networks", "_peers", "_unix")
+    __slots__ = ("_cache", "_networks", "_peers", "_unix")
 
     def __init__(self, peers: Sequence[TrustedPeer] = ()) -> None:
         self._peers = tuple(peers)
         self._networks = tuple([peer for peer in self._peers if not isinstance(peer, str)])
         self._unix = UNIX in self._peers or any(self.covers(address) for address in _LOOPBACK)
-        self._judged: dict[str, bool] = {}
+        self._cache: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
         """Whether anybody is trusted."""
@@ -65,14 +65,14 @@ class TrustedProxies:
             return False
         if peer is None:
             return self._unix
-        known = self._judged.get(peer)
-        if known is None:
+        cached = self._cache.get(peer)
+        if cached is None:
             address = parse_address(peer)
-            known = address is not None and self.covers(address)
-            if len(self._judged) >= MANY:
-                self._judged.clear()
-            self._judged[peer] = known
-        return known
+            cached = address is not None and self.covers(address)
+            if len(self._cache) >= MAX_ENTRIES:
+                self._cache.clear()
+            self._cache[peer] = cached
+        return cached
 
     def covers(self, address: Address) -> bool:
         """Whether the address is in one of the networks."""

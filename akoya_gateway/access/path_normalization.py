@@ -10,7 +10,7 @@ import re
 
 from akoya_gateway.errors import UserError
 
-LONGEST_PATH = 8192
+MAX_PATH_BYTES = 8192
 
 # RFC 3986 pchar without ";" and "%", plus "/". Most paths hold nothing else.
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/"
@@ -42,15 +42,15 @@ class PathRefused(UserError):
     title = "The address is not valid"
 
 
-def judge(raw: bytes) -> str:
+def normalize_path(raw: bytes) -> str:
     """The decoded path to match rules against; `raw` goes to the upstream unchanged.
 
     Raises `PathRefused` for: no leading slash, empty or dot segments, backslash, semicolon, controls, bytes outside
     ASCII, bad or double percent-encoding, escapes that are not UTF-8 (overlong ones among them), encoded
-    `/ \\ ; ? #`, and anything longer than `LONGEST_PATH`.
+    `/ \\ ; ? #`, and anything longer than `MAX_PATH_BYTES`.
     """
-    if len(raw) > LONGEST_PATH:
-        raise PathRefused(f"The path is longer than {LONGEST_PATH} bytes.", status=414, code="path-too-long")
+    if len(raw) > MAX_PATH_BYTES:
+        raise PathRefused(f"The path is longer than {MAX_PATH_BYTES} bytes.", status=414, code="path-too-long")
     text = _decode(raw) if raw.translate(None, _PLAIN) else raw.decode("ascii")
     if not text.startswith("/"):
         raise PathRefused("The path does not start with a slash.")

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from akoya_gateway.access.path_normalization import PathRefused, judge
+from akoya_gateway.access.path_normalization import PathRefused, normalize_path
 from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import UserError
 
-LONGEST_REDIRECT = 8192
+MAX_REDIRECT_BYTES = 8192
 """Bytes, once encoded: as long as a path may be. Each pending attempt keeps one in the store."""
 
 # One shape, no others: no userinfo, no IPv6 zones, no empty port. Case does not matter (RFC 3986 section 6.2.2.1); the
@@ -60,22 +60,22 @@ class RedirectPolicy:
     """`allow` holds path patterns on our own origin and `https://host/path*` patterns."""
 
     def __init__(self, public_url: Origin, allow: tuple[str, ...]) -> None:
-        self._own = f"{public_url.scheme}://{public_url.authority}"
+        self._own_origin = f"{public_url.scheme}://{public_url.authority}"
         self._patterns = tuple(self._pattern(text) for text in allow)
 
     def _pattern(self, text: str) -> _Pattern:
         if text.startswith("/"):
-            return _pattern(self._own, text)
+            return _pattern(self._own_origin, text)
         scheme, _, rest = text.partition("://")
         authority, slash, path = rest.partition("/")
         return _pattern(f"{scheme}://{authority}", slash + path or "/*")
 
-    def judge(self, target: str) -> str:
+    def validate(self, target: str) -> str:
         """The redirect target to use: a path on our own origin, or an absolute URL.
 
         Raises `RedirectRefused` for anything outside the list and anything ambiguous.
         """
-        if len(target) > LONGEST_REDIRECT:
+        if len(target) > MAX_REDIRECT_BYTES:
             raise RedirectRefused(_TOO_LONG)
         if _CONTROL.search(target):
             # Browsers drop tabs and line ends, wherever they stand.
@@ -87,25 +87,25 @@ class RedirectPolicy:
             after = quote(query, _IN_QUERY) + quote(fragment, _IN_FRAGMENT)
         except UnicodeEncodeError:  # half of a surrogate pair
             raise RedirectRefused("It holds a character that cannot be encoded.") from None
-        if len(encoded) + len(after) > LONGEST_REDIRECT:
+        if len(encoded) + len(after) > MAX_REDIRECT_BYTES:
             raise RedirectRefused(_TOO_LONG)
         readings = _readings(path, encoded)
         if not all(any(pattern.covers(origin, reading) for pattern in self._patterns) for reading in readings):
             raise RedirectRefused("The link asks to return to an address that is not allowed here (redirects.allow).")
-        return encoded + after if origin == self._own else origin + encoded + after
+        return encoded + after if origin == self._own_origin else origin + encoded + after
 
-    def judged_or(self, target: str | None, default: str) -> str:
-        """`judge(target)`, or `default` (an operator's own text) where there is none or it is refused."""
+    def validate_or(self, target: str | None, default: str) -> str:
+        """`validate(target)`, or `default` (an operator's own text) where there is none or it is refused."""
         if target is None:
             return default
         try:
-            return self.judge(target)
+            return self.validate(target)
         except RedirectRefused:
             return default
 
     def _origin(self, target: str) -> tuple[str, str]:
         if target.startswith("/"):
-            return self._own, target
+            return self._own_origin, target
         match = _ABSOLUTE.match(target)
         if match is None:
             raise RedirectRefused("It is neither a path nor an http(s) URL of the plain shape.")
@@ -119,7 +119,7 @@ class RedirectPolicy:
         return f"{scheme}://{authority}", rest if rest.startswith("/") else "/" + rest
 
 
-_TOO_LONG = f"It is longer than {LONGEST_REDIRECT} characters."
+_TOO_LONG = f"It is longer than {MAX_REDIRECT_BYTES} characters."
 
 
 def _pattern(origin: str, path: str) -> _Pattern:
@@ -143,9 +143,11 @@ def _readings(path: str, encoded: str) -> tuple[str, ...]:
         raise RedirectRefused("Its path is ambiguous.")
     try:
         if ";" not in encoded:
-            return (judge(encoded.encode()),)
+            return (normalize_path(encoded.encode()),)
         first, *others = encoded.split(";")
-        as_written = ";".join([judge(first.encode()), *(judge(b"/" + each.encode())[1:] for each in others)])
-        return as_written, judge(_PARAMETERS.sub("", encoded).encode())
+        as_written = ";".join(
+            [normalize_path(first.encode()), *(normalize_path(b"/" + each.encode())[1:] for each in others)]
+        )
+        return as_written, normalize_path(_PARAMETERS.sub("", encoded).encode())
     except PathRefused:
         raise RedirectRefused("Its path is ambiguous.") from None

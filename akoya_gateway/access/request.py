@@ -13,7 +13,7 @@ _HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
 
 
 @dataclass(slots=True)
-class Ask:
+class RequestInfo:
     """Not to be changed; not frozen, for a frozen one takes three times as long to make, and every request makes one.
 
     `raw_path` and `query` byte for byte as received; `peer` is the address of the TCP peer, None on a unix socket.
@@ -30,7 +30,7 @@ class Ask:
     websocket: bool = False
     content_digest: bytes | None = None
     """Value of the body's Content-Digest (RFC 9530), where the body was at hand to be digested."""
-    told: bool = False
+    peer_is_forwarded: bool = False
     """`peer` is not where the packets come from: the server took it from a header, so it is nobody's word."""
 
     def header(self, name: bytes) -> bytes | None:
@@ -49,7 +49,7 @@ def host_of(headers: Headers) -> bytes:
     return b"" if len(host) > 255 or host.translate(None, _HOST_CHARACTERS) else host
 
 
-def folds_to(name: bytes, header: bytes) -> bool:
+def normalizes_to(name: bytes, header: bytes) -> bool:
     """Whether a server that makes variables of headers may take `name` for `header`, both in lower case: `-` is what
     every other sign of a token can become (CVE-2025-64484)."""
     return len(name) == len(header) and all(
@@ -62,9 +62,11 @@ _QUERY_OVERRIDE = re.compile(rb"[_.\[]method(?:[\[\0].*)?", re.DOTALL)
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 
 
-def names_a_method(headers: Headers) -> bool:
+def has_method_override(headers: Headers) -> bool:
     """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
-    return any(name[:1] == b"x" and any(folds_to(name, override) for override in _OVERRIDES) for name, _ in headers)
+    return any(
+        name[:1] == b"x" and any(normalizes_to(name, override) for override in _OVERRIDES) for name, _ in headers
+    )
 
 
 def names_a_method_in(query: bytes) -> bool:
@@ -76,30 +78,30 @@ def names_a_method_in(query: bytes) -> bool:
     return any(_QUERY_OVERRIDE.fullmatch(unquote_to_bytes(name.replace(b"+", b" ")).lower().strip()) for name in names)
 
 
-def is_navigation(ask: Ask) -> bool:
+def is_navigation(request: RequestInfo) -> bool:
     """A person's browser going to a page: it can follow a redirect to a login. Anything else wants a 401.
 
     Fetch Metadata decides where the browser sends it; without it `Accept` does.
     """
-    if ask.websocket or ask.method not in ("GET", "HEAD") or is_speculative(ask):
+    if request.websocket or request.method not in ("GET", "HEAD") or is_speculative(request):
         return False
-    mode = ask.header(b"sec-fetch-mode")
+    mode = request.header(b"sec-fetch-mode")
     if mode is not None:
-        return mode == b"navigate" and ask.header(b"sec-fetch-dest") in (b"document", None)
-    return wants_page(ask) and ask.header(b"x-requested-with") is None
+        return mode == b"navigate" and request.header(b"sec-fetch-dest") in (b"document", None)
+    return wants_page(request) and request.header(b"x-requested-with") is None
 
 
-def is_speculative(ask: Ask) -> bool:
+def is_speculative(request: RequestInfo) -> bool:
     """A browser loading a page in case it is wanted: nobody has asked to go to their bank yet.
 
     `Sec-Purpose` (Fetch), before it `Purpose` and `X-Moz`.
     """
     return any(
         name in (b"sec-purpose", b"purpose", b"x-moz") and value.lower().startswith((b"prefetch", b"preview"))
-        for name, value in ask.headers
+        for name, value in request.headers
     )
 
 
-def wants_page(ask: Ask) -> bool:
+def wants_page(request: RequestInfo) -> bool:
     """Whether the answer should be HTML rather than JSON."""
-    return b"text/html" in (ask.header(b"accept") or b"")
+    return b"text/html" in (request.header(b"accept") or b"")

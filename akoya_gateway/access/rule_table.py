@@ -29,9 +29,9 @@ class RuleMatch:
 class _Node:
     literal: dict[str, _Node] = field(default_factory=dict)
     parameter: _Node | None = None
-    ends: list[AccessRule] = field(default_factory=list)
-    rest: list[AccessRule] = field(default_factory=list)
-    first: int = 1 << 30
+    rules: list[AccessRule] = field(default_factory=list)
+    wildcard: list[AccessRule] = field(default_factory=list)
+    is_first: int = 1 << 30
     """The lowest rule index at or below this node: branches that cannot win are not walked."""
 
 
@@ -52,7 +52,7 @@ class RuleTable:
         rules = tuple(rules)
         self._root = _Node()
         self._folded = None if variants else RuleTable(_case_folded(rule) for rule in rules)
-        self._found: dict[tuple[str, str], RuleMatch | None] = {}
+        self._cache: dict[tuple[str, str], RuleMatch | None] = {}
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
         for rule in rules:
             self._add(rule)
@@ -61,10 +61,10 @@ class RuleTable:
         node = self._root
         names: list[tuple[int, str]] = []
         segments = rule.path.split("/")[1:]
-        node.first = min(node.first, rule.index)
+        node.is_first = min(node.is_first, rule.index)
         for position, segment in enumerate(segments):
             if segment in ("*", "**") and position == len(segments) - 1:
-                node.rest.append(rule)
+                node.wildcard.append(rule)
                 break
             if segment.startswith("{"):
                 names.append((position, segment[1:-1]))
@@ -72,9 +72,9 @@ class RuleTable:
                 node = node.parameter
             else:
                 node = node.literal.setdefault(segment, _Node())
-            node.first = min(node.first, rule.index)
+            node.is_first = min(node.is_first, rule.index)
         else:
-            node.ends.append(rule)
+            node.rules.append(rule)
         self._names[rule.index] = tuple(names)
 
     def match(self, method: str, path: str) -> RuleMatch | None:
@@ -84,15 +84,15 @@ class RuleTable:
         """
         asked = (method, path)
         try:
-            return self._found[asked]
+            return self._cache[asked]
         except KeyError:
             found = self._search(method, path)
         if found is not None and self._folded is not None:
             self._folded.require_same(method, path.casefold(), found.rule)
-        if len(method) + len(path) <= _SHORT:
-            if len(self._found) >= _MANY:
-                self._found.clear()
-            self._found[asked] = found
+        if len(method) + len(path) <= _MAX_KEY_BYTES:
+            if len(self._cache) >= _MAX_ENTRIES:
+                self._cache.clear()
+            self._cache[asked] = found
         return found
 
     def _search(self, method: str, path: str) -> RuleMatch | None:
@@ -114,7 +114,7 @@ class RuleTable:
             if _requirement(found.rule) != _requirement(rule):
                 raise AmbiguousSpelling(found.rule)
 
-    def minds_method(self, path: str) -> bool:
+    def has_method_rules(self, path: str) -> bool:
         """Whether another method could come under another rule: the first rule of the path is not for all of them."""
         first = _search(self._root, path.split("/"), 1, None, None)
         return first is not None and first.methods is not None
@@ -130,8 +130,8 @@ def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None
     return rule.require, rule.connectors, rule.parameter
 
 
-_MANY = 4096
-_SHORT = 256
+_MAX_ENTRIES = 4096
+_MAX_KEY_BYTES = 256
 _NONE: Mapping[str, str] = {}
 
 
@@ -139,11 +139,11 @@ def _search(
     node: _Node, segments: list[str], at: int, method: str | None, best: AccessRule | None
 ) -> AccessRule | None:
     """`method` None: whichever."""
-    if best is not None and node.first > best.index:
+    if best is not None and node.is_first > best.index:
         return best
     if at == len(segments):
-        return _first(node.ends, method, best)
-    best = _first(node.rest, method, best)
+        return _first(node.rules, method, best)
+    best = _first(node.wildcard, method, best)
     segment = segments[at]
     child = node.literal.get(segment)
     if child is not None:

@@ -9,33 +9,44 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from akoya_gateway.access.policy import Gatekeeper, Pass
+from akoya_gateway.access.policy import AccessPolicy, Allow
 from akoya_gateway.access.rule_table import RuleMatch
-from akoya_gateway.admission.header_injector import Passing
-from akoya_gateway.authentication.principal import Visitors
+from akoya_gateway.admission.header_injector import HeaderInjector
+from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.config.model import AccessRule
-from akoya_gateway.grants.cache import KnownGrants
+from akoya_gateway.grants.cache import CachedGrants
 from akoya_gateway.grants.grant import Grant, OwnerGrants
-from akoya_gateway.grants.manager import Keeper
-from akoya_gateway.sessions.session_store import KnownSession
-from akoya_gateway.signing.claims import Prepared
+from akoya_gateway.grants.manager import GrantManager
+from akoya_gateway.sessions.session_store import CachedSession
+from akoya_gateway.signing.claims import PreparedHeaders
 
-REMEMBERED = 10_000
+MAX_ENTRIES = 10_000
 """Standing admissions kept at hand."""
 
 
-class Standing:
+class CachedDecision:
     """`prepared` is what to say about `grant` to the upstream, `secure` whether that is spoken to in https."""
 
-    __slots__ = ("_grants", "_held", "_session", "_since", "_until", "grant", "owner", "prepared", "rule", "secure")
+    __slots__ = (
+        "_cached_grants",
+        "_grants",
+        "_session",
+        "_valid_from",
+        "_valid_until",
+        "grant",
+        "owner",
+        "prepared",
+        "rule",
+        "secure",
+    )
 
     def __init__(
         self,
         rule: AccessRule,
         grant: Grant,
-        prepared: Prepared,
-        session: KnownSession,
-        held: KnownGrants,
+        prepared: PreparedHeaders,
+        session: CachedSession,
+        held: CachedGrants,
         since: float,
         until: float,
         *,
@@ -47,35 +58,37 @@ class Standing:
         self.prepared = prepared
         self.owner = held.grants.owner
         self._session = session
-        self._held = held
+        self._cached_grants = held
         self._grants: OwnerGrants = held.grants
-        self._since = since
-        self._until = until
+        self._valid_from = since
+        self._valid_until = until
 
-    def holds(self, now: float) -> bool:
+    def is_valid(self, now: float) -> bool:
         """The session has not ended, the owner's grants are the same, the token is not due. A clock that was set back
         ends it as well."""
-        held = self._held
+        held = self._cached_grants
         return (
-            self._since <= now < self._until
-            and now < self._session.look_again
-            and now < held.look_again
+            self._valid_from <= now < self._valid_until
+            and now < self._session.refresh_at
+            and now < held.refresh_at
             and held.grants is self._grants
         )
 
 
-class Standings:
-    """Where the session says who the owner is; `serve` is False where an identity does."""
+class DecisionCache:
+    """Where the session says who the owner is; `enabled` is False where an identity does."""
 
-    def __init__(self, gatekeeper: Gatekeeper, visitors: Visitors, keeper: Keeper, passing: Passing) -> None:
-        self._gatekeeper = gatekeeper
-        self._visitors = visitors
-        self._keeper = keeper
-        self._passing = passing
-        self._kept: OrderedDict[tuple[str, tuple[int, str | None]], Standing] = OrderedDict()
-        self.serve = visitors.by_session
+    def __init__(
+        self, policy: AccessPolicy, authenticator: Authenticator, grants: GrantManager, injector: HeaderInjector
+    ) -> None:
+        self._policy = policy
+        self._authenticator = authenticator
+        self._grants = grants
+        self._injector = injector
+        self._entries: OrderedDict[tuple[str, tuple[int, str | None]], CachedDecision] = OrderedDict()
+        self.enabled = authenticator.uses_sessions
 
-    def of(self, session: str | None, match: RuleMatch, now: float) -> Standing | None:
+    def get(self, session: str | None, match: RuleMatch, now: float) -> CachedDecision | None:
         """`session`: the value of the cookie. None: the whole decision has to be made.
 
         Raises `OperatorError` for headers that are too large.
@@ -83,31 +96,31 @@ class Standings:
         if session is None:
             return None
         key = (session, match.key)
-        standing = self._kept.get(key)
-        if standing is not None and standing.holds(now):
-            return standing
-        made = self._make(session, match, now)
+        cached = self._entries.get(key)
+        if cached is not None and cached.is_valid(now):
+            return cached
+        made = self._build(session, match, now)
         if made is None:
-            self._kept.pop(key, None)
+            self._entries.pop(key, None)
             return None
-        self._kept[key] = made
-        if len(self._kept) > REMEMBERED:
-            self._kept.popitem(last=False)
+        self._entries[key] = made
+        if len(self._entries) > MAX_ENTRIES:
+            self._entries.popitem(last=False)
         return made
 
-    def _make(self, cookie_value: str, match: RuleMatch, now: float) -> Standing | None:
-        session = self._visitors.known(cookie_value)
+    def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
+        session = self._authenticator.cached_session(cookie_value)
         if session is None:
             return None
-        held = self._keeper.known(session.session.owner)
+        held = self._grants.cached_entry(session.session.owner)
         if held is None:
             return None
-        decision = self._gatekeeper.decide(match, held.grants)
-        if not isinstance(decision, Pass) or decision.grant is None:
+        decision = self._policy.decide(match, held.grants)
+        if not isinstance(decision, Allow) or decision.grant is None:
             return None
-        until = self._keeper.ready_until(decision.grant)
+        until = self._grants.ready_until(decision.grant)
         if now >= until:
             return None
-        prepared = self._passing.prepare(decision.rule, decision.grant, held.grants)
-        secure = self._passing.secure(decision.rule)
-        return Standing(decision.rule, decision.grant, prepared, session, held, now, until, secure=secure)
+        prepared = self._injector.prepare(decision.rule, decision.grant, held.grants)
+        secure = self._injector.secure(decision.rule)
+        return CachedDecision(decision.rule, decision.grant, prepared, session, held, now, until, secure=secure)

@@ -8,194 +8,200 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from akoya_gateway.access.path_normalization import judge
-from akoya_gateway.access.policy import Gatekeeper, Pass, Stop
-from akoya_gateway.access.request import Ask, Headers, names_a_method, names_a_method_in
+from akoya_gateway.access.path_normalization import normalize_path
+from akoya_gateway.access.policy import AccessPolicy, Allow, Deny
+from akoya_gateway.access.request import Headers, RequestInfo, has_method_override, names_a_method_in
 from akoya_gateway.access.rule_table import RuleMatch
-from akoya_gateway.admission.decision_cache import Standings
-from akoya_gateway.admission.denial_responses import Refusals
-from akoya_gateway.admission.header_injector import Passing
-from akoya_gateway.admission.request_headers import Fields
-from akoya_gateway.authentication.principal import Visitor, Visitors
+from akoya_gateway.admission.decision_cache import DecisionCache
+from akoya_gateway.admission.denial_responses import ErrorResponder
+from akoya_gateway.admission.header_injector import HeaderInjector
+from akoya_gateway.admission.request_headers import RequestHeaders
+from akoya_gateway.authentication.principal import Authenticator, Principal
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import AccessRule
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant, OwnerGrants
-from akoya_gateway.grants.manager import Keeper
-from akoya_gateway.responses.response import Answer
-from akoya_gateway.signing.claims import Prepared
+from akoya_gateway.grants.manager import GrantManager
+from akoya_gateway.responses.response import Response
+from akoya_gateway.signing.claims import PreparedHeaders
 
 
 @dataclass(slots=True)
 class Admitted:
-    """The request goes on; `headers` are ours to add to what `Passing.onward` leaves of the client's. `fields`: what
-    those say, where that was read. Not frozen for the reason that `Ask` is not."""
+    """The request goes on; `headers` are ours to add to what `HeaderInjector.upstream_headers` leaves of the client's.
+    `request_headers`: what those say, where that was read. Not frozen for the reason that `RequestInfo` is not."""
 
     rule: AccessRule
     headers: Headers = field(repr=False)
     grant: Grant | None = None
     owner: str | None = None
-    fields: Fields | None = field(default=None, repr=False)
+    request_headers: RequestHeaders | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
     """The request ends here, with this answer. `rule` None: none covers it."""
 
-    answer: Answer
+    response: Response
     rule: AccessRule | None
-    why: str
+    reason: str
 
 
 Admission = Admitted | Denied
 
 
-class Desk:
+class AccessGate:
     """Decides admission. Compiled once per configuration."""
 
     def __init__(
         self,
-        gatekeeper: Gatekeeper,
-        visitors: Visitors,
-        keeper: Keeper,
-        passing: Passing,
-        refusals: Refusals,
+        policy: AccessPolicy,
+        authenticator: Authenticator,
+        grants: GrantManager,
+        injector: HeaderInjector,
+        error_responder: ErrorResponder,
         clock: Clock,
     ) -> None:
-        self._gatekeeper = gatekeeper
-        self._visitors = visitors
-        self._require_sound = visitors.require_sound
-        self._keeper = keeper
-        self._passing = passing
-        self._refusals = refusals
+        self._policy = policy
+        self._authenticator = authenticator
+        self._require_valid_header = authenticator.require_valid_header
+        self._grants = grants
+        self._injector = injector
+        self._error_responder = error_responder
         self._clock = clock
-        self.standings = Standings(gatekeeper, visitors, keeper, passing)
-        """For who signs by himself what `admit_now` would have (`fast_lane.lane`)."""
+        self.decisions = DecisionCache(policy, authenticator, grants, injector)
+        """For who signs by himself what `try_admit` would have (`fast_lane.lane`)."""
 
     def match(self, method: str, path: str) -> RuleMatch | None:
-        return self._gatekeeper.match(method, path)
+        return self._policy.match(method, path)
 
     def needs_owner(self, match: RuleMatch) -> bool:
-        return self._gatekeeper.needs_owner(match)
+        return self._policy.needs_owner(match)
 
-    def admit_now(self, ask: Ask, path: str) -> Admitted | None:
+    def try_admit(self, request: RequestInfo, path: str) -> Admitted | None:
         """The plain case, or None: ask `admit`. Raises `GatewayError` as `admit` does."""
-        if self._require_sound is not None:
-            self._require_sound(ask)
-        match = self._gatekeeper.match(ask.method, path)
+        if self._require_valid_header is not None:
+            self._require_valid_header(request)
+        match = self._policy.match(request.method, path)
         if match is None:
             return None
-        fields = self._passing.read(ask.headers)
-        if fields.override or self._overridden(ask):
+        request_headers = self._injector.read(request.headers)
+        if request_headers.override or self._overridden(request):
             self._refuse_override(path)
-        if not self._gatekeeper.needs_owner(match):
-            return Admitted(match.rule, [], None, None, fields)
-        if self.standings.serve:
+        if not self._policy.needs_owner(match):
+            return Admitted(match.rule, [], None, None, request_headers)
+        if self.decisions.enabled:
             now = self._clock()
-            standing = self.standings.of(fields.session, match, now)
-            if standing is None:
+            cached = self.decisions.get(request_headers.session, match, now)
+            if cached is None:
                 return None
-            ours = _signed(standing.prepared, ask, fields.authorities[standing.secure], now)
-            return Admitted(match.rule, ours, standing.grant, standing.owner, fields)
-        return self._identified_now(ask, match)
+            injected = _signed_headers(cached.prepared, request, request_headers.authorities[cached.secure], now)
+            return Admitted(match.rule, injected, cached.grant, cached.owner, request_headers)
+        return self._try_admit_identified(request, match)
 
-    def _identified_now(self, ask: Ask, match: RuleMatch) -> Admitted | None:
+    def _try_admit_identified(self, request: RequestInfo, match: RuleMatch) -> Admitted | None:
         """Where `identity` says who the owner is."""
-        visitor = self._visitors.peek(ask)
-        if visitor is None or visitor.owner is None:
+        principal = self._authenticator.authenticate_cached(request)
+        if principal is None or principal.owner is None:
             return None
-        held = self._keeper.peek(visitor.owner)
-        if held is None:
+        owner_grants = self._grants.get_cached(principal.owner)
+        if owner_grants is None:
             return None
-        decision = self._gatekeeper.decide(match, held)
-        if isinstance(decision, Stop) or decision.grant is None or not self._keeper.ready(decision.grant):
+        decision = self._policy.decide(match, owner_grants)
+        if isinstance(decision, Deny) or decision.grant is None or not self._grants.is_ready(decision.grant):
             return None
-        return self._pass(decision, ask, held, self._clock())
+        return self._allow(decision, request, owner_grants, self._clock())
 
-    async def admit(self, ask: Ask, path: str) -> Admission:
-        """`path` is `paths.judge(ask.raw_path)`.
+    async def admit(self, request: RequestInfo, path: str) -> Admission:
+        """`path` is `path_normalization.normalize_path(request.raw_path)`.
 
         Raises `GatewayError` where nothing can be decided (store or provider away): fail closed, never a logout.
         """
-        match = self._match(ask, path)
-        if match is None or not self._gatekeeper.needs_owner(match):
-            return self._settle(self._gatekeeper.decide(match, None), ask, None)
-        visitor = await self._visitors.of(ask)
-        held = await self._held(visitor)
-        return await self._with_fresh_grant(match, held, ask)
+        match = self._match(request, path)
+        if match is None or not self._policy.needs_owner(match):
+            return self._resolve(self._policy.decide(match, None), request, None)
+        principal = await self._authenticator.authenticate(request)
+        owner_grants = await self._owner_grants(principal)
+        return await self._with_fresh_grant(match, owner_grants, request)
 
-    def _match(self, ask: Ask, path: str) -> RuleMatch | None:
-        if self._require_sound is not None:
-            self._require_sound(ask)
-        match = self._gatekeeper.match(ask.method, path)
-        if names_a_method(ask.headers) or self._overridden(ask):
+    def _match(self, request: RequestInfo, path: str) -> RuleMatch | None:
+        if self._require_valid_header is not None:
+            self._require_valid_header(request)
+        match = self._policy.match(request.method, path)
+        if has_method_override(request.headers) or self._overridden(request):
             self._refuse_override(path)
         return match
 
-    def _overridden(self, ask: Ask) -> bool:
-        return self._gatekeeper.goes_by_method and bool(ask.query) and names_a_method_in(ask.query)
+    def _overridden(self, request: RequestInfo) -> bool:
+        return self._policy.goes_by_method and bool(request.query) and names_a_method_in(request.query)
 
     def minds_method(self, path: str) -> bool:
         """Whether the rules of the path go by method, so that an override of it is refused."""
-        return self._gatekeeper.goes_by_method and self._gatekeeper.minds_method(path)
+        return self._policy.goes_by_method and self._policy.has_method_rules(path)
 
     def _refuse_override(self, path: str) -> None:
         """The request tells the app of another method than its own. Raises `UserError` where a rule goes by it."""
         if self.minds_method(path):
             raise UserError("This address takes no method override.", code="method-override")
 
-    async def _held(self, visitor: Visitor) -> OwnerGrants | None:
-        return None if visitor.owner is None else await self._keeper.of(visitor.owner)
+    async def _owner_grants(self, principal: Principal) -> OwnerGrants | None:
+        return None if principal.owner is None else await self._grants.for_owner(principal.owner)
 
-    async def _with_fresh_grant(self, match: RuleMatch, held: OwnerGrants | None, ask: Ask) -> Admission:
+    async def _with_fresh_grant(
+        self, match: RuleMatch, owner_grants: OwnerGrants | None, request: RequestInfo
+    ) -> Admission:
         """Grants that turn out unusable are left aside one by one; what kept the last one back is the answer."""
         tried: frozenset[str] = frozenset()
         trouble: GatewayError | None = None
         while True:
-            decision = self._gatekeeper.decide(match, held, tried)
-            if isinstance(decision, Pass) and decision.grant is not None and held is not None:
+            decision = self._policy.decide(match, owner_grants, tried)
+            if isinstance(decision, Allow) and decision.grant is not None and owner_grants is not None:
                 try:
-                    fresh = await self._keeper.fresh(decision.grant)
+                    fresh = await self._grants.get_fresh(decision.grant)
                 except GatewayError as error:
                     trouble = trouble if isinstance(error, NeedsReconnect) else error
                     tried |= {decision.grant.id}
                     continue
                 if fresh is not decision.grant:
-                    held = await self._keeper.of(held.owner)
-                    decision = Pass(decision.rule, fresh, decision.identified)
-            if isinstance(decision, Stop) and trouble is not None:
+                    owner_grants = await self._grants.for_owner(owner_grants.owner)
+                    decision = Allow(decision.rule, fresh, decision.identified)
+            if isinstance(decision, Deny) and trouble is not None:
                 raise trouble
-            return self._settle(decision, ask, held)
+            return self._resolve(decision, request, owner_grants)
 
-    def _settle(self, decision: Pass | Stop, ask: Ask, held: OwnerGrants | None) -> Admission:
-        if isinstance(decision, Stop):
-            return Denied(self._refusals.stop(decision, ask), decision.rule, decision.why.value)
-        return self._pass(decision, ask, held, self._clock())
+    def _resolve(self, decision: Allow | Deny, request: RequestInfo, owner_grants: OwnerGrants | None) -> Admission:
+        if isinstance(decision, Deny):
+            return Denied(
+                self._error_responder.denial_response(decision, request), decision.rule, decision.reason.value
+            )
+        return self._allow(decision, request, owner_grants, self._clock())
 
-    def _pass(self, decision: Pass, ask: Ask, held: OwnerGrants | None, now: float) -> Admitted:
-        if held is None or not decision.identified:
+    def _allow(self, decision: Allow, request: RequestInfo, owner_grants: OwnerGrants | None, now: float) -> Admitted:
+        if owner_grants is None or not decision.identified:
             return Admitted(decision.rule, [])
-        fields = self._passing.read(ask.headers)
-        prepared = self._passing.prepare(decision.rule, decision.grant, held)
-        ours = _signed(prepared, ask, fields.authorities[self._passing.secure(decision.rule)], now)
-        return Admitted(decision.rule, ours, decision.grant, held.owner, fields)
+        request_headers = self._injector.read(request.headers)
+        prepared = self._injector.prepare(decision.rule, decision.grant, owner_grants)
+        injected = _signed_headers(
+            prepared, request, request_headers.authorities[self._injector.secure(decision.rule)], now
+        )
+        return Admitted(decision.rule, injected, decision.grant, owner_grants.owner, request_headers)
 
 
-def _signed(prepared: Prepared, ask: Ask, authority: bytes, now: float) -> Headers:
+def _signed_headers(prepared: PreparedHeaders, request: RequestInfo, authority: bytes, now: float) -> Headers:
     """Our headers for this request. Raises `UserError` for a request whose host cannot be told."""
     if not authority:
         raise UserError("The request must name exactly one valid host.", code="bad-host")
     return prepared.headers(
-        ask.method.encode(),
+        request.method.encode(),
         authority,
-        ask.raw_path,
-        ask.query,
+        request.raw_path,
+        request.query,
         now,
-        content_digest=ask.content_digest,
+        content_digest=request.content_digest,
     )
 
 
-def judged_path(ask: Ask) -> str:
+def normalized_path(request: RequestInfo) -> str:
     """The one normalisation (`access.path_normalization`). Raises `PathRefused`."""
-    return judge(ask.raw_path)
+    return normalize_path(request.raw_path)

@@ -15,57 +15,57 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from akoya_gateway.access.request import Ask, folds_to
+from akoya_gateway.access.request import RequestInfo, normalizes_to
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
 from akoya_gateway.oauth.id_token import IdTokenRejected, Unverified
-from akoya_gateway.oauth.user_token import IdentityToken, judge_identity_token
-from akoya_gateway.provider.remote_keys import KeySource, KeysUnavailable
+from akoya_gateway.oauth.user_token import UserToken, validate_user_token
+from akoya_gateway.provider.remote_keys import KeysUnavailable, RemoteKeySet
 from akoya_gateway.secret import Secret
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
-REMEMBERED = 10_000
+MAX_ENTRIES = 10_000
 """Tokens whose verdict is kept, at about 200 bytes each."""
-REMEMBERED_FOR = 300.0
+CACHE_SECONDS = 300.0
 """Seconds at most: a key that its issuer withdraws stops counting by then."""
 
 
-class Unsettled(Enum):
+class NotCached(Enum):
     """The answer takes waiting."""
 
-    UNSETTLED = 0
+    NOT_CACHED = 0
 
 
-class Identities(Protocol):
+class UserAuthenticator(Protocol):
     """Knows users. Each method raises `UserError` for a header that cannot be believed."""
 
-    def require_sound(self, ask: Ask) -> None:
+    def require_valid_header(self, request: RequestInfo) -> None:
         """For requests that nobody need be known for."""
         ...
 
-    def peek(self, ask: Ask) -> str | Unsettled | None:
+    def get_cached(self, request: RequestInfo) -> str | NotCached | None:
         """As `owner`, without waiting."""
         ...
 
-    async def owner(self, ask: Ask) -> str | None:
+    async def owner(self, request: RequestInfo) -> str | None:
         """The owner the user's grants are kept under; None where the request names no user."""
         ...
 
 
-class HeaderIdentities:
+class HeaderAuthenticator:
     def __init__(self, header: bytes, trusted: Sequence[TrustedPeer]) -> None:
         self._header = header
-        self._trusted = TrustedProxies(trusted)
+        self._trusted_proxies = TrustedProxies(trusted)
 
-    def require_sound(self, ask: Ask) -> None:
-        self.peek(ask)
+    def require_valid_header(self, request: RequestInfo) -> None:
+        self.get_cached(request)
 
-    def peek(self, ask: Ask) -> str | None:
-        value = only_value(ask, self._header)
+    def get_cached(self, request: RequestInfo) -> str | None:
+        value = single_value(request, self._header)
         if value is None:
             return None
-        if not trusts(self._trusted, ask):
+        if not is_trusted_peer(self._trusted_proxies, request):
             raise UserError(
                 "The identity header is taken from trusted_proxies only.",
                 status=403,
@@ -74,44 +74,44 @@ class HeaderIdentities:
             )
         return owner_of(value.decode("latin-1")) if value else None
 
-    async def owner(self, ask: Ask) -> str | None:
-        return self.peek(ask)
+    async def owner(self, request: RequestInfo) -> str | None:
+        return self.get_cached(request)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedOwner:
     owner: str
-    until: float
+    valid_until: float
 
 
-class TokenIdentities:
+class JWTAuthenticator:
     """A verdict is kept under the token's digest, so that a token is verified once and kept nowhere."""
 
-    def __init__(self, identity: Identity, keys: KeySource, clock: Clock, size: int = REMEMBERED) -> None:
+    def __init__(self, identity: Identity, keys: RemoteKeySet, clock: Clock, max_entries: int = MAX_ENTRIES) -> None:
         self._identity = identity
         self._header = (identity.header or "authorization").encode()
         self._keys = keys
         self._clock = clock
-        self._size = size
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._max_entries = max_entries
+        self._cache: OrderedDict[bytes, _CachedOwner] = OrderedDict()
 
-    def require_sound(self, ask: Ask) -> None:
-        only_value(ask, self._header)
+    def require_valid_header(self, request: RequestInfo) -> None:
+        single_value(request, self._header)
 
-    def peek(self, ask: Ask) -> str | Unsettled | None:
-        token = self._token(ask)
-        return None if token is None else self._remembered(_digest(token)) or Unsettled.UNSETTLED
+    def get_cached(self, request: RequestInfo) -> str | NotCached | None:
+        token = self._token(request)
+        return None if token is None else self._cached_owner(_digest(token)) or NotCached.NOT_CACHED
 
-    async def owner(self, ask: Ask) -> str | None:
-        token = self._token(ask)
+    async def owner(self, request: RequestInfo) -> str | None:
+        token = self._token(request)
         if token is None:
             return None
         digest = _digest(token)
-        return self._remembered(digest) or self._remember(digest, await self._judged(token))
+        return self._cached_owner(digest) or self._store(digest, await self._validate(token))
 
-    def _token(self, ask: Ask) -> Secret | None:
+    def _token(self, request: RequestInfo) -> Secret | None:
         """After `Bearer`, or bare; other schemes are somebody else's business (RFC 9110 section 11.4)."""
-        value = only_value(ask, self._header)
+        value = single_value(request, self._header)
         if not value:
             return None
         scheme, space, rest = value.decode("latin-1").partition(" ")
@@ -119,27 +119,27 @@ class TokenIdentities:
             return Secret(scheme)
         return Secret(rest.strip(" ")) if scheme.lower() == "bearer" else None
 
-    def _remembered(self, digest: bytes) -> str | None:
-        known = self._known.get(digest)
-        if known is None or self._clock() >= known.until:
+    def _cached_owner(self, digest: bytes) -> str | None:
+        cached = self._cache.get(digest)
+        if cached is None or self._clock() >= cached.valid_until:
             return None
-        self._known.move_to_end(digest)
-        return known.owner
+        self._cache.move_to_end(digest)
+        return cached.owner
 
-    def _remember(self, digest: bytes, token: IdentityToken) -> str:
+    def _store(self, digest: bytes, token: UserToken) -> str:
         owner = owner_of(token.user)
-        self._known[digest] = _Known(owner, min(token.expires_at, self._clock() + REMEMBERED_FOR))
-        self._known.move_to_end(digest)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
+        self._cache[digest] = _CachedOwner(owner, min(token.expires_at, self._clock() + CACHE_SECONDS))
+        self._cache.move_to_end(digest)
+        while len(self._cache) > self._max_entries:
+            self._cache.popitem(last=False)
         return owner
 
-    async def _judged(self, token: Secret) -> IdentityToken:
+    async def _validate(self, token: Secret) -> UserToken:
         try:
             try:
-                return judge_identity_token(token, await self._keys.current(), self._identity, self._clock())
+                return validate_user_token(token, await self._keys.current(), self._identity, self._clock())
             except Unverified:
-                return judge_identity_token(token, await self._keys.renewed(), self._identity, self._clock())
+                return validate_user_token(token, await self._keys.refresh(), self._identity, self._clock())
         except IdTokenRejected as rejection:
             raise UserError(
                 f"The token that names you was not accepted: {rejection.reason}.",
@@ -151,21 +151,21 @@ class TokenIdentities:
             raise OperatorError(f"identity.jwt.jwks_uri: {trouble}", code="identity-keys", retry_after=1) from None
 
 
-def identities(config: Config, keys: KeySource | None, clock: Clock) -> Identities | None:
+def build_user_authenticator(config: Config, keys: RemoteKeySet | None, clock: Clock) -> UserAuthenticator | None:
     """What the configuration asks for; None where the session alone says who the owner is. `keys`: for a JWT."""
     identity = config.identity
     if identity.source is IdentitySource.HEADER and identity.header is not None:
-        return HeaderIdentities(identity.header.encode(), config.trusted_proxies)
+        return HeaderAuthenticator(identity.header.encode(), config.trusted_proxies)
     if identity.source is IdentitySource.JWT and keys is not None:
-        return TokenIdentities(identity, keys, clock)
+        return JWTAuthenticator(identity, keys, clock)
     return None
 
 
-def only_value(ask: Ask, header: bytes) -> bytes | None:
+def single_value(request: RequestInfo, header: bytes) -> bytes | None:
     """The value of the header, None if it is not there. Raises `UserError` for a second one, or one by an alias."""
     found: bytes | None = None
-    for name, value in ask.headers:
-        if name == header or folds_to(name, header):
+    for name, value in request.headers:
+        if name == header or normalizes_to(name, header):
             if found is not None or name != header:
                 raise UserError("The identity header occurs in more than one way.", code="ambiguous-identity")
             found = value
@@ -178,9 +178,9 @@ def owner_of(identity: str) -> str:
     return "usr_" + base64.urlsafe_b64encode(digest[:18]).decode()
 
 
-def trusts(trusted: TrustedProxies, ask: Ask) -> bool:
+def is_trusted_peer(trusted: TrustedProxies, request: RequestInfo) -> bool:
     """Whether the sender of a request is one of `trusted_proxies`."""
-    return trusted(ask.peer, told=ask.told)
+    return trusted(request.peer, told=request.peer_is_forwarded)
 
 
 def _digest(token: Secret) -> bytes:

@@ -48,8 +48,8 @@ def main() -> None:
     try:
         app(prog_name="akoya-gateway")
     except ConfigurationError as error:
-        for fault in error.faults:
-            click.echo(str(fault), err=True)
+        for diagnostic in error.diagnostics:
+            click.echo(str(diagnostic), err=True)
         sys.exit(1)
 
 

@@ -11,8 +11,8 @@ import click
 from akoya_gateway.cli.options import config_option
 
 if TYPE_CHECKING:
-    from akoya_gateway.config.diagnostics import Fault
-    from akoya_gateway.config.loader import Judgement
+    from akoya_gateway.config.diagnostics import Diagnostic
+    from akoya_gateway.config.loader import ValidationResult
 
 
 @click.command()
@@ -34,47 +34,47 @@ def check(config: Path, no_secrets: bool, form: str) -> None:
 
     Exit codes: 0 fine (warnings allowed), 1 a fault was found, 2 wrong usage.
     """
-    from akoya_gateway.config.loader import judge_config  # noqa: PLC0415
+    from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
 
-    judgement = judge_config(config, secrets=not no_secrets)
+    result = validate_config(config, secrets=not no_secrets)
     if form == "json":
-        click.echo(json.dumps(_report(judgement), indent=2))
+        click.echo(json.dumps(_report(result), indent=2))
     else:
-        _print(judgement, str(config), secrets=not no_secrets)
-    if judgement.faults:
+        _print(result, str(config), secrets=not no_secrets)
+    if result.diagnostics:
         raise SystemExit(1)
 
 
-def _print(judgement: Judgement, name: str, *, secrets: bool) -> None:
-    for fault in judgement.faults:
-        click.echo(str(fault))
-    for warning in judgement.warnings:
+def _print(result: ValidationResult, name: str, *, secrets: bool) -> None:
+    for diagnostic in result.diagnostics:
+        click.echo(str(diagnostic))
+    for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if judgement.faults:
-        click.echo(f"{name}: {_count(len(judgement.faults), 'fault')}", err=True)
+    if result.diagnostics:
+        click.echo(f"{name}: {_count(len(result.diagnostics), 'fault')}", err=True)
     else:
         left_out = "" if secrets else ", secrets not read"
-        click.echo(f"{name}: fine ({_count(len(judgement.warnings), 'warning')}{left_out})", err=True)
+        click.echo(f"{name}: fine ({_count(len(result.warnings), 'warning')}{left_out})", err=True)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _report(judgement: Judgement) -> dict[str, Any]:
+def _report(result: ValidationResult) -> dict[str, Any]:
     return {
-        "fine": not judgement.faults,
-        "faults": [_fields(fault) for fault in judgement.faults],
-        "warnings": [_fields(warning) for warning in judgement.warnings],
+        "fine": not result.diagnostics,
+        "faults": [_fields(diagnostic) for diagnostic in result.diagnostics],
+        "warnings": [_fields(warning) for warning in result.warnings],
     }
 
 
-def _fields(fault: Fault) -> dict[str, Any]:
+def _fields(diagnostic: Diagnostic) -> dict[str, Any]:
     return {
-        "file": fault.file,
-        "line": fault.line,
-        "column": fault.column,
-        "path": fault.where,
-        "message": fault.message,
-        "remedy": fault.remedy,
+        "file": diagnostic.file,
+        "line": diagnostic.line,
+        "column": diagnostic.column,
+        "path": diagnostic.location,
+        "message": diagnostic.message,
+        "remedy": diagnostic.remedy,
     }

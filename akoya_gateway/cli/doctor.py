@@ -12,7 +12,7 @@ from akoya_gateway.cli.options import config_option
 from akoya_gateway.cli.table import GAP
 
 if TYPE_CHECKING:
-    from akoya_gateway.doctor.check_result import Finding
+    from akoya_gateway.doctor.check_result import CheckResult
 
 
 @click.command()
@@ -42,7 +42,7 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
     import asyncio  # noqa: PLC0415
 
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
-    from akoya_gateway.doctor.checks import examine  # noqa: PLC0415
+    from akoya_gateway.doctor.checks import run_checks  # noqa: PLC0415
     from akoya_gateway.upstream.http.tls import client_context  # noqa: PLC0415
 
     loaded = load_config(config)
@@ -51,10 +51,10 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
         try:
             tls[each.name] = client_context(each.tls)
         except OSError as error:
-            click.echo(f"{each.place}.tls: the files cannot be used: {error}", err=True)
+            click.echo(f"{each.address}.tls: the files cannot be used: {error}", err=True)
             raise SystemExit(1) from None
-    findings = asyncio.run(examine(loaded, upstream_tls=tls, credentials=credentials))
-    faults = sum(finding.verdict == "fault" for finding in findings)
+    findings = asyncio.run(run_checks(loaded, upstream_tls=tls, credentials=credentials))
+    faults = sum(result.verdict == "fault" for result in findings)
     if form == "json":
         click.echo(json.dumps({"fine": not faults, "findings": [_fields(each) for each in findings]}, indent=2))
     else:
@@ -63,26 +63,26 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
         raise SystemExit(1)
 
 
-def _print(findings: list[Finding], faults: int) -> None:
+def _print(results: list[CheckResult], errors: int) -> None:
     colours = {"fine": "green", "warning": "yellow", "fault": "red"}
-    verdicts = max(len(each.verdict.value) for each in findings)
-    subjects = max(len(each.about) for each in findings)
+    verdicts = max(len(each.verdict.value) for each in results)
+    subjects = max(len(each.about) for each in results)
     indent = " " * (verdicts + subjects + 2 * len(GAP))
-    for each in findings:
+    for each in results:
         took = f" ({each.milliseconds:g} ms)" if each.milliseconds is not None else ""
         verdict = click.style(f"{each.verdict.value:{verdicts}}", fg=colours[each.verdict.value])
         click.echo(f"{verdict}{GAP}{each.about:{subjects}}{GAP}{each.says}{took}")
         if each.remedy:
             click.echo(indent + each.remedy)
-    warnings = sum(finding.verdict == "warning" for finding in findings)
-    click.secho(f"{faults} fault(s), {warnings} warning(s)", fg="red" if faults else "green", bold=True)
+    warnings = sum(result.verdict == "warning" for result in results)
+    click.secho(f"{errors} fault(s), {warnings} warning(s)", fg="red" if errors else "green", bold=True)
 
 
-def _fields(finding: Finding) -> dict[str, object]:
+def _fields(result: CheckResult) -> dict[str, object]:
     return {
-        "about": finding.about,
-        "verdict": finding.verdict.value,
-        "says": finding.says,
-        "remedy": finding.remedy,
-        "milliseconds": finding.milliseconds,
+        "about": result.about,
+        "verdict": result.verdict.value,
+        "says": result.says,
+        "remedy": result.remedy,
+        "milliseconds": result.milliseconds,
     }

@@ -32,13 +32,13 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as
     import time  # noqa: PLC0415
 
     from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
-    from akoya_gateway.config.loader import judge_config  # noqa: PLC0415
+    from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
     from akoya_gateway.gateway.explain import Explainer  # noqa: PLC0415
 
-    judgement = judge_config(config, secrets=False)
-    if judgement.config is None:
-        raise ConfigurationError(judgement.faults)
-    loaded = judgement.config
+    result = validate_config(config, secrets=False)
+    if result.config is None:
+        raise ConfigurationError(result.diagnostics)
+    loaded = result.config
     unknown = [name for name in connected if name not in loaded.connectors]
     if unknown:
         click.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
@@ -55,8 +55,8 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as
 
 def _lines(found: Explanation, config: Config, method: str) -> list[str]:
     lines = [f"{method} {found.path}"]
-    if found.refused:
-        return [*lines, f"  refused      {found.refused} It never reaches the upstream."]
+    if found.refusal:
+        return [*lines, f"  refused      {found.refusal} It never reaches the upstream."]
     if found.own_route:
         return [*lines, f"  route        the gateway's own: {found.own_route}"]
     if found.rule is None:
@@ -64,7 +64,7 @@ def _lines(found: Explanation, config: Config, method: str) -> list[str]:
         return lines
     lines.append(f"  rule         {found.rule.label}   ({config.source}:{found.rule.line})")
     lines.append(f"  requires     {_requires(found.rule)}")
-    lines += [f"  without it   {text}" for text in found.without]
+    lines += [f"  without it   {text}" for text in found.without_grants]
     lines.append(f"  with it      {found.with_grants}")
     lines += [f"    {name.title()}: {value}" for name, value in found.headers]
     return lines
@@ -86,7 +86,7 @@ def _document(found: Explanation) -> dict[str, Any]:
             "label": found.rule.label,
             "line": found.rule.line,
             "requires": _requires(found.rule),
-            "upstream": None if upstream is None else upstream.place,
+            "upstream": None if upstream is None else upstream.address,
         }
     document["headers"] = dict(found.headers)
     return document

@@ -115,9 +115,9 @@ def revoke(ids: tuple[str, ...], config: Path, yes: bool) -> None:
 
 def _wanted(owner: str | None, connector: str | None, environment: str | None, state: str | None) -> Any:
     from akoya_gateway.grants.grant import GrantState  # noqa: PLC0415
-    from akoya_gateway.grants.listing import Wanted  # noqa: PLC0415
+    from akoya_gateway.grants.listing import GrantFilter  # noqa: PLC0415
 
-    return Wanted(owner, connector, None if state is None else GrantState(state), environment)
+    return GrantFilter(owner, connector, None if state is None else GrantState(state), environment)
 
 
 def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None:

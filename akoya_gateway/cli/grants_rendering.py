@@ -20,10 +20,17 @@ import click
 from akoya_gateway.cli.table import aligned, row_of
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.grants.listing import Details, Entry, Unreadable, Wanted, details, entries
-from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.grants.listing import (
+    GrantDetails,
+    GrantFilter,
+    GrantSummary,
+    UnreadableRecord,
+    get_details,
+    list_grants,
+)
+from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.provider import open_providers
-from akoya_gateway.store import KeyRing, Vault, describe, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store
 
 FIELDS = (
     "id",
@@ -50,16 +57,16 @@ COLUMNS = {
     "reason": 24,
 }
 """Columns of the table and their width: fixed, because no row is held until the last one is known."""
-AT_ONCE = 20.0
+PAGE_TIMEOUT = 20.0
 """Seconds for which `revoke` tries to revoke at Akoya itself."""
 
 
-async def list_all(config: Config, wanted: Wanted, form: str) -> int:
+async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
     writer: Any = {"table": _Rows, "json": _Lines, "csv": _Values}[form](FIELDS)
     number, unreadable = 0, 0
-    async with _vault(config) as vault:
-        async for entry in entries(vault, wanted):
-            if isinstance(entry, Unreadable):
+    async with _vault(config) as store:
+        async for entry in list_grants(store, filter_):
+            if isinstance(entry, UnreadableRecord):
                 unreadable += 1
                 _say(f"grant {entry.id} cannot be read: {entry.why}")
             else:
@@ -70,13 +77,13 @@ async def list_all(config: Config, wanted: Wanted, form: str) -> int:
     return 1 if unreadable else 0
 
 
-async def count(config: Config, wanted: Wanted, columns: Sequence[str], form: str) -> int:
-    """`columns` of `Entry`."""
+async def count(config: Config, filter_: GrantFilter, columns: Sequence[str], form: str) -> int:
+    """`columns` of `GrantSummary`."""
     found: Counter[tuple[str, ...]] = Counter()
     unreadable: Counter[str] = Counter()
-    async with _vault(config) as vault:
-        async for entry in entries(vault, wanted):
-            if isinstance(entry, Unreadable):
+    async with _vault(config) as store:
+        async for entry in list_grants(store, filter_):
+            if isinstance(entry, UnreadableRecord):
                 unreadable[entry.why] += 1
             else:
                 found[tuple(str(getattr(entry, column)) for column in columns)] += 1
@@ -88,8 +95,8 @@ async def count(config: Config, wanted: Wanted, columns: Sequence[str], form: st
 
 
 async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
-    async with _vault(config) as vault:
-        found = await details(vault, grant_id)
+    async with _vault(config) as store:
+        found = await get_details(store, grant_id)
     if found is None:
         return _unknown(grant_id)
     if as_json:
@@ -103,33 +110,33 @@ async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
 
 async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
     code = 0
-    async with _vault(config) as vault, open_providers(config, time.time) as providers:
-        keeper = Keeper(vault, providers, config.tokens)
+    async with _vault(config) as store, open_providers(config, time.time) as providers:
+        grants = GrantManager(store, providers, config.tokens)
         for grant_id in dict.fromkeys(grant_ids):
-            grant = await keeper.book.get(grant_id)
+            grant = await grants.repository.get(grant_id)
             if grant is None:
                 code = _unknown(grant_id)
                 continue
-            await keeper.disconnect(grant)
+            await grants.disconnect(grant)
             click.echo(f"{grant_id} ended")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(AT_ONCE):
-                await keeper.revocations.sweep()
-        waiting = await keeper.revocations.count()
+            async with asyncio.timeout(PAGE_TIMEOUT):
+                await grants.revocation_queue.sweep()
+        waiting = await grants.revocation_queue.count()
     if waiting:
         _say(f"{waiting} waiting to be revoked at Akoya; the gateways repeat it until it is done")
     return code
 
 
 @contextlib.asynccontextmanager
-async def _vault(config: Config) -> AsyncIterator[Vault]:
-    vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
-    await vault.open()
+async def _vault(config: Config) -> AsyncIterator[EncryptedStore]:
+    store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
+    await store.open()
     try:
-        yield vault
+        yield store
     finally:
         with contextlib.suppress(GatewayError):
-            await vault.close()
+            await store.close()
 
 
 class _Lines:
@@ -138,7 +145,7 @@ class _Lines:
     def __init__(self, fields: Iterable[str]) -> None:
         pass
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: GrantSummary) -> None:
         sys.stdout.write(json.dumps(_document(entry)) + "\n")
 
     def end(self) -> None:
@@ -152,7 +159,7 @@ class _Values:
         self._writer = csv.writer(sys.stdout)
         self._writer.writerow(fields)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: GrantSummary) -> None:
         self._writer.writerow([_harmless(value) for value in _document(entry).values()])
 
     def end(self) -> None:
@@ -168,7 +175,7 @@ class _Rows:
         self._first = True
         self._now = time.time()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: GrantSummary) -> None:
         if self._first:
             self._write(tuple(COLUMNS))
             self._first = False
@@ -180,7 +187,7 @@ class _Rows:
     def _write(self, cells: Sequence[str]) -> None:
         sys.stdout.write(row_of(cells, tuple(COLUMNS.values()))[: self._width] + "\n")
 
-    def _cells(self, entry: Entry) -> tuple[str, ...]:
+    def _cells(self, entry: GrantSummary) -> tuple[str, ...]:
         return (
             entry.id,
             entry.owner,
@@ -208,7 +215,7 @@ def _print_counts(found: Sequence[tuple[tuple[str, ...], int]], columns: Sequenc
             click.echo(line)
 
 
-def _document(entry: Entry | Details) -> dict[str, Any]:
+def _document(entry: GrantSummary | GrantDetails) -> dict[str, Any]:
     """Times in RFC 3339, UTC."""
     document = asdict(entry)
     for name in MOMENTS & document.keys():

@@ -59,7 +59,7 @@ def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
     if store:
         text = base64.b64encode(os.urandom(32)).decode() + "\n"
     else:
-        private = key_generation.new_private(SigningAlgorithm(algorithm))
+        private = key_generation.generate_private_key(SigningAlgorithm(algorithm))
         text = (
             key_generation.as_set([key_generation.as_jwk(private, time.time())])
             if as_set
@@ -146,20 +146,20 @@ def _load(config: Path) -> Config:
 
 
 def _schedule(config: Config) -> Any:
-    from akoya_gateway.signing.keys import KeyFault, load_all  # noqa: PLC0415
+    from akoya_gateway.signing.keys import InvalidSigningKey, load_schedule  # noqa: PLC0415
 
     try:
-        return load_all(config.signing.algorithm, config.signing.keys)
-    except KeyFault as fault:
+        return load_schedule(config.signing.algorithm, config.signing.keys)
+    except InvalidSigningKey as fault:
         click.echo(f"{config.source}: {fault}", err=True)
         raise SystemExit(1) from None
 
 
 def _duration(text: str, option: str) -> float:
-    from akoya_gateway.config.value_parsers import duration  # noqa: PLC0415
+    from akoya_gateway.config.value_parsers import parse_duration  # noqa: PLC0415
 
     try:
-        return duration(text)
+        return parse_duration(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a duration such as 90s, 1h or 30d", param_hint=option) from None
 
@@ -181,7 +181,7 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
         if '"keys"' not in text:
             click.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
             raise SystemExit(1)
-        if age is not None and now - key_generation.youngest(text) < age:
+        if age is not None and now - key_generation.newest_key_time(text) < age:
             click.echo("nothing to do: the newest key is young enough", err=True)
             return
         rotation = key_generation.rotate(text, algorithm, now, lead)
@@ -197,7 +197,7 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
     from akoya_gateway.signing.keys import thumbprint  # noqa: PLC0415
 
     algorithm = _load(config).signing.algorithm
-    private = key_generation.new_private(algorithm)
+    private = key_generation.generate_private_key(algorithm)
     key_id = thumbprint(private)[:12]
     suffix = ".txt" if isinstance(private, bytes) else ".pem"
     folder = next((file.parent for file in files if file is not None), config.parent)

@@ -11,7 +11,7 @@ import click
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Sessions
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.store import KeyRing, Vault, describe, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store
 from akoya_gateway.store.key_rotation import Progress, rotate
 
 
@@ -35,17 +35,17 @@ def rotate_store(config_path: Path) -> int:
 
 
 async def _rotate(sessions: Sessions) -> Progress:
-    vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-    await vault.open()
+    store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+    await store.open()
     try:
         progress = Progress(0, 0)
         with click.progressbar(length=0, label=describe(sessions.store), show_pos=True, file=sys.stderr) as bar:
-            async for progress in rotate(vault):
+            async for progress in rotate(store):
                 bar.length = progress.total
                 bar.update(progress.done - bar.pos)
         return progress
     finally:
-        await vault.close()
+        await store.close()
 
 
 def summary(progress: Progress, first: str) -> list[str]:

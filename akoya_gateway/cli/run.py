@@ -62,10 +62,10 @@ def run(config: Path, workers: int, grace: float, drain_delay: float, watch: boo
     gc.disable()
     from akoya_gateway.entrypoints.sidecar import serve  # noqa: PLC0415
     from akoya_gateway.errors import GatewayError  # noqa: PLC0415
-    from akoya_gateway.server.worker import Life  # noqa: PLC0415
+    from akoya_gateway.server.worker import ServeOptions  # noqa: PLC0415
 
     try:
-        code = serve(config, workers=workers, life=Life(grace, drain_delay, watch, fast_lane))
+        code = serve(config, workers=workers, options=ServeOptions(grace, drain_delay, watch, fast_lane))
     except GatewayError as error:
         click.echo(f"akoya-gateway: {error.detail or error.title}", err=True)
         raise SystemExit(1) from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from akoya_gateway.config.diagnostics import ConfigurationError, Fault
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic
 
 if TYPE_CHECKING:
     from akoya_gateway.config.loader import load_config
 
-__all__ = ["ConfigurationError", "Fault", "load_config"]
+__all__ = ["ConfigurationError", "Diagnostic", "load_config"]
 
 
 def __getattr__(name: str) -> object:

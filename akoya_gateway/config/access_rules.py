@@ -8,7 +8,7 @@ from dataclasses import replace
 from akoya_gateway.config.diagnostics import did_you_mean, quoted
 from akoya_gateway.config.model import AccessRule, Otherwise, PathVariants, Require, Upstream
 from akoya_gateway.config.reader import Node, reference
-from akoya_gateway.config.server import Behind
+from akoya_gateway.config.server import UpstreamSet
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
@@ -16,17 +16,17 @@ _REST = ("*", "**")
 
 
 def read_rules(
-    node: Node, connectors: Node, behind: Behind, prefix: str | None, root_path: str, variants: PathVariants
+    node: Node, connectors: Node, upstreams: UpstreamSet, prefix: str | None, root_path: str, variants: PathVariants
 ) -> tuple[AccessRule, ...]:
     """The paths of the rules that come out begin with `root_path`, as `prefix` does."""
     found: list[AccessRule] = []
     nodes: dict[int, Node] = {}
     for rule in node.items():
-        built = _rule(rule, connectors, behind)
+        built = _rule(rule, connectors, upstreams)
         if built is None:
             continue
         built = replace(built, path=root_path + built.path)
-        _warn_of_shadow(rule, built, found)
+        _warn_if_shadowed(rule, built, found)
         if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
             rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")
         found.append(built)
@@ -37,8 +37,8 @@ def read_rules(
     return tuple(found)
 
 
-def _rule(node: Node, connectors: Node, behind: Behind) -> AccessRule | None:
-    upstream = _leads_to(node, behind)
+def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | None:
+    upstream = _read_upstream(node, upstreams)
     path = node.get("path")
     required = node.get("require")
     if path is None:
@@ -62,18 +62,18 @@ def _rule(node: Node, connectors: Node, behind: Behind) -> AccessRule | None:
         parameter=parameter,
         otherwise=Otherwise(node.plain("otherwise")),
         pass_token=bool(node.plain("pass_token")),
-        line=node.reading.document.values[node.path].line,
+        line=node.reader.document.values[node.path].line,
         upstream=upstream,
     )
 
 
-def _leads_to(node: Node, behind: Behind) -> Upstream | None:
-    if not node.lacks("upstream"):
-        return behind.others.get(reference(node, "upstream", behind.names, "upstream") or "")
-    if behind.by_name_only:
-        names = ", ".join(map(quoted, behind.names.value))
-        node.fault("this rule leads to no upstream", f"name one of {names} here, or add `upstream` for such rules")
-    return behind.default
+def _read_upstream(node: Node, upstreams: UpstreamSet) -> Upstream | None:
+    if not node.is_missing("upstream"):
+        return upstreams.others.get(reference(node, "upstream", upstreams.names, "upstream") or "")
+    if upstreams.by_name_only:
+        names = ", ".join(map(quoted, upstreams.names.value))
+        node.error("this rule leads to no upstream", f"name one of {names} here, or add `upstream` for such rules")
+    return upstreams.default
 
 
 def _parameters(node: Node) -> list[str] | None:
@@ -84,18 +84,18 @@ def _parameters(node: Node) -> list[str] | None:
         last = position == len(segments) - 1
         if segment in _REST and last:
             continue
-        if problem := _unfit(segment, last):
-            node.fault(*problem)
+        if problem := _segment_problem(segment, last):
+            node.error(*problem)
             return None
         if match := _PARAMETER.fullmatch(segment):
             if match[1] in names:
-                node.fault(f"the parameter {{{match[1]}}} is there twice", "give each its own name")
+                node.error(f"the parameter {{{match[1]}}} is there twice", "give each its own name")
                 return None
             names.append(match[1])
     return names
 
 
-def _unfit(segment: str, last: bool) -> tuple[str, str] | None:
+def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
     if _PARAMETER.fullmatch(segment):
         return None
     if "*" in segment:
@@ -126,7 +126,7 @@ def _requirement(
         if match and match[1] in names:
             return Require.PARAMETER, (), match[1]
         remedy = did_you_mean(value.strip("{}"), names) or "add the parameter to the path"
-        node.fault(f"the path has no parameter {quoted(value)}", remedy)
+        node.error(f"the path has no parameter {quoted(value)}", remedy)
         return None
     listed = [item for item in node.items() if _known(item, connectors)]
     if not listed or (isinstance(value, list) and len(listed) != len(value)):
@@ -137,18 +137,18 @@ def _requirement(
 def _known(node: Node, connectors: Node) -> bool:
     if node.value in connectors.value:
         return True
-    known = [*connectors.value, *(("nothing", "any") if isinstance(node.path[-1], str) else ())]
-    remedy = did_you_mean(node.value, known) or f"known: {', '.join(known)}"
-    node.fault(f"no connector named {quoted(node.value)}", remedy)
+    cached = [*connectors.value, *(("nothing", "any") if isinstance(node.path[-1], str) else ())]
+    remedy = did_you_mean(node.value, cached) or f"known: {', '.join(cached)}"
+    node.error(f"no connector named {quoted(node.value)}", remedy)
     return False
 
 
-def _warn_of_shadow(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> None:
+def _warn_if_shadowed(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> None:
     for other in earlier:
         same_methods = other.methods is None or (
             rule.methods is not None and rule.methods - {"HEAD"} <= other.methods - {"HEAD"} and _heads(rule, other)
         )
-        if same_methods and _covers(other.path.split("/")[1:], rule.path.split("/")[1:]):
+        if same_methods and _method_sets_overlap(other.path.split("/")[1:], rule.path.split("/")[1:]):
             node.warn(f"this rule never matches: {other.label} in line {other.line} comes first", "move or remove it")
             return
 
@@ -171,7 +171,9 @@ def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule 
     method = min(asked.methods or {"GET"})
     segments = path.casefold().split("/")[1:]
     for rule in rules:
-        if (rule.methods is None or method in rule.methods) and _covers(rule.path.casefold().split("/")[1:], segments):
+        if (rule.methods is None or method in rule.methods) and _method_sets_overlap(
+            rule.path.casefold().split("/")[1:], segments
+        ):
             return rule
     return None
 
@@ -183,7 +185,7 @@ def _heads(rule: AccessRule, other: AccessRule) -> bool:
     return "HEAD" not in rule.methods or bool(other.methods & {"GET", "HEAD"})
 
 
-def _covers(wide: list[str], narrow: list[str]) -> bool:
+def _method_sets_overlap(wide: list[str], narrow: list[str]) -> bool:
     """Whether every path of `narrow` is one of `wide`."""
     for position, segment in enumerate(wide):
         if segment in _REST:

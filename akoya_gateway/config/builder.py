@@ -6,13 +6,14 @@ import re
 from pathlib import Path as FilePath
 
 from akoya_gateway.config.access_rules import read_rules
-from akoya_gateway.config.clients import ENDPOINTS, Place, read_clients, read_connectors, read_environments
+from akoya_gateway.config.clients import ENDPOINTS, RedirectContext, read_clients, read_connectors, read_environments
 from akoya_gateway.config.model import (
     AccessRule,
     Client,
     Config,
     Connector,
     Cookie,
+    EncryptionKey,
     Environment,
     Identity,
     Limits,
@@ -20,7 +21,6 @@ from akoya_gateway.config.model import (
     Logging,
     Origin,
     PathVariants,
-    RingKey,
     SameSite,
     Sessions,
     Signing,
@@ -30,10 +30,10 @@ from akoya_gateway.config.model import (
     Tokens,
     Verify,
 )
-from akoya_gateway.config.reader import Node, Reading
-from akoya_gateway.config.secrets import read_ring_key, read_secret, read_signing_key
+from akoya_gateway.config.reader import DocumentReader, Node
+from akoya_gateway.config.secrets import read_encryption_key, read_secret, read_signing_key
 from akoya_gateway.config.server import (
-    Behind,
+    UpstreamSet,
     read_identity,
     read_listeners,
     read_public_url,
@@ -43,35 +43,35 @@ from akoya_gateway.config.server import (
     read_trusted_proxies,
     read_underscore_headers,
     read_upstreams,
+    warn_if_plain_http,
     warn_of_callbacks_outside,
-    warn_of_plain_http,
 )
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.process_environment import Surroundings, read_surroundings
+from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
 
 _HOST_PREFIX = "__Host-"
 
 
-def read_config(reading: Reading, source: FilePath) -> Config | None:
-    """Every mistake of meaning goes to `reading.faults`. None where parts are missing; a `Config` is only good if
+def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
+    """Every mistake of meaning goes to `reader.faults`. None where parts are missing; a `Config` is only good if
     there are no faults at all, the schema's included.
     """
-    top = reading.top()
+    top = reader.top()
     public = read_public_url(top)
-    warn_of_plain_http(top, public)
+    warn_if_plain_http(top, public)
     root_path = read_root_path(top)
     variants = PathVariants(top.plain("path_variants"))
     prefix: str = root_path + top.plain("prefix")
-    usable_prefix = prefix if top.get("prefix") or not top.written("prefix") else None
+    usable_prefix = prefix if top.get("prefix") or not top.is_present("prefix") else None
     listen, admin = read_listeners(top)
-    behind = read_upstreams(top)
+    upstreams = read_upstreams(top)
     environments_node, clients_node = top.section("environments"), top.section("clients")
     environments = read_environments(environments_node)
-    clients = read_clients(clients_node, environments_node, environments, Place(public, usable_prefix))
+    clients = read_clients(clients_node, environments_node, environments, RedirectContext(public, usable_prefix))
     connectors_node = top.section("connectors")
     connectors = read_connectors(connectors_node, clients_node, clients)
     access = top.get("access")
-    rules = read_rules(access, connectors_node, behind, usable_prefix, root_path, variants) if access else ()
+    rules = read_rules(access, connectors_node, upstreams, usable_prefix, root_path, variants) if access else ()
     proxies = read_trusted_proxies(top)
     identity = read_identity(top, proxies)
     sessions = _sessions(top.section("sessions"), public)
@@ -80,9 +80,9 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     limits = _limits(top.section("limits"))
     redirects = read_redirects(top, prefix, public, root_path)
     warn_of_callbacks_outside(clients_node, clients, root_path)
-    _judge_used_environments(top, environments, clients, connectors, tokens)
-    _judge_used_upstreams(top, behind, rules)
-    surroundings = _surroundings(top, clients, identity)
+    _check_used_environments(top, environments, clients, connectors, tokens)
+    _check_used_upstreams(top, upstreams, rules)
+    surroundings = _process_environment(top, clients, identity)
     if public is None or listen is None:
         return None
     return Config(
@@ -92,8 +92,8 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
         listen=listen,
         admin=admin,
         token_bearer=read_token_bearer(top),
-        upstream=behind.default,
-        upstreams=behind.others,
+        upstream=upstreams.default,
+        upstreams=upstreams.others,
         environments=environments,
         clients=clients,
         connectors=connectors,
@@ -114,22 +114,22 @@ def read_config(reading: Reading, source: FilePath) -> Config | None:
     )
 
 
-def _surroundings(top: Node, clients: dict[str, Client], identity: Identity) -> Surroundings:
+def _process_environment(top: Node, clients: dict[str, Client], identity: Identity) -> ProcessEnvironment:
     """Parse the proxy and trust variables if HTTPS is used at all. Their problems are those of the whole file."""
     used = {client.environment.name: client.environment for client in clients.values()}.values()
     urls = [getattr(each, name) or "" for each in used for name in ENDPOINTS]
-    if not top.reading.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
-        return Surroundings()
-    surroundings, faults, warnings = read_surroundings(top.reading.environ)
+    if not top.reader.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
+        return ProcessEnvironment()
+    surroundings, faults, warnings = read_surroundings(top.reader.environ)
     for message, remedy in faults:
-        top.fault(message, remedy)
+        top.error(message, remedy)
     for message, remedy in warnings:
         top.warn(message, remedy)
     return surroundings
 
 
 def _sessions(node: Node, public: Origin | None) -> Sessions:
-    return Sessions(_store(node), _ring(node), _cookie(node.section("cookie"), public))
+    return Sessions(_store(node), _keyring(node), _cookie(node.section("cookie"), public))
 
 
 def _store(node: Node) -> str:
@@ -142,7 +142,7 @@ def _store(node: Node) -> str:
     else:
         text = below.value
         if _has_password(text):
-            below.fault("a secret is not written in this file", "use {env: NAME} or {file: path} for the whole URL")
+            below.error("a secret is not written in this file", "use {env: NAME} or {file: path} for the whole URL")
             return ""
     if not text:
         return ""
@@ -152,13 +152,13 @@ def _store(node: Node) -> str:
     if scheme == "memory":
         below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
     elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
-        below.fault("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
+        below.error("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
     else:
-        _judge_redis(below, text)
+        _check_redis(below, text)
     return text
 
 
-def _judge_redis(node: Node, text: str) -> None:
+def _check_redis(node: Node, text: str) -> None:
     """Parse the URL as the store will, so that `check` finds what `run` would stumble over."""
     # Here, for the other stores do without it: the parser is the store's own, and importing it brings the stores.
     from akoya_gateway.store.redis.url import parse  # noqa: PLC0415
@@ -166,7 +166,7 @@ def _judge_redis(node: Node, text: str) -> None:
     try:
         parse(text)
     except OperatorError as error:
-        node.fault(error.detail.removeprefix("sessions.store: "))
+        node.error(error.detail.removeprefix("sessions.store: "))
 
 
 def _has_password(text: str) -> bool:
@@ -179,24 +179,24 @@ def _sqlite(node: Node, text: str) -> str:
     """`sqlite:path` becomes `sqlite:///absolute/path`."""
     rest = text.removeprefix("sqlite:")
     if rest.startswith("//") and not rest.startswith("///"):
-        node.fault("`sqlite://` is followed by an absolute path", "write sqlite:///absolute or sqlite:relative")
+        node.error("`sqlite://` is followed by an absolute path", "write sqlite:///absolute or sqlite:relative")
         return ""
     path = rest.removeprefix("//")
     if not path.strip("/."):
-        node.fault("the store names no file", "such as sqlite:./var/grants.db")
+        node.error("the store names no file", "such as sqlite:./var/grants.db")
         return ""
-    return f"sqlite://{(node.reading.folder / path).absolute()}"
+    return f"sqlite://{(node.reader.folder / path).absolute()}"
 
 
-def _ring(node: Node) -> tuple[RingKey, ...]:
+def _keyring(node: Node) -> tuple[EncryptionKey, ...]:
     keys = node.get("keys")
-    found: list[RingKey] = []
+    found: list[EncryptionKey] = []
     for item in keys.items() if keys else ():
-        key = read_ring_key(item)
+        key = read_encryption_key(item)
         if key is None:
             continue
         if any(other.id == key.id for other in found):
-            item.fault("the same key is there before", "remove it here")
+            item.error("the same key is there before", "remove it here")
         else:
             found.append(key)
     return tuple(found)
@@ -207,7 +207,7 @@ def _cookie(node: Node, public: Origin | None) -> Cookie:
     written = node.get("name")
     name: str = written.value if written else f"{_HOST_PREFIX}akoya"
     if secure and not name.startswith(_HOST_PREFIX):
-        node.fault("with https the name must begin with __Host-", f"write {_HOST_PREFIX}{name}", key="name")
+        node.error("with https the name must begin with __Host-", f"write {_HOST_PREFIX}{name}", key="name")
     if not secure and written is None and public is not None:
         # Cookies know no ports: two gateways on localhost would end each other's sessions.
         name = f"akoya-{public.port}"
@@ -216,19 +216,19 @@ def _cookie(node: Node, public: Origin | None) -> Cookie:
         written.warn(f"public_url is plain http, where browsers refuse this name: the cookie is {name}")
     idle, lifetime = node.seconds("idle"), node.seconds("lifetime")
     if idle > lifetime:
-        node.fault("idle is longer than lifetime", key="idle")
+        node.error("idle is longer than lifetime", key="idle")
     return Cookie(name, secure, SameSite(node.plain("same_site")), idle, lifetime)
 
 
 def _signing(node: Node) -> Signing:
     algorithm = SigningAlgorithm(node.plain("algorithm"))
-    usable = node.get("algorithm") is not None or not node.written("algorithm")
+    usable = node.get("algorithm") is not None or not node.is_present("algorithm")
     keys = node.get("keys")
     found: list[SigningKey] = []
     for item in keys.items() if keys else ():
         identifier = item.get("id")
         if identifier and identifier.value in {key.id for key in found}:
-            identifier.fault("the same key id is there before", "give each key its own")
+            identifier.error("the same key id is there before", "give each key its own")
         elif usable and (key := read_signing_key(item, algorithm)):
             found.append(key)
     return Signing(
@@ -244,20 +244,20 @@ def _signing(node: Node) -> Signing:
 def _tokens(node: Node) -> Tokens:
     before, life = node.seconds("refresh_before", zero=True), node.seconds("assume_lifetime")
     if before >= life:
-        node.fault("is not shorter than assume_lifetime: tokens would never be fresh", key="refresh_before")
+        node.error("is not shorter than assume_lifetime: tokens would never be fresh", key="refresh_before")
     leeway = node.seconds("leeway", zero=True)
     if leeway > 600:
-        node.fault("must be 10m or less", "set the clock right", key="leeway")
+        node.error("must be 10m or less", "set the clock right", key="leeway")
     return Tokens(before, life, Verify(node.plain("verify")), leeway, node.plain("background"))
 
 
 def _limits(node: Node) -> Limits:
     lifetime = node.seconds("attempt_lifetime")
     if lifetime > 900:
-        node.fault("must be 15m or less", key="attempt_lifetime")
+        node.error("must be 15m or less", key="attempt_lifetime")
     header = node.bytes("header_bytes")
     if not 4096 <= header <= 1_048_576:
-        node.fault("must be 4KiB to 1MiB", key="header_bytes")
+        node.error("must be 4KiB to 1MiB", key="header_bytes")
     return Limits(
         attempts_per_browser=node.plain("attempts_per_browser"),
         attempts=node.plain("attempts"),
@@ -273,7 +273,7 @@ def _logging(node: Node) -> Logging:
     return Logging(LogFormat(node.plain("format")), node.plain("level"), node.plain("access"))
 
 
-def _judge_used_environments(
+def _check_used_environments(
     top: Node,
     environments: dict[str, Environment],
     clients: dict[str, Client],
@@ -287,7 +287,7 @@ def _judge_used_environments(
         if name not in used:
             continue
         if environment.jwks_uri is None and tokens.verify is Verify.ALWAYS:
-            node.fault("tokens.verify is always, and this environment has no jwks_uri", "add it", at_key=True)
+            node.error("tokens.verify is always, and this environment has no jwks_uri", "add it", at_key=True)
         elif environment.jwks_uri is None or tokens.verify is Verify.NEVER:
             node.warn("signatures of id_tokens are not checked", "name a jwks_uri if your environment has one")
         if environment.issuer is None:
@@ -300,12 +300,12 @@ def _judge_used_environments(
             top.section("clients").section(name).warn("no connector uses this client")
 
 
-def _judge_used_upstreams(top: Node, behind: Behind, rules: tuple[AccessRule, ...]) -> None:
+def _check_used_upstreams(top: Node, upstreams: UpstreamSet, rules: tuple[AccessRule, ...]) -> None:
     access = top.get("access")
     if access is None or len(rules) != len(access.value):
         return
     used = {rule.upstream.name for rule in rules if rule.upstream is not None}
-    nodes = {"": top.section("upstream"), **dict(behind.names.entries())}
-    for name, upstream in (("", behind.default), *behind.others.items()):
+    nodes = {"": top.section("upstream"), **dict(upstreams.names.entries())}
+    for name, upstream in (("", upstreams.default), *upstreams.others.items()):
         if upstream is not None and name not in used:
             nodes[name].warn("no access rule leads to this upstream")

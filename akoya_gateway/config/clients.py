@@ -14,8 +14,8 @@ from akoya_gateway.config.model import (
     Connector,
     Dialect,
     Environment,
+    ErrorCategory,
     ErrorRule,
-    Meaning,
     Origin,
 )
 from akoya_gateway.config.presets import (
@@ -28,7 +28,7 @@ from akoya_gateway.config.presets import (
 )
 from akoya_gateway.config.reader import Node, reference
 from akoya_gateway.config.secrets import read_password
-from akoya_gateway.config.value_parsers import Url, is_loopback, url
+from akoya_gateway.config.value_parsers import Url, is_loopback, parse_url
 from akoya_gateway.secret import Secret
 
 ENDPOINTS = (
@@ -39,7 +39,7 @@ ENDPOINTS = (
     "jwks_uri",
     "products_url",
 )
-_OWN_PARAMETERS = frozenset(
+_RESERVED_PARAMETERS = frozenset(
     {
         "connector",
         "client_id",
@@ -55,9 +55,9 @@ _OWN_PARAMETERS = frozenset(
         "request_uri",
     }
 )
-_FOREIGN = {True: SANDBOX_HOSTS, False: PRODUCTION_HOSTS}
+_WRONG_HOSTS = {True: SANDBOX_HOSTS, False: PRODUCTION_HOSTS}
 """Hosts that an environment must not have, by whether it is production."""
-_OWN_CONNECTOR_NAMES = frozenset({"nothing", "any"})
+_RESERVED_CONNECTOR_NAMES = frozenset({"nothing", "any"})
 
 
 def read_environments(node: Node) -> dict[str, Environment]:
@@ -74,9 +74,9 @@ def _environment(name: str, node: Node) -> Environment:
             found = node.url(key)
             urls[key] = found.text if found else None
     if preset is None:
-        _judge_endpoints(node)
+        _check_endpoints(node)
     production = _is_production(node, preset, urls)
-    _guard_hosts(node, urls, production)
+    _check_hosts(node, urls, production)
     return Environment(
         name=name,
         issuer=urls["issuer"],
@@ -93,12 +93,12 @@ def _environment(name: str, node: Node) -> Environment:
     )
 
 
-def _judge_endpoints(node: Node) -> None:
+def _check_endpoints(node: Node) -> None:
     """Without a preset the two endpoints that no flow can do without must be there."""
-    missing = [key for key in ("authorization_endpoint", "token_endpoint") if node.lacks(key)]
-    if missing and node.lacks("preset"):
+    missing = [key for key in ("authorization_endpoint", "token_endpoint") if node.is_missing(key)]
+    if missing and node.is_missing("preset"):
         remedy = f"name a preset ({', '.join(PRESETS)}) or give the endpoints"
-        node.fault(f"neither a preset nor {' and '.join(missing)}", remedy, at_key=True)
+        node.error(f"neither a preset nor {' and '.join(missing)}", remedy, at_key=True)
 
 
 def _is_production(node: Node, preset: Preset | None, urls: Mapping[str, str | None]) -> bool:
@@ -113,22 +113,22 @@ def _is_production(node: Node, preset: Preset | None, urls: Mapping[str, str | N
 
 def _host_of(text: str | None) -> str:
     try:
-        return url(text).origin.host if text else ""
+        return parse_url(text).origin.host if text else ""
     except ValueError:
         return ""
 
 
-def _guard_hosts(node: Node, urls: Mapping[str, str | None], production: bool) -> None:
+def _check_hosts(node: Node, urls: Mapping[str, str | None], production: bool) -> None:
     """Users of production must never be sent to the sandbox, nor test logins to real banks."""
     here, there = ("production", "sandbox") if production else ("sandbox", "production")
-    wrong = {key: host for key, text in urls.items() if (host := _host_of(text)) in _FOREIGN[production]}
+    wrong = {key: host for key, text in urls.items() if (host := _host_of(text)) in _WRONG_HOSTS[production]}
     remedy = "keep one environment for each; hosts, client_id and connectors all differ"
     if wrong and node.get("production") is not None:
         host = next(iter(wrong.values()))
-        node.fault(f"not a {here} environment: Akoya's {there} host {host} is in it", remedy, key="production")
+        node.error(f"not a {here} environment: Akoya's {there} host {host} is in it", remedy, key="production")
         return
     for key, host in wrong.items():
-        node.fault(f"Akoya's {there} host {host} in a {here} environment", remedy, key=key)
+        node.error(f"Akoya's {there} host {host} in a {here} environment", remedy, key=key)
 
 
 def _dialect(node: Node) -> Dialect:
@@ -149,36 +149,38 @@ def _dialect(node: Node) -> Dialect:
 
 def _error_rule(node: Node) -> ErrorRule | None:
     means = node.get("means")
-    if node.lacks("status") and node.lacks("error"):
-        node.fault("a rule without status and error would match every answer", "give one of them, or both")
-    return ErrorRule(Meaning(means.value), node.plain("status"), node.plain("error")) if means else None
+    if node.is_missing("status") and node.is_missing("error"):
+        node.error("a rule without status and error would match every answer", "give one of them, or both")
+    return ErrorRule(ErrorCategory(means.value), node.plain("status"), node.plain("error")) if means else None
 
 
 def _parameters(node: Node) -> tuple[tuple[str, str], ...]:
     found = []
     for name, below in node.entries():
-        if name in _OWN_PARAMETERS:
-            below.fault(f"{name} is set by the gateway itself", "remove it here", at_key=True)
+        if name in _RESERVED_PARAMETERS:
+            below.error(f"{name} is set by the gateway itself", "remove it here", at_key=True)
         else:
             found.append((name, str(below.value)))
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RedirectContext:
     """Where the gateway lives: what redirect URIs are judged against."""
 
     origin: Origin | None
     prefix: str | None
 
 
-def read_clients(node: Node, environments: Node, built: Mapping[str, Environment], place: Place) -> dict[str, Client]:
+def read_clients(
+    node: Node, environments: Node, built: Mapping[str, Environment], redirect_context: RedirectContext
+) -> dict[str, Client]:
     """Also those with faults, so that connectors are judged as well; without secrets, what is read is empty."""
     found: dict[str, Client] = {}
     ids: dict[str, list[tuple[str, Environment]]] = {}
     for name, below in node.entries():
         environment = built.get(reference(below, "environment", environments, "environment") or "")
-        redirect = _redirect_uri(below, place, environment)
+        redirect = _redirect_uri(below, redirect_context, environment)
         client_id = _client_id(below)
         secret = read_password(below.get("client_secret"))
         scopes = _scopes(below)
@@ -186,7 +188,7 @@ def read_clients(node: Node, environments: Node, built: Mapping[str, Environment
             continue
         if client_id:
             users = ids.setdefault(client_id, [])
-            _guard_client_id(below, environment, users)
+            _check_client_id(below, environment, users)
             users.append((name, environment))
         found[name] = Client(
             name=name,
@@ -213,33 +215,35 @@ def _scopes(node: Node) -> tuple[str, ...]:
     scopes: list[Any] = [item.value for item in below.items()] if below else node.plain("scopes")
     if below is not None:
         if "openid" not in scopes and len(scopes) == len(below.value):
-            below.fault('"openid" is missing', "without it Akoya answers invalid_scope and there is no id_token")
+            below.error('"openid" is missing', "without it Akoya answers invalid_scope and there is no id_token")
         if "offline_access" not in scopes:
             below.warn("without offline_access there is no refresh token", "users will have to reconnect every day")
     return tuple(scopes)
 
 
-def _redirect_uri(node: Node, place: Place, environment: Environment | None) -> Url | None:
+def _redirect_uri(node: Node, redirect_context: RedirectContext, environment: Environment | None) -> Url | None:
     found = node.url("redirect_uri")
     below = node.get("redirect_uri")
     if found is None or below is None:
         return None
     if "?" in found.text:
-        below.fault("a redirect URI has no query here", "register one without at Akoya")
+        below.error("a redirect URI has no query here", "register one without at Akoya")
         return None
-    if place.origin is not None and found.origin != place.origin:
-        below.fault(f"it is not on the origin of public_url, {place.origin}", "browsers come back to public_url only")
+    if redirect_context.origin is not None and found.origin != redirect_context.origin:
+        below.error(
+            f"it is not on the origin of public_url, {redirect_context.origin}", "browsers come back to public_url only"
+        )
         return None
-    if problem := _unfit_path(found.path, place.prefix):
-        below.fault(problem, f"such as {place.origin or ''}{place.prefix or '/akoya'}/callback")
+    if problem := _path_problem(found.path, redirect_context.prefix):
+        below.error(problem, f"such as {redirect_context.origin or ''}{redirect_context.prefix or '/akoya'}/callback")
         return None
     if environment is not None and environment.production and is_loopback(found.origin.host):
-        below.fault("Akoya takes loopback redirect URIs in the sandbox only", "register a public https URL")
+        below.error("Akoya takes loopback redirect URIs in the sandbox only", "register a public https URL")
         return None
     return found
 
 
-def _unfit_path(path: str, prefix: str | None) -> str | None:
+def _path_problem(path: str, prefix: str | None) -> str | None:
     segments = path.split("/")[1:]
     if not path or segments == [""]:
         return "a redirect URI needs a path of its own"
@@ -254,20 +258,20 @@ def _unfit_path(path: str, prefix: str | None) -> str | None:
     return None
 
 
-def _guard_client_id(node: Node, environment: Environment, users: list[tuple[str, Environment]]) -> None:
+def _check_client_id(node: Node, environment: Environment, users: list[tuple[str, Environment]]) -> None:
     """Akoya gives an app its own client_id in each environment. `users`: earlier clients with the same client_id."""
     for other, its in users:
         if its.production != environment.production:
             message = f"the same client_id as client {quoted(other)}, one in production and one not"
-            node.fault(message, "Akoya gives each app its own client_id per environment", key="client_id")
+            node.error(message, "Akoya gives each app its own client_id per environment", key="client_id")
             return
 
 
 def read_connectors(node: Node, clients: Node, built: Mapping[str, Client]) -> dict[str, Connector]:
     found: dict[str, Connector] = {}
     for key, below in node.entries():
-        if key in _OWN_CONNECTOR_NAMES:
-            below.fault(f"{quoted(key)} has a meaning of its own in access rules", "choose another name", at_key=True)
+        if key in _RESERVED_CONNECTOR_NAMES:
+            below.error(f"{quoted(key)} has a meaning of its own in access rules", "choose another name", at_key=True)
             continue
         client = built.get(reference(below, "client", clients, "client") or "")
         identifier = below.plain("connector") or key
@@ -277,7 +281,7 @@ def read_connectors(node: Node, clients: Node, built: Mapping[str, Client]) -> d
             where = below if below.get("connector") is None else below.get("connector")
             assert where is not None
             message = f"{SANDBOX_CONNECTOR} exists in the sandbox only, and client {quoted(client.name)} is production"
-            where.fault(message, "use a provider id from the Data Recipient Hub", at_key=where is below)
+            where.error(message, "use a provider id from the Data Recipient Hub", at_key=where is below)
             continue
         found[key] = Connector(key, identifier, below.plain("name") or key, client)
     return found

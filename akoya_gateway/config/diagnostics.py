@@ -41,7 +41,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Diagnostic:
     """One mistake. `line` and `column` start at 1; faults of the file as a whole stand at 1:1 with an empty path.
 
     `message` says what is wrong, `remedy` what to do. Neither ever holds the value of a secret.
@@ -55,24 +55,26 @@ class Fault:
     remedy: str | None = None
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return dotted(self.path)
 
     def __str__(self) -> str:
         """`gateway.yaml:31:13: connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)`"""
-        where = f"{self.where}: " if self.path else ""
+        where = f"{self.location}: " if self.path else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{self.file}:{self.line}:{self.column}: {where}{self.message}{remedy}"
 
 
-def in_order(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+def sorted_by_position(faults: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     """By position, each once."""
-    return tuple(sorted(dict.fromkeys(faults), key=lambda fault: (fault.line, fault.column, fault.where)))
+    return tuple(
+        sorted(dict.fromkeys(faults), key=lambda diagnostic: (diagnostic.line, diagnostic.column, diagnostic.location))
+    )
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used. `faults` has every mistake that was found, in the order of the file."""
+    """The configuration cannot be used. `diagnostics` has every mistake that was found, in the order of the file."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = in_order(faults)
-        super().__init__("\n".join(map(str, self.faults)))
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = sorted_by_position(diagnostics)
+        super().__init__("\n".join(map(str, self.diagnostics)))

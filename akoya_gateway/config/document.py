@@ -26,11 +26,11 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from akoya_gateway.config.diagnostics import ConfigurationError, Fault, Path, did_you_mean, quoted
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, Path, did_you_mean, quoted
 
-MAXIMUM_BYTES = 1024 * 1024
-MAXIMUM_DEPTH = 40
-MAXIMUM_VALUES = 20_000
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 40
+MAX_VALUES = 20_000
 """Counted after aliases are followed: a few lines of nested aliases can stand for billions of values."""
 
 Value = dict[str, Any] | list[Any] | str | int | float | bool | None
@@ -50,16 +50,16 @@ _TAGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Both start at 1; columns count characters."""
 
     line: int
     column: int
 
 
-_TOP = Place(1, 1)
-_TOO_DEEP = f"nested more than {MAXIMUM_DEPTH} levels deep"
-_START = "start with `version: 1`; `akoya-gateway schema` prints all that can follow"
+_START_POSITION = Position(1, 1)
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_START_REMEDY = "start with `version: 1`; `akoya-gateway schema` prints all that can follow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,17 @@ class Document:
 
     file: str
     data: dict[str, Any]
-    values: dict[Path, Place] = field(repr=False)
-    keys: dict[Path, Place] = field(repr=False)
+    values: dict[Path, Position] = field(repr=False)
+    keys: dict[Path, Position] = field(repr=False)
 
-    def fault(self, path: Path, message: str, remedy: str | None = None, *, at_key: bool = False) -> Fault:
+    def diagnostic(self, path: Path, message: str, remedy: str | None = None, *, at_key: bool = False) -> Diagnostic:
         """A fault at the value (or its key); where the path is not in the document, at the nearest thing above."""
-        place = self.keys.get(path) if at_key else None
+        position = self.keys.get(path) if at_key else None
         above = path
-        while place is None:
-            place = self.values.get(above, _TOP if not above else None)
+        while position is None:
+            position = self.values.get(above, _START_POSITION if not above else None)
             above = above[:-1]
-        return Fault(self.file, place.line, place.column, path, message, remedy)
+        return Diagnostic(self.file, position.line, position.column, path, message, remedy)
 
 
 def read_document(path: FilePath, name: str | None = None) -> Document:
@@ -97,20 +97,20 @@ def parse_document(content: bytes, name: str) -> Document:
     try:
         top = reader.top()
     except yaml.YAMLError as error:
-        raise ConfigurationError([*reader.faults, _syntax_fault(error, name, text)]) from None
+        raise ConfigurationError([*reader.diagnostics, _syntax_diagnostic(error, name, text)]) from None
     if top is None:
-        raise _file_error(name, "the file is empty", _START)
+        raise _file_error(name, "the file is empty", _START_REMEDY)
     builder = _Builder(name)
     data = builder.value(top, ())
-    if faults := [*reader.faults, *builder.faults]:
+    if faults := [*reader.diagnostics, *builder.diagnostics]:
         raise ConfigurationError(faults)
     if not isinstance(data, dict):
-        raise _file_error(name, f"the top level is {kind_of(data)}, not a mapping", _START)
+        raise _file_error(name, f"the top level is {kind_of(data)}, not a mapping", _START_REMEDY)
     return Document(name, data, builder.values, builder.keys)
 
 
 def _file_error(name: str, message: str, remedy: str | None) -> ConfigurationError:
-    return ConfigurationError([Fault(name, 1, 1, (), message, remedy)])
+    return ConfigurationError([Diagnostic(name, 1, 1, (), message, remedy)])
 
 
 def _read(path: FilePath, name: str) -> bytes:
@@ -118,7 +118,7 @@ def _read(path: FilePath, name: str) -> bytes:
         if path.is_dir():
             raise _file_error(name, "this is a directory", "name a file: --config gateway.yaml")
         with path.open("rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _file_error(name, "there is no such file", "name one with --config") from None
     except PermissionError:
@@ -126,7 +126,7 @@ def _read(path: FilePath, name: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable file name"
         raise _file_error(name, f"the file cannot be read: {reason}", None) from None
-    if len(content) > MAXIMUM_BYTES:
+    if len(content) > MAX_BYTES:
         raise _file_error(name, "the file is larger than 1 MiB", "a configuration is a few kilobytes; is it this file?")
     return content
 
@@ -138,25 +138,29 @@ def _decode(content: bytes, name: str) -> str:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        place = _place_of(content[: error.start].decode())
+        position = _position_of(content[: error.start].decode())
         message = f"byte 0x{content[error.start]:02x} is not UTF-8"
-        raise ConfigurationError([Fault(name, place.line, place.column, (), message, "save it as UTF-8")]) from None
+        raise ConfigurationError(
+            [Diagnostic(name, position.line, position.column, (), message, "save it as UTF-8")]
+        ) from None
     if bad := _UNPRINTABLE.search(text):
-        place = _place_of(text[: bad.start()])
+        position = _position_of(text[: bad.start()])
         what = "a NUL byte" if bad.group() == "\0" else f"the control character U+{ord(bad.group()):04X}"
-        raise ConfigurationError([Fault(name, place.line, place.column, (), f"{what} in the text", "remove it")])
+        raise ConfigurationError(
+            [Diagnostic(name, position.line, position.column, (), f"{what} in the text", "remove it")]
+        )
     return text
 
 
-def _place_of(before: str) -> Place:
-    return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+def _position_of(before: str) -> Position:
+    return Position(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 @dataclass(slots=True)
 class _Node:
     """One node as written. An alias is the very node it names, so a node may stand in several places."""
 
-    place: Place
+    position: Position
     kind: type[Event]
     scalar: Value = None
     text: str = ""
@@ -172,7 +176,7 @@ class _Reader:
         self._name = name
         self._events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, _Node] = {}
-        self.faults: list[Fault] = []
+        self.diagnostics: list[Diagnostic] = []
 
     def top(self) -> _Node | None:
         node: _Node | None = None
@@ -181,23 +185,25 @@ class _Reader:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._fault(_place(event), "a second document starts here", "keep one document in the file")
+                    self._add_diagnostic(
+                        _event_position(event), "a second document starts here", "keep one document in the file"
+                    )
                     break
                 node = self._node(next(self._events), 0)
         return node
 
-    def _fault(self, place: Place, message: str, remedy: str | None = None) -> None:
-        self.faults.append(Fault(self._name, place.line, place.column, (), message, remedy))
+    def _add_diagnostic(self, position: Position, message: str, remedy: str | None = None) -> None:
+        self.diagnostics.append(Diagnostic(self._name, position.line, position.column, (), message, remedy))
 
     def _node(self, event: Event, depth: int) -> _Node:
-        place = _place(event)
-        if depth > MAXIMUM_DEPTH:
-            self._fault(place, _TOO_DEEP)
-            raise ConfigurationError(self.faults)
+        position = _event_position(event)
+        if depth > MAX_DEPTH:
+            self._add_diagnostic(position, _TOO_DEEP)
+            raise ConfigurationError(self.diagnostics)
         if isinstance(event, AliasEvent):
-            return self._alias(event.anchor or "", place)
-        node = _Node(place, type(event))
-        self._judge_tag(event, place)
+            return self._alias(event.anchor or "", position)
+        node = _Node(position, type(event))
+        self._check_tag(event, position)
         self._anchor(event, node)
         if isinstance(event, ScalarEvent):
             node.text = event.value
@@ -216,25 +222,25 @@ class _Reader:
         if name is None:
             return
         if name in self._anchors:
-            self._fault(node.place, f"the anchor &{name} is defined twice", "give it another name")
+            self._add_diagnostic(node.position, f"the anchor &{name} is defined twice", "give it another name")
         self._anchors[name] = node
 
-    def _alias(self, name: str, place: Place) -> _Node:
+    def _alias(self, name: str, position: Position) -> _Node:
         node = self._anchors.get(name)
         if node is None:
             remedy = did_you_mean(name, self._anchors) or "define it earlier with &, or quote a text that starts with *"
-            self._fault(place, f"no anchor &{name} before this alias", remedy)
-            return _Node(place, ScalarEvent, complete=True)
+            self._add_diagnostic(position, f"no anchor &{name} before this alias", remedy)
+            return _Node(position, ScalarEvent, complete=True)
         if not node.complete:
-            self._fault(place, f"the alias *{name} stands inside what it names", "break the circle")
-            return _Node(place, ScalarEvent, complete=True)
+            self._add_diagnostic(position, f"the alias *{name} stands inside what it names", "break the circle")
+            return _Node(position, ScalarEvent, complete=True)
         return node
 
-    def _judge_tag(self, event: Event, place: Place) -> None:
+    def _check_tag(self, event: Event, position: Position) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "!" and tag not in _TAGS[type(event)]:
             shown = tag.replace(_TAG, "!!")
-            self._fault(place, f"unknown tag {quoted(shown)}", "write the plain value without a tag")
+            self._add_diagnostic(position, f"unknown tag {quoted(shown)}", "write the plain value without a tag")
 
 
 class _Builder:
@@ -243,22 +249,22 @@ class _Builder:
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = 0
-        self.faults: list[Fault] = []
-        self.values: dict[Path, Place] = {}
-        self.keys: dict[Path, Place] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.values: dict[Path, Position] = {}
+        self.keys: dict[Path, Position] = {}
 
-    def _fault(self, place: Place, path: Path, message: str, remedy: str | None = None) -> None:
-        self.faults.append(Fault(self._name, place.line, place.column, path, message, remedy))
+    def _add_diagnostic(self, position: Position, path: Path, message: str, remedy: str | None = None) -> None:
+        self.diagnostics.append(Diagnostic(self._name, position.line, position.column, path, message, remedy))
 
     def value(self, node: _Node, path: Path) -> Value:
         self._count += 1
-        if self._count > MAXIMUM_VALUES or len(path) > MAXIMUM_DEPTH:
-            what = f"more than {MAXIMUM_VALUES} values, each alias counted as what it stands for"
-            if len(path) > MAXIMUM_DEPTH:
+        if self._count > MAX_VALUES or len(path) > MAX_DEPTH:
+            what = f"more than {MAX_VALUES} values, each alias counted as what it stands for"
+            if len(path) > MAX_DEPTH:
                 what = _TOO_DEEP
-            self._fault(node.place, (), what, "a configuration needs a few hundred values at most")
-            raise ConfigurationError(self.faults)
-        self.values[path] = node.place
+            self._add_diagnostic(node.position, (), what, "a configuration needs a few hundred values at most")
+            raise ConfigurationError(self.diagnostics)
+        self.values[path] = node.position
         if node.kind is ScalarEvent:
             return node.scalar
         if node.kind is SequenceStartEvent:
@@ -271,15 +277,19 @@ class _Builder:
         for key, value in node.pairs:
             here = (*path, key.text)
             if key.kind is not ScalarEvent or not key.text:
-                self._fault(key.place, path, "a key must be a non-empty text", "quote what starts with {, [ or *")
+                self._add_diagnostic(
+                    key.position, path, "a key must be a non-empty text", "quote what starts with {, [ or *"
+                )
             elif key.text == "<<":
                 self._merge(value, path, merged)
             elif key.text in own:
                 first = self.keys[here].line
-                self._fault(key.place, here, f"this key was given before, in line {first}", "keep one of the two")
+                self._add_diagnostic(
+                    key.position, here, f"this key was given before, in line {first}", "keep one of the two"
+                )
             else:
                 self._forget(here)
-                self.keys[here] = key.place
+                self.keys[here] = key.position
                 own[key.text] = self.value(value, here)
         return merged | own
 
@@ -288,12 +298,12 @@ class _Builder:
         sources = node.items if node.kind is SequenceStartEvent else [node]
         for source in sources:
             if source.kind is not MappingStartEvent:
-                self._fault(source.place, path, "only mappings can be merged", "give an alias of a mapping")
+                self._add_diagnostic(source.position, path, "only mappings can be merged", "give an alias of a mapping")
                 continue
             for key, value in source.pairs:
                 here = (*path, key.text)
                 if key.text and key.text not in merged and here not in self.keys:
-                    self.keys[here] = key.place
+                    self.keys[here] = key.position
                     merged[key.text] = self.value(value, here)
 
     def _forget(self, path: Path) -> None:
@@ -304,9 +314,9 @@ class _Builder:
                     del places[old]
 
 
-def _place(event: Event) -> Place:
+def _event_position(event: Event) -> Position:
     mark = event.start_mark
-    return Place(mark.line + 1, mark.column + 1) if mark else _TOP
+    return Position(mark.line + 1, mark.column + 1) if mark else _START_POSITION
 
 
 def _resolve(event: ScalarEvent) -> Value:
@@ -352,21 +362,23 @@ _SYNTAX: tuple[tuple[str, str, str | None], ...] = (
 )
 
 
-def _syntax_fault(error: yaml.YAMLError, name: str, text: str) -> Fault:
+def _syntax_diagnostic(error: yaml.YAMLError, name: str, text: str) -> Diagnostic:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or "it cannot be read as YAML")
-    place = Place(mark.line + 1, mark.column + 1) if mark else _TOP
+    position = Position(mark.line + 1, mark.column + 1) if mark else _START_POSITION
     lines = text.split("\n")
-    line = lines[place.line - 1] if place.line <= len(lines) else ""
+    line = lines[position.line - 1] if position.line <= len(lines) else ""
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
         column = indent.index("\t") + 1
-        return Fault(name, place.line, column, (), "a tab in the indentation", "YAML is indented by spaces only")
+        return Diagnostic(
+            name, position.line, column, (), "a tab in the indentation", "YAML is indented by spaces only"
+        )
     for start, message, remedy in _SYNTAX:
         if start in problem:
             opened = getattr(error, "context_mark", None)
             if opened and "is not closed" in message:
-                place = Place(opened.line + 1, opened.column + 1)
-            return Fault(name, place.line, place.column, (), message, remedy)
+                position = Position(opened.line + 1, opened.column + 1)
+            return Diagnostic(name, position.line, position.column, (), message, remedy)
     shown = problem.encode("ascii", "backslashreplace").decode()[:200]
-    return Fault(name, place.line, place.column, (), f"not YAML: {shown}", None)
+    return Diagnostic(name, position.line, position.column, (), f"not YAML: {shown}", None)

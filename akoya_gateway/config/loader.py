@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from akoya_gateway.config.builder import read_config
-from akoya_gateway.config.diagnostics import ConfigurationError, Fault, in_order
+from akoya_gateway.config.builder import build_config
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, sorted_by_position
 from akoya_gateway.config.document import Document, read_document
 from akoya_gateway.config.model import Config
-from akoya_gateway.config.reader import Reading
-from akoya_gateway.config.schema_validation import judge_shape, load_schema
+from akoya_gateway.config.reader import DocumentReader
+from akoya_gateway.config.schema_validation import load_schema, validate_schema
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ValidationResult:
     """What is to be said of a configuration. `config` is there when nothing is wrong."""
 
-    faults: tuple[Fault, ...]
-    warnings: tuple[Fault, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    warnings: tuple[Diagnostic, ...]
     config: Config | None
 
 
@@ -29,15 +29,15 @@ def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os.en
 
     Secrets are read here, from `environ` and from files relative to the folder of `path`.
     """
-    judgement = judge_config(path, environ)
-    if judgement.config is None:
-        raise ConfigurationError(judgement.faults)
-    return judgement.config
+    result = validate_config(path, environ)
+    if result.config is None:
+        raise ConfigurationError(result.diagnostics)
+    return result.config
 
 
-def judge_config(
+def validate_config(
     path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, secrets: bool = True
-) -> Judgement:
+) -> ValidationResult:
     """Like `load_config`, but never raises. Without `secrets` nothing but the file itself is looked at, and `config`
     holds no keys and empty secrets: good for explaining, not for running.
     """
@@ -45,18 +45,20 @@ def judge_config(
     try:
         document = read_document(source)
     except ConfigurationError as error:
-        return Judgement(error.faults, (), None)
-    return judge_document(document, source, environ, secrets=secrets)
+        return ValidationResult(error.diagnostics, (), None)
+    return validate_document(document, source, environ, secrets=secrets)
 
 
-def judge_document(document: Document, source: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Judgement:
+def validate_document(
+    document: Document, source: Path, environ: Mapping[str, str], *, secrets: bool = True
+) -> ValidationResult:
     """Shape, then meaning."""
     schema = load_schema()
-    shape = judge_shape(document, schema)
-    reading = Reading(document, schema, shape.broken, environ, source.parent, secrets)
-    config = read_config(reading, source)
-    faults = in_order((*shape.faults, *reading.faults))
-    warnings = in_order(reading.warnings)
+    shape = validate_schema(document, schema)
+    reader = DocumentReader(document, schema, shape.broken, environ, source.parent, secrets)
+    config = build_config(reader, source)
+    faults = sorted_by_position((*shape.diagnostics, *reader.diagnostics))
+    warnings = sorted_by_position(reader.warnings)
     if faults or config is None:
-        return Judgement(faults, warnings, None)
-    return Judgement((), warnings, replace(config, warnings=tuple(map(str, warnings))))
+        return ValidationResult(faults, warnings, None)
+    return ValidationResult((), warnings, replace(config, warnings=tuple(map(str, warnings))))

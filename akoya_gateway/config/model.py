@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
-from akoya_gateway.process_environment import Surroundings
+from akoya_gateway.process_environment import ProcessEnvironment
 from akoya_gateway.secret import Secret
 from akoya_gateway.trusted_proxies import TrustedPeer
 
@@ -35,7 +35,7 @@ class Bearer(StrEnum):
     ACCESS_TOKEN = "access_token"
 
 
-class Meaning(StrEnum):
+class ErrorCategory(StrEnum):
     """What an error answer of the token endpoint means for the grant (akoya.md section 4)."""
 
     DEAD_TOKEN = "dead_token"
@@ -47,7 +47,7 @@ class Meaning(StrEnum):
 class ErrorRule:
     """One row of `dialect.errors`: an answer with this status and `error` has this meaning. First match wins."""
 
-    means: Meaning
+    category: ErrorCategory
     status: int | None = None
     error: str | None = None
 
@@ -171,7 +171,7 @@ class Upstream:
     """Its key in `upstreams`; empty: the one of `upstream`."""
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """Where it stands in gateway.yaml."""
         return f"upstreams.{self.name}" if self.name else "upstream"
 
@@ -248,7 +248,7 @@ class Cookie:
 
 
 @dataclass(frozen=True, slots=True)
-class RingKey:
+class EncryptionKey:
     """One key that seals records: 32 bytes. `id` is derived from the key and is stored beside what it sealed."""
 
     id: str
@@ -264,7 +264,7 @@ def key_id(key: bytes) -> str:
 class Sessions:
     store: str
     """URL of the store; may hold a password, so never print it (see `store.describe`)."""
-    keys: tuple[RingKey, ...]
+    keys: tuple[EncryptionKey, ...]
     """The first seals, all open."""
     cookie: Cookie
 
@@ -395,7 +395,7 @@ class Config:
     tokens: Tokens
     limits: Limits
     logging: Logging
-    surroundings: Surroundings = Surroundings()
+    surroundings: ProcessEnvironment = ProcessEnvironment()
     """Of the process, for HTTPS to the provider; empty if no https endpoint is configured."""
     allow_underscore_headers: tuple[str, ...] = ()
     """Lower-case names with `_` that reach the app (`client_headers`)."""

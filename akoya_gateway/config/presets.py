@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from akoya_gateway.config.model import ErrorRule, Meaning
+from akoya_gateway.config.model import ErrorCategory, ErrorRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ SANDBOX_CONNECTOR = "mikomo"
 
 DEFAULT_ERRORS = (
     # The client is refused: the grant is as good as it was.
-    ErrorRule(Meaning.OPERATOR_FAULT, status=401),
-    ErrorRule(Meaning.OPERATOR_FAULT, error="invalid_client"),
-    ErrorRule(Meaning.OPERATOR_FAULT, error="unauthorized_client"),
+    ErrorRule(ErrorCategory.OPERATOR_FAULT, status=401),
+    ErrorRule(ErrorCategory.OPERATOR_FAULT, error="invalid_client"),
+    ErrorRule(ErrorCategory.OPERATOR_FAULT, error="unauthorized_client"),
     # Both eras of Akoya's identity provider. Only with 400: Dex answers `invalid_request` with 500 when its disk fails.
-    ErrorRule(Meaning.DEAD_TOKEN, status=400, error="invalid_grant"),
-    ErrorRule(Meaning.DEAD_TOKEN, status=400, error="invalid_request"),
+    ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_grant"),
+    ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_request"),
     # Refused before it was looked at. Any other 5xx may have spent the token and is not listed on purpose.
-    ErrorRule(Meaning.PROVIDER_DOWN, status=429),
-    ErrorRule(Meaning.PROVIDER_DOWN, status=503),
+    ErrorRule(ErrorCategory.PROVIDER_DOWN, status=429),
+    ErrorRule(ErrorCategory.PROVIDER_DOWN, status=503),
 )
 """What an error answer of the token endpoint means where `dialect.errors` has no rule for it."""

@@ -1,7 +1,7 @@
 """A walk over the judged document: values with their defaults from the schema, and faults with their places.
 
-The schema is the only home of defaults. What `schema.judge_shape` called broken reads as absent, so nothing is
-complained about twice.
+The schema is the only home of defaults. What `schema_validation.validate_schema` called broken reads as absent, so
+nothing is complained about twice.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from akoya_gateway.config.diagnostics import Fault, Path, did_you_mean, quoted
+from akoya_gateway.config.diagnostics import Diagnostic, Path, did_you_mean, quoted
 from akoya_gateway.config.document import Document
 from akoya_gateway.config.model import Bytes, Seconds
-from akoya_gateway.config.value_parsers import Url, duration, size, url
+from akoya_gateway.config.value_parsers import Url, parse_duration, parse_size, parse_url
 
 
 @dataclass(slots=True)
-class Reading:
+class DocumentReader:
     """What every part of the meaning shares. `folder` is what relative file names are relative to."""
 
     document: Document
@@ -28,8 +28,8 @@ class Reading:
     folder: FilePath
     secrets: bool = True
     """False: environment variables and files of secrets are not looked at."""
-    faults: list[Fault] = field(default_factory=list)
-    warnings: list[Fault] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
 
     def top(self) -> Node:
         return Node(self, (), self.document.data, self.schema)
@@ -50,39 +50,39 @@ class Reading:
 class Node:
     """One value, where it stands, and what the schema says of it."""
 
-    reading: Reading
+    reader: DocumentReader
     path: Path
     value: Any
     schema: Mapping[str, Any]
 
-    def fault(self, message: str, remedy: str | None = None, *, key: str | None = None, at_key: bool = False) -> None:
+    def error(self, message: str, remedy: str | None = None, *, key: str | None = None, at_key: bool = False) -> None:
         """A mistake here, or at `key` below."""
         path = self.path if key is None else (*self.path, key)
-        self.reading.faults.append(self.reading.document.fault(path, message, remedy, at_key=at_key))
+        self.reader.diagnostics.append(self.reader.document.diagnostic(path, message, remedy, at_key=at_key))
 
     def warn(self, message: str, remedy: str | None = None, *, key: str | None = None) -> None:
         path = self.path if key is None else (*self.path, key)
-        self.reading.warnings.append(self.reading.document.fault(path, message, remedy, at_key=True))
+        self.reader.warnings.append(self.reader.document.diagnostic(path, message, remedy, at_key=True))
 
-    def written(self, key: str) -> bool:
+    def is_present(self, key: str) -> bool:
         """Whether the operator wrote the key, also if its value is no good."""
-        return key in self.value or (*self.path, key) in self.reading.broken
+        return key in self.value or (*self.path, key) in self.reader.broken
 
-    def lacks(self, key: str) -> bool:
+    def is_missing(self, key: str) -> bool:
         """Absent or null, and nothing was said about it yet."""
-        return self.value.get(key) is None and (*self.path, key) not in self.reading.broken
+        return self.value.get(key) is None and (*self.path, key) not in self.reader.broken
 
     def get(self, key: str) -> Node | None:
         """The value of a key, or None if it is absent, null or broken."""
         path = (*self.path, key)
         value = self.value.get(key)
-        if value is None or path in self.reading.broken:
+        if value is None or path in self.reader.broken:
             return None
-        return Node(self.reading, path, value, self._below(key))
+        return Node(self.reader, path, value, self._below(key))
 
     def section(self, key: str) -> Node:
         """A mapping below; an absent one is empty."""
-        return self.get(key) or Node(self.reading, (*self.path, key), {}, self._below(key))
+        return self.get(key) or Node(self.reader, (*self.path, key), {}, self._below(key))
 
     def entries(self) -> Iterator[tuple[str, Node]]:
         """The keys of a mapping whose names the operator chose."""
@@ -95,10 +95,10 @@ class Node:
         if not isinstance(self.value, list):
             yield self
             return
-        schema = self.reading.resolve(self.schema.get("items", {}))
+        schema = self.reader.resolve(self.schema.get("items", {}))
         for index, value in enumerate(self.value):
-            if (*self.path, index) not in self.reading.broken and value is not None:
-                yield Node(self.reading, (*self.path, index), value, schema)
+            if (*self.path, index) not in self.reader.broken and value is not None:
+                yield Node(self.reader, (*self.path, index), value, schema)
 
     def plain(self, key: str) -> Any:
         """The value of a key as YAML has it, or the schema's default."""
@@ -107,13 +107,13 @@ class Node:
 
     def seconds(self, key: str, *, zero: bool = False) -> Seconds:
         """A duration; must be more than nothing unless `zero`."""
-        seconds = duration(self.plain(key))
+        seconds = parse_duration(self.plain(key))
         if not seconds and not zero:
-            self.fault("must be more than 0", key=key)
+            self.error("must be more than 0", key=key)
         return seconds
 
     def bytes(self, key: str) -> Bytes:
-        return size(self.plain(key))
+        return parse_size(self.plain(key))
 
     def url(self, key: str, *, private: bool = True) -> Url | None:
         """A URL that is read strictly; `private`: https, or http on loopback. None (and a fault) if it is not."""
@@ -121,12 +121,12 @@ class Node:
         if node is None:
             return None
         try:
-            found = url(node.value)
+            found = parse_url(node.value)
         except ValueError as error:
-            node.fault(str(error))
+            node.error(str(error))
             return None
         if private and not found.secure:
-            node.fault("plain http is accepted for loopback addresses only", "use https")
+            node.error("plain http is accepted for loopback addresses only", "use https")
             return None
         return found
 
@@ -136,17 +136,17 @@ class Node:
         return found or next(iter(schema.get("patternProperties", {}).values()), {})
 
     def _below(self, key: str) -> Mapping[str, Any]:
-        return self.reading.resolve(self._property(key))
+        return self.reader.resolve(self._property(key))
 
 
 def reference(node: Node, key: str, names: Node, what: str) -> str | None:
     """The name under `key` if something has it; names that are there but broken count."""
     below = node.get(key)
-    if below is None or names.path in node.reading.broken:
+    if below is None or names.path in node.reader.broken:
         return None
     name: str = below.value
     if name in names.value:
         return name
     remedy = did_you_mean(name, names.value) or f"known: {', '.join(map(quoted, names.value)) or 'none'}"
-    below.fault(f"no {what} named {quoted(name)}", remedy)
+    below.error(f"no {what} named {quoted(name)}", remedy)
     return None

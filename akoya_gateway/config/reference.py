@@ -52,7 +52,7 @@ def _presets() -> str:
     lines += ["\nWhat an error answer of the token endpoint means, after the environment's own `dialect.errors`:\n"]
     lines += ["| status | error | means |", "|---|---|---|"]
     for rule in DEFAULT_ERRORS:
-        lines.append(f"| {rule.status or 'any'} | {rule.error or 'any'} | `{rule.means}` |")
+        lines.append(f"| {rule.status or 'any'} | {rule.error or 'any'} | `{rule.category}` |")
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from akoya_gateway.config.diagnostics import Fault, Path, did_you_mean, quoted
+from akoya_gateway.config.diagnostics import Diagnostic, Path, did_you_mean, quoted
 from akoya_gateway.config.document import Document, kind_of
 
 _FILE = "gateway.schema.json"
@@ -43,7 +43,7 @@ _BOUNDS = {
     "maxProperties": "must have at most {} entries",
     "maxLength": "must have at most {} characters",
 }
-_WHOLE = ("type", "const", "enum", "anyOf", "oneOf", "pattern")
+_WHOLE_VALUE_KEYWORDS = ("type", "const", "enum", "anyOf", "oneOf", "pattern")
 """Keywords that say the value is something else altogether: nothing more needs saying about it."""
 
 
@@ -61,30 +61,30 @@ def load_schema() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SchemaResult:
     """`broken` are the paths that a fault is about: unusable values, unknown keys, and required keys that are missing.
     Checks of meaning pass over them, so that one mistake gives one fault.
     """
 
-    faults: tuple[Fault, ...]
+    diagnostics: tuple[Diagnostic, ...]
     broken: frozenset[Path]
 
 
-def judge_shape(document: Document, schema: dict[str, Any]) -> Judged:
+def validate_schema(document: Document, schema: dict[str, Any]) -> SchemaResult:
     """Every way in which the document does not follow the schema."""
-    shape = _Shape(document)
-    shape.judge(Draft202012Validator(schema).iter_errors(document.data))
-    shape.judge_texts(document.data, ())
-    return Judged(tuple(shape.faults), frozenset(shape.broken))
+    shape = _SchemaValidator(document)
+    shape.validate(Draft202012Validator(schema).iter_errors(document.data))
+    shape.check_texts(document.data, ())
+    return SchemaResult(tuple(shape.diagnostics), frozenset(shape.broken))
 
 
-class _Shape:
+class _SchemaValidator:
     def __init__(self, document: Document) -> None:
         self._document = document
-        self.faults: list[Fault] = []
+        self.diagnostics: list[Diagnostic] = []
         self.broken: set[Path] = set()
 
-    def judge(self, errors: Iterable[ValidationError]) -> None:
+    def validate(self, errors: Iterable[ValidationError]) -> None:
         groups: defaultdict[Path, list[ValidationError]] = defaultdict(list)
         for error in errors:
             for plain in _plain(error):
@@ -106,12 +106,12 @@ class _Shape:
         for error in missing:
             self._missing_key(path, error, taken)
         if others and not unknown and not missing and not faults_below:
-            whole = [error for error in others if error.validator in _WHOLE]
+            whole = [error for error in others if error.validator in _WHOLE_VALUE_KEYWORDS]
             self._value(path, (whole or others)[0])
 
     def _add(self, path: Path, message: str, remedy: str | None = None, *, at_key: bool = False) -> None:
         self.broken.add(path)
-        self.faults.append(self._document.fault(path, message, remedy, at_key=at_key))
+        self.diagnostics.append(self._document.diagnostic(path, message, remedy, at_key=at_key))
 
     def _secret(self, path: Path, error: ValidationError) -> None:
         expected = _schema(error).get("x-expected", "{env: NAME} or {file: path}")
@@ -123,19 +123,19 @@ class _Shape:
 
     def _unknown_keys(self, path: Path, error: ValidationError) -> set[str]:
         """Returns the known keys that were probably meant."""
-        known = list(_schema(error).get("properties", {}))
+        cached = list(_schema(error).get("properties", {}))
         patterns = [re.compile(pattern) for pattern in _schema(error).get("patternProperties", {})]
         meant: set[str] = set()
         for key in _mapping(error):
-            if key in known or any(pattern.search(key) for pattern in patterns):
+            if key in cached or any(pattern.search(key) for pattern in patterns):
                 continue
             here = (*path, key)
             if naming := _schema(error).get("x-keys"):
                 self._add(here, f"{quoted(key)} cannot be used as a name", naming, at_key=True)
                 continue
-            remedy = did_you_mean(key, [name for name in known if name not in _mapping(error)])
-            meant |= {name for name in known if remedy and quoted(name) in remedy}
-            listed = None if len(known) > 12 else f"known here: {', '.join(known)}"
+            remedy = did_you_mean(key, [name for name in cached if name not in _mapping(error)])
+            meant |= {name for name in cached if remedy and quoted(name) in remedy}
+            listed = None if len(cached) > 12 else f"known here: {', '.join(cached)}"
             self._add(here, f"unknown key {quoted(key)}", remedy or listed, at_key=True)
         return meant
 
@@ -148,7 +148,7 @@ class _Shape:
                 continue
             examples = _schema(error).get("properties", {}).get(key, {}).get("examples", [])
             remedy = f"such as `{key}: {flow(examples[0])}`" if examples else None
-            self.faults.append(self._document.fault(path, f'"{key}" is missing', remedy, at_key=True))
+            self.diagnostics.append(self._document.diagnostic(path, f'"{key}" is missing', remedy, at_key=True))
 
     def _value(self, path: Path, error: ValidationError) -> None:
         schema, value = _schema(error), error.instance
@@ -167,17 +167,17 @@ class _Shape:
         else:
             self._add(path, f"expected {_expected(schema)}, not {_shown(value)}", _quotes(value, schema))
 
-    def judge_texts(self, value: Any, path: Path) -> None:
+    def check_texts(self, value: Any, path: Path) -> None:
         """No text may hold line ends or other control characters: values go to headers, URLs and logs."""
         if isinstance(value, dict):
             for key, below in value.items():
                 if _CONTROL.search(key):
                     self._text((*path, key))
                 else:
-                    self.judge_texts(below, (*path, key))
+                    self.check_texts(below, (*path, key))
         elif isinstance(value, list):
             for index, below in enumerate(value):
-                self.judge_texts(below, (*path, index))
+                self.check_texts(below, (*path, index))
         elif isinstance(value, str) and _CONTROL.search(value):
             self._text(path)
 

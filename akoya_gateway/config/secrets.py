@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import JWKRegistry, OctKey
 
 from akoya_gateway.config.diagnostics import did_you_mean, quoted
-from akoya_gateway.config.model import RingKey, SigningAlgorithm, SigningKey, key_id
+from akoya_gateway.config.model import EncryptionKey, SigningAlgorithm, SigningKey, key_id
 from akoya_gateway.config.reader import Node
 from akoya_gateway.secret import Secret
 
-_LONGEST = 64 * 1024
+_MAX_FILE_BYTES = 64 * 1024
 _MARK = "\ufeff"
 """The byte order mark that some editors write before the text."""
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
@@ -47,7 +47,7 @@ def _cleaned(node: Node, text: str) -> Secret | None:
         text = text.removeprefix(_MARK)
         node.warn("a byte order mark before the secret is dropped", "save it as UTF-8 without BOM")
     if unseen := _invisible(text):
-        node.fault(f"the secret contains the invisible character {unseen}", "type it again, or copy it from its source")
+        node.error(f"the secret contains the invisible character {unseen}", "type it again, or copy it from its source")
         return None
     return Secret(text)
 
@@ -60,73 +60,73 @@ def _invisible(text: str) -> str | None:
 
 def _written(node: Node | None) -> str | None:
     """Return the text of a secret exactly as it is in the environment or file, or None after reporting a fault."""
-    if node is None or not node.reading.secrets:
+    if node is None or not node.reader.secrets:
         return None
     if (variable := node.get("env")) is not None:
         return _from_environment(variable)
     if (file := node.get("file")) is not None:
         return _from_file(file)
-    if node.lacks("env") and node.lacks("file"):
-        node.fault("expected {env: NAME} or {file: path}, but nothing is given")
+    if node.is_missing("env") and node.is_missing("file"):
+        node.error("expected {env: NAME} or {file: path}, but nothing is given")
     return None
 
 
 def _from_environment(node: Node) -> str | None:
     name: str = node.value
-    text = node.reading.environ.get(name)
+    text = node.reader.environ.get(name)
     if text is None:
-        remedy = did_you_mean(name, _alike(node)) or _or_make(node, "set it")
-        node.fault(f"the environment variable {name} is not set", remedy)
+        remedy = did_you_mean(name, _same_secret(node)) or _with_hint(node, "set it")
+        node.error(f"the environment variable {name} is not set", remedy)
         return None
     if not text.removeprefix(_MARK).strip():
-        node.fault(f"the environment variable {name} is empty", _or_make(node, "set it"))
+        node.error(f"the environment variable {name} is empty", _with_hint(node, "set it"))
         return None
     return text
 
 
-def _or_make(node: Node, remedy: str) -> str:
+def _with_hint(node: Node, remedy: str) -> str:
     """With the command where the secret is a key of ours; others come from Akoya."""
     maker = _MAKERS.get(str(node.path[0]))
     return f"{remedy}; {maker}" if maker else remedy
 
 
-def _alike(node: Node) -> list[str]:
-    return [name for name in node.reading.environ if name.startswith("AKOYA")]
+def _same_secret(node: Node) -> list[str]:
+    return [name for name in node.reader.environ if name.startswith("AKOYA")]
 
 
 def _from_file(node: Node) -> str | None:
-    path: FilePath = node.reading.folder / node.value
+    path: FilePath = node.reader.folder / node.value
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
-            node.fault(f"{quoted(str(path))} is not a file", "name a file that holds the secret")
+            node.error(f"{quoted(str(path))} is not a file", "name a file that holds the secret")
             return None
         with path.open("rb") as file:
-            content = file.read(_LONGEST + 1)
+            content = file.read(_MAX_FILE_BYTES + 1)
         text = content.decode()
     except FileNotFoundError:
-        remedy = _or_make(node, "names are relative to the folder of this configuration")
-        node.fault(f"there is no file {quoted(str(path))}", remedy)
+        remedy = _with_hint(node, "names are relative to the folder of this configuration")
+        node.error(f"there is no file {quoted(str(path))}", remedy)
         return None
     except UnicodeDecodeError:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            node.fault(f"{quoted(str(path))} is UTF-16", "save it as UTF-8")
+            node.error(f"{quoted(str(path))} is UTF-16", "save it as UTF-8")
         else:
-            node.fault(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
+            node.error(f"{quoted(str(path))} is not text in UTF-8", "store the secret as text (keys in base64)")
         return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable file name"
-        node.fault(f"{quoted(str(path))} cannot be read: {reason}", "check owner and mode")
+        node.error(f"{quoted(str(path))} cannot be read: {reason}", "check owner and mode")
         return None
-    if len(content) > _LONGEST:
-        node.fault(f"{quoted(str(path))} is larger than 64 KiB", "is it the right file?")
+    if len(content) > _MAX_FILE_BYTES:
+        node.error(f"{quoted(str(path))} is larger than 64 KiB", "is it the right file?")
         return None
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         node.warn(f"others may read the secret file {quoted(str(path))} (mode {mode:04o})", "chmod 0600")
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.removeprefix(_MARK).strip():
-        node.fault(f"{quoted(str(path))} is empty", "put the secret there")
+        node.error(f"{quoted(str(path))} is empty", "put the secret there")
         return None
     return text
 
@@ -138,19 +138,19 @@ def read_password(node: Node | None) -> Secret | None:
         return None
     text = secret.reveal()
     if text != text.strip() or not text.isprintable():
-        node.fault("the secret begins or ends with a space, or holds a line end", "store it without")
+        node.error("the secret begins or ends with a space, or holds a line end", "store it without")
         return None
     return secret
 
 
-def ring_key(text: str) -> RingKey:
+def parse_encryption_key(text: str) -> EncryptionKey:
     """32 bytes as 64 hex digits or as base64 (either alphabet, padding optional). ValueError for everything else."""
     raw = bytes.fromhex(text) if _HEX.fullmatch(text) else _base64(text)
     if len(raw) != 32:
         raise ValueError("it must be exactly 32 bytes, in base64 or hex")
     if len(set(raw)) < 8:
         raise ValueError("it is not random")
-    return RingKey(key_id(raw), raw)
+    return EncryptionKey(key_id(raw), raw)
 
 
 def _base64(text: str) -> bytes:
@@ -161,15 +161,15 @@ def _base64(text: str) -> bytes:
         raise ValueError("it must be exactly 32 bytes, in base64 or hex") from None
 
 
-def read_ring_key(node: Node) -> RingKey | None:
+def read_encryption_key(node: Node) -> EncryptionKey | None:
     """A key of `sessions.keys`."""
     secret = read_secret(node)
     if secret is None:
         return None
     try:
-        return ring_key(secret.reveal().strip())
+        return parse_encryption_key(secret.reveal().strip())
     except ValueError as error:
-        node.fault(f"this key cannot be used: {error}", _MAKERS["sessions"])
+        node.error(f"this key cannot be used: {error}", _MAKERS["sessions"])
         return None
 
 
@@ -182,14 +182,14 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
     if _is_shared(written, algorithm) and written.startswith(_MARK):
         # The app reads the same text. Whether it drops the mark is not known, so the two could have different keys.
         remedy = "save it as UTF-8 without BOM, here and in the app"
-        node.fault("the shared secret begins with a byte order mark", remedy)
+        node.error("the shared secret begins with a byte order mark", remedy)
         return None
     secret = _cleaned(node, written)
     if secret is None:
         return None
     text = _with_line_ends(secret.reveal())
-    if problem := _unfit(text, algorithm):
-        node.fault(f"this key cannot be used for {algorithm.value}: {problem}", _MAKERS["signing"])
+    if problem := _key_text_problem(text, algorithm):
+        node.error(f"this key cannot be used for {algorithm.value}: {problem}", _MAKERS["signing"])
         return None
     return SigningKey(identifier.value if identifier else "", Secret(text))
 
@@ -210,7 +210,7 @@ def _with_line_ends(text: str) -> str:
     return plain.replace("\\r", "").replace("\\n", "\n")
 
 
-def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
+def _key_text_problem(text: str, algorithm: SigningAlgorithm) -> str | None:
     """Why the key does not fit, or None."""
     if _is_shared(text, algorithm):
         if text.lstrip().startswith("-----BEGIN"):
@@ -222,7 +222,7 @@ def _unfit(text: str, algorithm: SigningAlgorithm) -> str | None:
         return _OTHER_PEM.get(_label(text), "it is not a PEM or JWK of an unencrypted private key")
     if not keys:
         return "the JWK Set has no key"
-    return next((fault for key in keys if (fault := _unfit_key(key, algorithm))), None)
+    return next((fault for key in keys if (fault := _key_problem(key, algorithm))), None)
 
 
 _OTHER_PEM = {
@@ -239,7 +239,7 @@ def _label(text: str) -> str:
     return found[1] if found else ""
 
 
-def _unfit_key(key: object, algorithm: SigningAlgorithm) -> str | None:
+def _key_problem(key: object, algorithm: SigningAlgorithm) -> str | None:
     if algorithm is SigningAlgorithm.HMAC_SHA256:
         if not isinstance(key, bytes):
             return "it is not a shared secret"
@@ -265,12 +265,12 @@ def existing_file(node: Node | None) -> FilePath | None:
     """A file that the configuration names and that must be there (certificates)."""
     if node is None:
         return None
-    path: FilePath = node.reading.folder / node.value
+    path: FilePath = node.reader.folder / node.value
     try:
         there = path.is_file()
     except (OSError, ValueError):
         there = False
     if not there:
-        node.fault(f"there is no file {quoted(str(path))}", "names are relative to the folder of this configuration")
+        node.error(f"there is no file {quoted(str(path))}", "names are relative to the folder of this configuration")
         return None
     return path

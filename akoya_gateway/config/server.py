@@ -25,13 +25,13 @@ from akoya_gateway.config.model import (
 )
 from akoya_gateway.config.reader import Node
 from akoya_gateway.config.secrets import existing_file, read_password
-from akoya_gateway.config.value_parsers import is_loopback, listen, url
+from akoya_gateway.config.value_parsers import is_loopback, parse_listen, parse_url
 from akoya_gateway.secret import Secret
 from akoya_gateway.trusted_proxies import UNIX, TrustedPeer
 
 T = TypeVar("T")
 
-_SHORTEST_BEARER = 32
+_MIN_BEARER_BYTES = 32
 
 _RESERVED_HEADERS = frozenset({"cookie", "host", "content-length", "transfer-encoding", "connection", "te", "upgrade"})
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,;=:@%/]*")
@@ -44,7 +44,7 @@ def read_public_url(top: Node) -> Origin | None:
     if found is None or node is None:
         return None
     if found.path not in ("", "/") or "?" in found.text:
-        node.fault("an origin has no path and no query", f"write {found.origin}")
+        node.error("an origin has no path and no query", f"write {found.origin}")
         return None
     return found.origin
 
@@ -54,8 +54,8 @@ def read_root_path(top: Node) -> str:
     node = top.get("root_path")
     if node is None or not node.value:
         return ""
-    if not top.lacks("upstream") or not top.lacks("upstreams"):
-        node.fault("only the middleware is mounted in another app, and here is an upstream", "remove root_path")
+    if not top.is_missing("upstream") or not top.is_missing("upstreams"):
+        node.error("only the middleware is mounted in another app, and here is an upstream", "remove root_path")
     path: str = node.value
     return path
 
@@ -68,12 +68,12 @@ def warn_of_callbacks_outside(clients_node: Node, clients: Mapping[str, Client],
             node.warn(f"the app around the gateway passes it nothing outside of {root_path}/", key="redirect_uri")
 
 
-def attempt(node: Node, read: Callable[[str], T]) -> T | None:
+def parse_or_report(node: Node, read: Callable[[str], T]) -> T | None:
     """`read` applied to the text; its ValueError becomes a fault."""
     try:
         return read(node.value)
     except ValueError as error:
-        node.fault(str(error))
+        node.error(str(error))
         return None
 
 
@@ -85,7 +85,7 @@ def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
     section = top.section("admin")
     admin = _listen(section)
     if public and admin and admin == public and (public.path or public.port):
-        section.fault("admin must not listen where the public does", "choose another port", key="listen")
+        section.error("admin must not listen where the public does", "choose another port", key="listen")
     return public, admin
 
 
@@ -95,20 +95,20 @@ def read_token_bearer(top: Node) -> Secret | None:
         return None
     node = top.section("admin").get("token_bearer")
     bearer = read_password(node)
-    if node is not None and bearer is not None and len(bearer) < _SHORTEST_BEARER:
+    if node is not None and bearer is not None and len(bearer) < _MIN_BEARER_BYTES:
         remedy = "make one with `openssl rand -base64 33`"
-        node.fault(f"the bearer is shorter than {_SHORTEST_BEARER} characters", remedy)
+        node.error(f"the bearer is shorter than {_MIN_BEARER_BYTES} characters", remedy)
         return None
     return bearer
 
 
 def _listen(node: Node) -> Listen | None:
     below = node.get("listen")
-    return listen(node.plain("listen")) if below is None else attempt(below, listen)
+    return parse_listen(node.plain("listen")) if below is None else parse_or_report(below, parse_listen)
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class UpstreamSet:
     """The apps behind the gateway, for access rules to lead to. `names`: the node of `upstreams`. `by_name_only`: a
     rule that names none leads nowhere."""
 
@@ -118,15 +118,15 @@ class Behind:
     by_name_only: bool
 
 
-def read_upstreams(top: Node) -> Behind:
+def read_upstreams(top: Node) -> UpstreamSet:
     """Also those with faults, so that the rules that name them are judged as well."""
     node = top.get("upstream")
     names = top.section("upstreams")
-    return Behind(
+    return UpstreamSet(
         None if node is None else _upstream(node, ""),
         {name: _upstream(below, name) for name, below in names.entries()},
         names,
-        by_name_only=top.lacks("upstream") and bool(names.value),
+        by_name_only=top.is_missing("upstream") and bool(names.value),
     )
 
 
@@ -138,14 +138,14 @@ def _upstream(node: Node, name: str) -> Upstream:
     tls = node.section("tls")
     certificate, key = existing_file(tls.get("certificate")), existing_file(tls.get("key"))
     for one, other in (("certificate", "key"), ("key", "certificate")):
-        if not tls.lacks(one) and tls.lacks(other):
-            tls.fault(f"a {one} without its {other}", f"add {other}", key=one)
+        if not tls.is_missing(one) and tls.is_missing(other):
+            tls.error(f"a {one} without its {other}", f"add {other}", key=one)
     ca = existing_file(tls.get("ca"))
-    if tls.reading.secrets:
+    if tls.reader.secrets:
         _judge_tls(tls, ca, certificate, key)
     header_bytes = node.bytes("max_header_bytes")
     if header_bytes < 4096:
-        node.fault("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
+        node.error("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
     return Upstream(
         origins=tuple(origins),
         connect_timeout=timeout.seconds("connect"),
@@ -167,34 +167,34 @@ def _judge_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key
             context.load_verify_locations(ca)
         except OSError as error:  # ssl.SSLError is one.
             reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            tls.fault(f"{quoted(str(ca))} cannot be used: {reason}", key="ca")
+            tls.error(f"{quoted(str(ca))} cannot be used: {reason}", key="ca")
     if certificate is not None and key is not None:
         try:
             # With a password, or OpenSSL would ask for one at the terminal.
             context.load_cert_chain(certificate, key, password="")
         except OSError as error:
             reason = "not PEM, not a pair, or encrypted" if isinstance(error, ssl.SSLError) else error.strerror
-            tls.fault(f"certificate and key cannot be used: {reason}", key="certificate")
+            tls.error(f"certificate and key cannot be used: {reason}", key="certificate")
 
 
 def _websocket(node: Node) -> WebSocketBounds:
     max_message = node.bytes("max_message")
     if not max_message:
-        node.fault("must be more than 0", key="max_message")
+        node.error("must be more than 0", key="max_message")
     return WebSocketBounds(max_message, node.seconds("idle_timeout"))
 
 
 def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
     text: str = node.value
     if text.startswith("unix:"):
-        found = attempt(node, listen)
+        found = parse_or_report(node, parse_listen)
         return Origin("http", "localhost", 80, found.path) if found else None
-    parsed = attempt(node, url)
+    parsed = parse_or_report(node, parse_url)
     if parsed is None:
         return None
     if not parsed.secure and not insecure:
         remedy = f"use https, or set {dotted(upstream.path)}.insecure_http: true if that network is yours alone"
-        node.fault("plain http to an address that is not loopback would show tokens to the network", remedy)
+        node.error("plain http to an address that is not loopback would show tokens to the network", remedy)
         return None
     return parsed.origin
 
@@ -202,7 +202,7 @@ def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
 def read_redirects(top: Node, prefix: str, public: Origin | None, root_path: str) -> Redirects:
     node = top.section("redirects")
     after_connect: str = node.plain("after_connect")
-    if node.lacks("after_connect"):
+    if node.is_missing("after_connect"):
         after_connect = root_path + after_connect
     after_error: str = node.plain("after_error") or f"{prefix}/"
     for key in ("after_connect", "after_error"):
@@ -221,22 +221,22 @@ def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
     plain = text[:-1] if wildcard and text.endswith("*") else text
     if "*" in plain:
         where = "at the end of the path" if wildcard else "in redirects.allow"
-        node.fault(f"a `*` can only stand {where}", "such as /accounts/*")
+        node.error(f"a `*` can only stand {where}", "such as /accounts/*")
         return False
     if plain.startswith("/"):
         path = plain
     else:
-        parsed = attempt(node, lambda _: url(plain))
+        parsed = parse_or_report(node, lambda _: parse_url(plain))
         if parsed is None:
             return False
         if text != plain and not parsed.path:
-            node.fault("a `*` right after the host would allow other hosts", f"write {plain}/*")
+            node.error("a `*` right after the host would allow other hosts", f"write {plain}/*")
             return False
         if not parsed.secure:
-            node.fault("plain http is accepted for loopback addresses only", "use https")
+            node.error("plain http is accepted for loopback addresses only", "use https")
             return False
         if not parsed.text.startswith(str(parsed.origin)):
-            node.fault("an origin is written in lower case and without its default port", f"write {parsed.origin}")
+            node.error("an origin is written in lower case and without its default port", f"write {parsed.origin}")
             return False
         path = parsed.path or "/"
     path, _, _ = path.partition("?")
@@ -246,11 +246,11 @@ def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
 def _plain_path(node: Node, path: str, *, is_pattern: bool) -> bool:
     segments = path.split("/")[1:]
     if is_pattern and "?" in node.value:
-        node.fault("patterns match the path only, without query", "remove what follows ?")
+        node.error("patterns match the path only, without query", "remove what follows ?")
     elif not _PATH.fullmatch(path):
-        node.fault("a character that must be escaped in a path", "letters, digits and -._~!$&'()+,;=:@%/")
+        node.error("a character that must be escaped in a path", "letters, digits and -._~!$&'()+,;=:@%/")
     elif "" in segments[:-1] or "." in segments or ".." in segments:
-        node.fault("empty and dot segments are read differently by browsers and servers", "write the plain path")
+        node.error("empty and dot segments are read differently by browsers and servers", "write the plain path")
     else:
         return True
     return False
@@ -266,13 +266,13 @@ def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
         try:
             network = ipaddress.ip_network(item.value, strict=False)
         except ValueError:
-            item.fault(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8, ::1 or unix")
+            item.error(f"{quoted(item.value)} is not an address or network", "such as 10.0.0.0/8, ::1 or unix")
             continue
         if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
-            item.fault("the address has bits beyond the length of its network", f"did you mean {network}?")
+            item.error("the address has bits beyond the length of its network", f"did you mean {network}?")
         elif network.prefixlen == 0 and not top.plain("trust_all_proxies"):
             remedy = "list your proxies; trust_all_proxies: true allows it where nobody else can reach the gateway"
-            item.fault("this trusts everybody: any client could then claim any address and user", remedy)
+            item.error("this trusts everybody: any client could then claim any address and user", remedy)
         else:
             found.append(network)
     return tuple(found)
@@ -285,9 +285,9 @@ def read_underscore_headers(top: Node) -> tuple[str, ...]:
     for item in node.items() if node else ():
         name: str = item.value.lower()
         if "_" not in name:
-            item.fault("only names with `_` are dropped", "remove it: this header reaches the app anyway")
+            item.error("only names with `_` are dropped", "remove it: this header reaches the app anyway")
         elif is_known(name.encode()):
-            item.fault(
+            item.error(
                 f"a server can take {item.value} for a header that the gateway decides about", "have the client use `-`"
             )
         else:
@@ -299,18 +299,18 @@ def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
     node = top.section("identity")
     chosen = [key for key in ("from", "header", "jwt") if node.value.get(key) is not None]
     if len(chosen) > 1:
-        node.fault(f"{' and '.join(chosen)} cannot stand together", "keep one of from, header and jwt", key=chosen[1])
+        node.error(f"{' and '.join(chosen)} cannot stand together", "keep one of from, header and jwt", key=chosen[1])
     header = node.get("header")
     if header is not None:
-        _judge_header(header)
+        _check_header(header)
         if not list(proxies) and not top.value.get("trusted_proxies"):
-            header.fault("a header can be believed from trusted_proxies only, and there are none", "list them there")
+            header.error("a header can be believed from trusted_proxies only, and there are none", "list them there")
         return Identity(IdentitySource.HEADER, header.value.lower())
     jwt = node.get("jwt")
     if jwt is None:
         return Identity()
     if below := jwt.get("header"):
-        _judge_header(below)
+        _check_header(below)
     jwks = jwt.url("jwks_uri")
     return Identity(
         IdentitySource.JWT,
@@ -322,15 +322,15 @@ def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
     )
 
 
-def _judge_header(node: Node) -> None:
+def _check_header(node: Node) -> None:
     name = node.value.lower()
     folded = name.replace("_", "-")
     if folded in _RESERVED_HEADERS or folded.startswith(("akoya-", "signature")):
-        node.fault(f"the header {node.value} has a meaning of its own", "choose another")
+        node.error(f"the header {node.value} has a meaning of its own", "choose another")
     elif "_" in name:
-        node.fault("a header with `_` can be confused with one with `-`", "use `-`")
+        node.error("a header with `_` can be confused with one with `-`", "use `-`")
 
 
-def warn_of_plain_http(top: Node, public: Origin | None) -> None:
+def warn_if_plain_http(top: Node, public: Origin | None) -> None:
     if public is not None and public.scheme == "http" and is_loopback(public.host):
         top.warn("http on loopback: for development only, cookies are not Secure", key="public_url")

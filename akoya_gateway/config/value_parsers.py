@@ -17,7 +17,7 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def duration(text: str) -> Seconds:
+def parse_duration(text: str) -> Seconds:
     """`500ms`, `5s`, `15m`, `12h`, `30d`."""
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -25,7 +25,7 @@ def duration(text: str) -> Seconds:
     return Seconds(float(match[1]) * _SECONDS[match[2]])
 
 
-def size(value: int | str) -> Bytes:
+def parse_size(value: int | str) -> Bytes:
     """A number of bytes, or a text such as `32KiB`."""
     if isinstance(value, int):
         return Bytes(value)
@@ -60,7 +60,7 @@ class Url:
         return self.origin.scheme == "https" or is_loopback(self.origin.host)
 
 
-def url(text: str) -> Url:
+def parse_url(text: str) -> Url:
     """Strict: no userinfo, fragment, backslash or space, a host of plain ASCII, a port that exists."""
     if not text.isascii():
         raise ValueError("only ASCII can stand in a URL; write host names in punycode and escape the rest")
@@ -92,7 +92,7 @@ def _host(host: str) -> str:
     return host
 
 
-def listen(text: str) -> Listen:
+def parse_listen(text: str) -> Listen:
     """`host:port`, `[IPv6]:port`, `unix:/path`. Port 0: any free one."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")

@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin, Upstream
-from akoya_gateway.doctor.check_result import Finding, fault, fine, warning
-from akoya_gateway.doctor.connectivity import PATIENCE, reach
+from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
+from akoya_gateway.doctor.connectivity import CONNECT_TIMEOUT, check_connectivity
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.oauth.authorization_request import (
     authorization_url,
@@ -32,17 +32,17 @@ from akoya_gateway.oauth.authorization_request import (
     new_state,
 )
 from akoya_gateway.oauth.jwks import UnreadableKeys, read_keys
-from akoya_gateway.oauth.outcomes import OperatorFault, Refused
+from akoya_gateway.oauth.outcomes import ClientRejected, Refused
 from akoya_gateway.provider import Provider, http_client, trust
 from akoya_gateway.provider.transport import FetchFailed, get
 from akoya_gateway.secret import Secret
 from akoya_gateway.server.listeners import describe as described
-from akoya_gateway.store import KeyRing, Store, describe, open_store
+from akoya_gateway.store import Keyring, Store, describe, open_store
 from akoya_gateway.store.encrypted_store import context
 
-LATE = 5.0
+MAX_CLOCK_SKEW = 5.0
 """Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
-SLOW_STORE = 50.0
+SLOW_STORE_MILLISECONDS = 50.0
 """Milliseconds."""
 DISCOVERY = "/.well-known/openid-configuration"
 MAX_DISCOVERY = 262_144
@@ -53,19 +53,19 @@ NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
 Clock = Callable[[], float]
 
 
-async def examine(
+async def run_checks(
     config: Config,
     *,
     upstream_tls: Mapping[str, ssl.SSLContext] | None = None,
     credentials: bool = True,
     clock: Clock = time.time,
     http: httpx.AsyncClient | None = None,
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Everything, in the order of the configuration. `upstream_tls`: how each upstream is trusted, by its name.
     `credentials`: try each client's against its token endpoint."""
     # The client and the authorities of the work itself, so that what is found here is what the gateway would meet.
     async with http or http_client(surroundings=config.surroundings) as client:
-        examinations: list[Awaitable[list[Finding]]] = [
+        examinations: list[Awaitable[list[CheckResult]]] = [
             _settings(config),
             *(_environment(config, each, client, clock) for each in config.environments.values()),
             *(_client(config, each, client, clock, credentials) for each in config.clients.values()),
@@ -74,10 +74,10 @@ async def examine(
             *(_upstream(each, (upstream_tls or {}).get(each.name), clock) for each in config.all_upstreams),
         ]
         rounds = await asyncio.gather(*examinations)
-    return [finding.clean for findings in rounds for finding in findings]
+    return [result.clean for findings in rounds for result in findings]
 
 
-async def _settings(config: Config) -> list[Finding]:
+async def _settings(config: Config) -> list[CheckResult]:
     """What `check` warns of (file permissions, cookies, plain http), and where the admin listener is."""
     findings = [warning("configuration", each) for each in config.warnings]
     cookie = config.sessions.cookie
@@ -86,8 +86,8 @@ async def _settings(config: Config) -> list[Finding]:
             "sessions.cookie", f"{cookie.name}, {'Secure, ' if cookie.secure else ''}SameSite={cookie.same_site.value}"
         )
     )
-    kept = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
-    findings.append(fine("signing.keys", kept))
+    cached = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
+    findings.append(fine("signing.keys", cached))
     if (proxy := config.surroundings.proxy) is not None:
         findings.append(fine(proxy.variable, f"HTTPS goes by the proxy {proxy.shown}"))
     if (trusted := config.surroundings.ca_file or config.surroundings.ca_folder) is not None:
@@ -106,11 +106,11 @@ async def _settings(config: Config) -> list[Finding]:
 
 async def _environment(
     config: Config, environment: Environment, http: httpx.AsyncClient, clock: Clock
-) -> list[Finding]:
+) -> list[CheckResult]:
     name = f"environments.{environment.name}"
     findings = []
     for origin in dict.fromkeys(_hop(config, each) for each in _origins(environment)):
-        findings += await reach(f"{name} {origin.authority}", origin, trust(config.surroundings), clock)
+        findings += await check_connectivity(f"{name} {origin.authority}", origin, trust(config.surroundings), clock)
     unreached = {each.about.split()[-1] for each in findings if each.verdict == "fault"}
     for key, method, healthy in (
         ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
@@ -135,12 +135,12 @@ def _hop(config: Config, origin: Origin) -> Origin:
     return origin if proxy is None else _origin(proxy.shown)
 
 
-async def _discovery(about: str, environment: Environment, http: httpx.AsyncClient) -> list[Finding]:
+async def _discovery(about: str, environment: Environment, http: httpx.AsyncClient) -> list[CheckResult]:
     """Compare the configuration with what the issuer publishes (OpenID Connect Discovery section 4); nothing if it
     publishes nothing. An issuer that differs by a slash makes every id_token untrusted."""
     assert environment.issuer is not None
     try:
-        found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, PATIENCE)
+        found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, CONNECT_TIMEOUT)
         published = json.loads(found.body)
         issuer = str(published["issuer"])
     except (FetchFailed, ValueError, KeyError, TypeError):
@@ -163,11 +163,11 @@ async def _endpoint(
     healthy: Callable[[int], bool],
     http: httpx.AsyncClient,
     time_of_day: tuple[float, Clock],
-) -> list[Finding]:
+) -> list[CheckResult]:
     """An empty request: an endpoint that refuses it as its specification says is the right one, and alive."""
     began = time.perf_counter()
     try:
-        answer = await http.request(method, url, timeout=PATIENCE, data={} if method == "POST" else None)
+        answer = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
     except httpx.HTTPError as error:
         return [fault(about, f"no answer: {type(error).__name__} {error}", "see the steps above; is a proxy needed?")]
     taken = round((time.perf_counter() - began) * 1000, 1)
@@ -185,7 +185,7 @@ async def _endpoint(
     return findings
 
 
-def _key_set(about: str, answer: httpx.Response, taken: float) -> Finding:
+def _key_set(about: str, answer: httpx.Response, taken: float) -> CheckResult:
     """Read the keys as `provider.remote_keys` does: what is no key for signatures is not counted."""
     try:
         keys = read_keys(answer.content).keys
@@ -195,7 +195,7 @@ def _key_set(about: str, answer: httpx.Response, taken: float) -> Finding:
     return fine(about, f"{len(keys)} key(s)", taken)
 
 
-def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[Finding]:
+def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[CheckResult]:
     try:
         theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
@@ -205,14 +205,14 @@ def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> l
     says = f"clock: {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} the provider"
     if abs(difference) > leeway:
         return [fault(about, says, "id_tokens will be refused: synchronise this machine's clock (NTP)")]
-    if abs(difference) > LATE:
+    if abs(difference) > MAX_CLOCK_SKEW:
         return [warning(about, says, "synchronise this machine's clock (NTP)")]
     return [fine(about, "clock: agrees with the provider")]
 
 
 async def _client(
     config: Config, client: Client, http: httpx.AsyncClient, clock: Clock, credentials: bool
-) -> list[Finding]:
+) -> list[CheckResult]:
     findings = []
     if credentials:
         findings.append(await _credentials(config, client, http, clock))
@@ -225,25 +225,25 @@ async def _client(
     return [*findings, await _authorization(f"clients.{client.name}.redirect_uri", url, client, http)]
 
 
-async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, clock: Clock) -> Finding:
+async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, clock: Clock) -> CheckResult:
     about = f"clients.{client.name}.client_secret"
     provider = Provider(client, http, None, config.tokens, clock)
     verifier = code_verifier() if client.environment.dialect.pkce else None
     answer = await provider.exchange(Secret(NOT_A_CODE), verifier)
     if isinstance(answer, Refused):
         return fine(about, f"accepted ({client.environment.dialect.code_auth.value}); the made-up code was refused")
-    if isinstance(answer, OperatorFault):
+    if isinstance(answer, ClientRejected):
         return fault(
             about, f"the provider answers {answer.error}", "check client_id, client_secret and dialect.code_auth"
         )
     return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "look again later")
 
 
-async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> Finding:
+async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> CheckResult:
     """What a browser would meet. A provider shows a page for a wrong redirect_uri and never redirects to it (RFC 6749
     section 4.1.2.1)."""
     try:
-        answer = await http.get(url, timeout=PATIENCE)
+        answer = await http.get(url, timeout=CONNECT_TIMEOUT)
     except httpx.HTTPError as error:
         return warning(about, f"cannot tell: {type(error).__name__}", "look again later")
     location = answer.headers.get("location", "")
@@ -276,33 +276,33 @@ def _error_of(location: str) -> str | None:
     return f"{found['error'][:80]} ({description[:200]})" if description else found["error"][:80]
 
 
-async def _public(config: Config, clock: Clock) -> list[Finding]:
+async def _public(config: Config, clock: Clock) -> list[CheckResult]:
     """The way browsers come: through whatever ends TLS in front of us. Seen from here, so faults are only warnings."""
     if config.public_url.scheme != "https":
         return []
-    found = await reach("public_url", config.public_url, None, clock)
+    found = await check_connectivity("public_url", config.public_url, None, clock)
     return [
         each if each.verdict != "fault" else warning(each.about, f"from here: {each.says}", each.remedy)
         for each in found
     ]
 
 
-async def _store(config: Config) -> list[Finding]:
+async def _store(config: Config) -> list[CheckResult]:
     about = "sessions.store"
     name = describe(config.sessions.store)
-    if (missing := _not_made_yet(name)) is not None:
+    if (missing := _missing_file_result(name)) is not None:
         return [missing]
     try:
         store = open_store(config.sessions.store)
         began = time.perf_counter()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CONNECT_TIMEOUT):
             await store.open()
         opened = round((time.perf_counter() - began) * 1000, 1)
         try:
             taken = []
             for _ in range(5):
                 began = time.perf_counter()
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(CONNECT_TIMEOUT):
                     await store.check()
                 taken.append(round((time.perf_counter() - began) * 1000, 2))
             shut = await _shut_records(config, store)
@@ -311,27 +311,27 @@ async def _store(config: Config) -> list[Finding]:
     except GatewayError as error:
         return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
     except TimeoutError:
-        return [fault(about, f"{name}: no answer in {PATIENCE:g} s", "is it running, or locked by somebody?")]
+        return [fault(about, f"{name}: no answer in {CONNECT_TIMEOUT:g} s", "is it running, or locked by somebody?")]
     if shut:
         remedy = "put the key back into sessions.keys, or restore a backup"
         return [fault(about, f"{name}: {each}", remedy) for each in shut]
     middle = sorted(taken)[2]
     says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
-    if middle > SLOW_STORE:
+    if middle > SLOW_STORE_MILLISECONDS:
         return [warning(about, says, "every connect and refresh waits for it: bring it nearer")]
     return [fine(about, says, middle)]
 
 
 async def _shut_records(config: Config, store: Store) -> list[str]:
     """What is wrong with the records that do not open: requests need that, and a round trip does not show it."""
-    ring, shut, looked = KeyRing(config.sessions.keys), Counter[str](), 0
-    async with asyncio.timeout(PATIENCE):
+    keyring, shut, looked = Keyring(config.sessions.keys), Counter[str](), 0
+    async with asyncio.timeout(CONNECT_TIMEOUT):
         for kind in ("grant", "session"):
             looked_at_most = looked + SAMPLE
             async for record in store.scan(kind):
                 looked += 1
                 try:
-                    ring.open(record.body, context(record))
+                    keyring.decrypt(record.body, context(record))
                 except GatewayError as error:
                     shut[error.detail or error.title] += 1
                 if looked >= looked_at_most:
@@ -339,7 +339,7 @@ async def _shut_records(config: Config, store: Store) -> list[str]:
     return [f"{count} of {looked} records looked at do not open: {why}" for why, count in shut.items()]
 
 
-def _not_made_yet(name: str) -> Finding | None:
+def _missing_file_result(name: str) -> CheckResult | None:
     """A database that is not there yet is left for the gateway's own user to make."""
     kind, _, rest = name.partition(":")
     path = Path(rest)
@@ -351,10 +351,10 @@ def _not_made_yet(name: str) -> Finding | None:
     return fault("sessions.store", f"{name} is not there, and {folder} cannot be written", "make the folder writable")
 
 
-async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock) -> list[Finding]:
-    about = f"{upstream.place}.url"
-    rounds = await asyncio.gather(*(reach(about, each, tls, clock) for each in upstream.origins))
-    return [finding for findings in rounds for finding in findings]
+async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock) -> list[CheckResult]:
+    about = f"{upstream.address}.url"
+    rounds = await asyncio.gather(*(check_connectivity(about, each, tls, clock) for each in upstream.origins))
+    return [result for findings in rounds for result in findings]
 
 
 def _origins(environment: Environment) -> list[Origin]:

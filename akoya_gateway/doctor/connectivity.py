@@ -11,15 +11,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from akoya_gateway.config.model import Origin
-from akoya_gateway.doctor.check_result import Finding, fault, fine, warning
+from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
 
-PATIENCE = 5.0
+CONNECT_TIMEOUT = 5.0
 """Seconds for one step."""
-SOON = 21
+EXPIRY_WARNING_DAYS = 21
 """Days before its end at which a certificate is worth a warning."""
 
 
-async def reach(about: str, origin: Origin, tls: ssl.SSLContext | None, clock: Callable[[], float]) -> list[Finding]:
+async def check_connectivity(
+    about: str, origin: Origin, tls: ssl.SSLContext | None, clock: Callable[[], float]
+) -> list[CheckResult]:
     """One finding a step, up to the first fault. `tls` None: the system's authorities."""
     if origin.path is not None:
         return [await _connect_unix(about, origin.path)]
@@ -30,35 +32,39 @@ async def reach(about: str, origin: Origin, tls: ssl.SSLContext | None, clock: C
     return [found, await _connect(about, origin, context, clock)]
 
 
-async def _resolve(about: str, host: str, port: int) -> Finding:
+async def _resolve(about: str, host: str, port: int) -> CheckResult:
     began = time.perf_counter()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CONNECT_TIMEOUT):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
-        return fault(about, f"DNS: no answer for {host} in {PATIENCE:g} s", "check /etc/resolv.conf and the network")
+        return fault(
+            about, f"DNS: no answer for {host} in {CONNECT_TIMEOUT:g} s", "check /etc/resolv.conf and the network"
+        )
     except OSError as error:
         return fault(about, f"DNS: {host} cannot be resolved ({error.strerror or error})", "check the name")
     addresses = sorted({str(each[4][0]) for each in found})
     return fine(about, f"DNS: {host} is {', '.join(addresses[:4])}", _since(began))
 
 
-async def _connect(about: str, origin: Origin, context: ssl.SSLContext | None, clock: Callable[[], float]) -> Finding:
+async def _connect(
+    about: str, origin: Origin, context: ssl.SSLContext | None, clock: Callable[[], float]
+) -> CheckResult:
     began = time.perf_counter()
     where = origin.authority
     try:
-        async with asyncio.timeout(PATIENCE), _opened(origin, context) as tls:
+        async with asyncio.timeout(CONNECT_TIMEOUT), _opened(origin, context) as tls:
             taken = _since(began)
             if tls is None:
                 return fine(about, f"connects to {where}", taken)
-            return _judge_certificate(about, tls, clock(), taken)
+            return _check_certificate(about, tls, clock(), taken)
     except ssl.SSLCertVerificationError as error:
         return fault(about, f"TLS: the certificate of {where} is not accepted: {error.verify_message}",
                      "check the name, the date of this machine, and its certificate authorities")  # fmt: skip
     except ssl.SSLError as error:
         return fault(about, f"TLS: no handshake with {where}: {error.reason or error}", "is it a TLS port?")
     except TimeoutError:
-        return fault(about, f"{where} does not answer in {PATIENCE:g} s", "check firewalls and the address")
+        return fault(about, f"{where} does not answer in {CONNECT_TIMEOUT:g} s", "check firewalls and the address")
     except OSError as error:
         return fault(
             about, f"{where} cannot be reached: {error.strerror or error}", "is it running, and the port right?"
@@ -74,10 +80,10 @@ async def _opened(origin: Origin, context: ssl.SSLContext | None) -> AsyncIterat
         writer.transport.abort()
 
 
-async def _connect_unix(about: str, path: str) -> Finding:
+async def _connect_unix(about: str, path: str) -> CheckResult:
     began = time.perf_counter()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CONNECT_TIMEOUT):
             _, writer = await asyncio.open_unix_connection(path)
         writer.transport.abort()
     except (OSError, TimeoutError) as error:
@@ -86,13 +92,13 @@ async def _connect_unix(about: str, path: str) -> Finding:
     return fine(about, f"connects to unix:{path}", _since(began))
 
 
-def _judge_certificate(about: str, tls: ssl.SSLObject, now: float, taken: float) -> Finding:
+def _check_certificate(about: str, tls: ssl.SSLObject, now: float, taken: float) -> CheckResult:
     certificate: dict[str, Any] = tls.getpeercert() or {}
     days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - now) / 86400 if "notAfter" in certificate else 0.0
     says = f"{tls.version()}, certificate ends in {days:.0f} days"
     if tls.version() in ("TLSv1", "TLSv1.1"):
         return warning(about, says, "the other side should offer TLS 1.2 or 1.3")
-    if days < SOON:
+    if days < EXPIRY_WARNING_DAYS:
         return warning(about, says, "see that it is renewed in time")
     return fine(about, says, taken)
 

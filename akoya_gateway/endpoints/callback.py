@@ -14,85 +14,85 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from akoya_gateway.access.redirect_policy import RedirectPolicy
-from akoya_gateway.authentication.principal import require_known
+from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.endpoints.failures import judged, refusal, report
-from akoya_gateway.endpoints.observer import Journal
-from akoya_gateway.endpoints.request import Visit
+from akoya_gateway.endpoints.failures import refusal, report, tokens_or_raise
+from akoya_gateway.endpoints.observer import AuthorizationObserver
+from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.grant import GrantKey
-from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.authorization_response import (
     AuthorizationRefused,
-    CallbackMalformed,
     CodeReceived,
+    MalformedResponse,
     foreign_issuer,
-    judge_callback,
+    parse_authorization_response,
 )
 from akoya_gateway.provider import Provider
-from akoya_gateway.responses.response import Answer, redirect
+from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.authorization_attempts import Attempt, Attempts
-from akoya_gateway.sessions.gateway_cookies import CookieJar
-from akoya_gateway.sessions.recovery import Forwardings, Login
+from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempt, AuthorizationAttempts
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.recovery import Login, SessionRecovery
 from akoya_gateway.sessions.session import Session, SessionGone
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.sessions.session_store import SessionStore
 
 log = logger("akoya_gateway.endpoints")
 
 
-class Callback:
+class CallbackEndpoint:
     def __init__(
         self,
         config: Config,
-        attempts: Attempts,
-        sessions: Sessions,
-        forwardings: Forwardings,
-        cookies: CookieJar,
-        keeper: Keeper,
+        attempts: AuthorizationAttempts,
+        sessions: SessionStore,
+        recovery: SessionRecovery,
+        cookies: GatewayCookies,
+        grants: GrantManager,
         providers: Mapping[str, Provider],
         redirects: RedirectPolicy,
-        journal: Journal,
+        observer: AuthorizationObserver,
     ) -> None:
         self._config = config
         self._attempts = attempts
         self._sessions = sessions
-        self._forwardings = forwardings
+        self._recovery = recovery
         self._cookies = cookies
-        self._keeper = keeper
+        self._grants = grants
         self._providers = providers
         self._redirects = redirects
-        self._journal = journal
-        self._landings: set[asyncio.Task[Answer]] = set()
+        self._observer = observer
+        self._exchanges: set[asyncio.Task[Response]] = set()
 
-    async def __call__(self, visit: Visit) -> Answer:
+    async def __call__(self, request: EndpointRequest) -> Response:
         """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
 
         Raises `GatewayError` where the callback is not one of ours to answer with a redirect.
         """
-        callback = judge_callback(visit.ask.query)
-        if isinstance(callback, CallbackMalformed) and callback.state is None:
+        callback = parse_authorization_response(request.request.query)
+        if isinstance(callback, MalformedResponse) and callback.state is None:
             raise UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
-        attempt = await self._attempt(visit, callback.state)
+        attempt = await self._attempt(request, callback.state)
         connector = self._config.connectors[attempt.connector]
         try:
-            code = self._code(visit, callback, attempt, connector)
-            before = await self._before(visit, attempt)
+            code = self._code(request, callback, attempt, connector)
+            before = await self._before(request, attempt)
         except GatewayError as error:
-            return self._failed(error, attempt, visit.ask.request_id)
-        return await self._landed(self._land(code, visit, attempt, connector, before))
+            return self._failed(error, attempt, request.request.request_id)
+        return await self._on_complete(self._complete(code, request, attempt, connector, before))
 
     async def finish(self) -> None:
         """Codes that are being exchanged become grants first; to be called just before the providers close."""
-        while self._landings:
-            await asyncio.wait(self._landings)
+        while self._exchanges:
+            await asyncio.wait(self._exchanges)
 
-    async def _attempt(self, visit: Visit, state: str | None) -> Attempt:
+    async def _attempt(self, request: EndpointRequest, state: str | None) -> AuthorizationAttempt:
         """The attempt this browser began, now used up; anything else ends here."""
-        found = None if state is None else await self._attempts.take(state, visit.visitor.browser)
-        if not isinstance(found, Attempt) or found.connector not in self._config.connectors:
-            self._journal.attempt_ended(None, "unknown-state", visit.ask.request_id)
+        found = None if state is None else await self._attempts.consume(state, request.principal.browser)
+        if not isinstance(found, AuthorizationAttempt) or found.connector not in self._config.connectors:
+            self._observer.attempt_ended(None, "unknown-state", request.request.request_id)
             raise UserError(
                 "This sign-in was already completed, has expired, or was started in another browser. "
                 "Nothing was lost: have a look at your bank connections, or start again.",
@@ -103,26 +103,31 @@ class Callback:
 
     def _code(
         self,
-        visit: Visit,
-        callback: CodeReceived | AuthorizationRefused | CallbackMalformed,
-        attempt: Attempt,
+        request: EndpointRequest,
+        callback: CodeReceived | AuthorizationRefused | MalformedResponse,
+        attempt: AuthorizationAttempt,
         connector: Connector,
     ) -> Secret:
         """The code, if everything that can be judged without Akoya is as it should be. Raises `GatewayError`."""
-        if visit.path != connector.client.callback_path:
+        if request.path != connector.client.callback_path:
             raise UserError("The bank answered at the wrong address.", code="wrong-callback")
-        if isinstance(callback, CallbackMalformed):
+        if isinstance(callback, MalformedResponse):
             raise UserError(f"The bank's answer cannot be read: {callback.reason}.", code="bad-callback")
         if foreign_issuer(callback, connector.client.environment):
             raise UserError("The answer came from another sign-in service.", code="foreign-issuer")
         if isinstance(callback, AuthorizationRefused):
             raise refusal(callback)
-        self._same_person(visit, attempt)
+        self._require_same_browser_owner(request, attempt)
         return callback.code
 
-    async def _land(
-        self, code: Secret, visit: Visit, attempt: Attempt, connector: Connector, before: Session | None
-    ) -> Answer:
+    async def _complete(
+        self,
+        code: Secret,
+        request: EndpointRequest,
+        attempt: AuthorizationAttempt,
+        connector: Connector,
+        before: Session | None,
+    ) -> Response:
         """From the code to the grant in the store. Does not raise: from the renewal on, an answer without the cookie
         that is in force would leave the browser without a session.
 
@@ -130,20 +135,22 @@ class Callback:
         """
         # A store that cannot take a session could not take the grant: found out before the code is spent.
         try:
-            before, session, value = await self._renewed(visit, before)
+            before, session, value = await self._renewed(request, before)
         except Exception as error:
-            # The old session is in force, or is restored (`Sessions.renew`).
-            return self._failed(_worded(error), attempt, visit.ask.request_id)
+            # The old session is in force, or is restored (`SessionStore.renew`).
+            return self._failed(_worded(error), attempt, request.request.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
-            tokens = judged(await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce))
+            tokens = tokens_or_raise(
+                await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
+            )
         except Exception as error:
-            answer = self._failed(_worded(error), attempt, visit.ask.request_id)
-            return await self._nothing_came(answer, before, session, value)
+            response = self._failed(_worded(error), attempt, request.request.request_id)
+            return await self._failed_exchange(response, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
         shown: tuple[str, ...] = ()
-        if attempt.session is not None and before is None and visit.visitor.owner is None:
+        if attempt.session is not None and before is None and request.principal.owner is None:
             returned = await self._returned(attempt.session, key)
             if returned is not None:
                 with contextlib.suppress(Exception):
@@ -152,29 +159,31 @@ class Callback:
                 shown = (attempt.session,)
         cookie = self._cookies.set_session(session, value)
         try:
-            await self._keeper.connected(session.owner, client, connector.key, tokens)
+            await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
             # With the cookie: whether the grant was written is not known, and the old id stays dead.
-            return self._failed(_worded(error), attempt, visit.ask.request_id).with_headers(cookie)
-        if before is not None and not visit.visitor.identified:
+            return self._failed(_worded(error), attempt, request.request.request_id).with_headers(cookie)
+        if before is not None and not request.principal.identified:
             # The grant is safe, and this is for the worst case only.
             for session_id in (before.id, *shown):
                 with contextlib.suppress(Exception):
-                    await self._forwardings.leave(session_id, login_of(key), session)
-        self._journal.attempt_ended(attempt.connector, "granted", visit.ask.request_id)
-        return redirect(attempt.return_to).with_headers(cookie)
+                    await self._recovery.store(session_id, login_of(key), session)
+        self._observer.attempt_ended(attempt.connector, "granted", request.request.request_id)
+        return redirect_response(attempt.return_to).with_headers(cookie)
 
-    async def _renewed(self, visit: Visit, before: Session | None) -> tuple[Session | None, Session, str]:
+    async def _renewed(self, request: EndpointRequest, before: Session | None) -> tuple[Session | None, Session, str]:
         """The session that `before` becomes, or a new one, and its cookie; `before` as far as it was renewed."""
         if before is not None:
             try:
                 return before, *await self._sessions.renew(before)
             except SessionGone:
-                if not visit.visitor.identified:
+                if not request.principal.identified:
                     raise
-        return None, *await self._sessions.start(visit.visitor.owner)
+        return None, *await self._sessions.start(request.principal.owner)
 
-    async def _nothing_came(self, answer: Answer, before: Session | None, session: Session, value: str) -> Answer:
+    async def _failed_exchange(
+        self, response: Response, before: Session | None, session: Session, value: str
+    ) -> Response:
         """The browser goes on as it came, its cookie untouched: this answer may get lost as well."""
         try:
             if before is None:
@@ -182,8 +191,8 @@ class Callback:
             else:
                 await self._sessions.take_back(session, before)
         except Exception:
-            return answer if before is None else answer.with_headers(self._cookies.set_session(session, value))
-        return answer
+            return response if before is None else response.with_headers(self._cookies.set_session(session, value))
+        return response
 
     async def _returned(self, shown: str, key: GrantKey) -> tuple[Session, Session, str] | None:
         """The session of the owner who connected this very login a while ago, in this browser, and never got the answer
@@ -193,13 +202,13 @@ class Callback:
         nobody to a session in which another bank has been connected since.
         """
         try:
-            left = await self._forwardings.find(shown, login_of(key))
+            left = await self._recovery.find(shown, login_of(key))
             if left is None:
                 return None
             grant = replace(key, owner=left.owner).id
-            if all(grant != each.id for each in (await self._keeper.of(left.owner)).grants):
+            if all(grant != each.id for each in (await self._grants.for_owner(left.owner)).grants):
                 return None
-            for session in await self._sessions.of(left.owner):
+            for session in await self._sessions.for_owner(left.owner):
                 if session.id == left.session:
                     return session, *await self._sessions.renew(session)
             return None
@@ -207,55 +216,55 @@ class Callback:
             # Whatever is wrong here must not cost the tokens that have just come.
             return None
 
-    async def _landed(self, landing: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _on_complete(self, landing: Coroutine[Any, Any, Response]) -> Response:
         """In a task of its own: a server may cancel the request of a browser that has gone, and the code is spent."""
         task = asyncio.create_task(landing)
-        self._landings.add(task)
+        self._exchanges.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    def _forget(self, landing: asyncio.Task[Answer]) -> None:
-        self._landings.discard(landing)
+    def _forget(self, landing: asyncio.Task[Response]) -> None:
+        self._exchanges.discard(landing)
         if not landing.cancelled():
             landing.exception()  # Whoever waits has it; nobody may be waiting.
 
-    def _same_person(self, visit: Visit, attempt: Attempt) -> None:
+    def _require_same_browser_owner(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> None:
         """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
-        require_known(visit.visitor, self._config.identity)
-        owner = visit.visitor.owner
+        require_owner(request.principal, self._config.identity)
+        owner = request.principal.owner
         if attempt.owner is not None and owner is not None and owner != attempt.owner:
             raise UserError("You signed in as somebody else meanwhile. Connect the bank again.", code="other-owner")
-        if visit.visitor.identified and attempt.owner is None:
+        if request.principal.identified and attempt.owner is None:
             raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
 
-    async def _before(self, visit: Visit, attempt: Attempt) -> Session | None:
+    async def _before(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> Session | None:
         """The session that gets a new id: an id that somebody planted before the rights grew is worth nothing after.
 
         Raises `SessionGone` where the session that the attempt began in is no more.
         """
-        visitor = visit.visitor
-        if visitor.owner is not None or attempt.owner is None:
-            return visitor.session
+        principal = request.principal
+        if principal.owner is not None or attempt.owner is None:
+            return principal.session
         # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding. It
         # is the very session of then or none: the one that took its place is theirs who connected a bank in it, and
         # who planted the old id may well have begun an attempt with it before.
-        for session in await self._sessions.of(attempt.owner):
+        for session in await self._sessions.for_owner(attempt.owner):
             if session.id == attempt.session:
                 return session
         raise SessionGone("Connect the bank again.")
 
-    def _failed(self, error: GatewayError, attempt: Attempt, request_id: str) -> Answer:
+    def _failed(self, error: GatewayError, attempt: AuthorizationAttempt, request_id: str) -> Response:
         """Redirect to `after_error` with the stable code, the connector, and the number of the log lines.
 
         The bank's own words stay out of the URL. Our own page gets the return address too, for another try.
         """
-        self._journal.attempt_ended(attempt.connector, error.code, request_id)
+        self._observer.attempt_ended(attempt.connector, error.code, request_id)
         report(error, attempt.connector, request_id)
         target = self._config.redirects.after_error
         more = {"error": error.code, "connector": attempt.connector, "request_id": request_id}
         if target == f"{self._config.prefix}/":
             more["return_to"] = attempt.return_to
-        return redirect(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
+        return redirect_response(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
 
 
 def _worded(error: Exception) -> GatewayError:

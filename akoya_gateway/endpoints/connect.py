@@ -6,28 +6,28 @@ from collections.abc import Mapping
 
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.request import is_speculative
-from akoya_gateway.authentication.principal import require_known
+from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.endpoints.observer import Journal
-from akoya_gateway.endpoints.rate_limit import Pace, sender
-from akoya_gateway.endpoints.request import Visit, refuse_unknown
+from akoya_gateway.endpoints.observer import AuthorizationObserver
+from akoya_gateway.endpoints.rate_limit import RateLimiter, client_key
+from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
 from akoya_gateway.errors import UserError
 from akoya_gateway.oauth.authorization_request import authorization_url, code_challenge, code_verifier, new_nonce
-from akoya_gateway.responses.response import Answer, redirect
-from akoya_gateway.sessions.authorization_attempts import Attempts
-from akoya_gateway.sessions.gateway_cookies import CookieJar
+from akoya_gateway.responses.response import Response, redirect_response
+from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempts
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.session import id_of
 
 
-class Connect:
+class ConnectEndpoint:
     def __init__(
         self,
         config: Config,
-        attempts: Attempts,
+        attempts: AuthorizationAttempts,
         redirects: RedirectPolicy,
-        cookies: CookieJar,
-        journal: Journal,
-        pace: Pace,
+        cookies: GatewayCookies,
+        observer: AuthorizationObserver,
+        rate_limiter: RateLimiter,
     ) -> None:
         self._identity = config.identity
         self._connectors: Mapping[str, Connector] = config.connectors
@@ -36,11 +36,11 @@ class Connect:
         self._attempts = attempts
         self._redirects = redirects
         self._cookies = cookies
-        self._journal = journal
-        self._pace = pace
-        self._trusted = config.trusted_proxies
+        self._observer = observer
+        self._rate_limiter = rate_limiter
+        self._trusted_proxies = config.trusted_proxies
 
-    async def __call__(self, visit: Visit, key: str) -> Answer:
+    async def __call__(self, request: EndpointRequest, key: str) -> Response:
         """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
 
         Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 429 when the client's address begins too
@@ -51,38 +51,38 @@ class Connect:
             raise UserError(
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
-        if is_speculative(visit.ask):
+        if is_speculative(request.request):
             raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
-        require_known(visit.visitor, self._identity)
-        self._cookies.require_once(visit.ask.headers)
-        parameters = visit.parameters()
+        require_owner(request.principal, self._identity)
+        self._cookies.require_once(request.request.headers)
+        parameters = request.parameters()
         refuse_unknown(parameters, "return_to")
         return_to = self._return_to(parameters.get("return_to"))
-        self._pace.judge(sender(visit.ask, self._trusted))
+        self._rate_limiter.check(client_key(request.request, self._trusted_proxies))
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None
-        browser = visit.visitor.browser or self._cookies.new_browser()
-        shown = self._cookies.session(visit.ask.headers)
+        browser = request.principal.browser or self._cookies.new_browser()
+        shown = self._cookies.session(request.request.headers)
         state = await self._attempts.begin(
             connector=key,
             browser=browser,
             return_to=return_to,
-            owner=visit.visitor.owner,
+            owner=request.principal.owner,
             code_verifier=None if verifier is None else verifier.reveal(),
             nonce=nonce,
             session=None if shown is None else id_of(shown),
         )
-        self._journal.attempt_started(key)
+        self._observer.attempt_started(key)
         challenge = None if verifier is None else code_challenge(verifier)
-        answer = redirect(authorization_url(connector.client, connector, state, challenge, nonce))
+        response = redirect_response(authorization_url(connector.client, connector, state, challenge, nonce))
         # Set anew each time, so that it outlives this attempt.
-        return answer.with_headers(self._cookies.set_browser(browser))
+        return response.with_headers(self._cookies.set_browser(browser))
 
     def _return_to(self, asked: str | None) -> str:
         if asked is None:
             return self._after_connect
-        judged = self._redirects.judge(asked)
+        judged = self._redirects.validate(asked)
         if judged.startswith(f"{self._prefix}/") and judged != f"{self._prefix}/":
             # Our own routes are not pages to come back to: connect would start over.
             raise UserError("return_to must be a page of the app.", code="redirect-refused")

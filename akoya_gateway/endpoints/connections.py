@@ -10,58 +10,62 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.request import wants_page
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.endpoints.request import Visit, refuse_unknown
-from akoya_gateway.endpoints.user_messages import NOTICES, STATE_WORDS, UNVERIFIED, notice_of_error
+from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
+from akoya_gateway.endpoints.user_messages import NOTICES, STATE_TEXTS, UNVERIFIED, notice_of_error
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
-from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.pages import Pages
-from akoya_gateway.responses.response import Answer, document
-from akoya_gateway.sessions.gateway_cookies import CookieJar
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.responses.response import Response, json_response
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.session_store import SessionStore
 
 
-class Connections:
+class ConnectionsEndpoint:
     def __init__(
         self,
         config: Config,
-        keeper: Keeper,
-        sessions: Sessions,
-        cookies: CookieJar,
+        grants: GrantManager,
+        sessions: SessionStore,
+        cookies: GatewayCookies,
         redirects: RedirectPolicy,
         pages: Pages,
         clock: Clock,
     ) -> None:
         self._config = config
         self._home = f"{config.root_path}/"
-        self._keeper = keeper
+        self._grants = grants
         self._sessions = sessions
         self._cookies = cookies
         self._redirects = redirects
         self._pages = pages
         self._clock = clock
 
-    async def __call__(self, visit: Visit) -> Answer:
-        owner = visit.visitor.owner
-        held = await self._keeper.of(owner) if owner is not None else OwnerGrants("")
-        session, cookie = visit.visitor.session, None
-        if session is None and visit.visitor.identified and held.grants:
+    async def __call__(self, request: EndpointRequest) -> Response:
+        owner = request.principal.owner
+        owner_grants = await self._grants.for_owner(owner) if owner is not None else OwnerGrants("")
+        session, cookie = request.principal.session, None
+        if session is None and request.principal.identified and owner_grants.grants:
             # Known by `identity`, and new to this browser: the buttons need a session to be safe from other sites.
             session, value = await self._sessions.start(owner)
             cookie = self._cookies.set_session(session, value)
-        answer = self._answer(visit, held, None if session is None else session.csrf.reveal())
-        return answer if cookie is None else answer.with_headers(cookie)
+        response = self._response(request, owner_grants, None if session is None else session.csrf.reveal())
+        return response if cookie is None else response.with_headers(cookie)
 
-    def _answer(self, visit: Visit, held: OwnerGrants, csrf: str | None) -> Answer:
-        if not wants_page(visit.ask):
-            return document(self._as_json(held, csrf))
-        parameters = visit.parameters()
+    def _response(self, request: EndpointRequest, owner_grants: OwnerGrants, csrf: str | None) -> Response:
+        if not wants_page(request.request):
+            return json_response(self._as_json(owner_grants, csrf))
+        parameters = request.parameters()
         if "return_to" in parameters:
             refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
-        return_to = self._redirects.judged_or(parameters.get("return_to"), "")
-        rows = [row for connector in self._config.connectors.values() for row in self._rows(connector, held, return_to)]
+        return_to = self._redirects.validate_or(parameters.get("return_to"), "")
+        rows = [
+            row
+            for connector in self._config.connectors.values()
+            for row in self._rows(connector, owner_grants, return_to)
+        ]
         error = notice_of_error(parameters.get("error"))
         failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
-        page = self._pages.page(
+        page = self._pages.render(
             "connections",
             rows=rows,
             csrf=csrf,
@@ -69,17 +73,17 @@ class Connections:
             again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
             # Anybody can write the address; the number of an honest one has this form.
             number=_number(parameters.get("request_id", "")) if error else "",
-            keeps=visit.visitor.identified,
-            connected=bool(held.grants),
+            keeps=request.principal.identified,
+            connected=bool(owner_grants.grants),
             # Where a failed attempt was to end may need the very bank that failed.
             back=self._home if error or not return_to else return_to,
         )
         # With `no-referrer` a browser sends `Origin: null` with this page's own forms, as a hostile page's would be.
         return page.with_headers((b"referrer-policy", b"same-origin"))
 
-    def _as_json(self, held: OwnerGrants, csrf: str | None) -> dict[str, object]:
+    def _as_json(self, owner_grants: OwnerGrants, csrf: str | None) -> dict[str, object]:
         return {
-            "connections": [self._summary(grant) for grant in held.grants],
+            "connections": [self._summary(grant) for grant in owner_grants.grants],
             "available": [
                 {"connector": key, "name": connector.name, "connect": f"{self._config.prefix}/connect/{key}"}
                 for key, connector in self._config.connectors.items()
@@ -106,9 +110,9 @@ class Connections:
         route = f"{self._config.prefix}/connect/{connector.key}"
         return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
 
-    def _rows(self, connector: Connector, held: OwnerGrants, return_to: str) -> list[dict[str, object]]:
+    def _rows(self, connector: Connector, owner_grants: OwnerGrants, return_to: str) -> list[dict[str, object]]:
         connect = self._connect(connector, return_to)
-        grants = held.of(connector.key)
+        grants = owner_grants.for_connector(connector.key)
         if not grants:
             return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
         return [self._row(connector, grant, connect, alone=len(grants) == 1) for grant in grants]
@@ -118,7 +122,7 @@ class Connections:
         return {
             "name": connector.name,
             "state": grant.state.value,
-            "words": UNVERIFIED if self._keeper.offers_reconnect(grant) else STATE_WORDS[grant.state],
+            "words": UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state],
             "since": datetime.fromtimestamp(grant.connected_at, UTC)
             .strftime("%d %B %Y" if alone else "%d %B %Y, %H:%M:%S UTC")
             .lstrip("0"),
@@ -133,7 +137,7 @@ class Connections:
         if grant.connector not in self._config.connectors:
             return False
         ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
-        return ended or self._keeper.offers_reconnect(grant)
+        return ended or self._grants.offers_reconnect(grant)
 
 
 def _number(text: str) -> str:

@@ -4,70 +4,77 @@ from __future__ import annotations
 
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.config.model import Config
-from akoya_gateway.endpoints.csrf import require_own_form, require_own_page
-from akoya_gateway.endpoints.observer import Journal
-from akoya_gateway.endpoints.request import Visit
+from akoya_gateway.endpoints.csrf import require_csrf_token, require_same_origin
+from akoya_gateway.endpoints.observer import AuthorizationObserver
+from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
-from akoya_gateway.grants.manager import Keeper
-from akoya_gateway.responses.response import Answer, redirect
-from akoya_gateway.sessions.gateway_cookies import CookieJar
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.grants.manager import GrantManager
+from akoya_gateway.responses.response import Response, redirect_response
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.session_store import SessionStore
 
 
-class Disconnect:
-    def __init__(self, config: Config, keeper: Keeper, redirects: RedirectPolicy, journal: Journal) -> None:
+class DisconnectEndpoint:
+    def __init__(
+        self, config: Config, grants: GrantManager, redirects: RedirectPolicy, observer: AuthorizationObserver
+    ) -> None:
         self._config = config
-        self._keeper = keeper
+        self._grants = grants
         self._redirects = redirects
-        self._journal = journal
+        self._observer = observer
 
-    async def __call__(self, visit: Visit, connector: str) -> Answer:
+    async def __call__(self, request: EndpointRequest, connector: str) -> Response:
         """303 back. The owner's grants for the connector are forgotten at once and revoked at Akoya; with a `grant`
         field only that one."""
-        session, owner = visit.visitor.session, visit.visitor.owner
+        session, owner = request.principal.session, request.principal.owner
         if session is None or owner is None:
             raise UserError(
                 "There is nothing to disconnect.", status=401, code="no-session", title="You are signed out"
             )
-        form = await visit.form()
-        require_own_form(visit.ask, form, session, self._config.public_url)
+        form = await request.form()
+        require_csrf_token(request.request, form, session, self._config.public_url)
         wanted = form.get("grant")
-        for grant in (await self._keeper.of(owner)).of(connector):
+        for grant in (await self._grants.for_owner(owner)).for_connector(connector):
             if wanted in (None, grant.id):
-                await self._keeper.disconnect(grant)
-                self._journal.disconnected(connector)
-        target = self._redirects.judged_or(form.get("return_to"), f"{self._config.prefix}/?done=disconnected")
-        return redirect(target, 303)
+                await self._grants.disconnect(grant)
+                self._observer.disconnected(connector)
+        target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=disconnected")
+        return redirect_response(target, 303)
 
 
-class Logout:
+class LogoutEndpoint:
     def __init__(
-        self, config: Config, keeper: Keeper, sessions: Sessions, cookies: CookieJar, redirects: RedirectPolicy
+        self,
+        config: Config,
+        grants: GrantManager,
+        sessions: SessionStore,
+        cookies: GatewayCookies,
+        redirects: RedirectPolicy,
     ) -> None:
         self._config = config
-        self._keeper = keeper
+        self._grants = grants
         self._sessions = sessions
         self._cookies = cookies
         self._redirects = redirects
 
-    async def __call__(self, visit: Visit) -> Answer:
+    async def __call__(self, request: EndpointRequest) -> Response:
         """303 back without a session; the cookie is deleted either way, but never for another site's form.
 
         Grants of an owner that `identity` knows stay. Where the session was all that led to them nobody could ever
         reach them again, so they are revoked and forgotten rather than left behind.
         """
-        session = visit.visitor.session
-        form = await visit.form()
+        session = request.principal.session
+        form = await request.form()
         if session is None:
-            require_own_page(visit.ask, self._config.public_url)
+            require_same_origin(request.request, self._config.public_url)
         else:
-            require_own_form(visit.ask, form, session, self._config.public_url)
-            if not visit.visitor.identified:
-                for grant in (await self._keeper.of(session.owner)).grants:
-                    await self._keeper.disconnect(grant)
+            require_csrf_token(request.request, form, session, self._config.public_url)
+            if not request.principal.identified:
+                for grant in (await self._grants.for_owner(session.owner)).grants:
+                    await self._grants.disconnect(grant)
             await self._sessions.end(session)
-        target = self._redirects.judged_or(form.get("return_to"), f"{self._config.prefix}/?done=signed-out")
-        return redirect(target, 303).with_headers(
+        target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=signed-out")
+        return redirect_response(target, 303).with_headers(
             self._cookies.delete_session(),
             # The back button must not show what the session could see.
             (b"clear-site-data", b'"cache"'),

@@ -6,14 +6,14 @@ from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, Use
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.authorization_response import AuthorizationRefused
 from akoya_gateway.oauth.outcomes import (
+    ClientRejected,
     DownReason,
-    Granted,
-    OperatorFault,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    TokenAnswer,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
     answer_fields,
 )
@@ -41,18 +41,18 @@ def refusal(callback: AuthorizationRefused) -> GatewayError:
     return UserError("The bank did not complete the sign-in.", code="authorization_refused", facts=facts)
 
 
-def judged(answer: TokenAnswer) -> TokenSet:
+def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
     """The tokens of a good answer; anything else is raised as whose fault it is."""
-    facts = answer_fields(answer)
-    match answer:
-        case Granted(tokens):
+    facts = answer_fields(outcome)
+    match outcome:
+        case TokensIssued(tokens):
             return tokens
         case Refused():
             raise ProviderError("The code was not accepted.", code="code_refused", facts=facts)
-        case OperatorFault(error):
+        case ClientRejected(error):
             raise OperatorError(f"The token endpoint answered {error}.", code="client_refused", facts=facts)
         case ProviderDown():
-            raise _down(answer)
+            raise _down(outcome)
         case OutcomeUnknown():
             # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
             raise ProviderError(status=504, code="outcome_unknown", facts=facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Journal(Protocol):
+class AuthorizationObserver(Protocol):
     """Called synchronously; must not raise."""
 
     def attempt_started(self, connector: str) -> None: ...
@@ -16,7 +16,7 @@ class Journal(Protocol):
     def disconnected(self, connector: str) -> None: ...
 
 
-class NullJournal:
+class NullAuthorizationObserver:
     def attempt_started(self, connector: str) -> None:
         return
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network
 from math import ceil
 
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import UserError
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies, parse_address
 
-REMEMBERED = 20_000
+MAX_KEYS = 20_000
 """Addresses whose bucket is kept, the most recent ones; about 5 MB."""
-LONGEST_CHAIN = 4096
+MAX_CHAIN_BYTES = 4096
 """Bytes of X-Forwarded-For that are read, from its end."""
 
 
-class TooOften(UserError):
+class TooManyRequests(UserError):
     """`limits.connects_per_minute` for this address."""
 
     status = 429
@@ -30,20 +30,21 @@ class TooOften(UserError):
     title = "Too many attempts"
 
 
-class Pace:
+class RateLimiter:
     """`per_minute` begins for each key, at once or spread; 0: no limit."""
 
-    def __init__(self, per_minute: int, clock: Clock, remembered: int = REMEMBERED) -> None:
+    def __init__(self, per_minute: int, clock: Clock, max_keys: int = MAX_KEYS) -> None:
         self._capacity = float(per_minute)
         self._clock = clock
-        self._remembered = remembered
+        self._max_keys = max_keys
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def judge(self, key: str | None) -> None:
-        """Counts one begin. Raises `TooOften` with `retry_after`. None: the sender has no address (a unix socket)."""
+    def check(self, key: str | None) -> None:
+        """Counts one begin. Raises `TooManyRequests` with `retry_after`. None: the sender has no address (a unix
+        socket)."""
         if not self._capacity or key is None:
             return
         now = self._clock()
@@ -53,20 +54,22 @@ class Pace:
         left = min(left + max(now - then, 0.0) * rate, self._capacity)
         allowed = left >= 1.0
         self._buckets[key] = (left - 1.0 if allowed else left, now)
-        if len(self._buckets) > self._remembered:
+        if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise TooOften("Please wait a moment, then try again.", retry_after=max(ceil((1.0 - left) / rate), 1))
+            raise TooManyRequests(
+                "Please wait a moment, then try again.", retry_after=max(ceil((1.0 - left) / rate), 1)
+            )
 
 
-def sender(ask: Ask, trusted: Sequence[TrustedPeer]) -> str | None:
+def client_key(request: RequestInfo, trusted: Sequence[TrustedPeer]) -> str | None:
     """The key of the client's address: the TCP peer's, or where that is one of `trusted_proxies` what it and the
     proxies before it say in `X-Forwarded-For`, read from its end up to the first that is not a proxy of ours.
     """
     proxies = TrustedProxies(trusted)
-    address = None if ask.peer is None else parse_address(ask.peer)
-    if proxies(ask.peer, told=ask.told):
-        for entry in _chain(ask):
+    address = None if request.peer is None else parse_address(request.peer)
+    if proxies(request.peer, told=request.peer_is_forwarded):
+        for entry in _chain(request):
             told = parse_address(entry)
             if told is None:
                 break
@@ -74,14 +77,14 @@ def sender(ask: Ask, trusted: Sequence[TrustedPeer]) -> str | None:
             if not proxies.covers(told):
                 break
     if address is None:
-        return ask.peer
+        return request.peer
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address) >> 64 << 64, 64)))
     return str(address)
 
 
-def _chain(ask: Ask) -> list[str]:
+def _chain(request: RequestInfo) -> list[str]:
     """The entries, last first."""
-    said = b",".join(value for name, value in ask.headers if name == b"x-forwarded-for")
-    entries = said[-LONGEST_CHAIN:].decode("latin-1").split(",")
+    said = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+    entries = said[-MAX_CHAIN_BYTES:].decode("latin-1").split(",")
     return [entry.strip() for entry in reversed(entries) if entry.strip()]

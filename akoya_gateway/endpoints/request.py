@@ -7,33 +7,33 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from akoya_gateway.access.request import Ask
-from akoya_gateway.authentication.principal import Visitor
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.authentication.principal import Principal
 from akoya_gateway.errors import UserError
 
-LARGEST_FORM = 16_384
+MAX_FORM_BYTES = 16_384
 
 ReadBody = Callable[[int], Awaitable[bytes]]
 """Reads the request body, at most so many bytes; raises `UserError` (413) beyond."""
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    ask: Ask
+class EndpointRequest:
+    request: RequestInfo
     path: str
-    visitor: Visitor
+    principal: Principal
     read_body: ReadBody
 
     def parameters(self) -> Mapping[str, str]:
         """The query's parameters. Raises `UserError` for one that occurs twice (RFC 6749 section 3.1 has it so)."""
-        return _once(self.ask.query)
+        return _unique_parameters(self.request.query)
 
     async def form(self) -> Mapping[str, str]:
         """The fields of an urlencoded form."""
-        kind = (self.ask.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        kind = (self.request.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if kind != b"application/x-www-form-urlencoded":
             raise UserError("Send the form as application/x-www-form-urlencoded.", status=415, code="wrong-form")
-        return _once(await self.read_body(LARGEST_FORM))
+        return _unique_parameters(await self.read_body(MAX_FORM_BYTES))
 
 
 _TRACKING = re.compile(
@@ -61,7 +61,7 @@ def refuse_unknown(parameters: Mapping[str, str], *known: str) -> None:
         )
 
 
-def _once(encoded: bytes) -> Mapping[str, str]:
+def _unique_parameters(encoded: bytes) -> Mapping[str, str]:
     try:
         pairs = parse_qsl(encoded.decode(), keep_blank_values=True, max_num_fields=64, errors="strict")
     except ValueError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from akoya_gateway.config.model import Config
-from akoya_gateway.endpoints.callback import Callback
-from akoya_gateway.endpoints.connect import Connect
-from akoya_gateway.endpoints.connections import Connections
-from akoya_gateway.endpoints.disconnect import Disconnect, Logout
-from akoya_gateway.endpoints.request import Visit
+from akoya_gateway.endpoints.callback import CallbackEndpoint
+from akoya_gateway.endpoints.connect import ConnectEndpoint
+from akoya_gateway.endpoints.connections import ConnectionsEndpoint
+from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
+from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
-from akoya_gateway.responses.response import Answer, redirect
+from akoya_gateway.responses.response import Response, redirect_response
 
 
 class MethodNotAllowed(UserError):
@@ -24,16 +24,16 @@ class MethodNotAllowed(UserError):
         self.allow = allow
 
 
-class Routes:
+class Router:
     def __init__(
         self,
         config: Config,
-        connections: Connections,
-        connect: Connect,
-        callback: Callback,
-        disconnect: Disconnect,
-        logout: Logout,
-        jwks: Callable[[], Answer],
+        connections: ConnectionsEndpoint,
+        connect: ConnectEndpoint,
+        callback: CallbackEndpoint,
+        disconnect: DisconnectEndpoint,
+        logout: LogoutEndpoint,
+        jwks: Callable[[], Response],
     ) -> None:
         self._prefix = config.prefix
         self._below = config.prefix + "/"
@@ -45,38 +45,38 @@ class Routes:
         self._logout = logout
         self._jwks = jwks
 
-    def own(self, path: str) -> bool:
+    def matches(self, path: str) -> bool:
         """Whether the judged path is ours and never reaches the upstream."""
         return path.startswith(self._below) or path in self._callbacks or path == self._prefix
 
-    async def __call__(self, visit: Visit) -> Answer:
+    async def __call__(self, request: EndpointRequest) -> Response:
         """Raises `GatewayError`; the faces make a page or a problem of it."""
-        path = visit.path
+        path = request.path
         if path in self._callbacks:
-            _only(visit, "GET")
-            return await self._callback(visit)
+            _require_method(request, "GET")
+            return await self._callback(request)
         if path == self._prefix:
-            return redirect(self._below, 308)
+            return redirect_response(self._below, 308)
         name, _, rest = path.removeprefix(self._below).partition("/")
         if name == "" and not rest:
-            _only(visit, "GET", "HEAD")
-            return await self._connections(visit)
+            _require_method(request, "GET", "HEAD")
+            return await self._connections(request)
         if name == "connect" and rest:
-            _only(visit, "GET")
-            return await self._connect(visit, rest)
+            _require_method(request, "GET")
+            return await self._connect(request, rest)
         if name == "disconnect" and rest:
-            _only(visit, "POST")
-            return await self._disconnect(visit, rest)
+            _require_method(request, "POST")
+            return await self._disconnect(request, rest)
         if (name, rest) == ("logout", ""):
-            _only(visit, "POST")
-            return await self._logout(visit)
+            _require_method(request, "POST")
+            return await self._logout(request)
         if (name, rest) == ("jwks.json", ""):
-            _only(visit, "GET", "HEAD")
+            _require_method(request, "GET", "HEAD")
             return self._jwks()
         raise UserError("There is no such page.", status=404, code="not-found", title="Not found")
 
 
-def own_routes(config: Config, path: str) -> str | None:
+def describe_route(config: Config, path: str) -> str | None:
     """What the gateway itself does at this judged path, in words; None where the path is the app's."""
     for client in config.clients.values():
         if path == client.callback_path:
@@ -84,10 +84,10 @@ def own_routes(config: Config, path: str) -> str | None:
     if path != config.prefix and not path.startswith(config.prefix + "/"):
         return None
     name = path.removeprefix(config.prefix).strip("/").partition("/")[0]
-    return _WORDS.get(name, "nothing: 404")
+    return _DESCRIPTIONS.get(name, "nothing: 404")
 
 
-_WORDS = {
+_DESCRIPTIONS = {
     "": "the user's connections",
     "connect": "starts an authorization attempt",
     "disconnect": "revokes and forgets (POST)",
@@ -97,6 +97,6 @@ _WORDS = {
 }
 
 
-def _only(visit: Visit, *methods: str) -> None:
-    if visit.ask.method not in methods:
+def _require_method(request: EndpointRequest, *methods: str) -> None:
+    if request.request.method not in methods:
         raise MethodNotAllowed(", ".join(methods))

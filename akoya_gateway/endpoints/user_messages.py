@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from akoya_gateway.grants.grant import GrantState
 
-STATE_WORDS = {
+STATE_TEXTS = {
     GrantState.LIVE: "Connected",
     GrantState.REFRESHING: "Connected",
     GrantState.UNCERTAIN: "Connected, but the bank has not confirmed it lately. If data is missing, reconnect.",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
-from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.gateway.date_header import Dated, Dates
+from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.lifespan import App
 from akoya_gateway.gateway.middleware import Gateway
-from akoya_gateway.gateway.upstream_router import Hop, nobody
+from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.server.http_1_0 import CloseDelimited
 
 CONFIG_VARIABLE = "AKOYA_GATEWAY_CONFIG"
@@ -33,9 +33,13 @@ def sidecar(config: Config | str | Path | None = None) -> App:
     if config is None:
         config = os.environ.get(CONFIG_VARIABLE, "gateway.yaml")
     loaded = config if isinstance(config, Config) else load_config(Path(config))
-    dates = Dates()
+    date_header = DateHeader()
     if not loaded.all_upstreams:
-        return CloseDelimited(Dated(Gateway(nobody, loaded, forward_auth=True), dates))
-    hop = Hop(loaded)
-    gateway = Gateway(hop, loaded)
-    return Straight(FastLane(gateway, hop.in_force, dates), CloseDelimited(Dated(gateway, dates)), dates)
+        return CloseDelimited(DateMiddleware(Gateway(no_upstream, loaded, forward_auth=True), date_header))
+    router = UpstreamRouter(loaded)
+    gateway = Gateway(router, loaded)
+    return AsgiFastLane(
+        FastLane(gateway, router.current_proxies, date_header),
+        CloseDelimited(DateMiddleware(gateway, date_header)),
+        date_header,
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from akoya_gateway.gateway.response_observer import Asked
-from akoya_gateway.gateway.runtime import Watchers
+from akoya_gateway.gateway.response_observer import HasRequest
+from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import Log
@@ -12,12 +12,16 @@ from akoya_gateway.observability.metrics import Metrics
 _ALARMING = frozenset({GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT})
 
 
-def watchers(metrics: Metrics, log: Log, access: AccessLog) -> Watchers:
-    return Watchers(GrantWatcher(metrics, log), JourneyWatcher(metrics, log), RequestsWatcher(metrics, access))
+def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
+    return Observers(
+        LoggingGrantObserver(metrics, log),
+        LoggingAuthorizationObserver(metrics, log),
+        LoggingRequestObserver(metrics, access),
+    )
 
 
-class RequestsWatcher:
-    """`gateway.response_observer.RequestWatcher`."""
+class LoggingRequestObserver:
+    """`gateway.response_observer.RequestObserver`."""
 
     def __init__(self, metrics: Metrics, access: AccessLog) -> None:
         self._count = metrics.request
@@ -25,7 +29,7 @@ class RequestsWatcher:
         self._store_failed = metrics.store_failed
         self._say = access
 
-    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
         if status >= 500:
             if outcome.startswith("upstream-"):
@@ -33,12 +37,14 @@ class RequestsWatcher:
             elif outcome == "store-unavailable":
                 self._store_failed("request")
         if self._say.enabled:
-            ask = asked.ask
-            self._say(ask.method, ask.raw_path.decode("latin-1"), status, seconds, rule, outcome, ask.request_id)
+            request = exchange.request
+            self._say(
+                request.method, request.raw_path.decode("latin-1"), status, seconds, rule, outcome, request.request_id
+            )
 
 
-class GrantWatcher:
-    """`grants.observer.Observer`."""
+class LoggingGrantObserver:
+    """`grants.observer.GrantObserver`."""
 
     def __init__(self, metrics: Metrics, log: Log) -> None:
         self._metrics = metrics
@@ -73,8 +79,8 @@ class GrantWatcher:
                           environment=environment)  # fmt: skip
 
 
-class JourneyWatcher:
-    """`endpoints.observer.Journal`."""
+class LoggingAuthorizationObserver:
+    """`endpoints.observer.AuthorizationObserver`."""
 
     def __init__(self, metrics: Metrics, log: Log) -> None:
         self._metrics = metrics

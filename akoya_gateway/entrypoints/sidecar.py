@@ -15,45 +15,45 @@ import uvloop
 from akoya_gateway.config import load_config
 from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.model import Config, WebSocketBounds
-from akoya_gateway.entrypoints.observers import watchers
+from akoya_gateway.entrypoints.observers import build_observers
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.fast_lane.uvicorn_protocol import FastHttpProtocol
-from akoya_gateway.gateway.admin_token import TokenDesk
-from akoya_gateway.gateway.date_header import Dated, Dates
+from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
+from akoya_gateway.gateway.admin_token import AdminTokenApp
+from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.lifespan import App
 from akoya_gateway.gateway.middleware import Gateway
-from akoya_gateway.gateway.upstream_router import Hop, nobody
+from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.observability.access_log import AccessLog
-from akoya_gateway.observability.logs import Log, own_process
+from akoya_gateway.observability.logs import Log, configure_process_logging
 from akoya_gateway.observability.metrics import Metrics
-from akoya_gateway.server.config_reloader import say_faults
-from akoya_gateway.server.config_watcher import Watch
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.config_reloader import log_diagnostics
+from akoya_gateway.server.config_watcher import ConfigWatcher
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.listeners import bind, bound, release
-from akoya_gateway.server.supervisor import Duties, Supervisor
+from akoya_gateway.server.supervisor import Supervisor, SupervisorHooks
 from akoya_gateway.server.uvicorn_server import WebSockets
-from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol, JoinableProtocol
-from akoya_gateway.server.worker import Life, Place, Worker
+from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol, GuardedWebSocketProtocol
+from akoya_gateway.server.worker import ServeOptions, Worker, WorkerSlot
 from akoya_gateway.store import describe
 from akoya_gateway.version import __version__
 
-FIXED = ("listen", "admin", "logging")
+RESTART_KEYS = ("listen", "admin", "logging")
 """What a reload does not change: it takes a restart."""
 
 
-def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
+def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) -> int:
     """Runs the gateway that the file describes until SIGTERM; the exit code.
 
     Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen, or where the file and
     `workers` do not fit together.
     """
-    life = life or Life()
+    options = options or ServeOptions()
     # Before the file is read: what changes from now on is noticed.
-    watch = Watch(path) if life.watch else None
+    watch = ConfigWatcher(path) if options.watch else None
     config = load_config(path)
     _require_shared_store(config, workers)
-    log = own_process(config.logging)
+    log = configure_process_logging(config.logging)
     public = bind("listen", config.listen)
     try:
         admin = bind("admin.listen", config.admin) if config.admin is not None else None
@@ -65,15 +65,15 @@ def serve(path: Path, *, workers: int = 1, life: Life | None = None) -> int:
         # What is there now stays: the collector need not look at it again, and forked workers share its pages.
         gc.freeze()
         gc.enable()
-        run = _Run(path, config, workers, life, log, watch, public, admin)
-        return run.supervised() if workers > 1 else run.alone()
+        run = _ServerRun(path, config, workers, options, log, watch, public, admin)
+        return run.run_supervised() if workers > 1 else run.run_single()
     finally:
         release(public, config.listen)
         if admin is not None and config.admin is not None:
             release(admin, config.admin)
 
 
-class _Run:
+class _ServerRun:
     """One start of the sidecar. `_configs`: the last good configuration, and the one before it."""
 
     def __init__(
@@ -81,9 +81,9 @@ class _Run:
         path: Path,
         config: Config,
         workers: int,
-        life: Life,
+        options: ServeOptions,
         log: Log,
-        watch: Watch | None,
+        watch: ConfigWatcher | None,
         public: socket.socket,
         admin: socket.socket | None,
     ) -> None:
@@ -91,35 +91,35 @@ class _Run:
         self._path = path
         self._configs = [config]
         self._workers = workers
-        self._life = life
+        self._options = options
         self._log = log
         self._public = public
         self._admin = admin
 
-    def alone(self) -> int:
+    def run_single(self) -> int:
         try:
-            return self._work(None)
+            return self._run_worker(None)
         except Exception:
             # Not by the interpreter: its tracebacks are neither one line nor redacted.
             self._log.exception("the gateway failed", pid=os.getpid())
             return 70
 
-    def supervised(self) -> int:
-        duties = Duties(
-            serve=self._work,
+    def run_supervised(self) -> int:
+        hooks = SupervisorHooks(
+            serve=self._run_worker,
             reload=self._reload,
             fall_back=self._fall_back,
             changed=self._watch.changed if self._watch is not None else lambda: False,
-            draining=self._stop_listening,
+            on_draining=self._stop_listening,
         )
-        patience = self._life.grace + self._life.drain_delay
-        return Supervisor(duties, self._workers, self._log, patience=patience).run()
+        patience = self._options.grace + self._options.drain_delay
+        return Supervisor(hooks, self._workers, self._log, stop_timeout=patience).run()
 
-    def _work(self, place: Place | None) -> int:
+    def _run_worker(self, slot: WorkerSlot | None) -> int:
         """In the worker. A forked one's sockets are its own: closing them closes nobody else's."""
         config = self._configs[0]
         metrics = Metrics(__version__)
-        service = Sidecar(config, metrics, self._log, fast_lane=self._life.fast_lane)
+        service = Sidecar(config, metrics, self._log, fast_lane=self._options.fast_lane)
         worker = Worker(
             service,
             metrics,
@@ -127,9 +127,9 @@ class _Run:
             load=self._load,
             head_limit=config.limits.header_bytes,
             field_limit=config.limits.header_fields,
-            life=self._life,
-            place=place,
-            watch=self._watch if place is None else None,
+            options=self._options,
+            slot=slot,
+            watch=self._watch if slot is None else None,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(worker.run(self._public, self._admin))
@@ -152,11 +152,11 @@ class _Run:
         try:
             config = self._load()
         except ConfigurationError as error:
-            say_faults(self._log, error)
+            log_diagnostics(self._log, error)
         except GatewayError as error:
             self._log.error("the new configuration cannot be used; the last good one stays", reason=str(error))
         else:
-            _say_what_stays(self._log, self._configs[-1], config)
+            _log_unchanged_settings(self._log, self._configs[-1], config)
             self._configs = [config, self._configs[0]]
 
     def _fall_back(self) -> None:
@@ -172,48 +172,48 @@ class Sidecar:
         self._config = config
         self._metrics = metrics
         self._log = log
-        self._hop = Hop(config, metrics) if config.all_upstreams else None
+        self._router = UpstreamRouter(config, metrics) if config.all_upstreams else None
         self._gateway = Gateway(
-            self._hop or nobody,
+            self._router or no_upstream,
             config,
-            watchers=watchers(metrics, log, AccessLog(config.logging)),
-            forward_auth=self._hop is None,
+            observers=build_observers(metrics, log, AccessLog(config.logging)),
+            forward_auth=self._router is None,
         )
-        self.desk = TokenDesk(lambda: self._gateway.running)
-        dates = Dates()
-        self.app: App = Dated(self._gateway, dates)
-        self.protocol: Callable[..., GuardedHttpProtocol] = GuardedHttpProtocol
+        self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
+        date_header = DateHeader()
+        self.app: App = DateMiddleware(self._gateway, date_header)
+        self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol
         self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:
-            self.websockets = JoinableProtocol
-            in_force = self._hop.in_force if self._hop is not None else lambda: None
-            self.protocol = partial(FastHttpProtocol, lane=FastLane(self._gateway, in_force, dates))
+            self.websockets = DetachableWebSocketProtocol
+            in_force = self._router.current_proxies if self._router is not None else lambda: None
+            self.protocol = partial(FastLaneProtocol, lane=FastLane(self._gateway, in_force, date_header))
 
     @property
     def max_message(self) -> int:
-        return self._hop.max_message if self._hop is not None else WebSocketBounds().max_message
+        return self._router.max_message if self._router is not None else WebSocketBounds().max_message
 
     async def startup(self) -> None:
         await self._gateway.startup()
 
     async def shutdown(self) -> None:
         await self._gateway.shutdown()
-        if self._hop is not None:
-            await self._hop.close()
+        if self._router is not None:
+            await self._router.close()
 
     async def reload(self, config: Config) -> None:
         """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
-        fresh = self._hop.prepared(config) if self._hop is not None else {}
+        fresh = self._router.build_proxies(config) if self._router is not None else {}
         await self._gateway.reload(config)
-        if self._hop is not None:
-            self._hop.switch(config, fresh)
-        _say_what_stays(self._log, self._config, config)
+        if self._router is not None:
+            self._router.switch(config, fresh)
+        _log_unchanged_settings(self._log, self._config, config)
 
     async def check(self) -> Sequence[str]:
-        return await self._gateway.engine.check()
+        return await self._gateway.runtime.check()
 
     def notes(self) -> Sequence[str]:
-        return self._gateway.engine.keeper.notes
+        return self._gateway.runtime.grants.notes
 
 
 def _require_shared_store(config: Config, workers: int) -> None:
@@ -235,7 +235,7 @@ def _announce(log: Log, config: Config, public: socket.socket, admin: socket.soc
         listen=bound(public),
         admin=bound(admin) if admin is not None else None,
         public_url=str(config.public_url),
-        **{each.place: [str(origin) for origin in each.origins] for each in config.all_upstreams},
+        **{each.address: [str(origin) for origin in each.origins] for each in config.all_upstreams},
         environments=sorted(config.environments),
         connectors=sorted(config.connectors),
         store=describe(config.sessions.store),
@@ -243,7 +243,7 @@ def _announce(log: Log, config: Config, public: socket.socket, admin: socket.soc
     )
 
 
-def _say_what_stays(log: Log, before: Config, after: Config) -> None:
-    for part in FIXED:
+def _log_unchanged_settings(log: Log, before: Config, after: Config) -> None:
+    for part in RESTART_KEYS:
         if getattr(before, part) != getattr(after, part):
             log.warning(f"{part} has changed; it takes a restart to come into force", setting=part)

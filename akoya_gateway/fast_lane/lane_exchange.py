@@ -7,55 +7,56 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from akoya_gateway.access.request import Ask, Headers
-from akoya_gateway.admission.decision_cache import Standing
+from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.admission.decision_cache import CachedDecision
 from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.fast_lane.request_cache import Line, Sender
-from akoya_gateway.gateway.connection_monitor import OpenSocket
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
+from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.hidden import SUSPECT
 from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.gateway.response_filter import TOKEN_REJECTED, is_event_stream
-from akoya_gateway.gateway.runtime import Engine
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.errors import ClosedEarly
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.response_head import Framing, ResponseHead
-from akoya_gateway.upstream.http.response_head_cache import PlainHead
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 if TYPE_CHECKING:
     from akoya_gateway.fast_lane.lane import FastLane
-    from akoya_gateway.fast_lane.uvicorn_protocol import FastHttpProtocol
+    from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 
 _VIA_LINE = b"via: " + VIA + b"\r\n"
 
 
-class _Unheard:
+class _NullEvent:
     """Stands where uvicorn's cycles have an event: nobody waits for ours."""
 
     def set(self) -> None:
         return
 
 
-_UNHEARD = _Unheard()
+_NULL_EVENT = _NullEvent()
 
 
-class Passage:
-    """A request on its way in the lane: the `upstream.http.interfaces.Sink` that writes to the client, and, for
-    uvicorn, the cycle that is under way on the connection (`response_complete`, `disconnected`, `keep_alive`, ...)."""
+class LaneExchange:
+    """A request on its way in the lane: the `upstream.http.interfaces.ResponseHandler` that writes to the client, and,
+    for uvicorn, the cycle that is under way on the connection (`response_complete`, `disconnected`, `keep_alive`,
+    ...)."""
 
     __slots__ = (
         "_admission",
-        "_ask",
-        "_began",
         "_chunked",
         "_connection",
-        "_engine",
+        "_headers",
         "_lane",
-        "_line",
-        "_open",
+        "_monitored",
         "_protocol",
-        "_sender",
+        "_request",
+        "_runtime",
+        "_started_at",
+        "_target",
         "body",
         "disconnected",
         "keep_alive",
@@ -67,38 +68,38 @@ class Passage:
 
     def __init__(
         self,
-        protocol: FastHttpProtocol,
+        protocol: FastLaneProtocol,
         lane: FastLane,
-        engine: Engine,
-        line: Line,
-        sender: Sender,
-        admission: Standing | Admitted,
+        runtime: Runtime,
+        target: CachedTarget,
+        headers: CachedHeaders,
+        admission: CachedDecision | Admitted,
         connection: Connection,
     ) -> None:
         self._protocol = protocol
         self._lane = lane
-        self._engine = engine
-        self._line = line
-        self._sender = sender
+        self._runtime = runtime
+        self._target = target
+        self._headers = headers
         self._admission = admission
         self._connection = connection
-        self._ask: Ask | None = None
+        self._request: RequestInfo | None = None
         self._chunked = False
-        self._open: OpenSocket | None = None
-        self._began = lane.gateway.began()
+        self._monitored: MonitoredConnection | None = None
+        self._started_at = lane.gateway.started_at()
         self.started = False
         self.body = b""
         self.more_body = False
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = False
-        self.message_event = _UNHEARD
+        self.message_event = _NULL_EVENT
 
     @property
-    def ask(self) -> Ask:
-        if self._ask is None:
-            self._ask = self._lane.ask(self._line, self._sender)
-        return self._ask
+    def request(self) -> RequestInfo:
+        if self._request is None:
+            self._request = self._lane.request(self._target, self._headers)
+        return self._request
 
     def client_gone(self) -> None:
         """The upstream need not go on."""
@@ -115,7 +116,7 @@ class Passage:
 
     # -- upstream.http.interfaces.Sink
 
-    def on_answer(self, head: PlainHead, body: bytes) -> None:
+    def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         protocol = self._protocol
         if head.special or protocol.server_state.default_headers:
             self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
@@ -124,13 +125,13 @@ class Passage:
                 self._write(body)
             self.on_end()
             return
-        date = b"" if head.dated else b"%b: %b\r\n" % self._lane.dates.header()
+        date = b"" if head.has_date else b"%b: %b\r\n" % self._lane.date_header.header()
         protocol.transport.write(b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, date, b"\r\n", body)))
-        self._lane.gateway.answered(self, head.status, self._admission.rule.label, self._began)
+        self._lane.gateway.record_response(self, head.status, self._admission.rule.label, self._started_at)
         self.response_complete = True
-        if self._open is not None:
+        if self._monitored is not None:
             self._forget()
-        protocol.arrived()
+        protocol.on_response_sent()
 
     def on_head(self, status: int, head: ResponseHead) -> None:
         self.started = True
@@ -140,11 +141,11 @@ class Passage:
             self.keep_alive = False
         protocol.transport.write(self._written(status, head))
         if is_event_stream(head.headers):
-            self._connection.be_patient()
-        self._lane.gateway.answered(self, status, self._admission.rule.label, self._began)
+            self._connection.disable_read_timeout()
+        self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
         grant = self._admission.grant
         if grant is not None and any(name == TOKEN_REJECTED for name, _ in head.headers):
-            protocol.run_aside(self._engine.keeper.report_stale(grant))
+            protocol.run_in_background(self._runtime.grants.report_stale(grant))
 
     def on_body(self, chunk: bytes) -> None:
         self._write(chunk)
@@ -160,30 +161,30 @@ class Passage:
         self.response_complete = True
         self._forget()
         if not self.keep_alive:
-            self._protocol.part()
-        self._protocol.arrived()
+            self._protocol.detach()
+        self._protocol.on_response_sent()
 
     def on_failure(self, error: GatewayError) -> None:
         self._forget()
         self.response_complete = True
         if self.started:
             # A torso must not pass for a whole answer.
-            self._protocol.part()
+            self._protocol.detach()
             return
-        again = self._line.idempotent and self._connection.served > 1
-        stale = isinstance(error, ClosedEarly) and error.untouched and again
+        again = self._target.idempotent and self._connection.request_count > 1
+        stale = isinstance(error, ClosedEarly) and error.no_response_bytes and again
         # It may have been closing just as we wrote: the ASGI path starts over. Anything else it answers as its own.
-        app = None if stale else self._lane.failing(error, self._admission.rule.label, self._began)
-        self._protocol.hand_over(self, app, again=stale)
+        app = None if stale else self._lane.failing(error, self._admission.rule.label, self._started_at)
+        self._protocol.fall_back(self, app, retry=stale)
 
     def scope(self) -> Scope:
         """The ASGI scope of this request, as uvicorn would have filled it."""
-        line = self._line
-        scope = self._protocol.make_scope(self._sender.headers)
-        scope["method"] = line.method
-        scope["path"] = unquote(line.raw_path.decode("ascii"))
-        scope["raw_path"] = line.raw_path
-        scope["query_string"] = line.query
+        target = self._target
+        scope = self._protocol.make_scope(self._headers.headers)
+        scope["method"] = target.method
+        scope["path"] = unquote(target.raw_path.decode("ascii"))
+        scope["raw_path"] = target.raw_path
+        scope["query_string"] = target.query
         return scope
 
     def on_writable(self) -> None:
@@ -191,9 +192,9 @@ class Passage:
 
     def on_tick(self) -> None:
         """It takes longer: a download, a stream. From now on its admission is looked after."""
-        if self._open is None and self._admission.owner is not None:
-            self._open = OpenSocket(self.ask, self._line.path, self._cut)
-            self._lane.gateway.sockets.add(self._open)
+        if self._monitored is None and self._admission.owner is not None:
+            self._monitored = MonitoredConnection(self.request, self._target.path, self._cut)
+            self._lane.gateway.connections.add(self._monitored)
 
     # -- inside
 
@@ -215,10 +216,10 @@ class Passage:
             lines.append(b"%b: %b\r\n" % (name, value))
         lines.append(_VIA_LINE)
         if not dated:
-            lines.append(b"%b: %b\r\n" % self._lane.dates.header())
+            lines.append(b"%b: %b\r\n" % self._lane.date_header.header())
         if not self.keep_alive and not default_headers:
             lines.append(b"connection: close\r\n")
-        if not framed and not self._line.head_only and status not in (204, 304):
+        if not framed and not self._target.head_only and status not in (204, 304):
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
@@ -230,9 +231,9 @@ class Passage:
         else:
             # It was admitted, and a connection that closes without a word tells its sender nothing. As on the ASGI path
             # the answer may still come; if it goes on and on, the next look ends it.
-            self._open = None
+            self._monitored = None
 
     def _forget(self) -> None:
-        if self._open is not None:
-            self._lane.gateway.sockets.remove(self._open)
-            self._open = None
+        if self._monitored is not None:
+            self._lane.gateway.connections.remove(self._monitored)
+            self._monitored = None

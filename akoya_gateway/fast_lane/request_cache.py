@@ -18,30 +18,30 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeVar
 
-from akoya_gateway.access.request import Headers, names_a_method
+from akoya_gateway.access.request import Headers, has_method_override
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.admission.request_headers import authorities
-from akoya_gateway.bounded_cache import Memory
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Scope
-from akoya_gateway.sessions.gateway_cookies import CookieJar
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import strip
-from akoya_gateway.upstream.http.forwarded_headers import Said
-from akoya_gateway.upstream.http.request_head import Does, RequestWriter
+from akoya_gateway.upstream.http.forwarded_headers import ForwardedValues
+from akoya_gateway.upstream.http.request_head import HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
-REMEMBERED = 4096
+MAX_ENTRIES = 4096
 """Lines of each kind that are kept; after so many it is begun anew."""
-LONGEST = 1024
+MAX_KEY_BYTES = 1024
 """Bytes of a line that is kept."""
-LARGEST = 16_384
+MAX_HEAD_BYTES = 16_384
 """Bytes of a request that is read here."""
-MOST = 100
+MAX_HEADERS = 100
 """Lines of one: not more than any `limits.header_fields` allows (the schema has its minimum)."""
 
 _SIGNATURES = frozenset({b"signature", b"signature-input"})
-_BY_VALUE = _SIGNATURES | {b"connection"}
+_UNCACHED_HEADERS = _SIGNATURES | {b"connection"}
 """Those of which `strip` takes a part."""
 
 _END = b"\r\n\r\n"
@@ -55,7 +55,7 @@ _REQUEST = re.compile(
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 
 
-class Line:
+class CachedTarget:
     """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, `proxy` is
     what else leads there, and `secure` says whether they are https. `public`: it needs no session."""
 
@@ -104,7 +104,7 @@ class Line:
         self.idempotent = idempotent
 
 
-class Sender:
+class CachedHeaders:
     """A header section from one address, judged: `before` and `after` stand around what we add for the upstream."""
 
     __slots__ = ("_headers", "after", "authority", "before", "peer", "session")
@@ -131,9 +131,9 @@ class Sender:
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
 
-def head(line: Line, sender: Sender, ours: bytes) -> bytes:
+def head(target: CachedTarget, headers: CachedHeaders, ours: bytes) -> bytes:
     """The request head for the upstream. `ours`: the lines that the gateway adds."""
-    return b"".join((line.start, sender.before, ours, line.closing, sender.after))
+    return b"".join((target.start, headers.before, ours, target.closing, headers.after))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:
@@ -141,7 +141,7 @@ def _pair(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value
 
 
-class _Kind(IntEnum):
+class _HeaderKind(IntEnum):
     PASS = 0
     HOST = 1
     COOKIE = 2
@@ -151,11 +151,11 @@ class _Kind(IntEnum):
     ODD = 6
 
 
-_PASS, _HOST, _COOKIE = int(_Kind.PASS), int(_Kind.HOST), int(_Kind.COOKIE)
-_FORWARDED, _UNTRUSTED, _ONCE = int(_Kind.FORWARDED), int(_Kind.UNTRUSTED), int(_Kind.ONCE)
+_PASS, _HOST, _COOKIE = int(_HeaderKind.PASS), int(_HeaderKind.HOST), int(_HeaderKind.COOKIE)
+_FORWARDED, _UNTRUSTED, _ONCE = int(_HeaderKind.FORWARDED), int(_HeaderKind.UNTRUSTED), int(_HeaderKind.ONCE)
 
 
-class _Field:
+class _CachedHeader:
     """A header line. `wire`: as it goes to the upstream, empty where it does not."""
 
     __slots__ = ("authorities", "host", "kind", "name", "session", "value", "wire")
@@ -170,72 +170,80 @@ class _Field:
         self.authorities = (b"", b"")
 
 
-class PlainRequests:
+class RequestParser:
     """Good for one configuration. `line` judges a method and a target, None: not for the lane; `scheme` is the one of
     our own connections; `limit` the bytes that a request's head may have."""
 
     def __init__(
         self,
-        line: Callable[[str, bytes], Line | None],
+        line: Callable[[str, bytes], CachedTarget | None],
         writer: RequestWriter,
-        cookies: CookieJar,
+        cookies: GatewayCookies,
         scheme: str,
         limit: int,
     ) -> None:
-        self._judge_line = line
+        self._build_target = line
         self._writer = writer
         self._cookies = cookies
         self._scheme = scheme
-        self._largest = min(limit, LARGEST)
-        self._lines: Memory[bytes, Line | None] = Memory(REMEMBERED, LONGEST)
-        self._targets: Memory[tuple[str, bytes, bytes], Line | None] = Memory(REMEMBERED, LONGEST)
-        self._fields: Memory[bytes, _Field] = Memory(REMEMBERED, LONGEST)
-        self._pairs: Memory[tuple[bytes, bytes], _Field] = Memory(REMEMBERED, LONGEST)
-        self._simple: set[bytes] = set()
+        self._max_head_bytes = min(limit, MAX_HEAD_BYTES)
+        self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        self._scope_target_cache: BoundedCache[tuple[str, bytes, bytes], CachedTarget | None] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES
+        )
+        self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        self._scope_header_cache: BoundedCache[tuple[bytes, bytes], _CachedHeader] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES
+        )
+        self._simple_headers: set[bytes] = set()
         """Names whose every value goes on as it is."""
 
-    def read(self, data: bytes, peer: str | None) -> tuple[Line, Sender] | None:
+    def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """The request that `data` is, if it is one and nothing else; None: leave it to the parser."""
-        if data[-4:] != _END or len(data) > self._largest:
+        if data[-4:] != _END or len(data) > self._max_head_bytes:
             return None
-        written = data[:-4].split(b"\r\n", MOST)
+        written = data[:-4].split(b"\r\n", MAX_HEADERS)
         start = written[0]
         try:
-            line = self._lines[start]
+            target = self._target_cache[start]
         except KeyError:
-            line = self._learn_line(start)
-        if line is None:
+            target = self._read_target(start)
+        if target is None:
             return None
         del written[0]
-        sender = self._sender(written, self._fields.get, self._learn, peer, self._scheme, line.secure)
-        return None if sender is None else (line, sender)
+        headers = self._read_headers(
+            written, self._header_cache.get, self._read_header, peer, self._scheme, target.secure
+        )
+        return None if headers is None else (target, headers)
 
-    def read_scope(self, scope: Scope, peer: str | None) -> tuple[Line, Sender] | None:
+    def read_scope(self, scope: Scope, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """The same for a request of HTTP/1.1 that another server has read (ASGI's `http` scope)."""
         target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
         headers: Headers = scope["headers"]
         try:
-            line = self._targets[target]
+            cached_target = self._scope_target_cache[target]
         except KeyError:
-            line = self._learn_target(target)
-        if line is None or line.path != scope["path"] or len(headers) > MOST:
+            cached_target = self._read_scope_target(target)
+        if cached_target is None or cached_target.path != scope["path"] or len(headers) > MAX_HEADERS:
             return None
         scheme = scope.get("scheme", "http")
-        sender = self._sender(headers, self._pairs.get, self._learn_pair, peer, scheme, line.secure)
-        return None if sender is None else (line, sender)
+        cached_headers = self._read_headers(
+            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme, cached_target.secure
+        )
+        return None if cached_headers is None else (cached_target, cached_headers)
 
-    def _sender(
+    def _read_headers(
         self,
         headers: list[_Written],
-        known: Callable[[_Written], _Field | None],
-        learn: Callable[[_Written], _Field],
+        known: Callable[[_Written], _CachedHeader | None],
+        learn: Callable[[_Written], _CachedHeader],
         peer: str | None,
         scheme: str,
         secure: bool,
-    ) -> Sender | None:
+    ) -> CachedHeaders | None:
         host = cookie = None
         wires: list[bytes] = []
-        told: list[_Field] = []
+        told: list[_CachedHeader] = []
         once: tuple[bytes, ...] = ()
         for each in headers:
             field = known(each) or learn(each)
@@ -259,85 +267,92 @@ class PlainRequests:
                 return None
         if host is None:
             return None
-        after = self._writer.forwarded(peer, scheme, host.host, _said(told) if told else None) + b"\r\n"
+        after = self._writer.forwarded(peer, scheme, host.host, _forwarded_values(told) if told else None) + b"\r\n"
         session = cookie.session if cookie is not None else None
-        return Sender(headers, peer, session, host.authorities[secure], b"".join(wires), after)
+        return CachedHeaders(headers, peer, session, host.authorities[secure], b"".join(wires), after)
 
-    def _learn_line(self, written: bytes) -> Line | None:
+    def _read_target(self, written: bytes) -> CachedTarget | None:
         found = _REQUEST.fullmatch(written)
         try:
-            line = self._judge_line(found[1].decode("ascii"), found[2]) if found is not None else None
+            target = self._build_target(found[1].decode("ascii"), found[2]) if found is not None else None
         except GatewayError:
-            line = None
-        return self._lines.keep(written, line, len(written))
+            target = None
+        return self._target_cache.store(written, target, len(written))
 
-    def _learn_target(self, target: tuple[str, bytes, bytes]) -> Line | None:
+    def _read_scope_target(self, target: tuple[str, bytes, bytes]) -> CachedTarget | None:
         method, raw_path, query = target
         written = b"%b %b%b HTTP/1.1" % (method.encode("latin-1", "replace"), raw_path, b"?" + query if query else b"")
-        line = None if b"?" in raw_path else self._lines.get(written) or self._learn_line(written)
-        return self._targets.keep(target, line, len(written))
+        cached_target = None if b"?" in raw_path else self._target_cache.get(written) or self._read_target(written)
+        return self._scope_target_cache.store(target, cached_target, len(written))
 
-    def _learn_pair(self, pair: tuple[bytes, bytes]) -> _Field:
+    def _read_scope_header(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
         # ASGI's names are in lower case, and a colon in one would end it here. Whether an upstream is told of trailers
         # hangs on the server in front. The general path knows what to do with all of these.
         name = pair[0]
         odd = name == b"te" or b":" in name or name != name.lower()
-        field = _ODD if odd else self._judge(b"%b: %b" % pair)
-        return self._pairs.keep(pair, field, len(name) + len(pair[1]))
+        field = _ODD if odd else self._parse_header(b"%b: %b" % pair)
+        return self._scope_header_cache.store(pair, field, len(name) + len(pair[1]))
 
-    def _learn(self, written: bytes) -> _Field:
-        return self._fields.keep(written, self._judge(written), len(written))
+    def _read_header(self, written: bytes) -> _CachedHeader:
+        return self._header_cache.store(written, self._parse_header(written), len(written))
 
-    def _judge(self, written: bytes) -> _Field:
+    def _parse_header(self, written: bytes) -> _CachedHeader:
         found = _FIELD.fullmatch(written)
         if found is None or found[1].lower() == b"proxy-connection":
             # The parser takes the latter for `Connection`.
             return _ODD
         header = found[1].lower(), found[2]
-        if header[0] in self._simple:
-            return _Field(_PASS, *header, b"%b: %b\r\n" % header)
+        if header[0] in self._simple_headers:
+            return _CachedHeader(_PASS, *header, b"%b: %b\r\n" % header)
         try:
-            does = self._writer.does(header[0])
-            if does is Does.HOST:
+            does = self._writer.header_rule(header[0])
+            if does is HeaderRule.HOST:
                 return self._host(header)
         except GatewayError:
             return _ODD
-        if names_a_method([header]):
+        if has_method_override([header]):
             return _ODD
-        kept = strip([header], self._cookies.without_ours)
-        wire = b"%b: %b\r\n" % kept[0] if kept else b""
-        if does is Does.PASS:
+        cached = strip([header], self._cookies.without_gateway_cookies)
+        wire = b"%b: %b\r\n" % cached[0] if cached else b""
+        if does is HeaderRule.PASS:
             return self._passed(header, wire)
-        if does in (Does.DROP, Does.TE) or (does is Does.CONNECTION and header[1].lower() == b"keep-alive"):
-            return _Field(_PASS, *header)
-        if does in (Does.FORWARDED, Does.UNTRUSTED):
-            return _Field(_FORWARDED if does is Does.FORWARDED else _UNTRUSTED, *header, wire)
+        if does in (HeaderRule.DROP, HeaderRule.TE) or (
+            does is HeaderRule.CONNECTION and header[1].lower() == b"keep-alive"
+        ):
+            return _CachedHeader(_PASS, *header)
+        if does in (HeaderRule.FORWARDED, HeaderRule.UNTRUSTED):
+            return _CachedHeader(_FORWARDED if does is HeaderRule.FORWARDED else _UNTRUSTED, *header, wire)
         return _ODD
 
-    def _passed(self, header: tuple[bytes, bytes], wire: bytes) -> _Field:
+    def _passed(self, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
         name = header[0]
         if name == b"cookie":
-            field = _Field(_COOKIE, *header, wire)
+            field = _CachedHeader(_COOKIE, *header, wire)
             field.session = self._cookies.session([header])
             return field
-        if name not in _BY_VALUE and wire and len(self._simple) < REMEMBERED and len(name) <= LONGEST:
-            self._simple.add(name)
-        return _Field(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
+        if (
+            name not in _UNCACHED_HEADERS
+            and wire
+            and len(self._simple_headers) < MAX_ENTRIES
+            and len(name) <= MAX_KEY_BYTES
+        ):
+            self._simple_headers.add(name)
+        return _CachedHeader(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
 
-    def _host(self, header: tuple[bytes, bytes]) -> _Field:
+    def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
         """Raises `RefusedRequest`."""
         host = self._writer.host([header[1]])
-        field = _Field(_HOST, *header, b"host: %b\r\n" % host)
+        field = _CachedHeader(_HOST, *header, b"host: %b\r\n" % host)
         field.host = host
         field.authorities = authorities([header])
         return field if all(field.authorities) else _ODD
 
 
-_ODD = _Field(int(_Kind.ODD))
+_ODD = _CachedHeader(int(_HeaderKind.ODD))
 
 
-def _said(told: list[_Field]) -> Said | None:
-    said: Said = {}
+def _forwarded_values(told: list[_CachedHeader]) -> ForwardedValues | None:
+    said: ForwardedValues = {}
     for field in told:
         if field.kind == _FORWARDED:
             said.setdefault(field.name, []).append(field.value)

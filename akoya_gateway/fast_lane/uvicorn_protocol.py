@@ -9,32 +9,32 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from akoya_gateway.access.request import Headers
-from akoya_gateway.fast_lane.forward_auth import Reply
+from akoya_gateway.fast_lane.forward_auth import EncodedResponse
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.fast_lane.lane_exchange import Passage
-from akoya_gateway.fast_lane.request_cache import Line, Sender
+from akoya_gateway.fast_lane.lane_exchange import LaneExchange
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.lifespan import App, Scope
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 
 
-class FastHttpProtocol(GuardedHttpProtocol):
+class FastLaneProtocol(LimitedHttpProtocol):
     """See the module's text."""
 
     def __init__(self, *args: Any, lane: FastLane, **options: Any) -> None:
         super().__init__(*args, **options)
         self._lane = lane
-        self._passage: Passage | None = None
+        self._exchange: LaneExchange | None = None
         self._peer: str | None = None
-        self._between = True
+        self._between_requests = True
         """The parser stands between two messages: nothing of a next one has been given to it."""
-        self._alone: bytes | None = None
+        self._is_single_request: bytes | None = None
         """What is being parsed, where it began between two messages."""
         self._declined = False
         """The lane has seen that it cannot serve it now."""
         # uvicorn sets these when it begins to parse, which may never be.
         self.url = b""
         self.headers = []
-        self._arrived_at = 0.0
+        self._response_sent_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -43,21 +43,21 @@ class FastHttpProtocol(GuardedHttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A plain request never sees the parser, which stays where it is."""
-        if not self._between or not self._free:
+        if not self._between_requests or not self._free:
             super().data_received(data)
             return
-        found = self._lane.find(data, self._peer)
+        found = self._lane.parse(data, self._peer)
         if found is not None:
-            if self._depart(*found):
+            if self._dispatch(*found):
                 return
             # Not now: it is not asked again once it has been parsed.
             self._declined = True
         elif not self.server_state.default_headers and (reply := self._lane.reply(data, self._peer)) is not None:
             self._write(reply)
             return
-        self._alone = data
+        self._is_single_request = data
         super().data_received(data)
-        self._alone = None
+        self._is_single_request = None
         self._declined = False
 
     @property
@@ -74,13 +74,13 @@ class FastHttpProtocol(GuardedHttpProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._between = False
+        self._between_requests = False
         self._in_head = True
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._between = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        self._between_requests = self.parser.should_keep_alive() and not self.parser.should_upgrade()
 
     def make_scope(self, headers: Headers) -> Scope:
         """The scope that uvicorn begins a request with, around these headers."""
@@ -102,27 +102,27 @@ class FastHttpProtocol(GuardedHttpProtocol):
         ):
             method = parser.get_method().decode("ascii")
             scheme = self.scheme or "http"
-            read = self._lane.read(method, self.url, self.headers, self._peer, scheme, self._alone)
-            if read is not None and self._depart(*read):
+            read = self._lane.read(method, self.url, self.headers, self._peer, scheme, self._is_single_request)
+            if read is not None and self._dispatch(*read):
                 return
         self.make_scope(self.headers)
         super().start_cycle()
 
-    def _depart(self, line: Line, sender: Sender) -> bool:
-        passage = self._lane.depart(line, sender, self)
-        if passage is None:
+    def _dispatch(self, target: CachedTarget, headers: CachedHeaders) -> bool:
+        exchange = self._lane.dispatch(target, headers, self)
+        if exchange is None:
             return False
         self._busy()
-        self._passage = passage
-        self.cycle = self._running = cast("RequestResponseCycle", passage)
+        self._exchange = exchange
+        self.cycle = self._running = cast("RequestResponseCycle", exchange)
         return True
 
-    def _write(self, reply: Reply) -> None:
+    def _write(self, reply: EncodedResponse) -> None:
         self._busy()
-        began = self._lane.gateway.began()
+        began = self._lane.gateway.started_at()
         self.transport.write(reply.content)
-        self._lane.gateway.answered(reply, 200, reply.rule, began)
-        self.arrived()
+        self._lane.gateway.record_response(reply, 200, reply.rule, began)
+        self.on_response_sent()
 
     def _busy(self) -> None:
         """A request has come: nothing waits for one any more."""
@@ -134,49 +134,49 @@ class FastHttpProtocol(GuardedHttpProtocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        if self._passage is not None:
-            self._passage.client_gone()
-            self._passage = None
+        if self._exchange is not None:
+            self._exchange.client_gone()
+            self._exchange = None
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._passage is not None:
-            self._passage.resume()
+        if self._exchange is not None:
+            self._exchange.resume()
 
-    def arrived(self) -> None:
+    def on_response_sent(self) -> None:
         """The passage is over; what was pipelined behind it may start."""
-        self._passage = None
+        self._exchange = None
         if self.pipeline or self._refusal is not None:
             self.on_response_complete()
             return
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self._arrived_at = self.loop.time()
+            self._response_sent_at = self.loop.time()
             if self._idle_timer is None:
-                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
-    def _look_if_idle(self) -> None:
+    def _close_if_idle(self) -> None:
         """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
         self._idle_timer = None
         busy = self._in_head or self.under_way
-        if busy or self.timeout_keep_alive_task is not None or not self.in_charge:
+        if busy or self.timeout_keep_alive_task is not None or not self.owns_connection:
             # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
             return
-        left = self._arrived_at + self.timeout_keep_alive - self.loop.time()
+        left = self._response_sent_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
-            self._idle_timer = self.loop.call_later(left, self._look_if_idle)
+            self._idle_timer = self.loop.call_later(left, self._close_if_idle)
         else:
-            self.part()
+            self.detach()
 
-    def hand_over(self, passage: Passage, app: App | None, *, again: bool) -> None:
-        """Start over on the ASGI path; `app` answers in place of the gateway, if given. `again`: it has been sent."""
-        self._passage = None
+    def fall_back(self, exchange: LaneExchange, app: App | None, *, retry: bool) -> None:
+        """Start over on the ASGI path; `app` answers in place of the gateway, if given. `retry`: it has been sent."""
+        self._exchange = None
         if self.transport.is_closing():
             return
-        scope = passage.scope()
-        if again:
+        scope = exchange.scope()
+        if retry:
             scope["akoya.again"] = True
         cycle = RequestResponseCycle(
             scope=cast("Any", scope),
@@ -188,16 +188,16 @@ class FastHttpProtocol(GuardedHttpProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=passage.keep_alive,
+            keep_alive=exchange.keep_alive,
             on_response=self.on_response_complete,
         )
         cycle.more_body = False
         cycle.message_event.set()
-        if cast("object", self.cycle) is passage:
+        if cast("object", self.cycle) is exchange:
             self.cycle = cycle
         self._start_asgi_task(cycle, cast("Any", app) or self.app)
 
-    def run_aside(self, work: Coroutine[Any, Any, object]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Something that the answer does not wait for."""
         task: asyncio.Task[Any] = self.loop.create_task(work)
         self.tasks.add(task)

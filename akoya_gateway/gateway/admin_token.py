@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, unquote
 
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
 from akoya_gateway.gateway.lifespan import Receive, Scope, Send
-from akoya_gateway.gateway.runtime import Engine
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant
-from akoya_gateway.responses.response import document, problem
+from akoya_gateway.responses.response import json_response, problem_response
 
 
 class NoToken(UserError):
@@ -25,37 +25,37 @@ class NoToken(UserError):
     title = "The owner has no live grant for this connector"
 
 
-class TokenDesk:
+class AdminTokenApp:
     """An ASGI app. `running` gives the engine in force, None where there is none any more."""
 
-    def __init__(self, running: Callable[[], Engine | None]) -> None:
-        self._running = running
+    def __init__(self, running: Callable[[], Runtime | None]) -> None:
+        self._current_runtime = running
 
     def handles(self, path: str) -> bool:
-        engine = self._running()
-        if engine is None or engine.config.token_bearer is None:
+        runtime = self._current_runtime()
+        if runtime is None or runtime.config.token_bearer is None:
             return False
-        return path.startswith(f"{engine.config.prefix}/token/")
+        return path.startswith(f"{runtime.config.prefix}/token/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        engine = self._running()
+        runtime = self._current_runtime()
         try:
-            if engine is None:
+            if runtime is None:
                 raise StoreUnavailable("the gateway is stopping")
-            answer = document(await self._token(engine, scope))
+            response = json_response(await self._token(runtime, scope))
         except GatewayError as error:
-            answer = problem(error, "-")
-        await answer.send(send)
+            response = problem_response(error, "-")
+        await response.send(send)
 
-    async def _token(self, engine: Engine, scope: Scope) -> dict[str, object]:
+    async def _token(self, runtime: Runtime, scope: Scope) -> dict[str, object]:
         if scope["method"] != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
-        self._authenticate(engine, scope)
-        connector = unquote(scope["path"].removeprefix(f"{engine.config.prefix}/token/"))
+        self._authenticate(runtime, scope)
+        connector = unquote(scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
         owners = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [])
         if len(owners) != 1:
             raise UserError("Name one owner: ?owner=, with the value of Akoya-Owner.", code="no-owner")
-        grant = await _fresh(engine, owners[0], connector)
+        grant = await _fresh_grant(runtime, owners[0], connector)
         return {
             "connector": connector,
             "environment": grant.key.environment,
@@ -65,21 +65,21 @@ class TokenDesk:
             "scope": " ".join(grant.tokens.scope),
         }
 
-    def _authenticate(self, engine: Engine, scope: Scope) -> None:
-        wanted = engine.config.token_bearer
+    def _authenticate(self, runtime: Runtime, scope: Scope) -> None:
+        wanted = runtime.config.token_bearer
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        known = wanted is not None and hmac.compare_digest(token.strip(), wanted.reveal().encode())
-        if scheme.lower() != b"bearer" or not known:
+        cached = wanted is not None and hmac.compare_digest(token.strip(), wanted.reveal().encode())
+        if scheme.lower() != b"bearer" or not cached:
             raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
 
 
-async def _fresh(engine: Engine, owner: str, connector: str) -> Grant:
+async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:
     """The most recent grant that can serve, fresh. Raises `NoToken`, or what keeps the last of them from serving."""
     trouble, missing = None, NoToken()
-    for grant in (await engine.keeper.of(owner)).of(connector):
+    for grant in (await runtime.grants.for_owner(owner)).for_connector(connector):
         try:
-            return await engine.keeper.fresh(grant)
+            return await runtime.grants.get_fresh(grant)
         except NeedsReconnect as error:
             # 404 as for one that never was: 401 at this address is about the caller's own bearer.
             missing = NoToken(code=error.code, title=error.title)

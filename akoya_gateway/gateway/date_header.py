@@ -10,7 +10,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send
 
 
-class Dates:
+class DateHeader:
     def __init__(self, clock: Clock = time.time) -> None:
         self._clock = clock
         self._second = -1
@@ -23,7 +23,7 @@ class Dates:
             self._header = (b"date", formatdate(second, usegmt=True).encode("ascii"))
         return self._header
 
-    def onto(self, send: Send) -> Send:
+    def wrap_send(self, send: Send) -> Send:
         """`send` that adds `Date` where the upstream sent none."""
 
         def dated(message: Message) -> Awaitable[None]:
@@ -38,12 +38,12 @@ class Dates:
         return dated
 
 
-class Dated:
+class DateMiddleware:
     """Adds `Date` where the upstream sent none."""
 
-    def __init__(self, app: App, dates: Dates) -> None:
+    def __init__(self, app: App, date_header: DateHeader) -> None:
         self._app = app
-        self._dates = dates
+        self._date_header = date_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, self._dates.onto(send) if scope["type"] == "http" else send)
+        await self._app(scope, receive, self._date_header.wrap_send(send) if scope["type"] == "http" else send)

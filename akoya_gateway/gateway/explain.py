@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from akoya_gateway.access.path_normalization import PathRefused, judge
-from akoya_gateway.access.policy import Gatekeeper, Pass, Stop
-from akoya_gateway.access.request import Ask, is_navigation, names_a_method_in
+from akoya_gateway.access.path_normalization import PathRefused, normalize_path
+from akoya_gateway.access.policy import AccessPolicy, Allow, Deny
+from akoya_gateway.access.request import RequestInfo, is_navigation, names_a_method_in
 from akoya_gateway.access.rule_table import AmbiguousSpelling
-from akoya_gateway.admission.denial_responses import Refusals
-from akoya_gateway.admission.header_injector import passed
+from akoya_gateway.admission.denial_responses import ErrorResponder
+from akoya_gateway.admission.header_injector import upstream_claims
 from akoya_gateway.config.model import AccessRule, Config, Connector, SigningKey
-from akoya_gateway.endpoints.router import own_routes
+from akoya_gateway.endpoints.router import describe_route
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.oauth.outcomes import TokenSet
@@ -20,18 +20,18 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.signing import key_generation, signer
 
 EXAMPLE_BEARER = "<id_token>"
-_MADE_UP = {b"signature": "akoya=:<signature>:", b"akoya-assertion": "<JWT>"}
+_PLACEHOLDERS = {b"signature": "akoya=:<signature>:", b"akoya-assertion": "<JWT>"}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`without`: for somebody who has connected nothing; `with_grants` and `headers`: for the imagined user."""
+    """`without_grants`: for somebody who has connected nothing; `with_grants` and `headers`: for the imagined user."""
 
     path: str
-    refused: str | None = None
+    refusal: str | None = None
     own_route: str | None = None
     rule: AccessRule | None = None
-    without: tuple[str, ...] = ()
+    without_grants: tuple[str, ...] = ()
     with_grants: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -42,9 +42,9 @@ class Explainer:
     def __init__(self, config: Config, connected: tuple[str, ...], now: float) -> None:
         self._config = config
         self._now = now
-        self._gatekeeper = Gatekeeper(config.access, config.connectors, config.path_variants)
-        self._refusals = Refusals(config)
-        self._held = OwnerGrants(
+        self._policy = AccessPolicy(config.access, config.connectors, config.path_variants)
+        self._error_responder = ErrorResponder(config)
+        self._owner_grants = OwnerGrants(
             "<owner>", tuple(_grant(config.connectors[key], now) for key in connected)
         )
 
@@ -53,61 +53,62 @@ class Explainer:
         parts = urlsplit(target)
         raw = parts.path or "/"
         try:
-            path = judge(raw.encode("latin-1", "replace"))
+            path = normalize_path(raw.encode("latin-1", "replace"))
         except PathRefused as fault:
-            return Explanation(raw, refused=f"{fault.status}: {fault.detail}")
-        route = own_routes(self._config, path)
+            return Explanation(raw, refusal=f"{fault.status}: {fault.detail}")
+        route = describe_route(self._config, path)
         if route is not None:
             return Explanation(path, own_route=route)
         try:
-            match = self._gatekeeper.match(method, path)
+            match = self._policy.match(method, path)
         except AmbiguousSpelling as fault:
             refused = f"{fault.status}: {fault.detail} It is {fault.rule.label} (path_variants)."
-            return Explanation(path, refused=refused)
-        if names_a_method_in(parts.query.encode("latin-1", "replace")) and self._gatekeeper.minds_method(path):
-            return Explanation(path, refused="400: `_method` in the query is a method override, and rules go by it.")
-        nobody = self._gatekeeper.decide(match, None)
-        somebody = self._gatekeeper.decide(match, self._held)
-        asks = [self._ask(method, raw, parts.query, browser) for browser in (True, False)]
+            return Explanation(path, refusal=refused)
+        if names_a_method_in(parts.query.encode("latin-1", "replace")) and self._policy.has_method_rules(path):
+            return Explanation(path, refusal="400: `_method` in the query is a method override, and rules go by it.")
+        nobody = self._policy.decide(match, None)
+        somebody = self._policy.decide(match, self._owner_grants)
+        asks = [self._request(method, raw, parts.query, browser) for browser in (True, False)]
         return Explanation(
             path,
             rule=match.rule if match else None,
-            without=tuple(dict.fromkeys(self._outcome(nobody, ask) for ask in asks)),
-            with_grants=self._outcome(somebody, asks[1]),
+            without_grants=tuple(dict.fromkeys(self._describe_decision(nobody, request) for request in asks)),
+            with_grants=self._describe_decision(somebody, asks[1]),
             headers=self._headers(somebody, asks[0]),
         )
 
-    def _ask(self, method: str, raw: str, query: str, browser: bool) -> Ask:
+    def _request(self, method: str, raw: str, query: str, browser: bool) -> RequestInfo:
         host = self._config.public_url.authority.encode()
         headers = [(b"host", host), (b"accept", b"text/html" if browser else b"application/json")]
-        return Ask(method, raw.encode("ascii"), query.encode("latin-1", "replace"), headers, None, "explain")
+        return RequestInfo(method, raw.encode("ascii"), query.encode("latin-1", "replace"), headers, None, "explain")
 
-    def _outcome(self, decision: Pass | Stop, ask: Ask) -> str:
-        if isinstance(decision, Pass):
+    def _describe_decision(self, decision: Allow | Deny, request: RequestInfo) -> str:
+        if isinstance(decision, Allow):
             return f"it goes to the upstream{_which(decision.rule)}" + ("" if decision.grant else " without a token")
-        answer = self._refusals.stop(decision, ask)
-        location = next((value.decode() for name, value in answer.headers if name == b"location"), None)
-        who = "a browser" if is_navigation(ask) else "anything else"
+        response = self._error_responder.denial_response(decision, request)
+        location = next((value.decode() for name, value in response.headers if name == b"location"), None)
+        who = "a browser" if is_navigation(request) else "anything else"
         if location:
-            return f"{who} is redirected to {location} ({answer.status})"
-        return f"{who} gets {answer.status} {decision.why}"
+            return f"{who} is redirected to {location} ({response.status})"
+        return f"{who} gets {response.status} {decision.reason}"
 
-    def _headers(self, decision: Pass | Stop, ask: Ask) -> tuple[tuple[str, str], ...]:
-        if not isinstance(decision, Pass) or not decision.identified:
+    def _headers(self, decision: Allow | Deny, request: RequestInfo) -> tuple[tuple[str, str], ...]:
+        if not isinstance(decision, Allow) or not decision.identified:
             return ()
         config = self._config
         origin, audience = str(config.public_url), config.audience(decision.rule.upstream)
         try:
-            facts = passed(decision.rule, decision.grant, self._held)
+            facts = upstream_claims(decision.rule, decision.grant, self._owner_grants)
             key = SigningKey(
-                "<key id>", Secret(key_generation.as_text(key_generation.new_private(config.signing.algorithm)))
+                "<key id>",
+                Secret(key_generation.as_text(key_generation.generate_private_key(config.signing.algorithm))),
             )
             prepared = signer(replace(config.signing, keys=(key,)), origin, audience).prepare(facts)
-            host = ask.header(b"host") or b""
-            made = prepared.headers(ask.method.encode(), host, ask.raw_path, ask.query, self._now)
+            host = request.header(b"host") or b""
+            made = prepared.headers(request.method.encode(), host, request.raw_path, request.query, self._now)
         except GatewayError as fault:
             return (("fault", fault.detail),)
-        return tuple((name.decode(), _MADE_UP.get(name, value.decode())) for name, value in made)
+        return tuple((name.decode(), _PLACEHOLDERS.get(name, value.decode())) for name, value in made)
 
 
 def _which(rule: AccessRule) -> str:

@@ -18,17 +18,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from akoya_gateway.access.path_normalization import PathRefused, judge
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.path_normalization import PathRefused, normalize_path
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.gate import Admission, Admitted
-from akoya_gateway.authentication.principal import trusts
+from akoya_gateway.authentication.principal import is_trusted_peer
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
-from akoya_gateway.gateway.original_request import ORIGINAL_URI, BadDescription, Question
-from akoya_gateway.gateway.runtime import Engine
+from akoya_gateway.gateway.original_request import ORIGINAL_URI, InvalidOriginalRequest, OriginalRequest
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
-from akoya_gateway.responses.response import Answer
+from akoya_gateway.responses.response import Response
 
-ANSWER = b"x-akoya-answer"
+ANSWER_HEADER = b"x-akoya-answer"
 """`client`: the proxy has been told no, and asks again for what to tell the client (nginx drops it the first time)."""
 
 
@@ -43,19 +43,19 @@ class ForwardAuthOff(UserError):
         super().__init__("This gateway decides for no other proxy: set forward_auth: true if it is to.")
 
 
-class NotTheProxy(UserError):
+class UntrustedProxy(UserError):
     status = 403
     code = "untrusted-proxy"
     title = "Access denied"
 
 
-class Told(Protocol):
-    """Hears which request was meant and what was decided; for logs and metrics. `gateway.response_observer.Responses`
-    is one."""
+class DecisionObserver(Protocol):
+    """Hears which request was meant and what was decided; for logs and metrics.
+    `gateway.response_observer.ObservedSend` is one."""
 
-    def meant(self, original: Ask) -> None: ...
+    def on_original_request(self, original: RequestInfo) -> None: ...
 
-    def decided(self, outcome: Admission) -> None: ...
+    def on_decision(self, outcome: Admission) -> None: ...
 
 
 def is_forward_auth(prefix: str, path: str) -> bool:
@@ -63,62 +63,66 @@ def is_forward_auth(prefix: str, path: str) -> bool:
     return path == route or path.startswith(route + "/")
 
 
-async def forward_auth(engine: Engine, ask: Ask, told: Told) -> Answer:
-    """200 with our signed headers, or what the client is to get. Raises `GatewayError` as `Desk.admit` does."""
-    if not trusts(engine.trusted, ask):
-        raise NotTheProxy("Only trusted_proxies may ask for a decision.")
-    if not ask.raw_path.startswith(engine.questions.route):
+async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObserver) -> Response:
+    """200 with our signed headers, or what the client is to get. Raises `GatewayError` as `AccessGate.admit` does."""
+    if not is_trusted_peer(runtime.trusted_proxies, request):
+        raise UntrustedProxy("Only trusted_proxies may ask for a decision.")
+    if not request.raw_path.startswith(runtime.original_requests.route):
         # A client's `/akoya/%66orward-auth`, past a proxy that keeps the route from clients by its plain spelling.
         raise PathRefused("The path can be read in two ways.")
-    if ask.header(ORIGINAL_URI) is None:
-        question = engine.questions.read(ask)
-        return _answered(await _decide(engine, ask, question, told), question)
-    if ask.header(ANSWER) == b"client":
-        return _for_the_client(await _decide(engine, ask, _replaceable(engine, ask), told))
+    if request.header(ORIGINAL_URI) is None:
+        original = runtime.original_requests.read(request)
+        return _response(await _decide(runtime, request, original, told), original)
+    if request.header(ANSWER_HEADER) == b"client":
+        return _for_the_client(await _decide(runtime, request, _replaceable(runtime, request), told))
     try:
-        question = _replaceable(engine, ask)
-        return _for_nginx(_answered(await _decide(engine, ask, question, told), question))
+        original = _replaceable(runtime, request)
+        return _for_nginx(_response(await _decide(runtime, request, original, told), original))
     except GatewayError as error:
         # `auth_request` makes a 500 of any status but 2xx, 401 and 403.
         error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
         raise
 
 
-def _replaceable(engine: Engine, ask: Ask) -> Question:
-    question = engine.questions.read(ask)
-    if not question.replaceable:
-        raise BadDescription("The request holds a header of the gateway's that the proxy would pass on.", status=403)
-    return question
+def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
+    original = runtime.original_requests.read(request)
+    if not original.replaceable:
+        raise InvalidOriginalRequest(
+            "The request holds a header of the gateway's that the proxy would pass on.", status=403
+        )
+    return original
 
 
-async def _decide(engine: Engine, ask: Ask, question: Question, told: Told) -> Admission:
-    original = question.original(ask)
-    told.meant(original)
-    path = judge(original.raw_path)
-    if engine.routes.own(path):
-        raise NotTheProxy("The proxy must pass the gateway's own routes to the gateway.", code="own-route")
+async def _decide(
+    runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, told: DecisionObserver
+) -> Admission:
+    original = original_request.request_info(request)
+    told.on_original_request(original)
+    path = normalize_path(original.raw_path)
+    if runtime.router.matches(path):
+        raise UntrustedProxy("The proxy must pass the gateway's own routes to the gateway.", code="own-route")
     if original.websocket:
-        require_own_origin(original, engine.config.public_url)
-    admission = engine.desk.admit_now(original, path) or await engine.desk.admit(original, path)
-    told.decided(admission)
+        require_own_origin(original, runtime.config.public_url)
+    admission = runtime.gate.try_admit(original, path) or await runtime.gate.admit(original, path)
+    told.on_decision(admission)
     return admission
 
 
-def _answered(admission: Admission, question: Question) -> Answer:
+def _response(admission: Admission, original: OriginalRequest) -> Response:
     if not isinstance(admission, Admitted):
-        return admission.answer
-    return Answer(200, tuple(question.answered(admission.headers)))
+        return admission.response
+    return Response(200, tuple(original.response_headers(admission.headers)))
 
 
-def _for_nginx(answer: Answer) -> Answer:
+def _for_nginx(response: Response) -> Response:
     """A redirect is a 401 with a Location, which a recipe can turn back into one."""
-    if answer.status in (400, 404):  # `auth_request` makes a 500 of them.
-        return replace(answer, status=403)
-    return replace(answer, status=401) if answer.status == 302 else answer
+    if response.status in (400, 404):  # `auth_request` makes a 500 of them.
+        return replace(response, status=403)
+    return replace(response, status=401) if response.status == 302 else response
 
 
-def _for_the_client(admission: Admission) -> Answer:
+def _for_the_client(admission: Admission) -> Response:
     """The whole refusal, with its body. A yes now is worth nothing: no token may go out this way."""
     if isinstance(admission, Admitted):
         raise OperatorError("The decision has just changed. Try again.", code="decision-changed", retry_after=1)
-    return admission.answer
+    return admission.response

@@ -7,7 +7,7 @@ from itertools import product
 
 from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.config.model import Cookie
-from akoya_gateway.sessions.cookies import our_cookie_names
+from akoya_gateway.sessions.cookies import gateway_cookie_names
 
 Hides = Callable[[bytes, bytes], bool]
 
@@ -23,12 +23,12 @@ def hides(cookie: Cookie) -> Hides:
     An app that echoes what it received must not hand a token to the browser. An app that sets a cookie of the
     gateway's name, by a fault of its own, must not fix or end a session.
     """
-    ours = frozenset(our_cookie_names(cookie))
+    injected = frozenset(gateway_cookie_names(cookie))
 
     def hidden(name: bytes, value: bytes) -> bool:
         if name.lower() == b"set-cookie":
             # A cookie without a name is sent back as its value alone, so `=akoya=x` sets `akoya` too.
-            return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in ours
+            return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in injected
         return is_ours_to_app(name)
 
     return hidden

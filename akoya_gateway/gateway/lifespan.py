@@ -25,7 +25,7 @@ async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup
     except Exception as error:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    inner = _Inner(app, scope)
+    inner = _InnerLifespan(app, scope)
     failure = await inner.run("startup")
     if failure is not None:
         await shutdown()
@@ -41,7 +41,7 @@ async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup
         await send({"type": "lifespan.shutdown.failed", "message": failure})
 
 
-class _Inner:
+class _InnerLifespan:
     """The inner app's lifespan, one phase at a time."""
 
     def __init__(self, app: App, scope: Scope) -> None:

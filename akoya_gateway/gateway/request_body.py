@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.errors import UserError
 from akoya_gateway.gateway.lifespan import Message, Receive
 from akoya_gateway.signing.content_digest import sha256
@@ -17,26 +17,27 @@ class BodyTooLarge(UserError):
     title = "The request is too large"
 
 
-class BodyLate(UserError):
+class BodyTimeout(UserError):
     status = 408
     code = "body-timeout"
     title = "The request took too long to arrive"
 
 
-WITHIN = 60.0
+BODY_TIMEOUT = 60.0
 """Seconds for a body that is read whole: until then nothing of the request has been judged, and nobody else waits."""
 
 
-async def whole(receive: Receive, limit: int, within: float = WITHIN) -> bytes:
-    """The body, at most `limit` bytes. Raises `BodyTooLarge`, `BodyLate`, and `UserError` when the client goes away."""
+async def read_body(receive: Receive, limit: int, within: float = BODY_TIMEOUT) -> bytes:
+    """The body, at most `limit` bytes. Raises `BodyTooLarge`, `BodyTimeout`, and `UserError` when the client goes
+    away."""
     try:
         async with asyncio.timeout(within):
-            return await _whole(receive, limit)
+            return await _read_body(receive, limit)
     except TimeoutError:
-        raise BodyLate from None
+        raise BodyTimeout from None
 
 
-async def _whole(receive: Receive, limit: int) -> bytes:
+async def _read_body(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
@@ -49,9 +50,9 @@ async def _whole(receive: Receive, limit: int) -> bytes:
             return bytes(body)
 
 
-def limited(receive: Receive, ask: Ask, limit: int) -> Receive:
+def limit_body(receive: Receive, request: RequestInfo, limit: int) -> Receive:
     """`receive` that raises `BodyTooLarge` past `limit` bytes; at once where Content-Length tells."""
-    announced = ask.header(b"content-length")
+    announced = request.header(b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge
     seen = 0
@@ -67,16 +68,16 @@ def limited(receive: Receive, ask: Ask, limit: int) -> Receive:
     return counting
 
 
-async def digested(ask: Ask, receive: Receive, largest: int) -> tuple[Ask, Receive]:
+async def digest_body(request: RequestInfo, receive: Receive, largest: int) -> tuple[RequestInfo, Receive]:
     """The request with the Content-Digest of its body, if that is announced to be no longer than `largest` bytes; the
     body is read for it, and given out again by the `receive` that is returned.
 
     A body of unknown or greater length streams on without one. Raises `UserError` when the client goes away.
     """
-    announced = ask.header(b"content-length")
+    announced = request.header(b"content-length")
     if announced is None or not announced.isdigit() or not 0 < int(announced) <= largest:
-        return ask, receive
-    body = await whole(receive, largest)
+        return request, receive
+    body = await read_body(receive, largest)
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def again() -> Message:
@@ -86,4 +87,4 @@ async def digested(ask: Ask, receive: Receive, largest: int) -> tuple[Ask, Recei
         given, message = message, None
         return given
 
-    return replace(ask, content_digest=sha256(body)), again
+    return replace(request, content_digest=sha256(body)), again

@@ -4,58 +4,62 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.gate import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Message, Send
 
 
-class Asked(Protocol):
+class HasRequest(Protocol):
     """Whoever has the request: it may take work to say it, which is for nothing where nobody wants to know."""
 
     @property
-    def ask(self) -> Ask: ...
+    def request(self) -> RequestInfo: ...
 
 
-class RequestWatcher(Protocol):
+class RequestObserver(Protocol):
     """Told once of every request, when its answer begins. Must not raise."""
 
-    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None: ...
+    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
 
 
-class Responses:
+class ObservedSend:
     """Wraps `send` for one request that is answered here."""
 
-    __slots__ = ("_began", "_clock", "_outcome", "_rule", "_send", "_watcher", "ask")
+    __slots__ = ("_clock", "_observer", "_outcome", "_rule", "_send", "_started_at", "request")
 
-    def __init__(self, ask: Ask, send: Send, watcher: RequestWatcher | None, clock: Clock, began: float) -> None:
-        self.ask = ask
+    def __init__(
+        self, request: RequestInfo, send: Send, watcher: RequestObserver | None, clock: Clock, began: float
+    ) -> None:
+        self.request = request
         self._send = send
-        self._watcher = watcher
+        self._observer = watcher
         self._clock = clock
-        self._began = began
+        self._started_at = began
         self._rule = "-"
         self._outcome = "own"
 
-    def meant(self, original: Ask) -> None:
+    def on_original_request(self, original: RequestInfo) -> None:
         """Forward-auth: the log is to name the request that was asked about."""
-        self.ask = original
+        self.request = original
 
-    def decided(self, outcome: Admitted | Denied) -> None:
+    def on_decision(self, outcome: Admitted | Denied) -> None:
         if isinstance(outcome, Admitted):
-            self.passed(outcome.rule.label)
+            self.on_forwarded(outcome.rule.label)
         else:
-            self._rule, self._outcome = outcome.rule.label if outcome.rule else "-", outcome.why
+            self._rule, self._outcome = outcome.rule.label if outcome.rule else "-", outcome.reason
 
-    def passed(self, rule: str) -> None:
+    def on_forwarded(self, rule: str) -> None:
         """Under the rule of this label."""
         self._rule, self._outcome = rule, "passed"
 
-    def failed(self, error: GatewayError) -> None:
+    def on_error(self, error: GatewayError) -> None:
         self._outcome = error.code
 
-    async def own(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self._watcher is not None:
-            self._watcher.answered(self, message["status"], self._rule, self._outcome, self._clock() - self._began)
+    async def send_own(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self._observer is not None:
+            self._observer.on_response(
+                self, message["status"], self._rule, self._outcome, self._clock() - self._started_at
+            )
         await self._send(message)

@@ -7,109 +7,116 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from akoya_gateway.access.policy import Gatekeeper
+from akoya_gateway.access.policy import AccessPolicy
 from akoya_gateway.access.redirect_policy import RedirectPolicy
-from akoya_gateway.admission.denial_responses import Refusals
-from akoya_gateway.admission.gate import Desk
-from akoya_gateway.admission.header_injector import Passing
-from akoya_gateway.authentication.principal import Visitors
-from akoya_gateway.authentication.user_identity import identities
+from akoya_gateway.admission.denial_responses import ErrorResponder
+from akoya_gateway.admission.gate import AccessGate
+from akoya_gateway.admission.header_injector import HeaderInjector
+from akoya_gateway.authentication.principal import Authenticator
+from akoya_gateway.authentication.user_identity import build_user_authenticator
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config
-from akoya_gateway.endpoints.callback import Callback
-from akoya_gateway.endpoints.connect import Connect
-from akoya_gateway.endpoints.connections import Connections
-from akoya_gateway.endpoints.disconnect import Disconnect, Logout
-from akoya_gateway.endpoints.observer import Journal, NullJournal
-from akoya_gateway.endpoints.rate_limit import Pace
-from akoya_gateway.endpoints.router import Routes
+from akoya_gateway.endpoints.callback import CallbackEndpoint
+from akoya_gateway.endpoints.connect import ConnectEndpoint
+from akoya_gateway.endpoints.connections import ConnectionsEndpoint
+from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
+from akoya_gateway.endpoints.observer import AuthorizationObserver, NullAuthorizationObserver
+from akoya_gateway.endpoints.rate_limit import RateLimiter
+from akoya_gateway.endpoints.router import Router
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.mount import Mount
-from akoya_gateway.gateway.original_request import Questions
-from akoya_gateway.gateway.response_observer import RequestWatcher
-from akoya_gateway.gateway.scope_fast_path import PlainScopes
-from akoya_gateway.grants.manager import Keeper
-from akoya_gateway.grants.observer import NullObserver, Observer
-from akoya_gateway.grants.orphan_cleanup import Orphans
+from akoya_gateway.gateway.original_request import OriginalRequestCache
+from akoya_gateway.gateway.response_observer import RequestObserver
+from akoya_gateway.gateway.scope_fast_path import ScopeFastPath
+from akoya_gateway.grants.manager import GrantManager
+from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
+from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.responses.pages import Pages
-from akoya_gateway.responses.response import Answer
-from akoya_gateway.sessions.authorization_attempts import Attempts
-from akoya_gateway.sessions.gateway_cookies import CookieJar
-from akoya_gateway.sessions.recovery import Forwardings
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.responses.response import Response
+from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempts
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.recovery import SessionRecovery
+from akoya_gateway.sessions.session_store import SessionStore
 from akoya_gateway.signing import jwks, jwks_headers
-from akoya_gateway.store import Store, Vault, open_store
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.store import EncryptedStore, Store, open_store
+from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.trusted_proxies import TrustedProxies
 
 
 @dataclass(frozen=True, slots=True)
-class Watchers:
+class Observers:
     """Who is told what happens; metrics and logs in the sidecar, nobody in a test."""
 
-    observer: Observer
-    journal: Journal
-    requests: RequestWatcher | None = None
+    grants: GrantObserver
+    authorizations: AuthorizationObserver
+    requests: RequestObserver | None = None
 
 
-NOBODY = Watchers(NullObserver(), NullJournal())
+NO_OBSERVERS = Observers(NullGrantObserver(), NullAuthorizationObserver())
 
 
-class Engine:
-    """Made by `Engine.open`; `desk` decides, `routes` answers what is ours, `passing` prepares what goes upstream."""
+class Runtime:
+    """Made by `Runtime.open`; `gate` decides, `router` answers what is ours, `injector` prepares what goes upstream."""
 
-    def __init__(self, config: Config, store: Store, watchers: Watchers, clock: Clock) -> None:
+    def __init__(self, config: Config, store: Store, observers: Observers, clock: Clock) -> None:
         self.config = config
         self.digests = config.signing.content_digest
         """Bodies up to so many bytes get a Content-Digest."""
         self.body_bytes = config.limits.body_bytes
         self.store = store
         self.pages = Pages(config.prefix)
-        self.cookies = CookieJar(config.sessions.cookie, config.limits.attempt_lifetime, clock)
+        self.cookies = GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime, clock)
         self.mount = Mount(config.root_path)
-        self.trusted = TrustedProxies(config.trusted_proxies)
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
-        self.refusals = Refusals(config, self.pages, self.redirects, self.cookies)
-        vault = Vault(store, KeyRing(config.sessions.keys))
+        self.error_responder = ErrorResponder(config, self.pages, self.redirects, self.cookies)
+        encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
         self.providers: Providers = open_providers(config, clock)
-        self.sessions = Sessions(vault, config.sessions.cookie, clock=clock)
-        self.attempts = Attempts(vault, config.limits, clock=clock)
-        self.keeper = Keeper(
-            vault, self.providers, config.tokens, clock=clock, holder=_holder(), observer=watchers.observer
+        self.sessions = SessionStore(encrypted_store, config.sessions.cookie, clock=clock)
+        self.attempts = AuthorizationAttempts(encrypted_store, config.limits, clock=clock)
+        self.grants = GrantManager(
+            encrypted_store,
+            self.providers,
+            config.tokens,
+            clock=clock,
+            holder=_process_name(),
+            observer=observers.grants,
         )
-        self.orphans = Orphans(vault, self.keeper, self.sessions.of, clock=clock)
-        self.passing = Passing(config, self.cookies, clock)
+        self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
+        self.injector = HeaderInjector(config, self.cookies, clock)
         route = config.prefix.encode() + b"/forward-auth"
-        self.questions = Questions(route, self.cookies, self.passing.client_headers)
+        self.original_requests = OriginalRequestCache(route, self.cookies, self.injector.client_headers)
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
-        self.visitors = Visitors(self.sessions, self.cookies, identities(config, keys, clock))
-        gatekeeper = Gatekeeper(config.access, config.connectors, config.path_variants)
-        self.desk = Desk(gatekeeper, self.visitors, self.keeper, self.passing, self.refusals, clock)
-        self.callback = Callback(
+        self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))
+        policy = AccessPolicy(config.access, config.connectors, config.path_variants)
+        self.gate = AccessGate(policy, self.authenticator, self.grants, self.injector, self.error_responder, clock)
+        self.callback = CallbackEndpoint(
             config,
             self.attempts,
             self.sessions,
-            Forwardings(vault, clock),
+            SessionRecovery(encrypted_store, clock),
             self.cookies,
-            self.keeper,
+            self.grants,
             self.providers,
             self.redirects,
-            watchers.journal,
+            observers.authorizations,
         )
-        self.routes = self._routes(watchers.journal, clock)
+        self.router = self._router(observers.authorizations, clock)
         bodies = not self.digests and not self.body_bytes
-        self.plain = PlainScopes(self.desk, self.passing, self.routes, clock, bodies=bodies, root_path=config.root_path)
+        self.scope_fast_path = ScopeFastPath(
+            self.gate, self.injector, self.router, clock, bodies=bodies, root_path=config.root_path
+        )
 
     @classmethod
     async def open(
         cls,
         config: Config,
-        watchers: Watchers = NOBODY,
+        observers: Observers = NO_OBSERVERS,
         clock: Clock = time.time,
         store: Store | None = None,
-    ) -> Engine:
+    ) -> Runtime:
         """`store`: an open one to go on with (reload); otherwise the configured store is opened.
 
         Raises `GatewayError` when the store is unusable for good.
@@ -118,19 +125,19 @@ class Engine:
         try:
             if store is None:
                 await used.open()
-            engine = cls(config, used, watchers, clock)
+            runtime = cls(config, used, observers, clock)
         except Exception:
             if store is None:
                 await used.close()
             raise
-        engine.keeper.start()
-        engine.orphans.start()
-        return engine
+        runtime.grants.start()
+        runtime.orphan_cleaner.start()
+        return runtime
 
     async def close(self, *, keep_store: bool = False) -> None:
         """Exchanges and refreshes in flight finish first: their answers must reach the store."""
-        await self.orphans.stop()
-        await self.keeper.stop()
+        await self.orphan_cleaner.stop()
+        await self.grants.stop()
         # Last: an exchange may have begun while the others ended, and from here on none can.
         await self.callback.finish()
         await self.providers.close()
@@ -145,36 +152,41 @@ class Engine:
             return [f"store: {error.detail or error.title}"]
         return []
 
-    def _routes(self, journal: Journal, clock: Clock) -> Routes:
-        config, keeper, redirects = self.config, self.keeper, self.redirects
-        return Routes(
+    def _router(self, observer: AuthorizationObserver, clock: Clock) -> Router:
+        config, grants, redirects = self.config, self.grants, self.redirects
+        return Router(
             config,
-            Connections(config, keeper, self.sessions, self.cookies, redirects, self.pages, clock),
-            Connect(
-                config, self.attempts, redirects, self.cookies, journal, Pace(config.limits.connects_per_minute, clock)
+            ConnectionsEndpoint(config, grants, self.sessions, self.cookies, redirects, self.pages, clock),
+            ConnectEndpoint(
+                config,
+                self.attempts,
+                redirects,
+                self.cookies,
+                observer,
+                RateLimiter(config.limits.connects_per_minute, clock),
             ),
             self.callback,
-            Disconnect(config, keeper, redirects, journal),
-            Logout(config, keeper, self.sessions, self.cookies, redirects),
-            _key_set(config, clock),
+            DisconnectEndpoint(config, grants, redirects, observer),
+            LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
+            _jwks_endpoint(config, clock),
         )
 
 
-def _key_set(config: Config, clock: Clock) -> Callable[[], Answer]:
+def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
     headers = tuple(jwks_headers())
-    made: tuple[int, Answer] = (-1, Answer(200))
+    made: tuple[int, Response] = (-1, Response(200))
 
-    def answer() -> Answer:
+    def answer() -> Response:
         # The schedule moves with time, but nobody needs it more often than once a second.
         nonlocal made
         second = int(clock())
         if made[0] != second:
-            made = (second, Answer(200, headers, jwks(config.signing, clock)))
+            made = (second, Response(200, headers, jwks(config.signing, clock)))
         return made[1]
 
     return answer
 
 
-def _holder() -> str:
+def _process_name() -> str:
     """Names this process in leases: readable in `grants show`, and never the same twice."""
     return f"{os.uname().nodename[:32]}:{os.getpid()}:{os.urandom(6).hex()}"

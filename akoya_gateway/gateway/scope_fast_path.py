@@ -7,30 +7,30 @@ find the three and to sign. Whatever is not plain is `admission`'s, which decide
 
 from __future__ import annotations
 
-from akoya_gateway.access.path_normalization import judge
+from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.request import Headers, names_a_method_in
 from akoya_gateway.access.rule_table import RuleMatch
-from akoya_gateway.admission.decision_cache import Standing
-from akoya_gateway.admission.gate import Admitted, Desk
-from akoya_gateway.admission.header_injector import Passing
-from akoya_gateway.bounded_cache import Memory
+from akoya_gateway.admission.decision_cache import CachedDecision
+from akoya_gateway.admission.gate import AccessGate, Admitted
+from akoya_gateway.admission.header_injector import HeaderInjector
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
-from akoya_gateway.endpoints.router import Routes
+from akoya_gateway.endpoints.router import Router
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.trusted_proxies import peer_of
 
-REMEMBERED = 4096
+MAX_ENTRIES = 4096
 """Targets kept; after so many it is begun anew."""
-LONGEST = 1024
+MAX_KEY_BYTES = 1024
 """Bytes of a method and a path that are kept."""
 
 
-Plain = tuple[Standing | Admitted, Headers, int]
+FastAdmission = tuple[CachedDecision | Admitted, Headers, int]
 """A request that goes on: what let it in, the headers for the app, and how many of them, the last ones, are ours."""
 
 
-class _Target:
+class _CachedTarget:
     """A method and a path, judged. `public`: it needs no session. `secure`: the app is spoken to in https."""
 
     __slots__ = ("match", "minds_method", "path", "public", "secure", "verb")
@@ -46,30 +46,30 @@ class _Target:
         self.public = Admitted(match.rule, []) if public else None
 
 
-class PlainScopes:
+class ScopeFastPath:
     """Good for one configuration."""
 
     def __init__(
-        self, desk: Desk, passing: Passing, routes: Routes, clock: Clock, *, bodies: bool, root_path: str
+        self, gate: AccessGate, injector: HeaderInjector, router: Router, clock: Clock, *, bodies: bool, root_path: str
     ) -> None:
         """`bodies`: a request that has one may be plain, since nobody here looks at it."""
-        self._desk = desk
-        self._standings = desk.standings
-        self._passing = passing
-        self._read = passing.read
-        self._routes = routes
+        self._gate = gate
+        self._decisions = gate.decisions
+        self._injector = injector
+        self._read = injector.read
+        self._router = router
         self._clock = clock
-        self._bodies = bodies
+        self._reads_bodies = bodies
         self._root_path = root_path
-        self._targets: Memory[tuple[str, bytes], _Target | None] = Memory(REMEMBERED, LONGEST)
+        self._targets: BoundedCache[tuple[str, bytes], _CachedTarget | None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
 
-    def admit(self, scope: Scope) -> Plain | None:
+    def admit(self, scope: Scope) -> FastAdmission | None:
         """None: not plain, or not now. Raises `OperatorError` for headers that are too large."""
         key = scope["method"], scope.get("raw_path", b"")
         try:
             target = self._targets[key]
         except KeyError:
-            target = self._learn(*key)
+            target = self._read_target(*key)
         except TypeError:
             # Neither bytes nor absent.
             return None
@@ -77,43 +77,45 @@ class PlainScopes:
             return None
         if target.minds_method and names_a_method_in(scope["query_string"]):
             return None
-        fields = self._read(scope["headers"])
-        if fields.override or not (self._bodies or (fields.bodiless and scope["http_version"] == "1.1")):
+        request_headers = self._read(scope["headers"])
+        if request_headers.override or not (
+            self._reads_bodies or (request_headers.bodiless and scope["http_version"] == "1.1")
+        ):
             return None
-        trusts = self._passing.trusts
+        trusts = self._injector.trusts
         peer, told = peer_of(scope.get("client")) if trusts else (None, True)
-        onward = fields.onward if trusts(peer, told=told) else fields.onward_from_client
+        onward = request_headers.upstream_headers if trusts(peer, told=told) else request_headers.onward_from_client
         if target.public is not None:
             # A copy: what the app does with its scope must not be remembered.
             return target.public, onward.copy(), 0
         now = self._clock()
-        standing = self._standings.of(fields.session, target.match, now)
-        authority = fields.authorities[target.secure]
-        if standing is None or not authority:
+        cached = self._decisions.get(request_headers.session, target.match, now)
+        authority = request_headers.authorities[target.secure]
+        if cached is None or not authority:
             return None
-        ours = standing.prepared.headers(target.verb, authority, key[1], scope["query_string"], now)
-        return standing, onward + ours, len(ours)
+        injected = cached.prepared.headers(target.verb, authority, key[1], scope["query_string"], now)
+        return cached, onward + injected, len(injected)
 
-    def _learn(self, method: str, raw_path: bytes | None) -> _Target | None:
+    def _read_target(self, method: str, raw_path: bytes | None) -> _CachedTarget | None:
         if raw_path is None:
             return None
-        target = self._judge(method, raw_path) if self._standings.serve else None
-        return self._targets.keep((method, raw_path), target, len(method) + len(raw_path))
+        target = self._parse_target(method, raw_path) if self._decisions.enabled else None
+        return self._targets.store((method, raw_path), target, len(method) + len(raw_path))
 
-    def _judge(self, method: str, raw_path: bytes) -> _Target | None:
+    def _parse_target(self, method: str, raw_path: bytes) -> _CachedTarget | None:
         try:
-            path = judge(raw_path)
-            match = None if self._routes.own(path) else self._desk.match(method, path)
+            path = normalize_path(raw_path)
+            match = None if self._router.matches(path) else self._gate.match(method, path)
         except GatewayError:
             return None
         if match is None or not path.startswith(self._root_path + "/"):
             return None
-        public = not self._desk.needs_owner(match)
-        return _Target(
+        public = not self._gate.needs_owner(match)
+        return _CachedTarget(
             method.encode(),
             path,
             match,
             public=public,
-            secure=self._passing.secure(match.rule),
-            minds_method=self._desk.minds_method(path),
+            secure=self._injector.secure(match.rule),
+            minds_method=self._gate.minds_method(path),
         )

@@ -10,7 +10,7 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.gateway.hidden import hides
 from akoya_gateway.gateway.lifespan import Receive, Scope, Send
 from akoya_gateway.observability.metrics import Metrics
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 Proxies = Mapping[str, ReverseProxy]
@@ -20,7 +20,7 @@ _SHARED = ("trusted_proxies", "limits", "public_url", "allow_underscore_headers"
 """Parts of the configuration that every proxy is made from."""
 
 
-class Hop:
+class UpstreamRouter:
     """The proxies of the configuration in force; `scope["akoya.upstream"]` (an `Upstream`) says which is meant."""
 
     def __init__(self, config: Config, metrics: Metrics | None = None) -> None:
@@ -30,7 +30,7 @@ class Hop:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
             return
         proxy = self._proxies[scope["akoya.upstream"].name]
         metrics = self._metrics
@@ -43,7 +43,7 @@ class Hop:
         finally:
             metrics.websocket_closed()
 
-    def in_force(self) -> Proxies:
+    def current_proxies(self) -> Proxies:
         """Another object after every `switch`."""
         return self._proxies
 
@@ -52,14 +52,14 @@ class Hop:
         """Bytes: the largest WebSocket message that any of them takes; each has a limit of its own behind it."""
         return max(each.websocket.max_message for each in self._config.all_upstreams)
 
-    def prepared(self, config: Config) -> Proxies:
+    def build_proxies(self, config: Config) -> Proxies:
         """New proxies where they are needed. Raises OSError or ssl.SSLError for bad TLS files."""
         before = self._config
-        known = before.all_upstreams if _shared(config) == _shared(before) else ()
+        cached = before.all_upstreams if _shared(config) == _shared(before) else ()
         return {
             each.name: _proxy(config, each)
             for each in config.all_upstreams
-            if each not in known or _has_tls_files(each)
+            if each not in cached or _has_tls_files(each)
         }
 
     def switch(self, config: Config, fresh: Proxies) -> None:
@@ -72,7 +72,7 @@ class Hop:
         self._config = config
         self._proxies = {**self._proxies, **fresh}
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan, under somebody else's server."""
         while True:
             message = await receive()
@@ -87,7 +87,7 @@ class Hop:
             await proxy.pool.close()
 
 
-async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
+async def no_upstream(scope: Scope, receive: Receive, send: Send) -> None:
     """What stands behind a gateway that only decides for other proxies."""
     raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
 
@@ -98,7 +98,7 @@ def _shared(config: Config) -> list[object]:
 
 def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
     return ReverseProxy(
-        Pool(upstream, hides=hides(config.sessions.cookie)),
+        ConnectionPool(upstream, hides=hides(config.sessions.cookie)),
         trusted_proxies=config.trusted_proxies,
         public_url=config.public_url,
         client_headers=client_headers_of(config),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import UserError
 
 
-def require_own_origin(ask: Ask, public_url: Origin) -> None:
+def require_own_origin(request: RequestInfo, public_url: Origin) -> None:
     """A browser says where the script came from: it must be the public origin. Other clients send no `Origin`.
 
     Raises `UserError` (403).
     """
-    origin = ask.header(b"origin")
+    origin = request.header(b"origin")
     own = f"{public_url.scheme}://{public_url.authority}".encode()
     if origin is not None and origin.lower() != own:
         raise UserError("WebSockets are opened from the app's own pages only.", status=403, code="foreign-origin")

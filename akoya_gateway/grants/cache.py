@@ -14,77 +14,77 @@ from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
-from akoya_gateway.grants.repository import Book
-from akoya_gateway.store.cache_entry import LOOK_AGAIN, VALID, Known
+from akoya_gateway.grants.repository import GrantRepository
+from akoya_gateway.store.cache_entry import REFRESH_FRACTION, VALID_SECONDS, CacheEntry
 
 
 @dataclass(slots=True, eq=False)
-class KnownGrants(Known):
+class CachedGrants(CacheEntry):
     """What an owner holds, read a moment ago. Whoever keeps it sees what changes in this process: `grants` is replaced,
     and it holds no longer once the cache has let go of it."""
 
     grants: OwnerGrants
-    gone: dict[str, int] = field(default_factory=dict)
+    disconnected: dict[str, int] = field(default_factory=dict)
     """Disconnected since it was read: id -> version, or a flight that read the store before brings it back."""
 
 
 @dataclass(slots=True)
 class _Load:
     task: asyncio.Task[OwnerGrants]
-    overtaken: bool = False
+    is_outdated: bool = False
     """Something changed here while it read: what it read may be older."""
 
 
-class Cache:
-    """A bounded LRU of owners. `seen` is told of each owner's grants when they are read or changed."""
+class GrantCache:
+    """A bounded LRU of owners. `on_grants_seen` is told of each owner's grants when they are read or changed."""
 
     def __init__(
         self,
-        book: Book,
+        repository: GrantRepository,
         clock: Clock,
         *,
-        valid: float = VALID,
-        size: int = 20_000,
-        seen: Callable[[OwnerGrants], None] = lambda _: None,
+        valid: float = VALID_SECONDS,
+        max_entries: int = 20_000,
+        on_grants_seen: Callable[[OwnerGrants], None] = lambda _: None,
     ) -> None:
-        self._book = book
+        self._repository = repository
         self._clock = clock
         self._valid = valid
-        self._size = size
-        self._seen = seen
-        self._entries: OrderedDict[str, KnownGrants] = OrderedDict()
+        self._max_entries = max_entries
+        self._on_grants_seen = on_grants_seen
+        self._entries: OrderedDict[str, CachedGrants] = OrderedDict()
         self._loads: dict[str, _Load] = {}
 
-    def known(self, owner: str) -> KnownGrants | None:
-        """What is known of the owner without looking: None says to look (`of`)."""
+    def cached_entry(self, owner: str) -> CachedGrants | None:
+        """What is known of the owner without looking: None says to look (`for_owner`)."""
         entry, now = self._entries.get(owner), self._clock()
-        if entry is None or not entry.holds(now, self._valid):
+        if entry is None or not entry.is_valid(now, self._valid):
             return None
-        if entry.is_to_be_read_again(now):
-            self._begin(owner)
+        if entry.needs_refresh(now):
+            self._start_load(owner)
         self._entries.move_to_end(owner)
         return entry
 
-    def peek(self, owner: str) -> OwnerGrants | None:
-        """As `known`."""
-        entry = self.known(owner)
+    def get_cached(self, owner: str) -> OwnerGrants | None:
+        """As `cached_entry`."""
+        entry = self.cached_entry(owner)
         return None if entry is None else entry.grants
 
-    async def of(self, owner: str) -> OwnerGrants:
+    async def for_owner(self, owner: str) -> OwnerGrants:
         """From the cache or the book; callers for one owner share one read. Raises what the book raises."""
-        known = self.peek(owner)
-        return known if known is not None else await self.load(owner)
+        cached = self.get_cached(owner)
+        return cached if cached is not None else await self.load(owner)
 
     async def load(self, owner: str) -> OwnerGrants:
         """From the book, whatever is remembered."""
         # Shielded: one caller going away must not take the answer from the others.
-        return await asyncio.shield(self._begin(owner).task)
+        return await asyncio.shield(self._start_load(owner).task)
 
-    def _begin(self, owner: str) -> _Load:
+    def _start_load(self, owner: str) -> _Load:
         load = self._loads.get(owner)
         if load is None:
             load = self._loads[owner] = _Load(asyncio.ensure_future(self._read(owner)))
-            load.task.add_done_callback(_heard)
+            load.task.add_done_callback(_retrieve_exception)
         return load
 
     def put(self, grant: Grant) -> None:
@@ -92,59 +92,59 @@ class Cache:
         owner = grant.key.owner
         load = self._loads.get(owner)
         if load is not None:
-            load.overtaken = True
+            load.is_outdated = True
         entry = self._entries.get(owner)
         if entry is None:
             return
-        known = next((other for other in entry.grants.grants if other.id == grant.id), None)
-        if known is not None and known.version > grant.version:
+        cached = next((other for other in entry.grants.grants if other.id == grant.id), None)
+        if cached is not None and cached.version > grant.version:
             return
-        if entry.gone.get(grant.id, 0) >= grant.version:
+        if entry.disconnected.get(grant.id, 0) >= grant.version:
             return
         others = [other for other in entry.grants.grants if other.id != grant.id]
         if grant.state is GrantState.REVOKED:
-            entry.gone[grant.id] = grant.version
+            entry.disconnected[grant.id] = grant.version
         else:
             others.append(grant)
             others.sort(key=lambda each: (-each.connected_at, each.id))
         entry.grants = OwnerGrants(owner, tuple(others))
-        self._seen(entry.grants)
+        self._on_grants_seen(entry.grants)
 
     def newest(self, grant: Grant) -> Grant:
         """The grant, or a later version of it that this process knows of."""
         entry = self._entries.get(grant.key.owner)
-        for known in entry.grants.grants if entry is not None else ():
-            if known.id == grant.id and known.version > grant.version:
-                return known
+        for cached in entry.grants.grants if entry is not None else ():
+            if cached.id == grant.id and cached.version > grant.version:
+                return cached
         return grant
 
     async def _read(self, owner: str) -> OwnerGrants:
         load = self._loads[owner]
         try:
             while True:
-                load.overtaken = False
-                grants = await self._book.of(owner)
-                if not load.overtaken:
-                    self._remember(grants)
+                load.is_outdated = False
+                grants = await self._repository.for_owner(owner)
+                if not load.is_outdated:
+                    self._store(grants)
                     return grants
         finally:
             if self._loads.get(owner) is load:
                 del self._loads[owner]
 
-    def _remember(self, grants: OwnerGrants) -> None:
+    def _store(self, grants: OwnerGrants) -> None:
         before = self._entries.get(grants.owner)
         if before is not None:
             before.expire()
         now = self._clock()
-        self._entries[grants.owner] = KnownGrants(now + self._valid, now + LOOK_AGAIN * self._valid, grants)
+        self._entries[grants.owner] = CachedGrants(now + self._valid, now + REFRESH_FRACTION * self._valid, grants)
         self._entries.move_to_end(grants.owner)
-        while len(self._entries) > self._size:
+        while len(self._entries) > self._max_entries:
             _, oldest = self._entries.popitem(last=False)
             oldest.expire()
-        self._seen(grants)
+        self._on_grants_seen(grants)
 
 
-def _heard(task: asyncio.Task[OwnerGrants]) -> None:
+def _retrieve_exception(task: asyncio.Task[OwnerGrants]) -> None:
     """Where nobody waited for it, a failure is nobody's: who asks once the entry is too old reads for himself."""
     if not task.cancelled():
         task.exception()

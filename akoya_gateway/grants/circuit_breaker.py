@@ -7,13 +7,13 @@ from collections.abc import Callable
 from akoya_gateway.clock import Clock
 
 FIRST_PAUSE = 10.0
-LONGEST_PAUSE = 120.0
-PROBE = 30.0
+MAX_PAUSE = 120.0
+PROBE_TIMEOUT = 30.0
 """Seconds a probe may take to report. One that never does must not keep the breaker open for good."""
 
 
-class Breaker:
-    """Opens after `threshold` failures in a row. `changed` is told True when it opens, False when it closes."""
+class CircuitBreaker:
+    """Opens after `threshold` failures in a row. `on_change` is told True when it opens, False when it closes."""
 
     def __init__(
         self,
@@ -21,12 +21,12 @@ class Breaker:
         random: Callable[[], float],
         *,
         threshold: int,
-        changed: Callable[[bool], None] = lambda _: None,
+        on_change: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._random = random
         self._threshold = threshold
-        self._changed = changed
+        self._on_change = on_change
         self._failures = 0
         self._openings = 0
         self._until = 0.0
@@ -46,7 +46,7 @@ class Breaker:
             return False
         if self.is_open:
             self._probing = True
-            self._until = self._clock() + PROBE
+            self._until = self._clock() + PROBE_TIMEOUT
         return True
 
     def leave(self) -> None:
@@ -59,7 +59,7 @@ class Breaker:
         was_open = self.is_open
         self._failures, self._openings, self._until, self._probing = 0, 0, 0.0, False
         if was_open:
-            self._changed(False)
+            self._on_change(False)
 
     def failed(self, retry_after: float = 0.0) -> None:
         """The provider is down or silent. `retry_after`: seconds it asked for, if it did."""
@@ -69,7 +69,7 @@ class Breaker:
             return
         self._openings += 1
         self._probing = False
-        pause = min(FIRST_PAUSE * 2.0 ** min(self._openings - 1, 10), LONGEST_PAUSE) * (0.75 + 0.5 * self._random())
-        self._until = self._clock() + max(pause, min(retry_after, LONGEST_PAUSE))
+        pause = min(FIRST_PAUSE * 2.0 ** min(self._openings - 1, 10), MAX_PAUSE) * (0.75 + 0.5 * self._random())
+        self._until = self._clock() + max(pause, min(retry_after, MAX_PAUSE))
         if self._openings == 1:
-            self._changed(True)
+            self._on_change(True)

@@ -7,22 +7,22 @@ from collections.abc import Callable
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 
-Farewell = Callable[[Grant], None]
+DisconnectListener = Callable[[Grant], None]
 
 log = logger("akoya_gateway.grants")
 
 
-class Departures:
+class DisconnectListeners:
     """Callbacks are called in the event loop, must not block, and what they raise is logged and swallowed."""
 
     def __init__(self) -> None:
-        self._listeners: list[Farewell] = []
+        self._listeners: list[DisconnectListener] = []
 
-    def on_gone(self, farewell: Farewell) -> Callable[[], None]:
-        self._listeners.append(farewell)
-        return lambda: self._listeners.remove(farewell) if farewell in self._listeners else None
+    def subscribe(self, listener: DisconnectListener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
-    def tell(self, grant: Grant) -> None:
+    def notify(self, grant: Grant) -> None:
         """The grant is gone."""
         for farewell in tuple(self._listeners):
             try:

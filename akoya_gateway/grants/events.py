@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from akoya_gateway.oauth.outcomes import (
-    Granted,
-    OperatorFault,
+    ClientRejected,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    TokenAnswer,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshAsked:
+class RefreshRequested:
     """`holder` wants to use the refresh token, and to be waited for `lease` seconds."""
 
     holder: str
@@ -50,27 +50,27 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired:
-    """Nobody has heard of the holder for the length of its lease. `reuse_grace`: as in `Answered`."""
+    """Nobody has heard of the holder for the length of its lease. `reuse_grace`: as in `ProviderResponded`."""
 
     reuse_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ProviderResponded:
     """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off. `since`: when the
     configuration that validated the response was loaded. `reuse_grace`: seconds for which the provider accepts a
     refresh token that is spent."""
 
     holder: str
     used: Secret
-    answer: TokenAnswer
+    outcome: TokenOutcome
     jitter: float = 0.0
     since: float = 0.0
     reuse_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class RevokeAsked:
+class RevokeRequested:
     """The user disconnects."""
 
 
@@ -81,8 +81,8 @@ class Reconnected:
     tokens: TokenSet = field(repr=False)
 
 
-Event = RefreshAsked | LeaseRenewed | LeaseExpired | Answered | RevokeAsked | Reconnected
+Event = RefreshRequested | LeaseRenewed | LeaseExpired | ProviderResponded | RevokeRequested | Reconnected
 
-ANSWERS = (Granted, Refused, OperatorFault, ProviderDown, OutcomeUnknown, Untrusted)
-EVENTS: tuple[type, ...] = (RefreshAsked, LeaseRenewed, LeaseExpired, *ANSWERS, RevokeAsked, Reconnected)
-"""The columns of the table: an `Answered` counts as its answer."""
+OUTCOMES = (TokensIssued, Refused, ClientRejected, ProviderDown, OutcomeUnknown, Untrusted)
+EVENTS: tuple[type, ...] = (RefreshRequested, LeaseRenewed, LeaseExpired, *OUTCOMES, RevokeRequested, Reconnected)
+"""The columns of the table: an `ProviderResponded` counts as its answer."""

@@ -92,10 +92,10 @@ class Grant:
 
     def usable(self, now: float) -> bool:
         """Its bearer may be passed: not revoked or dead, and the token has not ended."""
-        return self.state in _PASSABLE and now < self.tokens.expires_at
+        return self.state in _PASSABLE_STATES and now < self.tokens.expires_at
 
 
-_PASSABLE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN})
+_PASSABLE_STATES = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +105,5 @@ class OwnerGrants:
     owner: str
     grants: tuple[Grant, ...] = ()
 
-    def of(self, connector: str) -> tuple[Grant, ...]:
+    def for_connector(self, connector: str) -> tuple[Grant, ...]:
         return tuple(g for g in self.grants if g.key.connector == connector)

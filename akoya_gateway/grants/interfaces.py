@@ -7,7 +7,7 @@ from typing import Protocol
 
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants.grant import GrantKey
-from akoya_gateway.oauth.outcomes import RevocationAnswer, TokenAnswer
+from akoya_gateway.oauth.outcomes import RevocationOutcome, TokenOutcome
 from akoya_gateway.secret import Secret
 
 
@@ -17,15 +17,15 @@ class TokenEndpoint(Protocol):
     @property
     def client(self) -> Client: ...
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         """RFC 6749 section 6, once: never repeated by itself, whatever comes back. An answer of another `sub`, or with
         another nonce than that of the login, is `Untrusted`."""
 
-    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+    async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         """RFC 7009. May be repeated."""
 
 
-def endpoint_of(providers: Mapping[str, TokenEndpoint], key: GrantKey) -> TokenEndpoint | None:
+def token_endpoint_for(providers: Mapping[str, TokenEndpoint], key: GrantKey) -> TokenEndpoint | None:
     """Where the grant's tokens came from. None: its client is not configured any more, or its name now stands for one
     of another environment, whose provider must never see them.
     """

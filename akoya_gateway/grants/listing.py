@@ -12,12 +12,12 @@ from akoya_gateway.grants.refresh_policy import remedy
 from akoya_gateway.grants.repository import KIND, group_of
 from akoya_gateway.grants.serialization import UnreadableGrant, decode
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault, context
+from akoya_gateway.store.encrypted_store import EncryptedStore, context
 from akoya_gateway.store.encryption import DamagedRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class GrantSummary:
     """One grant. Times are Unix seconds."""
 
     id: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Details(Entry):
+class GrantDetails(GrantSummary):
     """What `show` adds. `who` must do `what`; `lease` says who is refreshing since when until when."""
 
     sub: str
@@ -50,7 +50,7 @@ class Details(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableRecord:
     """A record that cannot be shown, and why: its key is not in the ring, it is damaged, or of a newer release."""
 
     id: str
@@ -58,7 +58,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GrantFilter:
     """Which grants; None is any. Disconnected ones, of which only a marker is left, are there if asked for."""
 
     owner: str | None = None
@@ -66,7 +66,7 @@ class Wanted:
     state: GrantState | None = None
     environment: str | None = None
 
-    def takes(self, grant: Grant) -> bool:
+    def matches(self, grant: Grant) -> bool:
         key = grant.key
         return (
             self.owner in (None, key.owner)
@@ -76,27 +76,27 @@ class Wanted:
         )
 
 
-async def entries(vault: Vault, wanted: Wanted) -> AsyncIterator[Entry | Unreadable]:
+async def list_grants(store: EncryptedStore, filter_: GrantFilter) -> AsyncIterator[GrantSummary | UnreadableRecord]:
     """In no order. Raises `StoreUnavailable`; one bad record does not hide the others."""
-    async for record in _records(vault, wanted.owner):
+    async for record in _records(store, filter_.owner):
         try:
-            grant = _opened(vault, record)
+            grant = _decode(store, record)
         except (UndecryptableRecord, DamagedRecord, UnreadableGrant) as error:
-            yield Unreadable(record.key, error.detail)
+            yield UnreadableRecord(record.key, error.detail)
         else:
-            if wanted.takes(grant):
-                yield Entry(**_entry(grant))
+            if filter_.matches(grant):
+                yield GrantSummary(**_summary(grant))
 
 
-async def details(vault: Vault, grant_id: str) -> Details | None:
+async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | None:
     """Raises `StoreUnavailable`, `UndecryptableRecord`, `DamagedRecord`, `UnreadableGrant`."""
-    record = await vault.store.get(KIND, grant_id)
+    record = await store.store.get(KIND, grant_id)
     if record is None:
         return None
-    grant = _opened(vault, record)
+    grant = _decode(store, record)
     advised, lease = remedy(grant.state, grant.reason), grant.lease
-    return Details(
-        **_entry(grant),
+    return GrantDetails(
+        **_summary(grant),
         sub=grant.key.sub,
         consent_id=grant.tokens.consent_id,
         scope=grant.tokens.scope,
@@ -111,22 +111,22 @@ async def details(vault: Vault, grant_id: str) -> Details | None:
     )
 
 
-async def _records(vault: Vault, owner: str | None) -> AsyncIterator[Record]:
+async def _records(store: EncryptedStore, owner: str | None) -> AsyncIterator[Record]:
     """As the store has them, sealed."""
     if owner is not None:
-        for record in await vault.store.find(KIND, group_of(owner)):
+        for record in await store.store.find(KIND, group_of(owner)):
             yield record
         return
-    async for record in vault.store.scan(KIND):
+    async for record in store.store.scan(KIND):
         yield record
 
 
-def _opened(vault: Vault, record: Record) -> Grant:
-    plain = replace(record, body=vault.ring.open(record.body, context(record)))
+def _decode(store: EncryptedStore, record: Record) -> Grant:
+    plain = replace(record, body=store.keyring.decrypt(record.body, context(record)))
     return decode(plain.body, plain.version)
 
 
-def _entry(grant: Grant) -> dict[str, Any]:
+def _summary(grant: Grant) -> dict[str, Any]:
     key = grant.key
     return {
         "id": grant.id,

@@ -13,51 +13,51 @@ from math import ceil
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants.cache import Cache, KnownGrants
-from akoya_gateway.grants.disconnect_listeners import Departures, Farewell
+from akoya_gateway.grants.cache import CachedGrants, GrantCache
+from akoya_gateway.grants.disconnect_listeners import DisconnectListener, DisconnectListeners
 from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable, UntrustedResponses
-from akoya_gateway.grants.events import Reason, Reconnected, RevokeAsked
+from akoya_gateway.grants.events import Reason, Reconnected, RevokeRequested
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
-from akoya_gateway.grants.interfaces import TokenEndpoint, endpoint_of
-from akoya_gateway.grants.observer import NullObserver, Observer
-from akoya_gateway.grants.provider_health import Fault, Health
+from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
+from akoya_gateway.grants.provider_health import ProviderHealth, RegistrationProblem
 from akoya_gateway.grants.refresh_policy import (
     OFFER_AFTER,
-    Do,
-    advise,
+    Action,
     due_at,
     held_until,
+    must_reconnect,
+    next_action,
     offered_reconnect,
-    told_to_reconnect,
 )
-from akoya_gateway.grants.refresh_scheduler import EARLY, Background
-from akoya_gateway.grants.refresher import Refresher, gone
-from akoya_gateway.grants.repository import Book
-from akoya_gateway.grants.revocation_queue import Revocations
-from akoya_gateway.grants.state_machine import step
+from akoya_gateway.grants.refresh_scheduler import EARLY_FACTOR, RefreshScheduler
+from akoya_gateway.grants.refresher import Refresher, is_gone
+from akoya_gateway.grants.repository import GrantRepository
+from akoya_gateway.grants.revocation_queue import RevocationQueue
+from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import TokenSet
-from akoya_gateway.store.cache_entry import VALID
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.cache_entry import VALID_SECONDS
+from akoya_gateway.store.encrypted_store import EncryptedStore
 
-PATIENCE = 5.0
+REFRESH_WAIT = 5.0
 """Seconds a request waits for a refresh while its old bearer still lives."""
 
-LONGEST_WAIT = 20.0
+MAX_REFRESH_WAIT = 20.0
 """Seconds a request waits for a refresh when it has no living bearer; more than a token call may take."""
 
-KEEP_TRYING = 5.0
+STORE_RETRY_SECONDS = 5.0
 """Seconds for which a new consent is tried to be written: its code is spent, there is no second chance."""
 
-STALE_AGAIN = 60.0
+STALE_REPORT_INTERVAL = 60.0
 """Seconds before a second report of a dead bearer is believed for the same grant; doubled by each that follows."""
 
-_NOTHING_TO_DO = frozenset({Do.USE, Do.HOLD, Do.RECONNECT})
+_NOTHING_TO_DO = frozenset({Action.USE, Action.HOLD, Action.RECONNECT})
 
 log = logger("akoya_gateway.grants")
 
 
-class Keeper:
+class GrantManager:
     """Build it inside a running event loop, `start()` it once the store is open, `stop()` it before the store closes.
 
     `providers` by client name. `holder` names this process among all that share the store: unique to one run of it,
@@ -66,34 +66,36 @@ class Keeper:
 
     def __init__(
         self,
-        vault: Vault,
+        store: EncryptedStore,
         providers: Mapping[str, TokenEndpoint],
         tokens: Tokens,
         *,
         clock: Clock = time.time,
         random: Callable[[], float] = random_module.random,
         holder: str | None = None,
-        observer: Observer | None = None,
-        valid: float = VALID,
-        owners: int = 20_000,
+        observer: GrantObserver | None = None,
+        valid: float = VALID_SECONDS,
+        max_owners: int = 20_000,
     ) -> None:
-        observer = observer or NullObserver()
+        observer = observer or NullGrantObserver()
         self._clock = clock
         self._since = clock()
         """When this configuration was loaded: what failed before may have been the fault of another."""
         self._observer = observer
         self._tokens = tokens
         self._providers = providers
-        self._stale_reports: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
-        self.book = Book(vault)
-        self.health = Health(clock, random, observer)
-        self.departures = Departures()
-        self.revocations = Revocations(
-            vault=vault, providers=providers, clock=clock, random=random, health=self.health, observer=observer
+        self._stale_reported_at: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
+        self.repository = GrantRepository(store)
+        self.health = ProviderHealth(clock, random, observer)
+        self.disconnect_listeners = DisconnectListeners()
+        self.revocation_queue = RevocationQueue(
+            store=store, providers=providers, clock=clock, random=random, health=self.health, observer=observer
         )
-        self._cache = Cache(self.book, clock, valid=valid, size=owners, seen=self._seen)
+        self._cache = GrantCache(
+            self.repository, clock, valid=valid, max_entries=max_owners, on_grants_seen=self._on_grants_seen
+        )
         self._refresher = Refresher(
-            book=self.book,
+            repository=self.repository,
             cache=self._cache,
             providers=providers,
             tokens=tokens,
@@ -102,10 +104,10 @@ class Keeper:
             holder=holder or secrets.token_urlsafe(12),
             health=self.health,
             observer=observer,
-            revoke_later=self.revocations.enqueue,
+            revoke_later=self.revocation_queue.enqueue,
         )
-        self._background = Background(
-            refresh=lambda grant: self._refresher.flight(self._cache.newest(grant), early=EARLY),
+        self._scheduler = RefreshScheduler(
+            refresh=lambda grant: self._refresher.flight(self._cache.newest(grant), early=EARLY_FACTOR),
             rates=self._rate,
             refresh_before=tokens.refresh_before,
             clock=clock,
@@ -114,27 +116,27 @@ class Keeper:
 
     def start(self) -> None:
         """Background work begins: refreshing ahead of need, revoking."""
-        self.revocations.start()
+        self.revocation_queue.start()
         if self._tokens.background:
-            self._background.start()
+            self._scheduler.start()
 
-    async def rest(self) -> None:
+    async def stop_background_work(self) -> None:
         """Background work ends; requests are served on. For a keeper whose successor has begun."""
-        await self._background.stop()
-        await self.revocations.stop()
+        await self._scheduler.stop()
+        await self.revocation_queue.stop()
 
     async def stop(self, timeout: float = 30.0) -> None:
         """Lands the refreshes in flight, at most `timeout` seconds; starts no new ones."""
-        await self._background.stop()
-        flying = await self._refresher.land(timeout)
+        await self._scheduler.stop()
+        flying = await self._refresher.drain(timeout)
         if flying:
             log.critical("stopped with refreshes in flight", flying=flying)
-        await self.revocations.stop()
+        await self.revocation_queue.stop()
 
     @property
-    def faults(self) -> tuple[Fault, ...]:
+    def registration_problems(self) -> tuple[RegistrationProblem, ...]:
         """Client registrations that the provider refuses."""
-        return self.health.faults
+        return self.health.registration_problems
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,71 +146,74 @@ class Keeper:
         and every replica has the same fault.
         """
         still = "tokens at hand are still passed"
-        down = [f"environment {name}: the provider does not answer; {still}" for name in self.health.down]
+        down = [
+            f"environment {name}: the provider does not answer; {still}"
+            for name in self.health.unavailable_environments
+        ]
         refused = [
             f"clients.{fault.client}: the provider answers {fault.error}; check client_id and client_secret; {still}"
-            for fault in self.health.faults
+            for fault in self.health.registration_problems
         ]
         return (*down, *refused, *map(str, self.health.trust.faults))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def peek(self, owner: str) -> OwnerGrants | None:
-        """What the owner holds, without waiting; None: ask `of`. See `cache` for how old it may be."""
-        return self._cache.peek(owner)
+    def get_cached(self, owner: str) -> OwnerGrants | None:
+        """What the owner holds, without waiting; None: ask `for_owner`. See `cache` for how old it may be."""
+        return self._cache.get_cached(owner)
 
-    def known(self, owner: str) -> KnownGrants | None:
-        """As `peek`, to be kept for as long as it holds."""
-        return self._cache.known(owner)
+    def cached_entry(self, owner: str) -> CachedGrants | None:
+        """As `get_cached`, to be kept for as long as it holds."""
+        return self._cache.cached_entry(owner)
 
-    async def of(self, owner: str) -> OwnerGrants:
+    async def for_owner(self, owner: str) -> OwnerGrants:
         """What the owner holds. Raises `StoreUnavailable`, `UndecryptableRecord`, `UnreadableGrant`."""
-        return await self._cache.of(owner)
+        return await self._cache.for_owner(owner)
 
-    def ready(self, grant: Grant) -> bool:
-        """`fresh` would return this very grant, so there is no need to wait for it."""
+    def is_ready(self, grant: Grant) -> bool:
+        """`get_fresh` would return this very grant, so there is no need to wait for it."""
         return self._clock() < self.ready_until(grant)
 
     def ready_until(self, grant: Grant) -> float:
-        """Until when `fresh` returns this very grant; minus infinity where it does not even now."""
+        """Until when `get_fresh` returns this very grant; minus infinity where it does not even now."""
         return due_at(grant, self._tokens.refresh_before) if grant.state is GrantState.LIVE else float("-inf")
 
-    async def fresh(self, grant: Grant) -> Grant:
+    async def get_fresh(self, grant: Grant) -> Grant:
         """A grant whose bearer may be passed on: this one, or its successor after a refresh.
 
         Raises `NeedsReconnect` (the user must act), `TemporarilyUnavailable` and `RegistrationFault` (the grant is
         kept; 503) and `StoreUnavailable`. None of them while the old bearer still lives. Cancelling the caller does
         not cancel the refresh.
         """
-        if self.ready(grant):
+        if self.is_ready(grant):
             return grant
         grant = self._cache.newest(grant)
-        if self.ready(grant):
+        if self.is_ready(grant):
             return grant
-        if advise(grant, self._clock(), self._tokens.refresh_before, since=self._since).do in _NOTHING_TO_DO:
-            return self._passable(grant)
+        if next_action(grant, self._clock(), self._tokens.refresh_before, since=self._since).action in _NOTHING_TO_DO:
+            return self._require_passable(grant)
         flight = self._refresher.flight(grant)
-        patience = max(PATIENCE - self._refresher.age(grant), 0.0)
-        await asyncio.wait({flight}, timeout=patience if grant.usable(self._clock()) else LONGEST_WAIT)
+        patience = max(REFRESH_WAIT - self._refresher.age(grant), 0.0)
+        await asyncio.wait({flight}, timeout=patience if grant.usable(self._clock()) else MAX_REFRESH_WAIT)
         if not flight.done():
-            return self._passable(grant)
+            return self._require_passable(grant)
         try:
-            return self._passable(flight.result())
+            return self._require_passable(flight.result())
         except Exception:  # whatever it is, a bearer that still lives is passed on
             if grant.usable(self._clock()):
                 return grant
             raise
 
-    def _passable(self, grant: Grant) -> Grant:
+    def _require_passable(self, grant: Grant) -> Grant:
         now = self._clock()
         if grant.usable(now):
             return grant
-        if told_to_reconnect(grant):
+        if must_reconnect(grant):
             raise NeedsReconnect(grant)
-        endpoint = endpoint_of(self._providers, grant.key)
+        endpoint = token_endpoint_for(self._providers, grant.key)
         held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
         retry_after = max(ceil(max(held_until(grant, self._since) - now, held)), 1)
-        if endpoint is None or any(fault.client == grant.key.client for fault in self.faults):
+        if endpoint is None or any(fault.client == grant.key.client for fault in self.registration_problems):
             raise RegistrationFault(retry_after=retry_after)
         if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
             reconnect = grant.connector if self.offers_reconnect(grant) else None
@@ -234,35 +239,39 @@ class Keeper:
         6), so a bearer is reported once, and each further report of the same grant must come later than the last.
         """
         grant = self._cache.newest(reported := grant)
-        if grant.tokens.bearer != reported.tokens.bearer or not self._believes(grant):
+        if grant.tokens.bearer != reported.tokens.bearer or not self._accepts_stale_report(grant):
             return False
         self._refresher.flight(grant, stale=grant.tokens.bearer)
         return True
 
-    def _believes(self, grant: Grant) -> bool:
+    def _accepts_stale_report(self, grant: Grant) -> bool:
         now = self._clock()
         # After a failed attempt the same bearer may be reported again: it has not been replaced.
         token = f"{hash(grant.tokens.bearer)}.{grant.failures}"
-        last_token, last_at, pause = self._stale_reports.get(grant.id, ("", 0.0, 0.0))
+        last_token, last_at, pause = self._stale_reported_at.get(grant.id, ("", 0.0, 0.0))
         if token == last_token or now < last_at + pause:
             return False
-        longest = max(self._tokens.assume_lifetime, STALE_AGAIN)
+        longest = max(self._tokens.assume_lifetime, STALE_REPORT_INTERVAL)
         patient = now < last_at + 2 * longest
-        self._stale_reports[grant.id] = (token, now, min(pause * 2 if patient and pause else STALE_AGAIN, longest))
-        self._stale_reports.move_to_end(grant.id)
-        while len(self._stale_reports) > 10_000:
-            self._stale_reports.popitem(last=False)
+        self._stale_reported_at[grant.id] = (
+            token,
+            now,
+            min(pause * 2 if patient and pause else STALE_REPORT_INTERVAL, longest),
+        )
+        self._stale_reported_at.move_to_end(grant.id)
+        while len(self._stale_reported_at) > 10_000:
+            self._stale_reported_at.popitem(last=False)
         return True
 
     # --- changing -------------------------------------------------------------------------------------------------
 
-    async def connected(self, owner: str, client: Client, connector: str, tokens: TokenSet) -> Grant:
+    async def connect(self, owner: str, client: Client, connector: str, tokens: TokenSet) -> Grant:
         """A new consent, durable when this returns. The same login's older tokens are replaced, whatever a refresh in
         flight may still bring; another login (`sub`) becomes a grant of its own. Raises `StoreUnavailable` after
-        `KEEP_TRYING` seconds.
+        `STORE_RETRY_SECONDS` seconds.
         """
         key = GrantKey(owner, client.environment.name, client.name, connector, tokens.sub)
-        deadline = self._clock() + KEEP_TRYING
+        deadline = self._clock() + STORE_RETRY_SECONDS
         pause = 0.05
         while True:
             try:
@@ -279,12 +288,12 @@ class Keeper:
 
     async def _connect(self, key: GrantKey, tokens: TokenSet) -> Grant | None:
         now = self._clock()
-        before = await self.book.get(key.id)
+        before = await self.repository.get(key.id)
         if before is None:
             new = Grant(key, tokens, GrantState.LIVE, connected_at=now, refreshed_at=now)
-            written = await self.book.write(new, after=0)
+            written = await self.repository.write(new, after=0)
         else:
-            written = await self.book.write(step(before, Reconnected(tokens), now), after=before.version)
+            written = await self.repository.write(transition(before, Reconnected(tokens), now), after=before.version)
         if written is not None:
             self._cache.put(written)
             self._observer.moved(written, before.state if before is not None else None)
@@ -292,41 +301,44 @@ class Keeper:
 
     async def disconnect(self, grant: Grant) -> Grant:
         """The user ends the grant: readers never see it again, its refresh token is in the durable queue for
-        revocation, and `departures` have been told. Returns it as revoked. Raises `StoreUnavailable`: try again.
+        revocation, and `disconnect_listeners` have been told. Returns it as revoked. Raises `StoreUnavailable`: try
+        again.
         """
         while True:
             now = self._clock()
-            before = await self.book.get(grant.id)
+            before = await self.repository.get(grant.id)
             if before is None or before.state is GrantState.REVOKED:
-                written: Grant | None = gone(before or grant, now)
+                written: Grant | None = is_gone(before or grant, now)
             else:
                 # Queued first: a crash in between leaves a dead grant that is still shown, not a living token that
                 # nobody knows of.
-                await self._queue(before)
-                written = await self.book.write(step(before, RevokeAsked(), now), after=before.version, now=now)
+                await self._queue_revocation(before)
+                written = await self.repository.write(
+                    transition(before, RevokeRequested(), now), after=before.version, now=now
+                )
             if written is not None:
                 break
         self._cache.put(written)
         self._observer.moved(written, grant.state)
-        self.departures.tell(written)
+        self.disconnect_listeners.notify(written)
         log.info("disconnected", grant=grant.id, connector=grant.connector, environment=grant.key.environment)
         return written
 
-    async def _queue(self, grant: Grant) -> None:
-        endpoint = endpoint_of(self._providers, grant.key)
+    async def _queue_revocation(self, grant: Grant) -> None:
+        endpoint = token_endpoint_for(self._providers, grant.key)
         nowhere = endpoint is not None and endpoint.client.environment.revocation_endpoint is None
         if grant.tokens.refresh_token is not None and not nowhere:
-            await self.revocations.enqueue(grant, grant.tokens.refresh_token)
+            await self.revocation_queue.enqueue(grant, grant.tokens.refresh_token)
 
-    def on_gone(self, farewell: Farewell) -> Callable[[], None]:
-        """Call `farewell` with each grant that is disconnected through this process; returns what ends that."""
-        return self.departures.on_gone(farewell)
+    def on_disconnect(self, listener: DisconnectListener) -> Callable[[], None]:
+        """Call `listener` with each grant that is disconnected through this process; returns what ends that."""
+        return self.disconnect_listeners.subscribe(listener)
 
     # --- wiring ---------------------------------------------------------------------------------------------------
 
-    def _seen(self, grants: OwnerGrants) -> None:
+    def _on_grants_seen(self, grants: OwnerGrants) -> None:
         if self._tokens.background:
-            self._background.seen(grants)
+            self._scheduler.on_grants_seen(grants)
 
     def _rate(self, environment: str) -> float:
         rates = [

@@ -7,7 +7,7 @@ from typing import Protocol
 from akoya_gateway.grants.grant import Grant, GrantState
 
 
-class Observer(Protocol):
+class GrantObserver(Protocol):
     """Called synchronously and often; must not raise and must not block."""
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
@@ -27,7 +27,7 @@ class Observer(Protocol):
         """The circuit breaker of the environment opened or closed."""
 
 
-class NullObserver:
+class NullGrantObserver:
     """Sees nothing."""
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:

@@ -21,50 +21,51 @@ from collections.abc import Awaitable, Callable, Sequence
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.grant import Grant
-from akoya_gateway.grants.manager import Keeper
+from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.log import logger
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
-from akoya_gateway.tasks import ended
+from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.tasks import cancel_and_wait
 
-EVERY = 6 * 3600.0
+SWEEP_INTERVAL = 6 * 3600.0
 """Seconds between two looks at all grants, whoever has them."""
 
-ASK = 900.0
+RETRY_INTERVAL = 900.0
 """Seconds, about, between a replica's attempts to be the one."""
 
-ABANDONED = 86400.0
+ABANDONED_AFTER = 86400.0
 """Seconds since the bearer's end."""
 
-PACE = 0.2
+PAUSE = 0.2
 """Seconds between two that are ended: as many revocations a second as Akoya's sandbox allows requests."""
 
 KIND = "chore"
 
-A_SESSIONS = "own_"
-"""How owners begin whom `sessions.Sessions.start` made up, and no others (`authentication.user_identity.owner_of`)."""
+SESSION_OWNER_PREFIX = "own_"
+"""How owners begin whom `sessions.SessionStore.start` made up, and no others
+(`authentication.user_identity.owner_of`)."""
 
-Sessions = Callable[[str], Awaitable[Sequence[object]]]
+SessionLookup = Callable[[str], Awaitable[Sequence[object]]]
 """The sessions of an owner that have not ended."""
 
 log = logger("akoya_gateway.grants")
 
 
-class Orphans:
+class OrphanCleaner:
     """`start()` it once the store is open, `stop()` it before the store closes."""
 
     def __init__(
         self,
-        vault: Vault,
-        keeper: Keeper,
-        sessions: Sessions,
+        store: EncryptedStore,
+        grants: GrantManager,
+        sessions: SessionLookup,
         *,
         clock: Clock,
         random: Callable[[], float] = random_module.random,
-        pace: float = PACE,
+        pace: float = PAUSE,
     ) -> None:
-        self._vault = vault
-        self._keeper = keeper
+        self._store = store
+        self._grants = grants
         self._sessions = sessions
         self._clock = clock
         self._random = random
@@ -76,25 +77,25 @@ class Orphans:
 
     async def stop(self) -> None:
         """What is left is for the next look."""
-        await ended(self._work)
+        await cancel_and_wait(self._work)
 
-    async def turn(self) -> int | None:
+    async def run_once(self) -> int | None:
         """Look, if nobody has for a while; how many were ended. None: it is not time. Raises `GatewayError`."""
-        until = self._clock() + EVERY
-        if not await self._vault.put(Record(KIND, "orphans", b"{}", expires_at=until)):
+        until = self._clock() + SWEEP_INTERVAL
+        if not await self._store.put(Record(KIND, "orphans", b"{}", expires_at=until)):
             return None
         ended = await self.sweep()
-        await self._keeper.book.tidy(self._clock())
+        await self._grants.repository.purge_tombstones(self._clock())
         return ended
 
     async def sweep(self) -> int:
         """Look at all grants. One that cannot be judged or ended now is left for the next time."""
         ended = 0
-        async for grant in self._keeper.book.scan():
+        async for grant in self._grants.repository.scan():
             try:
-                if not await self._abandoned(grant):
+                if not await self._disconnect_if_abandoned(grant):
                     continue
-                await self._keeper.disconnect(grant)
+                await self._grants.disconnect(grant)
             except StoreUnavailable:
                 raise
             except GatewayError as error:
@@ -106,16 +107,19 @@ class Orphans:
             log.info("abandoned grants ended", grants=ended)
         return ended
 
-    async def _abandoned(self, grant: Grant) -> bool:
-        if not grant.key.owner.startswith(A_SESSIONS) or self._clock() < grant.tokens.expires_at + ABANDONED:
+    async def _disconnect_if_abandoned(self, grant: Grant) -> bool:
+        if (
+            not grant.key.owner.startswith(SESSION_OWNER_PREFIX)
+            or self._clock() < grant.tokens.expires_at + ABANDONED_AFTER
+        ):
             return False
         return not await self._sessions(grant.key.owner)
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(ASK * (0.5 + self._random()))
+            await asyncio.sleep(RETRY_INTERVAL * (0.5 + self._random()))
             try:
-                await self.turn()
+                await self.run_once()
             except GatewayError as error:
                 log.warning("abandoned grants cannot be looked for", error=error.code)
             except Exception:  # A fault of ours must not end the work for good.

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from akoya_gateway.grants.grant import Lease, Reuse
 
-QUARANTINE = 30.0
+UNKNOWN_OUTCOME_PAUSE = 30.0
 """Seconds between a use whose outcome is unknown and the next use of the same token."""
 
-MOST_UNKNOWNS = 8
+MAX_UNKNOWN_OUTCOMES = 8
 """Uses of one token without a known outcome, after which the grant ends."""
 
-LONGEST_BACK_OFF = 900.0
+MAX_BACK_OFF = 900.0
 
 UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
 """Seconds after the first untrusted response, and what each further one multiplies them by. A fault of D seconds is
 over for the user about D/2 seconds after it has been corrected, and after the longest back-off at the latest.
 """
 
-LONGEST_HOLD = 60.0
+MAX_LEASE = 60.0
 """Seconds a grant waits after the provider was down or refused our registration. Short, because the circuit breakers
 (`health`) keep the requests few, and a grant should not wait long once all is well again.
 """
@@ -29,14 +29,18 @@ REUSE_PAUSE = 2.0
 
 
 def back_off(failures: int, first: float, jitter: float, growth: float = 2.0) -> float:
-    """Seconds: `first`, times `growth` for each further failure, at most `LONGEST_BACK_OFF`; half of it by `jitter`."""
-    whole = min(first * growth ** min(failures - 1, 30), LONGEST_BACK_OFF)
+    """Seconds: `first`, times `growth` for each further failure, at most `MAX_BACK_OFF`; half of it by `jitter`."""
+    whole = min(first * growth ** min(failures - 1, 30), MAX_BACK_OFF)
     return whole * (0.5 + 0.5 * jitter)
 
 
 def quarantine(unknowns: int, jitter: float) -> float:
     """Whole quarantine first, jitter on top: the distance is what keeps two uses from being in flight together."""
-    return QUARANTINE + back_off(unknowns, QUARANTINE, jitter) - back_off(1, QUARANTINE, 0.0)
+    return (
+        UNKNOWN_OUTCOME_PAUSE
+        + back_off(unknowns, UNKNOWN_OUTCOME_PAUSE, jitter)
+        - back_off(1, UNKNOWN_OUTCOME_PAUSE, 0.0)
+    )
 
 
 def next_reuse(last: Reuse | None, lease: Lease | None, grace: float, now: float, jitter: float) -> Reuse | None:

@@ -9,7 +9,7 @@ from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.grant import Grant, GrantState
 
 
-class Do(Enum):
+class Action(Enum):
     USE = auto()
     """Pass the bearer; nothing to do until `until`."""
     REFRESH = auto()
@@ -25,8 +25,8 @@ class Do(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    do: Do
+class NextAction:
+    action: Action
     until: float = 0.0
 
 
@@ -35,38 +35,38 @@ OFFER_AFTER = 3
 
 _BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT})
 
-_RECONNECT = Advice(Do.RECONNECT)
-_REFRESH = Advice(Do.REFRESH)
-_EXPIRE = Advice(Do.EXPIRE)
+_RECONNECT = NextAction(Action.RECONNECT)
+_REFRESH = NextAction(Action.REFRESH)
+_EXPIRE = NextAction(Action.EXPIRE)
 
 
-def advise(
+def next_action(
     grant: Grant, now: float, refresh_before: float, *, early: float = 1.0, stale: bool = False, since: float = 0.0
-) -> Advice:
+) -> NextAction:
     """`early`: a multiple of the margin, for work ahead of need. `stale`: the upstream has learnt that the bearer is
     dead although it has not ended (602). `since`: as in `held_until`.
     """
     if grant.state is GrantState.REFRESHING:
         if grant.lease is None or grant.lease.expires_at <= now:
             return _EXPIRE
-        return Advice(Do.WAIT, grant.lease.expires_at)
+        return NextAction(Action.WAIT, grant.lease.expires_at)
     if grant.state is GrantState.LIVE:
         due = due_at(grant, refresh_before, early)
     elif grant.state is GrantState.UNCERTAIN and grant.reuse is not None and now < grant.reuse.until:
         if now >= grant.reuse.at:
             return _REFRESH
-        return Advice(Do.USE if now < grant.tokens.expires_at else Do.HOLD, grant.reuse.at)
+        return NextAction(Action.USE if now < grant.tokens.expires_at else Action.HOLD, grant.reuse.at)
     elif grant.state is GrantState.UNCERTAIN:
         # An attempt could cost the bearer that still lives (see `life`), so not before its end.
         due = grant.tokens.expires_at
     else:
         return _RECONNECT
     if now < due and not stale:
-        return Advice(Do.USE, due)
+        return NextAction(Action.USE, due)
     if grant.tokens.refresh_token is None and now < grant.tokens.expires_at:
-        return Advice(Do.USE, grant.tokens.expires_at)
+        return NextAction(Action.USE, grant.tokens.expires_at)
     held = held_until(grant, since)
-    return Advice(Do.HOLD, held) if now < held else _REFRESH
+    return NextAction(Action.HOLD, held) if now < held else _REFRESH
 
 
 def held_until(grant: Grant, since: float) -> float:
@@ -86,7 +86,7 @@ def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:
     return tokens.expires_at - early * min(refresh_before, 0.25 * max(tokens.expires_at - grant.refreshed_at, 0.0))
 
 
-def told_to_reconnect(grant: Grant) -> bool:
+def must_reconnect(grant: Grant) -> bool:
     """The user is sent to the bank again rather than asked to wait. An uncertain grant whose second use came to
     nothing as well may still be won back by a later one, but nobody is left waiting for that.
     """
@@ -102,7 +102,7 @@ def offered_reconnect(grant: Grant, since: float) -> bool:
     return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_under >= since
 
 
-class Who(Enum):
+class ResponsibleParty(Enum):
     NOBODY = "nobody"
     USER = "user"
     OPERATOR = "operator"
@@ -112,20 +112,20 @@ class Who(Enum):
 class Remedy:
     """Who must do something, and what: a sentence that may be shown to that person."""
 
-    who: Who
+    who: ResponsibleParty
     what: str
 
 
 _LIVE_REMEDIES = {
-    None: Remedy(Who.NOBODY, "All is well; the token is renewed by itself."),
+    None: Remedy(ResponsibleParty.NOBODY, "All is well; the token is renewed by itself."),
     Reason.OPERATOR_FAULT: Remedy(
-        Who.OPERATOR,
+        ResponsibleParty.OPERATOR,
         "Akoya refuses the client registration: compare client_id and client_secret with the Data Recipient Hub. "
         "The grant is kept and renewed as soon as they are right.",
     ),
-    Reason.PROVIDER_DOWN: Remedy(Who.NOBODY, "Akoya did not take the request; it is repeated by itself."),
+    Reason.PROVIDER_DOWN: Remedy(ResponsibleParty.NOBODY, "Akoya did not take the request; it is repeated by itself."),
     Reason.UNTRUSTED_ANSWER: Remedy(
-        Who.OPERATOR,
+        ResponsibleParty.OPERATOR,
         "Akoya's response could not be trusted: compare issuer and jwks_uri of the environment, and the clock. The "
         "grant is kept; the refresh is repeated with growing pauses, and at once after a reload.",
     ),
@@ -145,22 +145,22 @@ def remedy(state: GrantState, reason: str | None) -> Remedy:
     """No state is a dead end: what the user or the operator must do, or that nobody must."""
     match state:
         case GrantState.LIVE:
-            known = Reason(reason) if reason in set(Reason) else None
-            return _LIVE_REMEDIES.get(known, _LIVE_REMEDIES[None])
+            cached = Reason(reason) if reason in set(Reason) else None
+            return _LIVE_REMEDIES.get(cached, _LIVE_REMEDIES[None])
         case GrantState.REFRESHING:
-            return Remedy(Who.NOBODY, "The token is being renewed.")
+            return Remedy(ResponsibleParty.NOBODY, "The token is being renewed.")
         case GrantState.UNCERTAIN:
             return Remedy(
-                Who.USER,
+                ResponsibleParty.USER,
                 "Nobody can know whether the last renewal went through. It is tried again when the present token has "
                 "ended; connecting the bank again settles it at once.",
             )
         case GrantState.NEEDS_RECONNECT:
             return Remedy(
-                Who.USER,
+                ResponsibleParty.USER,
                 _DEAD_REMEDIES.get(Reason(reason), "Connect the bank again.")
                 if reason in set(Reason)
                 else "Connect the bank again.",
             )
         case GrantState.REVOKED:
-            return Remedy(Who.NOBODY, "Disconnected by the user; connecting the bank again starts anew.")
+            return Remedy(ResponsibleParty.NOBODY, "Disconnected by the user; connecting the bank again starts anew.")

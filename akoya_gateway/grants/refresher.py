@@ -14,36 +14,43 @@ from typing import TypeVar
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
-from akoya_gateway.grants.cache import Cache
-from akoya_gateway.grants.events import Answered, LeaseExpired, LeaseRenewed, Reason, RefreshAsked, RevokeAsked
+from akoya_gateway.grants.cache import GrantCache
+from akoya_gateway.grants.events import (
+    LeaseExpired,
+    LeaseRenewed,
+    ProviderResponded,
+    Reason,
+    RefreshRequested,
+    RevokeRequested,
+)
 from akoya_gateway.grants.grant import Grant, GrantState
-from akoya_gateway.grants.interfaces import TokenEndpoint, endpoint_of
-from akoya_gateway.grants.observer import Observer
-from akoya_gateway.grants.provider_health import Health
-from akoya_gateway.grants.refresh_policy import Do, advise
-from akoya_gateway.grants.repository import Book
-from akoya_gateway.grants.state_machine import step
+from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.observer import GrantObserver
+from akoya_gateway.grants.provider_health import ProviderHealth
+from akoya_gateway.grants.refresh_policy import Action, next_action
+from akoya_gateway.grants.repository import GrantRepository
+from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import (
-    Granted,
-    OperatorFault,
+    ClientRejected,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    TokenAnswer,
+    TokenOutcome,
+    TokensIssued,
     Untrusted,
     answer_fields,
 )
 from akoya_gateway.secret import Secret
-from akoya_gateway.tasks import ended
+from akoya_gateway.tasks import cancel_and_wait
 
-LEASE = 10.0
+LEASE_SECONDS = 10.0
 """Seconds after which a holder that nobody heard of is taken for dead. Renewed three times in that time."""
 
-LONGEST_LOOK = 5.0
+MAX_CHANGE_WAIT = 5.0
 """Seconds to wait for another holder before looking again by oneself."""
 
-FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+FIRST_RETRY, MAX_RETRY = 0.05, 1.0
 """Seconds between attempts to make a new pair durable while the store is away."""
 
 log = logger("akoya_gateway.grants")
@@ -60,18 +67,18 @@ class Refresher:
     def __init__(
         self,
         *,
-        book: Book,
-        cache: Cache,
+        repository: GrantRepository,
+        cache: GrantCache,
         providers: Mapping[str, TokenEndpoint],
         tokens: Tokens,
         clock: Clock,
         random: Callable[[], float],
         holder: str,
-        health: Health,
-        observer: Observer,
+        health: ProviderHealth,
+        observer: GrantObserver,
         revoke_later: RevokeLater,
     ) -> None:
-        self._book = book
+        self._repository = repository
         self._cache = cache
         self._providers = providers
         self._tokens = tokens
@@ -81,25 +88,27 @@ class Refresher:
         self._health = health
         self._observer = observer
         self._revoke_later = revoke_later
-        self._flights: dict[str, asyncio.Task[Grant]] = {}
+        self._in_flight: dict[str, asyncio.Task[Grant]] = {}
         self._started: dict[str, float] = {}
         self._unsaved = 0
         self._since = clock()
-        self._stopping = asyncio.Event()
+        self._is_stopping = asyncio.Event()
 
     def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
-        """The flight of this grant, started if there is none. `early` as in `advise`; `stale`: a bearer that is dead
-        before its time.
+        """The flight of this grant, started if there is none. `early` as in `next_action`; `stale`: a bearer that is
+        dead before its time.
 
         Its result is the grant as it now is in the store, whatever its state. It raises `StoreUnavailable` (nothing
         is lost) and what reading a grant raises. Wait for it with `asyncio.wait` or `shield`; never cancel it.
         """
-        flight = self._flights.get(grant.id)
+        flight = self._in_flight.get(grant.id)
         if flight is None:
-            flight = asyncio.get_running_loop().create_task(self._fly(grant, early, stale), name=f"refresh {grant.id}")
-            self._flights[grant.id] = flight
+            flight = asyncio.get_running_loop().create_task(
+                self._refresh(grant, early, stale), name=f"refresh {grant.id}"
+            )
+            self._in_flight[grant.id] = flight
             self._started[grant.id] = asyncio.get_running_loop().time()
-            flight.add_done_callback(lambda done: self._landed(grant.id, done))
+            flight.add_done_callback(lambda done: self._on_refresh_done(grant.id, done))
         return flight
 
     def age(self, grant: Grant) -> float:
@@ -107,45 +116,45 @@ class Refresher:
         started = self._started.get(grant.id)
         return 0.0 if started is None else asyncio.get_running_loop().time() - started
 
-    async def land(self, timeout: float) -> int:
+    async def drain(self, timeout: float) -> int:
         """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
         with the process."""
-        self._stopping.set()
-        if self._flights:
-            await asyncio.wait(set(self._flights.values()), timeout=timeout)
-        return len(self._flights)
+        self._is_stopping.set()
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight.values()), timeout=timeout)
+        return len(self._in_flight)
 
-    def _landed(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
-        del self._flights[grant_id], self._started[grant_id]
+    def _on_refresh_done(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
+        del self._in_flight[grant_id], self._started[grant_id]
         if not flight.cancelled():
             flight.exception()  # Whoever waits has it; nobody may be waiting.
 
     # --- the flight ---------------------------------------------------------------------------------------------
 
-    async def _fly(self, grant: Grant, early: float, stale: Secret | None) -> Grant:
+    async def _refresh(self, grant: Grant, early: float, stale: Secret | None) -> Grant:
         current: Grant | None = grant
         had_turn = False
-        while current is not None and not self._stopping.is_set():
+        while current is not None and not self._is_stopping.is_set():
             dead = stale is not None and current.tokens.bearer == stale
-            advice = advise(
+            next_step = next_action(
                 current, self._clock(), self._tokens.refresh_before, early=early, stale=dead, since=self._since
             )
             if current.lease is not None and current.lease.holder == self._holder:
-                current = await self._free(current)
-            elif advice.do is Do.WAIT:
-                pause = min(max(advice.until - self._clock(), 0.0) + 0.01, LONGEST_LOOK)
-                current = self._learnt(await self._book.changed(current, pause))
-            elif advice.do is Do.EXPIRE:
+                current = await self._release(current)
+            elif next_step.action is Action.WAIT:
+                pause = min(max(next_step.until - self._clock(), 0.0) + 0.01, MAX_CHANGE_WAIT)
+                current = self._learnt(await self._repository.wait_for_change(current, pause))
+            elif next_step.action is Action.EXPIRE:
                 current = await self._expire(current)
-            elif advice.do is Do.REFRESH:
+            elif next_step.action is Action.REFRESH:
                 if not had_turn:
                     had_turn = True
-                    await self._turn(current)
-                if self._stopping.is_set() or not self._may_ask(current):
+                    await self._attempt(current)
+                if self._is_stopping.is_set() or not self._may_request(current):
                     return current
                 leased = await self._lease(current)
                 if leased is None:
-                    current = self._learnt(await self._book.get(grant.id))
+                    current = self._learnt(await self._repository.get(grant.id))
                 elif leased.state is GrantState.REFRESHING:
                     current = await self._use(leased)
                     if current.reuse is None:
@@ -154,21 +163,21 @@ class Refresher:
                     return leased
             else:
                 return current
-        return current if current is not None else gone(grant, self._clock())
+        return current if current is not None else is_gone(grant, self._clock())
 
-    async def _turn(self, grant: Grant) -> None:
+    async def _attempt(self, grant: Grant) -> None:
         """Wait for it. What changes meanwhile is seen by the write of the lease."""
-        endpoint = endpoint_of(self._providers, grant.key)
+        endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is None or grant.tokens.refresh_token is None:
             return
-        turn = self._health.turn(endpoint.client)
+        turn = self._health.wait_for_turn(endpoint.client)
         if turn > 0.0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(turn):
-                    await self._stopping.wait()
+                    await self._is_stopping.wait()
 
-    def _may_ask(self, grant: Grant) -> bool:
-        endpoint = endpoint_of(self._providers, grant.key)
+    def _may_request(self, grant: Grant) -> bool:
+        endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is None:
             log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
             return False
@@ -176,40 +185,40 @@ class Refresher:
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
 
     def _reuse_grace(self, grant: Grant) -> float:
-        endpoint = endpoint_of(self._providers, grant.key)
+        endpoint = token_endpoint_for(self._providers, grant.key)
         return 0.0 if endpoint is None else endpoint.client.environment.dialect.reuse_grace
 
-    def _left(self, grant: Grant) -> None:
-        endpoint = endpoint_of(self._providers, grant.key)
+    def _remaining(self, grant: Grant) -> None:
+        endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is not None:
             self._health.leave(endpoint.client, grant.connector)
 
     async def _lease(self, grant: Grant) -> Grant | None:
         """The intent, durable. None: somebody else was first."""
-        asked = step(grant, RefreshAsked(self._holder, LEASE), self._clock())
+        asked = transition(grant, RefreshRequested(self._holder, LEASE_SECONDS), self._clock())
         written: Grant | None = None
         try:
-            written = await self._book.write(asked, after=grant.version)
+            written = await self._repository.write(asked, after=grant.version)
         finally:
             if written is None or written.state is not GrantState.REFRESHING:
-                self._left(grant)
+                self._remaining(grant)
         return self._moved(grant, written)
 
-    async def _free(self, grant: Grant) -> Grant | None:
+    async def _release(self, grant: Grant) -> Grant | None:
         """A lease of this process on a grant that no flight of it is using: its write seemed to fail (the store went
         away) and was done all the same. Only we can know that nothing was sent, so it is given back as unsent."""
         assert grant.lease is not None
         unsent = replace(grant.lease, expires_at=0.0, sent=False)
-        freed = step(replace(grant, lease=unsent), LeaseExpired(), self._clock())
-        written = self._moved(grant, await self._book.write(freed, after=grant.version))
-        return written or self._learnt(await self._book.get(grant.id))
+        freed = transition(replace(grant, lease=unsent), LeaseExpired(), self._clock())
+        written = self._moved(grant, await self._repository.write(freed, after=grant.version))
+        return written or self._learnt(await self._repository.get(grant.id))
 
     async def _expire(self, grant: Grant) -> Grant | None:
-        expired = step(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
-        written = self._moved(grant, await self._book.write(expired, after=grant.version))
+        expired = transition(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
+        written = self._moved(grant, await self._repository.write(expired, after=grant.version))
         if written is None:
-            return self._learnt(await self._book.get(grant.id))
-        log.warning("refresh lease expired", **_names(grant), grant_state=written.state, reason=written.reason)
+            return self._learnt(await self._repository.get(grant.id))
+        log.warning("refresh lease expired", **_log_fields(grant), grant_state=written.state, reason=written.reason)
         return written
 
     # --- the one use of the refresh token -----------------------------------------------------------------------
@@ -220,7 +229,7 @@ class Refresher:
         answer = await self._call(endpoint, leased)
         # Nothing comes between the answer and the store: until it is written it exists here only.
         current = await self._commit(leased, answer)
-        fault = self._health.answered(endpoint.client, answer)
+        fault = self._health.record_outcome(endpoint.client, answer)
         untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
         if untrusted is not None:
             log.error(
@@ -241,10 +250,10 @@ class Refresher:
         outcome = _outcome(answer)
         seconds = self._clock() - started
         self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
-        _say(answer, leased, current, outcome, seconds)
+        _log_outcome(answer, leased, current, outcome, seconds)
         return current
 
-    async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenAnswer:
+    async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenOutcome:
         used = _refresh_token(leased)
         renewal = asyncio.get_running_loop().create_task(self._renew(leased))
         try:
@@ -253,42 +262,44 @@ class Refresher:
                 return await endpoint.refresh(used, leased.key.sub)
             return await endpoint.refresh(used, leased.key.sub, nonce)
         except Exception as error:  # A fault of ours, after which nobody knows whether the request left.
-            log.exception("refresh call failed", **_names(leased))
+            log.exception("refresh call failed", **_log_fields(leased))
             return OutcomeUnknown(type(error).__name__)
         finally:
-            await ended(renewal)  # Does not raise: nothing may stand in the way of the answer.
+            await cancel_and_wait(renewal)  # Does not raise: nothing may stand in the way of the answer.
 
     async def _renew(self, leased: Grant) -> None:
         """Keep the lease while the call runs. Losing it is not fatal: the response is applied by its token, so whatever
         goes wrong here is tried again a third of a lease later."""
         current: Grant | None = leased
         while current is not None and current.lease is not None and current.lease.holder == self._holder:
-            await asyncio.sleep(LEASE / 3)
+            await asyncio.sleep(LEASE_SECONDS / 3)
             with contextlib.suppress(Exception):
-                renewed = step(current, LeaseRenewed(self._holder, LEASE), self._clock())
-                current = await self._book.write(renewed, after=current.version) or await self._book.get(leased.id)
+                renewed = transition(current, LeaseRenewed(self._holder, LEASE_SECONDS), self._clock())
+                current = await self._repository.write(renewed, after=current.version) or await self._repository.get(
+                    leased.id
+                )
 
-    async def _commit(self, leased: Grant, answer: TokenAnswer) -> Grant:
+    async def _commit(self, leased: Grant, answer: TokenOutcome) -> Grant:
         """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
         grace = self._reuse_grace(leased)
-        event = Answered(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
+        event = ProviderResponded(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
         new = _new_refresh_token(answer)
-        known: Grant | None = leased
+        cached: Grant | None = leased
         tried = False
 
         async def apply() -> Grant:
-            nonlocal known, tried
+            nonlocal cached, tried
             again, tried = tried, True
             while True:
-                before, known = known or await self._stored(leased), None
-                after = step(before, event, self._clock())
+                before, cached = cached or await self._read_current(leased), None
+                after = transition(before, event, self._clock())
                 # A write of ours that raised may be there all the same, short of the copies that would make it durable
                 # (Redis with `wait`). What is there is then written once more.
                 doubted = again and new is not None and before.tokens.refresh_token == new
                 if after is before and not doubted:
                     self._learnt(before)
                     return before
-                written = self._moved(before, await self._book.write(after, after=before.version))
+                written = self._moved(before, await self._repository.write(after, after=before.version))
                 if written is not None:
                     return written
 
@@ -299,15 +310,15 @@ class Refresher:
             await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
         else:
             # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
-            log.info("refreshed tokens of an older consent dropped", **_names(leased))
+            log.info("refreshed tokens of an older consent dropped", **_log_fields(leased))
         return current
 
-    async def _stored(self, leased: Grant) -> Grant:
+    async def _read_current(self, leased: Grant) -> Grant:
         """The grant as it is now. A disconnected one leaves a marker, so if nothing at all is there the store has lost
         it (a failover), and what we hold puts it back."""
-        return await self._book.get(leased.id) or replace(leased, version=0)
+        return await self._repository.get(leased.id) or replace(leased, version=0)
 
-    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenAnswer) -> T:
+    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenOutcome) -> T:
         retry, unsaved = FIRST_RETRY, 0
         try:
             while True:
@@ -319,13 +330,13 @@ class Refresher:
                         self._count_unsaved(1)
                         log.critical(
                             "the provider's answer is not saved",
-                            **_names(leased),
+                            **_log_fields(leased),
                             outcome=_outcome(answer),
                             error=type(error).__name__,
                             remedy="bring the store back; stopping this process now may cost the user this grant",
                         )
                 await asyncio.sleep(retry * (0.5 + self._random()))
-                retry = min(retry * 2, LONGEST_RETRY)
+                retry = min(retry * 2, MAX_RETRY)
         finally:
             self._count_unsaved(-unsaved)
 
@@ -349,12 +360,12 @@ class Refresher:
         return grant
 
 
-def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
+def _log_outcome(answer: TokenOutcome, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
     """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
-    said = log.info if isinstance(answer, Granted) else log.warning
+    said = log.info if isinstance(answer, TokensIssued) else log.warning
     said(
         "refresh",
-        **_names(leased),
+        **_log_fields(leased),
         outcome=outcome,
         grant_state=current.state,
         seconds=round(seconds, 3),
@@ -362,21 +373,21 @@ def _say(answer: TokenAnswer, leased: Grant, current: Grant, outcome: str, secon
     )
 
 
-def _names(grant: Grant) -> dict[str, str]:
+def _log_fields(grant: Grant) -> dict[str, str]:
     return {"grant": grant.id, "connector": grant.connector, "environment": grant.key.environment}
 
 
 _OUTCOMES: dict[type, str] = {
-    Granted: "granted",
+    TokensIssued: "granted",
     Refused: "refused",
-    OperatorFault: "operator_fault",
+    ClientRejected: "operator_fault",
     ProviderDown: "provider_down",
     OutcomeUnknown: "outcome_unknown",
     Untrusted: "untrusted",
 }
 
 
-def _outcome(answer: TokenAnswer) -> str:
+def _outcome(answer: TokenOutcome) -> str:
     return _OUTCOMES[type(answer)]
 
 
@@ -385,12 +396,12 @@ def _refresh_token(grant: Grant) -> Secret:
     return grant.tokens.refresh_token
 
 
-def _new_refresh_token(answer: TokenAnswer) -> Secret | None:
-    if isinstance(answer, Granted):
+def _new_refresh_token(answer: TokenOutcome) -> Secret | None:
+    if isinstance(answer, TokensIssued):
         return answer.tokens.refresh_token
     return answer.refresh_token if isinstance(answer, Untrusted) else None
 
 
-def gone(grant: Grant, now: float) -> Grant:
+def is_gone(grant: Grant, now: float) -> Grant:
     """The grant as one that is disconnected."""
-    return step(grant, RevokeAsked(), now)
+    return transition(grant, RevokeRequested(), now)

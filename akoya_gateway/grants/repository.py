@@ -11,32 +11,32 @@ from dataclasses import replace
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.grants.serialization import UnreadableGrant, decode, encode
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "grant"
 
-REVOKED_KEPT = 86400.0
+TOMBSTONE_LIFETIME = 86400.0
 """Seconds for which the marker of a revoked grant stays, so that a late writer finds it."""
 
 
-class Book:
+class GrantRepository:
     """Every verb raises `errors.StoreUnavailable`; those that read also `UndecryptableRecord`, `UnreadableGrant`."""
 
-    __slots__ = ("_vault",)
+    __slots__ = ("_store",)
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, store: EncryptedStore) -> None:
+        self._store = store
 
-    async def of(self, owner: str) -> OwnerGrants:
+    async def for_owner(self, owner: str) -> OwnerGrants:
         """The owner's grants, most recently connected first; revoked ones are not there any more."""
-        records = await self._vault.find(KIND, group_of(owner))
+        records = await self._store.find(KIND, group_of(owner))
         grants = [grant for grant in map(_grant, records) if grant.state is not GrantState.REVOKED]
         grants.sort(key=lambda grant: (-grant.connected_at, grant.id))
         return OwnerGrants(owner, tuple(grants))
 
     async def get(self, grant_id: str) -> Grant | None:
         """Also one that is revoked, while its marker stays."""
-        record = await self._vault.get(KIND, grant_id)
+        record = await self._store.get(KIND, grant_id)
         return None if record is None else _grant(record)
 
     async def write(self, grant: Grant, *, after: int, now: float = 0.0) -> Grant | None:
@@ -44,31 +44,31 @@ class Book:
         None: somebody else was first. `now` matters for a revoked grant only: its marker ends some time after.
         """
         written = replace(grant, version=after + 1)
-        ends = now + REVOKED_KEPT if grant.state is GrantState.REVOKED else None
+        ends = now + TOMBSTONE_LIFETIME if grant.state is GrantState.REVOKED else None
         record = Record(KIND, grant.id, encode(written), written.version, group_of(grant.key.owner), ends)
-        return written if await self._vault.put(record) else None
+        return written if await self._store.put(record) else None
 
-    async def changed(self, grant: Grant, timeout: float) -> Grant | None:
+    async def wait_for_change(self, grant: Grant, timeout: float) -> Grant | None:
         """Wait until the grant in the store is another than `grant`, at most `timeout` seconds; what is there then."""
-        record = await self._vault.changed(KIND, grant.id, grant.version, timeout)
+        record = await self._store.changed(KIND, grant.id, grant.version, timeout)
         return None if record is None else _grant(record)
 
     async def scan(self) -> AsyncIterator[Grant]:
         """All grants of all owners that can be read, streamed, in no order; without revoked ones."""
-        async for record in self._vault.scan(KIND):
+        async for record in self._store.scan(KIND):
             with contextlib.suppress(UnreadableGrant):  # of a newer release, which will look after it
                 grant = _grant(record)
                 if grant.state is not GrantState.REVOKED:
                     yield grant
 
 
-    async def tidy(self, now: float) -> None:
+    async def purge_tombstones(self, now: float) -> None:
         """Remove the markers of revoked grants (no other grant has an end) that have stood for half their time. What
         ends by itself stays on its owner's list in Redis until somebody looks, and at most of these nobody will.
         """
-        async for record in self._vault.store.scan(KIND):
-            if record.expires_at is not None and record.expires_at - now < REVOKED_KEPT / 2:
-                await self._vault.delete(KIND, record.key, record.version)
+        async for record in self._store.store.scan(KIND):
+            if record.expires_at is not None and record.expires_at - now < TOMBSTONE_LIFETIME / 2:
+                await self._store.delete(KIND, record.key, record.version)
 
 
 def group_of(owner: str) -> str:

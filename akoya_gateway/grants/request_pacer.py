@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from akoya_gateway.clock import Clock
 
-WARY = 60.0
+PACING_SECONDS = 60.0
 """Seconds since the last complaint for which turns are taken, and until nobody is left in the queue."""
 
 
-class Turns:
+class RequestPacer:
     """The queue of this process before one environment."""
 
     def __init__(self, clock: Clock) -> None:
@@ -20,11 +20,11 @@ class Turns:
         self._until = 0.0
         self._next = 0.0
 
-    def complained(self) -> None:
+    def on_rate_limited(self) -> None:
         """The provider refused somebody for asking too often."""
-        self._until = self._clock() + WARY
+        self._until = self._clock() + PACING_SECONDS
 
-    def take(self, rate: float) -> float:
+    def reserve(self, rate: float) -> float:
         """Seconds until the caller may ask, `rate` callers a second; 0.0: now. The turn is theirs, used or not."""
         now = self._clock()
         if now >= max(self._until, self._next):

@@ -19,42 +19,42 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.interfaces import TokenEndpoint
-from akoya_gateway.grants.observer import Observer
-from akoya_gateway.grants.provider_health import Health
+from akoya_gateway.grants.observer import GrantObserver
+from akoya_gateway.grants.provider_health import ProviderHealth
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import (
-    OperatorFault,
+    ClientRejected,
     OutcomeUnknown,
     ProviderDown,
-    RevocationAnswer,
+    RevocationOutcome,
     Revoked,
     answer_fields,
 )
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
-from akoya_gateway.tasks import ended
+from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.tasks import cancel_and_wait
 
 KIND = "revocation"
 
-SWEEP = 30.0
+SWEEP_INTERVAL = 30.0
 """Seconds between looks at the queue."""
 
-CLAIM = 30.0
+CLAIM_SECONDS = 30.0
 """Seconds for which a claimed entry is left alone by the others. Longer than a call takes, or it is made twice, which
 does no harm; not much longer, because the claimant may have died.
 """
 
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
+FIRST_PAUSE, MAX_PAUSE = 5.0, 3600.0
 
-GIVE_UP = 30 * 86400.0
+GIVE_UP_AFTER = 30 * 86400.0
 """Seconds after which a token that nobody could revoke is dropped, with an error in the log."""
 
 log = logger("akoya_gateway.grants")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class QueuedRevocation:
     key: str
     grant: str
     client: str
@@ -67,18 +67,18 @@ class Entry:
     version: int = field(default=0)
 
 
-class Revocations:
+class RevocationQueue:
     def __init__(
         self,
         *,
-        vault: Vault,
+        store: EncryptedStore,
         providers: Mapping[str, TokenEndpoint],
         clock: Clock,
         random: Callable[[], float],
-        health: Health,
-        observer: Observer,
+        health: ProviderHealth,
+        observer: GrantObserver,
     ) -> None:
-        self._vault = vault
+        self._store = store
         self._providers = providers
         self._clock = clock
         self._random = random
@@ -90,7 +90,7 @@ class Revocations:
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
         """Durable when it returns; the revocation itself is tried soon. Raises `StoreUnavailable`."""
         now = self._clock()
-        entry = Entry(
+        entry = QueuedRevocation(
             _key(refresh_token),
             grant.id,
             grant.key.client,
@@ -99,23 +99,23 @@ class Revocations:
             queued_at=now,
             next_at=now,
         )
-        await self._vault.put(_record(entry))  # False: it is there already.
+        await self._store.put(_record(entry))  # False: it is there already.
         self._wake.set()
 
     async def count(self) -> int:
-        return await self._vault.count(KIND)
+        return await self._store.count(KIND)
 
     def start(self) -> None:
         self._work = asyncio.get_running_loop().create_task(self._run(), name="revocations")
 
     async def stop(self) -> None:
         """An attempt that is cut here is repeated by whoever comes next."""
-        await ended(self._work)
+        await cancel_and_wait(self._work)
 
     async def sweep(self) -> float:
         """Try everything that is due, once. Unix seconds of the next that will be. Raises `StoreUnavailable`."""
-        soonest = self._clock() + SWEEP
-        async for record in self._vault.scan(KIND):
+        soonest = self._clock() + SWEEP_INTERVAL
+        async for record in self._store.scan(KIND):
             entry = _entry(record)
             if entry is not None and self._due(entry) <= self._clock():
                 endpoint = self._endpoint(entry)
@@ -134,36 +134,36 @@ class Revocations:
                 pause = await self.sweep() - self._clock()
             except OperatorError as error:
                 log.warning("revocation queue cannot be read", error=error.code)
-                pause = SWEEP
+                pause = SWEEP_INTERVAL
             except Exception:  # A fault of ours must not end the work for good.
                 log.exception("the revocation queue cannot be worked off")
-                pause = SWEEP
+                pause = SWEEP_INTERVAL
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(pause, 0.5), SWEEP)):
+                async with asyncio.timeout(min(max(pause, 0.5), SWEEP_INTERVAL)):
                     await self._wake.wait()
 
-    def _due(self, entry: Entry) -> float:
+    def _due(self, entry: QueuedRevocation) -> float:
         """Unix seconds. While the provider is taken to be down only one in a while may find out whether it still is."""
         endpoint = self._endpoint(entry)
         held = self._health.wait(endpoint.client) if endpoint is not None else 0.0
         return max(entry.next_at, self._clock() + held)
 
-    def _endpoint(self, entry: Entry) -> TokenEndpoint | None:
+    def _endpoint(self, entry: QueuedRevocation) -> TokenEndpoint | None:
         endpoint = self._providers.get(entry.client)
         if endpoint is None or entry.environment not in (None, endpoint.client.environment.name):
             return None
         return endpoint
 
-    async def _attempt(self, entry: Entry) -> Entry | None:
+    async def _attempt(self, entry: QueuedRevocation) -> QueuedRevocation | None:
         """The entry as it is left in the queue; None: it is done, or somebody else has it."""
-        claimed = await self._write(replace(entry, next_at=self._clock() + CLAIM, attempts=entry.attempts + 1))
+        claimed = await self._write(replace(entry, next_at=self._clock() + CLAIM_SECONDS, attempts=entry.attempts + 1))
         if claimed is None:
             return None
-        answer = await self._ask(claimed)
+        answer = await self._request(claimed)
         if isinstance(answer, Revoked):
-            await self._vault.delete(KIND, entry.key)
+            await self._store.delete(KIND, entry.key)
             return None
-        if self._clock() > entry.queued_at + GIVE_UP:
+        if self._clock() > entry.queued_at + GIVE_UP_AFTER:
             log.error(
                 "revocation given up",
                 grant=entry.grant,
@@ -171,16 +171,16 @@ class Revocations:
                 attempts=claimed.attempts,
                 remedy="end the consent in the Data Recipient Hub",
             )
-            await self._vault.delete(KIND, entry.key)
+            await self._store.delete(KIND, entry.key)
             return None
-        pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts - 1, 20), LONGEST_PAUSE) * (0.5 + 0.5 * self._random())
+        pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts - 1, 20), MAX_PAUSE) * (0.5 + 0.5 * self._random())
         return await self._write(replace(claimed, next_at=self._clock() + pause))
 
-    async def _ask(self, entry: Entry) -> RevocationAnswer:
+    async def _request(self, entry: QueuedRevocation) -> RevocationOutcome:
         endpoint = self._endpoint(entry)
         if endpoint is None:
             log.error("revocation of a client that is not configured", grant=entry.grant, client=entry.client)
-            return OperatorFault("unknown_client")
+            return ClientRejected("unknown_client")
         if not self._health.enter(endpoint.client):
             return ProviderDown("somebody else is finding out")
         try:
@@ -189,7 +189,7 @@ class Revocations:
             self._health.leave(endpoint.client)
             log.exception("revocation call failed", grant=entry.grant)
             return OutcomeUnknown(type(error).__name__)
-        self._health.answered(endpoint.client, answer)
+        self._health.record_outcome(endpoint.client, answer)
         outcome = _OUTCOMES[type(answer)]
         self._observer.revoked(endpoint.client.environment.name, outcome)
         said = log.info if isinstance(answer, Revoked) else log.warning
@@ -197,14 +197,14 @@ class Revocations:
         said("revocation", grant=entry.grant, client=entry.client, outcome=outcome, attempts=entry.attempts, **facts)
         return answer
 
-    async def _write(self, entry: Entry) -> Entry | None:
+    async def _write(self, entry: QueuedRevocation) -> QueuedRevocation | None:
         written = replace(entry, version=entry.version + 1)
-        return written if await self._vault.put(_record(written)) else None
+        return written if await self._store.put(_record(written)) else None
 
 
 _OUTCOMES: dict[type, str] = {
     Revoked: "revoked",
-    OperatorFault: "operator_fault",
+    ClientRejected: "operator_fault",
     ProviderDown: "provider_down",
     OutcomeUnknown: "outcome_unknown",
 }
@@ -215,7 +215,7 @@ def _key(refresh_token: Secret) -> str:
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
-def _record(entry: Entry) -> Record:
+def _record(entry: QueuedRevocation) -> Record:
     document = {
         "format": 1,
         "grant": entry.grant,
@@ -229,10 +229,10 @@ def _record(entry: Entry) -> Record:
     return Record(KIND, entry.key, json.dumps(document, separators=(",", ":")).encode(), max(entry.version, 1))
 
 
-def _entry(record: Record) -> Entry | None:
+def _entry(record: Record) -> QueuedRevocation | None:
     try:
         document = json.loads(record.body)
-        return Entry(
+        return QueuedRevocation(
             key=record.key,
             grant=document["grant"],
             client=document["client"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from akoya_gateway.grants.grant import GrantState
-from akoya_gateway.grants.state_machine import TABLE, Move
+from akoya_gateway.grants.state_machine import TABLE, Transition
 
 
 def mermaid() -> str:
@@ -13,15 +13,15 @@ def mermaid() -> str:
     arrows: dict[tuple[GrantState, GrantState], list[str]] = {}
     for state, row in TABLE.items():
         for event, cell in row.items():
-            for target in cell.to if isinstance(cell, Move) else ():
-                arrows.setdefault((state, target), []).append(_words(event))
+            for target in cell.targets if isinstance(cell, Transition) else ():
+                arrows.setdefault((state, target), []).append(_event_label(event))
     lines = ["stateDiagram-v2", "    [*] --> live: connected"]
     lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in arrows.items()]
     return "\n".join([*lines, "    revoked --> [*]", ""])
 
 
-def _words(event: type) -> str:
-    """`RefreshAsked` -> `refresh asked`."""
+def _event_label(event: type) -> str:
+    """`RefreshRequested` -> `refresh asked`."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", event.__name__).lower()
 
 

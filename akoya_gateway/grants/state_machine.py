@@ -6,9 +6,10 @@ Theory of operation
 Two rules keep this simple:
 
 1. Everything that decides what may happen to a grant is in the `Grant` value, and the `Grant` value is changed by
-   `step` alone. Whoever wants to do something makes the next value and writes it by compare-and-set. A write that
+   `transition` alone. Whoever wants to do something makes the next value and writes it by compare-and-set. A write that
    wins *is* the lease won; a write that loses is the lease lost: read again, start over.
-2. An answer belongs to the refresh token it was asked with. `Answered.used` is that token, and an answer is applied
+2. An answer belongs to the refresh token it was asked with. `ProviderResponded.used` is that token, and an answer is
+  applied
    only while the record still holds it. So an old answer can never replace what came after it, whoever brings it
    and however late, and a new pair finds its place even when its asker has lost the lease in the meantime.
 
@@ -38,7 +39,7 @@ So the attempt is right, and the only thing to lose is what is left of the prese
 bearer lives (it is passed on until its end); then one attempt. It also waits `QUARANTINE` seconds after the unknown
 outcome, because the first request may still be on its way: arriving *after* the second it would be the reuse that
 gets the new family revoked. If the attempt's outcome is unknown too, the two worlds are the same as before and with no
-living bearer nothing is left to harm, so it may be repeated, with doubling distance, `MOST_UNKNOWNS` uses in all
+living bearer nothing is left to harm, so it may be repeated, with doubling distance, `MAX_UNKNOWN_OUTCOMES` uses in all
 (about 45 minutes); then the grant ends. From the second unknown outcome on the user is told to reconnect
 (`told_to_reconnect`): nobody waits in a loop, and a provider's outage does not cost everybody their grant.
 
@@ -74,20 +75,20 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from akoya_gateway.grants.events import (
-    Answered,
     Event,
     LeaseExpired,
     LeaseRenewed,
+    ProviderResponded,
     Reason,
     Reconnected,
-    RefreshAsked,
-    RevokeAsked,
+    RefreshRequested,
+    RevokeRequested,
 )
 from akoya_gateway.grants.grant import Grant, GrantState, Lease
 from akoya_gateway.grants.pauses import (
-    LONGEST_BACK_OFF,
-    LONGEST_HOLD,
-    MOST_UNKNOWNS,
+    MAX_BACK_OFF,
+    MAX_LEASE,
+    MAX_UNKNOWN_OUTCOMES,
     UNTRUSTED_GROWTH,
     UNTRUSTED_PAUSE,
     back_off,
@@ -95,13 +96,13 @@ from akoya_gateway.grants.pauses import (
     quarantine,
 )
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
-    OperatorFault,
+    ClientRejected,
+    DistrustReason,
     OutcomeUnknown,
     ProviderDown,
     Refused,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
@@ -109,7 +110,7 @@ from akoya_gateway.secret import Secret
 # --- what the moves do ----------------------------------------------------------------------------------------------
 
 
-def _lease(grant: Grant, event: RefreshAsked, now: float) -> Grant:
+def _lease(grant: Grant, event: RefreshRequested, now: float) -> Grant:
     if grant.tokens.refresh_token is None:
         return _ended(grant, Reason.NO_REFRESH_TOKEN)
     # One write says both "mine" and "sent": nothing is waited for between winning the lease and the request, so a
@@ -130,13 +131,13 @@ def _expire(grant: Grant, event: LeaseExpired, now: float) -> Grant:
         return grant
     if grant.lease is not None and not grant.lease.sent:
         return _released(grant)
-    return _doubt(grant, Reason.HOLDER_LOST, now, 1.0, event.reuse_grace)
+    return _uncertain(grant, Reason.HOLDER_LOST, now, 1.0, event.reuse_grace)
 
 
-def _accept(grant: Grant, event: Answered, now: float) -> Grant:
-    answer = event.answer
-    assert isinstance(answer, Granted)
-    if not _about(grant, event):
+def _accept(grant: Grant, event: ProviderResponded, now: float) -> Grant:
+    answer = event.outcome
+    assert isinstance(answer, TokensIssued)
+    if not _is_current(grant, event):
         return grant
     if answer.tokens.sub != grant.key.sub:
         return _ended(grant, Reason.ANOTHER_SUB)
@@ -144,7 +145,7 @@ def _accept(grant: Grant, event: Answered, now: float) -> Grant:
         return grant
     return replace(
         grant,
-        tokens=_carried(answer.tokens, grant.tokens),
+        tokens=_carry_over(answer.tokens, grant.tokens),
         state=GrantState.LIVE,
         refreshed_at=now,
         lease=None,
@@ -158,19 +159,19 @@ def _accept(grant: Grant, event: Answered, now: float) -> Grant:
     )
 
 
-def _refuse(grant: Grant, event: Answered, now: float) -> Grant:
-    if not _about(grant, event) or _anothers(grant, event):
+def _refuse(grant: Grant, event: ProviderResponded, now: float) -> Grant:
+    if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
     return _ended(grant, Reason.OUTCOME_UNKNOWN if grant.unknowns else Reason.DEAD_TOKEN)
 
 
-def _put_off(grant: Grant, event: Answered, now: float) -> Grant:
+def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     """The token was not used up, and asking again at once would not help."""
-    if not _about(grant, event) or _anothers(grant, event):
+    if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
-    answer, failures = event.answer, grant.failures + 1
+    answer, failures = event.outcome, grant.failures + 1
     asked_for = answer.retry_after or 0.0 if isinstance(answer, ProviderDown) else 0.0
-    pause = max(min(back_off(failures, 1.0, event.jitter), LONGEST_HOLD), min(asked_for, LONGEST_BACK_OFF))
+    pause = max(min(back_off(failures, 1.0, event.jitter), MAX_LEASE), min(asked_for, MAX_BACK_OFF))
     reason = Reason.PROVIDER_DOWN if isinstance(answer, ProviderDown) else Reason.OPERATOR_FAULT
     reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
     return replace(
@@ -183,30 +184,30 @@ def _put_off(grant: Grant, event: Answered, now: float) -> Grant:
     )
 
 
-def _lose_sight(grant: Grant, event: Answered, now: float) -> Grant:
-    if not _about(grant, event) or _anothers(grant, event):
+def _mark_unknown(grant: Grant, event: ProviderResponded, now: float) -> Grant:
+    if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
-    return _doubt(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter, event.reuse_grace)
+    return _uncertain(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter, event.reuse_grace)
 
 
-def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
+def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     """A new refresh token is kept, because the old one is spent with it; the bearer of the answer is not."""
-    answer = event.answer
+    answer = event.outcome
     assert isinstance(answer, Untrusted)
-    if not _about(grant, event):
+    if not _is_current(grant, event):
         return grant
-    if answer.refresh_token is None and (grant.lease is None or _anothers(grant, event)):
+    if answer.refresh_token is None and (grant.lease is None or _is_other_holder(grant, event)):
         return grant
-    if answer.because is Distrust.SUBJECT:
+    if answer.reason is DistrustReason.SUBJECT:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
-    kept = grant
+    cached = grant
     if answer.refresh_token is not None:
-        kept = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token))
-        kept = replace(kept, unknowns=0, reuse=None)
+        cached = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token))
+        cached = replace(cached, unknowns=0, reuse=None)
     untrusted = 1 if grant.failed_under < event.since else grant.untrusted + 1
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
-        _released(kept),
+        _released(cached),
         reason=Reason.UNTRUSTED_ANSWER,
         failures=grant.failures + 1,
         untrusted=untrusted,
@@ -216,7 +217,7 @@ def _distrust(grant: Grant, event: Answered, now: float) -> Grant:
     )
 
 
-def _revoke(grant: Grant, event: RevokeAsked, now: float) -> Grant:
+def _revoke(grant: Grant, event: RevokeRequested, now: float) -> Grant:
     """What stays is a marker without tokens, so that who comes late finds out and versions go on counting."""
     blank = replace(grant.tokens, bearer=Secret(""), refresh_token=None, expires_at=0.0, scope=(), consent_id=None)
     return replace(grant, tokens=blank, state=GrantState.REVOKED, lease=None, reason=Reason.DISCONNECTED)
@@ -243,12 +244,12 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
     )
 
 
-def _about(grant: Grant, event: Answered) -> bool:
+def _is_current(grant: Grant, event: ProviderResponded) -> bool:
     """Rule 2: the answer is about the token that the grant still holds."""
     return grant.tokens.refresh_token is not None and grant.tokens.refresh_token == event.used
 
 
-def _anothers(grant: Grant, event: Answered) -> bool:
+def _is_other_holder(grant: Grant, event: ProviderResponded) -> bool:
     """Another holder is using the token now: only good news of ours counts, the rest is told by their answer."""
     return grant.lease is not None and grant.lease.holder != event.holder
 
@@ -258,12 +259,12 @@ def _released(grant: Grant) -> Grant:
     return replace(grant, state=GrantState.UNCERTAIN if grant.unknowns else GrantState.LIVE, lease=None)
 
 
-def _doubt(grant: Grant, reason: Reason, now: float, jitter: float, grace: float) -> Grant:
+def _uncertain(grant: Grant, reason: Reason, now: float, jitter: float, grace: float) -> Grant:
     # A reuse within the grace costs nothing if its outcome is unknown, too, so it does not count towards the limit.
     unknowns = grant.unknowns + (grant.reuse is None)
     reuse = next_reuse(grant.reuse, grant.lease, grace, now, jitter) if grant.reuse or not grant.unknowns else None
     doubted = replace(grant, unknowns=unknowns, failures=grant.failures + 1, reuse=reuse)
-    if unknowns >= MOST_UNKNOWNS:
+    if unknowns >= MAX_UNKNOWN_OUTCOMES:
         return _ended(doubted, reason)
     retry_at = now + quarantine(unknowns, jitter)
     return replace(doubted, state=GrantState.UNCERTAIN, lease=None, reason=reason, retry_at=retry_at)
@@ -273,7 +274,7 @@ def _ended(grant: Grant, reason: Reason) -> Grant:
     return replace(grant, state=GrantState.NEEDS_RECONNECT, lease=None, reason=reason, retry_at=0.0, reuse=None)
 
 
-def _carried(new: TokenSet, old: TokenSet) -> TokenSet:
+def _carry_over(new: TokenSet, old: TokenSet) -> TokenSet:
     """What a refresh answer leaves out stays as it was (RFC 6749 sections 5.1 and 6)."""
     return replace(
         new,
@@ -287,108 +288,109 @@ def _carried(new: TokenSet, old: TokenSet) -> TokenSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """`act` makes the next grant; its state is one of `to`, or nothing has changed (`stays` says when and why)."""
+class Transition:
+    """`apply` makes the next grant; its state is one of `targets`, or nothing has changed (`unchanged_because` says
+    when and why)."""
 
-    act: Callable[..., Grant]
-    to: tuple[GrantState, ...]
-    stays: str = ""
+    apply: Callable[..., Grant]
+    targets: tuple[GrantState, ...]
+    unchanged_because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class NoTransition:
     """The event changes nothing, and this is why."""
 
-    why: str
+    reason: str
 
 
 _LIVE, _REFRESHING, _UNCERTAIN = GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN
 _DEAD, _REVOKED = GrantState.NEEDS_RECONNECT, GrantState.REVOKED
 
-_LATE = Move(_accept, (_LIVE, _DEAD), "the answer is about an older token")
-_LATE_UNTRUSTED = Move(_distrust, (_LIVE, _DEAD), "an older token, or no new one: the next use will tell")
+_LATE = Transition(_accept, (_LIVE, _DEAD), "the answer is about an older token")
+_LATE_UNTRUSTED = Transition(_distrust, (_LIVE, _DEAD), "an older token, or no new one: the next use will tell")
 _NOT_HELD = "nobody holds the lease: an answer without new tokens says nothing that is not known"
 _NO_LEASE = "there is no lease"
-_OVER = "the user has disconnected; who brought a new token has it revoked"
+_DISCONNECTED = "the user has disconnected; who brought a new token has it revoked"
 
-TABLE: Mapping[GrantState, Mapping[type, Move | Stay]] = MappingProxyType(
+TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingProxyType(
     {
         _LIVE: {
-            RefreshAsked: Move(_lease, (_REFRESHING, _DEAD)),
-            LeaseRenewed: Stay(_NO_LEASE),
-            LeaseExpired: Stay(_NO_LEASE),
-            Granted: _LATE,
-            Refused: Stay("a late answer; the next use will tell"),
-            OperatorFault: Stay(_NOT_HELD),
-            ProviderDown: Stay(_NOT_HELD),
-            OutcomeUnknown: Stay(_NOT_HELD),
+            RefreshRequested: Transition(_lease, (_REFRESHING, _DEAD)),
+            LeaseRenewed: NoTransition(_NO_LEASE),
+            LeaseExpired: NoTransition(_NO_LEASE),
+            TokensIssued: _LATE,
+            Refused: NoTransition("a late answer; the next use will tell"),
+            ClientRejected: NoTransition(_NOT_HELD),
+            ProviderDown: NoTransition(_NOT_HELD),
+            OutcomeUnknown: NoTransition(_NOT_HELD),
             Untrusted: _LATE_UNTRUSTED,
-            RevokeAsked: Move(_revoke, (_REVOKED,)),
-            Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
+            RevokeRequested: Transition(_revoke, (_REVOKED,)),
+            Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _REFRESHING: {
-            RefreshAsked: Stay("somebody is at it: wait for the result"),
-            LeaseRenewed: Move(_renew, (_REFRESHING,), "it is another's lease"),
-            LeaseExpired: Move(_expire, (_UNCERTAIN, _LIVE, _DEAD), "it has not expired"),
-            Granted: Move(_accept, (_LIVE, _DEAD), "the answer is about an older token"),
-            Refused: Move(_refuse, (_DEAD,), "an older token, or another's lease"),
-            OperatorFault: Move(_put_off, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
-            ProviderDown: Move(_put_off, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
-            OutcomeUnknown: Move(_lose_sight, (_UNCERTAIN, _DEAD), "an older token, or another's lease"),
-            Untrusted: Move(_distrust, (_LIVE, _UNCERTAIN, _DEAD), "an older token, or another's lease"),
-            RevokeAsked: Move(_revoke, (_REVOKED,)),
-            Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
+            RefreshRequested: NoTransition("somebody is at it: wait for the result"),
+            LeaseRenewed: Transition(_renew, (_REFRESHING,), "it is another's lease"),
+            LeaseExpired: Transition(_expire, (_UNCERTAIN, _LIVE, _DEAD), "it has not expired"),
+            TokensIssued: Transition(_accept, (_LIVE, _DEAD), "the answer is about an older token"),
+            Refused: Transition(_refuse, (_DEAD,), "an older token, or another's lease"),
+            ClientRejected: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
+            ProviderDown: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
+            OutcomeUnknown: Transition(_mark_unknown, (_UNCERTAIN, _DEAD), "an older token, or another's lease"),
+            Untrusted: Transition(_distrust, (_LIVE, _UNCERTAIN, _DEAD), "an older token, or another's lease"),
+            RevokeRequested: Transition(_revoke, (_REVOKED,)),
+            Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _UNCERTAIN: {
-            RefreshAsked: Move(_lease, (_REFRESHING, _DEAD)),
-            LeaseRenewed: Stay(_NO_LEASE),
-            LeaseExpired: Stay(_NO_LEASE),
+            RefreshRequested: Transition(_lease, (_REFRESHING, _DEAD)),
+            LeaseRenewed: NoTransition(_NO_LEASE),
+            LeaseExpired: NoTransition(_NO_LEASE),
             # The holder was only slow: its answer settles the doubt.
-            Granted: _LATE,
-            Refused: Move(_refuse, (_DEAD,), "the answer is about an older token"),
-            OperatorFault: Stay(_NOT_HELD),
-            ProviderDown: Stay(_NOT_HELD),
-            OutcomeUnknown: Stay(_NOT_HELD),
+            TokensIssued: _LATE,
+            Refused: Transition(_refuse, (_DEAD,), "the answer is about an older token"),
+            ClientRejected: NoTransition(_NOT_HELD),
+            ProviderDown: NoTransition(_NOT_HELD),
+            OutcomeUnknown: NoTransition(_NOT_HELD),
             Untrusted: _LATE_UNTRUSTED,
-            RevokeAsked: Move(_revoke, (_REVOKED,)),
-            Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
+            RevokeRequested: Transition(_revoke, (_REVOKED,)),
+            Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _DEAD: {
-            RefreshAsked: Stay("only the user can help"),
-            LeaseRenewed: Stay(_NO_LEASE),
-            LeaseExpired: Stay(_NO_LEASE),
+            RefreshRequested: NoTransition("only the user can help"),
+            LeaseRenewed: NoTransition(_NO_LEASE),
+            LeaseExpired: NoTransition(_NO_LEASE),
             # A later attempt was refused *because* this one had succeeded: its pair is the living one.
-            Granted: _LATE,
-            Refused: Stay("known"),
-            OperatorFault: Stay(_NOT_HELD),
-            ProviderDown: Stay(_NOT_HELD),
-            OutcomeUnknown: Stay(_NOT_HELD),
-            Untrusted: Move(_distrust, (_LIVE,), "an older token, no new one, or of another sub"),
-            RevokeAsked: Move(_revoke, (_REVOKED,)),
-            Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
+            TokensIssued: _LATE,
+            Refused: NoTransition("known"),
+            ClientRejected: NoTransition(_NOT_HELD),
+            ProviderDown: NoTransition(_NOT_HELD),
+            OutcomeUnknown: NoTransition(_NOT_HELD),
+            Untrusted: Transition(_distrust, (_LIVE,), "an older token, no new one, or of another sub"),
+            RevokeRequested: Transition(_revoke, (_REVOKED,)),
+            Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _REVOKED: {
-            RefreshAsked: Stay("nothing is left to refresh"),
-            LeaseRenewed: Stay(_NO_LEASE),
-            LeaseExpired: Stay(_NO_LEASE),
-            Granted: Stay(_OVER),
-            Refused: Stay(_OVER),
-            OperatorFault: Stay(_OVER),
-            ProviderDown: Stay(_OVER),
-            OutcomeUnknown: Stay(_OVER),
-            Untrusted: Stay(_OVER),
-            RevokeAsked: Stay("done before"),
-            Reconnected: Move(_reconnect, (_LIVE,), "another sub: another grant"),
+            RefreshRequested: NoTransition("nothing is left to refresh"),
+            LeaseRenewed: NoTransition(_NO_LEASE),
+            LeaseExpired: NoTransition(_NO_LEASE),
+            TokensIssued: NoTransition(_DISCONNECTED),
+            Refused: NoTransition(_DISCONNECTED),
+            ClientRejected: NoTransition(_DISCONNECTED),
+            ProviderDown: NoTransition(_DISCONNECTED),
+            OutcomeUnknown: NoTransition(_DISCONNECTED),
+            Untrusted: NoTransition(_DISCONNECTED),
+            RevokeRequested: NoTransition("done before"),
+            Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
     }
 )
 
 
-def step(grant: Grant, event: Event, now: float) -> Grant:
+def transition(grant: Grant, event: Event, now: float) -> Grant:
     """The grant after the event. The same object: nothing happened, nothing is to be written.
 
     The record's version is not touched: that is the store's business.
     """
-    column = type(event.answer) if isinstance(event, Answered) else type(event)
+    column = type(event.outcome) if isinstance(event, ProviderResponded) else type(event)
     move = TABLE[grant.state][column]
-    return grant if isinstance(move, Stay) else move.act(grant, event, now)
+    return grant if isinstance(move, NoTransition) else move.apply(grant, event, now)

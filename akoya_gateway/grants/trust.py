@@ -4,11 +4,11 @@ One grant's untrusted response is held against that grant alone (`life`). Severa
 grants, so the refreshes that share it are held back together, by one circuit breaker for each connector and one for
 each environment, and an operator is told:
 
-- a connector: `MANY_GRANTS` different grants in a row, without a good response of that connector in between;
+- a connector: `GRANT_THRESHOLD` different grants in a row, without a good response of that connector in between;
 - an environment: two or more of its connectors in a row, without a good response of any of them in between.
 
 Kept in memory and by each process: a reload or a restart begins with nothing, and the first good response closes the
-breaker. Replicas find out for themselves, with at most `MANY_GRANTS` requests each.
+breaker. Replicas find out for themselves, with at most `GRANT_THRESHOLD` requests each.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.grants.circuit_breaker import Breaker
-from akoya_gateway.oauth.outcomes import Distrust, Granted, Untrusted
+from akoya_gateway.grants.circuit_breaker import CircuitBreaker
+from akoya_gateway.oauth.outcomes import DistrustReason, TokensIssued, Untrusted
 
-MANY_GRANTS = 3
+GRANT_THRESHOLD = 3
 """Different grants of one connector."""
-MANY_CONNECTORS = 2
-REMEMBERED = 16
+CONNECTOR_THRESHOLD = 2
+MAX_ENTRIES = 16
 """Members of one row: more would tell nothing new."""
 
 
@@ -49,14 +49,14 @@ class ValidationFault:
 class _Row:
     """Untrusted responses in a row."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     members: set[str] = field(default_factory=set)
     responses: int = 0
     error: str = ""
     since: float = 0.0
 
 
-class Trust:
+class TrustTracker:
     """Told of every refresh response, and asked before each refresh."""
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
@@ -98,17 +98,17 @@ class Trust:
     def answered(self, environment: str, connector: str, grant_id: str, answer: object) -> ValidationFault | None:
         """Record a response; return the fault if this response is the first sign of it."""
         whole, one = self._rows(environment, connector)
-        if isinstance(answer, Granted):
+        if isinstance(answer, TokensIssued):
             for row in (whole, one):
                 row.members.clear()
                 row.responses = 0
                 row.breaker.succeeded()
             return None
-        if not isinstance(answer, Untrusted) or answer.because is Distrust.SUBJECT:
+        if not isinstance(answer, Untrusted) or answer.reason is DistrustReason.SUBJECT:
             self.leave(environment, connector)
             return None
-        one_opened = self._add(one, grant_id, answer.detail, MANY_GRANTS)
-        if self._add(whole, connector, answer.detail, MANY_CONNECTORS):
+        one_opened = self._add(one, grant_id, answer.detail, GRANT_THRESHOLD)
+        if self._add(whole, connector, answer.detail, CONNECTOR_THRESHOLD):
             return _fault(environment, whole.members, whole)
         return _fault(environment, {connector}, one) if one_opened and not whole.breaker.is_open else None
 
@@ -118,7 +118,7 @@ class Trust:
             row.since = self._clock()
         row.error = error
         row.responses += 1
-        if len(row.members) < REMEMBERED:
+        if len(row.members) < MAX_ENTRIES:
             row.members.add(member)
         was_open = row.breaker.is_open
         if len(row.members) >= many:
@@ -132,7 +132,7 @@ class Trust:
         return whole, one
 
     def _row(self) -> _Row:
-        return _Row(Breaker(self._clock, self._random, threshold=1))
+        return _Row(CircuitBreaker(self._clock, self._random, threshold=1))
 
 
 def _fault(environment: str, connectors: set[str], row: _Row) -> ValidationFault:

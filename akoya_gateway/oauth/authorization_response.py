@@ -50,21 +50,21 @@ class AuthorizationRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class CallbackMalformed:
+class MalformedResponse:
     """Neither. `reason` is our own text and quotes nothing; `state` is there if it alone could be read."""
 
     reason: str
     state: str | None = field(default=None, repr=False)
 
 
-Callback = CodeReceived | AuthorizationRefused | CallbackMalformed
+AuthorizationResponse = CodeReceived | AuthorizationRefused | MalformedResponse
 
 
 class _Malformed(Exception):
-    """The reason, on its way to `CallbackMalformed`."""
+    """The reason, on its way to `MalformedResponse`."""
 
 
-def judge_callback(query: bytes) -> Callback:
+def parse_authorization_response(query: bytes) -> AuthorizationResponse:
     """Judge the raw query string of a request to the redirect URI. Never raises.
 
     Parameters without a value count as omitted (RFC 6749 section 3.1), those we do not know are ignored, and those we
@@ -74,19 +74,19 @@ def judge_callback(query: bytes) -> Callback:
     as well. Only where `state` itself occurs twice it is not known whose answer this is, and no attempt is touched.
     """
     if len(query) > MAX_QUERY:
-        return CallbackMalformed("the query is too long")
+        return MalformedResponse("the query is too long")
     pieces = query.split(b"&")
     if len(pieces) > MAX_PARAMETERS:
-        return CallbackMalformed("too many parameters")
+        return MalformedResponse("too many parameters")
     found, fault = _parameters(pieces)
     state: str | None = None
     try:
         state = _visible(found, b"state", MAX_STATE)
         if fault is not None:
             raise fault
-        return _callback(found, state)
+        return _build_response(found, state)
     except _Malformed as reason:
-        return CallbackMalformed(str(reason), state)
+        return MalformedResponse(str(reason), state)
 
 
 def foreign_issuer(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> bool:
@@ -97,7 +97,7 @@ def foreign_issuer(callback: CodeReceived | AuthorizationRefused, environment: E
     return callback.iss is not None and environment.issuer is not None and callback.iss != environment.issuer
 
 
-def _callback(found: dict[bytes, bytes], state: str | None) -> Callback:
+def _build_response(found: dict[bytes, bytes], state: str | None) -> AuthorizationResponse:
     code = _visible(found, b"code", MAX_CODE)
     iss = _visible(found, b"iss", MAX_ISS)
     error = found.get(b"error")

@@ -29,7 +29,7 @@ class FormRequest:
         return urlencode(self.form).encode("ascii")
 
 
-def authenticated(
+def authenticated_request(
     url: str, client: Client, method: ClientAuthentication, form: tuple[tuple[str, str], ...]
 ) -> FormRequest:
     """Add the client's credentials by `method`, and by no other (RFC 6749 section 2.3: one method a request)."""

@@ -19,10 +19,10 @@ from akoya_gateway.oauth.token_messages import consent_id
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_plain_text, json_object
 from akoya_gateway.secret import Secret
 
-MAX_ID_TOKEN = 64 * 1024
-MAX_HEADER = 8 * 1024
-MAX_SUB = 2048
-MAX_KID = 512
+MAX_ID_TOKEN_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 8 * 1024
+MAX_SUB_BYTES = 2048
+MAX_KID_BYTES = 512
 MAX_CANDIDATES = 8
 """Keys tried for a token that anybody may send. Those of the token endpoint are tried with all of the set."""
 
@@ -62,11 +62,11 @@ class WrongSignature(Unverified):
     """And one has the token's `kid`: a forgery, or the provider has replaced its key and kept the `kid`."""
 
 
-class ForeignSubject(IdTokenRejected):
+class SubjectMismatch(IdTokenRejected):
     """A sound id_token of another provider login than the one expected (OpenID Connect Core 12.2)."""
 
 
-def judge_id_token(
+def validate_id_token(
     token: Secret,
     keys: KeySet | None,
     client: Client,
@@ -77,7 +77,7 @@ def judge_id_token(
     expected_sub: str | None = None,
     leeway: float = 60.0,
 ) -> IdToken:
-    """Judge an id_token; raises `IdTokenRejected` (`Unverified`, `ForeignSubject`) and nothing else.
+    """Judge an id_token; raises `IdTokenRejected` (`Unverified`, `SubjectMismatch`) and nothing else.
 
     - `keys` None: the environment has no `jwks_uri`; claims are judged, the signature is not (OpenID Connect Core
       3.1.3.7 item 6 allows it for a token that came from the token endpoint over TLS).
@@ -90,21 +90,21 @@ def judge_id_token(
     - `nonce`, where the login sent one, must come back; after a refresh (`expected_sub` is given) it may be left out
       (OpenID Connect Core 12.2). It is compared in constant time.
     """
-    header, claims, signing_input, signature = _open(token)
+    header, claims, signing_input, signature = _split_token(token)
     if keys is not None:
         _verify(keys, header, signing_input, signature, MAX_KEYS)
-    _judge_issuer(claims, environment)
-    _judge_audience(claims, client)
-    expires_at = judge_times(claims, now, leeway)
+    _validate_issuer(claims, environment)
+    _validate_audience(claims, client)
+    expires_at = validate_times(claims, now, leeway)
     for name in ("exp", "iat"):
         if claims.get(name) is None and name not in environment.dialect.optional_claims:
             raise IdTokenRejected(f"{name} is missing")
-    _judge_nonce(claims, nonce, may_lack=expected_sub is not None)
+    _validate_nonce(claims, nonce, may_lack=expected_sub is not None)
     sub = claims.get("sub")
-    if not is_plain_text(sub, MAX_SUB):
+    if not is_plain_text(sub, MAX_SUB_BYTES):
         raise IdTokenRejected("sub is missing or unreadable")
     if expected_sub is not None and not _equal(str(sub), expected_sub):
-        raise ForeignSubject("sub is another than before")
+        raise SubjectMismatch("sub is another than before")
     return IdToken(
         sub=str(sub),
         issuer=claims.get("iss") if environment.issuer is not None else None,
@@ -120,15 +120,15 @@ def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
 
     Raises `IdTokenRejected` (`Unverified`) and nothing else.
     """
-    header, claims, signing_input, signature = _open(token)
+    header, claims, signing_input, signature = _split_token(token)
     _verify(keys, header, signing_input, signature, MAX_CANDIDATES)
     return claims
 
 
-def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     """JWS compact serialization (RFC 7515 section 7.1): header, claims, what was signed, signature."""
-    if len(token) > MAX_ID_TOKEN:
-        raise IdTokenRejected(f"longer than {MAX_ID_TOKEN} bytes")
+    if len(token) > MAX_ID_TOKEN_BYTES:
+        raise IdTokenRejected(f"longer than {MAX_ID_TOKEN_BYTES} bytes")
     try:
         raw = token.reveal().encode("ascii")
     except UnicodeEncodeError:
@@ -136,7 +136,7 @@ def _open(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     parts = raw.split(b".", 5)
     if len(parts) != 3:
         raise IdTokenRejected("not a signed JWT in compact form")
-    if len(parts[0]) > MAX_HEADER:
+    if len(parts[0]) > MAX_HEADER_BYTES:
         raise IdTokenRejected("the header is too long")
     header = _json(parts[0], "header")
     if "crit" in header:
@@ -154,7 +154,7 @@ def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signatur
     replace a key and keep its `kid` (a restored backup, a second node).
     """
     kid = header.get("kid")
-    if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID):
+    if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_BYTES):
         raise IdTokenRejected("the header has an unreadable kid")
     algorithm = header["alg"]
     if algorithm not in ALGORITHMS:
@@ -172,12 +172,12 @@ def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signatur
     raise WrongSignature("the signature is wrong")
 
 
-def _judge_issuer(claims: dict[str, Any], environment: Environment) -> None:
+def _validate_issuer(claims: dict[str, Any], environment: Environment) -> None:
     if environment.issuer is not None and claims.get("iss") != environment.issuer:
         raise IdTokenRejected("iss is not the environment's issuer")
 
 
-def _judge_audience(claims: dict[str, Any], client: Client) -> None:
+def _validate_audience(claims: dict[str, Any], client: Client) -> None:
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
     if client.client_id not in audiences:
@@ -186,7 +186,7 @@ def _judge_audience(claims: dict[str, Any], client: Client) -> None:
         raise IdTokenRejected("azp is not the client_id")
 
 
-def judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
+def validate_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
     """`exp`, where there is one. Raises `IdTokenRejected` when it is past, or `iat` or `nbf` is in the future."""
     expires_at = _time(claims, "exp")
     if expires_at is not None and expires_at + leeway <= now:
@@ -198,7 +198,7 @@ def judge_times(claims: dict[str, Any], now: float, leeway: float) -> float | No
     return expires_at
 
 
-def _judge_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool) -> None:
+def _validate_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool) -> None:
     answered = claims.get("nonce")
     if nonce is None or (answered is None and may_lack):
         return

@@ -18,7 +18,7 @@ from akoya_gateway.oauth.roca import has_roca_fingerprint
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_visible_ascii, json_object
 
 MAX_KEYS = 64
-MAX_DOCUMENT = 256 * 1024
+MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_KID = 512
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -86,8 +86,8 @@ def read_keys(document: bytes) -> KeySet:
     Raises `UnreadableKeys` when the document is too large, no JWK Set, has more than 64 members, or when none of
     them is usable.
     """
-    if len(document) > MAX_DOCUMENT:
-        raise UnreadableKeys(f"more than {MAX_DOCUMENT} bytes")
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise UnreadableKeys(f"more than {MAX_DOCUMENT_BYTES} bytes")
     try:
         members = json_object(document).get("keys")
     except UnreadableJSON as fault:

@@ -6,9 +6,9 @@ What each says of the refresh token that was sent:
 ==================  ==============================  ===================================================
 answer              the token that was sent         what to do
 ==================  ==============================  ===================================================
-`Granted`           spent, or still the same        store, then use
+`TokensIssued`           spent, or still the same        store, then use
 `Refused`           dead                            the user connects again
-`OperatorFault`     as good as before               keep the grant, raise an alarm
+`ClientRejected`     as good as before               keep the grant, raise an alarm
 `ProviderDown`      as good as before               back off, try again
 `OutcomeUnknown`    may be spent                    `uncertain`
 `Untrusted`         spent if a new one came back    store the new one, never use the bearer (see there)
@@ -75,7 +75,7 @@ class TokenSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class TokensIssued:
     """New tokens, judged. When the answer left out the refresh token, `tokens.refresh_token` is None and the old
     one stays (RFC 6749 section 6)."""
 
@@ -94,7 +94,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorFault:
+class ClientRejected:
     """Our registration or configuration is wrong (401 invalid_client, unauthorized_client, 404...): the grant is as
     good as it was, nobody but an operator can help. `error` is judged as in `Refused`, or our own word."""
 
@@ -125,7 +125,7 @@ class OutcomeUnknown:
     reply: Reply | None = field(default=None, compare=False)
 
 
-class Distrust(StrEnum):
+class DistrustReason(StrEnum):
     """Why an answer is `Untrusted`, and what helps."""
 
     KEYS = "keys"
@@ -151,7 +151,7 @@ class Untrusted:
 
     detail: str
     refresh_token: Secret | None = field(default=None)
-    because: Distrust = Distrust.ID_TOKEN
+    reason: DistrustReason = DistrustReason.ID_TOKEN
     reply: Reply | None = field(default=None, compare=False)
 
     @property
@@ -160,7 +160,7 @@ class Untrusted:
         return self.refresh_token is not None
 
 
-TokenAnswer = Granted | Refused | OperatorFault | ProviderDown | OutcomeUnknown | Untrusted
+TokenOutcome = TokensIssued | Refused | ClientRejected | ProviderDown | OutcomeUnknown | Untrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +168,10 @@ class Revoked:
     """The token is dead at the provider, by this call or before it (RFC 7009 section 2.2)."""
 
 
-RevocationAnswer = Revoked | OperatorFault | ProviderDown | OutcomeUnknown
+RevocationOutcome = Revoked | ClientRejected | ProviderDown | OutcomeUnknown
 
 
-def answer_fields(answer: TokenAnswer | RevocationAnswer) -> dict[str, int | str]:
+def answer_fields(answer: TokenOutcome | RevocationOutcome) -> dict[str, int | str]:
     """The log's fields about an answer, as far as known.
 
     `error` is the provider's validated word or our own text, `reason` says which kind of failure it is; of the HTTP
@@ -180,7 +180,7 @@ def answer_fields(answer: TokenAnswer | RevocationAnswer) -> dict[str, int | str
     reply: Reply | None = getattr(answer, "reply", None)
     fields: dict[str, int | str | None] = {
         "error": getattr(answer, "error", None) or getattr(answer, "detail", None),
-        "reason": getattr(answer, "reason", None) or getattr(answer, "because", None),
+        "reason": getattr(answer, "reason", None) or getattr(answer, "reason", None),
     }
     if reply is not None:
         fields |= {

@@ -7,19 +7,19 @@ client's credentials in the body.
 from __future__ import annotations
 
 from akoya_gateway.config.model import Client
-from akoya_gateway.oauth.client_authentication import FormRequest, authenticated
+from akoya_gateway.oauth.client_authentication import FormRequest, authenticated_request
 from akoya_gateway.oauth.outcomes import (
-    OperatorFault,
+    ClientRejected,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    RevocationAnswer,
+    RevocationOutcome,
     Revoked,
 )
-from akoya_gateway.oauth.token_messages import HttpAnswer, judge_error, read_members, read_reply
+from akoya_gateway.oauth.token_messages import HttpResponse, parse_error, read_members, read_reply
 from akoya_gateway.secret import Secret
 
-_GONE = frozenset({"invalid_grant", "invalid_token"})
+_ALREADY_REVOKED = frozenset({"invalid_grant", "invalid_token"})
 
 
 def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | None:
@@ -28,28 +28,28 @@ def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | N
     if environment.revocation_endpoint is None:
         return None
     form = (("token", refresh_token.reveal()), ("token_type_hint", "refresh_token"))
-    return authenticated(environment.revocation_endpoint, client, environment.dialect.revoke_auth, form)
+    return authenticated_request(environment.revocation_endpoint, client, environment.dialect.revoke_auth, form)
 
 
-def judge_revocation_response(
-    client: Client, answer: HttpAnswer, now: float, secrets: tuple[Secret, ...] = ()
-) -> RevocationAnswer:
+def parse_revocation_response(
+    client: Client, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
+) -> RevocationOutcome:
     """Say what an answer of the revocation endpoint means. Never raises.
 
     2xx is `Revoked`: an unknown token gives 200 too (RFC 7009 section 2.2). Only a body that names an `error` is
     judged by it, whatever the status. `invalid_grant` and `invalid_token` say that the token is dead already, which is
     what was wanted. 400 `invalid_request` is not taken for that: Akoya sends it when the secret is missing, so nothing
-    is known to be revoked, and `OperatorFault` keeps the revocation in the retry queue. Everything else as at the token
-    endpoint.
+    is known to be revoked, and `ClientRejected` keeps the revocation in the retry queue. Everything else as at the
+    token endpoint.
     """
     reply = read_reply(answer.status, read_members(answer), secrets)
     if 200 <= answer.status < 300 and reply.error in (None, "unreadable"):
         return Revoked()
-    if answer.status < 500 and not 300 <= answer.status < 400 and reply.error in _GONE:
+    if answer.status < 500 and not 300 <= answer.status < 400 and reply.error in _ALREADY_REVOKED:
         return Revoked()
-    judged = judge_error(client.environment.dialect, answer, reply, now)
+    judged = parse_error(client.environment.dialect, answer, reply, now)
     match judged:
         case Refused(error=word):
-            return OperatorFault(word, judged.reply)
-        case OperatorFault() | ProviderDown() | OutcomeUnknown():
+            return ClientRejected(word, judged.reply)
+        case ClientRejected() | ProviderDown() | OutcomeUnknown():
             return judged

@@ -13,7 +13,7 @@ What an answer means, first match wins:
 4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a). Not where the
    description of `invalid_request` says that the request lost a race in the provider's database and is to be sent
    again, as Ory Hydra does: `ProviderDown`, also by a rule of the dialect.
-5. Any other 4xx: `OperatorFault`. A word we do not know never declares a grant dead: losing a person's consent to a
+5. Any other 4xx: `ClientRejected`. A word we do not know never declares a grant dead: losing a person's consent to a
    web application firewall or to a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, as they come from a middleman that may have passed the request on.
 7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. (No 5xx proves that nothing happened; these
@@ -26,11 +26,11 @@ import re
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorRule, Meaning
-from akoya_gateway.oauth.client_authentication import FormRequest, authenticated
+from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorCategory, ErrorRule
+from akoya_gateway.oauth.client_authentication import FormRequest, authenticated_request
 from akoya_gateway.oauth.outcomes import (
+    ClientRejected,
     DownReason,
-    OperatorFault,
     OutcomeUnknown,
     ProviderDown,
     Refused,
@@ -38,15 +38,15 @@ from akoya_gateway.oauth.outcomes import (
     Untrusted,
 )
 from akoya_gateway.oauth.response_body import Members, read_object
-from akoya_gateway.oauth.untrusted_text import error_word, is_visible_ascii, printable, without_secrets
+from akoya_gateway.oauth.untrusted_text import error_code, is_visible_ascii, printable, without_secrets
 from akoya_gateway.secret import Secret
 
 TokenRequest = FormRequest
 
-MAX_BODY = 256 * 1024
-MAX_TOKEN = 64 * 1024
-MAX_REFRESH_TOKEN = 8 * 1024
-MAX_SCOPE = 2048
+MAX_BODY_BYTES = 256 * 1024
+MAX_TOKEN_BYTES = 64 * 1024
+MAX_REFRESH_TOKEN_BYTES = 8 * 1024
+MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
 MAX_DESCRIPTION = 300
 MAX_LIFETIME = 400 * 86_400
@@ -76,13 +76,13 @@ _RETRY = re.compile(r"please retry|multiple concurrent requests using the same t
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _DEAD_ERRORS = frozenset({"invalid_grant", "invalid_request"})
-_MIDDLEMAN = frozenset({502, 504})
+_GATEWAY_STATUSES = frozenset({502, 504})
 _REASONS = {429: DownReason.BUSY, 3: DownReason.REDIRECT}
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """An HTTP response. Whoever read it stopped at `MAX_BODY` bytes, and one more to show that there was more."""
+class HttpResponse:
+    """An HTTP response. Whoever read it stopped at `MAX_BODY_BYTES` bytes, and one more to show that there was more."""
 
     status: int
     body: bytes = field(repr=False)
@@ -108,7 +108,7 @@ class TokenResponse:
     reply: Reply | None = field(default=None, compare=False)
 
 
-TokenFailure = Refused | OperatorFault | ProviderDown | OutcomeUnknown | Untrusted
+TokenFailure = Refused | ClientRejected | ProviderDown | OutcomeUnknown | Untrusted
 
 
 def exchange_request(client: Client, code: Secret, code_verifier: Secret | None = None) -> TokenRequest:
@@ -121,18 +121,18 @@ def exchange_request(client: Client, code: Secret, code_verifier: Secret | None 
     if code_verifier is not None:
         form.append(("code_verifier", code_verifier.reveal()))
     environment = client.environment
-    return authenticated(environment.token_endpoint, client, environment.dialect.code_auth, tuple(form))
+    return authenticated_request(environment.token_endpoint, client, environment.dialect.code_auth, tuple(form))
 
 
 def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
     """RFC 6749 section 6, without `scope`: the same as granted. Authenticated by the dialect's `refresh_auth`."""
     form = (("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal()))
     environment = client.environment
-    return authenticated(environment.token_endpoint, client, environment.dialect.refresh_auth, form)
+    return authenticated_request(environment.token_endpoint, client, environment.dialect.refresh_auth, form)
 
 
-def judge_token_response(
-    dialect: Dialect, answer: HttpAnswer, now: float, secrets: tuple[Secret, ...] = ()
+def parse_token_response(
+    dialect: Dialect, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
 ) -> TokenResponse | TokenFailure:
     """Say what an answer of the token endpoint means (see the module's text). Never raises.
 
@@ -142,17 +142,19 @@ def judge_token_response(
     members = read_members(answer)
     reply = read_reply(answer.status, members, secrets)
     if not 200 <= answer.status < 300:
-        return judge_error(dialect, answer, reply, now)
+        return parse_error(dialect, answer, reply, now)
     tokens = [members.get(name) for name in ("id_token", "access_token", "refresh_token")]
     if not any(tokens) and reply.error not in (None, "unreadable"):
-        return judge_error(dialect, answer, reply, now)
+        return parse_error(dialect, answer, reply, now)
     return _success(dialect, members, reply)
 
 
-def read_members(answer: HttpAnswer) -> Members:
+def read_members(answer: HttpResponse) -> Members:
     """The members of the answer's JSON object that are used; those before the fault if it is none, or too long."""
-    members = read_object(answer.body[:MAX_BODY], _NAMES)
-    return Members(members.values, f"more than {MAX_BODY} bytes") if len(answer.body) > MAX_BODY else members
+    members = read_object(answer.body[:MAX_BODY_BYTES], _NAMES)
+    return (
+        Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(answer.body) > MAX_BODY_BYTES else members
+    )
 
 
 def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) -> Reply:
@@ -161,22 +163,22 @@ def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) 
     if members.fault is not None:
         return Reply(status)
     error, description = members.get("error"), members.get("error_description")
-    word = None if error is None or error == "" else error_word(error)
+    word = None if error is None or error == "" else error_code(error)
     if word is not None and without_secrets(word, secrets) != word:
         word = "unreadable"
     text = printable(description, 2 * MAX_DESCRIPTION) if isinstance(description, str) else ""
     return Reply(status, word, printable(without_secrets(text, secrets), MAX_DESCRIPTION) or None)
 
 
-def judge_error(
-    dialect: Dialect, answer: HttpAnswer, reply: Reply, now: float
-) -> Refused | OperatorFault | ProviderDown | OutcomeUnknown:
+def parse_error(
+    dialect: Dialect, answer: HttpResponse, reply: Reply, now: float
+) -> Refused | ClientRejected | ProviderDown | OutcomeUnknown:
     """Rules 2 to 7 of the module's text, for an answer without tokens."""
     status = 400 if 200 <= answer.status < 300 else answer.status
     word = reply.error or f"status_{answer.status}"
     detail = f"the provider answered {answer.status} ({word})"
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
-    down = ProviderDown(detail, judge_retry_after(answer.retry_after, now), status == 429, reason, reply)
+    down = ProviderDown(detail, parse_retry_after(answer.retry_after, now), status == 429, reason, reply)
     judged = _by_rules(dialect, status, word, down)
     if isinstance(judged, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
         return down
@@ -185,7 +187,7 @@ def judge_error(
 
 def _by_rules(
     dialect: Dialect, status: int, word: str, down: ProviderDown
-) -> Refused | OperatorFault | ProviderDown | OutcomeUnknown:
+) -> Refused | ClientRejected | ProviderDown | OutcomeUnknown:
     for rule in dialect.errors:
         if _matches(rule, status, word):
             return _by_rule(rule, word, down)
@@ -194,13 +196,13 @@ def _by_rules(
             return down
         if status == 400 and word in _DEAD_ERRORS:
             return Refused(word, down.reply)
-        return OperatorFault(word, down.reply)
-    if status in _MIDDLEMAN or not 300 <= status < 600:
+        return ClientRejected(word, down.reply)
+    if status in _GATEWAY_STATUSES or not 300 <= status < 600:
         return OutcomeUnknown(down.detail, down.reply)
     return down
 
 
-def judge_retry_after(value: str | None, now: float) -> float | None:
+def parse_retry_after(value: str | None, now: float) -> float | None:
     """`Retry-After` (RFC 9110 section 10.2.3) as seconds from `now`, at most an hour. None if unreadable."""
     if value is None or not is_visible_ascii(value.replace(" ", "_"), 40):
         return None
@@ -213,7 +215,7 @@ def judge_retry_after(value: str | None, now: float) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def end_of_token(now: float, exp: float | None, expires_in: int | None, assume_lifetime: float) -> float:
+def token_expiry(now: float, exp: float | None, expires_in: int | None, assume_lifetime: float) -> float:
     """When the bearer ends, Unix seconds: the earlier of its `exp` and `now + expires_in`; if the answer has neither,
     `now + assume_lifetime` (akoya.md section 4: lifetimes are no contract)."""
     ends = [end for end in (exp, None if expires_in is None else now + expires_in) if end is not None]
@@ -225,16 +227,16 @@ def _matches(rule: ErrorRule, status: int, word: str) -> bool:
         return False
     if rule.status is not None:
         return rule.status == status
-    return rule.means is Meaning.PROVIDER_DOWN or 400 <= status < 500
+    return rule.category is ErrorCategory.PROVIDER_DOWN or 400 <= status < 500
 
 
-def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | OperatorFault | ProviderDown:
-    match rule.means:
-        case Meaning.DEAD_TOKEN:
+def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | ClientRejected | ProviderDown:
+    match rule.category:
+        case ErrorCategory.DEAD_TOKEN:
             return Refused(word, down.reply)
-        case Meaning.OPERATOR_FAULT:
-            return OperatorFault(word, down.reply)
-        case Meaning.PROVIDER_DOWN:
+        case ErrorCategory.OPERATOR_FAULT:
+            return ClientRejected(word, down.reply)
+        case ErrorCategory.PROVIDER_DOWN:
             return down
 
 
@@ -250,7 +252,7 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
         return OutcomeUnknown(f"the token endpoint answered {reply.status} with an unreadable refresh_token", reply)
     new = None if refresh_token is None else Secret(refresh_token)
     unusable = None if members.fault is None else f"but the body is unusable: {members.fault}"
-    fault = unusable or _member_fault(dialect, members)
+    fault = unusable or _member_problem(dialect, members)
     if fault is not None:
         said = f", error {reply.error}" if reply.error is not None and not unusable else ""
         detail = f"the token endpoint answered {reply.status} {fault}{said}"
@@ -260,7 +262,7 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     access_token = members.get("access_token")
     return TokenResponse(
         id_token=_secret(members.get("id_token")),
-        access_token=_secret(access_token) if is_visible_ascii(access_token, MAX_TOKEN) else None,
+        access_token=_secret(access_token) if is_visible_ascii(access_token, MAX_TOKEN_BYTES) else None,
         refresh_token=new,
         expires_in=_lifetime(members.get("expires_in")),
         scope=values or None,
@@ -275,7 +277,7 @@ def consent_id(value: object) -> str | None:
     return str(value) if is_visible_ascii(value, 256) else None
 
 
-def _member_fault(dialect: Dialect, members: Members) -> str | None:
+def _member_problem(dialect: Dialect, members: Members) -> str | None:
     """What is wrong with the members that decide something, as words for `detail`.
 
     An access token and its type decide nothing where the id_token is the bearer.
@@ -283,7 +285,7 @@ def _member_fault(dialect: Dialect, members: Members) -> str | None:
     by_access_token = dialect.bearer is Bearer.ACCESS_TOKEN
     for name in ("id_token", "access_token") if by_access_token else ("id_token",):
         value = members.get(name)
-        if value is not None and value != "" and not is_visible_ascii(value, MAX_TOKEN):
+        if value is not None and value != "" and not is_visible_ascii(value, MAX_TOKEN_BYTES):
             return f"with an unreadable {name}"
     if not members.get(dialect.bearer.value):
         return f"with no {dialect.bearer.value}"
@@ -303,12 +305,14 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
         return None
     joined = " ".join(texts)
     values = tuple(joined.split())
-    readable = len(joined) <= MAX_SCOPE and all(_SCOPE_VALUE.fullmatch(value) for value in values)
+    readable = len(joined) <= MAX_SCOPE_BYTES and all(_SCOPE_VALUE.fullmatch(value) for value in values)
     return values if readable else None
 
 
 def _is_refresh_token(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_REFRESH_TOKEN and _REFRESH_TOKEN.fullmatch(value) is not None
+    return (
+        isinstance(value, str) and len(value) <= MAX_REFRESH_TOKEN_BYTES and _REFRESH_TOKEN.fullmatch(value) is not None
+    )
 
 
 def _secret(value: str | None) -> Secret | None:

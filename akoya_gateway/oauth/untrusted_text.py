@@ -27,7 +27,7 @@ def is_plain_text(value: object, limit: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
 
-def error_word(value: object) -> str:
+def error_code(value: object) -> str:
     """An `error` code fit for logs and metrics: visible ASCII, at most 64 characters; `unreadable` otherwise."""
     return str(value) if is_visible_ascii(value, 64) else "unreadable"
 
@@ -35,8 +35,8 @@ def error_word(value: object) -> str:
 def printable(value: str, limit: int) -> str:
     """Text for a person: what does not print is dropped, whitespace is folded, cut after `limit` characters."""
     folded = " ".join(value[: 4 * limit].split())
-    kept = "".join(c for c in folded if c.isprintable())
-    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+    cached = "".join(c for c in folded if c.isprintable())
+    return cached if len(cached) <= limit else cached[: limit - 1] + "…"
 
 
 def without_secrets(text: str, secrets: tuple[Secret, ...]) -> str:

@@ -9,43 +9,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from akoya_gateway.config.model import Identity
-from akoya_gateway.oauth.id_token import IdTokenRejected, judge_times, signed_claims
+from akoya_gateway.oauth.id_token import IdTokenRejected, signed_claims, validate_times
 from akoya_gateway.oauth.jwks import KeySet
 from akoya_gateway.oauth.untrusted_text import is_plain_text
 from akoya_gateway.secret import Secret
 
-MAX_IDENTITY_TOKEN = 16 * 1024
-MAX_USER = 1024
-LEEWAY = 30.0
+MAX_USER_TOKEN_BYTES = 16 * 1024
+MAX_USER_BYTES = 1024
+LEEWAY_SECONDS = 30.0
 """Seconds that two clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityToken:
+class UserToken:
     """`user` is the configured claim; `expires_at` in Unix seconds, leeway included."""
 
     user: str
     expires_at: float
 
 
-def judge_identity_token(token: Secret, keys: KeySet, identity: Identity, now: float) -> IdentityToken:
+def validate_user_token(token: Secret, keys: KeySet, identity: Identity, now: float) -> UserToken:
     """Raises `IdTokenRejected` (`Unverified`: fetch the keys again, once) and nothing else.
 
     The algorithm is the key's, never the header's (RFC 8725 section 3.1); `iss` equals the configured issuer, `aud`
     is or holds the configured audience (section 3.9); `exp` is required, `nbf` and `iat` count where they are there.
     """
-    if len(token) > MAX_IDENTITY_TOKEN:
-        raise IdTokenRejected(f"longer than {MAX_IDENTITY_TOKEN} bytes")
+    if len(token) > MAX_USER_TOKEN_BYTES:
+        raise IdTokenRejected(f"longer than {MAX_USER_TOKEN_BYTES} bytes")
     claims = signed_claims(token, keys)
     if identity.issuer is None or claims.get("iss") != identity.issuer:
         raise IdTokenRejected("iss is not identity.jwt.issuer")
     audience = claims.get("aud")
     if identity.audience is None or identity.audience not in (audience if isinstance(audience, list) else [audience]):
         raise IdTokenRejected("aud does not hold identity.jwt.audience")
-    expires_at = judge_times(claims, now, LEEWAY)
+    expires_at = validate_times(claims, now, LEEWAY_SECONDS)
     if expires_at is None:
         raise IdTokenRejected("exp is missing")
     user = claims.get(identity.claim)
-    if not is_plain_text(user, MAX_USER):
+    if not is_plain_text(user, MAX_USER_BYTES):
         raise IdTokenRejected("the claim that names the user is missing or unreadable")
-    return IdentityToken(str(user), expires_at + LEEWAY)
+    return UserToken(str(user), expires_at + LEEWAY_SECONDS)

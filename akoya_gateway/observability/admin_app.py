@@ -19,15 +19,15 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = b"application/json"
 
 
-class Figures(Protocol):
-    """What it shows; `crew.Crew` is one."""
+class StatsSource(Protocol):
+    """What it shows; `worker_stats.WorkerStats` is one."""
 
     def metrics_text(self) -> bytes: ...
 
     async def reports(self) -> list[Report]: ...
 
 
-class Desk(Protocol):
+class ExtraApp(Protocol):
     """An ASGI app for some paths."""
 
     def handles(self, path: str) -> bool: ...
@@ -35,32 +35,32 @@ class Desk(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-class Admin:
+class AdminApp:
     """An ASGI app. `/livez` answers as soon as the event loop does; `/readyz` is 200 or 503 with the reasons."""
 
-    def __init__(self, figures: Figures, desk: Desk | None = None) -> None:
-        """`desk`: what else the listener serves."""
-        self._figures = figures
-        self._desk = desk
+    def __init__(self, stats: StatsSource, extra_app: ExtraApp | None = None) -> None:
+        """`extra_app`: what else the listener serves."""
+        self._stats = stats
+        self._extra_app = extra_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         rebound = is_rebound(scope["headers"], (scope.get("server") or (None,))[0])
-        if not rebound and self._desk is not None and self._desk.handles(scope["path"]):
-            await self._desk(scope, receive, send)
+        if not rebound and self._extra_app is not None and self._extra_app.handles(scope["path"]):
+            await self._extra_app(scope, receive, send)
             return
         if rebound and scope["path"] != "/livez":
             status, kind, body = 421, JSON, _json({"error": "use an IP address or localhost in the URL"})
         else:
-            status, kind, body = await self._answer(scope["method"], scope["path"])
+            status, kind, body = await self._respond(scope["method"], scope["path"])
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
         if status == 405:
             headers.append((b"allow", b"GET, HEAD"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _answer(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+    async def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         if path not in ("/livez", "/readyz", "/metrics"):
             return 404, JSON, _json({"paths": ["/livez", "/readyz", "/metrics"]})
         if method not in ("GET", "HEAD"):
@@ -68,8 +68,8 @@ class Admin:
         if path == "/livez":
             return 200, JSON, _json({"status": "alive"})
         if path == "/metrics":
-            return 200, CONTENT_TYPE, self._figures.metrics_text()
-        return self._readiness(await self._figures.reports())
+            return 200, CONTENT_TYPE, self._stats.metrics_text()
+        return self._readiness(await self._stats.reports())
 
     def _readiness(self, reports: list[Report]) -> tuple[int, bytes, bytes]:
         ready = all(report.ready for report in reports)

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 
 from akoya_gateway.observability.redaction import redact_text
 
-PATIENCE = 2.0
+CHECK_TIMEOUT = 2.0
 """Seconds the checks may take together."""
-REMEMBERED = 0.5
+CACHE_SECONDS = 0.5
 """Seconds for which an answer is given again, so that a busy prober costs the store nothing."""
 
 Check = Callable[[], Awaitable[Sequence[str]]]
@@ -39,7 +39,7 @@ def decoded(text: str) -> Report:
     return Report(**json.loads(text))
 
 
-class Health:
+class Readiness:
     """`check` gives the problems, `notes` what is worth knowing."""
 
     def __init__(
@@ -62,31 +62,31 @@ class Health:
 
     async def report(self) -> Report:
         """Never raises; one round of checks serves all who ask meanwhile."""
-        if self._last is not None and self._clock() - self._last[0] < REMEMBERED:
+        if self._last is not None and self._clock() - self._last[0] < CACHE_SECONDS:
             return self._last[1]
         if self._running is None:
-            self._running = asyncio.ensure_future(self._look())
-            self._running.add_done_callback(self._looked)
+            self._running = asyncio.ensure_future(self._run_check())
+            self._running.add_done_callback(self._on_checked)
         return await asyncio.shield(self._running)
 
-    def _looked(self, task: asyncio.Task[Report]) -> None:
+    def _on_checked(self, task: asyncio.Task[Report]) -> None:
         self._running = None
         if not task.cancelled() and task.exception() is None:
             self._last = (self._clock(), task.result())
 
-    async def _look(self) -> Report:
+    async def _run_check(self) -> Report:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(CHECK_TIMEOUT):
                 problems = [redact_text(str(each)) for each in await self._check()]
         except TimeoutError:
-            problems = [f"the checks took more than {PATIENCE:g} s: is the store slow or out of reach?"]
+            problems = [f"the checks took more than {CHECK_TIMEOUT:g} s: is the store slow or out of reach?"]
         except Exception as error:  # a check that fails to check has found something
             problems = [f"the checks failed: {redact_text(repr(error))}"]
         if self.draining:
             problems.insert(0, "draining: this process was asked to stop")
-        return Report(os.getpid(), not problems, self.draining, problems, self._noted())
+        return Report(os.getpid(), not problems, self.draining, problems, self._current_notes())
 
-    def _noted(self) -> list[str]:
+    def _current_notes(self) -> list[str]:
         try:
             return [redact_text(str(each)) for each in self._notes()]
         except Exception as error:  # a note is worth no failure

@@ -2,7 +2,7 @@
 
 `open_log` makes a logger that is handed to whoever logs: nothing is configured globally, so the middleware does not
 touch its host application's logging. The sidecar owns its process and takes over structlog's and the standard
-library's loggers (uvicorn, httpx, asyncio, `akoya_gateway.log`) too: `own_process`.
+library's loggers (uvicorn, httpx, asyncio, `akoya_gateway.log`) too: `configure_process_logging`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import FIELDS
-from akoya_gateway.observability.redaction import LONGEST_TRACE, escape_controls, redact_event, redact_text
+from akoya_gateway.observability.redaction import MAX_TRACE_CHARACTERS, escape_controls, redact_event, redact_text
 from akoya_gateway.observability.stdout import StandardOutput
 
 Log = structlog.typing.FilteringBoundLogger
@@ -89,21 +89,23 @@ def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[s
     ordered = {name: clean.pop(name) for name in _FIRST if name in clean}
     ordered.update(clean)
     if trace:
-        ordered["exception"] = redact_text(trace, LONGEST_TRACE)
+        ordered["exception"] = redact_text(trace, MAX_TRACE_CHARACTERS)
     return ordered
 
 
 def open_log(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
     """A logger that writes to standard output (or `write`). Methods below `settings.level` do nothing at all."""
-    wrapper, processors, lines = _assembly(settings, write, clock)
+    wrapper, processors, lines = _build_logger(settings, write, clock)
     logger = structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper, context_class=dict)
     # Bound once: a lazy proxy would assemble the logger anew at every call.
     return cast("Log", logger.bind())
 
 
-def own_process(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
+def configure_process_logging(
+    settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time
+) -> Log:
     """`open_log`, and everybody else's log lines as well: those of structlog's users and of the standard library's."""
-    wrapper, processors, lines = _assembly(settings, write, clock)
+    wrapper, processors, lines = _build_logger(settings, write, clock)
     structlog.configure(
         processors=processors,
         wrapper_class=wrapper,
@@ -123,7 +125,7 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
     """
     level = LEVELS.get(settings.level, logging.INFO)
     root = logging.getLogger()
-    root.handlers[:] = [_Through(log)]
+    root.handlers[:] = [_StructlogHandler(log)]
     root.setLevel(level)
     # Explicit levels: uvicorn compares `logger.level` and takes 0 for "trace".
     chatty = level if level <= logging.DEBUG else max(level, logging.WARNING)
@@ -132,7 +134,7 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(chatty)
-    logging.getLogger("uvicorn.error").addFilter(_by_whose_fault)
+    logging.getLogger("uvicorn.error").addFilter(_level_for_uvicorn_error)
     access = logging.getLogger("uvicorn.access")
     access.handlers[:] = []
     access.propagate = False
@@ -140,7 +142,7 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
     logging.captureWarnings(True)
 
 
-def _by_whose_fault(record: logging.LogRecord) -> bool:
+def _level_for_uvicorn_error(record: logging.LogRecord) -> bool:
     """A client whose text is not UTF-8 is told so (1007, RFC 6455 section 8.1). uvicorn calls that an error
     and adds a traceback, but nobody except that client has anything to do about it.
     """
@@ -149,7 +151,7 @@ def _by_whose_fault(record: logging.LogRecord) -> bool:
     return True
 
 
-def _assembly(
+def _build_logger(
     settings: Logging, write: Write | None, clock: Callable[[], float]
 ) -> tuple[type[Any], list[Any], _Lines]:
     stamp = Timestamp(clock)
@@ -173,7 +175,7 @@ class _Lines:
     fatal = failure = err = error = critical = exception = msg
 
 
-class _Through(logging.Handler):
+class _StructlogHandler(logging.Handler):
     """From a standard library record to an event of ours, its `extra` included."""
 
     _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
@@ -199,9 +201,9 @@ class _Through(logging.Handler):
             self.handleError(record)
 
     def _fields(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
-        ours = getattr(record, FIELDS, None)
-        if ours is not None:
-            return ours[0], dict(ours[1])
+        injected = getattr(record, FIELDS, None)
+        if injected is not None:
+            return injected[0], dict(injected[1])
         extra = {name: value for name, value in vars(record).items() if name not in self._STANDARD}
         extra.pop("event", None)
         return record.getMessage().strip(), {"logger": record.name, **extra}

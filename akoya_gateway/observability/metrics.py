@@ -14,17 +14,17 @@ from typing import Generic, Protocol, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
-from akoya_gateway.observability.request_metrics import RequestTally
+from akoya_gateway.observability.request_metrics import RequestMetrics
 
 REFRESH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 PREFIX = "akoya_gateway"
-MOST_LABELS = 1000
+MAX_LABEL_SETS = 1000
 """Label combinations of one metric; what comes after is counted under `other`."""
 
 M = TypeVar("M", Counter, Gauge)
 
 
-class Bounded(Generic[M]):
+class BoundedLabels(Generic[M]):
     """A metric whose children are found by one dictionary look-up, and which cannot grow without end."""
 
     def __init__(self, metric: M, width: int) -> None:
@@ -39,7 +39,7 @@ class Bounded(Generic[M]):
     def _child(self, values: tuple[str, ...]) -> M:
         if not self._width:
             return self._children.setdefault((), self._metric)
-        if len(self._children) >= MOST_LABELS:
+        if len(self._children) >= MAX_LABEL_SETS:
             values = ("other",) * self._width
         return self._children.setdefault(values, self._metric.labels(*values))
 
@@ -61,12 +61,13 @@ class _Moved(Protocol):
 
 
 class Metrics:
-    """Implements `grants.observer.Observer` and the counting half of `endpoints.observer.Journal`."""
+    """Implements `grants.observer.GrantObserver` and the counting half of
+    `endpoints.observer.AuthorizationObserver`."""
 
     def __init__(self, version: str, clock: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._tally = RequestTally()
+        self._tally = RequestMetrics()
         self.registry.register(self._tally)
         ProcessCollector(registry=self.registry)
         self.request = self._tally.add
@@ -84,7 +85,7 @@ class Metrics:
         self._moves = self._counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state")
         self._unsaved = self._gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them.")
         self._breakers = self._gauge("provider_breaker_open", "1: no calls for now.", "environment")
-        self._in_use: Bounded[Gauge] | None = None
+        self._in_use: BoundedLabels[Gauge] | None = None
         self._started = self._counter("attempts_started", "Authorization attempts begun.", "connector")
         self._finished = self._counter("attempts_finished", "Authorization attempts ended.", "connector", "result")
         self._disconnects = self._counter("disconnects", "Grants disconnected by their users.", "connector")
@@ -97,11 +98,11 @@ class Metrics:
         self._gauge("build_info", "1.", "version", "python").labels(version, platform.python_version()).set(1)
         self.loaded()
 
-    def _counter(self, name: str, text: str, *labels: str) -> Bounded[Counter]:
-        return Bounded(Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
+    def _counter(self, name: str, text: str, *labels: str) -> BoundedLabels[Counter]:
+        return BoundedLabels(Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Bounded[Gauge]:
-        return Bounded(Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
+    def _gauge(self, name: str, text: str, *labels: str) -> BoundedLabels[Gauge]:
+        return BoundedLabels(Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
 
     # grants.observer.Observer
 

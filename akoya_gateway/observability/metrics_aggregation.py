@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # How the samples of several workers become one; all others are added up.
-_TOGETHER: dict[str, Callable[[float, float], float]] = {
+_AGGREGATIONS: dict[str, Callable[[float, float], float]] = {
     "akoya_gateway_build_info": max,
     "akoya_gateway_provider_breaker_open": max,
     "akoya_gateway_config_loaded_timestamp_seconds": min,
@@ -23,23 +23,23 @@ _TOGETHER: dict[str, Callable[[float, float], float]] = {
     "process_max_fds": max,
 }
 # What a worker leaves behind when it dies: what it counted, not what it held.
-_LASTING = frozenset({"counter", "histogram"})
+_RETAINED_KINDS = frozenset({"counter", "histogram"})
 
 Labels = tuple[tuple[str, str], ...]
 
 
-class Collects(Protocol):
+class Collector(Protocol):
     def collect(self) -> Iterable[Metric]: ...
 
 
-class Totals:
+class MetricsAggregator:
     """Samples by metric, name and labels. Add snapshots to it, then print or take down."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[str, str]] = {}
         self._samples: dict[str, dict[tuple[str, Labels], float]] = {}
 
-    def add_registry(self, registry: Collects) -> None:
+    def add_registry(self, registry: Collector) -> None:
         """What one process counts."""
         for metric in registry.collect():
             self._declare(metric.name, metric.type, metric.documentation)
@@ -63,7 +63,7 @@ class Totals:
             [
                 [name, kind, text, [[sample, labels, value] for (sample, labels), value in samples.items()]]
                 for (name, (kind, text)), samples in zip(self._kinds.items(), self._samples.values(), strict=True)
-                if not lasting or kind in _LASTING
+                if not lasting or kind in _RETAINED_KINDS
             ],
             separators=(",", ":"),
         ).encode()
@@ -89,7 +89,7 @@ class Totals:
         samples = self._samples[name]
         key = (sample, labels)
         before = samples.get(key)
-        together = _TOGETHER.get(name)
+        together = _AGGREGATIONS.get(name)
         if before is None:
             samples[key] = value
         else:
@@ -98,6 +98,6 @@ class Totals:
 
 def exposition(registry: CollectorRegistry) -> bytes:
     """One process's metrics in the text format."""
-    totals = Totals()
+    totals = MetricsAggregator()
     totals.add_registry(registry)
     return totals.text()

@@ -12,11 +12,11 @@ from typing import Any
 from akoya_gateway.secret import Secret
 
 HIDDEN = "[secret]"
-LONGEST_TEXT = 4096
-"""Characters of one value; what is beyond is cut. Exceptions get `LONGEST_TRACE`."""
-LONGEST_TRACE = 16_384
-DEEPEST = 6
-WIDEST = 64
+MAX_TEXT_CHARACTERS = 4096
+"""Characters of one value; what is beyond is cut. Exceptions get `MAX_TRACE_CHARACTERS`."""
+MAX_TRACE_CHARACTERS = 16_384
+MAX_DEPTH = 6
+MAX_ITEMS = 64
 
 _PARAMETERS = (
     "code",
@@ -88,7 +88,7 @@ def is_secret_name(name: str) -> bool:
     return folded in _SECRET_KEYS or folded.endswith(_SECRET_ENDINGS)
 
 
-def redact_text(text: str, longest: int = LONGEST_TEXT) -> str:
+def redact_text(text: str, longest: int = MAX_TEXT_CHARACTERS) -> str:
     """Tokens, credentials, queries and user information of URLs masked; at most `longest` characters."""
     if len(text) > longest:
         text = text[:longest] + "..."
@@ -112,8 +112,8 @@ def redact(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return redact_text(str(value))
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return redact_text(bytes(value[:LONGEST_TEXT]).decode("latin-1"))
-    if depth >= DEEPEST:
+        return redact_text(bytes(value[:MAX_TEXT_CHARACTERS]).decode("latin-1"))
+    if depth >= MAX_DEPTH:
         return "..."
     if isinstance(value, Mapping):
         return _redact_mapping(value, depth)
@@ -130,8 +130,8 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
 def _redact_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, each in value.items():
-        if len(shown) == WIDEST:
-            shown["..."] = f"{len(value) - WIDEST} more"
+        if len(shown) == MAX_ITEMS:
+            shown["..."] = f"{len(value) - MAX_ITEMS} more"
             break
         name = _name(key)
         shown[redact_text(name)] = HIDDEN if is_secret_name(name) else redact(each, depth + 1)
@@ -143,8 +143,8 @@ def _redact_sequence(value: Iterable[Any], depth: int) -> list[Any]:
     # A header: ("cookie", "...").
     if len(items) == 2 and isinstance(items[0], (str, bytes)) and is_secret_name(_name(items[0])):
         return [redact(items[0]), HIDDEN]
-    shown = [redact(each, depth + 1) for each in items[:WIDEST]]
-    return shown if len(items) <= WIDEST else [*shown, f"... {len(items) - WIDEST} more"]
+    shown = [redact(each, depth + 1) for each in items[:MAX_ITEMS]]
+    return shown if len(items) <= MAX_ITEMS else [*shown, f"... {len(items) - MAX_ITEMS} more"]
 
 
 def _name(key: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
-_FIT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WIDTH = 0xFFFF_FFFF
 # Odd, so that multiplying modulo 2^32 maps no two counts to one: ids do not tell how many requests there were.
 _SCATTER = 0x9E37_79B1
@@ -35,9 +35,9 @@ class RequestIds:
             self._renew()
         return f"{self._prefix}{self._count * _SCATTER & _WIDTH:08x}"
 
-    def of(self, peer: str | None, given: bytes | None, *, told: bool = False) -> str:
+    def for_request(self, peer: str | None, given: bytes | None, *, told: bool = False) -> str:
         """The id of a request. `peer`, `told`: see `TrustedProxies`; `given`: its `X-Request-Id`, if it has one."""
-        if given is not None and _FIT.fullmatch(given) and self._trusted(peer, told=told):
+        if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, told=told):
             return given.decode("ascii")
         return self.new()
 

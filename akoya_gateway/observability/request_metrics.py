@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 """Upper bounds in seconds."""
-MOST_SERIES = 2000
+MAX_SERIES = 2000
 
 
-class RequestTally(Collector):
+class RequestMetrics(Collector):
     """Used from one thread, the event loop's, and read by whoever scrapes."""
 
     def __init__(self) -> None:
@@ -58,6 +58,6 @@ class RequestTally(Collector):
         return family
 
     def _cell(self, key: tuple[str, str, int]) -> list[int]:
-        if len(self._counts) >= MOST_SERIES:
+        if len(self._counts) >= MAX_SERIES:
             key = ("other", "other", key[2])
         return self._counts.setdefault(key, [0])

@@ -12,30 +12,30 @@ import zlib
 from dataclasses import dataclass
 
 _HEAD = struct.Struct("<QdQII")  # number, moment, pid, length, checksum
-HALF = 512 * 1024
+HALF_BYTES = 512 * 1024
 """Bytes of one half. Pages that were never written cost no memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """`at`: when it was posted, by the clock of the one who posted. `pid`: who."""
+class SlotValue:
+    """`written_at`: when it was posted, by the clock of the one who posted. `pid`: who."""
 
-    at: float
+    written_at: float
     pid: int
     content: bytes
 
 
-class Board:
+class SharedSlots:
     """`slots` places, 0 to slots - 1. Each has one writer at a time and any number of readers."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._memory = mmap.mmap(-1, slots * 2 * HALF)
+        self._memory = mmap.mmap(-1, slots * 2 * HALF_BYTES)
         self._numbers = [0] * slots
 
-    def post(self, slot: int, at: float, pid: int, content: bytes) -> bool:
+    def write(self, slot: int, at: float, pid: int, content: bytes) -> bool:
         """False: too long, nothing has changed."""
-        if len(content) > HALF - _HEAD.size:
+        if len(content) > HALF_BYTES - _HEAD.size:
             return False
         number = max(self._numbers[slot], self._newest(slot)) + 1
         self._numbers[slot] = number
@@ -46,7 +46,7 @@ class Board:
         self._memory[start : start + _HEAD.size] = head
         return True
 
-    def read(self, slot: int) -> Posted | None:
+    def read(self, slot: int) -> SlotValue | None:
         """The newest that is whole; None: nothing has been posted, or it has been cleared."""
         halves = [half for half in (self._read(slot, 0), self._read(slot, 1)) if half is not None]
         newest = max(halves, key=lambda half: half[0], default=None)
@@ -54,23 +54,23 @@ class Board:
 
     def clear(self, slot: int) -> None:
         """Forget what a dead writer left."""
-        self.post(slot, 0.0, 0, b"")
+        self.write(slot, 0.0, 0, b"")
 
-    def _read(self, slot: int, half: int) -> tuple[int, Posted] | None:
+    def _read(self, slot: int, half: int) -> tuple[int, SlotValue] | None:
         start = self._start(slot, half)
         number, at, pid, length, checksum = _HEAD.unpack(self._memory[start : start + _HEAD.size])
-        if not number or length > HALF - _HEAD.size:
+        if not number or length > HALF_BYTES - _HEAD.size:
             return None
         content = self._memory[start + _HEAD.size : start + _HEAD.size + length]
         if _checksum(number, at, pid, content) != checksum:
             return None
-        return number, Posted(at, pid, content)
+        return number, SlotValue(at, pid, content)
 
     def _newest(self, slot: int) -> int:
         return max((half[0] for half in (self._read(slot, 0), self._read(slot, 1)) if half is not None), default=0)
 
     def _start(self, slot: int, half: int) -> int:
-        return (slot * 2 + half) * HALF
+        return (slot * 2 + half) * HALF_BYTES
 
 
 def _checksum(number: int, at: float, pid: int, content: bytes) -> int:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from functools import partial
 
-PATIENCE = 1.0
+WRITE_TIMEOUT = 1.0
 """Seconds in which a reader that is behind may catch up."""
 
 Put = Callable[[memoryview], int]
@@ -24,20 +24,20 @@ class StandardOutput:
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
-        self._put = _never_waiting(fd)
-        self._patience = PATIENCE
+        self._write = _never_waiting(fd)
+        self._write_timeout = WRITE_TIMEOUT
         self.lost = 0
 
     def __call__(self, line: bytes) -> None:
         rest = memoryview(line)
         while rest:
             try:
-                rest = rest[self._put(rest) :]
-                self._patience = PATIENCE
+                rest = rest[self._write(rest) :]
+                self._write_timeout = WRITE_TIMEOUT
             except BlockingIOError:
-                if not select.select([], [self._fd], [], self._patience)[1]:
+                if not select.select([], [self._fd], [], self._write_timeout)[1]:
                     # A second for every line would be as bad as to wait for the reader.
-                    self._patience = 0.0
+                    self._write_timeout = 0.0
                     self.lost += 1
                     return
             except OSError:

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from akoya_gateway.provider.factory import Providers, http_client, open_providers, trust
 from akoya_gateway.provider.provider import Provider
-from akoya_gateway.provider.remote_keys import KeySource, KeysUnavailable
+from akoya_gateway.provider.remote_keys import KeysUnavailable, RemoteKeySet
 
-__all__ = ["KeySource", "KeysUnavailable", "Provider", "Providers", "http_client", "open_providers", "trust"]
+__all__ = ["KeysUnavailable", "Provider", "Providers", "RemoteKeySet", "http_client", "open_providers", "trust"]

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from akoya_gateway.tasks import ended
+from akoya_gateway.tasks import cancel_and_wait
 
 SLICES = 16
 """The time is waited for in slices, each of which starts when the loop runs, so that a pause costs at most one."""
@@ -39,7 +39,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
             if task.done():
                 return task.result()
     finally:
-        await ended(task)
+        await cancel_and_wait(task)
     if task.cancelled():
         raise TimeoutError
     return task.result()

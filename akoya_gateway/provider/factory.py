@@ -16,21 +16,23 @@ import httpx
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Verify
-from akoya_gateway.process_environment import Surroundings, read_surroundings
+from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
 from akoya_gateway.provider.provider import Provider
-from akoya_gateway.provider.remote_keys import KeySource
+from akoya_gateway.provider.remote_keys import RemoteKeySet
 
 _KEYS_TIMEOUT = 5.0
 
 
-def trust(surroundings: Surroundings) -> ssl.SSLContext:
+def trust(surroundings: ProcessEnvironment) -> ssl.SSLContext:
     """Return the context of all HTTPS requests to the provider: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or certifi's list."""
     if surroundings.ca_file is None and surroundings.ca_folder is None:
         return ssl.create_default_context(cafile=certifi.where())
     return ssl.create_default_context(cafile=surroundings.ca_file, capath=surroundings.ca_folder)
 
 
-def http_client(verify: ssl.SSLContext | None = None, surroundings: Surroundings | None = None) -> httpx.AsyncClient:
+def http_client(
+    verify: ssl.SSLContext | None = None, surroundings: ProcessEnvironment | None = None
+) -> httpx.AsyncClient:
     """Return an HTTP client fit for tokens; the only one that asks the provider, also for `doctor`.
 
     `verify`: authorities, if not `trust(surroundings)`. `surroundings`: of the configuration, else of this process.
@@ -67,7 +69,7 @@ class _ByProxy(httpx.AsyncBaseTransport):
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        surroundings: ProcessEnvironment,
         verify: ssl.SSLContext,
         limits: httpx.Limits,
         direct: httpx.AsyncBaseTransport,
@@ -90,7 +92,7 @@ class Providers(Mapping[str, Provider]):
     """Client name -> `Provider`. Close it, or use it as an async context manager."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], sources: Mapping[str, KeySource], http: httpx.AsyncClient
+        self, providers: Mapping[str, Provider], sources: Mapping[str, RemoteKeySet], http: httpx.AsyncClient
     ) -> None:
         self._providers = dict(providers)
         self._sources = dict(sources)
@@ -105,9 +107,10 @@ class Providers(Mapping[str, Provider]):
     def __len__(self) -> int:
         return len(self._providers)
 
-    def keys_of(self, uri: str, clock: Clock) -> KeySource:
-        """Somebody else's keys, over the same client and closed with the rest. Raises `ValueError` as `KeySource`."""
-        source = KeySource(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
+    def keys_of(self, uri: str, clock: Clock) -> RemoteKeySet:
+        """Somebody else's keys, over the same client and closed with the rest. Raises `ValueError` as
+        `RemoteKeySet`."""
+        source = RemoteKeySet(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
         self._sources[f"keys of {uri}"] = source
         return source
 
@@ -132,13 +135,13 @@ def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncCl
     Raises `ValueError` where `tokens.verify` is `always` and an environment has no `jwks_uri`, or an unfit one.
     """
     http = http or http_client(surroundings=config.surroundings)
-    sources: dict[str, KeySource] = {}
+    sources: dict[str, RemoteKeySet] = {}
     for environment in config.environments.values():
         if config.tokens.verify is Verify.NEVER:
             continue
         if environment.jwks_uri is not None:
             timeout = min(_KEYS_TIMEOUT, environment.timeout)
-            sources[environment.name] = KeySource(environment.jwks_uri, http, clock, timeout=timeout)
+            sources[environment.name] = RemoteKeySet(environment.jwks_uri, http, clock, timeout=timeout)
         elif config.tokens.verify is Verify.ALWAYS:
             raise ValueError(f"tokens.verify is always, but environment {environment.name!r} has no jwks_uri")
     providers = {

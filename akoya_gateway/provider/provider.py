@@ -11,39 +11,39 @@ from akoya_gateway.config.model import Bearer, Client, Tokens
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.id_token import (
-    ForeignSubject,
     IdToken,
     IdTokenRejected,
+    SubjectMismatch,
     UnknownKey,
     Unverified,
-    judge_id_token,
+    validate_id_token,
 )
 from akoya_gateway.oauth.jwks import KeySet
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
+    ClientRejected,
+    DistrustReason,
     DownReason,
-    Granted,
-    OperatorFault,
     OutcomeUnknown,
     ProviderDown,
-    RevocationAnswer,
-    TokenAnswer,
+    RevocationOutcome,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
-from akoya_gateway.oauth.revocation import judge_revocation_response, revocation_request
+from akoya_gateway.oauth.revocation import parse_revocation_response, revocation_request
 from akoya_gateway.oauth.token_messages import (
     TokenFailure,
     TokenRequest,
     TokenResponse,
-    end_of_token,
     exchange_request,
-    judge_token_response,
+    parse_token_response,
     read_members,
     refresh_request,
+    token_expiry,
 )
-from akoya_gateway.provider.remote_keys import KeySource, KeysUnavailable
-from akoya_gateway.provider.transport import Lost, NotSent, post
+from akoya_gateway.provider.remote_keys import KeysUnavailable, RemoteKeySet
+from akoya_gateway.provider.transport import NotSent, ResponseLost, post
 from akoya_gateway.secret import Secret
 
 log = logger("akoya_gateway.provider")
@@ -62,7 +62,7 @@ class Provider:
     """
 
     def __init__(
-        self, client: Client, http: httpx.AsyncClient, keys: KeySource | None, tokens: Tokens, clock: Clock
+        self, client: Client, http: httpx.AsyncClient, keys: RemoteKeySet | None, tokens: Tokens, clock: Clock
     ) -> None:
         self._client = client
         self._http = http
@@ -77,35 +77,35 @@ class Provider:
 
     async def exchange(
         self, code: Secret, code_verifier: Secret | None = None, nonce: str | None = None
-    ) -> TokenAnswer:
+    ) -> TokenOutcome:
         """Exchange an authorization code (RFC 6749 section 4.1.3). `nonce` is what the authorization request sent."""
         request = exchange_request(self._client, code, code_verifier)
-        answer = await self._ask(request, nonce, expected_sub=None)
-        if isinstance(answer, Granted) and not answer.tokens.scope:
-            return Granted(replace(answer.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
+        answer = await self._request(request, nonce, expected_sub=None)
+        if isinstance(answer, TokensIssued) and not answer.tokens.scope:
+            return TokensIssued(replace(answer.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
         return answer
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         """Refresh (RFC 6749 section 6). `nonce` is what the login sent, None if it is not known.
 
         Tokens of another `sub` or with another nonce are `Untrusted` (OpenID Connect Core 12.2).
         """
-        return await self._ask(refresh_request(self._client, refresh_token), nonce, expected_sub=sub)
+        return await self._request(refresh_request(self._client, refresh_token), nonce, expected_sub=sub)
 
-    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+    async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         """Revoke (RFC 7009). May be repeated: revoking a dead token is a success."""
         request = revocation_request(self._client, refresh_token)
         if request is None:
-            return OperatorFault("no_revocation_endpoint")
+            return ClientRejected("no_revocation_endpoint")
         answer = await post(self._http, request, self._client.environment.timeout)
         match answer:
             case NotSent(detail, reason):
                 return ProviderDown(detail, reason=reason)
-            case Lost(detail):
+            case ResponseLost(detail):
                 return OutcomeUnknown(detail)
-        return judge_revocation_response(self._client, answer, self._clock(), self._secrets(request))
+        return parse_revocation_response(self._client, answer, self._clock(), self._secrets(request))
 
-    async def _ask(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenAnswer:
+    async def _request(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenOutcome:
         """Keys first: an outage of the `jwks_uri` must be found while the token is still unspent."""
         keys: KeySet | None = None
         if self._keys is not None:
@@ -118,20 +118,20 @@ class Provider:
         match answer:
             case NotSent(detail, reason):
                 return ProviderDown(detail, reason=reason)
-            case Lost():
-                response = self._judged_part(answer, request)
+            case ResponseLost():
+                response = self._parse_truncated(answer, request)
             case _:
-                response = judge_token_response(environment.dialect, answer, self._clock(), self._secrets(request))
+                response = parse_token_response(environment.dialect, answer, self._clock(), self._secrets(request))
         if not isinstance(response, TokenResponse):
             return response
         self._report(response)
-        return await self._trust(response, keys, nonce, expected_sub)
+        return await self._validate_response(response, keys, nonce, expected_sub)
 
-    def _judged_part(self, lost: Lost, request: TokenRequest) -> TokenResponse | TokenFailure:
+    def _parse_truncated(self, lost: ResponseLost, request: TokenRequest) -> TokenResponse | TokenFailure:
         """What came of a response that was cut off counts where it is a whole JSON object, or holds a new refresh
         token: the one that was sent is spent then."""
         if lost.part is not None:
-            judged = judge_token_response(
+            judged = parse_token_response(
                 self._client.environment.dialect, lost.part, self._clock(), self._secrets(request)
             )
             if isinstance(judged, Untrusted) or read_members(lost.part).fault is None:
@@ -150,18 +150,18 @@ class Provider:
                 self._reported.add(member)
                 log.warning("unreadable member of token responses ignored", client=self._client.name, member=member)
 
-    async def _trust(
+    async def _validate_response(
         self, response: TokenResponse, keys: KeySet | None, nonce: str | None, expected_sub: str | None
-    ) -> TokenAnswer:
-        """Tokens become `Granted` only when the id_token passed; the new refresh token survives either way."""
+    ) -> TokenOutcome:
+        """Tokens become `TokensIssued` only when the id_token passed; the new refresh token survives either way."""
         try:
-            id_token = await self._judged(response.id_token, keys, nonce, expected_sub)
+            id_token = await self._validate_id_token(response.id_token, keys, nonce, expected_sub)
         except IdTokenRejected as fault:
             detail = f"id_token: {fault.reason}"
             return Untrusted(detail, response.refresh_token, _because(fault), reply=response.reply)
-        return Granted(replace(self._token_set(response, id_token, expected_sub), nonce=nonce))
+        return TokensIssued(replace(self._token_set(response, id_token, expected_sub), nonce=nonce))
 
-    async def _judged(
+    async def _validate_id_token(
         self, token: Secret | None, keys: KeySet | None, nonce: str | None, expected_sub: str | None
     ) -> IdToken | None:
         """None: a refresh answer without an id_token, where it is not the bearer (OpenID Connect Core 12.2)."""
@@ -170,18 +170,20 @@ class Provider:
                 raise IdTokenRejected("missing")
             return None
         try:
-            return self._judge(token, keys, nonce, expected_sub)
+            return self._validate_with_keys(token, keys, nonce, expected_sub)
         except Unverified:
             if self._keys is None:
                 raise
         try:
-            renewed = await self._keys.renewed()
+            renewed = await self._keys.refresh()
         except KeysUnavailable as fault:
             raise UnknownKey(str(fault)) from None
-        return self._judge(token, renewed, nonce, expected_sub)
+        return self._validate_with_keys(token, renewed, nonce, expected_sub)
 
-    def _judge(self, token: Secret, keys: KeySet | None, nonce: str | None, expected_sub: str | None) -> IdToken:
-        return judge_id_token(
+    def _validate_with_keys(
+        self, token: Secret, keys: KeySet | None, nonce: str | None, expected_sub: str | None
+    ) -> IdToken:
+        return validate_id_token(
             token,
             keys,
             self._client,
@@ -193,7 +195,7 @@ class Provider:
         )
 
     def _token_set(self, response: TokenResponse, id_token: IdToken | None, expected_sub: str | None) -> TokenSet:
-        """`judge_token_response` has made sure that the bearer is there."""
+        """`parse_token_response` has made sure that the bearer is there."""
         is_bearer = self._client.environment.dialect.bearer is Bearer.ID_TOKEN
         bearer = response.id_token if is_bearer else response.access_token
         sub = expected_sub if id_token is None else id_token.sub
@@ -202,7 +204,7 @@ class Provider:
         return TokenSet(
             bearer=bearer,
             refresh_token=response.refresh_token,
-            expires_at=end_of_token(
+            expires_at=token_expiry(
                 self._clock(),
                 id_token.expires_at if is_bearer and id_token is not None else None,
                 response.expires_in,
@@ -214,11 +216,11 @@ class Provider:
         )
 
 
-def _because(fault: IdTokenRejected) -> Distrust:
+def _because(fault: IdTokenRejected) -> DistrustReason:
     match fault:
         case UnknownKey():
-            return Distrust.KEYS
-        case ForeignSubject():
-            return Distrust.SUBJECT
+            return DistrustReason.KEYS
+        case SubjectMismatch():
+            return DistrustReason.SUBJECT
         case _:
-            return Distrust.ID_TOKEN
+            return DistrustReason.ID_TOKEN

@@ -14,18 +14,18 @@ from urllib.parse import urlsplit
 import httpx
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.oauth.jwks import MAX_DOCUMENT, KeySet, UnreadableKeys, read_keys
+from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, KeySet, UnreadableKeys, read_keys
 from akoya_gateway.provider.transport import FetchFailed, get
 
 DEFAULT_AGE = 3600.0
 """Seconds that keys count as fresh when the server does not say."""
-LEAST_AGE = 60.0
-LONGEST_AGE = 86_400.0
-LONGEST_STALE = 86_400.0
+MIN_AGE = 60.0
+MAX_AGE = 86_400.0
+MAX_STALE = 86_400.0
 """Seconds that keys are used beyond their age while the server cannot be reached."""
 RETRY_STALE = 30.0
 RETRY_EMPTY = 1.0
-FORCED_EVERY = 10.0
+FORCED_REFRESH_INTERVAL = 10.0
 """Least seconds between two fetches for the sake of a token that no key verifies: tokens must not drive the traffic."""
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})\"?(?:$|[\s,])", re.IGNORECASE)
@@ -41,7 +41,7 @@ class _Cached:
     fresh_until: float
 
 
-class KeySource:
+class RemoteKeySet:
     """The keys of one `jwks_uri`. Use within one event loop; `close` when done.
 
     `timeout`: seconds for one fetch. Raises `ValueError` for a URI that is neither https nor on a loopback address.
@@ -69,21 +69,23 @@ class KeySource:
         if self._cached is not None and now < self._cached.fresh_until:
             return self._cached.keys
         if now >= self._retry_at:
-            await self._fetched()
+            await self._fetch_once()
             now = self._clock()
-        if self._cached is None or now >= self._cached.fresh_until + LONGEST_STALE:
+        if self._cached is None or now >= self._cached.fresh_until + MAX_STALE:
             raise KeysUnavailable(self._failure)
         return self._cached.keys
 
-    async def renewed(self) -> KeySet:
+    async def refresh(self) -> KeySet:
         """The keys after a fetch made because none of them verifies a token; at most one such fetch in 10 seconds.
 
         Gives the keys at hand if it may not fetch or the fetch fails. Raises `KeysUnavailable` if there are none.
         """
         now = self._clock()
-        if self._fetch is not None or abs(now - self._forced_at) >= FORCED_EVERY:  # the clock may be set back
+        if (
+            self._fetch is not None or abs(now - self._forced_at) >= FORCED_REFRESH_INTERVAL
+        ):  # the clock may be set back
             self._forced_at = now
-            await self._fetched()
+            await self._fetch_once()
         if self._cached is None:
             raise KeysUnavailable(self._failure)
         return self._cached.keys
@@ -94,21 +96,21 @@ class KeySource:
             self._fetch.cancel()
             await asyncio.wait([self._fetch])
 
-    async def _fetched(self) -> None:
+    async def _fetch_once(self) -> None:
         """Wait for the fetch in flight, or for a new one. A waiter that is cancelled leaves the others theirs."""
         if self._fetch is None:
             self._fetch = asyncio.create_task(self._run(), name="akoya-gateway keys")
-            self._fetch.add_done_callback(self._ended)
+            self._fetch.add_done_callback(self._on_fetched)
         await asyncio.wait([self._fetch])
 
-    def _ended(self, fetch: asyncio.Task[None]) -> None:
+    def _on_fetched(self, fetch: asyncio.Task[None]) -> None:
         self._fetch = None
         if not fetch.cancelled() and (fault := fetch.exception()) is not None:
             self._failed(f"the provider's keys could not be read ({type(fault).__name__})")
 
     async def _run(self) -> None:
         try:
-            document = await get(self._http, self._uri, MAX_DOCUMENT, self.timeout)
+            document = await get(self._http, self._uri, MAX_DOCUMENT_BYTES, self.timeout)
             keys = read_keys(document.body)
         except (FetchFailed, UnreadableKeys) as fault:
             self._failed(f"the provider's keys could not be had: {fault}")
@@ -125,9 +127,9 @@ def max_age(cache_control: str) -> float:
     """Seconds that keys stay fresh by `Cache-Control` (RFC 9111 section 5.2.2), kept between a minute and a day."""
     directives = {part.strip().lower() for part in cache_control.split(",")}
     if directives & {"no-store", "no-cache"}:
-        return LEAST_AGE
+        return MIN_AGE
     found = _MAX_AGE.search(cache_control)
-    return DEFAULT_AGE if found is None else min(max(float(found[1]), LEAST_AGE), LONGEST_AGE)
+    return DEFAULT_AGE if found is None else min(max(float(found[1]), MIN_AGE), MAX_AGE)
 
 
 def _is_safe(uri: str) -> bool:

@@ -24,7 +24,7 @@ import httpx
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.outcomes import DownReason
 from akoya_gateway.oauth.response_body import UnreadableBody, plain_body
-from akoya_gateway.oauth.token_messages import MAX_BODY, HttpAnswer
+from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
 from akoya_gateway.oauth.untrusted_text import printable
 from akoya_gateway.provider.deadline import within
 
@@ -48,7 +48,7 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class ResponseLost:
     """The request left, or may have, and no complete answer came back.
 
     `part` is what did come of the answer, when its head was complete and some of its body is there. A JSON object says
@@ -56,7 +56,7 @@ class Lost:
     """
 
     detail: str
-    part: HttpAnswer | None = field(default=None, compare=False)
+    part: HttpResponse | None = field(default=None, compare=False)
 
 
 class _Progress:
@@ -100,13 +100,13 @@ class _Progress:
         labels = self.headers.get("content-encoding", ""), self.headers.get("content-type", "")
         return plain_body(bytes(self._raw), *labels, self._limit)
 
-    def answer(self) -> HttpAnswer | Lost:
+    def answer(self) -> HttpResponse | ResponseLost:
         try:
             return self._made(self.body())
         except UnreadableBody as fault:
-            return self._by_status() or Lost(str(fault), self._made(fault.part) if fault.part else None)
+            return self._by_status() or ResponseLost(str(fault), self._made(fault.part) if fault.part else None)
 
-    def lost(self, detail: str) -> HttpAnswer | Lost:
+    def response_lost(self, detail: str) -> HttpResponse | ResponseLost:
         """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost; a whole answer,
         which may hold the one living refresh token, when the connection could not be closed after it."""
         if self.whole:
@@ -117,26 +117,26 @@ class _Progress:
             part = self.body()
         except UnreadableBody as fault:
             part = fault.part
-        return Lost(detail, self._made(part) if part else None)
+        return ResponseLost(detail, self._made(part) if part else None)
 
-    def _by_status(self) -> HttpAnswer | None:
+    def _by_status(self) -> HttpResponse | None:
         status = self.status or 0
         return self._made(b"") if status in (408, 425, 429) or status >= 500 or 300 <= status < 400 else None
 
-    def _made(self, body: bytes) -> HttpAnswer:
+    def _made(self, body: bytes) -> HttpResponse:
         assert self.response is not None
-        return HttpAnswer(self.response.status_code, body, self.headers.get("retry-after"))
+        return HttpResponse(self.response.status_code, body, self.headers.get("retry-after"))
 
 
-async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpAnswer | NotSent | Lost:
+async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpResponse | NotSent | ResponseLost:
     """Send the form once and read the answer, all within `timeout` seconds. Redirects are answers, not followed.
 
-    A body of more than `MAX_BODY` bytes, decoded, comes back cut to one byte more. Raises nothing but cancellation,
-    after which the outcome is as unknown as after `Lost`.
+    A body of more than `MAX_BODY_BYTES` bytes, decoded, comes back cut to one byte more. Raises nothing but
+    cancellation, after which the outcome is as unknown as after `ResponseLost`.
     """
     if http.is_closed:
         return NotSent("the gateway is shutting down")
-    progress = _Progress(MAX_BODY)
+    progress = _Progress(MAX_BODY_BYTES)
     try:
         await within(timeout, _exchange(http, _form_post(http, request), timeout, progress))
         return progress.answer()
@@ -145,10 +145,10 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
     except TimeoutError:
         if progress.connecting and not progress.sending:
             return NotSent(f"no connection to the provider within {timeout:g} s")
-        return progress.lost(f"no complete answer within {timeout:g} s")
+        return progress.response_lost(f"no complete answer within {timeout:g} s")
     except Exception as fault:
         # Whatever it was, it must not be taken for "nothing happened". The text of the fault may quote the peer.
-        return progress.lost(f"the connection failed ({type(fault).__name__})")
+        return progress.response_lost(f"the connection failed ({type(fault).__name__})")
 
 
 def _not_sent(fault: Exception) -> NotSent:

@@ -11,7 +11,7 @@ from importlib import resources
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from akoya_gateway.responses.response import Answer
+from akoya_gateway.responses.response import Response
 
 
 def _templates() -> dict[str, str]:
@@ -46,7 +46,7 @@ class Pages:
             (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
         )
 
-    def page(self, name: str, status: int = 200, **values: object) -> Answer:
+    def render(self, name: str, status: int = 200, **values: object) -> Response:
         """`name` is a template without `.html`; `values` are escaped."""
         html = self._templates.get_template(f"{name}.html").render(**values)
-        return Answer(status, self._headers, html.encode())
+        return Response(status, self._headers, html.encode())

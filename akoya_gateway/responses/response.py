@@ -13,7 +13,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PROBLEM_JSON = b"application/problem+json"
 
-_ALWAYS: tuple[tuple[bytes, bytes], ...] = (
+_COMMON_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
@@ -21,20 +21,20 @@ _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """Status, headers (lower-case names) and body. Every answer of ours is uncacheable and leaks no referrer."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = field(default=b"", repr=False)
 
-    def with_headers(self, *headers: tuple[bytes, bytes]) -> Answer:
+    def with_headers(self, *headers: tuple[bytes, bytes]) -> Response:
         return replace(self, headers=self.headers + headers)
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers to send, framing and the standing ones included."""
         named = {name for name, _ in self.headers}
-        standing = [pair for pair in _ALWAYS if pair[0] not in named]
+        standing = [pair for pair in _COMMON_HEADERS if pair[0] not in named]
         return [*self.headers, *standing, (b"content-length", b"%d" % len(self.body))]
 
     async def send(self, send: Send, *, head: bool = False) -> None:
@@ -42,16 +42,18 @@ class Answer:
         await send({"type": "http.response.body", "body": b"" if head else self.body})
 
 
-def redirect(location: str, status: int = 302) -> Answer:
+def redirect_response(location: str, status: int = 302) -> Response:
     """`location` has been judged or is the operator's own (RFC 9110 section 15.4)."""
-    return Answer(status, ((b"location", location.encode("ascii")),))
+    return Response(status, ((b"location", location.encode("ascii")),))
 
 
-def document(value: object, status: int = 200) -> Answer:
-    return Answer(status, ((b"content-type", b"application/json"),), json.dumps(value, separators=(",", ":")).encode())
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(
+        status, ((b"content-type", b"application/json"),), json.dumps(value, separators=(",", ":")).encode()
+    )
 
 
-def problem(error: GatewayError, request_id: str, extra: Mapping[str, object] | None = None) -> Answer:
+def problem_response(error: GatewayError, request_id: str, extra: Mapping[str, object] | None = None) -> Response:
     """RFC 9457 problem details. `extra` members are ours (`connect_url`, `connector`)."""
     body: dict[str, object] = {
         "type": f"urn:akoya-gateway:problem:{error.code}",
@@ -59,14 +61,14 @@ def problem(error: GatewayError, request_id: str, extra: Mapping[str, object] | 
         "status": error.status,
         "request_id": request_id,
     }
-    if error.told:
-        body["detail"] = error.told
+    if error.public_detail:
+        body["detail"] = error.public_detail
     body.update(extra or {})
-    headers = ((b"content-type", PROBLEM_JSON), *headers_of(error))
-    return Answer(error.status, headers, json.dumps(body, separators=(",", ":")).encode())
+    headers = ((b"content-type", PROBLEM_JSON), *error_headers(error))
+    return Response(error.status, headers, json.dumps(body, separators=(",", ":")).encode())
 
 
-def headers_of(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
+def error_headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
     """What the status demands besides the body, whatever form that has."""
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:

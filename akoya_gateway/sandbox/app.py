@@ -14,11 +14,11 @@ from starlette.routing import BaseRoute, Route
 from akoya_gateway.clock import Clock
 from akoya_gateway.sandbox.authorization_endpoint import SCOPES
 from akoya_gateway.sandbox.consent_pages import ConsentPages
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.control_api import ControlApi
 from akoya_gateway.sandbox.data_api import DataApi
 from akoya_gateway.sandbox.endpoint import Call, Endpoint, Handler
-from akoya_gateway.sandbox.fault_injection import FaultBox
+from akoya_gateway.sandbox.fault_injection import ArmedFaults
 from akoya_gateway.sandbox.gateway_environment import jwks_path
 from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.sandbox.signing_keys import SigningKeys
@@ -37,18 +37,18 @@ def create_app(
     """The emulator. `random` makes tokens, codes and the luck of faults; `keys` spares making new ones."""
     settings = settings or SandboxSettings()
     random = random or SystemRandom()
-    world = World(
+    context = SandboxContext(
         settings=settings,
         real_clock=clock,
         random=random,
         state=State.of(settings),
         keys=keys or SigningKeys(settings.alg),
-        faults=FaultBox(settings.faults, random),
+        faults=ArmedFaults(settings.faults, random),
     )
-    pages, data = ConsentPages(world), DataApi(world)
+    pages, data = ConsentPages(context), DataApi(context)
 
     def route(path: str, name: str, handler: Handler, method: str = "GET") -> Route:
-        return Route(path, Endpoint(world, name, handler, reads_form=method == "POST"), methods=[method])
+        return Route(path, Endpoint(context, name, handler, reads_form=method == "POST"), methods=[method])
 
     async def style(request: object) -> Response:
         return FileResponse(_ASSETS / "sandbox.css", media_type="text/css")
@@ -59,8 +59,8 @@ def create_app(
         route("/consent/{login}/{step}", "consent", pages.act, "POST"),
         Route("/", pages.index),
         Route("/assets/sandbox.css", style),
-        route("/token", "token", TokenEndpoint(world), "POST"),
-        route("/revoke", "revoke", RevocationEndpoint(world), "POST"),
+        route("/token", "token", TokenEndpoint(context), "POST"),
+        route("/revoke", "revoke", RevocationEndpoint(context), "POST"),
         route("/accounts-info/{version}/{provider}", "data", data.accounts_info),
         route("/balances/{version}/{provider}", "data", data.balances),
         route("/accounts/{version}/{provider}", "data", data.accounts),
@@ -69,35 +69,35 @@ def create_app(
     ]
     if settings.jwks:
         routes += [
-            route("/.well-known/openid-configuration", "discovery", _discovery(world)),
-            route(jwks_path(settings), "jwks", _jwks(world)),
+            route("/.well-known/openid-configuration", "discovery", _discovery(context)),
+            route(jwks_path(settings), "jwks", _jwks(context)),
         ]
     if settings.control:
-        routes += ControlApi(world, pages).routes()
-    return Starlette(routes=routes, exception_handlers={ClientDisconnect: _gone})
+        routes += ControlApi(context, pages).routes()
+    return Starlette(routes=routes, exception_handlers={ClientDisconnect: _not_found})
 
 
-async def _gone(request: Request, gone: Exception) -> Response:
+async def _not_found(request: Request, gone: Exception) -> Response:
     """A client that vanishes while its form is read is no fault of anybody's, and nobody reads this answer."""
     return Response(status_code=400)
 
 
-def _jwks(world: World) -> Handler:
+def _jwks(context: SandboxContext) -> Handler:
     async def jwks(call: Call) -> Response:
-        return JSONResponse(world.keys.document())
+        return JSONResponse(context.keys.document())
 
     return jwks
 
 
-def _discovery(world: World) -> Handler:
+def _discovery(context: SandboxContext) -> Handler:
     """OpenID Connect Discovery 1.0 section 3."""
 
     async def discovery(call: Call) -> Response:
-        base, settings = world.base_url(call.request), world.settings
+        base, settings = context.base_url(call.request), context.settings
         methods = sorted(settings.code_auth | settings.refresh_auth)
         return JSONResponse(
             {
-                "issuer": world.issuer(call.request),
+                "issuer": context.issuer(call.request),
                 "authorization_endpoint": f"{base}/auth",
                 "token_endpoint": f"{base}/token",
                 "revocation_endpoint": f"{base}/revoke",

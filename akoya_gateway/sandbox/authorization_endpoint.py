@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxDialect
 from akoya_gateway.sandbox.state import AuthorizationRequest
 
 SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
-STATE_MINIMUM = 8
+MIN_STATE_LENGTH = 8
 WEAK_STATE = (
     "The state is missing or does not have enough characters and is therefore considered too weak. "
     "Request parameter 'state' must be at least be 8 characters long to ensure sufficient entropy."
@@ -51,7 +51,7 @@ def with_query(uri: str, parameters: list[tuple[str, str | None]]) -> str:
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, added)))))
 
 
-def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentError:
+def validate_request(context: SandboxContext, query: str) -> AuthorizationRequest | ShownError | SentError:
     """The query string of /auth -> what to do about it."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
@@ -60,7 +60,7 @@ def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentE
     given = dict(reversed(pairs))
     repeated = len(given) != len(pairs)
     client_id = given.get("client_id", "")
-    client = world.state.clients.get(client_id)
+    client = context.state.clients.get(client_id)
     if client is None:
         return ShownError(400, f'Invalid client_id ("{client_id}")')
     redirect_uri = given.get("redirect_uri", "")
@@ -70,11 +70,11 @@ def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentE
         return ShownError(403, "Forbidden")
     if "connector" not in given:
         return ShownError(200, "There is nobody to sign in to: the address names no connector.")
-    if world.connector(given["connector"]) is None:
+    if context.connector(given["connector"]) is None:
         return ShownError(400, "Invalid ConnectorID")
     if given.get("response_type") == "":
         return ShownError(403, "Forbidden")
-    refusal = _refusal(world, client, given, repeated)
+    refusal = _refusal(context, client, given, repeated)
     if refusal is not None:
         return SentError(redirect_uri, *refusal, given.get("state"))
     return AuthorizationRequest(
@@ -88,7 +88,9 @@ def judge(world: World, query: str) -> AuthorizationRequest | ShownError | SentE
     )
 
 
-def _refusal(world: World, client: SandboxClient, given: dict[str, str], repeated: bool) -> tuple[str, str] | None:
+def _refusal(
+    context: SandboxContext, client: SandboxClient, given: dict[str, str], repeated: bool
+) -> tuple[str, str] | None:
     """The `error` and `error_description` to send back, if any."""
     if repeated or "response_type" not in given:
         return "invalid_request", "Invalid response type"
@@ -96,7 +98,7 @@ def _refusal(world: World, client: SandboxClient, given: dict[str, str], repeate
         return "unsupported_response_type", ""
     if not client.may_authorize:
         return "unauthorized_client", ""
-    if world.settings.dialect is SandboxDialect.HYDRA and len(given.get("state", "")) < STATE_MINIMUM:
+    if context.settings.dialect is SandboxDialect.HYDRA and len(given.get("state", "")) < MIN_STATE_LENGTH:
         return "invalid_state", WEAK_STATE
     scopes = given.get("scope", "").split()
     if "openid" not in scopes:

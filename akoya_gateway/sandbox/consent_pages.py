@@ -13,8 +13,8 @@ import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from akoya_gateway.sandbox import demo_users, tokens
-from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, judge, with_query
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, validate_request, with_query
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.endpoint import Call
 from akoya_gateway.sandbox.state import AuthorizationRequest, Login
 
@@ -31,24 +31,24 @@ _HEADERS = {
 class ConsentPages:
     """`GET /auth` and everything under `/consent/{login}`."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext) -> None:
+        self._world = context
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
         )
 
     async def authorize(self, call: Call) -> Response:
-        world = self._world
-        judged = judge(world, call.request.url.query)
+        context = self._world
+        judged = validate_request(context, call.request.url.query)
         if isinstance(judged, ShownError):
-            call.event = world.state.record(world.now(), "authorization", "shown_error", status=judged.status)
+            call.event = context.state.record(context.now(), "authorization", "shown_error", status=judged.status)
             return self._error(judged.status, judged.text)
         if isinstance(judged, SentError):
-            call.event = world.state.record(world.now(), "authorization", "sent_error", error=judged.error)
+            call.event = context.state.record(context.now(), "authorization", "sent_error", error=judged.error)
             return _go(judged.location())
         login = self._begin(judged)
-        call.event = world.state.record(
-            world.now(), "authorization", "begun", client_id=judged.client.client_id, connector=judged.connector
+        call.event = context.state.record(
+            context.now(), "authorization", "begun", client_id=judged.client.client_id, connector=judged.connector
         )
         return _go(f"/consent/{login.id}/login")
 
@@ -95,15 +95,15 @@ class ConsentPages:
 
         `accounts` None: all. Raises ValueError with the text that the browser would show instead.
         """
-        judged = judge(self._world, query)
+        judged = validate_request(self._world, query)
         if isinstance(judged, ShownError):
             raise ValueError(f"{judged.status} {judged.text}")
         if isinstance(judged, SentError):
             return judged.location()
-        if not demo_users.logs_in(user, user):
+        if not demo_users.can_log_in(user, user):
             raise ValueError(f"no test user {user!r}")
-        known = self._accounts(judged.connector, user)
-        chosen = known if accounts is None else tuple(account for account in known if account in accounts)
+        cached = self._accounts(judged.connector, user)
+        chosen = cached if accounts is None else tuple(account for account in cached if account in accounts)
         if not chosen:
             raise ValueError("none of these accounts is the user's")
         fault = self._world.faults.at_approval()
@@ -112,12 +112,12 @@ class ConsentPages:
         return self._granted(judged, user, chosen)
 
     def _begin(self, request: AuthorizationRequest) -> Login:
-        world = self._world
-        now = world.now()
-        for old in [login.id for login in world.state.logins.values() if login.ends_at <= now]:
-            del world.state.logins[old]
-        login = Login(world.token(24), request, now + world.settings.login_lifetime)
-        world.state.logins[login.id] = login
+        context = self._world
+        now = context.now()
+        for old in [login.id for login in context.state.logins.values() if login.ends_at <= now]:
+            del context.state.logins[old]
+        login = Login(context.token(24), request, now + context.settings.login_lifetime)
+        context.state.logins[login.id] = login
         return login
 
     def _login(self, call: Call) -> Login | None:
@@ -125,11 +125,11 @@ class ConsentPages:
         return login if login and not login.done and login.ends_at > self._world.now() else None
 
     def _accounts(self, connector: str, user: str) -> tuple[str, ...]:
-        return tuple(a.id for a in demo_users.accounts_of(connector, user, self._world.settings.account_count))
+        return tuple(a.id for a in demo_users.accounts_for(connector, user, self._world.settings.account_count))
 
     def _sign_in(self, login: Login, call: Call) -> Response:
         user, password = call.form.get("username") or "", call.form.get("password") or ""
-        if not demo_users.logs_in(user, password):
+        if not demo_users.can_log_in(user, password):
             return self._page(login, "login", status=401, wrong=True, typed=user[:64])
         login.user, login.terms = user, False
         return _go(f"/consent/{login.id}/terms")
@@ -145,13 +145,13 @@ class ConsentPages:
         return self._finish(login, self._granted(login.request, login.user, chosen))
 
     def _granted(self, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> str:
-        world = self._world
-        given = tokens.consent(world, request, user, accounts)
-        code = tokens.code(world, given, request)
-        world.state.record(
-            world.now(), "consent", "granted", connector=request.connector, user=user, grant_id=given.grant_id
+        context = self._world
+        given = tokens.consent(context, request, user, accounts)
+        code = tokens.code(context, given, request)
+        context.state.record(
+            context.now(), "consent", "granted", connector=request.connector, user=user, grant_id=given.grant_id
         )
-        scope = " ".join(request.scopes) if world.settings.says_scope_at_callback else None
+        scope = " ".join(request.scopes) if context.settings.says_scope_at_callback else None
         return with_query(request.redirect_uri, [("code", code.value), ("scope", scope), ("state", request.state)])
 
     def _refusal(self, login: Login, error: str, description: str) -> str:
@@ -168,7 +168,7 @@ class ConsentPages:
         connector = self._world.connector(request.connector)
         assert connector is not None
         accounts = (
-            demo_users.accounts_of(connector.id, login.user, self._world.settings.account_count) if login.user else ()
+            demo_users.accounts_for(connector.id, login.user, self._world.settings.account_count) if login.user else ()
         )
         facts = {"wrong": False, "typed": "", "none_chosen": False} | more
         text = self._pages.get_template(f"{step}.html").render(

@@ -10,20 +10,20 @@ from random import Random
 from starlette.requests import Request
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.sandbox.fault_injection import FaultBox
+from akoya_gateway.sandbox.fault_injection import ArmedFaults
 from akoya_gateway.sandbox.settings import SandboxConnector, SandboxSettings
 from akoya_gateway.sandbox.signing_keys import SigningKeys
 from akoya_gateway.sandbox.state import State
 
 
 @dataclass(slots=True)
-class World:
+class SandboxContext:
     settings: SandboxSettings
     real_clock: Clock
     random: Random
     state: State
     keys: SigningKeys
-    faults: FaultBox
+    faults: ArmedFaults
 
     def now(self) -> float:
         """Unix seconds, moved by what the control API added."""

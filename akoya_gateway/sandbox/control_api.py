@@ -15,15 +15,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from akoya_gateway.sandbox.consent_pages import ConsentPages
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.fault_injection import Fault
 
 Document = dict[str, Any]
 
 
 class ControlApi:
-    def __init__(self, world: World, pages: ConsentPages) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext, pages: ConsentPages) -> None:
+        self._world = context
         self._pages = pages
 
     def routes(self) -> list[Route]:
@@ -42,7 +42,7 @@ class ControlApi:
             Route("/_sandbox/grants", self._grants, methods=["GET"]),
             Route("/_sandbox/faults", self._faults, methods=["GET"]),
             Route("/_sandbox/faults", self._clear_faults, methods=["DELETE"]),
-            *(Route(f"/_sandbox/{path}", _taking_json(do), methods=["POST"]) for path, do in posts.items()),
+            *(Route(f"/_sandbox/{path}", _json_endpoint(do), methods=["POST"]) for path, do in posts.items()),
         ]
 
     async def _events(self, request: Request) -> Response:
@@ -132,7 +132,7 @@ def _text(body: Document, name: str) -> str:
     return value
 
 
-def _taking_json(do: Callable[[Document], Any]) -> Callable[[Request], Any]:
+def _json_endpoint(do: Callable[[Document], Any]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return JSONResponse({"error": "send application/json"}, 415)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from akoya_gateway.sandbox import demo_users, tokens
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.demo_users import Account
 from akoya_gateway.sandbox.endpoint import Call
 from akoya_gateway.sandbox.state import Consent, fingerprint
@@ -40,8 +40,8 @@ class DataFault(Exception):
 class DataApi:
     """`GET /{product}/{version}/{provider}…`"""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext) -> None:
+        self._world = context
 
     async def accounts_info(self, call: Call) -> Response:
         return self._answer(call, lambda given: {"accounts": [demo_users.info(a) for a in self._accounts(given)]})
@@ -65,18 +65,18 @@ class DataApi:
         return self._answer(call, lambda given: self._transactions(call, given))
 
     def _answer(self, call: Call, make: Any) -> Response:
-        world = self._world
-        headers = {"x-akoya-interaction-id": world.uuid(), "Cache-Control": "no-store"}
+        context = self._world
+        headers = {"x-akoya-interaction-id": context.uuid(), "Cache-Control": "no-store"}
         facts: dict[str, Any] = {"path": call.request.url.path, "grant_id": None, "id_token": None}
         try:
             body = make(self._admit(call, facts))
         except DataFault as fault:
-            call.event = world.state.record(
-                world.now(), "data", "refused", status=fault.status, code=fault.code, **facts
+            call.event = context.state.record(
+                context.now(), "data", "refused", status=fault.status, code=fault.code, **facts
             )
             answer = {"code": fault.code, "message": fault.message, "debugMessage": fault.detail}
             return JSONResponse(answer, fault.status, headers)
-        call.event = world.state.record(world.now(), "data", "answered", status=200, **facts)
+        call.event = context.state.record(context.now(), "data", "answered", status=200, **facts)
         return JSONResponse(body, 200, headers)
 
     def _admit(self, call: Call, facts: dict[str, Any]) -> Consent:
@@ -95,8 +95,8 @@ class DataApi:
         if parameters["provider"] != given.connector:
             raise DataFault(403, "the token is for another provider", message="Forbidden")
         if parameters["version"] == "v3":
-            _judge_v3(call)
-        error = demo_users.error_of(given.user)
+            _check_v3(call)
+        error = demo_users.error_for(given.user)
         if error is not None:
             raise DataFault(error, f"test user {given.user}")
         return given
@@ -113,8 +113,8 @@ class DataApi:
         calls.append(now)
 
     def _accounts(self, given: Consent) -> list[Account]:
-        known = demo_users.accounts_of(given.connector, given.user, self._world.settings.account_count)
-        return [account for account in known if account.id in given.accounts]
+        cached = demo_users.accounts_for(given.connector, given.user, self._world.settings.account_count)
+        return [account for account in cached if account.id in given.accounts]
 
     def _transactions(self, call: Call, given: Consent) -> dict[str, Any]:
         wanted = call.request.path_params["account"]
@@ -133,7 +133,7 @@ class DataApi:
         }
 
 
-def _judge_v3(call: Call) -> None:
+def _check_v3(call: Call) -> None:
     """v3 wants to know who asks and when the consumer was last active."""
     headers = call.request.headers
     if headers.get("x-akoya-interaction-type", "").lower() not in ("user", "batch"):

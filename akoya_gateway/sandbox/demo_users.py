@@ -41,18 +41,18 @@ def _number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
 
 
-def logs_in(user: str, password: str) -> bool:
+def can_log_in(user: str, password: str) -> bool:
     """Whether the bank knows this user: the password is the user name (akoya.md section 8)."""
     return password == user and _USER.fullmatch(user) is not None
 
 
-def error_of(user: str) -> int | None:
+def error_for(user: str) -> int | None:
     """The code that every data call of this user fails with, for the documented error users."""
     found = _ERROR_USER.fullmatch(user)
     return int(found[1]) if found else None
 
 
-def accounts_of(connector: str, user: str, count: int) -> tuple[Account, ...]:
+def accounts_for(connector: str, user: str, count: int) -> tuple[Account, ...]:
     """The user's accounts at this provider; the same for ever."""
     accounts = []
     for index in range(count):

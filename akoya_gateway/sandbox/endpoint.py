@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from akoya_gateway.sandbox.context import World
-from akoya_gateway.sandbox.fault_injection import Fault, FaultKind, Plan
+from akoya_gateway.sandbox.context import SandboxContext
+from akoya_gateway.sandbox.fault_injection import DrawnFaults, Fault, FaultKind
 
 ABORT = "akoya.sandbox.abort"
 """ASGI extension of `sandbox.server`: `{"abort": callable}` drops the TCP connection at once."""
@@ -56,7 +56,7 @@ class Call:
 
     request: Request
     form: Form
-    plan: Plan
+    plan: DrawnFaults
     event: dict[str, Any] | None = None
 
 
@@ -66,8 +66,8 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Endpoint:
     """ASGI app: draws the faults, runs `handler`, harms the answer."""
 
-    def __init__(self, world: World, name: str, handler: Handler, *, reads_form: bool = False) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext, name: str, handler: Handler, *, reads_form: bool = False) -> None:
+        self._world = context
         self._name = name
         self._handler = handler
         self._reads_form = reads_form

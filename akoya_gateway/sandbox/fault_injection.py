@@ -1,7 +1,7 @@
 """Trouble on demand.
 
 A fault waits at an endpoint and is drawn by the next requests there, `times` times and with `probability`.
-All faults drawn by one request make its `Plan`.
+All faults drawn by one request make its `DrawnFaults`.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Fault:
     @staticmethod
     def parse(document: Mapping[str, Any]) -> Fault:
         """From JSON of the control API. Raises ValueError naming the property."""
-        known = {f.name for f in fields(Fault)}
+        cached = {f.name for f in fields(Fault)}
         for name in document:
-            if name not in known:
-                raise ValueError(f"unknown property {name!r}: use {', '.join(sorted(known))}")
+            if name not in cached:
+                raise ValueError(f"unknown property {name!r}: use {', '.join(sorted(cached))}")
         if "kind" not in document:
             raise ValueError("kind is missing")
         types: dict[str, type | tuple[type, ...]] = {
@@ -150,7 +150,7 @@ def _kind(text: str) -> FaultKind:
         raise ValueError(f"kind is {text!r}: use one of {', '.join(FaultKind)}") from None
 
 
-class Plan:
+class DrawnFaults:
     """The faults that one request drew."""
 
     __slots__ = ("faults",)
@@ -174,7 +174,7 @@ class _Armed:
     left: int | None
 
 
-class FaultBox:
+class ArmedFaults:
     """The faults that are switched on."""
 
     def __init__(self, faults: Iterable[Fault], random: Random) -> None:
@@ -196,7 +196,7 @@ class FaultBox:
     def documents(self) -> list[dict[str, Any]]:
         return [armed.fault.document() | {"left": armed.left} for armed in self._armed]
 
-    def draw(self, *endpoints: str) -> Plan:
+    def draw(self, *endpoints: str) -> DrawnFaults:
         """The faults for one request at an endpoint of these names; counts them down."""
         return self._draw(endpoints, approval=False)
 
@@ -204,7 +204,7 @@ class FaultBox:
         """The `callback_error` for a consent that is being approved: the pages before the last one do not use it up."""
         return self._draw(("consent",), approval=True).get(FaultKind.CALLBACK_ERROR)
 
-    def _draw(self, endpoints: tuple[str, ...], *, approval: bool) -> Plan:
+    def _draw(self, endpoints: tuple[str, ...], *, approval: bool) -> DrawnFaults:
         drawn = []
         for armed in self._armed:
             fault = armed.fault
@@ -218,4 +218,4 @@ class FaultBox:
             if armed.left is not None:
                 armed.left -= 1
         self._armed = [armed for armed in self._armed if armed.left is None or armed.left > 0]
-        return Plan(drawn)
+        return DrawnFaults(drawn)

@@ -23,12 +23,12 @@ def open_sandbox(settings: SandboxSettings, host: str, port: int) -> tuple[Sandb
 def serve(settings: SandboxSettings, listener: socket.socket) -> None:
     """Until SIGINT or SIGTERM, which end the process with 0: uvicorn raises them again when all is shut."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _on_signal)
     try:
         uvicorn.Server(uvicorn_config(create_app(settings))).run(sockets=[listener])
     finally:
         listener.close()
 
 
-def _leave(number: int, frame: object) -> None:
+def _on_signal(number: int, frame: object) -> None:
     sys.exit(0)

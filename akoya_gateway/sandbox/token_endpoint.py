@@ -11,14 +11,14 @@ from urllib.parse import unquote_plus
 from starlette.responses import JSONResponse, Response
 
 from akoya_gateway.sandbox import tokens
-from akoya_gateway.sandbox.context import World
+from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.endpoint import Call
 from akoya_gateway.sandbox.fault_injection import FaultKind
 from akoya_gateway.sandbox.settings import ClientMethod, SandboxClient, SandboxDialect
 from akoya_gateway.sandbox.state import Consent, fingerprint
 from akoya_gateway.secret import Secret
 
-_UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 # The texts of ory/fosite errors.go, which Hydra answers with.
 _HYDRA = {
@@ -33,7 +33,7 @@ _HYDRA = {
 }
 
 
-class Refused(Exception):
+class TokenRefused(Exception):
     """An error answer. `reason` is for the event log: more than the client is told."""
 
     def __init__(self, status: int, error: str, description: str | None, reason: str) -> None:
@@ -44,11 +44,11 @@ class Refused(Exception):
 class TokenEndpoint:
     """`POST /token`."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext) -> None:
+        self._world = context
 
     async def __call__(self, call: Call) -> Response:
-        form, world = call.form, self._world
+        form, context = call.form, self._world
         grant_type = form.get("grant_type")
         facts: dict[str, Any] = {
             "grant_type": grant_type,
@@ -59,50 +59,50 @@ class TokenEndpoint:
             "id_token": None,
         }
         try:
-            given = self._judge(call, grant_type, facts)
-            body = tokens.issue(world, given, world.issuer(call.request), call.plan)
-        except Refused as refused:
+            given = self._handle(call, grant_type, facts)
+            body = tokens.issue(context, given, context.issuer(call.request), call.plan)
+        except TokenRefused as refused:
             facts |= {"reason": refused.reason}
-            call.event = world.state.record(world.now(), "token", "refused", status=refused.status, **facts)
+            call.event = context.state.record(context.now(), "token", "refused", status=refused.status, **facts)
             return self._refusal(refused, call)
         facts |= {"issued": fingerprint(body.get("refresh_token")), "id_token": fingerprint(body["id_token"])}
-        call.event = world.state.record(world.now(), "token", "issued", status=200, **facts)
-        return JSONResponse(body, headers=_UNCACHED)
+        call.event = context.state.record(context.now(), "token", "issued", status=200, **facts)
+        return JSONResponse(body, headers=_NO_STORE)
 
-    def _judge(self, call: Call, grant_type: str | None, facts: dict[str, Any]) -> Consent:
+    def _handle(self, call: Call, grant_type: str | None, facts: dict[str, Any]) -> Consent:
         settings = self._world.settings
         methods = {"authorization_code": settings.code_auth, "refresh_token": settings.refresh_auth}
         client = authenticate(self._world, call, methods.get(grant_type or "", frozenset(ClientMethod)))
         facts["client_id"] = client.client_id
         if call.form.repeated:
-            raise Refused(400, "invalid_request", None, "parameter repeated")
+            raise TokenRefused(400, "invalid_request", None, "parameter repeated")
         if grant_type == "authorization_code":
             return self._redeem(call, client, facts)
         if grant_type == "refresh_token":
             return self._refresh(call, client, facts)
         if self._world.settings.dialect is SandboxDialect.DEX:
-            raise Refused(400, "invalid_grant", None, "grant_type missing or unknown")
+            raise TokenRefused(400, "invalid_grant", None, "grant_type missing or unknown")
         error = "invalid_request" if grant_type is None else "unsupported_grant_type"
-        raise Refused(400, error, None, "grant_type missing or unknown")
+        raise TokenRefused(400, error, None, "grant_type missing or unknown")
 
     def _redeem(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
         """RFC 6749 section 4.1.3, RFC 7636 section 4.6."""
         state, now = self._world.state, self._world.now()
-        known = state.codes.get(call.form.get("code") or "")
-        if known is None or known.consent.client_id != client.client_id:
+        cached = state.codes.get(call.form.get("code") or "")
+        if cached is None or cached.consent.client_id != client.client_id:
             self._bad_code("missing, unknown or another client's")
-        facts["grant_id"] = known.consent.grant_id
-        if known.used:
+        facts["grant_id"] = cached.consent.grant_id
+        if cached.used:
             if self._world.settings.dialect is SandboxDialect.HYDRA:
-                state.end(known.consent, "reused")
+                state.end(cached.consent, "reused")
             self._bad_code("used")
-        if known.ends_at <= now:
+        if cached.ends_at <= now:
             self._bad_code("expired")
-        if call.form.get("redirect_uri") != known.redirect_uri:
+        if call.form.get("redirect_uri") != cached.redirect_uri:
             self._refuse("invalid_request", "redirect_uri did not match URI from initial request", "redirect_uri")
-        self._check_verifier(known.code_challenge, call.form.get("code_verifier"))
-        known.used = True
-        return known.consent
+        self._check_verifier(cached.code_challenge, call.form.get("code_verifier"))
+        cached.used = True
+        return cached.consent
 
     def _check_verifier(self, challenge: str | None, verifier: str | None) -> None:
         if challenge is None and verifier is None:
@@ -121,24 +121,24 @@ class TokenEndpoint:
         presented = call.form.get("refresh_token")
         if presented is None:
             self._refuse("invalid_request", "No refresh token in request", "missing")
-        known = state.refresh_tokens.get(presented)
-        if known is None or known.consent.client_id != client.client_id:
+        cached = state.refresh_tokens.get(presented)
+        if cached is None or cached.consent.client_id != client.client_id:
             self._dead_token("unknown or another client's")
-        facts["grant_id"] = known.consent.grant_id
+        facts["grant_id"] = cached.consent.grant_id
         if call.plan.has(FaultKind.DEAD_TOKEN):
-            state.end(known.consent, "dead_token")
+            state.end(cached.consent, "dead_token")
             self._dead_token("fault")
-        if known.consent.ended is not None:
-            self._dead_token(known.consent.ended)
-        if known.ends_at is not None and known.ends_at <= now:
+        if cached.consent.ended is not None:
+            self._dead_token(cached.consent.ended)
+        if cached.ends_at is not None and cached.ends_at <= now:
             self._dead_token("expired")
-        if known.spent_at is None:
-            known.spent_at = now
-        elif settings.rotation_grace is None or now > known.spent_at + settings.rotation_grace:
+        if cached.spent_at is None:
+            cached.spent_at = now
+        elif settings.rotation_grace is None or now > cached.spent_at + settings.rotation_grace:
             if settings.dialect is SandboxDialect.HYDRA:
-                state.end(known.consent, "reused")
+                state.end(cached.consent, "reused")
             self._dead_token("spent")
-        return known.consent
+        return cached.consent
 
     def _bad_code(self, reason: str) -> NoReturn:
         self._refuse("invalid_request", "Invalid or expired code parameter.", reason)
@@ -151,16 +151,16 @@ class TokenEndpoint:
     def _refuse(self, error: str, description: str, reason: str) -> NoReturn:
         """Dex's words are given; Hydra says `invalid_grant` but for what is missing from the request."""
         if self._world.settings.dialect is SandboxDialect.HYDRA:
-            raise Refused(400, "invalid_request" if reason == "missing" else "invalid_grant", None, reason)
-        raise Refused(400, error, description, reason)
+            raise TokenRefused(400, "invalid_request" if reason == "missing" else "invalid_grant", None, reason)
+        raise TokenRefused(400, error, description, reason)
 
-    def _refusal(self, refused: Refused, call: Call) -> Response:
+    def _refusal(self, refused: TokenRefused, call: Call) -> Response:
         body = {"error": refused.error}
         if refused.description is not None:
             body["error_description"] = refused.description
         elif self._world.settings.dialect is SandboxDialect.HYDRA and refused.error in _HYDRA:
             body["error_description"] = _HYDRA[refused.error]
-        headers = dict(_UNCACHED)
+        headers = dict(_NO_STORE)
         if refused.status == 401 and "authorization" in call.request.headers:
             headers["WWW-Authenticate"] = "Basic"
         return JSONResponse(body, refused.status, headers)
@@ -169,64 +169,64 @@ class TokenEndpoint:
 class RevocationEndpoint:
     """`POST /revoke` (RFC 7009, with Akoya's answers)."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: SandboxContext) -> None:
+        self._world = context
 
     async def __call__(self, call: Call) -> Response:
-        world, form = self._world, call.form
+        context, form = self._world, call.form
         facts: dict[str, Any] = {"presented": fingerprint(form.get("token")), "client_id": None, "grant_id": None}
         try:
             self._revoke(call, facts)
-        except Refused as refused:
+        except TokenRefused as refused:
             facts |= {"reason": refused.reason}
-            call.event = world.state.record(world.now(), "revoke", "refused", status=refused.status, **facts)
-            return JSONResponse({"error": refused.error}, refused.status, _UNCACHED)
-        call.event = world.state.record(world.now(), "revoke", "revoked", status=200, **facts)
-        return Response(b"", 200, _UNCACHED)
+            call.event = context.state.record(context.now(), "revoke", "refused", status=refused.status, **facts)
+            return JSONResponse({"error": refused.error}, refused.status, _NO_STORE)
+        call.event = context.state.record(context.now(), "revoke", "revoked", status=200, **facts)
+        return Response(b"", 200, _NO_STORE)
 
     def _revoke(self, call: Call, facts: dict[str, Any]) -> None:
-        world, form = self._world, call.form
+        context, form = self._world, call.form
         if form.repeated or form.get("client_secret") is None or form.get("token") is None:
-            raise Refused(400, "invalid_request", None, "parameter missing or repeated")
+            raise TokenRefused(400, "invalid_request", None, "parameter missing or repeated")
         try:
-            client = authenticate(world, call, frozenset({ClientMethod.POST}))
-        except Refused:
-            raise Refused(401, "unauthorized_client", None, "client credentials") from None
+            client = authenticate(context, call, frozenset({ClientMethod.POST}))
+        except TokenRefused:
+            raise TokenRefused(401, "unauthorized_client", None, "client credentials") from None
         facts["client_id"] = client.client_id
         if form.get("token_type_hint") != "refresh_token":
-            raise Refused(400, "unsupported_token_type", None, "token_type_hint")
-        known = world.state.refresh_tokens.get(form.get("token") or "")
-        if known is None or known.consent.client_id != client.client_id or known.consent.ended is not None:
-            if world.settings.revoke_unknown_status == 400:
-                raise Refused(400, "invalid_request", None, "token unknown or revoked before")
+            raise TokenRefused(400, "unsupported_token_type", None, "token_type_hint")
+        cached = context.state.refresh_tokens.get(form.get("token") or "")
+        if cached is None or cached.consent.client_id != client.client_id or cached.consent.ended is not None:
+            if context.settings.revoke_unknown_status == 400:
+                raise TokenRefused(400, "invalid_request", None, "token unknown or revoked before")
             return
-        facts["grant_id"] = known.consent.grant_id
-        world.state.end(known.consent, "revoked")
+        facts["grant_id"] = cached.consent.grant_id
+        context.state.end(cached.consent, "revoked")
 
 
-def authenticate(world: World, call: Call, allowed: frozenset[ClientMethod]) -> SandboxClient:
+def authenticate(context: SandboxContext, call: Call, allowed: frozenset[ClientMethod]) -> SandboxClient:
     """The client of a token request. Raises Refused(401) unless exactly one allowed method proves it."""
     header = call.request.headers.get("authorization")
     in_body = call.form.get("client_secret")
     if header is not None and in_body is not None:
-        _unknown_client(world, "two ways of client authentication")
+        _unknown_client(context, "two ways of client authentication")
     if header is not None:
         if ClientMethod.BASIC not in allowed:
-            _unknown_client(world, "HTTP Basic is not accepted for this grant")
+            _unknown_client(context, "HTTP Basic is not accepted for this grant")
         client_id, secret = _basic(header)
     else:
         if ClientMethod.POST not in allowed:
-            _unknown_client(world, "client credentials in the body are not accepted for this grant")
+            _unknown_client(context, "client credentials in the body are not accepted for this grant")
         client_id, secret = call.form.get("client_id") or "", in_body or ""
-    client = world.state.clients.get(client_id)
+    client = context.state.clients.get(client_id)
     if client is None or client.client_secret != Secret(secret) or call.plan.has(FaultKind.SECRET_ROTATED):
-        _unknown_client(world, "client credentials")
+        _unknown_client(context, "client credentials")
     return client
 
 
-def _unknown_client(world: World, reason: str) -> NoReturn:
-    words = "Invalid client credentials." if world.settings.dialect is SandboxDialect.DEX else None
-    raise Refused(401, "invalid_client", words, reason)
+def _unknown_client(context: SandboxContext, reason: str) -> NoReturn:
+    words = "Invalid client credentials." if context.settings.dialect is SandboxDialect.DEX else None
+    raise TokenRefused(401, "invalid_client", words, reason)
 
 
 def _basic(header: str) -> tuple[str, str]:

@@ -7,8 +7,8 @@ import hashlib
 from typing import Any
 
 from akoya_gateway.sandbox import demo_users
-from akoya_gateway.sandbox.context import World
-from akoya_gateway.sandbox.fault_injection import FaultKind, Plan
+from akoya_gateway.sandbox.context import SandboxContext
+from akoya_gateway.sandbox.fault_injection import DrawnFaults, FaultKind
 from akoya_gateway.sandbox.settings import SandboxDialect
 from akoya_gateway.sandbox.state import AuthorizationRequest, Code, Consent, RefreshToken
 
@@ -17,52 +17,54 @@ STRANGER = "mikomo_stranger"
 RECIPIENT_ID = "akoya-sandbox-recipient"
 
 
-def consent(world: World, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> Consent:
+def consent(context: SandboxContext, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> Consent:
     """The user agreed: a new consent record."""
     given = Consent(
-        grant_id=world.uuid(),
+        grant_id=context.uuid(),
         client_id=request.client.client_id,
         connector=request.connector,
         user=user,
         accounts=accounts,
         scopes=request.scopes,
-        given_at=world.now(),
-        session_id=world.uuid(),
+        given_at=context.now(),
+        session_id=context.uuid(),
         nonce=request.nonce,
     )
-    world.state.consents[given.grant_id] = given
+    context.state.consents[given.grant_id] = given
     return given
 
 
-def code(world: World, given: Consent, request: AuthorizationRequest) -> Code:
+def code(context: SandboxContext, given: Consent, request: AuthorizationRequest) -> Code:
     """A code in the form of the dialect: 25 base32 characters, or `ory_ac_` and two parts (akoya.md section 3)."""
-    if world.settings.dialect is SandboxDialect.HYDRA:
-        value = f"ory_ac_{world.token(32)}.{world.token(32)}"
+    if context.settings.dialect is SandboxDialect.HYDRA:
+        value = f"ory_ac_{context.token(32)}.{context.token(32)}"
     else:
-        value = world.base32(25)
-    made = Code(value, given, request.redirect_uri, request.code_challenge, world.now() + world.settings.code_lifetime)
-    world.state.codes[value] = made
+        value = context.base32(25)
+    made = Code(
+        value, given, request.redirect_uri, request.code_challenge, context.now() + context.settings.code_lifetime
+    )
+    context.state.codes[value] = made
     return made
 
 
-def issue(world: World, given: Consent, issuer: str, plan: Plan) -> dict[str, Any]:
+def issue(context: SandboxContext, given: Consent, issuer: str, plan: DrawnFaults) -> dict[str, Any]:
     """A new pair of tokens: the body of a successful token answer (akoya.md section 4)."""
-    settings = world.settings
+    settings = context.settings
     if plan.has(FaultKind.ROTATE_KEYS):
-        world.keys.rotate(keep_old=False)
-    access_token = f"ory_at_{world.token(32)}.{world.token(32)}"
-    claims = _claims(world, given, issuer, access_token)
+        context.keys.rotate(keep_old=False)
+    access_token = f"ory_at_{context.token(32)}.{context.token(32)}"
+    claims = _claims(context, given, issuer, access_token)
     if short := plan.get(FaultKind.LIFETIME):
-        claims["exp"] = int(world.now() + short.seconds)
+        claims["exp"] = int(context.now() + short.seconds)
     if plan.has(FaultKind.WRONG_SUB):
         claims["sub"] = demo_users.subject(given.connector, STRANGER, settings.user_id_bytes)
     if altered := plan.get(FaultKind.CLAIMS):
         claims = {name: value for name, value in (claims | dict(altered.claims)).items() if value is not None}
     # Hydra puts the kid of the login into each later id_token and signs with the key of today (ory/hydra#3573).
-    given.kid = given.kid or world.keys.kid
+    given.kid = given.kid or context.keys.kid
     kid = given.kid if settings.dialect is SandboxDialect.HYDRA else None
     body: dict[str, Any] = {
-        "id_token": world.keys.sign(claims, forged=plan.has(FaultKind.BAD_SIGNATURE), kid=kid),
+        "id_token": context.keys.sign(claims, forged=plan.has(FaultKind.BAD_SIGNATURE), kid=kid),
         "token_type": "bearer",
         "scope": " ".join(given.scopes),
     }
@@ -73,12 +75,12 @@ def issue(world: World, given: Consent, issuer: str, plan: Plan) -> dict[str, An
     if settings.grant_id_in_answer:
         body["grant_id"] = given.grant_id
     if "offline_access" in given.scopes:
-        body["refresh_token"] = _refresh_token(world, given)
+        body["refresh_token"] = _refresh_token(context, given)
     return body
 
 
-def _claims(world: World, given: Consent, issuer: str, access_token: str) -> dict[str, Any]:
-    settings, now = world.settings, int(world.now())
+def _claims(context: SandboxContext, given: Consent, issuer: str, access_token: str) -> dict[str, Any]:
+    settings, now = context.settings, int(context.now())
     half = hashlib.sha256(access_token.encode()).digest()[:16]
     claims: dict[str, Any] = {
         "iss": issuer,
@@ -102,30 +104,30 @@ def _claims(world: World, given: Consent, issuer: str, access_token: str) -> dic
             "auth_time": int(given.given_at),
             "rat": int(given.given_at),
             "sid": given.session_id,
-            "jti": world.uuid(),
+            "jti": context.uuid(),
         }
     return claims
 
 
-def _refresh_token(world: World, given: Consent) -> str:
-    settings = world.settings
-    value = f"ory_rt_{world.token(32)}.{world.token(32)}"
+def _refresh_token(context: SandboxContext, given: Consent) -> str:
+    settings = context.settings
+    value = f"ory_rt_{context.token(32)}.{context.token(32)}"
     if settings.dialect is SandboxDialect.DEX:
-        value = "Chl" + world.base32(48) + world.base32(24)
+        value = "Chl" + context.base32(48) + context.base32(24)
     ends_at = None
     if settings.refresh_token_lifetime is not None:
-        start = world.now() if settings.refresh_token_rolling else given.given_at
+        start = context.now() if settings.refresh_token_rolling else given.given_at
         ends_at = start + settings.refresh_token_lifetime
-    world.state.refresh_tokens[value] = RefreshToken(value, given, ends_at)
+    context.state.refresh_tokens[value] = RefreshToken(value, given, ends_at)
     return value
 
 
-def bearer(world: World, token: str) -> Consent | None:
+def bearer(context: SandboxContext, token: str) -> Consent | None:
     """The consent that an id_token stands for; None where it is not ours, has ended or was revoked long ago.
 
     The consent may have ended: see `Consent.ended`.
     """
-    claims = world.keys.verify(token)
-    if claims is None or not isinstance(claims.get("exp"), int) or claims["exp"] <= world.now():
+    claims = context.keys.verify(token)
+    if claims is None or not isinstance(claims.get("exp"), int) or claims["exp"] <= context.now():
         return None
-    return world.state.consents.get(str(claims.get("grant_id")))
+    return context.state.consents.get(str(claims.get("grant_id")))

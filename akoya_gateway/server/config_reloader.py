@@ -13,7 +13,7 @@ from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.metrics import Metrics
 
 
-class Reloader:
+class ConfigReloader:
     """`load` reads and judges the file (in a thread), `apply` swaps. Faults are said at `level`: a supervisor says
     them once for all its workers, which then keep quiet."""
 
@@ -47,7 +47,7 @@ class Reloader:
             level = logging.ERROR
             await self._apply(config)
         except ConfigurationError as error:
-            say_faults(self._log, error, level)
+            log_diagnostics(self._log, error, level)
             return False
         except (GatewayError, OSError, ValueError) as error:
             self._log.log(level, "the new configuration cannot be used; the last good one stays", reason=str(error))
@@ -59,8 +59,8 @@ class Reloader:
         return True
 
 
-def say_faults(log: Log, error: ConfigurationError, level: int = logging.ERROR) -> None:
+def log_diagnostics(log: Log, error: ConfigurationError, level: int = logging.ERROR) -> None:
     """One line a fault, as `akoya-gateway check` prints them."""
-    for fault in error.faults:
-        log.log(level, "fault in the new configuration", fault=str(fault))
-    log.log(level, "the new configuration has faults; the last good one stays", faults=len(error.faults))
+    for diagnostic in error.diagnostics:
+        log.log(level, "fault in the new configuration", fault=str(diagnostic))
+    log.log(level, "the new configuration has faults; the last good one stays", faults=len(error.diagnostics))

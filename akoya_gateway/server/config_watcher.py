@@ -17,22 +17,22 @@ _FILE_KEYS = frozenset({"file", "ca", "certificate", "key"})
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
-class Watch:
+class ConfigWatcher:
     """`changed()` is True once after every change, when the files have been the same for two looks: half-written ones
     are left alone."""
 
     def __init__(self, config: Path) -> None:
         self._config = config
         self._files = named_files(config)
-        self._seen = self._stamp()
-        self._known = self._seen
+        self._last_stamp = self._stamp()
+        self._accepted_stamp = self._last_stamp
 
     def changed(self) -> bool:
-        before, self._seen = self._seen, self._stamp()
-        if self._seen != before or self._seen == self._known:
+        before, self._last_stamp = self._last_stamp, self._stamp()
+        if self._last_stamp != before or self._last_stamp == self._accepted_stamp:
             return False
         self._files = named_files(self._config) or self._files
-        self._seen = self._known = self._stamp()
+        self._last_stamp = self._accepted_stamp = self._stamp()
         return True
 
     def _stamp(self) -> Stamp:

@@ -19,12 +19,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _CLOSE = (b"connection", b"close")
 
 
-def brings_a_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Without one there is no doubt what comes next."""
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
-class Expected:
+class ExpectContinueApp:
     """ASGI: `app`, for a request with the expectation. The server says `100 Continue` when the body is asked for."""
 
     def __init__(self, app: App) -> None:

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from akoya_gateway.server.expect_continue import Expected, brings_a_body
+from akoya_gateway.server.expect_continue import ExpectContinueApp, has_body
 from akoya_gateway.server.http_1_0 import CloseDelimited
 from akoya_gateway.server.lingering_close import LingeringClose, RequestTransport
 from akoya_gateway.server.problem_response import problem_response
@@ -34,7 +34,7 @@ SEND_TIMEOUT = 60.0
 """Seconds in which a client must take what makes its connection writable again: about 48 KB. Until then it holds
 memory here, and a connection to the upstream that others could use."""
 
-MOST_WAITING = 64
+MAX_PIPELINED = 64
 """Requests that may wait behind the one that is answered. Some kilobytes each, and 20 bytes make one."""
 
 class Refused(Exception):
@@ -46,7 +46,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-class GuardedHttpProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """`head_limit` in bytes: request line and headers together. `field_limit`: header fields of one request."""
 
     def __init__(
@@ -73,7 +73,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._chunk = 0
         self._in_head = self._in_body = self._progress = False
-        self._stalled = 0
+        self._bytes_unsent = 0
         self._running: RequestResponseCycle | None = None
         """The request that is being answered, or was answered last. `cycle` is the one that was parsed last."""
         self._cycle_transport: RequestTransport
@@ -85,7 +85,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._cycle_transport = RequestTransport(transport, self.close_after_response)
-        self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+        self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -135,7 +135,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._end_send_timer()
 
     def on_response_complete(self) -> None:
-        if not self.in_charge:
+        if not self.owns_connection:
             # The connection is being closed. Nothing that waits behind this response is started.
             self.server_state.total_requests += 1
             self._watch_sending()
@@ -145,16 +145,16 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._send_refusal()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.part()
+        self.detach()
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Close the connection, when what is written has been taken, but not much later."""
         self.transport.close()
         self._watch_sending()
 
     def close_after_response(self) -> None:
         """Close the connection for a request that is over."""
-        if self._in_body and self.in_charge:
+        if self._in_body and self.owns_connection:
             self._linger()
         else:
             self.transport.close()
@@ -170,12 +170,12 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._refuse(refused.status, refused.reason)
             return
         if self._in_head:
-            if self.in_charge:
+            if self.owns_connection:
                 self._watch_head(len(data))
             return
-        if self._in_body and self.in_charge:
-            self._weigh_what_is_no_content(len(data))
-        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.in_charge:
+        if self._in_body and self.owns_connection:
+            self._count_framing(len(data))
+        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.owns_connection:
             # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
             # the connection could stay for ever.
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -188,7 +188,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > self._head_limit:
             self._refuse(431, "head too large")
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+            self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Raises `Refused`."""
@@ -224,18 +224,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if rest:
             protocol.data_received(rest)
 
-    def _weigh_what_is_no_content(self, size: int) -> None:
+    def _count_framing(self, size: int) -> None:
         """Nothing else limits trailer fields, which the parser keeps, or the extensions of a chunk."""
         if self._progress:
             self._progress = False
-            self._stalled = 0
+            self._bytes_unsent = 0
         else:
-            self._stalled += size
-            if self._stalled > self._head_limit:
+            self._bytes_unsent += size
+            if self._bytes_unsent > self._head_limit:
                 self._refuse(431, "trailers or chunk extensions too large")
 
     @property
-    def in_charge(self) -> bool:
+    def owns_connection(self) -> bool:
         """The connection is open, and has not become a WebSocket, which is its own protocol's."""
         return not self.transport.is_closing() and self.transport.get_protocol() is self
 
@@ -278,13 +278,13 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if b"#" in self.url:
             # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
             raise Refused(400, "fragment in the target")
-        if len(self.pipeline) >= MOST_WAITING:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise Refused(400, "too many pipelined requests")
         if self.parser.should_upgrade():
             self._check_upgrade()
         self.start_cycle()
         self._in_body = True
-        self._stalled = 0
+        self._bytes_unsent = 0
         if not self.parser.should_upgrade():
             # Fields from here on are trailers. uvicorn would add them to the headers, which have been judged by then or
             # are being judged (RFC 9110 section 6.5.1).
@@ -294,7 +294,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Raises `Refused` for a WebSocket handshake that cannot be taken up."""
         if not self._should_upgrade():
             return
-        if self.parser.get_method() != b"GET" or brings_a_body(self.headers):
+        if self.parser.get_method() != b"GET" or has_body(self.headers):
             raise Refused(400, "WebSocket handshake that is not a GET without a body")
         if self.under_way or self.pipeline:
             # The connection cannot become a WebSocket while responses are still to be written to it.
@@ -307,8 +307,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             # It knows neither chunks nor interim responses (RFC 9110 section 10.1.1).
             self.expect_100_continue = False
             self.app = cast("Any", CloseDelimited(cast("Any", app)))
-        elif self.expect_100_continue and brings_a_body(self.headers):
-            self.app = cast("Any", Expected(cast("Any", app)))
+        elif self.expect_100_continue and has_body(self.headers):
+            self.app = cast("Any", ExpectContinueApp(cast("Any", app)))
         before = self.cycle
         super().on_headers_complete()
         self.app = app
@@ -321,14 +321,14 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _weight(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _head_is_late(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._head_timer = None
-        if not self.in_charge:
+        if not self.owns_connection:
             return
         if self._in_head:
             if self.flow.read_paused:
                 # It is we who do not read on.
-                self._head_timer = self.loop.call_later(self._head_timeout, self._head_is_late)
+                self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
             else:
                 self._refuse(408, "head too slow")
         elif self.cycle is None:
@@ -337,9 +337,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _watch_sending(self) -> None:
         if self._send_timer is None and self.transport.get_write_buffer_size():
-            self._send_timer = self.loop.call_later(self._send_timeout, self._takes_nothing)
+            self._send_timer = self.loop.call_later(self._send_timeout, self._on_send_timeout)
 
-    def _takes_nothing(self) -> None:
+    def _on_send_timeout(self) -> None:
         self._send_timer = None
         if self.transport.get_protocol() is self:
             self.transport.abort()
@@ -360,7 +360,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._refusal = problem_response(status) if alone and not self.pipeline else b""
         if self._in_body:
             self._abandon_last()
-        if self.in_charge and not self.under_way:
+        if self.owns_connection and not self.under_way:
             self._send_refusal()
 
     def _abandon_last(self) -> None:
@@ -371,7 +371,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             _disconnect(self._running)
             if self._running.response_started:
                 # The client must see that the response is truncated.
-                self.part()
+                self.detach()
             else:
                 self._send_refusal()
 

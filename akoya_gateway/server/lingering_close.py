@@ -19,7 +19,7 @@ class Owner(Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None: ...
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Close the connection without waiting for the client, but after what is buffered has been sent."""
 
 
@@ -60,7 +60,7 @@ class LingeringClose(asyncio.Protocol):
         self._timer.cancel()
         if not self._transport.is_closing():
             self._transport.set_protocol(self._owner)  # type: ignore[arg-type]  # it is an asyncio.Protocol
-            self._owner.part()
+            self._owner.detach()
 
 
 class RequestTransport:

@@ -41,7 +41,7 @@ def bind(key: str, listen: Listen) -> socket.socket:
     try:
         return _bind_unix(listen.path) if listen.path is not None else _bind_tcp(listen)
     except OSError as error:
-        raise OperatorError(f"{key}: cannot listen on {describe(listen)}: {_reason(error)}") from None
+        raise OperatorError(f"{key}: cannot listen on {describe(listen)}: {_error_text(error)}") from None
 
 
 def release(listener: socket.socket, listen: Listen) -> None:
@@ -106,7 +106,7 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "in use")
 
 
-def _reason(error: OSError) -> str:
+def _error_text(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another process listens there; stop it or choose another port"
     if error.errno == errno.EACCES:

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from akoya_gateway.observability.logs import Log
-from akoya_gateway.observability.shared_memory import Board
-from akoya_gateway.observability.worker_stats import bury, last_posts
-from akoya_gateway.server.worker import START_FAILED, Place
+from akoya_gateway.observability.shared_memory import SharedSlots
+from akoya_gateway.observability.worker_stats import last_published, retain_counters
+from akoya_gateway.server.worker import START_FAILED, WorkerSlot
 
-STUCK = 30.0
+STUCK_AFTER = 30.0
 """Seconds without a heartbeat after which a worker is killed."""
-SETTLED = 10.0
+SETTLED_AFTER = 10.0
 """A worker that lived so long may be started again at once."""
-LONGEST_PAUSE = 30.0
-CLOSING = 45.0
+MAX_PAUSE = 30.0
+CLOSE_TIMEOUT = 45.0
 """Seconds beyond the grace for refreshes in flight to finish; after that workers are killed."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WATCHED = (*_PASSED_ON, signal.SIGCHLD)
 
 
 @dataclass(slots=True)
-class _Seat:
+class _WorkerRecord:
     """A worker's place: who sits there (pid 0: nobody), since when, and when the next one may start."""
 
     number: int
@@ -42,43 +42,49 @@ class _Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Duties:
+class SupervisorHooks:
     """`serve(place)` runs in a worker and returns its exit code. `reload()` looks at the configuration and says its
     faults. `fall_back()`: a worker could not start with it. `changed()`: the watched files did.
-    `draining()`: the end has begun."""
+    `on_draining()`: the end has begun."""
 
-    serve: Callable[[Place], int]
+    serve: Callable[[WorkerSlot], int]
     reload: Callable[[], None] = lambda: None
     fall_back: Callable[[], None] = lambda: None
     changed: Callable[[], bool] = lambda: False
-    draining: Callable[[], None] = lambda: None
+    on_draining: Callable[[], None] = lambda: None
 
 
 class Supervisor:
     def __init__(
-        self, duties: Duties, workers: int, log: Log, *, patience: float, clock: Callable[[], float] = time.monotonic
+        self,
+        hooks: SupervisorHooks,
+        workers: int,
+        log: Log,
+        *,
+        stop_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`patience`: seconds that draining may take."""
-        self._duties = duties
+        """`stop_timeout`: seconds that draining may take."""
+        self._hooks = hooks
         self._log = log
         self._clock = clock
-        self._patience = patience
-        self._seats = [_Seat(number) for number in range(workers)]
-        self._board = Board(workers + 1)
+        self._stop_timeout = stop_timeout
+        self._workers = [_WorkerRecord(number) for number in range(workers)]
+        self._slots = SharedSlots(workers + 1)
         self._lifeline = os.pipe()
         self._wakeup = socket.socketpair()
-        self._caught: list[int] = []
+        self._pending_signals: list[int] = []
         self._kill_at: float | None = None
         self._started = False
-        self._unclean = False
+        self._had_failures = False
 
     def run(self) -> int:
         """Until every worker has gone after a SIGTERM: 0; 1 when the first could not start, or one had to be killed."""
         before = self._catch_signals()
         try:
             # The first alone: what keeps it from starting is said once, and it sets up the store.
-            self._start(self._seats[0])
-            while (code := self._look()) is None:
+            self._start(self._workers[0])
+            while (code := self._supervise()) is None:
                 self._wait()
             return code
         finally:
@@ -90,52 +96,52 @@ class Supervisor:
             for end in self._lifeline:
                 os.close(end)
 
-    def _look(self) -> int | None:
+    def _supervise(self) -> int | None:
         """One round: signals, the dead, the stuck, those to be started. An exit code when it is over."""
         for number in self._signals():
             self._on_signal(number)
         failed = self._reap()
         if self._kill_at is not None:
-            return self._ending()
+            return self._stop_workers()
         if not self._started:
-            if not self._seats[0].pid:
+            if not self._workers[0].pid:
                 return 1
-            self._started = 0 in last_posts(self._board)
+            self._started = 0 in last_published(self._slots)
             return None
         if failed:
-            self._duties.fall_back()
-        if self._duties.changed():
+            self._hooks.fall_back()
+        if self._hooks.changed():
             self._on_signal(signal.SIGHUP)
         self._kill_stuck()
-        for seat in self._seats:
-            if not seat.pid and self._clock() >= seat.start_at:
-                self._start(seat)
+        for worker in self._workers:
+            if not worker.pid and self._clock() >= worker.start_at:
+                self._start(worker)
         return None
 
-    def _ending(self) -> int | None:
-        alive = [seat for seat in self._seats if seat.pid]
+    def _stop_workers(self) -> int | None:
+        alive = [worker for worker in self._workers if worker.pid]
         if not alive:
-            return 1 if self._unclean else 0
+            return 1 if self._had_failures else 0
         assert self._kill_at is not None
         if self._clock() >= self._kill_at:
-            for seat in alive:
-                self._log.error("a worker did not stop in time; it is killed", pid=seat.pid)
-                self._send(seat, signal.SIGKILL)
+            for record in alive:
+                self._log.error("a worker did not stop in time; it is killed", pid=record.pid)
+                self._send(record, signal.SIGKILL)
         return None
 
     # -- workers
 
-    def _start(self, seat: _Seat) -> None:
+    def _start(self, worker: _WorkerRecord) -> None:
         # Signals wait until the child has its own way of dealing with them: none is lost between the two.
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         pid = os.fork()
         if pid == 0:
-            self._be_worker(seat.number)
+            self._run_worker(worker.number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        seat.pid, seat.since = pid, self._clock()
-        self._log.info("worker started", worker=seat.number, pid=pid)
+        worker.pid, worker.since = pid, self._clock()
+        self._log.info("worker started", worker=worker.number, pid=pid)
 
-    def _be_worker(self, number: int) -> None:
+    def _run_worker(self, number: int) -> None:
         """Never returns."""
         code = 70
         try:
@@ -147,7 +153,7 @@ class Supervisor:
             for end in self._wakeup:
                 end.close()
             os.close(self._lifeline[1])
-            code = self._duties.serve(Place(self._board, number, self._lifeline[0]))
+            code = self._hooks.serve(WorkerSlot(self._slots, number, self._lifeline[0]))
         except BaseException:
             self._log.exception("a worker failed", pid=os.getpid())
         finally:
@@ -156,60 +162,60 @@ class Supervisor:
     def _reap(self) -> bool:
         """True: one of the dead could not even start."""
         failed = False
-        for seat in self._seats:
-            if not seat.pid:
+        for worker in self._workers:
+            if not worker.pid:
                 continue
             with suppress(ChildProcessError):
-                pid, status = os.waitpid(seat.pid, os.WNOHANG)
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
                 if pid == 0:
                     continue
                 code = os.waitstatus_to_exitcode(status)
                 failed = failed or code == START_FAILED
-                self._died(seat, code)
+                self._on_exit(worker, code)
         return failed
 
-    def _died(self, seat: _Seat, code: int) -> None:
+    def _on_exit(self, worker: _WorkerRecord, code: int) -> None:
         now = self._clock()
-        bury(self._board, seat.number)
+        retain_counters(self._slots, worker.number)
         if self._kill_at is not None:
             # One that was still starting has no other way of stopping than by the signal itself.
-            self._unclean = self._unclean or code not in (0, -signal.SIGTERM)
+            self._had_failures = self._had_failures or code not in (0, -signal.SIGTERM)
         else:
-            seat.crashes = 1 if now - seat.since >= SETTLED else seat.crashes + 1
-            pause = 0.0 if seat.crashes == 1 else min(0.5 * 2.0 ** (seat.crashes - 2), LONGEST_PAUSE)
-            seat.start_at = now + pause
+            worker.crashes = 1 if now - worker.since >= SETTLED_AFTER else worker.crashes + 1
+            pause = 0.0 if worker.crashes == 1 else min(0.5 * 2.0 ** (worker.crashes - 2), MAX_PAUSE)
+            worker.start_at = now + pause
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._log.error("a worker died", worker=seat.number, pid=seat.pid, reason=reason, restart_in=pause)
-        seat.pid = 0
+            self._log.error("a worker died", worker=worker.number, pid=worker.pid, reason=reason, restart_in=pause)
+        worker.pid = 0
 
     def _kill_stuck(self) -> None:
-        posts = last_posts(self._board)
-        for seat in self._seats:
-            pid, at = posts.get(seat.number, (0, 0.0))
-            if pid and pid == seat.pid and self._clock() - at > STUCK:
-                self._log.error("a worker is stuck; it is killed", worker=seat.number, pid=pid)
-                self._send(seat, signal.SIGKILL)
+        posts = last_published(self._slots)
+        for worker in self._workers:
+            pid, at = posts.get(worker.number, (0, 0.0))
+            if pid and pid == worker.pid and self._clock() - at > STUCK_AFTER:
+                self._log.error("a worker is stuck; it is killed", worker=worker.number, pid=pid)
+                self._send(worker, signal.SIGKILL)
 
     # -- signals
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._duties.reload()
+            self._hooks.reload()
             self._send_all(signal.SIGHUP)
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._kill_at is None:
-                self._kill_at = self._clock() + self._patience + CLOSING
-                self._duties.draining()
+                self._kill_at = self._clock() + self._stop_timeout + CLOSE_TIMEOUT
+                self._hooks.on_draining()
             self._send_all(signal.SIGTERM)
 
     def _send_all(self, number: int) -> None:
-        for seat in self._seats:
-            if seat.pid:
-                self._send(seat, number)
+        for worker in self._workers:
+            if worker.pid:
+                self._send(worker, number)
 
-    def _send(self, seat: _Seat, number: int) -> None:
+    def _send(self, worker: _WorkerRecord, number: int) -> None:
         with suppress(ProcessLookupError):
-            os.kill(seat.pid, number)
+            os.kill(worker.pid, number)
 
     def _catch_signals(self) -> dict[int, Any]:
         for end in self._wakeup:
@@ -217,13 +223,13 @@ class Supervisor:
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         before: dict[int, Any] = {}
         for number in _WATCHED:
-            before[number] = signal.signal(number, lambda caught, _: self._caught.append(caught))
+            before[number] = signal.signal(number, lambda caught, _: self._pending_signals.append(caught))
         # One may have come since the start (`cli.run`).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         return before
 
     def _signals(self) -> list[int]:
-        caught, self._caught = self._caught, []
+        caught, self._pending_signals = self._pending_signals, []
         return caught
 
     def _wait(self) -> None:
@@ -235,5 +241,5 @@ class Supervisor:
         """Until something is due: a heartbeat to be looked at once a second, a start earlier."""
         if not self._started:
             return 0.02
-        due = min((seat.start_at for seat in self._seats if not seat.pid), default=float("inf"))
+        due = min((worker.start_at for worker in self._workers if not worker.pid), default=float("inf"))
         return max(0.01, min(1.0, due - self._clock()))

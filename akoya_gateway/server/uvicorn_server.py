@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.refusal_log import RefusalLog
 from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol
 
@@ -28,11 +28,11 @@ App = Callable[
 
 WebSockets = type[GuardedWebSocketProtocol] | Literal["none"]
 
-KEEP_ALIVE = 75
+KEEP_ALIVE_SECONDS = 75
 """Seconds an idle connection is kept: longer than proxies in front of us keep theirs, so that they close first."""
-LINGER = 0.2
+LINGER_SECONDS = 0.2
 """Seconds for a request that was already on its way when an idle connection is about to be closed."""
-LAST_WORDS = 2.0
+CLOSE_FRAME_SECONDS = 2.0
 """Seconds for what was cut off to end in order."""
 _TICKS = 10
 """uvicorn's ticks in a second."""
@@ -45,7 +45,7 @@ def server_config(
     *,
     head_limit: int,
     field_limit: int = 256,
-    protocol: Callable[..., HttpToolsProtocol] = GuardedHttpProtocol,
+    protocol: Callable[..., HttpToolsProtocol] = LimitedHttpProtocol,
     max_message: int = 16_777_216,
     websockets: WebSockets = GuardedWebSocketProtocol,
 ) -> uvicorn.Config:
@@ -68,7 +68,7 @@ def server_config(
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
 
 
@@ -81,7 +81,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, grace: float) -> None:
         super().__init__(config)
         self.grace = grace
-        self._hurry = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -90,15 +90,15 @@ class DrainingServer(uvicorn.Server):
     def stop(self) -> None:
         self.should_exit = True
 
-    def hurry(self) -> None:
+    def stop_now(self) -> None:
         """Do not wait for anybody any more."""
-        self._hurry.set()
+        self._stop_now.set()
         self.should_exit = True
 
-    async def hurried(self) -> None:
-        await self._hurry.wait()
+    async def wait_stop_now(self) -> None:
+        await self._stop_now.wait()
 
-    def say_goodbye(self) -> None:
+    def close_websockets(self) -> None:
         """From now on every answer closes its connection."""
         self.config.encoded_headers.append((b"connection", b"close"))
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
@@ -118,7 +118,7 @@ class DrainingServer(uvicorn.Server):
         paused = {
             each.transport.get_extra_info("socket").fileno(): each
             for each in self.server_state.connections
-            if isinstance(each, GuardedHttpProtocol) and each.reading_is_paused
+            if isinstance(each, LimitedHttpProtocol) and each.reading_is_paused
         }
         if not paused:
             return
@@ -133,20 +133,20 @@ class DrainingServer(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        self.say_goodbye()
-        await self._until_gone(LINGER)
-        for http in self._of_http():
+        self.close_websockets()
+        await self._until_gone(LINGER_SECONDS)
+        for http in self._http_connections():
             http.shutdown()
         await self._until_gone(self.grace)
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._until_gone(LAST_WORDS, hurry=False)
+        await self._until_gone(CLOSE_FRAME_SECONDS, hurry=False)
         self._cut()
         tasks = list(self.server_state.tasks)
         if tasks:
-            await asyncio.wait(tasks, timeout=LAST_WORDS)
+            await asyncio.wait(tasks, timeout=CLOSE_FRAME_SECONDS)
 
-    def _of_http(self) -> list[HttpToolsProtocol]:
+    def _http_connections(self) -> list[HttpToolsProtocol]:
         return [each for each in self.server_state.connections if isinstance(each, HttpToolsProtocol)]
 
     def _cut(self) -> None:
@@ -159,6 +159,6 @@ class DrainingServer(uvicorn.Server):
         end = asyncio.get_running_loop().time() + seconds
         while self.server_state.connections or self.server_state.tasks:
             rest = end - asyncio.get_running_loop().time()
-            if rest <= 0 or (hurry and self._hurry.is_set()):
+            if rest <= 0 or (hurry and self._stop_now.is_set()):
                 return
             await asyncio.sleep(min(0.05, rest))

@@ -22,7 +22,7 @@ _SEND_TIMEOUT = 60.0
 """Seconds for a client to take the rest of a response."""
 
 
-class Joined(Protocol):
+class JoinedTunnel(Protocol):
     """What the connection has become a part of."""
 
     def end(self, code: int, reason: str, *, wait: bool = True) -> None:
@@ -98,23 +98,24 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         return early
 
 
-class JoinableProtocol(GuardedWebSocketProtocol):
+class DetachableWebSocketProtocol(GuardedWebSocketProtocol):
     """See the module's text."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._joined: Joined | None = None
+        self._tunnel: JoinedTunnel | None = None
 
-    def join(self, end: asyncio.Protocol, tunnel: Joined) -> None:
-        """`end` has the connection from now on, and tells `connection_lost` here; `tunnel` is ended when we stop."""
+    def detach_to(self, successor: asyncio.Protocol, tunnel: JoinedTunnel) -> None:
+        """`successor` has the connection from now on, and tells `connection_lost` here; `tunnel` is ended when we
+        stop."""
         self.stop_keepalive()
-        self._joined = tunnel
-        self.transport.set_protocol(end)
+        self._tunnel = tunnel
+        self.transport.set_protocol(successor)
         early = self._release()
         if early:
-            end.data_received(early)
+            successor.data_received(early)
         if self.disconnected:
-            end.connection_lost(None)
+            successor.connection_lost(None)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -123,18 +124,18 @@ class JoinableProtocol(GuardedWebSocketProtocol):
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 
     async def send(self, message: ASGISendEvent) -> None:
-        if self._joined is None:
+        if self._tunnel is None:
             await super().send(message)
         elif message["type"] == "websocket.close":
-            self._joined.end(message.get("code", 1000), message.get("reason") or "")
+            self._tunnel.end(message.get("code", 1000), message.get("reason") or "")
         else:
             raise RuntimeError(f"Unexpected ASGI message '{message['type']}', the connection has been joined.")
 
     def shutdown(self) -> None:
-        if self._joined is None:
+        if self._tunnel is None:
             super().shutdown()
         else:
-            self._joined.end(_SERVICE_RESTART, "", wait=False)
+            self._tunnel.end(_SERVICE_RESTART, "", wait=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.disconnected:

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.observability.admin_app import Admin, Desk
-from akoya_gateway.observability.health import Health, Report
+from akoya_gateway.observability.admin_app import AdminApp, ExtraApp
+from akoya_gateway.observability.health import Readiness, Report
 from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.metrics import Metrics
-from akoya_gateway.observability.shared_memory import Board
-from akoya_gateway.observability.worker_stats import Crew
-from akoya_gateway.server.config_reloader import Reloader
-from akoya_gateway.server.config_watcher import Watch
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.observability.shared_memory import SharedSlots
+from akoya_gateway.observability.worker_stats import WorkerStats
+from akoya_gateway.server.config_reloader import ConfigReloader
+from akoya_gateway.server.config_watcher import ConfigWatcher
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.uvicorn_server import App, DrainingServer, WebSockets, server_config
 from akoya_gateway.tasks import keep_running
 
@@ -36,7 +36,7 @@ class Service(Protocol):
     def app(self) -> App: ...
 
     @property
-    def protocol(self) -> Callable[..., GuardedHttpProtocol]:
+    def protocol(self) -> Callable[..., LimitedHttpProtocol]:
         """What uvicorn makes for each connection."""
 
     @property
@@ -48,7 +48,7 @@ class Service(Protocol):
         """Bytes: the largest WebSocket message that a client may send to anybody behind it, as configured now."""
 
     @property
-    def desk(self) -> Desk | None:
+    def extra_app(self) -> ExtraApp | None:
         """What the admin listener serves besides health and metrics."""
 
     async def startup(self) -> None:
@@ -65,7 +65,7 @@ class Service(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ServeOptions:
     """How long things take, in seconds. `drain_delay`: not ready, but still serving, so that balancers notice."""
 
     grace: float = 30.0
@@ -75,10 +75,10 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerSlot:
     """A worker's place among the others. `lifeline`: a pipe's end that closes when the supervisor is gone."""
 
-    board: Board
+    slots: SharedSlots
     number: int
     lifeline: int
 
@@ -93,23 +93,23 @@ class Worker:
         load: Callable[[], Config],
         head_limit: int,
         field_limit: int,
-        life: Life,
-        place: Place | None = None,
-        watch: Watch | None = None,
+        options: ServeOptions,
+        slot: WorkerSlot | None = None,
+        watch: ConfigWatcher | None = None,
     ) -> None:
         self._service = service
         self._log = log
-        self._life = life
-        self._place = place
+        self._options = options
+        self._slot = slot
         self._watched = watch
         self._head_limit = head_limit
         self._field_limit = field_limit
-        self._health = Health(service.check, service.notes)
-        board, number = (place.board, place.number) if place is not None else (None, 0)
-        self._crew = Crew(metrics, self._health, log, board=board, place=number)
+        self._readiness = Readiness(service.check, service.notes)
+        slots, number = (slot.slots, slot.number) if slot is not None else (None, 0)
+        self._stats = WorkerStats(metrics, self._readiness, log, slots=slots, slot=number)
         # Under a supervisor the faults have been said once already.
-        level = 10 if place is not None else 40
-        self._reloader = Reloader(load, self._apply, log, metrics, level=level)
+        level = 10 if slot is not None else 40
+        self._reloader = ConfigReloader(load, self._apply, log, metrics, level=level)
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
         self._public: DrainingServer | None = None
@@ -130,10 +130,10 @@ class Worker:
             max_message=self._service.max_message,
             websockets=self._service.websockets,
         )
-        self._public = server = DrainingServer(config, self._life.grace)
+        self._public = server = DrainingServer(config, self._options.grace)
         serving = asyncio.ensure_future(server.serve([public]))
         admin_server = self._serve_admin(admin)
-        self._in_background(keep_running("heartbeat", self._crew.keep_posting))
+        self._in_background(keep_running("heartbeat", self._stats.publish_forever))
         if self._watched is not None:
             watched = self._watched
             self._in_background(keep_running("file watch", lambda: self._watch(watched)))
@@ -145,7 +145,7 @@ class Worker:
     def stop(self) -> None:
         """Once: drain. Twice: now."""
         if self._stop.is_set() and self._public is not None:
-            self._public.hurry()
+            self._public.stop_now()
         self._stop.set()
 
     async def _apply(self, config: Config) -> None:
@@ -157,7 +157,7 @@ class Worker:
     def _serve_admin(self, listener: socket.socket | None) -> tuple[DrainingServer, asyncio.Future[None]] | None:
         if listener is None:
             return None
-        app = Admin(self._crew, self._service.desk)
+        app = AdminApp(self._stats, self._service.extra_app)
         server = DrainingServer(server_config(app, head_limit=16_384, websockets="none"), ADMIN_GRACE)
         return server, asyncio.ensure_future(server.serve([listener]))
 
@@ -168,13 +168,13 @@ class Worker:
         stopped.cancel()
 
     async def _drain(self, server: DrainingServer, serving: asyncio.Future[None]) -> None:
-        self._log.info("draining", grace=self._life.grace, delay=self._life.drain_delay)
-        self._health.drain()
-        self._crew.post(await self._health.report())
-        if self._life.drain_delay:
-            server.say_goodbye()
-            hurried = asyncio.ensure_future(server.hurried())
-            await asyncio.wait({hurried}, timeout=self._life.drain_delay)
+        self._log.info("draining", grace=self._options.grace, delay=self._options.drain_delay)
+        self._readiness.drain()
+        self._stats.publish(await self._readiness.report())
+        if self._options.drain_delay:
+            server.close_websockets()
+            hurried = asyncio.ensure_future(server.wait_stop_now())
+            await asyncio.wait({hurried}, timeout=self._options.drain_delay)
             hurried.cancel()
         server.stop()
         await serving
@@ -184,7 +184,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         # The checks are over: what they asked is closed.
-        self._crew.post(Report(os.getpid(), ready=False, draining=True, problems=["stopped"]))
+        self._stats.publish(Report(os.getpid(), ready=False, draining=True, problems=["stopped"]))
         if admin is not None:
             admin[0].stop()
             await admin[1]
@@ -193,23 +193,23 @@ class Worker:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
-        if self._place is None:
+        if self._slot is None:
             loop.add_signal_handler(signal.SIGINT, self.stop)
         else:
             # A terminal sends it to everybody; the supervisor passes on one SIGTERM.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            loop.add_reader(self._place.lifeline, self._orphaned)
+            loop.add_reader(self._slot.lifeline, self._orphaned)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reloader.reload()))
         # One may have come since the start (`cli.run`).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _orphaned(self) -> None:
-        assert self._place is not None
-        asyncio.get_running_loop().remove_reader(self._place.lifeline)
+        assert self._slot is not None
+        asyncio.get_running_loop().remove_reader(self._slot.lifeline)
         self._log.error("the supervisor is gone", pid=os.getpid())
         self.stop()
 
-    async def _watch(self, watch: Watch) -> None:
+    async def _watch(self, watch: ConfigWatcher) -> None:
         while True:
             await asyncio.sleep(1.0)
             if watch.changed():

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from akoya_gateway.sessions.authorization_attempts import (
-    Attempt,
-    AttemptForeign,
-    Attempts,
+    AttemptOfOtherBrowser,
     AttemptUnknown,
+    AuthorizationAttempt,
+    AuthorizationAttempts,
     TooManyAttempts,
 )
 from akoya_gateway.sessions.random_tokens import is_token, new_token
-from akoya_gateway.sessions.recovery import Forwardings
+from akoya_gateway.sessions.recovery import SessionRecovery
 from akoya_gateway.sessions.session import Session
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.sessions.session_store import SessionStore
 
 __all__ = [
-    "Attempt",
-    "AttemptForeign",
+    "AttemptOfOtherBrowser",
     "AttemptUnknown",
-    "Attempts",
-    "Forwardings",
+    "AuthorizationAttempt",
+    "AuthorizationAttempts",
     "Session",
-    "Sessions",
+    "SessionRecovery",
+    "SessionStore",
     "TooManyAttempts",
     "is_token",
     "new_token",

@@ -17,7 +17,7 @@ from akoya_gateway.errors import OperatorError
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.random_tokens import NewToken, digest, is_token, new_token
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "attempt"
 
@@ -33,7 +33,7 @@ class TooManyAttempts(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AuthorizationAttempt:
     """`connector` is its key in gateway.yaml, `return_to` was judged when it began, `owner` is who was known then.
     `session` is the id of the session whose cookie the browser showed then, be it alive or dead."""
 
@@ -52,13 +52,15 @@ class AttemptUnknown:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptForeign:
+class AttemptOfOtherBrowser:
     """Begun in another browser. It is used up all the same."""
 
 
-class Attempts:
-    def __init__(self, vault: Vault, limits: Limits, *, clock: Clock = time.time, random: NewToken = new_token) -> None:
-        self._vault = vault
+class AuthorizationAttempts:
+    def __init__(
+        self, store: EncryptedStore, limits: Limits, *, clock: Clock = time.time, random: NewToken = new_token
+    ) -> None:
+        self._store = store
         self._limits = limits
         self._clock = clock
         self._random = random
@@ -81,7 +83,7 @@ class Attempts:
         """
         if not is_token(browser):
             raise ValueError("an attempt is bound to a browser by a token of ours")
-        await self._judge_total()
+        await self._check_total()
         group = _browser(browser)
         await self._make_room(group)
         now = self._clock()
@@ -99,21 +101,23 @@ class Attempts:
         while True:
             state = self._random()
             record = Record(KIND, _key(state), body, 1, group, now + self._limits.attempt_lifetime)
-            if await self._vault.put(record):
+            if await self._store.put(record):
                 self._pending += 1
                 return state
 
-    async def take(self, state: str, browser: str | None) -> Attempt | AttemptUnknown | AttemptForeign:
+    async def consume(
+        self, state: str, browser: str | None
+    ) -> AuthorizationAttempt | AttemptUnknown | AttemptOfOtherBrowser:
         """The attempt, once: whatever comes of it, nobody gets it again. `browser`: the cookie's value, if any."""
         if not is_token(state):
             return AttemptUnknown()
-        record = await self._vault.take(KIND, _key(state))
+        record = await self._store.take(KIND, _key(state))
         if record is None:
             return AttemptUnknown()
         if browser is None or not hmac.compare_digest(record.group, _browser(browser)):
-            return AttemptForeign()
+            return AttemptOfOtherBrowser()
         document = json.loads(record.body)
-        attempt = Attempt(
+        attempt = AuthorizationAttempt(
             connector=document["connector"],
             return_to=document["return_to"],
             started_at=document["started_at"],
@@ -126,22 +130,22 @@ class Attempts:
         too_old = self._clock() >= attempt.started_at + self._limits.attempt_lifetime
         return AttemptUnknown() if too_old else attempt
 
-    async def _judge_total(self) -> None:
+    async def _check_total(self) -> None:
         now = self._clock()
         if not 0.0 <= now - self._counted_at < COUNT_VALID:
-            self._pending = await self._vault.count(KIND)
+            self._pending = await self._store.count(KIND)
             self._counted_at = now
         if self._pending >= self._limits.attempts:
             raise TooManyAttempts("Please try again in some minutes.", retry_after=60)
 
     async def _make_room(self, group: str) -> None:
-        pending = await self._vault.find(KIND, group)
+        pending = await self._store.find(KIND, group)
         surplus = len(pending) + 1 - self._limits.attempts_per_browser
         if surplus <= 0:
             return
         oldest_first = sorted(pending, key=lambda record: record.expires_at or 0.0)
         for record in oldest_first[:surplus]:
-            await self._vault.delete(KIND, record.key)
+            await self._store.delete(KIND, record.key)
 
 
 def _key(state: str) -> str:

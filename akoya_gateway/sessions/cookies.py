@@ -54,8 +54,8 @@ def strip_cookies(header: bytes, names: Iterable[bytes]) -> bytes | None:
     hidden = tuple(names)
     if not any(name in header for name in hidden):
         return header
-    kept = [pair for pair in header.split(b";") if pair.partition(b"=")[0].strip(_BLANK) not in hidden]
-    return b";".join(kept).strip(_BLANK) or None
+    cached = [pair for pair in header.split(b";") if pair.partition(b"=")[0].strip(_BLANK) not in hidden]
+    return b";".join(cached).strip(_BLANK) or None
 
 
 def set_cookie(cookie: Cookie, value: str, max_age: float) -> bytes:
@@ -82,7 +82,7 @@ def delete_browser_cookie(cookie: Cookie) -> bytes:
     return _set(browser_cookie_name(cookie), "", 0, SameSite.LAX, secure=cookie.secure)
 
 
-def our_cookie_names(cookie: Cookie) -> tuple[bytes, ...]:
+def gateway_cookie_names(cookie: Cookie) -> tuple[bytes, ...]:
     """For `strip_cookies`: what the upstream does not get to see."""
     return cookie.name.encode(), browser_cookie_name(cookie).encode()
 

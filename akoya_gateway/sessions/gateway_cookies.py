@@ -12,8 +12,8 @@ from akoya_gateway.log import logger
 from akoya_gateway.sessions.cookies import (
     browser_cookie_name,
     delete_cookie,
+    gateway_cookie_names,
     is_sent_twice,
-    our_cookie_names,
     read_cookie,
     set_browser_cookie,
     set_cookie,
@@ -44,7 +44,7 @@ class CookieSentTwice(UserError):
         )
 
 
-class CookieJar:
+class GatewayCookies:
     """`attempt_lifetime`: how long the browser binding is kept, at least as long as an attempt lives."""
 
     def __init__(self, cookie: Cookie, attempt_lifetime: Seconds, clock: Clock = time.time) -> None:
@@ -53,7 +53,7 @@ class CookieJar:
         self._clock = clock
         self._session_name = cookie.name.encode()
         self._browser_name = browser_cookie_name(cookie).encode()
-        self._ours = our_cookie_names(cookie)
+        self._names = gateway_cookie_names(cookie)
         self._twice_logged = False
 
     def session(self, headers: Headers) -> str | None:
@@ -67,7 +67,7 @@ class CookieJar:
     def require_once(self, headers: Headers) -> None:
         """Raise `CookieSentTwice` if the browser sends two cookies of a name of ours, and log the first time."""
         sent = b"; ".join(value for key, value in headers if key == b"cookie")
-        name = next((name.decode() for name in self._ours if is_sent_twice(sent, name)), None)
+        name = next((name.decode() for name in self._names if is_sent_twice(sent, name)), None)
         if name is None:
             return
         if not self._twice_logged:
@@ -75,9 +75,9 @@ class CookieJar:
             _log.warning("cookie sent twice", name=name, remedy="choose another sessions.cookie.name")
         raise CookieSentTwice(name)
 
-    def without_ours(self, value: bytes) -> bytes:
+    def without_gateway_cookies(self, value: bytes) -> bytes:
         """A Cookie value for the upstream; empty when nothing is left."""
-        return strip_cookies(value, self._ours) or b""
+        return strip_cookies(value, self._names) or b""
 
     def new_browser(self) -> str:
         return new_token()

@@ -18,12 +18,12 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.sessions.random_tokens import digest
 from akoya_gateway.sessions.session import Session
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "forwarding"
 FORMAT = 1
 
-KEPT = 86_400.0
+ENTRY_LIFETIME = 86_400.0
 """Seconds in which somebody whose sign-in seems to have failed tries again."""
 
 Login = tuple[str, ...]
@@ -31,39 +31,39 @@ Login = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarding:
+class RecoveryEntry:
     """`session` is an id."""
 
     owner: str
     session: str
 
 
-class Forwardings:
+class SessionRecovery:
     """Raises `StoreUnavailable`."""
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, store: EncryptedStore, clock: Clock) -> None:
+        self._store = store
         self._clock = clock
 
-    async def leave(self, dead: str, login: Login, session: Session) -> None:
+    async def store(self, dead: str, login: Login, session: Session) -> None:
         """`session` came of the one of the id `dead`, because `login` was connected."""
         key = _key(dead, login)
         document = {"format": FORMAT, "owner": session.owner, "session": session.id}
         body = json.dumps(document, separators=(",", ":")).encode()
-        await self._vault.delete(KIND, key)
-        await self._vault.put(Record(KIND, key, body, expires_at=self._clock() + KEPT))
+        await self._store.delete(KIND, key)
+        await self._store.put(Record(KIND, key, body, expires_at=self._clock() + ENTRY_LIFETIME))
 
-    async def find(self, dead: str, login: Login) -> Forwarding | None:
+    async def find(self, dead: str, login: Login) -> RecoveryEntry | None:
         """A word that cannot be read, or is of a newer release, is as none.
 
         Also raises `UndecryptableRecord` and `DamagedRecord`.
         """
-        record = await self._vault.get(KIND, _key(dead, login))
+        record = await self._store.get(KIND, _key(dead, login))
         if record is None:
             return None
         try:
             document: Any = json.loads(record.body)
-            return Forwarding(document["owner"], document["session"]) if document["format"] == FORMAT else None
+            return RecoveryEntry(document["owner"], document["session"]) if document["format"] == FORMAT else None
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -85,6 +85,6 @@ def decode(session_id: str, version: int, body: bytes) -> Session:
     raise UnreadableSession("a session in the store was written by a newer release: run that release")
 
 
-def seen(session: Session, now: float) -> Session:
+def touch(session: Session, now: float) -> Session:
     """The next version of the session, with this sign of life."""
     return replace(session, seen_at=now, version=session.version + 1)

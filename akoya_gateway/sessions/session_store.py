@@ -13,14 +13,14 @@ from akoya_gateway.config.model import Cookie
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.random_tokens import NewToken, digest, is_token, new_token
-from akoya_gateway.sessions.session import Session, SessionGone, decode, encode, id_of, seen
+from akoya_gateway.sessions.session import Session, SessionGone, decode, encode, id_of, touch
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.cache_entry import LOOK_AGAIN, VALID, Known
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.cache_entry import REFRESH_FRACTION, VALID_SECONDS, CacheEntry
+from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "session"
 
-TOUCH = 0.05
+TOUCH_FRACTION = 0.05
 """Part of the idle time for which a sign of life is not written again. A session may end by that much early."""
 
 RESTORE, RESTORE_WAIT = 60.0, 5.0
@@ -28,13 +28,13 @@ RESTORE, RESTORE_WAIT = 60.0, 5.0
 
 
 @dataclass(slots=True, eq=False)
-class KnownSession(Known):
+class CachedSession(CacheEntry):
     """A session looked up a moment ago. What holds it sees its end."""
 
     session: Session
 
 
-class Sessions:
+class SessionStore:
     """A store that is away raises `StoreUnavailable`: that is a 503 and never a logout, the cookie stays.
 
     What this process ends is ended here at once; another replica may believe it for `valid` seconds more.
@@ -42,41 +42,41 @@ class Sessions:
 
     def __init__(
         self,
-        vault: Vault,
+        store: EncryptedStore,
         cookie: Cookie,
         *,
         clock: Clock = time.time,
         random: NewToken = new_token,
-        valid: float = VALID,
-        size: int = 50_000,
+        valid: float = VALID_SECONDS,
+        max_entries: int = 50_000,
     ) -> None:
-        self._vault = vault
+        self._store = store
         self._cookie = cookie
         self._clock = clock
         self._random = random
         self._valid = valid
-        self._size = size
+        self._max_entries = max_entries
         # By the cookie's value, so that a request whose session is known costs no digest.
-        self._cache: OrderedDict[str, KnownSession] = OrderedDict()
-        self._values: dict[str, str] = {}
+        self._cache: OrderedDict[str, CachedSession] = OrderedDict()
+        self._cookie_values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._looks: dict[str, asyncio.Task[Session | None]] = {}
+        self._reads: dict[str, asyncio.Task[Session | None]] = {}
         self._restoring: set[asyncio.Future[None]] = set()
 
-    def known(self, cookie_value: str) -> KnownSession | None:
+    def cached_entry(self, cookie_value: str) -> CachedSession | None:
         """The session, if it was looked up a moment ago; None says to ask `resolve`."""
-        known, now = self._cache.get(cookie_value), self._clock()
-        if known is None or not known.holds(now, self._valid):
+        cached, now = self._cache.get(cookie_value), self._clock()
+        if cached is None or not cached.is_valid(now, self._valid):
             return None
-        if known.is_to_be_read_again(now):
-            self._look(cookie_value)
+        if cached.needs_refresh(now):
+            self._start_read(cookie_value)
         self._cache.move_to_end(cookie_value)
-        return known
+        return cached
 
-    def peek(self, cookie_value: str) -> Session | None:
-        """As `known`."""
-        known = self.known(cookie_value)
-        return None if known is None else known.session
+    def get_cached(self, cookie_value: str) -> Session | None:
+        """As `cached`."""
+        cached = self.cached_entry(cookie_value)
+        return None if cached is None else cached.session
 
     async def resolve(self, cookie_value: str) -> Session | None:
         """The live session of this cookie, or None: unknown, ended, expired, or not of our making.
@@ -86,26 +86,26 @@ class Sessions:
         if not is_token(cookie_value):
             return None
         # Shielded: one caller going away must not take the answer from the others.
-        session = await asyncio.shield(self._look(cookie_value))
+        session = await asyncio.shield(self._start_read(cookie_value))
         # What ended here while others waited has ended for them, too.
         return None if session is None or session.id in self._ended else session
 
-    def _look(self, cookie_value: str) -> asyncio.Task[Session | None]:
+    def _start_read(self, cookie_value: str) -> asyncio.Task[Session | None]:
         """One look-up at a time for each cookie, however many wait for it."""
-        look = self._looks.get(cookie_value)
+        look = self._reads.get(cookie_value)
         if look is None:
-            look = self._looks[cookie_value] = asyncio.ensure_future(self._read(cookie_value))
-            look.add_done_callback(_heard)
+            look = self._reads[cookie_value] = asyncio.ensure_future(self._read(cookie_value))
+            look.add_done_callback(_retrieve_exception)
         return look
 
     async def _read(self, cookie_value: str) -> Session | None:
         try:
             return await self._stored(cookie_value)
         finally:
-            del self._looks[cookie_value]
+            del self._reads[cookie_value]
 
     async def _stored(self, cookie_value: str) -> Session | None:
-        record = await self._vault.get(KIND, id_of(cookie_value))
+        record = await self._store.get(KIND, id_of(cookie_value))
         if record is None or record.key in self._ended:
             self._forget(cookie_value)
             return None
@@ -114,7 +114,7 @@ class Sessions:
         if now >= session.ends_at(self._cookie):
             self._forget(cookie_value)
             return None
-        return self._remember(await self._touched(session, now), cookie_value)
+        return self._cache_session(await self._touched(session, now), cookie_value)
 
     async def start(self, owner: str | None = None) -> tuple[Session, str]:
         """A new session, durable, and the value for its cookie, which is known to nobody else."""
@@ -166,29 +166,29 @@ class Sessions:
     async def _only(self, *sessions: Session) -> bool:
         """Whether the owner has no other sessions than these."""
         ids = {session.id for session in sessions}
-        return all(each.id in ids for each in await self.of(sessions[0].owner))
+        return all(each.id in ids for each in await self.for_owner(sessions[0].owner))
 
     async def take_back(self, renewed: Session, session: Session) -> None:
         """`session` was renewed, and its rights have not grown after all: it lives again, the renewed one dies."""
-        await self._vault.put(self._record(replace(session, version=1)))
+        await self._store.put(self._record(replace(session, version=1)))
         self._ended.pop(session.id, None)
         with contextlib.suppress(StoreUnavailable):
             await self.end(renewed)  # Nobody has it.
 
     async def end(self, session: Session) -> bool:
         """Gone, everywhere within `valid` seconds. True: by this call."""
-        ended = await self._vault.delete(KIND, session.id)
-        _expire(self._cache.pop(self._values.pop(session.id, ""), None))
+        ended = await self._store.delete(KIND, session.id)
+        _expire(self._cache.pop(self._cookie_values.pop(session.id, ""), None))
         # A look-up that read the record just before must not bring it back.
         self._ended[session.id] = None
-        while len(self._ended) > self._size:
+        while len(self._ended) > self._max_entries:
             self._ended.popitem(last=False)
         return ended
 
-    async def of(self, owner: str) -> tuple[Session, ...]:
+    async def for_owner(self, owner: str) -> tuple[Session, ...]:
         """The owner's sessions that have not ended, the most recently seen first. Raises `StoreUnavailable`."""
         now = self._clock()
-        records = await self._vault.find(KIND, digest("akoya-gateway owner", owner))
+        records = await self._store.find(KIND, digest("akoya-gateway owner", owner))
         sessions = [decode(record.key, record.version, record.body) for record in records]
         living = [session for session in sessions if now < session.ends_at(self._cookie)]
         return tuple(sorted(living, key=lambda session: -session.seen_at))
@@ -197,16 +197,16 @@ class Sessions:
         while True:
             cookie_value = self._random()
             created = replace(session, id=id_of(cookie_value), version=1)
-            if await self._vault.put(self._record(created)):
-                return self._remember(created, cookie_value), cookie_value
+            if await self._store.put(self._record(created)):
+                return self._cache_session(created, cookie_value), cookie_value
 
     async def _touched(self, session: Session, now: float) -> Session:
-        if now - session.seen_at < TOUCH * self._cookie.idle:
+        if now - session.seen_at < TOUCH_FRACTION * self._cookie.idle:
             return session
-        touched = seen(session, now)
+        touched = touch(session, now)
         try:
             # False: another request was first, or the session has just ended; the next look-up will tell.
-            return touched if await self._vault.put(self._record(touched)) else session
+            return touched if await self._store.put(self._record(touched)) else session
         except StoreUnavailable:
             # A store that is read-only for the moment still knows the session.
             return session
@@ -221,35 +221,35 @@ class Sessions:
             expires_at=session.ends_at(self._cookie),
         )
 
-    def _remember(self, session: Session, cookie_value: str) -> Session:
+    def _cache_session(self, session: Session, cookie_value: str) -> Session:
         if session.id not in self._ended:
             now = self._clock()
             until = min(now + self._valid, session.ends_at(self._cookie))
             _expire(self._cache.get(cookie_value))
-            self._cache[cookie_value] = KnownSession(until, min(now + LOOK_AGAIN * self._valid, until), session)
+            self._cache[cookie_value] = CachedSession(until, min(now + REFRESH_FRACTION * self._valid, until), session)
             self._cache.move_to_end(cookie_value)
-            self._values[session.id] = cookie_value
-            while len(self._cache) > self._size:
+            self._cookie_values[session.id] = cookie_value
+            while len(self._cache) > self._max_entries:
                 _, oldest = self._cache.popitem(last=False)
-                self._values.pop(oldest.session.id, None)
+                self._cookie_values.pop(oldest.session.id, None)
                 _expire(oldest)
         return session
 
     def _forget(self, cookie_value: str) -> None:
         """It has ended elsewhere."""
-        known = self._cache.pop(cookie_value, None)
-        if known is not None:
-            self._values.pop(known.session.id, None)
-            known.expire()
+        cached = self._cache.pop(cookie_value, None)
+        if cached is not None:
+            self._cookie_values.pop(cached.session.id, None)
+            cached.expire()
 
 
-def _expire(known: KnownSession | None) -> None:
+def _expire(known: CachedSession | None) -> None:
     """What leaves the cache is not heard of again when its session ends, so nobody may go by it any more."""
     if known is not None:
         known.expire()
 
 
-def _heard(look: asyncio.Task[Session | None]) -> None:
+def _retrieve_exception(look: asyncio.Task[Session | None]) -> None:
     """Where nobody waited for it, a failure is nobody's: who asks once the session is too old looks for himself."""
     if not look.cancelled():
         look.exception()

@@ -7,12 +7,21 @@ import time
 from collections.abc import Callable
 
 from akoya_gateway.config.model import Signing, SigningScheme
-from akoya_gateway.signing.claims import Headers, Passed, PassedConnection, Prepared, Signer
+from akoya_gateway.signing.claims import ConnectionClaim, Headers, PreparedHeaders, Signer, UpstreamClaims
 from akoya_gateway.signing.jwt_assertion import AssertionSigner
-from akoya_gateway.signing.keys import JWKS_MAX_AGE, load_all
+from akoya_gateway.signing.keys import JWKS_MAX_AGE, load_schedule
 from akoya_gateway.signing.message_signatures import MessageSigner
 
-__all__ = ["Headers", "Passed", "PassedConnection", "Prepared", "Signer", "jwks", "jwks_headers", "signer"]
+__all__ = [
+    "ConnectionClaim",
+    "Headers",
+    "PreparedHeaders",
+    "Signer",
+    "UpstreamClaims",
+    "jwks",
+    "jwks_headers",
+    "signer",
+]
 
 
 def signer(
@@ -23,7 +32,7 @@ def signer(
     `public_url` becomes `iss` and `default_audience` (the upstream's URL) `aud` of the JWT scheme, unless
     `signing.audience` says otherwise. Raises `keys.KeyFault` for keys that cannot sign.
     """
-    schedule = load_all(signing.algorithm, signing.keys)
+    schedule = load_schedule(signing.algorithm, signing.keys)
     schedule.signing(clock())  # A schedule that has not begun is refused at start, not at the first request.
     if signing.scheme is SigningScheme.JWT:
         return AssertionSigner(schedule, signing.expires, public_url, signing.audience or default_audience)
@@ -35,7 +44,7 @@ def jwks(signing: Signing, clock: Callable[[], float] = time.time) -> bytes:
 
     Made anew when asked, for the schedule moves with time. Raises `keys.KeyFault`.
     """
-    published = load_all(signing.algorithm, signing.keys).published(clock())
+    published = load_schedule(signing.algorithm, signing.keys).published(clock())
     return json.dumps({"keys": published}, separators=(",", ":")).encode()
 
 

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from akoya_gateway.signing.keys import PrivateKey
 
 
-class Begun(Protocol):
+class SignatureContext(Protocol):
     """A signature over `constant + rest`, whose first part has been taken in."""
 
     def finish(self, rest: bytes) -> bytes: ...
 
 
-def begin(key: PrivateKey, constant: bytes = b"") -> Begun:
+def begin_signature(key: PrivateKey, constant: bytes = b"") -> SignatureContext:
     if isinstance(key, bytes):
         return _Hmac(key, constant)
     if isinstance(key, ed25519.Ed25519PrivateKey):

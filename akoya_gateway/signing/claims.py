@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class PassedConnection:
+class ConnectionClaim:
     """One of the owner's grants for the `Akoya-Connections` dictionary: no token."""
 
     connector: str
@@ -21,11 +21,11 @@ class PassedConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class UpstreamClaims:
     """The facts of design.md section 5. `bearer`, `connector` and the rest of the token are None without a grant."""
 
     owner: str
-    connections: tuple[PassedConnection, ...]
+    connections: tuple[ConnectionClaim, ...]
     rule: str
     connector: str | None = None
     environment: str | None = None
@@ -34,10 +34,11 @@ class Passed:
     scope: tuple[str, ...] = ()
 
 
-class Prepared(Protocol):
-    """Everything about one `Passed` that does not change from request to request, encoded once.
+class PreparedHeaders(Protocol):
+    """Everything about one `UpstreamClaims` that does not change from request to request, encoded once.
 
-    Keep it as long as the `Passed` it was made from holds; it notices by itself when another key begins to sign.
+    Keep it as long as the `UpstreamClaims` it was made from holds; it notices by itself when another key begins to
+    sign.
     """
 
     @property
@@ -70,6 +71,6 @@ class Prepared(Protocol):
 
 
 class Signer(Protocol):
-    def prepare(self, passed: Passed) -> Prepared:
-        """Raises `encoding.Unpassable` for a value that no header can carry."""
+    def prepare(self, claims: UpstreamClaims) -> PreparedHeaders:
+        """Raises `header_values.UnencodableHeaderValue` for a value that no header can carry."""
         ...

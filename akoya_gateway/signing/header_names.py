@@ -38,7 +38,7 @@ CookieStripper = Callable[[bytes], bytes]
 """A Cookie value without our cookies; empty when nothing is left."""
 
 
-def is_ours(name: bytes) -> bool:
+def is_gateway_header(name: bytes) -> bool:
     """Whether a field of this name, in any spelling, is never taken from a client. For trailers: there the
     signature fields go altogether, for nothing of ours is signed in a trailer."""
     if name[:5].lower() == _PREFIX:
@@ -59,19 +59,19 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
 
     Pure and linear in the number of headers; the order of what stays is kept.
     """
-    kept: Headers = []
+    cached: Headers = []
     names: list[bytes] = []
     for header in headers:
         if header[0][:3] in _SUSPECT:
-            judged = _judge(header, cookies)
+            judged = _is_safe(header, cookies)
             if judged is not None:
-                kept.append(judged)
+                cached.append(judged)
                 names.append(judged[0].lower())
         else:
-            kept.append(header)
+            cached.append(header)
     if cookies is None and b"cookie" in names:
         names = [name for name in names if name != b"cookie"]
-    return _joined(kept) if len(names) > len(set(names)) else kept
+    return _joined(cached) if len(names) > len(set(names)) else cached
 
 
 def _joined(headers: Headers) -> Headers:
@@ -94,27 +94,27 @@ def _joined(headers: Headers) -> Headers:
 _PREFIX = b"akoya"
 _SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
 _ONE_FIELD = _SIGNATURE_FIELDS | {b"cookie"}
-_OURS_IN_CONNECTION = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
+_CONNECTION_NAMES = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
 
 
-def _spellings(start: str) -> frozenset[bytes]:
+def _name_spellings(start: str) -> frozenset[bytes]:
     return frozenset("".join(letters).encode() for letters in product(*((c, c.upper()) for c in start)))
 
 
 # The first three bytes send nearly every header straight through.
-_SUSPECT = frozenset().union(*(_spellings(start) for start in ("ako", "sig", "coo", "con")))
+_SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con")))
 
 
 def _fold(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-").replace(b".", b"-")
 
 
-def _judge(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
+def _is_safe(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
     name, value = header
     lower = name.lower()
     if lower in _SIGNATURE_FIELDS:
         left = without(value, LABEL)
-    elif is_ours(name):
+    elif is_gateway_header(name):
         return None
     elif lower == b"cookie" and cookies is not None:
         left = cookies(value)
@@ -131,5 +131,5 @@ def _without_our_names(connection: bytes) -> bytes:
     lower = connection.lower()
     if b"akoya" not in lower and b"signature" not in lower and b"content" not in lower:
         return connection
-    kept = [option for option in (part.strip() for part in connection.split(b",")) if option]
-    return b", ".join(o for o in kept if not is_ours(o) and _fold(o) not in _OURS_IN_CONNECTION)
+    cached = [option for option in (part.strip() for part in connection.split(b",")) if option]
+    return b", ".join(o for o in cached if not is_gateway_header(o) and _fold(o) not in _CONNECTION_NAMES)

@@ -7,50 +7,50 @@ from urllib.parse import quote
 
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.signing import header_names
-from akoya_gateway.signing.claims import Headers, Passed
+from akoya_gateway.signing.claims import Headers, UpstreamClaims
 from akoya_gateway.signing.structured_fields import connections
 
 _VISIBLE = re.compile(r"[\x21-\x7e]++(?: [\x21-\x7e]++)*+")
 _UNENCODED = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
 
 
-class Unpassable(OperatorError):
+class UnencodableHeaderValue(OperatorError):
     """A value that no header can carry. Names the header, never the value."""
 
     status = 500
     code = "unpassable-value"
 
 
-def headers(passed: Passed) -> Headers:
-    """The `Akoya-*` headers of design.md section 5, in the order of `names.PASSED_NAMES`; what there is nothing to say
-    of is left out, so that absent and empty cannot be confused.
+def headers(claims: UpstreamClaims) -> Headers:
+    """The `Akoya-*` headers of design.md section 5, in the order of `header_names.PASSED_NAMES`; what there is nothing
+    to say of is left out, so that absent and empty cannot be confused.
 
     `Akoya-Owner` percent-encodes whatever is not visible ASCII, and `%`; everything else must be visible ASCII with
-    single spaces between. Raises `Unpassable`.
+    single spaces between. Raises `UnencodableHeaderValue`.
     """
-    expires = None if passed.expires_at is None else str(int(passed.expires_at))
+    expires = None if claims.expires_at is None else str(int(claims.expires_at))
     said = {
-        header_names.CONNECTOR: passed.connector,
-        header_names.ID_TOKEN: None if passed.bearer is None else passed.bearer.reveal(),
+        header_names.CONNECTOR: claims.connector,
+        header_names.ID_TOKEN: None if claims.bearer is None else claims.bearer.reveal(),
         header_names.EXPIRES: expires,
-        header_names.SCOPE: " ".join(passed.scope),
-        header_names.ENVIRONMENT: passed.environment,
-        header_names.OWNER: quote(passed.owner, safe=_UNENCODED),
-        header_names.CONNECTIONS: _connections(passed),
+        header_names.SCOPE: " ".join(claims.scope),
+        header_names.ENVIRONMENT: claims.environment,
+        header_names.OWNER: quote(claims.owner, safe=_UNENCODED),
+        header_names.CONNECTIONS: _connections(claims),
     }
     return [(name, _value(name, text)) for name, text in said.items() if text]
 
 
-def _connections(passed: Passed) -> str:
+def _connections(claims: UpstreamClaims) -> str:
     try:
-        return connections(passed.connections)
+        return connections(claims.connections)
     except ValueError as fault:
-        raise Unpassable(f"Akoya-Connections: {fault}") from fault
+        raise UnencodableHeaderValue(f"Akoya-Connections: {fault}") from fault
 
 
 def _value(name: bytes, text: str) -> bytes:
     if not _VISIBLE.fullmatch(text):
-        raise Unpassable(f"{name.decode().title()} would hold a character that a header cannot carry")
+        raise UnencodableHeaderValue(f"{name.decode().title()} would hold a character that a header cannot carry")
     return text.encode("ascii")
 
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from akoya_gateway.signing import header_names, header_values
-from akoya_gateway.signing.algorithms import begin
-from akoya_gateway.signing.claims import Headers, Passed
+from akoya_gateway.signing.algorithms import begin_signature
+from akoya_gateway.signing.claims import Headers, UpstreamClaims
 from akoya_gateway.signing.keys import JWS_ALGORITHM, KeySchedule, LoadedKey
 
 TYPE = "akoya-assertion+jwt"
 """`typ` of the JOSE header (RFC 8725 section 3.11): no other JWT of ours or of Akoya's can stand in for one."""
 
-RENEWED_BEFORE_END = 0.1
+RENEWAL_FRACTION = 0.1
 """The share of its life that is left when an assertion is made anew."""
 
 
@@ -41,47 +41,47 @@ class AssertionSigner:
         self.audience = audience
         self.random = random
 
-    def prepare(self, passed: Passed) -> PreparedAssertion:
-        header_values.headers(passed)  # The same values are refused under both schemes.
-        return PreparedAssertion(self, passed)
+    def prepare(self, claims: UpstreamClaims) -> PreparedAssertion:
+        header_values.headers(claims)  # The same values are refused under both schemes.
+        return PreparedAssertion(self, claims)
 
-    def sign(self, passed: Passed, now: float) -> tuple[bytes, float]:
+    def sign(self, claims: UpstreamClaims, now: float) -> tuple[bytes, float]:
         """The token and its `exp`: never later than the end of the bearer that it carries."""
         key = self.keys.signing(now)
         ends = now + self.expires
-        if passed.expires_at is not None:
-            ends = min(ends, float(passed.expires_at))
-        signed = _encoded(_jose_header(key)) + b"." + _encoded(self.claims(passed, int(now), int(ends)))
-        return signed + b"." + _base64url(begin(key.private).finish(signed)), float(int(ends))
+        if claims.expires_at is not None:
+            ends = min(ends, float(claims.expires_at))
+        signed = _encoded(_jose_header(key)) + b"." + _encoded(self.claims(claims, int(now), int(ends)))
+        return signed + b"." + _base64url(begin_signature(key.private).finish(signed)), float(int(ends))
 
-    def claims(self, passed: Passed, now: int, ends: int) -> dict[str, Any]:
+    def claims(self, claims: UpstreamClaims, now: int, ends: int) -> dict[str, Any]:
         """RFC 7519 section 4.1, then ours."""
         return {
             "iss": self.issuer,
             "aud": self.audience,
-            "sub": passed.owner,
+            "sub": claims.owner,
             "jti": hexlify(self.random(16)).decode(),
             "iat": now,
             "exp": ends,
-            **_grant_claims(passed),
+            **_grant_claims(claims),
         }
 
-    def size(self, passed: Passed) -> int:
+    def size(self, claims: UpstreamClaims) -> int:
         """Bytes of the header line, at most."""
         longest = max((_jose_header(key) for key in self.keys.keys), key=lambda header: len(header["kid"]))
-        parts = (_encoded(longest), _encoded(self.claims(passed, 10**10, 10**10)), _base64url(bytes(64)))
+        parts = (_encoded(longest), _encoded(self.claims(claims, 10**10, 10**10)), _base64url(bytes(64)))
         return header_values.size([(header_names.ASSERTION, b".".join(parts))])
 
 
 class PreparedAssertion:
-    __slots__ = ("_header", "_passed", "_renew_at", "_signer", "_size")
+    __slots__ = ("_claims", "_header", "_renew_at", "_signer", "_size")
 
-    def __init__(self, signer: AssertionSigner, passed: Passed) -> None:
+    def __init__(self, signer: AssertionSigner, claims: UpstreamClaims) -> None:
         self._signer = signer
-        self._passed = passed
+        self._claims = claims
         self._renew_at = float("-inf")
         self._header: tuple[bytes, bytes] = (header_names.ASSERTION, b"")
-        self._size = signer.size(passed)
+        self._size = signer.size(claims)
 
     @property
     def size(self) -> int:
@@ -97,24 +97,24 @@ class PreparedAssertion:
         *,
         content_digest: bytes | None = None,
     ) -> Headers:
-        """See `Prepared.headers`. An assertion is not bound to one request: the arguments but `now` are not used, and
-        a digest, which nothing here would sign, is not sent."""
-        return [self._in_force(now)]
+        """See `PreparedHeaders.headers`. An assertion is not bound to one request: the arguments but `now` are not
+        used, and a digest, which nothing here would sign, is not sent."""
+        return [self._current_assertion(now)]
 
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
-        """See `Prepared.lines`."""
-        return b"%b: %b\r\n" % self._in_force(now)
+        """See `PreparedHeaders.lines`."""
+        return b"%b: %b\r\n" % self._current_assertion(now)
 
-    def _in_force(self, now: float) -> tuple[bytes, bytes]:
+    def _current_assertion(self, now: float) -> tuple[bytes, bytes]:
         if now >= self._renew_at:
-            token, ends = self._signer.sign(self._passed, now)
+            token, ends = self._signer.sign(self._claims, now)
             self._header = (header_names.ASSERTION, token)
             change = self._signer.keys.changes_after(now)
-            self._renew_at = min(ends - RENEWED_BEFORE_END * (ends - now), change)
+            self._renew_at = min(ends - RENEWAL_FRACTION * (ends - now), change)
         return self._header
 
 
-def _grant_claims(passed: Passed) -> dict[str, Any]:
+def _grant_claims(passed: UpstreamClaims) -> dict[str, Any]:
     claims: dict[str, Any] = {
         "rule": passed.rule,
         "connector": passed.connector,

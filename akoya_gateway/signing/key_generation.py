@@ -14,10 +14,17 @@ from joserfc.jwk import ECKey, OKPKey
 
 from akoya_gateway.config.model import SigningAlgorithm, SigningKey
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing.keys import PUBLISHED_AFTER, KeySchedule, LoadedKey, PrivateKey, load, thumbprint
+from akoya_gateway.signing.keys import (
+    PUBLISHED_AFTER_SECONDS,
+    KeySchedule,
+    LoadedKey,
+    PrivateKey,
+    load_keys,
+    thumbprint,
+)
 
 
-def new_private(algorithm: SigningAlgorithm) -> PrivateKey:
+def generate_private_key(algorithm: SigningAlgorithm) -> PrivateKey:
     """A shared secret is 64 characters of base64url: some libraries want a whole block of SHA-256."""
     if algorithm is SigningAlgorithm.ED25519:
         return ed25519.Ed25519PrivateKey.generate()
@@ -68,24 +75,24 @@ def rotate(text: str, algorithm: SigningAlgorithm, now: float, lead: float) -> R
     seconds) should be longer than verifiers keep the key set. Raises `keys.KeyFault` for a set that cannot be used.
     """
     jwks: list[dict[str, Any]] = json.loads(text)["keys"]
-    loaded = load(algorithm, SigningKey("", Secret(text)))
+    loaded = load_keys(algorithm, SigningKey("", Secret(text)))
     schedule = KeySchedule(loaded)
     current = schedule.signing(now)
     begins_at = float(int(now + lead))
-    kept: list[dict[str, Any]] = []
+    cached: list[dict[str, Any]] = []
     dropped: list[str] = []
     for jwk, key in zip(jwks, loaded, strict=True):
         if key is current:
-            kept.append({**jwk, "exp": int(begins_at)} if key.not_after is None or key.not_after < begins_at else jwk)
+            cached.append({**jwk, "exp": int(begins_at)} if key.not_after is None or key.not_after < begins_at else jwk)
         elif key.published_at(now):
-            kept.append(jwk)
+            cached.append(jwk)
         else:
             dropped.append(key.id)
-    added = as_jwk(new_private(algorithm), now, begins_at)
-    return Rotation(as_set([added, *kept]), added["kid"], begins_at, tuple(dropped))
+    added = as_jwk(generate_private_key(algorithm), now, begins_at)
+    return Rotation(as_set([added, *cached]), added["kid"], begins_at, tuple(dropped))
 
 
-def youngest(text: str) -> float:
+def newest_key_time(text: str) -> float:
     """When the newest key of a JWK Set was made (`iat`), Unix seconds; 0 when none says."""
     made = (jwk.get("iat", 0) for jwk in json.loads(text)["keys"])
     return max((float(moment) for moment in made if isinstance(moment, int | float)), default=0.0)
@@ -98,7 +105,7 @@ def state(schedule: KeySchedule, key: LoadedKey, now: float) -> str:
     if key.not_before is not None and key.not_before > now:
         return f"next, in {_span(key.not_before - now)}"
     if key.not_after is not None and key.not_after <= now:
-        left = key.not_after + PUBLISHED_AFTER - now
+        left = key.not_after + PUBLISHED_AFTER_SECONDS - now
         return f"retired, published for another {_span(left)}" if left > 0 else "ended"
     return "published"
 

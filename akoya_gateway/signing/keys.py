@@ -29,14 +29,14 @@ PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | bytes
 JWKS_MAX_AGE = 300
 """Seconds that a verifier may keep our key set (`Cache-Control` of `/akoya/jwks.json`)."""
 
-PUBLISHED_AFTER = 3600.0
+PUBLISHED_AFTER_SECONDS = 3600.0
 """Seconds for which a key stays published once it has ceased to sign; longer than anything signed lives."""
 
-SHORTEST_SECRET = 32
+MIN_SECRET_BYTES = 32
 """Bytes; RFC 7518 section 3.2 wants a key as long as the hash."""
 
 
-class KeyFault(ValueError):
+class InvalidSigningKey(ValueError):
     """A signing key that cannot be used: says which, and what to do. Never holds key material."""
 
 
@@ -54,7 +54,7 @@ class LoadedKey:
         return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now < self.not_after)
 
     def published_at(self, now: float) -> bool:
-        return self.not_after is None or now < self.not_after + PUBLISHED_AFTER
+        return self.not_after is None or now < self.not_after + PUBLISHED_AFTER_SECONDS
 
     def public_jwk(self) -> dict[str, str] | None:
         """RFC 7517, with `kid`, `use` and `alg`; None for a shared secret, which is never published."""
@@ -81,23 +81,23 @@ class KeySchedule:
     """Which of the keys signs at a moment, and which are published then."""
 
     def __init__(self, keys: Sequence[LoadedKey]) -> None:
-        """Raises `KeyFault` when there is none, or two of one id."""
+        """Raises `InvalidSigningKey` when there is none, or two of one id."""
         if not keys:
-            raise KeyFault("signing.keys is empty: make one with `akoya-gateway keys new`")
+            raise InvalidSigningKey("signing.keys is empty: make one with `akoya-gateway keys new`")
         ids = [key.id for key in keys]
         if len(set(ids)) != len(ids):
-            raise KeyFault(f"signing.keys: two keys have the id {next(i for i in ids if ids.count(i) > 1)!r}")
+            raise InvalidSigningKey(f"signing.keys: two keys have the id {next(i for i in ids if ids.count(i) > 1)!r}")
         self.keys = tuple(keys)
 
     def signing(self, now: float) -> LoadedKey:
         """Of the keys that may sign now the one that began last; among equals the first in the list.
 
         When every key has ended (nobody rotated), the one that ended last goes on: expiry of a signing key is a
-        plan, not a compromise, and the gateway must not go dark. Raises `KeyFault` when none has begun.
+        plan, not a compromise, and the gateway must not go dark. Raises `InvalidSigningKey` when none has begun.
         """
         begun = [key for key in self.keys if key.not_before is None or key.not_before <= now]
         if not begun:
-            raise KeyFault("signing.keys: no key may sign yet (nbf lies ahead); check the clock or add a key")
+            raise InvalidSigningKey("signing.keys: no key may sign yet (nbf lies ahead); check the clock or add a key")
         able = [key for key in begun if key.signs_at(now)]
         if able:
             return max(able, key=lambda key: key.not_before or 0.0)
@@ -115,16 +115,16 @@ class KeySchedule:
         return [jwk for key in ordered if (jwk := key.public_jwk()) is not None]
 
 
-def load_all(algorithm: SigningAlgorithm, keys: Sequence[SigningKey]) -> KeySchedule:
-    """Every configured key, judged against `algorithm`. Raises `KeyFault`."""
-    return KeySchedule([key for one in keys for key in load(algorithm, one)])
+def load_schedule(algorithm: SigningAlgorithm, keys: Sequence[SigningKey]) -> KeySchedule:
+    """Every configured key, judged against `algorithm`. Raises `InvalidSigningKey`."""
+    return KeySchedule([key for one in keys for key in load_keys(algorithm, one)])
 
 
-def load(algorithm: SigningAlgorithm, key: SigningKey) -> list[LoadedKey]:
+def load_keys(algorithm: SigningAlgorithm, key: SigningKey) -> list[LoadedKey]:
     """One entry of `signing.keys`: PEM, JWK or JWK Set text, or the shared secret of `hmac-sha256`.
 
     The id is the configured one, else the JWK's `kid`, else the RFC 7638 thumbprint; a set brings its own ids.
-    A shared secret is the UTF-8 bytes of the text, white space around it removed. Raises `KeyFault`.
+    A shared secret is the UTF-8 bytes of the text, white space around it removed. Raises `InvalidSigningKey`.
     """
     name = f"signing.keys: key {key.id!r}" if key.id else "signing.keys: key"
     text = key.material.reveal().strip()
@@ -148,13 +148,13 @@ def _jwks(text: str, name: str) -> list[tuple[dict[str, Any], bool]]:
     try:
         document = json.loads(text)
     except ValueError:
-        raise KeyFault(f"{name} looks like JSON and is none") from None
+        raise InvalidSigningKey(f"{name} looks like JSON and is none") from None
     if not isinstance(document, dict):
-        raise KeyFault(f"{name} is no JWK")
+        raise InvalidSigningKey(f"{name} is no JWK")
     if "keys" not in document:
         return [(document, False)]
     if not isinstance(document["keys"], list) or not all(isinstance(jwk, dict) for jwk in document["keys"]):
-        raise KeyFault(f"{name}: `keys` of a JWK Set is a list of keys (RFC 7517 section 5)")
+        raise InvalidSigningKey(f"{name}: `keys` of a JWK Set is a list of keys (RFC 7517 section 5)")
     return [(jwk, True) for jwk in document["keys"]]
 
 
@@ -167,9 +167,9 @@ def _from_jwk(algorithm: SigningAlgorithm, jwk: dict[str, Any], configured_id: s
         kind = OKPKey if jwk.get("kty") == "OKP" else ECKey
         private = kind.import_key(jwk).private_key
     except (JoseError, ValueError, TypeError, KeyError):
-        raise KeyFault(f"{name} is no usable JWK") from None
+        raise InvalidSigningKey(f"{name} is no usable JWK") from None
     if private is None:
-        raise KeyFault(f"{name} is a public JWK (no `d`): the gateway needs the private one")
+        raise InvalidSigningKey(f"{name} is a public JWK (no `d`): the gateway needs the private one")
     return _loaded(algorithm, private, key_id, name, **bounds)
 
 
@@ -177,12 +177,12 @@ def _moment(jwk: dict[str, Any], member: str, name: str) -> float | None:
     value = jwk.get(member)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return None if value is None else float(value)
-    raise KeyFault(f"{name}: `{member}` of a JWK is a number of Unix seconds")
+    raise InvalidSigningKey(f"{name}: `{member}` of a JWK is a number of Unix seconds")
 
 
 def _from_secret(secret: bytes, key_id: str, name: str) -> LoadedKey:
     if secret.startswith(b"-----BEGIN"):
-        raise KeyFault(f"{name} is a PEM, but signing.algorithm hmac-sha256 takes a shared secret")
+        raise InvalidSigningKey(f"{name} is a PEM, but signing.algorithm hmac-sha256 takes a shared secret")
     return _loaded(SigningAlgorithm.HMAC_SHA256, secret, key_id, name)
 
 
@@ -190,9 +190,13 @@ def _private_pem(text: str, name: str) -> Any:
     try:
         return serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError:
-        raise KeyFault(f"{name} is an encrypted PEM; give it unencrypted, readable by the gateway alone") from None
+        raise InvalidSigningKey(
+            f"{name} is an encrypted PEM; give it unencrypted, readable by the gateway alone"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyFault(f"{name} is neither a private key in PEM nor a JWK; see `akoya-gateway keys new`") from None
+        raise InvalidSigningKey(
+            f"{name} is neither a private key in PEM nor a JWK; see `akoya-gateway keys new`"
+        ) from None
 
 
 def _loaded(
@@ -205,11 +209,15 @@ def _loaded(
     not_after: float | None = None,
 ) -> LoadedKey:
     if kind_of(private) is not algorithm:
-        raise KeyFault(f"{name} does not fit signing.algorithm {algorithm.value}: see `akoya-gateway keys new --help`")
-    if isinstance(private, bytes) and len(private) < SHORTEST_SECRET:
-        raise KeyFault(f"{name} is a secret of {len(private)} bytes; hmac-sha256 needs at least {SHORTEST_SECRET}")
+        raise InvalidSigningKey(
+            f"{name} does not fit signing.algorithm {algorithm.value}: see `akoya-gateway keys new --help`"
+        )
+    if isinstance(private, bytes) and len(private) < MIN_SECRET_BYTES:
+        raise InvalidSigningKey(
+            f"{name} is a secret of {len(private)} bytes; hmac-sha256 needs at least {MIN_SECRET_BYTES}"
+        )
     if key_id and not (key_id.isascii() and key_id.isprintable()):
-        raise KeyFault(f"{name}: an id is printable ASCII")
+        raise InvalidSigningKey(f"{name}: an id is printable ASCII")
     return LoadedKey(key_id or thumbprint(private), algorithm, private, not_before, not_after)
 
 

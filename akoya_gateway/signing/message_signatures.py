@@ -1,8 +1,8 @@
 """RFC 9421 signatures over our headers and the request line.
 
 The `Akoya-*` headers come first in the signature base and the parts of the request last. So everything that a grant
-decides, the long id_token above all, is encoded once per `Prepared`, and for `hmac-sha256` and `ecdsa-p256-sha256` it
-is hashed once as well: a request hashes only its own few hundred bytes.
+decides, the long id_token above all, is encoded once per `PreparedHeaders`, and for `hmac-sha256` and
+`ecdsa-p256-sha256` it is hashed once as well: a request hashes only its own few hundred bytes.
 
     "akoya-connector": mikomo            <- once per grant
     "akoya-id-token": eyJ...
@@ -22,15 +22,15 @@ from collections.abc import Callable
 
 from akoya_gateway.errors import UserError
 from akoya_gateway.signing import header_names, header_values
-from akoya_gateway.signing.algorithms import Begun, begin
-from akoya_gateway.signing.claims import Headers, Passed
+from akoya_gateway.signing.algorithms import SignatureContext, begin_signature
+from akoya_gateway.signing.claims import Headers, UpstreamClaims
 from akoya_gateway.signing.keys import KeySchedule, LoadedKey
 
 Random = Callable[[int], bytes]
 """`os.urandom` outside tests."""
 
 _NONCE = 32
-_NONCES_AT_ONCE = 64
+_NONCE_BATCH = 64
 
 
 class Nonces:
@@ -47,7 +47,7 @@ class Nonces:
         at = self._at
         nonce = self._made[at : at + _NONCE]
         if not nonce:
-            self._made = hexlify(self._random(_NONCES_AT_ONCE * _NONCE // 2))
+            self._made = hexlify(self._random(_NONCE_BATCH * _NONCE // 2))
             at, nonce = 0, self._made[:_NONCE]
         self._at = at + _NONCE
         return nonce
@@ -58,7 +58,7 @@ _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
 _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
 
-class Unsignable(UserError):
+class UnsignableRequest(UserError):
     """A request line that has no signature base (RFC 9421 section 2.5: ASCII, one line a component)."""
 
 
@@ -77,48 +77,48 @@ class MessageSigner:
         self._expires = int(expires)
         self._nonces = Nonces(random)
 
-    def prepare(self, passed: Passed) -> PreparedMessage:
-        return PreparedMessage(header_values.headers(passed), self._keys, self._expires, self._nonces)
+    def prepare(self, claims: UpstreamClaims) -> PreparedMessage:
+        return PreparedMessage(header_values.headers(claims), self._keys, self._expires, self._nonces)
 
 
 class PreparedMessage:
     """One grant's headers, encoded and begun to be signed."""
 
     __slots__ = (
-        "_begun",
         "_change",
+        "_claims",
+        "_context",
         "_expires",
         "_keys",
         "_lines",
         "_nonce",
         "_parameters",
         "_parameters_with_digest",
-        "_passed",
         "_second",
         "_size",
         "_suffix",
         "_times",
     )
 
-    def __init__(self, passed: Headers, keys: KeySchedule, expires: int, nonces: Nonces) -> None:
-        self._passed = passed
+    def __init__(self, claims: Headers, keys: KeySchedule, expires: int, nonces: Nonces) -> None:
+        self._claims = claims
         self._keys = keys
         self._expires = expires
         self._nonce = nonces
-        covered = b"".join(b'"%s" ' % name for name, _ in passed) + _DERIVED
+        covered = b"".join(b'"%s" ' % name for name, _ in claims) + _DERIVED
         self._parameters = b"(%s)" % covered
         self._parameters_with_digest = b'(%s "content-digest")' % covered
-        self._lines = header_values.lines(passed)
-        self._size = header_values.size(passed) + _signature_size(self._parameters, keys)
+        self._lines = header_values.lines(claims)
+        self._size = header_values.size(claims) + _signature_size(self._parameters, keys)
         self._change = float("-inf")
-        self._begun: Begun
+        self._context: SignatureContext
         self._suffix = b""
         self._second = -1
         self._times = b""
 
     @property
     def size(self) -> int:
-        """See `Prepared.size`; without the Content-Digest line."""
+        """See `PreparedHeaders.size`; without the Content-Digest line."""
         return self._size
 
     def headers(
@@ -131,10 +131,10 @@ class PreparedMessage:
         *,
         content_digest: bytes | None = None,
     ) -> Headers:
-        """See `Prepared.headers`."""
+        """See `PreparedHeaders.headers`."""
         parameters, signature = self._sign(method, authority, path, query, now, content_digest)
         signed = [
-            *self._passed,
+            *self._claims,
             (header_names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
             (header_names.SIGNATURE, b"%s=:%s:" % (_LABEL, signature)),
         ]
@@ -143,7 +143,7 @@ class PreparedMessage:
         return signed
 
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
-        """See `Prepared.lines`."""
+        """See `PreparedHeaders.lines`."""
         parameters, signature = self._sign(method, authority, path, query, now, None)
         return _SIGNED % (self._lines, parameters, signature)
 
@@ -159,7 +159,7 @@ class PreparedMessage:
             self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
         asked = b"".join((method, authority, path, query))
         if not asked.isascii() or b"\n" in asked:
-            raise Unsignable("the method, host, path or query holds a character that must be percent-encoded")
+            raise UnsignableRequest("the method, host, path or query holds a character that must be percent-encoded")
         covered = self._parameters if content_digest is None else self._parameters_with_digest
         parameters = b"".join((covered, self._times, self._nonce(), self._suffix))
         rest = b"".join(
@@ -176,12 +176,12 @@ class PreparedMessage:
                 parameters,
             )
         )
-        return parameters, b2a_base64(self._begun.finish(rest), newline=False)
+        return parameters, b2a_base64(self._context.finish(rest), newline=False)
 
     def _begin(self, now: float) -> None:
-        constant = b"".join(b'"%s": %s\n' % header for header in self._passed)
+        constant = b"".join(b'"%s": %s\n' % header for header in self._claims)
         key = self._keys.signing(now)
-        self._begun = begin(key.private, constant)
+        self._context = begin_signature(key.private, constant)
         self._suffix = _suffix(key)
         self._change = self._keys.changes_after(now)
 

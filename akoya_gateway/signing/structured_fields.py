@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from akoya_gateway.signing.claims import PassedConnection
+from akoya_gateway.signing.claims import ConnectionClaim
 
 _KEY = r"[a-z*][a-z0-9_\-.*]*+"
 _BARE_ITEM = "|".join(
@@ -54,13 +54,13 @@ def without(value: bytes, label: str) -> bytes:
     found = members(value.decode("latin-1"))
     if found is None:
         return b""
-    kept = [text for key, text in found if key != label]
-    if len({key for key, _ in found if key != label}) < len(kept):
+    cached = [text for key, text in found if key != label]
+    if len({key for key, _ in found if key != label}) < len(cached):
         return b""
-    return value if len(kept) == len(found) else ", ".join(kept).encode("latin-1")
+    return value if len(cached) == len(found) else ", ".join(cached).encode("latin-1")
 
 
-def connections(passed: Sequence[PassedConnection]) -> str:
+def connections(passed: Sequence[ConnectionClaim]) -> str:
     """`mikomo=live;expires=1700000000`, in the given order; several logins at one connector become an inner list.
 
     Raises ValueError for a connector or state that RFC 9651 cannot hold as key or token.

@@ -1,8 +1,8 @@
 """Where grants, sessions and authorization attempts are kept: sealed records with compare-and-set."""
 
 from akoya_gateway.store.base import Record, Store
-from akoya_gateway.store.encrypted_store import Vault
-from akoya_gateway.store.encryption import DamagedRecord, KeyRing
+from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.store.encryption import DamagedRecord, Keyring
 from akoya_gateway.store.factory import describe, open_store
 
-__all__ = ["DamagedRecord", "KeyRing", "Record", "Store", "Vault", "describe", "open_store"]
+__all__ = ["DamagedRecord", "EncryptedStore", "Keyring", "Record", "Store", "describe", "open_store"]

@@ -8,30 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-VALID = 1.0
+VALID_SECONDS = 1.0
 """Seconds."""
-LOOK_AGAIN = 0.8
+REFRESH_FRACTION = 0.8
 """The part of them after which the next to ask has it read again, and goes by what there is."""
 
 
 @dataclass(slots=True, eq=False)
-class Known:
-    """Read a moment ago. Whoever keeps it may go by it until `look_again` and then asks again where it came from, which
+class CacheEntry:
+    """Read a moment ago. Whoever keeps it may go by it until `refresh_at` and then asks again where it came from, which
     may let it go on until `valid_until`. Both are in the past once it holds no longer."""
 
     valid_until: float
-    look_again: float
+    refresh_at: float
 
-    def holds(self, now: float, valid: float) -> bool:
+    def is_valid(self, now: float, valid: float) -> bool:
         """`valid`: what it was given. More than that is left when the clock was set back."""
         return 0.0 < self.valid_until - now <= valid
 
-    def is_to_be_read_again(self, now: float) -> bool:
+    def needs_refresh(self, now: float) -> bool:
         """True once."""
-        if now < self.look_again:
+        if now < self.refresh_at:
             return False
-        self.look_again = self.valid_until
+        self.refresh_at = self.valid_until
         return True
 
     def expire(self) -> None:
-        self.valid_until = self.look_again = float("-inf")
+        self.valid_until = self.refresh_at = float("-inf")

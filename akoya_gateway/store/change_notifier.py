@@ -16,44 +16,44 @@ Name = tuple[str, str]
 Read = Callable[[str, str], Awaitable[Record | None]]
 
 
-class Bells:
+class ChangeNotifier:
     """One bell a waiter, filed under what it waits for."""
 
-    __slots__ = ("_bells",)
+    __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self._bells: dict[Name, set[asyncio.Event]] = {}
+        self._waiters: dict[Name, set[asyncio.Event]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._bells)
+        return bool(self._waiters)
 
     def __contains__(self, name: Name) -> bool:
-        return name in self._bells
+        return name in self._waiters
 
     @contextmanager
-    def hung(self, name: Name) -> Iterator[asyncio.Event]:
+    def subscribe(self, name: Name) -> Iterator[asyncio.Event]:
         bell = asyncio.Event()
-        self._bells.setdefault(name, set()).add(bell)
+        self._waiters.setdefault(name, set()).add(bell)
         try:
             yield bell
         finally:
-            bells = self._bells[name]
+            bells = self._waiters[name]
             bells.remove(bell)
             if not bells:
-                del self._bells[name]
+                del self._waiters[name]
 
-    def ring(self, name: Name) -> None:
-        for bell in self._bells.get(name, ()):
+    def notify(self, name: Name) -> None:
+        for bell in self._waiters.get(name, ()):
             bell.set()
 
-    def ring_all(self) -> None:
-        for name in self._bells:
-            self.ring(name)
+    def notify_all(self) -> None:
+        for name in self._waiters:
+            self.notify(name)
 
 
-async def until_changed(
+async def wait_until_changed(
     read: Read,
-    bell: asyncio.Event,
+    changed: asyncio.Event,
     name: Name,
     *,
     version: int,
@@ -68,7 +68,7 @@ async def until_changed(
     """
     deadline = time.monotonic() + timeout
     while True:
-        bell.clear()
+        changed.clear()
         record = await read(*name)
         left = deadline - time.monotonic()
         if record is None or record.version != version or left <= 0:
@@ -78,6 +78,6 @@ async def until_changed(
             pause = min(pause, max(record.expires_at - clock(), 0.001))
         try:
             async with asyncio.timeout(pause):
-                await bell.wait()
+                await changed.wait()
         except TimeoutError:
             continue

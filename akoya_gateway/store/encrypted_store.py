@@ -9,23 +9,23 @@ from dataclasses import replace
 from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.log import logger
 from akoya_gateway.store.base import Record, Store
-from akoya_gateway.store.encryption import DamagedRecord, KeyRing
+from akoya_gateway.store.encryption import DamagedRecord, Keyring
 
 log = logger("akoya_gateway.store")
 
 
-class Vault:
-    """A `Store` behind a `KeyRing`: seals on the way in, opens on the way out.
+class EncryptedStore:
+    """A `Store` behind a `Keyring`: seals on the way in, opens on the way out.
 
     Takes and returns `Record`s whose body is plain. Raises what the store raises, and `UndecryptableRecord` or
     `DamagedRecord` for a body that does not open.
     """
 
-    __slots__ = ("ring", "store")
+    __slots__ = ("keyring", "store")
 
-    def __init__(self, store: Store, ring: KeyRing) -> None:
+    def __init__(self, store: Store, keyring: Keyring) -> None:
         self.store = store
-        self.ring = ring
+        self.keyring = keyring
 
     async def open(self) -> None:
         await self.store.open()
@@ -37,22 +37,22 @@ class Vault:
         await self.store.check()
 
     async def get(self, kind: str, key: str) -> Record | None:
-        return self._opened(await self.store.get(kind, key))
+        return self._decrypt_all(await self.store.get(kind, key))
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
-        return tuple([self._open(record) for record in await self.store.find(kind, group)])
+        return tuple([self._decrypt(record) for record in await self.store.find(kind, group)])
 
     async def put(self, record: Record) -> bool:
-        return await self.store.put(self._seal(record))
+        return await self.store.put(self._encrypt(record))
 
     async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
         return await self.store.delete(kind, key, version)
 
     async def take(self, kind: str, key: str) -> Record | None:
-        return self._opened(await self.store.take(kind, key))
+        return self._decrypt_all(await self.store.take(kind, key))
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
-        return self._opened(await self.store.changed(kind, key, version, timeout))
+        return self._decrypt_all(await self.store.changed(kind, key, version, timeout))
 
     async def count(self, kind: str, group: str | None = None) -> int:
         return await self.store.count(kind, group)
@@ -65,7 +65,7 @@ class Vault:
         shut: Counter[str] = Counter()
         async for record in self.store.scan(kind):
             try:
-                opened = self._open(record)
+                opened = self._decrypt(record)
             except (UndecryptableRecord, DamagedRecord) as error:
                 shut[error.detail] += 1
             else:
@@ -77,17 +77,17 @@ class Vault:
         """Put a record as the *store* gave it (body sealed) under the first key. True if it is there now, False if
         the record was changed or removed meanwhile, in which case whoever did that sealed it anew.
         """
-        plain = self._open(sealed)
-        return await self.store.reseal(self._seal(plain))
+        plain = self._decrypt(sealed)
+        return await self.store.reseal(self._encrypt(plain))
 
-    def _seal(self, record: Record) -> Record:
-        return replace(record, body=self.ring.seal(record.body, context(record)))
+    def _encrypt(self, record: Record) -> Record:
+        return replace(record, body=self.keyring.encrypt(record.body, context(record)))
 
-    def _open(self, record: Record) -> Record:
-        return replace(record, body=self.ring.open(record.body, context(record)))
+    def _decrypt(self, record: Record) -> Record:
+        return replace(record, body=self.keyring.decrypt(record.body, context(record)))
 
-    def _opened(self, record: Record | None) -> Record | None:
-        return None if record is None else self._open(record)
+    def _decrypt_all(self, record: Record | None) -> Record | None:
+        return None if record is None else self._decrypt(record)
 
 
 def context(record: Record) -> bytes:

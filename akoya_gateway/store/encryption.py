@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from akoya_gateway.config.model import RingKey
+from akoya_gateway.config.model import EncryptionKey
 from akoya_gateway.errors import OperatorError, UndecryptableRecord
 
 _FORMAT = 1
@@ -31,7 +31,7 @@ class DamagedRecord(OperatorError):
     code = "record-damaged"
 
 
-class KeyRing:
+class Keyring:
     """Seals under the first key, opens under any.
 
     Raises ValueError for an empty ring, a key that is not 32 bytes, and two keys with one id.
@@ -39,7 +39,7 @@ class KeyRing:
 
     __slots__ = ("_ciphers", "_first", "_header")
 
-    def __init__(self, keys: Sequence[RingKey]) -> None:
+    def __init__(self, keys: Sequence[EncryptionKey]) -> None:
         if not keys:
             raise ValueError("a key ring needs at least one key")
         self._ciphers: dict[str, AESGCM] = {}
@@ -52,12 +52,12 @@ class KeyRing:
         self._first = self._ciphers[keys[0].id]
         self._header = _header(keys[0].id)
 
-    def seal(self, plain: bytes, context: bytes) -> bytes:
+    def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """`plain`, encrypted under the first key and bound to `context`."""
         nonce = os.urandom(_NONCE)
         return self._header + nonce + self._first.encrypt(nonce, plain, self._header + context)
 
-    def open(self, sealed: bytes, context: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, context: bytes) -> bytes:
         """The plain bytes. Raises `UndecryptableRecord` with the id of a key that the ring has not, and
         `DamagedRecord` for a body that is not what was sealed under `context`.
         """
@@ -72,7 +72,7 @@ class KeyRing:
         except InvalidTag:
             raise DamagedRecord(f"a record sealed with key {key_id!r} was altered or is not in its own place") from None
 
-    def needs_resealing(self, sealed: bytes) -> bool:
+    def needs_reencryption(self, sealed: bytes) -> bool:
         """True if it was sealed under another key than the first. Raises `DamagedRecord` if that cannot be seen."""
         return _split(sealed)[0] != self._header
 

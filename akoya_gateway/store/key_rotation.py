@@ -15,17 +15,17 @@ from itertools import count
 
 from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.encryption import DamagedRecord
 
-PAGE = 64
+PAGE_SIZE = 64
 """Records at a time: enough that SQLite commits them together."""
-TRIES = 20
+MAX_TRIES = 20
 
 
-class Outcome(Enum):
+class RotationResult(Enum):
     RESEALED = "resealed"
-    FINE = "under the first key already"
+    CURRENT = "under the first key already"
     GONE = "removed meanwhile"
     DAMAGED = "damaged"
     BUSY = "changed whenever we looked"
@@ -51,62 +51,62 @@ class Progress:
         return not (self.damaged or self.busy or self.missing)
 
 
-async def rotate(vault: Vault) -> AsyncIterator[Progress]:
+async def rotate(store: EncryptedStore) -> AsyncIterator[Progress]:
     """Seal every record under the ring's first key, page by page; yields after each page, and at least once.
 
     Raises `StoreUnavailable`; start again when the store is back.
     """
-    kinds = await vault.kinds()
-    total = sum([await vault.count(kind) for kind in kinds])
-    tally: Counter[Outcome | str] = Counter()
+    kinds = await store.kinds()
+    total = sum([await store.count(kind) for kind in kinds])
+    tally: Counter[RotationResult | str] = Counter()
     done = 0
     for kind in kinds:
-        async for page in _pages(vault, kind):
-            tally.update(await asyncio.gather(*[_reseal(vault, record) for record in page]))
+        async for page in _pages(store, kind):
+            tally.update(await asyncio.gather(*[_reseal(store, record) for record in page]))
             done += len(page)
             yield _progress(done, total, tally)
     yield _progress(done, total, tally)
 
 
-async def _pages(vault: Vault, kind: str) -> AsyncIterator[list[Record]]:
+async def _pages(store: EncryptedStore, kind: str) -> AsyncIterator[list[Record]]:
     page: list[Record] = []
-    async for record in vault.store.scan(kind):
+    async for record in store.store.scan(kind):
         page.append(record)
-        if len(page) == PAGE:
+        if len(page) == PAGE_SIZE:
             yield page
             page = []
     if page:
         yield page
 
 
-async def _reseal(vault: Vault, record: Record) -> Outcome | str:
+async def _reseal(store: EncryptedStore, record: Record) -> RotationResult | str:
     """The outcome, or the id of the key that is missing."""
     present: Record | None = record
     for attempt in count():
         if present is None:
-            return Outcome.GONE
+            return RotationResult.GONE
         try:
-            if not vault.ring.needs_resealing(present.body):
-                return Outcome.FINE
-            if await vault.reseal(present):
-                return Outcome.RESEALED
+            if not store.keyring.needs_reencryption(present.body):
+                return RotationResult.CURRENT
+            if await store.reseal(present):
+                return RotationResult.RESEALED
         except UndecryptableRecord as missing:
             return missing.key_id
         except DamagedRecord:
-            return Outcome.DAMAGED
-        if attempt == TRIES:
+            return RotationResult.DAMAGED
+        if attempt == MAX_TRIES:
             break
         # Somebody was first, perhaps a gateway that has not read the new ring yet.
-        present = await vault.store.get(record.kind, record.key)
-    return Outcome.BUSY
+        present = await store.store.get(record.kind, record.key)
+    return RotationResult.BUSY
 
 
-def _progress(done: int, total: int, tally: Counter[Outcome | str]) -> Progress:
+def _progress(done: int, total: int, tally: Counter[RotationResult | str]) -> Progress:
     return Progress(
         done,
         max(done, total),
-        resealed=tally[Outcome.RESEALED],
-        damaged=tally[Outcome.DAMAGED],
-        busy=tally[Outcome.BUSY],
+        resealed=tally[RotationResult.RESEALED],
+        damaged=tally[RotationResult.DAMAGED],
+        busy=tally[RotationResult.BUSY],
         missing=tuple(sorted((key, n) for key, n in tally.items() if isinstance(key, str))),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.change_notifier import Bells, Name, until_changed
+from akoya_gateway.store.change_notifier import ChangeNotifier, Name, wait_until_changed
 
 
 class MemoryStore:
@@ -20,13 +20,13 @@ class MemoryStore:
         self._records: dict[str, dict[str, Record]] = {}
         self._groups: dict[Name, set[str]] = {}
         self._ends: list[tuple[float, str, str]] = []
-        self._bells = Bells()
+        self._changes = ChangeNotifier()
 
     async def open(self) -> None:
         pass
 
     async def close(self) -> None:
-        self._bells.ring_all()
+        self._changes.notify_all()
 
     async def check(self) -> None:
         pass
@@ -49,7 +49,7 @@ class MemoryStore:
         self._groups.setdefault((record.kind, record.group), set()).add(record.key)
         if record.expires_at is not None:
             heapq.heappush(self._ends, (record.expires_at, record.kind, record.key))
-        self._bells.ring((record.kind, record.key))
+        self._changes.notify((record.kind, record.key))
         return True
 
     async def reseal(self, record: Record) -> bool:
@@ -64,19 +64,19 @@ class MemoryStore:
         if present is None or version not in {None, present.version}:
             return False
         self._remove(present)
-        self._bells.ring((kind, key))
+        self._changes.notify((kind, key))
         return True
 
     async def take(self, kind: str, key: str) -> Record | None:
         present = self._live(kind, key)
         if present is not None:
             self._remove(present)
-            self._bells.ring((kind, key))
+            self._changes.notify((kind, key))
         return present
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
-        with self._bells.hung((kind, key)) as bell:
-            return await until_changed(
+        with self._changes.subscribe((kind, key)) as bell:
+            return await wait_until_changed(
                 self.get, bell, (kind, key), version=version, timeout=timeout, clock=self._clock
             )
 

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.change_notifier import Bells, until_changed
-from akoya_gateway.store.sqlite_database import Opened, SQLiteFile
-from akoya_gateway.store.sqlite_thread import Outcome, Worker
-from akoya_gateway.tasks import ended
+from akoya_gateway.store.change_notifier import ChangeNotifier, wait_until_changed
+from akoya_gateway.store.sqlite_database import OpenConnection, SQLiteDatabase
+from akoya_gateway.store.sqlite_thread import ConnectionThread, JobResult
+from akoya_gateway.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
@@ -48,11 +48,11 @@ _DELETE = f"""
     WHERE kind = :kind AND key = :key AND (:version IS NULL OR version = :version) AND {_LIVE}"""
 _PURGE = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE expires_at <= :now LIMIT 500)"
 
-BATCH = 256
+BATCH_SIZE = 256
 PURGE_EVERY = 60.0
-PATIENCE = 2.0
+WRITE_TIMEOUT = 2.0
 """Seconds after which a waiter reads again though nobody told it to."""
-GLANCE = (0.1, 0.25)
+WATCH_INTERVALS = (0.1, 0.25)
 """Seconds between looks for commits of other processes while somebody waits: first and longest."""
 
 
@@ -63,15 +63,19 @@ class SQLiteStore:
         self, path: str, clock: Clock = time.time, *, busy_timeout: float = 3.0, patience: float = 10.0
     ) -> None:
         self._clock = clock
-        self._patience = patience
-        self._file = SQLiteFile(path, busy_timeout)
-        self._bells = Bells()
-        self._watch: asyncio.Task[None] | None = None
+        self._write_timeout = patience
+        self._file = SQLiteDatabase(path, busy_timeout)
+        self._changes = ChangeNotifier()
+        self._watcher: asyncio.Task[None] | None = None
         self._purged_at = 0.0
         self._writing = _Session(self._file)
         self._reading = _Session(self._file)
-        self._writer: Worker[sqlite3.Connection] = Worker("akoya-store-writer", self._commit, BATCH)
-        self._reader: Worker[sqlite3.Connection] = Worker("akoya-store-reader", self._read_each, BATCH)
+        self._writer: ConnectionThread[sqlite3.Connection] = ConnectionThread(
+            "akoya-store-writer", self._commit, BATCH_SIZE
+        )
+        self._reader: ConnectionThread[sqlite3.Connection] = ConnectionThread(
+            "akoya-store-reader", self._read_each, BATCH_SIZE
+        )
 
     async def open(self) -> None:
         try:
@@ -87,13 +91,13 @@ class SQLiteStore:
             raise
 
     async def close(self) -> None:
-        await ended(self._watch)
-        self._watch = None
+        await cancel_and_wait(self._watcher)
+        self._watcher = None
         await self._writer.stop()
         await self._reader.stop()
         self._reading.close()
         self._writing.close()
-        self._bells.ring_all()
+        self._changes.notify_all()
 
     async def check(self) -> None:
         await self._write(lambda c: c.execute("UPDATE pulse SET beats = beats + 1"))
@@ -114,7 +118,7 @@ class SQLiteStore:
         sql = _CREATE if record.version == 1 else _REPLACE
         done = await self._write(lambda c: c.execute(sql, asked).rowcount == 1)
         if done:
-            self._bells.ring((record.kind, record.key))
+            self._changes.notify((record.kind, record.key))
         return done
 
     async def reseal(self, record: Record) -> bool:
@@ -125,7 +129,7 @@ class SQLiteStore:
         asked = {"kind": kind, "key": key, "version": version, "now": self._clock()}
         done = await self._write(lambda c: c.execute(_DELETE, asked).rowcount == 1)
         if done:
-            self._bells.ring((kind, key))
+            self._changes.notify((kind, key))
         return done
 
     async def take(self, kind: str, key: str) -> Record | None:
@@ -140,15 +144,15 @@ class SQLiteStore:
         row = await self._write(get_and_delete)
         if row is None:
             return None
-        self._bells.ring((kind, key))
+        self._changes.notify((kind, key))
         return _record(row)
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
-        with self._bells.hung((kind, key)) as bell:
-            if self._watch is None or self._watch.done():
-                self._watch = asyncio.create_task(self._watch_others())
-            return await until_changed(
-                self.get, bell, (kind, key), version=version, timeout=timeout, clock=self._clock, patience=PATIENCE
+        with self._changes.subscribe((kind, key)) as bell:
+            if self._watcher is None or self._watcher.done():
+                self._watcher = asyncio.create_task(self._watch_others())
+            return await wait_until_changed(
+                self.get, bell, (kind, key), version=version, timeout=timeout, clock=self._clock, patience=WRITE_TIMEOUT
             )
 
     async def count(self, kind: str, group: str | None = None) -> int:
@@ -175,42 +179,42 @@ class SQLiteStore:
             after = rows[-1][1]
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._reader.ask(work, self._patience)
+        return await self._reader.submit(work, self._write_timeout)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._writer.ask(work, self._patience)
+        return await self._writer.submit(work, self._write_timeout)
 
     # On the reader's thread.
 
-    def _read_each(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[Outcome]:
+    def _read_each(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[JobResult]:
         outcomes = []
         for work in works:
             try:
-                with self._reading.used() as connection:
-                    outcomes.append(Outcome(work(connection)))
+                with self._reading.use() as connection:
+                    outcomes.append(JobResult(work(connection)))
             except Exception as fault:  # it is raised where the work was asked for
-                outcomes.append(Outcome(error=fault))
+                outcomes.append(JobResult(error=fault))
         return outcomes
 
     # On the writer's thread.
 
-    def _commit(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[Outcome]:
+    def _commit(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[JobResult]:
         """All in one transaction. If one of them breaks it (before the commit, so nothing has happened), each gets
         one of its own: a body too big for the disk that is left does not take the others with it.
         """
         judging = False
         try:
-            with self._writing.used() as connection:
+            with self._writing.use() as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 judging = True
                 values = [work(connection) for work in works]
                 judging = False
                 self._purge(connection)
                 connection.execute("COMMIT")
-            return [Outcome(value) for value in values]
+            return [JobResult(value) for value in values]
         except Exception as fault:  # it is raised where the work was asked for
             if len(works) == 1 or not judging or not self._writing.alive:
-                return [Outcome(error=fault) for _ in works]
+                return [JobResult(error=fault) for _ in works]
         return [outcome for work in works for outcome in self._commit([work])]
 
     def _purge(self, connection: sqlite3.Connection) -> None:
@@ -223,13 +227,13 @@ class SQLiteStore:
 
     async def _watch_others(self) -> None:
         """Ring when another connection has committed (`PRAGMA data_version`), as long as anybody waits."""
-        pause, longest = GLANCE
+        pause, longest = WATCH_INTERVALS
         seen: int | None = None
-        while self._bells:
+        while self._changes:
             with contextlib.suppress(StoreUnavailable):  # whoever waits finds out by reading
                 (version,) = await self._read(lambda c: c.execute("PRAGMA data_version").fetchone())
                 if version != seen:
-                    self._bells.ring_all()
+                    self._changes.notify_all()
                 seen = version
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, longest)
@@ -238,23 +242,23 @@ class SQLiteStore:
 class _Session:
     """One thread's connection: opened when needed, given up when it is no good, opened again by the next use."""
 
-    def __init__(self, file: SQLiteFile) -> None:
+    def __init__(self, file: SQLiteDatabase) -> None:
         self._file = file
-        self._opened: Opened | None = None
+        self._opened: OpenConnection | None = None
 
     @property
     def alive(self) -> bool:
         return self._opened is not None
 
     @contextlib.contextmanager
-    def used(self) -> Any:
+    def use(self) -> Any:
         """Raises `StoreUnavailable`; an open transaction is rolled back."""
         opened = self._ready()
         connection = opened.connection
         try:
             yield connection
         except sqlite3.Error as fault:
-            if not _passing(fault):
+            if not _is_transient(fault):
                 self.close()
             elif connection.in_transaction:
                 self._roll_back(connection)
@@ -270,8 +274,8 @@ class _Session:
                 self._opened.connection.close()
             self._opened = None
 
-    def _ready(self) -> Opened:
-        if self._opened is not None and not self._file.still_there(self._opened):
+    def _ready(self) -> OpenConnection:
+        if self._opened is not None and not self._file.is_same_file(self._opened):
             self.close()
         if self._opened is None:
             self._opened = self._file.connect()
@@ -284,7 +288,7 @@ class _Session:
             self.close()
 
 
-def _passing(fault: sqlite3.Error) -> bool:
+def _is_transient(fault: sqlite3.Error) -> bool:
     """Trouble that a new connection would not help: a lock, a full disk."""
     name = getattr(fault, "sqlite_errorname", "")
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT"))

@@ -19,7 +19,7 @@ from akoya_gateway.errors import StoreUnavailable
 APPLICATION_ID = 0x616B6F79
 """`akoy`, at byte 68 of the file (sqlite.org/fileformat2.html section 1.3.16)."""
 
-STEPS = (
+MIGRATIONS = (
     """
     CREATE TABLE record (
       kind TEXT NOT NULL,
@@ -55,7 +55,7 @@ _ADVICE = {
 }
 
 
-class SQLiteFile:
+class SQLiteDatabase:
     """Where the database is. `connect` gives connections that are ready for use; `describe` words an error."""
 
     def __init__(self, path: str, busy_timeout: float) -> None:
@@ -77,9 +77,9 @@ class SQLiteFile:
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             _log.warning("the directory of the store may be written by every user: %s; chmod o-w it", directory)
 
-    def connect(self) -> Opened:
+    def connect(self) -> OpenConnection:
         """A connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
-        with self.worded():
+        with self.translated_errors():
             place = self._place()
             connection = sqlite3.connect(
                 f"file://{quote(str(self.path))}?mode=rw",
@@ -90,19 +90,19 @@ class SQLiteFile:
                 cached_statements=64,
             )
             try:
-                self._judge(connection)
+                self._check_file(connection)
                 self._set_up(connection)
             except BaseException:
                 connection.close()
                 raise
-            return Opened(connection, place)
+            return OpenConnection(connection, place)
 
-    def still_there(self, opened: Opened) -> bool:
+    def is_same_file(self, opened: OpenConnection) -> bool:
         """False when the path names another file by now (a restored backup). Raises `StoreUnavailable` when it
         names none: what is written into a removed file is lost at the next start.
         """
-        with self.worded():
-            return self._place() == opened.place
+        with self.translated_errors():
+            return self._place() == opened.file_id
 
     def _place(self) -> tuple[int, int]:
         try:
@@ -115,7 +115,7 @@ class SQLiteFile:
             raise StoreUnavailable(f"{self.path}: cannot be reached: {fault.strerror}") from fault
         return found.st_dev, found.st_ino
 
-    def _judge(self, connection: sqlite3.Connection) -> None:
+    def _check_file(self, connection: sqlite3.Connection) -> None:
         """Refuse a database of somebody else's or of a newer release, before anything is written into it."""
         if 0 < self.path.stat().st_size < 512:  # SQLite would take it for an empty one and write over it
             raise StoreUnavailable(f"{self.path}: {_ADVICE['SQLITE_NOTADB']}")
@@ -126,9 +126,9 @@ class SQLiteFile:
         connection.execute("COMMIT")
         if application != APPLICATION_ID and (application or version or tables):
             raise StoreUnavailable(f"{self.path}: belongs to another program; it was left alone, name another file")
-        if version > len(STEPS):
+        if version > len(MIGRATIONS):
             raise StoreUnavailable(
-                f"{self.path}: was written by a newer release (schema {version}, this one knows {len(STEPS)}); "
+                f"{self.path}: was written by a newer release (schema {version}, this one knows {len(MIGRATIONS)}); "
                 "run that release, or restore the backup from before"
             )
 
@@ -140,7 +140,7 @@ class SQLiteFile:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA trusted_schema = OFF")
-        if self._version(connection) < len(STEPS):
+        if self._version(connection) < len(MIGRATIONS):
             self._migrate(connection)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> str:
@@ -157,11 +157,11 @@ class SQLiteFile:
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for version in range(self._version(connection), len(STEPS)):
-                for statement in filter(str.strip, STEPS[version].split(";")):
+            for version in range(self._version(connection), len(MIGRATIONS)):
+                for statement in filter(str.strip, MIGRATIONS[version].split(";")):
                     connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -173,7 +173,7 @@ class SQLiteFile:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
-    def worded(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Turns what sqlite3 and the system raise into `StoreUnavailable` with what to do."""
         try:
             yield
@@ -184,17 +184,17 @@ class SQLiteFile:
 
     def describe(self, fault: sqlite3.Error) -> StoreUnavailable:
         name = getattr(fault, "sqlite_errorname", "")
-        for known, advice in _ADVICE.items():
-            if name.startswith(known):
+        for cached, advice in _ADVICE.items():
+            if name.startswith(cached):
                 return StoreUnavailable(f"{self.path}: {advice} ({name})")
         return StoreUnavailable(f"{self.path}: {fault} ({name or type(fault).__name__})")
 
 
-class Opened:
+class OpenConnection:
     """A connection and the file (device, inode) it was opened on."""
 
-    __slots__ = ("connection", "place")
+    __slots__ = ("connection", "file_id")
 
     def __init__(self, connection: sqlite3.Connection, place: tuple[int, int]) -> None:
         self.connection = connection
-        self.place = place
+        self.file_id = place

@@ -26,22 +26,22 @@ class Job(Generic[C]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobResult:
     """What a job gave: a value, or the error that is raised where it was asked for."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-Run = Callable[[Sequence[Callable[[C], Any]]], Sequence[Outcome]]
+Run = Callable[[Sequence[Callable[[C], Any]]], Sequence[JobResult]]
 
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Jobs in the queue. Each waits no longer than its patience, but is forgotten only when the thread gets to it, and the
 call that a broken disk does not answer may take hours."""
 
 
-class Worker(Generic[C]):
+class ConnectionThread(Generic[C]):
     """Runs jobs in order on one thread. Jobs that wait at the same moment are handed to `run` together, up to
     `batch` of them; `run` gives one outcome for each.
     """
@@ -65,22 +65,22 @@ class Worker(Generic[C]):
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
-    async def ask(self, work: Callable[[C], T], patience: float) -> T:
+    async def submit(self, work: Callable[[C], T], timeout: float) -> T:
         """Return what `work` returns. Raises `StoreUnavailable` for whatever it raises, and if it takes longer than
-        `patience` seconds; the work may then still be done. Also, at once and without doing it, if too many wait.
+        `timeout` seconds; the work may then still be done. Also, at once and without doing it, if too many wait.
         """
         if self._stopped:
             raise StoreUnavailable("the store is closed")
-        if self._jobs.qsize() >= MOST_WAITING:
-            raise StoreUnavailable(f"the store does not answer, and {MOST_WAITING} requests wait for it")
+        if self._jobs.qsize() >= MAX_WAITING:
+            raise StoreUnavailable(f"the store does not answer, and {MAX_WAITING} requests wait for it")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._jobs.put(Job(work, loop, answer))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            raise StoreUnavailable(f"the store did not answer within {patience:g} s") from None
+            raise StoreUnavailable(f"the store did not answer within {timeout:g} s") from None
         except StoreUnavailable:
             raise
         except Exception as fault:
@@ -97,27 +97,27 @@ class Worker(Generic[C]):
                         last = True
                         break
                     jobs.append(following)
-            self._do(jobs)
+            self._run_jobs(jobs)
             if last:
                 return
 
-    def _do(self, jobs: Sequence[Job[C]]) -> None:
+    def _run_jobs(self, jobs: Sequence[Job[C]]) -> None:
         wanted = [job for job in jobs if not job.answer.cancelled()]
         if not wanted:
             return
         try:
             outcomes = self._run([job.work for job in wanted])
         except BaseException as fault:  # the thread must go on: without it every later job would wait in vain
-            outcomes = [Outcome(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(wanted)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
+            outcomes = [JobResult(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(wanted)
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
         for job, outcome in zip(wanted, outcomes, strict=True):
             by_loop.setdefault(job.loop, []).append((job.answer, outcome))
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
-                loop.call_soon_threadsafe(_tell, answers)
+                loop.call_soon_threadsafe(_deliver, answers)
 
 
-def _tell(answers: Sequence[tuple[asyncio.Future[Any], Outcome]]) -> None:
+def _deliver(answers: Sequence[tuple[asyncio.Future[Any], JobResult]]) -> None:
     for answer, outcome in answers:
         if answer.done():
             continue

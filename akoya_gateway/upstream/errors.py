@@ -5,14 +5,14 @@ from __future__ import annotations
 from akoya_gateway.errors import UpstreamError, UserError
 
 
-class Unreachable(UpstreamError):
+class UpstreamUnreachable(UpstreamError):
     """No connection to any origin: refused, reset, no such socket, TLS failure."""
 
     status = 502
     code = "upstream-unreachable"
 
 
-class TimedOut(UpstreamError):
+class UpstreamTimeout(UpstreamError):
     """Connecting, sending or waiting for bytes took longer than allowed."""
 
     status = 504
@@ -20,7 +20,7 @@ class TimedOut(UpstreamError):
     title = "The application took too long to answer"
 
 
-class Busy(UpstreamError):
+class UpstreamBusy(UpstreamError):
     """Every connection of the pool stayed in use for as long as a request may wait."""
 
     status = 503
@@ -39,18 +39,19 @@ class InvalidResponse(UpstreamError):
 
 
 class ClosedEarly(UpstreamError):
-    """The connection ended before the response did. `untouched`: not one byte of a response had come."""
+    """The connection ended before the response did. `no_response_bytes`: not one byte of a response had come."""
 
     status = 502
     code = "upstream-closed"
 
-    def __init__(self, detail: str = "", *, untouched: bool = False) -> None:
+    def __init__(self, detail: str = "", *, no_response_bytes: bool = False) -> None:
         super().__init__(detail)
-        self.untouched = untouched
+        self.no_response_bytes = no_response_bytes
 
 
-class Ended(UpstreamError):
-    """Somebody ended the exchange from outside (`ending.Ending`): the grant or the session is over."""
+class StreamCancelled(UpstreamError):
+    """Somebody ended the exchange from outside (`stream_cancellation.StreamCancellation`): the grant or the session is
+    over."""
 
     status = 502
     code = "exchange-ended"

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from akoya_gateway.verify.content_digest import body_matches
 from akoya_gateway.verify.keys import Key, KeySource
 from akoya_gateway.verify.message_signatures import authority_of
-from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_ours, refusal
+from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
 from akoya_gateway.verify.replay_cache import ReplayCache
 from akoya_gateway.verify.result import NotVerified, Verified
 
@@ -63,27 +63,27 @@ class AsgiVerifier:
             detail = f"the server says {named!r}, configured is {self._root_path!r}"
             return await _refuse(scope, receive, send, NotVerified("root-path", detail))
         if scope["path"] in self._exempt:
-            headers = [header for header in scope["headers"] if not is_ours(header[0].decode("latin-1"))]
+            headers = [header for header in scope["headers"] if not is_gateway_header(header[0].decode("latin-1"))]
             return await self.app({**scope, "headers": headers, "akoya": None}, receive, send)
         try:
-            verified = await self._judge(scope)
+            verified = await self._verify(scope)
             if verified.content_digest is not None and scope["type"] == "http":
-                receive = await _judged_body(receive, verified.content_digest, self._largest_body)
+                receive = await _verified_body(receive, verified.content_digest, self._largest_body)
         except NotVerified as fault:
             return await _refuse(scope, receive, send, fault)
         return await self.app({**scope, "akoya": verified}, receive, send)
 
-    async def _judge(self, scope: Scope) -> Verified:
+    async def _verify(self, scope: Scope) -> Verified:
         request = _request(scope)
         peek: Callable[[str], Key | None] | None = getattr(self._policy.keys, "peek", None)
         if peek is None:
-            return self._policy.judge(*request)
+            return self._policy.verify(*request)
         try:
             may_renew = getattr(self._policy.keys, "may_renew", None)
-            return self._policy.judge(*request, keys=_AtHand(peek, may_renew))
+            return self._policy.verify(*request, keys=_AtHand(peek, may_renew))
         except _NotAtHand:
             # Fetching waits, so it happens beside the event loop.
-            return await asyncio.to_thread(self._policy.judge, *request)
+            return await asyncio.to_thread(self._policy.verify, *request)
 
 
 class _NotAtHand(Exception):
@@ -125,7 +125,7 @@ def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]
     return scope.get("method", "GET"), authority, path, query, headers
 
 
-async def _judged_body(receive: Receive, digest: str, largest: int) -> Receive:
+async def _verified_body(receive: Receive, digest: str, largest: int) -> Receive:
     """The whole body, compared; then a `receive` that hands it out."""
     held = bytearray()
     more = True

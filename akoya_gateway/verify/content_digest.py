@@ -15,12 +15,12 @@ def body_matches(content_digest: str, body: bytes) -> bool:
         members = parse_dictionary(content_digest, "Content-Digest")
     except NotVerified:
         return False
-    known = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
+    cached = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
     judged = [
         isinstance(member, Item)
         and isinstance(member.value, bytes)
-        and hmac.compare_digest(member.value, known[name](body).digest())
+        and hmac.compare_digest(member.value, cached[name](body).digest())
         for name, member in members.items()
-        if name in known
+        if name in cached
     ]
     return bool(judged) and all(judged)

@@ -14,7 +14,7 @@ from akoya_gateway.verify.result import Connection, NotVerified, Verified
 
 HEADER = "akoya-assertion"
 TYPE = "akoya-assertion+jwt"
-LONGEST = 65_536
+MAX_TOKEN_BYTES = 65_536
 
 
 def verify_assertion(
@@ -38,7 +38,7 @@ def verify_assertion(
     if not verifies(keys, key, signature, signed):
         raise NotVerified("bad-signature", f"the assertion was not signed with key {key.id!r}")
     claims = _object(payload, "claims")
-    _judge(claims, issuer, audience, now, skew)
+    _validate_claims(claims, issuer, audience, now, skew)
     if replay is not None:
         replay.admit(_string(claims, "jti"), claims["exp"] + skew, now)
     return _verified(claims, key.id)
@@ -62,7 +62,7 @@ def _only_assertion(headers: RawHeaders) -> str:
 
 def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
     """RFC 7515 section 5.2, size first."""
-    if len(token) > LONGEST or not token.isascii():
+    if len(token) > MAX_TOKEN_BYTES or not token.isascii():
         raise NotVerified("malformed", "the assertion is too long or no JWT")
     parts = token.split(".")
     if len(parts) != 3:
@@ -113,7 +113,7 @@ def _key(protected: bytes, keys: KeySource) -> Key:
     return key
 
 
-def _judge(claims: dict[str, Any], issuer: str, audience: str, now: float, skew: float) -> None:
+def _validate_claims(claims: dict[str, Any], issuer: str, audience: str, now: float, skew: float) -> None:
     if claims.get("iss") != issuer:
         raise NotVerified("wrong-issuer", f"the assertion is not of {issuer!r}")
     audiences = claims.get("aud")

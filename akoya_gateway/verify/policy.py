@@ -33,7 +33,7 @@ class Policy:
         if (self.issuer is None) != (self.audience is None):
             raise ValueError("issuer and audience belong together: both for the jwt scheme, none for RFC 9421")
 
-    def judge(
+    def verify(
         self, method: str, authority: str, path: str, query: str, headers: RawHeaders, *, keys: KeySource | None = None
     ) -> Verified:
         """Raises `NotVerified`. `keys` stands in for the policy's own."""
@@ -76,6 +76,6 @@ def refusal(fault: NotVerified) -> tuple[int, bytes]:
     ).encode()
 
 
-def is_ours(name: str) -> bool:
+def is_gateway_header(name: str) -> bool:
     """Whether an app could take a header of this name for one of the gateway's."""
     return name.lower().replace("_", "-").replace(".", "-").startswith("akoya-")

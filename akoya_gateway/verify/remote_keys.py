@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from akoya_gateway.verify.keys import Key, jwks_keys
 from akoya_gateway.verify.result import NotVerified
 
-LARGEST_SET = 262_144
+MAX_SET_BYTES = 262_144
 
 Fetch = Callable[[str], bytes]
 """Gets the document at the URL. Raises OSError or `http.client.HTTPException` when it cannot."""
@@ -57,46 +57,46 @@ class RemoteKeys:
         self._keys: Mapping[str, Key] = MappingProxyType({})
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
-        self._flight = threading.Lock()
+        self._refreshing = threading.Lock()
 
     def get(self, key_id: str, /) -> Key | None:
         """See `KeySource.get`. May wait for a fetch; see `peek`."""
-        known = self.peek(key_id)
-        if known is not None:
-            return known
+        cached = self.peek(key_id)
+        if cached is not None:
+            return cached
         asked_at = self._clock()
-        with self._flight:
+        with self._refreshing:
             # Whoever waited here finds what the flight before brought.
             if self._tried_at < asked_at and asked_at - self._tried_at >= self._throttle:
                 self._refresh()
-        known = self._usable(key_id)
-        if known is None and self._clock() - self._fetched_at >= self._stale:
+        cached = self._usable(key_id)
+        if cached is None and self._clock() - self._fetched_at >= self._stale:
             raise NotVerified("keys-unavailable", f"no usable key set from {self._url}")
-        return known
+        return cached
 
     def peek(self, key_id: str, /) -> Key | None:
         """The key if it is at hand; never waits, but may start a fetch in the background."""
-        known = self._usable(key_id)
+        cached = self._usable(key_id)
         now = self._clock()
         overdue = now - self._fetched_at >= self._max_age and now - self._tried_at >= self._throttle
-        if known is not None and overdue and self._flight.acquire(blocking=False):
+        if cached is not None and overdue and self._refreshing.acquire(blocking=False):
             threading.Thread(target=self._refresh_and_release, name="akoya-keys", daemon=True).start()
-        return known
+        return cached
 
     def may_renew(self) -> bool:
         """Whether `renewed` would fetch now, or wait for a fetch."""
-        return self._flight.locked() or self._may_fetch()
+        return self._refreshing.locked() or self._may_fetch()
 
     def _may_fetch(self) -> bool:
         return self._clock() - self._tried_at >= self._throttle
 
     def renewed(self, key: Key, /) -> Key | None:
         """Another key of the same id, after at most one fetch in `throttle` seconds; None if there is none."""
-        with self._flight:
+        with self._refreshing:
             if self._may_fetch():
                 self._refresh()
-        known = self._usable(key.id)
-        return None if known is key else known
+        cached = self._usable(key.id)
+        return None if cached is key else cached
 
     def _usable(self, key_id: str) -> Key | None:
         return self._keys.get(key_id) if self._clock() - self._fetched_at < self._stale else None
@@ -105,7 +105,7 @@ class RemoteKeys:
         try:
             self._refresh()
         finally:
-            self._flight.release()
+            self._refreshing.release()
 
     def _refresh(self) -> None:
         """Called with the flight held. What cannot be fetched or read leaves the old set in place."""
@@ -142,8 +142,8 @@ def _fetcher(timeout: float) -> Fetch:
     def fetch(url: str) -> bytes:
         request = urllib.request.Request(url, headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310
         with opener.open(request, timeout=timeout) as answer:
-            document: bytes = answer.read(LARGEST_SET + 1)
-        if len(document) > LARGEST_SET:
+            document: bytes = answer.read(MAX_SET_BYTES + 1)
+        if len(document) > MAX_SET_BYTES:
             raise ValueError("the key set is too large")
         return document
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from akoya_gateway.verify.content_digest import body_matches
 from akoya_gateway.verify.keys import KeySource
 from akoya_gateway.verify.message_signatures import authority_of
-from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_ours, refusal
+from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
 from akoya_gateway.verify.replay_cache import ReplayCache
 from akoya_gateway.verify.result import NotVerified, Verified
 
@@ -59,17 +59,17 @@ class WsgiVerifier:
             fault = NotVerified("root-path", f"the server says {named!r}, configured is {self._script_name!r}")
             return _refuse(start_response, fault)
         if named + environ.get("PATH_INFO", "") in self._exempt:
-            left = {name: value for name, value in environ.items() if not is_ours(name.removeprefix("HTTP_"))}
+            left = {name: value for name, value in environ.items() if not is_gateway_header(name.removeprefix("HTTP_"))}
             return self.app({**left, "akoya": None}, start_response)
         try:
-            verified = self._policy.judge(*_request(environ))
+            verified = self._policy.verify(*_request(environ))
             if verified.content_digest is not None:
-                environ = {**environ, "wsgi.input": self._judged_body(environ, verified)}
+                environ = {**environ, "wsgi.input": self._verified_body(environ, verified)}
         except NotVerified as fault:
             return _refuse(start_response, fault)
         return self.app({**environ, "akoya": verified}, start_response)
 
-    def _judged_body(self, environ: Environ, verified: Verified) -> io.BytesIO:
+    def _verified_body(self, environ: Environ, verified: Verified) -> io.BytesIO:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if length > self._largest_body:
             raise NotVerified("bad-digest", f"the body is longer than {self._largest_body} bytes")

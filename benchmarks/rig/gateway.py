@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from akoya_gateway import load_config
 from akoya_gateway.grants.grant import GrantKey
-from akoya_gateway.grants.repository import Book
+from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import ClientMethod, SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.session_store import KIND as SESSION
-from akoya_gateway.sessions.session_store import Sessions
-from akoya_gateway.store import Vault, open_store
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.sessions.session_store import SessionStore
+from akoya_gateway.store import EncryptedStore, open_store
+from akoya_gateway.store.encryption import Keyring
 
 CONNECTORS = ("mikomo", *(f"bank-{number:02}" for number in range(2, 21)))
 CLIENT_ID, CLIENT_SECRET = "bench-client", "a-client-secret-of-the-emulator"
@@ -124,15 +124,15 @@ async def _many_sessions(path: Path, count: int) -> list[str]:
     store = open_store(config.sessions.store)
     await store.open()
     try:
-        vault = Vault(store, KeyRing(config.sessions.keys))
-        book, sessions = Book(vault), Sessions(vault, config.sessions.cookie)
-        sample = await anext(book.scan())
-        assert await vault.count(SESSION)
+        encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
+        repository, sessions = GrantRepository(encrypted_store), SessionStore(encrypted_store, config.sessions.cookie)
+        sample = await anext(repository.scan())
+        assert await encrypted_store.count(SESSION)
 
         async def one() -> str:
             session, value = await sessions.start()
             key: GrantKey = replace(sample.key, owner=session.owner)
-            assert await book.write(replace(sample, key=key), after=0)
+            assert await repository.write(replace(sample, key=key), after=0)
             return f"{config.sessions.cookie.name}={value}"
 
         made: list[str] = []

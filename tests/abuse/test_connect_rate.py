@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.access.request import Ask
-from akoya_gateway.endpoints.rate_limit import Pace, TooOften, sender
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.endpoints.rate_limit import RateLimiter, TooManyRequests, client_key
 from tests.e2e.environment import World
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
 
-def ask(peer: str | None, *forwarded: str) -> Ask:
-    return Ask("GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r")
+def ask(peer: str | None, *forwarded: str) -> RequestInfo:
+    return RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r")
 
 
 class Hand:
@@ -29,12 +29,12 @@ class Hand:
         return self.now
 
 
-def allowed(pace: Pace, key: str, times: int) -> int:
+def allowed(pace: RateLimiter, key: str, times: int) -> int:
     count = 0
     for _ in range(times):
         try:
-            pace.judge(key)
-        except TooOften:
+            pace.check(key)
+        except TooManyRequests:
             continue
         count += 1
     return count
@@ -42,10 +42,10 @@ def allowed(pace: Pace, key: str, times: int) -> int:
 
 def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
     clock = Hand()
-    pace = Pace(30, clock)
+    pace = RateLimiter(30, clock)
     assert allowed(pace, "1.2.3.4", 100) == 30
-    with pytest.raises(TooOften) as refused:
-        pace.judge("1.2.3.4")
+    with pytest.raises(TooManyRequests) as refused:
+        pace.check("1.2.3.4")
     assert (refused.value.status, refused.value.retry_after) == (429, 2)
     clock.now += 2
     assert allowed(pace, "1.2.3.4", 5) == 1
@@ -57,27 +57,27 @@ def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
 def test_waiting_as_long_as_told_is_long_enough() -> None:
     for per_minute in (1, 7, 30, 6000):
         clock = Hand()
-        pace = Pace(per_minute, clock)
+        pace = RateLimiter(per_minute, clock)
         allowed(pace, "a", per_minute)
-        with pytest.raises(TooOften) as refused:
-            pace.judge("a")
+        with pytest.raises(TooManyRequests) as refused:
+            pace.check("a")
         assert refused.value.retry_after is not None
         clock.now += refused.value.retry_after
-        pace.judge("a")
+        pace.check("a")
 
 
 def test_zero_is_no_limit_and_a_unix_socket_has_no_address() -> None:
-    assert allowed(Pace(0, Hand()), "a", 1000) == 1000
-    pace = Pace(1, Hand())
+    assert allowed(RateLimiter(0, Hand()), "a", 1000) == 1000
+    pace = RateLimiter(1, Hand())
     for _ in range(5):
-        pace.judge(None)
+        pace.check(None)
     assert len(pace) == 0
 
 
 def test_memory_is_bounded_however_many_addresses_come() -> None:
-    pace = Pace(1, Hand(), remembered=100)
+    pace = RateLimiter(1, Hand(), max_keys=100)
     for number in range(10_000):
-        pace.judge(f"10.0.{number >> 8}.{number & 255}")
+        pace.check(f"10.0.{number >> 8}.{number & 255}")
     assert len(pace) == 100
 
 
@@ -105,7 +105,7 @@ def test_memory_is_bounded_however_many_addresses_come() -> None:
     ],
 )
 def test_whose_address_counts(peer: str | None, forwarded: list[str], key: str | None) -> None:
-    assert sender(ask(peer, *forwarded), PROXIES) == key
+    assert client_key(ask(peer, *forwarded), PROXIES) == key
 
 
 @given(st.ip_addresses(v=6))
@@ -113,13 +113,13 @@ def test_every_address_of_an_ipv6_network_is_one_key(address: object) -> None:
     text = str(address)
     last = str(type(address)(int(address) | 0xFFFF_FFFF_FFFF_FFFF))  # type: ignore[call-overload]
     if getattr(address, "ipv4_mapped", None) is None:
-        assert sender(ask(text), ()) == sender(ask(last.upper()), ())
+        assert client_key(ask(text), ()) == client_key(ask(last.upper()), ())
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255), max_size=200))
 def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_nothing(said: str) -> None:
-    sender(ask("10.0.0.1", said), PROXIES)
-    assert sender(ask("10.0.0.1", said + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
+    client_key(ask("10.0.0.1", said), PROXIES)
+    assert client_key(ask("10.0.0.1", said + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
 
 
 @pytest.mark.parametrize("face", ["sidecar", "middleware"])

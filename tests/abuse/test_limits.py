@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.sessions import new_token
 from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
 from tests.advisories.target import Target
@@ -109,7 +109,7 @@ def test_a_million_junk_cookies_cost_one_walk() -> None:
 
 
 def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(world: World, target: Target) -> None:
-    guarded = partial(GuardedHttpProtocol, head_timeout=0.6)
+    guarded = partial(LimitedHttpProtocol, head_timeout=0.6)
     with AppServer(asgi_app(), http=guarded) as server:
         slow = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(40)]
         ended = 0

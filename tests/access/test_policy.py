@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from akoya_gateway.access.policy import Gatekeeper, Pass, Stop, Why
+from akoya_gateway.access.policy import AccessPolicy, Allow, Deny, DenyReason
 from akoya_gateway.config.model import (
     AccessRule,
     Client,
@@ -34,18 +34,18 @@ def held(*grants: Grant) -> OwnerGrants:
     return OwnerGrants("o", grants)
 
 
-def gate(require: Require, otherwise: Otherwise = Otherwise.CONNECT, path: str = "/*", **more: object) -> Gatekeeper:
-    return Gatekeeper([AccessRule(0, path, None, require, otherwise=otherwise, **more)], CONNECTORS)  # type: ignore[arg-type]
+def gate(require: Require, otherwise: Otherwise = Otherwise.CONNECT, path: str = "/*", **more: object) -> AccessPolicy:
+    return AccessPolicy([AccessRule(0, path, None, require, otherwise=otherwise, **more)], CONNECTORS)  # type: ignore[arg-type]
 
 
-def decide(keeper: Gatekeeper, owned: OwnerGrants | None, path: str = "/x") -> Pass | Stop:
+def decide(keeper: AccessPolicy, owned: OwnerGrants | None, path: str = "/x") -> Allow | Deny:
     return keeper.decide(keeper.match("GET", path), owned)
 
 
 def test_what_no_rule_covers_is_refused_even_with_a_grant() -> None:
     found = decide(gate(Require.ANY, path="/only"), held(grant("mikomo")))
-    assert isinstance(found, Stop)
-    assert found.why is Why.NO_RULE
+    assert isinstance(found, Deny)
+    assert found.reason is DenyReason.NO_RULE
 
 
 def test_a_lower_case_method_matches_nothing() -> None:
@@ -59,30 +59,30 @@ def test_what_would_show_the_browser_what_the_app_gets_matches_nothing(method: s
 
 def test_nothing_passes_without_a_token_even_where_there_is_one() -> None:
     found = decide(gate(Require.NOTHING), held(grant("mikomo")))
-    assert found == Pass(found.rule, None, False)  # type: ignore[arg-type]
+    assert found == Allow(found.rule, None, False)  # type: ignore[arg-type]
 
 
 def test_any_passes_the_most_recent_live_grant() -> None:
     dead, live = grant("mikomo", GrantState.NEEDS_RECONNECT), grant("other")
     found = decide(gate(Require.ANY), held(dead, live))
-    assert isinstance(found, Pass)
+    assert isinstance(found, Allow)
     assert found.grant is live
 
 
 @pytest.mark.parametrize("state", [GrantState.NEEDS_RECONNECT, GrantState.REVOKED])
 def test_a_dead_grant_never_serves(state: GrantState) -> None:
     found = decide(gate(Require.CONNECTORS, connectors=("mikomo",)), held(grant("mikomo", state)))
-    assert isinstance(found, Stop)
+    assert isinstance(found, Deny)
     assert found.connectors == ("mikomo",)
 
 
 def test_a_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
     keeper = gate(Require.CONNECTORS, connectors=("mikomo", "other"))
     lacking = decide(keeper, held(grant("mikomo")))
-    assert isinstance(lacking, Stop)
+    assert isinstance(lacking, Deny)
     assert lacking.connectors == ("other",)
     found = decide(keeper, held(grant("other"), grant("mikomo")))
-    assert isinstance(found, Pass)
+    assert isinstance(found, Allow)
     assert found.grant is not None
     assert found.grant.connector == "mikomo"
 
@@ -90,32 +90,32 @@ def test_a_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
 def test_a_path_parameter_names_the_connector() -> None:
     keeper = gate(Require.PARAMETER, Otherwise.UNAUTHORIZED, "/banks/{connector}/*", parameter="connector")
     owned = held(grant("mikomo"))
-    assert isinstance(decide(keeper, owned, "/banks/mikomo/x"), Pass)
+    assert isinstance(decide(keeper, owned, "/banks/mikomo/x"), Allow)
     other = decide(keeper, owned, "/banks/other/x")
-    assert isinstance(other, Stop)
-    assert (other.why, other.offer) == (Why.NOT_CONNECTED, False)
+    assert isinstance(other, Deny)
+    assert (other.reason, other.offer) == (DenyReason.NOT_CONNECTED, False)
     unknown = decide(keeper, owned, "/banks/nobody/x")
-    assert isinstance(unknown, Stop)
-    assert unknown.why is Why.UNKNOWN_CONNECTOR
+    assert isinstance(unknown, Deny)
+    assert unknown.reason is DenyReason.UNKNOWN_CONNECTOR
 
 
 def test_otherwise_pass_lets_through_without_a_token() -> None:
     found = decide(gate(Require.ANY, Otherwise.PASS), None)
-    assert isinstance(found, Pass)
+    assert isinstance(found, Allow)
     assert (found.grant, found.identified) == (None, False)
 
 
 def test_otherwise_forbidden_offers_nothing() -> None:
     found = decide(gate(Require.ANY, Otherwise.FORBIDDEN), None)
-    assert isinstance(found, Stop)
-    assert (found.why, found.connectors, found.offer) == (Why.FORBIDDEN, (), False)
+    assert isinstance(found, Deny)
+    assert (found.reason, found.connectors, found.offer) == (DenyReason.FORBIDDEN, (), False)
 
 
 def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
     keeper = gate(Require.ANY)
     first, second = grant("mikomo"), grant("other")
     found = keeper.decide(keeper.match("GET", "/x"), held(first, second), frozenset({first.id}))
-    assert isinstance(found, Pass)
+    assert isinstance(found, Allow)
     assert found.grant is second
 
 
@@ -131,7 +131,7 @@ def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
 def test_a_grant_of_what_the_configuration_no_longer_has_serves_nobody(stale: GrantKey, require: Require) -> None:
     rules = gate(require, connectors=("mikomo",))
     found = decide(rules, held(replace(grant("mikomo"), key=stale)))
-    assert isinstance(found, Stop)
-    assert found.why is Why.NOT_CONNECTED
+    assert isinstance(found, Deny)
+    assert found.reason is DenyReason.NOT_CONNECTED
     good = grant("mikomo")
-    assert decide(rules, held(replace(good, key=stale), good)) == Pass(found.rule, good, True)  # type: ignore[arg-type]
+    assert decide(rules, held(replace(good, key=stale), good)) == Allow(found.rule, good, True)  # type: ignore[arg-type]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.admission.decision_cache import Standing
-from akoya_gateway.grants.cache import Cache, KnownGrants
+from akoya_gateway.admission.decision_cache import CachedDecision
+from akoya_gateway.grants.cache import CachedGrants, GrantCache
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.oauth.outcomes import TokenSet
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.session_store import KnownSession
+from akoya_gateway.sessions.session_store import CachedSession
 
 NOW = 1000.0
 TOKENS = TokenSet(Secret("bearer"), Secret("refresh"), NOW + 900, (), "sub")
@@ -22,63 +22,63 @@ KEY = GrantKey("owner", "double", "app", "mikomo", "sub")
 GRANT = Grant(KEY, TOKENS, GrantState.LIVE, connected_at=1.0, refreshed_at=1.0)
 
 
-def standing(until: float = NOW + 60) -> tuple[Standing, KnownSession, KnownGrants]:
-    session = KnownSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
-    held = KnownGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
+def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, CachedGrants]:
+    session = CachedSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
+    held = CachedGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
     anything: Any = None
-    return Standing(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
+    return CachedDecision(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
 
 
 @pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)])
 def test_it_stands_from_its_making_until_what_it_rests_on_must_be_read_again(at: float, holds: bool) -> None:
     made, _, _ = standing()
-    assert made.holds(at) is holds
+    assert made.is_valid(at) is holds
 
 
 def test_it_falls_when_the_token_is_due() -> None:
     made, _, _ = standing(until=NOW + 0.5)
-    assert made.holds(NOW + 0.4)
-    assert not made.holds(NOW + 0.5)
+    assert made.is_valid(NOW + 0.4)
+    assert not made.is_valid(NOW + 0.5)
 
 
 def test_it_falls_with_the_session() -> None:
     made, session, _ = standing()
     session.expire()
-    assert not made.holds(NOW)
+    assert not made.is_valid(NOW)
 
 
 def test_it_falls_when_the_grants_are_not_the_same() -> None:
     made, _, held = standing()
     held.grants = OwnerGrants("owner", (GRANT,))
-    assert not made.holds(NOW)
+    assert not made.is_valid(NOW)
 
 
 class Book:
-    async def of(self, owner: str) -> OwnerGrants:
+    async def for_owner(self, owner: str) -> OwnerGrants:
         return OwnerGrants(owner, (replace(GRANT, key=replace(KEY, owner=owner)),))
 
 
 async def test_the_cache_lets_go_of_what_it_replaces_and_of_what_it_forgets() -> None:
     """Or a change here, told to the new entry alone, would not be heard of by those that keep the old one."""
-    cache = Cache(Book(), lambda: NOW, size=2)  # type: ignore[arg-type]
-    await cache.of("a")
-    first = cache.known("a")
+    cache = GrantCache(Book(), lambda: NOW, max_entries=2)  # type: ignore[arg-type]
+    await cache.for_owner("a")
+    first = cache.cached_entry("a")
     assert first is not None
     assert first.valid_until > NOW
     await cache.load("a")
     assert first.valid_until < NOW
-    second = cache.known("a")
-    await cache.of("b")
-    await cache.of("c")
-    assert cache.known("a") is None
+    second = cache.cached_entry("a")
+    await cache.for_owner("b")
+    await cache.for_owner("c")
+    assert cache.cached_entry("a") is None
     assert second is not None
     assert second.valid_until < NOW
 
 
 async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
-    cache = Cache(Book(), lambda: NOW)  # type: ignore[arg-type]
-    await cache.of("owner")
-    known = cache.known("owner")
+    cache = GrantCache(Book(), lambda: NOW)  # type: ignore[arg-type]
+    await cache.for_owner("owner")
+    known = cache.cached_entry("owner")
     assert known is not None
     before = known.grants
     cache.put(replace(GRANT, state=GrantState.REVOKED, version=9))
@@ -88,20 +88,20 @@ async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
 
 async def test_grants_in_use_are_read_again_before_they_are_too_old() -> None:
     now = NOW
-    cache = Cache(Book(), lambda: now)  # type: ignore[arg-type]
-    await cache.of("owner")
+    cache = GrantCache(Book(), lambda: now)  # type: ignore[arg-type]
+    await cache.for_owner("owner")
     for _ in range(50):
         now += 0.15
-        assert cache.peek("owner") is not None
+        assert cache.get_cached("owner") is not None
         for _ in range(5):
             await asyncio.sleep(0)
 
 
 async def test_a_standing_admission_goes_on_while_what_it_rests_on_is_read_again() -> None:
     made, session, held = standing()
-    assert not made.holds(NOW + 0.9)
-    assert session.is_to_be_read_again(NOW + 0.9)
-    assert held.is_to_be_read_again(NOW + 0.9)
-    assert made.holds(NOW + 0.9)
-    assert not session.is_to_be_read_again(NOW + 0.95)
-    assert not made.holds(NOW + 1.0)
+    assert not made.is_valid(NOW + 0.9)
+    assert session.needs_refresh(NOW + 0.9)
+    assert held.needs_refresh(NOW + 0.9)
+    assert made.is_valid(NOW + 0.9)
+    assert not session.needs_refresh(NOW + 0.95)
+    assert not made.is_valid(NOW + 1.0)

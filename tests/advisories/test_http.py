@@ -18,7 +18,7 @@ from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.config.schema_validation import load_schema
 from akoya_gateway.provider.factory import http_client
 from akoya_gateway.provider.transport import FetchFailed, get
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.tls import client_context
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target, parse
@@ -293,7 +293,7 @@ def test_cve_2025_66491_tls_is_verified() -> None:
     context = client_context(upstream.tls)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
-    assert Pool(upstream) is not None
+    assert ConnectionPool(upstream) is not None
     text = json.dumps(load_schema()).lower()
     for word in ("skip_verify", "insecure_skip", "verify_tls", "tls_verify", "ssl_verify"):
         assert word not in text

@@ -33,4 +33,4 @@ def test_cve_2021_32701_a_yes_for_one_rule_is_none_for_another(target: Target, s
         assert not target.ask("/both", session).let_in
         assert not target.ask("/api/banks/other/x", session).let_in
     found = judged(tmp_path, {f"access.0.{key}": "admins"})
-    assert any(key in str(fault) for fault in found.faults)
+    assert any(key in str(diagnostic) for diagnostic in found.diagnostics)

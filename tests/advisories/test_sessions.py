@@ -11,12 +11,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from akoya_gateway.config.model import Cookie, Limits, RingKey, Seconds, key_id
+from akoya_gateway.config.model import Cookie, EncryptionKey, Limits, Seconds, key_id
 from akoya_gateway.oauth.authorization_request import code_verifier, new_nonce
-from akoya_gateway.sessions import Attempt, Attempts, AttemptUnknown, new_token
+from akoya_gateway.sessions import AttemptUnknown, AuthorizationAttempt, AuthorizationAttempts, new_token
 from akoya_gateway.sessions.cookies import delete_cookie, set_cookie
-from akoya_gateway.store import Vault, open_store
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.store import EncryptedStore, open_store
+from akoya_gateway.store.encryption import Keyring
 from tests.advisories.advisory import advisory
 from tests.advisories.target import Target
 from tests.e2e.environment import Browser, World
@@ -177,15 +177,15 @@ async def test_cve_2025_64708_an_expired_attempt(tmp_path: Path) -> None:
 
     store = open_store("memory://", lambda: 1_000_000.0)  # a store whose clock stands still forgets nothing
     await store.open()
-    ring = KeyRing([RingKey(key_id(b"k" * 32), b"k" * 32)])
-    attempts = Attempts(Vault(store, ring), Limits(), clock=clock)
+    keyring = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
+    attempts = AuthorizationAttempts(EncryptedStore(store, keyring), Limits(), clock=clock)
     browser = new_token()
     in_time = await attempts.begin("mikomo", browser, "/")
     late = await attempts.begin("mikomo", browser, "/")
     now += 899
-    assert isinstance(await attempts.take(in_time, browser), Attempt)
+    assert isinstance(await attempts.consume(in_time, browser), AuthorizationAttempt)
     now += 1
-    assert isinstance(await attempts.take(late, browser), AttemptUnknown)
+    assert isinstance(await attempts.consume(late, browser), AttemptUnknown)
     await store.close()
 
 

@@ -12,17 +12,17 @@ import httpx
 import pytest
 
 from akoya_gateway import verify as v
-from akoya_gateway.config.model import RingKey, Signing, SigningAlgorithm, SigningKey, SigningScheme, key_id
+from akoya_gateway.config.model import EncryptionKey, Signing, SigningAlgorithm, SigningKey, SigningScheme, key_id
 from akoya_gateway.errors import UndecryptableRecord
-from akoya_gateway.oauth.id_token import IdTokenRejected, UnknownKey, judge_id_token
+from akoya_gateway.oauth.id_token import IdTokenRejected, UnknownKey, validate_id_token
 from akoya_gateway.oauth.jwks import KeySet, UnreadableKeys, read_keys
-from akoya_gateway.provider.remote_keys import KeySource
+from akoya_gateway.provider.remote_keys import RemoteKeySet
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import signer
-from akoya_gateway.signing.key_generation import as_text, new_private
+from akoya_gateway.signing.key_generation import as_text, generate_private_key
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import context
-from akoya_gateway.store.encryption import DamagedRecord, KeyRing
+from akoya_gateway.store.encryption import DamagedRecord, Keyring
 from tests.advisories.advisory import advisory
 from tests.oauth.values import NOW, claims, client, ec_key, environment, hmac_signed, jwks, key_set, rsa_key, signed
 from tests.signing.conftest import FULL, KEYS, signing
@@ -34,7 +34,7 @@ HEADERS = list[tuple[bytes | str, bytes | str]]
 
 def rejected(token: Secret, keys: KeySet | None = None) -> IdTokenRejected:
     with pytest.raises(IdTokenRejected) as caught:
-        judge_id_token(token, keys if keys is not None else key_set(rsa_key()), client(), environment(), NOW)
+        validate_id_token(token, keys if keys is not None else key_set(rsa_key()), client(), environment(), NOW)
     return caught.value
 
 
@@ -48,7 +48,7 @@ def compact(header: Mapping[str, Any], body: Mapping[str, Any], signature: bytes
 def test_ghsa_wcvh_g65p_v576_audience_and_issuer() -> None:
     for change in ({"aud": "somebody-else"}, {"aud": []}, {"aud": None}, {"iss": "https://evil.example/"}, {"iss": None}, {"azp": "else"}, {"aud": ["a3f9:demo2"]}):
         rejected(signed(claims(**change)))
-    judge_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW)
+    validate_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW)
 
 
 @advisory("lua-resty-openidc default", attack="A token with an unknown `alg` is accepted without verification.",
@@ -58,7 +58,7 @@ def test_lua_resty_unknown_alg() -> None:
         rejected(compact({"alg": alg, "kid": "r1"}, claims()))
         with pytest.raises(IdTokenRejected):
             token = compact({"alg": alg, "kid": "r1"}, claims(aud="nobody"))
-            judge_id_token(token, None, client(), environment(), NOW)
+            validate_id_token(token, None, client(), environment(), NOW)
 
 
 @advisory("CVE-2022-29217", "CVE-2024-37568", "CVE-2026-48522",
@@ -98,7 +98,7 @@ def test_cve_2026_28498_missing_claims_do_not_pass() -> None:
     for name in ("iss", "aud", "sub"):
         rejected(signed(claims(**{name: None})))
     with pytest.raises(IdTokenRejected):
-        judge_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW, nonce="sent")
+        validate_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW, nonce="sent")
 
 
 @advisory("CVE-2025-61920", "CVE-2026-41425", "CVE-2026-41479", "CVE-2025-62706", "CVE-2026-48524", "CVE-2026-48525",
@@ -129,7 +129,7 @@ def test_cve_2026_49852_empty_hmac_key() -> None:
 @advisory("CVE-2026-48526", attack="A JWKS is fetched from `file:` or `ftp:`.", ours="https, or http on loopback: in the gateway, in the configuration and in the verifier.")
 def test_cve_2026_48526_jwks_over_odd_schemes(uri: str) -> None:
     with pytest.raises(ValueError):
-        KeySource(uri, httpx.AsyncClient(), time.time)
+        RemoteKeySet(uri, httpx.AsyncClient(), time.time)
     with pytest.raises(ValueError):
         v.RemoteKeys(uri)
 
@@ -170,7 +170,7 @@ def _signed_request() -> tuple[HEADERS, Mapping[str, v.Key]]:
 @advisory("ALBeast (2024)", attack="An attacker's own load balancer signs with the victim's `iss`, and the app does not pin the signer.",
           ours="The verifier takes keys from one named place, and for JWTs wants issuer and audience; there is no shared key service.")  # fmt: skip
 def test_albeast_2024_another_gateways_key() -> None:
-    foreign = new_private(SigningAlgorithm.ED25519)
+    foreign = generate_private_key(SigningAlgorithm.ED25519)
     own = v.keys_of([v.jwk_key(KEYS["ed25519"]["public_jwk"])])
     for scheme in SigningScheme:
         theirs = Signing(scheme, SigningAlgorithm.ED25519, (SigningKey(KEYS["ed25519"]["kid"], Secret(as_text(foreign))),), audience=AUDIENCE)
@@ -204,23 +204,23 @@ def test_cve_2023_35941_fields_cannot_be_split_anew() -> None:
 @advisory("CVE-2021-32791", attack="Static nonce and associated data in AES-GCM.",
           ours="A random 96-bit nonce for each sealing; key id, kind, key and group of the record are associated data.")  # fmt: skip
 def test_cve_2021_32791_nonce_and_associated_data() -> None:
-    ring = KeyRing([RingKey(key_id(b"k" * 32), b"k" * 32)])
-    sealed = {ring.seal(b"the same", b"context") for _ in range(200)}
+    keyring = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
+    sealed = {keyring.encrypt(b"the same", b"context") for _ in range(200)}
     assert len({text[10:22] for text in sealed}) == 200
     with pytest.raises(DamagedRecord):
-        ring.open(next(iter(sealed)), b"another context")
+        keyring.decrypt(next(iter(sealed)), b"another context")
 
 
 @advisory("Envoy oauth2 filter (2026)", attack="AES-CBC 'decrypts' with the wrong key once in 256 times; the MAC is compared byte by byte.",
           ours="AES-GCM: a wrong key or an altered byte is an error, always; secrets are compared in constant time.")  # fmt: skip
 def test_envoy_2026_wrong_keys_and_altered_bytes() -> None:
-    ring = KeyRing([RingKey("one", b"k" * 32)])
-    sealed = ring.seal(b"plain", b"c")
+    keyring = Keyring([EncryptionKey("one", b"k" * 32)])
+    sealed = keyring.encrypt(b"plain", b"c")
     with pytest.raises(UndecryptableRecord):
-        KeyRing([RingKey("two", b"q" * 32)]).open(sealed, b"c")
+        Keyring([EncryptionKey("two", b"q" * 32)]).decrypt(sealed, b"c")
     for number in range(600):
         with pytest.raises(DamagedRecord):
-            KeyRing([RingKey("one", number.to_bytes(32, "big"))]).open(sealed, b"c")
+            Keyring([EncryptionKey("one", number.to_bytes(32, "big"))]).decrypt(sealed, b"c")
     for place in range(len(sealed)):
         with pytest.raises((DamagedRecord, UndecryptableRecord)):
-            ring.open(sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :], b"c")
+            keyring.decrypt(sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :], b"c")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from joserfc.jwk import ECKey
 
-from akoya_gateway.access.request import Ask
-from akoya_gateway.authentication.user_identity import REMEMBERED_FOR, TokenIdentities, Unsettled
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.authentication.user_identity import CACHE_SECONDS, JWTAuthenticator, NotCached
 from akoya_gateway.config.model import Identity, IdentitySource
 from akoya_gateway.errors import UserError
 from akoya_gateway.provider.factory import http_client
-from akoya_gateway.provider.remote_keys import KeySource
+from akoya_gateway.provider.remote_keys import RemoteKeySet
 from tests.authentication.issuer import AUDIENCE, ISSUER, Issuer
 from tests.e2e.environment import World
 from tests.forward_auth.environment import get
@@ -87,20 +87,20 @@ def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Pat
 IDENTITY = Identity(IdentitySource.JWT, "x-id-token", "unused", ISSUER, AUDIENCE)
 
 
-def ask(token: str) -> Ask:
-    return Ask("GET", b"/", b"", [(b"host", b"app"), (b"x-id-token", token.encode())], None, "test")
+def ask(token: str) -> RequestInfo:
+    return RequestInfo("GET", b"/", b"", [(b"host", b"app"), (b"x-id-token", token.encode())], None, "test")
 
 
 async def test_what_is_remembered_of_tokens_is_bounded_and_never_the_token() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
-            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time, size=3)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time, max_entries=3)
             tokens = [issuer.token(f"user-{n}") for n in range(5)]
             owners = [await known.owner(ask(token)) for token in tokens]
             assert len(set(owners)) == 5
-            assert [known.peek(ask(token)) for token in tokens] == [Unsettled.UNSETTLED] * 2 + owners[2:]
+            assert [known.get_cached(ask(token)) for token in tokens] == [NotCached.NOT_CACHED] * 2 + owners[2:]
             assert issuer.fetched == 1
-            kept = repr(known._known)
+            kept = repr(known._cache)
             assert not any(token in kept or token[-20:] in kept for token in tokens)
 
 
@@ -108,12 +108,12 @@ async def test_a_key_that_is_withdrawn_stops_counting() -> None:
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:
-            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, lambda: now), lambda: now)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now), lambda: now)
             token = issuer.token(exp=int(now) + 100_000)
-            assert await known.owner(ask(token)) == known.peek(ask(token))
+            assert await known.owner(ask(token)) == known.get_cached(ask(token))
             issuer.served = [ECKey.generate_key("P-256", {"kid": "e9"}, private=True).as_dict(private=False)]
-            now += REMEMBERED_FOR
-            assert known.peek(ask(token)) is Unsettled.UNSETTLED
+            now += CACHE_SECONDS
+            assert known.get_cached(ask(token)) is NotCached.NOT_CACHED
             now += 4000
             with pytest.raises(UserError) as refusal:
                 await known.owner(ask(token))
@@ -123,7 +123,7 @@ async def test_a_key_that_is_withdrawn_stops_counting() -> None:
 async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
-            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time)
             stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
             strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=stranger) for n in range(20)]
             strange += [issuer.token(f"v{n}", key=stranger) for n in range(20)]
@@ -138,7 +138,7 @@ async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_ac
         old = ECKey.generate_key("P-256", {"kid": "old"}, private=True)
         issuer.served = [old.as_dict(private=False), *issuer.served]
         async with http_client() as http:
-            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, time.time), time.time)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time)
             assert await known.owner(ask(issuer.token(header={"kid": "old"})))
             assert issuer.fetched == 1
 
@@ -147,7 +147,7 @@ async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_agai
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:
-            known = TokenIdentities(IDENTITY, KeySource(issuer.jwks_uri, http, lambda: now), lambda: now)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now), lambda: now)
             assert await known.owner(ask(issuer.token("before")))
             forged = issuer.token("forged", key=ECKey.generate_key("P-256", {"kid": "e1"}, private=True))
             issuer.key = ECKey.generate_key("P-256", {"kid": "e1", "alg": "ES256", "use": "sig"}, private=True)

@@ -24,13 +24,13 @@ import yaml
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.grants import Book, Grant, Keeper, remedy
-from akoya_gateway.oauth.outcomes import Granted
+from akoya_gateway.grants import Grant, GrantManager, GrantRepository, remedy
+from akoya_gateway.oauth.outcomes import TokensIssued
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.replicas import age, fingerprint
 from tests.e2e.environment import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
 from tests.stream_ending import children
@@ -72,10 +72,10 @@ class Place:
         self._store = store
         self.ahead = 0.0
         """Seconds by which the survivor's clock is ahead."""
-        self.book: Book
+        self.book: GrantRepository
         self.config: Config
         self.providers: Providers
-        self.vault: Vault
+        self.vault: EncryptedStore
 
     def clock(self) -> float:
         return time.time() + self.ahead
@@ -88,10 +88,10 @@ class Place:
         self.akoya.start()
         self.path.write_text(yaml.safe_dump(self._document()))
         self.config = load_config(self.path, ENVIRON)
-        self.vault = Vault(open_store(self.config.sessions.store, self.clock), KeyRing(self.config.sessions.keys))
+        self.vault = EncryptedStore(open_store(self.config.sessions.store, self.clock), Keyring(self.config.sessions.keys))
         await self.vault.open()
         self.providers = open_providers(self.config, self.clock)
-        self.book = Book(self.vault)
+        self.book = GrantRepository(self.vault)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -99,9 +99,9 @@ class Place:
         await self.vault.close()
         self.akoya.stop()
 
-    def keeper(self) -> Keeper:
+    def keeper(self) -> GrantManager:
         """One that has seen nothing yet, as a gateway that has just been started."""
-        return Keeper(self.vault, self.providers, self.config.tokens, clock=self.clock)
+        return GrantManager(self.vault, self.providers, self.config.tokens, clock=self.clock)
 
     async def point(self, number: int) -> Point:
         """A fresh consent of an owner of its own, whose bearer has `LEFT` seconds to go."""
@@ -116,9 +116,9 @@ class Place:
         landed = await asyncio.to_thread(self.akoya.consent, f"{self.akoya.url}/auth?{urlencode(asked)}")
         code = parse_qs(urlsplit(landed).query)["code"][0]
         answer = await self.providers["test-app"].exchange(Secret(code))
-        assert isinstance(answer, Granted)
+        assert isinstance(answer, TokensIssued)
         client = self.config.clients["test-app"]
-        grant = await self.keeper().connected(f"own_{number}", client, "mikomo", answer.tokens)
+        grant = await self.keeper().connect(f"own_{number}", client, "mikomo", answer.tokens)
         assert grant.tokens.consent_id is not None
         await age(self.book, grant.id, left=LEFT)
         return Point(grant.id, grant.tokens.consent_id, held(grant) or "")
@@ -141,13 +141,13 @@ class Place:
 
     async def fresh(self, point: Point) -> Grant | GatewayError:
         """What a request for it would get from a gateway that has just been started."""
-        keeper = self.keeper()
+        grants = self.keeper()
         try:
-            return await keeper.fresh(await self.stored(point))
+            return await grants.get_fresh(await self.stored(point))
         except GatewayError as error:
             return error
         finally:
-            await keeper.stop()
+            await grants.stop()
 
     def _document(self) -> dict[str, Any]:
         return {

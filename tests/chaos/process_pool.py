@@ -28,9 +28,9 @@ import akoya_gateway
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.grants import Keeper
+from akoya_gateway.grants import GrantManager
 from akoya_gateway.provider import open_providers
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 
 ENDLESS = 10**9
 OURS = str(Path(akoya_gateway.__file__).parent)
@@ -60,25 +60,25 @@ class Steps:
 
 async def live(config: Config, order: dict[str, Any], steps: Steps) -> None:
     """What a gateway does with one request. The tracing begins where a request would find the gateway running."""
-    vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
+    store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
     steps.begin()
-    await vault.open()
+    await store.open()
     providers = open_providers(config, clock=time.time)
-    keeper = Keeper(vault, providers, config.tokens)
-    grant = await keeper.book.get(order["grant"])
+    grants = GrantManager(store, providers, config.tokens)
+    grant = await grants.repository.get(order["grant"])
     assert grant is not None
     steps.count = 0
     try:
         if order["do"] == "disconnect":
-            await keeper.disconnect(grant)
+            await grants.disconnect(grant)
         else:
-            await keeper.fresh(grant)
+            await grants.get_fresh(grant)
     except GatewayError:
         pass
     count, steps.count = steps.count, -ENDLESS
     os.write(int(order["report"]), f"{count}".encode())
-    await keeper.stop()
-    await vault.close()
+    await grants.stop()
+    await store.close()
 
 
 def raise_one(config: Config, order: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import pytest
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
-from akoya_gateway.grants import Book, Grant
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.grants import Grant, GrantRepository
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.echo import EchoServer
 from tests.e2e.environment import CLIENT_SECRET, Browser, World
 from tests.e2e.processes import GatewayProcess, free_port
@@ -90,15 +90,15 @@ class Fleet(World):
         return load_config(self.gateways[0].config_path, self.environ)
 
     @contextlib.asynccontextmanager
-    async def book(self) -> AsyncIterator[Book]:
+    async def book(self) -> AsyncIterator[GrantRepository]:
         """Hands on the store, beside the gateways."""
         sessions = self.loaded().sessions
-        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-        await vault.open()
+        store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+        await store.open()
         try:
-            yield Book(vault)
+            yield GrantRepository(store)
         finally:
-            await vault.close()
+            await store.close()
 
     def visitor(self, user: str = "mikomo_1", connector: str = "mikomo") -> Visitor:
         """Somebody new with a bank connected."""
@@ -142,12 +142,12 @@ def aged(grant: Grant, left: float) -> Grant:
     return replace(grant, tokens=replace(grant.tokens, expires_at=now + left), refreshed_at=now - 3600.0)
 
 
-async def age(book: Book, grant_id: str, left: float) -> Grant:
+async def age(repository: GrantRepository, grant_id: str, left: float) -> Grant:
     """`aged`, in the store."""
     while True:
-        grant = await book.get(grant_id)
+        grant = await repository.get(grant_id)
         assert grant is not None
-        written = await book.write(aged(grant, left), after=grant.version)
+        written = await repository.write(aged(grant, left), after=grant.version)
         if written is not None:
             return written
 

@@ -153,16 +153,16 @@ async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that
         )
         seen = []
         for point in points:
-            keeper = place.keeper()
+            grants = place.keeper()
             grant = await place.stored(point)
-            waiting = await keeper.revocations.count()
+            waiting = await grants.revocation_queue.count()
             seen.append(str(grant.state))
             if grant.state is not GrantState.REVOKED:
                 assert held(grant) == point.first
-                await keeper.disconnect(grant)
-                assert await keeper.revocations.count() in (waiting, waiting + 1)
-        await place.keeper().revocations.sweep()
+                await grants.disconnect(grant)
+                assert await grants.revocation_queue.count() in (waiting, waiting + 1)
+        await place.keeper().revocation_queue.sweep()
         revoked = {event["presented"] for event in place.akoya.events("revoke") if event["outcome"] == "revoked"}
         assert {point.first for point in points} <= revoked
-        assert not await place.keeper().revocations.count()
+        assert not await place.keeper().revocation_queue.count()
     print(f"{len(seen)} gateways at work on a disconnect of {whole} lines:", tally(seen))

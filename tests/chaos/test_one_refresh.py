@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import uvloop
 
-from akoya_gateway.grants import Book, Grant, GrantState
+from akoya_gateway.grants import Grant, GrantRepository, GrantState
 from tests.chaos.clients import Crowd
 from tests.chaos.conftest import FULL
 from tests.chaos.replicas import CACHES, Fleet, age, fingerprint
@@ -24,11 +24,11 @@ def test_three_thousand_requests_at_three_gateways_cost_one_refresh_each_time(fl
 
 async def rushes(fleet: Fleet) -> None:
     visitor = fleet.visitor()
-    async with fleet.book() as book, Crowd(fleet.ports, EACH) as crowd:
-        grant = await live(book, visitor.grant)
+    async with fleet.book() as repository, Crowd(fleet.ports, EACH) as crowd:
+        grant = await live(repository, visitor.grant)
         for turn in range(ROUNDS):
-            before, old = len(fleet.refreshes()), bearer(await live(book, grant.id))
-            await age(book, grant.id, left=-1.0 if turn % 2 else 8.0)
+            before, old = len(fleet.refreshes()), bearer(await live(repository, grant.id))
+            await age(repository, grant.id, left=-1.0 if turn % 2 else 8.0)
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.3, times=1)
             await asyncio.sleep(CACHES)
             answers = await crowd.rush(visitor.cookie)
@@ -36,14 +36,14 @@ async def rushes(fleet: Fleet) -> None:
             assert {answer.status for answer in answers} == {200}, f"turn {turn}"
             refreshes = fleet.refreshes()[before:]
             assert [each["outcome"] for each in refreshes] == ["issued"], f"turn {turn}"
-            new = bearer(await live(book, grant.id))
+            new = bearer(await live(repository, grant.id))
             assert fingerprint(new) == refreshes[0]["id_token"]
             # The emulator's tokens live for a day, so the old one would do where the gateways take it for living.
             assert {answer.token for answer in answers} <= ({new} if turn % 2 else {new, old})
 
 
-async def live(book: Book, grant_id: str) -> Grant:
-    current = await book.get(grant_id)
+async def live(repository: GrantRepository, grant_id: str) -> Grant:
+    current = await repository.get(grant_id)
     assert current is not None
     assert current.state is GrantState.LIVE
     return current

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.grants import GrantRepository, GrantState
 from tests.chaos.clients import Answer, Load, ask, load
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, readyz
 from tests.servers import Cluster, RedisServer, SentinelGroup
@@ -63,17 +63,17 @@ def judge(answer: Answer) -> None:
         assert answer.token.count(".") == 2, "passed without its token"
 
 
-async def one_refresh(fleet: Fleet, book: Book, visitor: Visitor) -> None:
+async def one_refresh(fleet: Fleet, repository: GrantRepository, visitor: Visitor) -> None:
     """The grant is whole: it can be refreshed, with one use of its token."""
     before = len(fleet.refreshes())
-    await age(book, visitor.grant, left=-1.0)
+    await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
     assert (await ask(fleet.port, visitor.cookie)).status == 200
     assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
 
 
-async def stored(book: Book, visitor: Visitor) -> GrantState:
-    grant = await book.get(visitor.grant)
+async def stored(repository: GrantRepository, visitor: Visitor) -> GrantState:
+    grant = await repository.get(visitor.grant)
     assert grant is not None
     return grant.state
 
@@ -89,16 +89,16 @@ async def test_redis_killed_and_paused_under_load(on_redis: Fleet, own_redis: Re
     async with load(on_redis.ports, [visitor.cookie for visitor in visitors]) as seen:
         await trouble(on_redis, seen, own_redis.kill, own_redis.start)
         await trouble(on_redis, seen, own_redis.pause, own_redis.resume)
-    async with on_redis.book() as book:
+    async with on_redis.book() as repository:
         for visitor in visitors:
-            await one_refresh(on_redis, book, visitor)
+            await one_refresh(on_redis, repository, visitor)
 
 
 async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis: Fleet, own_redis: RedisServer) -> None:
     """The answer arrives while there is nowhere to write it: it is kept, and written when there is."""
     visitor = on_redis.visitor()
-    async with on_redis.book() as book:
-        await age(book, visitor.grant, left=-1.0)
+    async with on_redis.book() as repository:
+        await age(repository, visitor.grant, left=-1.0)
         await asyncio.sleep(CACHES)
         on_redis.akoya.fault("slow_after", "token.refresh_token", seconds=1.0, times=1)
         asking = asyncio.ensure_future(ask(on_redis.port, visitor.cookie))
@@ -107,9 +107,9 @@ async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis:
         await asyncio.sleep(2.0)
         own_redis.start()
         assert (await asking).status == 200
-    async with on_redis.book() as book:
-        assert await stored(book, visitor) is GrantState.LIVE
-        await one_refresh(on_redis, book, visitor)
+    async with on_redis.book() as repository:
+        assert await stored(repository, visitor) is GrantState.LIVE
+        await one_refresh(on_redis, repository, visitor)
 
 
 async def issued(fleet: Fleet) -> bool:
@@ -129,9 +129,9 @@ async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGrou
             await trouble(fleet, seen, primary_dies, lambda: redis_sentinel.patient(SentinelGroup.patience))
         # One copy is left, so no write counts that asks for another; start the old primary as a replica again.
         redis_sentinel.primary.start()
-        async with fleet.book() as book:
-            await eventually(lambda: writable(book, visitor), "there are two copies again")
-            await one_refresh(fleet, book, visitor)
+        async with fleet.book() as repository:
+            await eventually(lambda: writable(repository, visitor), "there are two copies again")
+            await one_refresh(fleet, repository, visitor)
 
 
 async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_pa
             await eventually(lambda: recovered(seen), "its replica has taken over", within=40)
             for answer in seen.since(mark):
                 judge(answer)
-        async with fleet.book() as book:
+        async with fleet.book() as repository:
             for visitor in visitors:
-                await one_refresh(fleet, book, visitor)
+                await one_refresh(fleet, repository, visitor)
 
 
 def holder(cluster: Cluster, visitor: Visitor) -> RedisServer:
@@ -156,9 +156,9 @@ def holder(cluster: Cluster, visitor: Visitor) -> RedisServer:
     return next(server for server in cluster.primaries if server.client.keys(f"*:grant:{visitor.grant}"))
 
 
-async def writable(book: Book, visitor: Visitor) -> bool:
+async def writable(repository: GrantRepository, visitor: Visitor) -> bool:
     with contextlib.suppress(Exception):
-        await age(book, visitor.grant, left=600.0)
+        await age(repository, visitor.grant, left=600.0)
         return True
     return False
 
@@ -178,24 +178,24 @@ async def test_sqlite_locked_full_and_corrupt(small_disk: Path, tmp_path: Path) 
     file = small_disk / "grants.db"
     with Fleet(tmp_path, 2, store=f"sqlite://{file}") as fleet:
         visitor = fleet.visitor()
-        async with fleet.book() as book:
-            await write_trouble(fleet, book, visitor, locked(file))
-            await write_trouble(fleet, book, visitor, full(small_disk))
+        async with fleet.book() as repository:
+            await write_trouble(fleet, repository, visitor, locked(file))
+            await write_trouble(fleet, repository, visitor, full(small_disk))
         await corrupted(fleet, visitor, file)
 
 
 async def write_trouble(
-    fleet: Fleet, book: Book, visitor: Visitor, what: contextlib.AbstractContextManager[None]
+    fleet: Fleet, repository: GrantRepository, visitor: Visitor, what: contextlib.AbstractContextManager[None]
 ) -> None:
     """Living tokens are passed on; what would need a write is a 503 that costs nothing."""
     before = len(fleet.refreshes())
-    await age(book, visitor.grant, left=600.0)
+    await age(repository, visitor.grant, left=600.0)
     await asyncio.sleep(CACHES)
     with what:
         answer = await ask(fleet.port, visitor.cookie)
         assert answer.status == 200
         await eventually(lambda: says(fleet, 503), "/readyz says no")
-    await age(book, visitor.grant, left=-1.0)
+    await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
     with what:
         answer = await ask(fleet.port, visitor.cookie)

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from akoya_gateway.endpoints.user_messages import STATE_WORDS
-from akoya_gateway.grants import Book, Grant, GrantState
+from akoya_gateway.endpoints.user_messages import STATE_TEXTS
+from akoya_gateway.grants import Grant, GrantRepository, GrantState
 from tests.chaos.clients import Answer, ask
 from tests.chaos.conftest import FULL
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, fingerprint, readyz
@@ -31,8 +31,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield fleet
 
 
-async def aged(fleet: Fleet, book: Book, visitor: Visitor, left: float) -> None:
-    await age(book, visitor.grant, left)
+async def aged(fleet: Fleet, repository: GrantRepository, visitor: Visitor, left: float) -> None:
+    await age(repository, visitor.grant, left)
     await asyncio.sleep(CACHES)
 
 
@@ -41,25 +41,25 @@ async def everywhere(fleet: Fleet, visitor: Visitor) -> list[Answer]:
     return await asyncio.gather(*[ask(port, visitor.cookie) for port in fleet.ports * 3])
 
 
-async def get(book: Book, visitor: Visitor) -> Grant:
-    grant = await book.get(visitor.grant)
+async def get(repository: GrantRepository, visitor: Visitor) -> Grant:
+    grant = await repository.get(visitor.grant)
     assert grant is not None
     return grant
 
 
-async def wait_over(book: Book, visitor: Visitor) -> None:
+async def wait_over(repository: GrantRepository, visitor: Visitor) -> None:
     """The quarantine, without waiting for it; the bearer has ended."""
-    grant = await get(book, visitor)
+    grant = await get(repository, visitor)
     ended = replace(grant.tokens, expires_at=grant.tokens.expires_at - 3600.0)
-    assert await book.write(replace(grant, retry_at=0.0, tokens=ended), after=grant.version)
+    assert await repository.write(replace(grant, retry_at=0.0, tokens=ended), after=grant.version)
     await asyncio.sleep(CACHES)
 
 
 async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_once_more(pair: Fleet) -> None:
     visitor = pair.visitor()
-    async with pair.book() as book:
-        await aged(pair, book, visitor, LIVES)
-        bearer = (await get(book, visitor)).tokens.bearer.reveal()
+    async with pair.book() as repository:
+        await aged(pair, repository, visitor, LIVES)
+        bearer = (await get(repository, visitor)).tokens.bearer.reveal()
         before = len(pair.refreshes())
         pair.akoya.fault("cut_after", "token.refresh_token", times=1)
         for _ in range(3):
@@ -67,9 +67,9 @@ async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_onc
             assert {(answer.status, answer.token) for answer in answers} == {(200, bearer)}
         assert len(pair.refreshes()) == before + 1, "while the bearer lives its refresh token is left alone"
         assert visitor.state() == "uncertain"
-        assert STATE_WORDS[GrantState.UNCERTAIN] in html.unescape(visitor.browser.go("/akoya/").text)
+        assert STATE_TEXTS[GrantState.UNCERTAIN] in html.unescape(visitor.browser.go("/akoya/").text)
 
-        await wait_over(book, visitor)
+        await wait_over(repository, visitor)
         answers = [*await everywhere(pair, visitor), *await everywhere(pair, visitor)]
         assert {answer.status for answer in answers} == {401}
         assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued", "refused"]
@@ -80,12 +80,12 @@ async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_onc
 
 async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fleet) -> None:
     visitor = pair.visitor()
-    async with pair.book() as book:
-        await aged(pair, book, visitor, LIVES)
+    async with pair.book() as repository:
+        await aged(pair, repository, visitor, LIVES)
         pair.akoya.fault("cut_before", "token.refresh_token", times=1)
         assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
         assert visitor.state() == "uncertain"
-        await wait_over(book, visitor)
+        await wait_over(repository, visitor)
         before = len(pair.refreshes())
         assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
         assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued"]
@@ -94,9 +94,9 @@ async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fle
 
 async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(pair: Fleet) -> None:
     living, ended = pair.visitor(), pair.visitor("mikomo_4")
-    async with pair.book() as book:
-        await age(book, living.grant, LIVES)
-        await aged(pair, book, ended, ENDED)
+    async with pair.book() as repository:
+        await age(repository, living.grant, LIVES)
+        await aged(pair, repository, ended, ENDED)
         asked = pair.akoya.counters().get("token", 0)
         pair.akoya.fault("status", "token.refresh_token", status=503)
         for _ in range(5):
@@ -113,9 +113,9 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(
 
 async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: Fleet) -> None:
     visitors = [pair.visitor() for _ in range(8)]
-    async with pair.book() as book:
+    async with pair.book() as repository:
         for visitor in visitors:
-            await age(book, visitor.grant, ENDED)
+            await age(repository, visitor.grant, ENDED)
         await asyncio.sleep(CACHES)
         pair.akoya.fault("status", "token.refresh_token", status=429, times=len(visitors))
         answers = await asyncio.gather(*[ask(pair.port, visitor.cookie) for visitor in visitors])
@@ -133,9 +133,9 @@ async def served(fleet: Fleet, visitor: Visitor) -> bool:
 
 async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_right_one_is_loaded(pair: Fleet) -> None:
     living, ended = pair.visitor(), pair.visitor("mikomo_4")
-    async with pair.book() as book:
-        await age(book, living.grant, LIVES)
-        await aged(pair, book, ended, ENDED)
+    async with pair.book() as repository:
+        await age(repository, living.grant, LIVES)
+        await aged(pair, repository, ended, ENDED)
         pair.akoya.rotate_secret("the~next~secret")
         assert {answer.status for answer in await everywhere(pair, living)} == {200}
         answers = await everywhere(pair, ended)
@@ -161,14 +161,14 @@ async def without_notes(fleet: Fleet, number: int) -> bool:
 
 async def test_tokens_of_another_login_are_refused(pair: Fleet) -> None:
     visitor = pair.visitor()
-    async with pair.book() as book:
-        await aged(pair, book, visitor, ENDED)
+    async with pair.book() as repository:
+        await aged(pair, repository, visitor, ENDED)
         pair.akoya.fault("wrong_sub", "token.refresh_token", times=1)
         before = len(pair.refreshes())
         assert {answer.status for answer in await everywhere(pair, visitor)} == {401}
         (issued,) = pair.refreshes()[before:]
         assert visitor.state() == "needs_reconnect"
-        assert (await get(book, visitor)).reason == "another_sub"
+        assert (await get(repository, visitor)).reason == "another_sub"
         await eventually(lambda: revoked(pair, issued["issued"]), "the foreign refresh token is revoked")
 
 
@@ -179,8 +179,8 @@ async def revoked(fleet: Fleet, token: str) -> bool:
 async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pair: Fleet) -> None:
     """What the refresh in flight brings is of the older consent, and does not replace the newer one's tokens."""
     visitor = pair.visitor()
-    async with pair.book() as book:
-        await aged(pair, book, visitor, ENDED)
+    async with pair.book() as repository:
+        await aged(pair, repository, visitor, ENDED)
         before = len(pair.refreshes())
         pair.akoya.fault("slow_after", "token.refresh_token", seconds=2.0, times=1)
         asking = asyncio.ensure_future(everywhere(pair, visitor))
@@ -191,11 +191,11 @@ async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pa
         assert "error" not in landed.headers["location"]
         newest = [event for event in pair.akoya.events("token") if event.get("grant_type") == "authorization_code"][-1]
         assert {answer.status for answer in await asking} == {200}
-        grant = await get(book, visitor)
+        grant = await get(repository, visitor)
         assert fingerprint(grant.tokens.bearer.reveal()) == newest["id_token"]
         assert grant.tokens.refresh_token is not None
         assert fingerprint(grant.tokens.refresh_token.reveal()) == newest["issued"]
-        await age(book, visitor.grant, ENDED)
+        await age(repository, visitor.grant, ENDED)
         await asyncio.sleep(CACHES)
         assert (await ask(pair.port, visitor.cookie_now())).status == 200
         assert visitor.state() == "live"
@@ -220,8 +220,8 @@ async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path
         process = fleet.gateways[0].process
         assert process is not None
         visitor = fleet.visitor()
-        async with fleet.book() as book:
-            await aged(fleet, book, visitor, ENDED)
+        async with fleet.book() as repository:
+            await aged(fleet, repository, visitor, ENDED)
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.5, times=1)
             (port,) = fleet.ports
             asking = asyncio.create_task(ask(port, visitor.cookie))
@@ -230,5 +230,5 @@ async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path
             await asyncio.sleep(1.6)
             process.send_signal(signal.SIGCONT)
             assert (await asking).status == 200
-            assert (await get(book, visitor)).state is GrantState.LIVE
+            assert (await get(repository, visitor)).state is GrantState.LIVE
             assert len(fleet.refreshes()) == 1

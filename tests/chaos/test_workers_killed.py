@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.grants import GrantRepository, GrantState
 from tests.chaos.clients import ask
 from tests.chaos.conftest import FULL
 from tests.chaos.killing import held, seeded, tally
@@ -38,16 +38,16 @@ async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
     random, seen = seeded(), []
     crew.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)
     crew.akoya.fault("slow_after", "token.refresh_token", seconds=0.1, probability=0.5)
-    async with crew.book() as book:
+    async with crew.book() as repository:
         for start in range(0, KILLS, BATCH):
             visitors = [await asyncio.to_thread(crew.visitor) for _ in range(min(BATCH, KILLS - start))]
-            firsts = [held(await age(book, visitor.grant, LEFT)) for visitor in visitors]
+            firsts = [held(await age(repository, visitor.grant, LEFT)) for visitor in visitors]
             killed_at = time.monotonic()
             for visitor in visitors:
-                await kill_the_holder(crew, book, visitor, random.uniform(0.0, 0.25))
+                await kill_the_holder(crew, repository, visitor, random.uniform(0.0, 0.25))
             await asyncio.sleep(max(0.0, 11.0 - (time.monotonic() - killed_at)))  # leases end
             for visitor, first in zip(visitors, firsts, strict=True):
-                seen.append(await judged(crew, book, visitor, first))
+                seen.append(await judged(crew, repository, visitor, first))
     print(f"{len(seen)} holders killed:", tally(seen))
     assert len(set(seen)) > 1, "all were killed at the same point"
 
@@ -55,13 +55,13 @@ async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
 BATCH = 24
 
 
-async def kill_the_holder(crew: Fleet, book: Book, visitor: Visitor, after: float) -> None:
+async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Visitor, after: float) -> None:
     asking = asyncio.ensure_future(ask(crew.port, visitor.cookie))
     holder = 0
 
     async def leased() -> bool:
         nonlocal holder
-        grant = await book.get(visitor.grant)
+        grant = await repository.get(visitor.grant)
         assert grant is not None
         if grant.lease is not None:
             holder = int(grant.lease.holder.split(":")[1])
@@ -77,10 +77,10 @@ async def kill_the_holder(crew: Fleet, book: Book, visitor: Visitor, after: floa
     await asyncio.gather(asking, return_exceptions=True)
 
 
-async def judged(crew: Fleet, book: Book, visitor: Visitor, first: str | None) -> str:
+async def judged(crew: Fleet, repository: GrantRepository, visitor: Visitor, first: str | None) -> str:
     answers = [await ask_again(crew.port, visitor.cookie) for _ in range(2)]
     assert answers == [200, 200]
-    grant = await book.get(visitor.grant)
+    grant = await repository.get(visitor.grant)
     assert grant is not None
     uses = [use for use in crew.refreshes() if use["grant_id"] == grant.tokens.consent_id]
     issued = [use["issued"] for use in uses if use["outcome"] == "issued"]

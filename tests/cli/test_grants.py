@@ -20,14 +20,14 @@ from click.testing import CliRunner, Result
 
 from akoya_gateway.cli import app
 from akoya_gateway.config import load_config
-from akoya_gateway.grants import Book, Grant, GrantKey, GrantState, Keeper
+from akoya_gateway.grants import Grant, GrantKey, GrantManager, GrantRepository, GrantState
 from akoya_gateway.grants.grant import Lease
-from akoya_gateway.oauth.outcomes import Granted, TokenSet
+from akoya_gateway.oauth.outcomes import TokenSet, TokensIssued
 from akoya_gateway.provider import open_providers
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_REDIRECT_URIS
 from akoya_gateway.secret import Secret
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.config.documents import ENVIRON, changed
 
 SECRETS = ("the-bearer-of-", "the-refresh-token-of-")
@@ -56,11 +56,11 @@ def grant(sub: str, **changes: Any) -> Grant:
 def write(config: Path, *grants: Grant) -> None:
     async def all_of_them() -> None:
         sessions = load_config(config).sessions
-        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-        await vault.open()
+        store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+        await store.open()
         for each in grants:
-            assert await Book(vault).write(each, after=0, now=time.time())
-        await vault.close()
+            assert await GrantRepository(store).write(each, after=0, now=time.time())
+        await store.close()
 
     asyncio.run(all_of_them())
 
@@ -224,8 +224,8 @@ def test_revoke_forgets_at_once_and_revokes_at_akoya(
 
 async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[str, str]) -> Grant:
     loaded = load_config(config, environ)
-    vault = Vault(open_store(loaded.sessions.store), KeyRing(loaded.sessions.keys))
-    await vault.open()
+    store = EncryptedStore(open_store(loaded.sessions.store), Keyring(loaded.sessions.keys))
+    await store.open()
     asked = {
         "connector": "mikomo",
         "client_id": DEFAULT_CLIENT_ID,
@@ -237,10 +237,10 @@ async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[
     landed = await asyncio.to_thread(akoya.consent, f"{akoya.url}/auth?{urlencode(asked)}")
     async with open_providers(loaded, time.time) as providers:
         answer = await providers["demo-app"].exchange(Secret(parse_qs(urlsplit(landed).query)["code"][0]))
-        assert isinstance(answer, Granted)
-        keeper = Keeper(vault, providers, loaded.tokens)
-        connected = await keeper.connected(owner, loaded.clients["demo-app"], "mikomo", answer.tokens)
-    await vault.close()
+        assert isinstance(answer, TokensIssued)
+        grants = GrantManager(store, providers, loaded.tokens)
+        connected = await grants.connect(owner, loaded.clients["demo-app"], "mikomo", answer.tokens)
+    await store.close()
     return connected
 
 
@@ -251,14 +251,14 @@ def test_memory_does_not_grow_with_the_number_of_grants(config: Path) -> None:
 
     async def many() -> None:
         sessions = load_config(config).sessions
-        vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-        await vault.open()
-        book = Book(vault)
+        store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+        await store.open()
+        repository = GrantRepository(store)
         for start in range(0, 20_000, 500):
             some = [grant(f"s{n}") for n in range(start, start + 500)]
             some = [replace(each, tokens=replace(each.tokens, bearer=big)) for each in some]
-            await asyncio.gather(*[book.write(each, after=0) for each in some])
-        await vault.close()
+            await asyncio.gather(*[repository.write(each, after=0) for each in some])
+        await store.close()
 
     asyncio.run(many())
     assert peak(config) < few + 12_000, "kilobytes: 20,000 grants are more than 40,000"

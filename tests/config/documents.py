@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from akoya_gateway.config.loader import Judgement, judge_config
+from akoya_gateway.config.loader import ValidationResult, validate_config
 
 RING_KEY = base64.b64encode(bytes(range(32))).decode()
 ENVIRON = {
@@ -54,17 +54,17 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def judged(folder: Path, changes: dict[str, Any] | str, environ: dict[str, str] | None = None) -> Judgement:
+def judged(folder: Path, changes: dict[str, Any] | str, environ: dict[str, str] | None = None) -> ValidationResult:
     """What is said of SMALL with changes, or of a text."""
     file = folder / "gateway.yaml"
     file.write_text(changes if isinstance(changes, str) else yaml.safe_dump(changed(changes), sort_keys=False))
-    return judge_config(file, ENVIRON if environ is None else environ)
+    return validate_config(file, ENVIRON if environ is None else environ)
 
 
-def said(judgement: Judgement) -> list[str]:
+def said(result: ValidationResult) -> list[str]:
     """Each fault without its position: `path: message (remedy)`."""
-    return [str(fault).split(" ", 1)[1] for fault in judgement.faults]
+    return [str(diagnostic).split(" ", 1)[1] for diagnostic in result.diagnostics]
 
 
-def warned(judgement: Judgement) -> list[str]:
-    return [str(warning).split(" ", 1)[1] for warning in judgement.warnings]
+def warned(result: ValidationResult) -> list[str]:
+    return [str(warning).split(" ", 1)[1] for warning in result.warnings]

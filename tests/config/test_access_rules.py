@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.access.rule_table import RuleTable
-from akoya_gateway.config.access_rules import _covers
+from akoya_gateway.config.access_rules import _method_sets_overlap
 from akoya_gateway.config.model import AccessRule, Otherwise, Require
 from tests.config.documents import judged, said, warned
 
 
 def _rules(tmp_path: Path, *rules: dict[str, Any]) -> tuple[AccessRule, ...]:
-    judgement = judged(tmp_path, {"access": list(rules)})
-    assert judgement.config is not None, said(judgement)
-    return judgement.config.access
+    result = judged(tmp_path, {"access": list(rules)})
+    assert result.config is not None, said(result)
+    return result.config.access
 
 
 def test_every_form_of_require_is_read(tmp_path: Path) -> None:
@@ -140,5 +140,5 @@ def test_a_pattern_said_to_be_covered_never_wins(wide: str, narrow: str, path: s
         ]
     )
     match = table.match("GET", path)
-    if _covers(wide.split("/")[1:], narrow.split("/")[1:]):
+    if _method_sets_overlap(wide.split("/")[1:], narrow.split("/")[1:]):
         assert match is None or match.rule.index == 0

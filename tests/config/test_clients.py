@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.config.model import Bearer, ClientAuthentication, ErrorRule, Meaning
+from akoya_gateway.config.model import Bearer, ClientAuthentication, ErrorCategory, ErrorRule
 from tests.config.documents import ENVIRON, REMOVED, SMALL, judged, said, warned
 
 PRODUCTION = {"environments": {"live": {"preset": "akoya-production"}}, "clients.demo-app.environment": "live"}
@@ -70,8 +70,8 @@ def test_every_part_of_a_preset_can_be_overridden(tmp_path: Path) -> None:
     assert environment.authorization_endpoint == "https://sandbox-idp.ddp.akoya.com/auth"
     assert environment.dialect.refresh_auth is ClientAuthentication.CLIENT_SECRET_BASIC
     assert environment.dialect.pkce
-    assert environment.dialect.errors[0] == ErrorRule(Meaning.DEAD_TOKEN, 418, "gone")
-    assert ErrorRule(Meaning.DEAD_TOKEN, 400, "invalid_grant") in environment.dialect.errors
+    assert environment.dialect.errors[0] == ErrorRule(ErrorCategory.DEAD_TOKEN, 418, "gone")
+    assert ErrorRule(ErrorCategory.DEAD_TOKEN, 400, "invalid_grant") in environment.dialect.errors
     assert environment.authorization_parameters == (("prompt", "consent"), ("max", "1"))
     assert environment.timeout == 2.0
     assert environment.rate == 0.5
@@ -80,27 +80,27 @@ def test_every_part_of_a_preset_can_be_overridden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "means"),
     [
-        (400, "invalid_request", Meaning.DEAD_TOKEN),
-        (400, "invalid_grant", Meaning.DEAD_TOKEN),
-        (401, "invalid_client", Meaning.OPERATOR_FAULT),
-        (401, "unauthorized_client", Meaning.OPERATOR_FAULT),
-        (401, "anything", Meaning.OPERATOR_FAULT),
-        (400, "invalid_client", Meaning.OPERATOR_FAULT),
-        (429, None, Meaning.PROVIDER_DOWN),
-        (503, None, Meaning.PROVIDER_DOWN),
+        (400, "invalid_request", ErrorCategory.DEAD_TOKEN),
+        (400, "invalid_grant", ErrorCategory.DEAD_TOKEN),
+        (401, "invalid_client", ErrorCategory.OPERATOR_FAULT),
+        (401, "unauthorized_client", ErrorCategory.OPERATOR_FAULT),
+        (401, "anything", ErrorCategory.OPERATOR_FAULT),
+        (400, "invalid_client", ErrorCategory.OPERATOR_FAULT),
+        (429, None, ErrorCategory.PROVIDER_DOWN),
+        (503, None, ErrorCategory.PROVIDER_DOWN),
         (500, "invalid_request", None),
         (502, None, None),
         (400, "unsupported_grant_type", None),
     ],
 )
 def test_both_error_dialects_of_akoya_are_understood(
-    tmp_path: Path, status: int, error: str | None, means: Meaning | None
+    tmp_path: Path, status: int, error: str | None, means: ErrorCategory | None
 ) -> None:
     config = judged(tmp_path, {"environments.sandbox": DOUBLE}).config
     assert config is not None
     rules = config.environments["sandbox"].dialect.errors
     first = next((r for r in rules if r.status in (None, status) and r.error in (None, error)), None)
-    assert (first.means if first else None) is means
+    assert (first.category if first else None) is means
 
 
 def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_names_and_ids_of_connectors_may_differ(tmp_path: Path) -> None:
 
 
 def test_without_offline_access_there_is_a_warning(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, {"clients.demo-app.scopes": ["openid"]})
-    assert judgement.config is not None
-    assert any("no refresh token" in line for line in warned(judgement))
+    result = judged(tmp_path, {"clients.demo-app.scopes": ["openid"]})
+    assert result.config is not None
+    assert any("no refresh token" in line for line in warned(result))
 
 
 def test_an_endpoint_that_cannot_revoke_is_warned_of(tmp_path: Path) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from akoya_gateway.config.diagnostics import ConfigurationError, Fault, did_you_mean, dotted, quoted
-from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, did_you_mean, dotted, quoted
+from akoya_gateway.config.loader import validate_config
 from tests.config.documents import ENVIRON, judged, said
 
 
 def test_a_fault_reads_as_the_design_says() -> None:
-    fault = Fault(
+    diagnostic = Diagnostic(
         "gateway.yaml", 31, 13, ("connectors", "mikomo", "client"), 'no client named "demo-ap"', 'did you mean "demo-app"?'
     )
     text = 'gateway.yaml:31:13: connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)'
-    assert str(fault) == text
+    assert str(diagnostic) == text
 
 
 def test_paths_stay_on_one_line_and_readable() -> None:
@@ -35,16 +35,16 @@ def test_the_nearest_name_is_offered_and_a_far_one_is_not() -> None:
 
 
 def test_an_error_lists_faults_by_position_and_each_once() -> None:
-    first, second = Fault("g", 2, 9, ("a",), "x"), Fault("g", 10, 1, ("b",), "y")
-    assert ConfigurationError([second, first, second]).faults == (first, second)
+    first, second = Diagnostic("g", 2, 9, ("a",), "x"), Diagnostic("g", 10, 1, ("b",), "y")
+    assert ConfigurationError([second, first, second]).diagnostics == (first, second)
 
 
 def test_ten_planted_faults_are_ten_lines_in_their_places(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     shutil.copy(Path(__file__).with_name("ten_faults.yaml"), file)
     environ = {**ENVIRON, "SHORT_SECRET": "too short"}
-    faults = judge_config(file, environ).faults
-    assert [(fault.line, fault.column, fault.where) for fault in faults] == [
+    faults = validate_config(file, environ).diagnostics
+    assert [(diagnostic.line, diagnostic.column, diagnostic.location) for diagnostic in faults] == [
         (3, 1, "upstreem"),
         (6, 45, "environments.sandbox.timeout"),
         (8, 29, "environments.plain.authorization_endpoint"),
@@ -56,16 +56,16 @@ def test_ten_planted_faults_are_ten_lines_in_their_places(tmp_path: Path) -> Non
         (24, 43, "access[2].otherwise"),
         (31, 10, "signing.keys[0]"),
     ]
-    assert all(str(fault).startswith(f"{file}:{fault.line}:{fault.column}: ") for fault in faults)
-    assert not any("\n" in str(fault) for fault in faults)
+    assert all(str(diagnostic).startswith(f"{file}:{diagnostic.line}:{diagnostic.column}: ") for diagnostic in faults)
+    assert not any("\n" in str(diagnostic) for diagnostic in faults)
     assert "hunter2" not in "\n".join(map(str, faults))
 
 
 def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
     text = (Path(__file__).with_name("ten_faults.yaml")).read_text()
     assert "client_id: demo" in text
-    judgement = judged(tmp_path, text.replace("client_id: demo", "clientid: demo"))
-    assert [line for line in said(judgement) if "client_id" in line] == [
+    result = judged(tmp_path, text.replace("client_id: demo", "clientid: demo"))
+    assert [line for line in said(result) if "client_id" in line] == [
         'clients.demo-app.clientid: unknown key "clientid" (did you mean "client_id"?)'
     ]
 

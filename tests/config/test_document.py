@@ -10,28 +10,28 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.config.diagnostics import ConfigurationError
-from akoya_gateway.config.document import MAXIMUM_VALUES, Place, parse_document, read_document
+from akoya_gateway.config.document import MAX_VALUES, Position, parse_document, read_document
 
 
 def _fault(content: bytes) -> str:
     with pytest.raises(ConfigurationError) as caught:
         parse_document(content, "g.yaml")
-    assert len(caught.value.faults) == 1
-    return str(caught.value.faults[0])
+    assert len(caught.value.diagnostics) == 1
+    return str(caught.value.diagnostics[0])
 
 
 def test_every_value_and_key_has_its_place() -> None:
     document = parse_document(b"a: 1\nb:\n  - x\n  - {c: true}\n", "g.yaml")
     assert document.data == {"a": 1, "b": ["x", {"c": True}]}
-    assert document.keys[("b",)] == Place(2, 1)
-    assert document.values[("b", 0)] == Place(3, 5)
-    assert document.keys[("b", 1, "c")] == Place(4, 6)
-    assert document.values[("b", 1, "c")] == Place(4, 9)
+    assert document.keys[("b",)] == Position(2, 1)
+    assert document.values[("b", 0)] == Position(3, 5)
+    assert document.keys[("b", 1, "c")] == Position(4, 6)
+    assert document.values[("b", 1, "c")] == Position(4, 9)
 
 
 def test_columns_count_characters_not_bytes() -> None:
     document = parse_document("ö: [ä𝄞, x]\n".encode(), "g.yaml")
-    assert document.values[("ö", 1)] == Place(1, 9)
+    assert document.values[("ö", 1)] == Position(1, 9)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_anchors_aliases_and_merges_work() -> None:
     assert document.data["b"] == {"x": 1, "y": 2}
     assert document.data["c"] == {"x": 1, "y": 3}
     assert document.data["d"] == {"x": 1, "y": 2, "z": 4}
-    assert document.values[("c", "y")] == Place(3, 16)
-    assert document.values[("c", "x")] == Place(1, 11)
+    assert document.values[("c", "y")] == Position(3, 16)
+    assert document.values[("c", "x")] == Position(1, 11)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_text_that_is_no_configuration_has_one_clear_fault(content: bytes, fau
 def test_a_billion_laughs_are_not_laughed() -> None:
     lines = [b"a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [b"a%d: &a%d [%s]" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)]
-    assert f"more than {MAXIMUM_VALUES} values" in _fault(b"\n".join(lines))
+    assert f"more than {MAX_VALUES} values" in _fault(b"\n".join(lines))
 
 
 @pytest.mark.parametrize("content", [b"a: " + b"[" * 5000, b"[" * 500_000])
@@ -131,14 +131,14 @@ def test_deep_nesting_by_aliases_is_bounded() -> None:
 def test_several_mistakes_of_a_text_are_told_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_document(b"a: !x 1\na: 2\nb: *c\n", "g.yaml")
-    assert [fault.line for fault in caught.value.faults] == [1, 2, 3]
+    assert [diagnostic.line for diagnostic in caught.value.diagnostics] == [1, 2, 3]
 
 
 def _read(path: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
         read_document(path)
-    (fault,) = caught.value.faults
-    return fault.message
+    (diagnostic,) = caught.value.diagnostics
+    return diagnostic.message
 
 
 def test_a_missing_file_a_directory_and_a_bad_name_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.reference import reference
 from akoya_gateway.config.schema_validation import load_schema
 
@@ -21,10 +21,10 @@ SCHEMA = load_schema()
 def test_the_example_is_fine_once_the_variables_it_names_are_set() -> None:
     names = re.findall(r"^[^#\n]*?\{(?:id: \w+, )?env: (\w+)\}", EXAMPLE.read_text(), re.MULTILINE)
     assert set(names) == {"AKOYA_CLIENT_ID", "AKOYA_CLIENT_SECRET", "AKOYA_GATEWAY_KEY", "AKOYA_GATEWAY_SIGNING_KEY"}
-    judgement = judge_config(EXAMPLE, {name: secrets.token_hex(32) for name in names})
-    assert judgement.faults == ()
-    assert judgement.config is not None
-    assert judgement.config.sessions.store == f"sqlite://{ROOT}/var/grants.db"
+    result = validate_config(EXAMPLE, {name: secrets.token_hex(32) for name in names})
+    assert result.diagnostics == ()
+    assert result.config is not None
+    assert result.config.sessions.store == f"sqlite://{ROOT}/var/grants.db"
 
 
 def test_editors_find_the_schema_from_its_first_line() -> None:

@@ -14,29 +14,29 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.document import parse_document
-from akoya_gateway.config.loader import Judgement, judge_document
+from akoya_gateway.config.loader import ValidationResult, validate_document
 from akoya_gateway.config.model import Config
-from akoya_gateway.config.value_parsers import duration, listen, size, url
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.config.value_parsers import parse_duration, parse_listen, parse_size, parse_url
+from akoya_gateway.store.encryption import Keyring
 from tests.config.documents import ENVIRON, SMALL
 
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def _judge(content: bytes) -> Judgement | None:
+def _judge(content: bytes) -> ValidationResult | None:
     try:
         document = parse_document(content, "g.yaml")
     except ConfigurationError as error:
-        assert error.faults
-        _all_fine_lines(error.faults)
+        assert error.diagnostics
+        _all_fine_lines(error.diagnostics)
         return None
-    judgement = judge_document(document, Path("/nonexistent/g.yaml"), ENVIRON)
-    _all_fine_lines(judgement.faults)
-    _all_fine_lines(judgement.warnings)
-    assert bool(judgement.faults) is (judgement.config is None)
-    if judgement.config is not None:
-        _complete(judgement.config)
-    return judgement
+    result = validate_document(document, Path("/nonexistent/g.yaml"), ENVIRON)
+    _all_fine_lines(result.diagnostics)
+    _all_fine_lines(result.warnings)
+    assert bool(result.diagnostics) is (result.config is None)
+    if result.config is not None:
+        _complete(result.config)
+    return result
 
 
 def _complete(config: Config) -> None:
@@ -52,7 +52,7 @@ def _complete(config: Config) -> None:
     assert config.signing.keys
     assert all(config.audience(rule.upstream) for rule in config.access)
     assert config.sessions.store
-    KeyRing(config.sessions.keys)
+    Keyring(config.sessions.keys)
     RuleTable(config.access)
     RedirectPolicy(config.public_url, config.redirects.allow)
 
@@ -132,7 +132,7 @@ def test_one_value_of_a_good_configuration_removed(path: tuple[Any, ...]) -> Non
 @FAST
 @given(st.text(max_size=40) | st.text(alphabet="htps:/[]@.%0123456789abcx-?#", max_size=40).map(lambda t: f"https://{t}"))
 def test_values_raise_value_error_only(text: str) -> None:
-    for read in (duration, size, url, listen):
+    for read in (parse_duration, parse_size, parse_url, parse_listen):
         try:
             read(text)
         except ValueError:

@@ -19,9 +19,9 @@ DESIGN = (Path(__file__).with_name("design.yaml")).read_text()
 
 
 def test_the_design_s_example_loads(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, DESIGN)
-    assert judgement.config is not None, said(judgement)
-    config = judgement.config
+    result = judged(tmp_path, DESIGN)
+    assert result.config is not None, said(result)
+    config = result.config
     assert str(config.public_url) == "https://app.example.com"
     assert config.clients["demo-app"].redirect_uri == "https://app.example.com/akoya/callback"
     assert config.clients["demo-app"].callback_path == "/akoya/callback"
@@ -54,8 +54,8 @@ def test_all_faults_come_in_one_error(tmp_path: Path) -> None:
     file.write_text("version: 2\npublic_url: 7\n")
     with pytest.raises(ConfigurationError) as caught:
         load_config(file, {})
-    assert len(caught.value.faults) == 8  # two wrong values, six missing keys
-    assert str(caught.value).splitlines() == [str(fault) for fault in caught.value.faults]
+    assert len(caught.value.diagnostics) == 8  # two wrong values, six missing keys
+    assert str(caught.value).splitlines() == [str(diagnostic) for diagnostic in caught.value.diagnostics]
 
 
 def test_the_environment_is_the_process_s_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,10 @@ def test_a_wrong_shape_is_told_in_plain_words(tmp_path: Path, changes: dict[str,
 )
 @pytest.mark.parametrize("place", ["clients.demo-app.client_secret", "sessions.keys.0", "signing.keys.0"])
 def test_a_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str, secret: object) -> None:
-    judgement = judged(tmp_path, {place: secret})
-    text = "\n".join(map(str, (*judgement.faults, *judgement.warnings)))
-    assert judgement.config is None
-    assert len(judgement.faults) == 1, text
+    result = judged(tmp_path, {place: secret})
+    text = "\n".join(map(str, (*result.diagnostics, *result.warnings)))
+    assert result.config is None
+    assert len(result.diagnostics) == 1, text
     assert "hunter2" not in text
     assert "{env: NAME}" in text or "environment variable" in text or "{id: k1, env: NAME}" in text
 

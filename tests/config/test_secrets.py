@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import OKPKey
 
-from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.model import SigningKey, key_id
-from akoya_gateway.config.secrets import ring_key
+from akoya_gateway.config.secrets import parse_encryption_key
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing.keys import load_all
+from akoya_gateway.signing.keys import load_schedule
 from tests.config.documents import ENVIRON, RING_KEY, judged, said, warned
 
 RAW = hashlib.sha256(b"a key of the tests").digest()
@@ -42,7 +42,7 @@ RAW = hashlib.sha256(b"a key of the tests").digest()
     ],
 )
 def test_a_ring_key_is_32_bytes_in_base64_or_hex(text: str) -> None:
-    key = ring_key(text)
+    key = parse_encryption_key(text)
     assert key.key == RAW
     assert key.id == key_id(RAW)
     assert text not in repr(key)
@@ -64,7 +64,7 @@ def test_a_ring_key_is_32_bytes_in_base64_or_hex(text: str) -> None:
 )
 def test_anything_else_is_no_ring_key(text: str) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|not random"):
-        ring_key(text)
+        parse_encryption_key(text)
 
 
 def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_a_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(t
     file = tmp_path / "secret"
     file.write_text("s3cret\r\n")
     file.chmod(0o600)
-    judgement = judged(tmp_path, _with_file(tmp_path))
-    assert judgement.config is not None
-    assert judgement.config.clients["demo-app"].client_secret.reveal() == "s3cret"
-    assert not any("others may read" in line for line in warned(judgement))
+    result = judged(tmp_path, _with_file(tmp_path))
+    assert result.config is not None
+    assert result.config.clients["demo-app"].client_secret.reveal() == "s3cret"
+    assert not any("others may read" in line for line in warned(result))
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
@@ -128,9 +128,9 @@ def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: i
     file = tmp_path / "secret"
     file.write_text("s3cret")
     file.chmod(mode)
-    judgement = judged(tmp_path, _with_file(tmp_path))
-    assert judgement.config is not None
-    (line,) = [line for line in warned(judgement) if "others may read" in line]
+    result = judged(tmp_path, _with_file(tmp_path))
+    assert result.config is not None
+    (line,) = [line for line in warned(result) if "others may read" in line]
     assert f"(mode {mode:04o})" in line
     assert "s3cret" not in line
 
@@ -188,11 +188,11 @@ PUBLIC_JWK = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=False))
     [("ed25519", ED25519), ("ed25519", JWK), ("ecdsa-p256-sha256", P256), ("hmac-sha256", "x" * 32)],
 )
 def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: str) -> None:
-    judgement = judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
-    assert judgement.config is not None, said(judgement)
-    (key,) = judgement.config.signing.keys
+    result = judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
+    assert result.config is not None, said(result)
+    (key,) = result.config.signing.keys
     assert (key.id, key.material.reveal()) == ("k1", text)
-    assert text not in repr(judgement.config)
+    assert text not in repr(result.config)
 
 
 @pytest.mark.parametrize(
@@ -232,17 +232,17 @@ def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
 
 def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
     judged(tmp_path, {})
-    judgement = judge_config(tmp_path / "gateway.yaml", {}, secrets=False)
-    assert judgement.faults == ()
-    assert judgement.config is not None
-    assert (judgement.config.sessions.keys, judgement.config.signing.keys) == ((), ())
-    assert judgement.config.clients["demo-app"].client_secret.reveal() == ""
+    result = validate_config(tmp_path / "gateway.yaml", {}, secrets=False)
+    assert result.diagnostics == ()
+    assert result.config is not None
+    assert (result.config.sessions.keys, result.config.signing.keys) == ((), ())
+    assert result.config.clients["demo-app"].client_secret.reveal() == ""
 
 
 def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, {})
-    assert judgement.config is not None
-    shown = repr(judgement) + str(judgement.config) + repr(judgement.config.clients["demo-app"])
+    result = judged(tmp_path, {})
+    assert result.config is not None
+    shown = repr(result) + str(result.config) + repr(result.config.clients["demo-app"])
     for secret in ENVIRON.values():
         assert secret not in shown
     assert repr(bytes(range(32))) not in shown
@@ -256,8 +256,8 @@ def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
     tmp_path: Path, variable: str, command: str
 ) -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != variable}
-    [fault] = judged(tmp_path, {}, environ).faults
-    assert str(fault).endswith(f"the environment variable {variable} is not set (set it; {command} makes one)")
+    [diagnostic] = judged(tmp_path, {}, environ).diagnostics
+    assert str(diagnostic).endswith(f"the environment variable {variable} is not set (set it; {command} makes one)")
 
 
 MARK = "\ufeff"
@@ -274,16 +274,16 @@ def test_byte_order_mark_before_a_secret_is_dropped_with_a_warning(tmp_path: Pat
         "admin": {"listen": "127.0.0.1:9090", "token_bearer": {"env": "BEARER"}},
     }
     environ = {**ENVIRON, "GATEWAY_KEY": MARK + RING_KEY, "STORE": MARK + "redis://cache/0", "BEARER": MARK + "b" * 32}
-    judgement = judged(tmp_path, changes, environ)
-    config = judgement.config
-    assert config is not None, said(judgement)
+    result = judged(tmp_path, changes, environ)
+    config = result.config
+    assert config is not None, said(result)
     assert config.clients["demo-app"].client_secret.reveal() == "s3cret"
     assert [key.key for key in config.sessions.keys] == [RAW, base64.b64decode(RING_KEY)]
     assert config.sessions.store == "redis://cache/0"
     assert config.signing.keys[0].material.reveal() == JWK
     assert config.token_bearer is not None
     assert config.token_bearer.reveal() == "b" * 32
-    assert sum("a byte order mark before the secret is dropped" in line for line in warned(judgement)) == 6
+    assert sum("a byte order mark before the secret is dropped" in line for line in warned(result)) == 6
 
 
 @pytest.mark.parametrize("text", [MARK, MARK + "\n"])
@@ -322,10 +322,10 @@ def test_secret_file_in_utf_16_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, written: str) -> None:
-    judgement = judged(tmp_path, {"signing.algorithm": "ed25519"}, {**ENVIRON, "SIGNING_SECRET": written})
-    assert judgement.config is not None, said(judgement)
-    (key,) = load_all(judgement.config.signing.algorithm, judgement.config.signing.keys).keys
-    (plain,) = load_all(judgement.config.signing.algorithm, (SigningKey("k1", Secret(ED25519)),)).keys
+    result = judged(tmp_path, {"signing.algorithm": "ed25519"}, {**ENVIRON, "SIGNING_SECRET": written})
+    assert result.config is not None, said(result)
+    (key,) = load_schedule(result.config.signing.algorithm, result.config.signing.keys).keys
+    (plain,) = load_schedule(result.config.signing.algorithm, (SigningKey("k1", Secret(ED25519)),)).keys
     assert key.public_jwk() == plain.public_jwk()
 
 
@@ -350,6 +350,6 @@ def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, writt
     ],
 )
 def test_fault_shows_no_secret_that_stands_where_it_does_not_belong(tmp_path: Path, changes: dict[str, Any]) -> None:
-    judgement = judged(tmp_path, changes)
-    assert judgement.faults
-    assert not [line for line in (*said(judgement), *warned(judgement)) if "hunter2" in line]
+    result = judged(tmp_path, changes)
+    assert result.diagnostics
+    assert not [line for line in (*said(result), *warned(result)) if "hunter2" in line]

@@ -27,9 +27,9 @@ LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_ur
 
 
 def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
-    judgement = judged(tmp_path, changes)
-    assert judgement.config is not None, said(judgement)
-    return judgement.config
+    result = judged(tmp_path, changes)
+    assert result.config is not None, said(result)
+    return result.config
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_the_origin_is_taken_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "app.localhost"])
 def test_plain_http_is_accepted_on_loopback_with_a_warning(tmp_path: Path, host: str) -> None:
     origin = f"http://{host}:8080"
-    judgement = judged(tmp_path, {"public_url": origin, "clients.demo-app.redirect_uri": f"{origin}/cb"})
-    assert judgement.config is not None, said(judgement)
-    assert judgement.config.clients["demo-app"].callback_path == "/cb"
-    assert any(line.startswith("public_url: http on loopback") for line in warned(judgement))
+    result = judged(tmp_path, {"public_url": origin, "clients.demo-app.redirect_uri": f"{origin}/cb"})
+    assert result.config is not None, said(result)
+    assert result.config.clients["demo-app"].callback_path == "/cb"
+    assert any(line.startswith("public_url: http on loopback") for line in warned(result))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_ur
 
 
 def _config(tmp_path: Path, changes: dict[str, Any], environ: dict[str, str] | None = None) -> Config:
-    judgement = judged(tmp_path, changes, environ)
-    assert judgement.config is not None, said(judgement)
-    return judgement.config
+    result = judged(tmp_path, changes, environ)
+    assert result.config is not None, said(result)
+    return result.config
 
 
 def test_the_cookie_is_host_bound_where_https_is(tmp_path: Path) -> None:
@@ -30,10 +30,10 @@ def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
     cookie = _config(tmp_path, LOOPBACK).sessions.cookie
     assert (cookie.name, cookie.secure) == ("akoya-8080", False), "browsers send cookies to every port of a host"
     assert _config(tmp_path, {**LOOPBACK, "sessions.cookie.name": "akoya"}).sessions.cookie.name == "akoya"
-    judgement = judged(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
-    assert judgement.config is not None
-    assert judgement.config.sessions.cookie.name == "app"
-    assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warned(judgement))
+    result = judged(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
+    assert result.config is not None
+    assert result.config.sessions.cookie.name == "app"
+    assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warned(result))
 
 
 def test_a_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ def both(**changes: Any) -> dict[str, Any]:
 
 
 def config(folder: Path, changes: dict[str, Any]) -> Config:
-    judgement = judged(folder, changes)
-    assert judgement.config is not None, said(judgement)
-    assert not [line for line in warned(judgement) if "upstream" in line]
-    return judgement.config
+    result = judged(folder, changes)
+    assert result.config is not None, said(result)
+    assert not [line for line in warned(result) if "upstream" in line]
+    return result.config
 
 
 def test_a_rule_leads_to_the_upstream_it_names_and_to_the_default_otherwise(tmp_path: Path) -> None:
@@ -35,9 +35,9 @@ def test_a_rule_leads_to_the_upstream_it_names_and_to_the_default_otherwise(tmp_
     assert made.all_upstreams == (app, reports)
     assert reports
     assert [str(origin) for origin in reports.origins] == REPORTS["url"]
-    assert (reports.place, reports.secure, reports.pool, reports.max_header_bytes) == ("upstreams.reports", True, 20, 8192)
+    assert (reports.address, reports.secure, reports.pool, reports.max_header_bytes) == ("upstreams.reports", True, 20, 8192)
     assert app
-    assert (app.place, app.secure, app.pool) == ("upstream", False, 100)
+    assert (app.address, app.secure, app.pool) == ("upstream", False, 100)
 
 
 def test_no_default_is_needed_where_every_rule_names_one(tmp_path: Path) -> None:
@@ -114,11 +114,11 @@ def test_a_broken_default_is_the_only_fault(tmp_path: Path) -> None:
     ],
 )
 def test_one_that_no_rule_leads_to_is_a_warning(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    judgement = judged(tmp_path, changes)
-    assert judgement.config is not None
-    assert [line for line in warned(judgement) if line.startswith(message)]
+    result = judged(tmp_path, changes)
+    assert result.config is not None
+    assert [line for line in warned(result) if line.startswith(message)]
 
 
 def test_of_a_broken_rule_nobody_knows_where_it_would_have_led(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, both(access=[{**TO_REPORTS, "require": "nobody"}, TO_THE_APP]))
-    assert not [line for line in warned(judgement) if "leads to this upstream" in line]
+    result = judged(tmp_path, both(access=[{**TO_REPORTS, "require": "nobody"}, TO_THE_APP]))
+    assert not [line for line in warned(result) if "leads to this upstream" in line]

@@ -17,7 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.loader import validate_config
 from tests.e2e.environment import World
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def configurations() -> dict[str, str]:
 def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(configurations()[name])
-    assert [str(fault) for fault in judge_config(path, {}, secrets=False).faults] == []
+    assert [str(diagnostic) for diagnostic in validate_config(path, {}, secrets=False).diagnostics] == []
 
 
 @pytest.mark.parametrize("document", documents(SIDECAR.read_text()), ids=lambda d: d["kind"])

@@ -19,17 +19,17 @@ from typing import Any, Self
 
 from akoya_gateway import Gateway, load_config
 from akoya_gateway.config.model import Config
-from akoya_gateway.endpoints.observer import NullJournal
-from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.endpoints.observer import NullAuthorizationObserver
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.gateway.date_header import Dated, Dates
-from akoya_gateway.gateway.response_observer import Asked
-from akoya_gateway.gateway.runtime import Watchers
-from akoya_gateway.gateway.upstream_router import Hop
-from akoya_gateway.grants import Book, GrantState
+from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
+from akoya_gateway.gateway.response_observer import HasRequest
+from akoya_gateway.gateway.runtime import Observers
+from akoya_gateway.gateway.upstream_router import UpstreamRouter
+from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.grants.events import Reason
-from akoya_gateway.grants.observer import NullObserver
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.grants.observer import NullGrantObserver
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
 from tests.e2e.environment import World
 from tests.e2e.processes import AppServer
@@ -60,13 +60,13 @@ class Outcome:
 
 
 class Recorder:
-    """`gateway.response_observer.RequestWatcher`: what the access log would say, by request id."""
+    """`gateway.response_observer.RequestObserver`: what the access log would say, by request id."""
 
     def __init__(self) -> None:
         self.told: dict[str, tuple[str, str]] = {}
 
-    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self.told[asked.ask.request_id] = (rule, outcome)
+    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self.told[exchange.request.request_id] = (rule, outcome)
 
 
 class Faces:
@@ -95,13 +95,13 @@ class Faces:
 
     def __enter__(self) -> Self:
         self.world.__enter__()
-        watchers = Watchers(NullObserver(), NullJournal(), self.recorder)
+        observers = Observers(NullGrantObserver(), NullAuthorizationObserver(), self.recorder)
         app = asgi_app(self.world.verification_key)
-        self._inside = AppServer(Gateway(app, self._config("middleware", "upstream"), watchers=watchers), lifespan="on")
+        self._inside = AppServer(Gateway(app, self._config("middleware", "upstream"), observers=observers), lifespan="on")
         self._inside.__enter__()
-        hop = Hop(config := self._config("app"))
-        gateway, dates = Gateway(hop, config, watchers=watchers), Dates()
-        straight = Straight(FastLane(gateway, hop.in_force, dates), Dated(gateway, dates), dates)
+        router = UpstreamRouter(config := self._config("app"))
+        gateway, date_header = Gateway(router, config, observers=observers), DateHeader()
+        straight = AsgiFastLane(FastLane(gateway, router.current_proxies, date_header), DateMiddleware(gateway, date_header), date_header)
         self._beside = AppServer(straight, lifespan="on")
         self._beside.__enter__()
         with self.world.browser() as browser:
@@ -116,14 +116,14 @@ class Faces:
     async def _end(self, grant_id: str) -> None:
         """As a refresh does that the provider has refused."""
         config = self._config("ending")
-        vault = Vault(open_store(config.sessions.store), KeyRing(config.sessions.keys))
-        await vault.open()
-        book = Book(vault)
-        grant = await book.get(grant_id)
+        store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
+        await store.open()
+        repository = GrantRepository(store)
+        grant = await repository.get(grant_id)
         assert grant is not None
         ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
-        assert await book.write(ended, after=grant.version)
-        await vault.close()
+        assert await repository.write(ended, after=grant.version)
+        await store.close()
         await asyncio.sleep(1.1)  # what the gateways remember of it
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from akoya_gateway.cli import app
-from akoya_gateway.config.loader import judge_config
+from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.schema_validation import load_schema
 from tests.docs.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
 
@@ -40,7 +40,7 @@ def configurations() -> Iterator[tuple[Path, Block]]:
 def test_every_whole_configuration_is_fine(page: Path, block: Block, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(block.text)
-    assert judge_config(file, {}, secrets=False).faults == ()
+    assert validate_config(file, {}, secrets=False).diagnostics == ()
 
 
 def test_there_are_configurations_to_look_at() -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from akoya_gateway.access.policy import Why
+from akoya_gateway.access.policy import DenyReason
 from akoya_gateway.endpoints.failures import OPERATOR_ERRORS
 from akoya_gateway.grants.events import Reason
 
@@ -41,7 +41,7 @@ def codes() -> Iterator[str]:
 
 
 def test_every_code_has_a_row_and_every_row_a_code() -> None:
-    possible = {*codes(), *Why, *OPERATOR_ERRORS, "server_error"} - ROOTS
+    possible = {*codes(), *DenyReason, *OPERATOR_ERRORS, "server_error"} - ROOTS
     told = set().union(*map(first_cells, ("Connecting a bank", "Requests to the app", "Behind another proxy")))
     assert told == possible
     assert all(f"`{code}`" in PAGE for code in ROOTS)
@@ -49,7 +49,7 @@ def test_every_code_has_a_row_and_every_row_a_code() -> None:
 
 def test_no_two_codes_differ_by_a_mark_alone() -> None:
     spoken: dict[str, str] = {}
-    for code in sorted({*codes(), *Why, *OPERATOR_ERRORS}):
+    for code in sorted({*codes(), *DenyReason, *OPERATOR_ERRORS}):
         other = spoken.setdefault(re.sub("[^a-z]", "", code), code)
         assert other == code, "nobody tells them apart on the telephone"
 

@@ -19,14 +19,14 @@ import pytest
 import yaml
 
 from akoya_gateway.config import load_config
-from akoya_gateway.config.model import Origin, RingKey, key_id
-from akoya_gateway.doctor.check_result import Finding, Verdict
-from akoya_gateway.doctor.checks import examine
-from akoya_gateway.doctor.connectivity import reach
+from akoya_gateway.config.model import EncryptionKey, Origin, key_id
+from akoya_gateway.doctor.check_result import CheckResult, Severity
+from akoya_gateway.doctor.checks import run_checks
+from akoya_gateway.doctor.connectivity import check_connectivity
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
-from akoya_gateway.store import KeyRing, Record, Vault, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
 from tests.e2e.processes import AppServer, free_port
 from tests.server.processes import ENVIRON, App, Running
 from tests.servers import RedisServer, own_redis, self_signed
@@ -60,8 +60,8 @@ class Clinic:
         self.path.write_text(yaml.safe_dump(self.config))
         return load_config(self.path, ENVIRON | (environ or {}))
 
-    def findings(self, environ: dict[str, str] | None = None, **options: Any) -> list[Finding]:
-        return asyncio.run(examine(self.load(environ), **options))
+    def findings(self, environ: dict[str, str] | None = None, **options: Any) -> list[CheckResult]:
+        return asyncio.run(run_checks(self.load(environ), **options))
 
 
 @pytest.fixture
@@ -71,18 +71,18 @@ def clinic(tmp_path: Path, upstream: AppServer) -> Iterator[Clinic]:
     clinic.akoya.stop()
 
 
-def of(findings: list[Finding], about: str) -> list[Finding]:
-    return [finding for finding in findings if finding.about.endswith(about)]
+def of(findings: list[CheckResult], about: str) -> list[CheckResult]:
+    return [result for result in findings if result.about.endswith(about)]
 
 
-def faults(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.verdict is Verdict.FAULT]
+def faults(findings: list[CheckResult]) -> list[CheckResult]:
+    return [result for result in findings if result.verdict is Severity.FAULT]
 
 
 def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
     findings = clinic.findings()
     assert faults(findings) == []
-    seen = {finding.about: finding.says for finding in findings}
+    seen = {result.about: result.says for result in findings}
     assert seen["clients.demo.client_secret"].startswith("accepted")
     assert seen["clients.demo.redirect_uri"].startswith("the authorization request is accepted")
     assert seen["environments.double.jwks_uri"].endswith("key(s)")
@@ -93,7 +93,7 @@ def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
 
 def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
     found = faults(clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
-    assert [finding.about for finding in found] == ["clients.demo.client_secret"]
+    assert [result.about for result in found] == ["clients.demo.client_secret"]
     assert "dialect.code_auth" in found[0].remedy
     assert "some-other-secret" not in str(found)
 
@@ -106,7 +106,7 @@ def test_credentials_are_left_alone_when_asked(clinic: Clinic) -> None:
 def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
     clinic.config["clients"]["demo"]["redirect_uri"] += "/other"
     found = of(clinic.findings(), "redirect_uri")
-    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert [result.verdict for result in found] == [Severity.FAULT]
     assert "to the letter" in found[0].remedy
 
 
@@ -132,17 +132,17 @@ def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: C
     with AppServer(answer) as provider:
         clinic.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
         (found,) = of(clinic.findings(credentials=False), "redirect_uri")
-    assert (found.verdict, found.says) == (Verdict.FAULT, told)
+    assert (found.verdict, found.says) == (Severity.FAULT, told)
 
 
 def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -> None:
     environment = clinic.config["environments"]["double"]
     (right,) = of(clinic.findings(credentials=False), "double.issuer")
-    assert (right.verdict, right.says) == (Verdict.FINE, "is the published one")
+    assert (right.verdict, right.says) == (Severity.FINE, "is the published one")
     published = environment["issuer"]
     environment["issuer"] = published.rstrip("/") if published.endswith("/") else published + "/"
     (wrong,) = of(clinic.findings(credentials=False), "double.issuer")
-    assert wrong.verdict is Verdict.FAULT
+    assert wrong.verdict is Severity.FAULT
     assert wrong.says == f"{environment['issuer']} is configured, but the provider publishes {published}"
     environment["issuer"] = "http://127.0.0.1:9"
     assert of(clinic.findings(credentials=False), "double.issuer") == [], "publishes nothing"
@@ -154,7 +154,7 @@ def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clini
     environment["token_endpoint"] = published.replace("127.0.0.1", "localhost")
     found = [each for each in of(clinic.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
     assert [(each.verdict, each.says) for each in found] == [
-        (Verdict.WARNING, f"the provider publishes another one: {published}")
+        (Severity.WARNING, f"the provider publishes another one: {published}")
     ]
 
 
@@ -167,7 +167,7 @@ def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
 
     with AppServer(answer) as provider:
         clinic.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
-        found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Verdict.FAULT]
+        found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Severity.FAULT]
     assert [each.says for each in found] == [
         "the answer is not a JWK Set (RFC 7517) that verifies anything: no usable key"
     ]
@@ -177,13 +177,13 @@ def test_wrong_paths_are_named(clinic: Clinic) -> None:
     environment = clinic.config["environments"]["double"]
     for key in ("token_endpoint", "revocation_endpoint", "jwks_uri"):
         environment[key] += "x"
-    about = {finding.about for finding in faults(clinic.findings(credentials=False))}
+    about = {result.about for result in faults(clinic.findings(credentials=False))}
     assert {"environments.double.token_endpoint", "environments.double.jwks_uri"} <= about
     assert "environments.double.revocation_endpoint" in about
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(20, Verdict.WARNING), (-20, Verdict.WARNING), (300, Verdict.FAULT)])
-def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("seconds", "verdict"), [(20, Severity.WARNING), (-20, Severity.WARNING), (300, Severity.FAULT)])
+def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Severity) -> None:
     findings = clinic.findings(clock=lambda: time.time() + seconds)
     clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
     assert clock.verdict is verdict
@@ -195,8 +195,8 @@ def test_a_provider_and_an_upstream_that_are_not_there(clinic: Clinic) -> None:
     clinic.akoya.stop()
     clinic.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
     found = faults(clinic.findings())
-    assert any(finding.about.startswith("environments.double 127.0.0.1") for finding in found)
-    assert any(finding.about == "upstream.url" and str(dead) in finding.says for finding in found)
+    assert any(result.about.startswith("environments.double 127.0.0.1") for result in found)
+    assert any(result.about == "upstream.url" and str(dead) in result.says for result in found)
 
 
 def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clinic, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clini
 def test_a_store_that_works_says_how_fast(clinic: Clinic) -> None:
     (clinic.folder / "grants.db").touch(0o600)
     found = of(clinic.findings(credentials=False), "sessions.store")
-    assert [finding.verdict for finding in found] == [Verdict.FINE]
+    assert [result.verdict for result in found] == [Severity.FINE]
     assert found[0].milliseconds is not None
 
 
@@ -239,7 +239,7 @@ def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -
     clinic.config["sessions"]["store"] = {"env": "STORE"}
     url = f"redis://user:hush-hush@127.0.0.1:{free_port()}/0"
     found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
-    assert [finding.verdict for finding in found] == [Verdict.FAULT]
+    assert [result.verdict for result in found] == [Severity.FAULT]
     assert "hush" not in str(found)
 
 
@@ -248,15 +248,15 @@ def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
     config = clinic.load()
 
     async def fill() -> None:
-        vault = Vault(open_store(config.sessions.store), KeyRing([RingKey(key_id(b"o" * 32), b"o" * 32)]))
-        await vault.open()
+        store = EncryptedStore(open_store(config.sessions.store), Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)]))
+        await store.open()
         for n in range(3):
-            await vault.put(Record("session", f"s{n}", b"{}"))
-        await vault.close()
+            await store.put(Record("session", f"s{n}", b"{}"))
+        await store.close()
 
     asyncio.run(fill())
     (found,) = of(clinic.findings(credentials=False), "sessions.store")
-    assert found.verdict is Verdict.FAULT
+    assert found.verdict is Severity.FAULT
     assert "3 of 3 records looked at do not open" in found.says
     assert key_id(b"o" * 32) in found.says
 
@@ -266,7 +266,7 @@ def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(clin
         client.execute_command("ACL", "SETUSER", "u", "on", ">hush-hush", "~*", "&*", "+@all", "-evalsha")
     clinic.config["sessions"]["store"] = {"env": "STORE"}
     (found,) = of(clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False), "sessions.store")
-    assert found.verdict is Verdict.FAULT
+    assert found.verdict is Severity.FAULT
     assert "may not run `EVALSHA`" in found.says
 
 
@@ -294,38 +294,38 @@ class TestTLS:
             yield server.getsockname()[1], pem
 
     async def test_an_unknown_authority_is_a_fault(self, listener: tuple[int, Path]) -> None:
-        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), None, time.time))[-1]
-        assert found.verdict is Verdict.FAULT
+        found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), None, time.time))[-1]
+        assert found.verdict is Severity.FAULT
         assert "self-signed" in found.says or "self signed" in found.says
 
     async def test_a_certificate_about_to_end_is_a_warning(self, listener: tuple[int, Path]) -> None:
         context = ssl.create_default_context(cafile=str(listener[1]))
-        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, time.time))[-1]
-        assert found.verdict is Verdict.WARNING
+        found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), context, time.time))[-1]
+        assert found.verdict is Severity.WARNING
         assert "TLSv1.3" in found.says
 
     async def test_a_certificate_with_time_left_is_fine(self, listener: tuple[int, Path]) -> None:
         context = ssl.create_default_context(cafile=str(listener[1]))
         past = time.time() - 100 * 86400
-        found = (await reach("x", Origin("https", "127.0.0.1", listener[0]), context, lambda: past))[-1]
-        assert found.verdict is Verdict.FINE
+        found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), context, lambda: past))[-1]
+        assert found.verdict is Severity.FINE
 
     async def test_a_plain_port_is_no_tls_port(self, upstream: AppServer) -> None:
-        found = (await reach("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
-        assert found.verdict is Verdict.FAULT
+        found = (await check_connectivity("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
+        assert found.verdict is Severity.FAULT
 
     async def test_a_name_that_does_not_exist(self) -> None:
-        found = await reach("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
-        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+        found = await check_connectivity("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
+        assert [result.verdict for result in found] == [Severity.FAULT]
         assert found[0].says.startswith("DNS")
 
     async def test_a_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
-        found = await reach("x", Origin("http", "app", 80, str(tmp_path / "no.sock")), None, time.time)
-        assert [finding.verdict for finding in found] == [Verdict.FAULT]
+        found = await check_connectivity("x", Origin("http", "app", 80, str(tmp_path / "no.sock")), None, time.time)
+        assert [result.verdict for result in found] == [Severity.FAULT]
 
 
 def test_what_others_answer_cannot_forge_or_leak() -> None:
-    dirty = Finding("x", Verdict.FAULT, "answered\n\x1b[2Jcode=hush&token=hush", "see https://x/?code=hush")
+    dirty = CheckResult("x", Severity.FAULT, "answered\n\x1b[2Jcode=hush&token=hush", "see https://x/?code=hush")
     assert "hush" not in str(dirty.clean)
     assert "\x1b" not in dirty.clean.says
     assert "\n" not in dirty.clean.says

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from akoya_gateway.config import load_config
-from akoya_gateway.grants import Book, GrantState
-from akoya_gateway.store import KeyRing, Vault, open_store
+from akoya_gateway.grants import GrantRepository, GrantState
+from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.e2e.environment import World
 from tests.server.processes import until
 
@@ -21,12 +21,12 @@ from tests.server.processes import until
 async def states(world: World) -> list[GrantState]:
     """Of the grants in the store."""
     sessions = load_config(world.folder / "gateway.yaml", world.environ).sessions
-    vault = Vault(open_store(sessions.store), KeyRing(sessions.keys))
-    await vault.open()
+    store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+    await store.open()
     try:
-        return [grant.state async for grant in Book(vault).scan()]
+        return [grant.state async for grant in GrantRepository(store).scan()]
     finally:
-        await vault.close()
+        await store.close()
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
-from akoya_gateway.access.request import Ask
-from akoya_gateway.admission.denial_responses import Refusals
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.authentication.principal import ANONYMOUS
-from akoya_gateway.endpoints.request import Visit
+from akoya_gateway.endpoints.request import EndpointRequest
 from tests.config.documents import judged
 from tests.e2e.environment import Browser, World
 
@@ -67,11 +67,11 @@ def test_raw_bytes_beyond_ascii_are_escaped_not_decoded(tmp_path: Path) -> None:
     """Servers that let them through: httptools and browsers do not."""
     config = judged(tmp_path, {"redirects": {"allow": ["/accounts"]}}).config
     assert config is not None
-    ask = Ask("GET", b"/accounts", b"q=caf\xc3\xa9&p=\xff#x", [(b"accept", b"text/html")], None, "1")
-    where = Refusals(config).connect_path(("mikomo",), ask)
+    request = RequestInfo("GET", b"/accounts", b"q=caf\xc3\xa9&p=\xff#x", [(b"accept", b"text/html")], None, "1")
+    where = ErrorResponder(config).connect_path(("mikomo",), request)
     assert where == "/akoya/connect/mikomo?return_to=" + quote("/accounts?q=caf%C3%A9&p=%FF%23x", safe="/")
-    ask = Ask("GET", b"/akoya/connect/mikomo", b"return_to=/accounts?q=caf\xc3\xa9", [], None, "1")
-    assert Visit(ask, "", ANONYMOUS, no_body).parameters() == {"return_to": "/accounts?q=caf\u00e9"}
+    request = RequestInfo("GET", b"/akoya/connect/mikomo", b"return_to=/accounts?q=caf\xc3\xa9", [], None, "1")
+    assert EndpointRequest(request, "", ANONYMOUS, no_body).parameters() == {"return_to": "/accounts?q=caf\u00e9"}
 
 
 async def no_body(_: int) -> bytes:

@@ -88,17 +88,17 @@ async def test_a_word_that_cannot_be_read_costs_no_tokens(
     person = Person(house)
     await person.connect()
     login = await lost(person)
-    vault = house.gateway.engine.keeper.book._vault
-    get = vault.store.get
+    store = house.gateway.runtime.grants.repository._store
+    get = store.store.get
 
     async def get_with_trouble(self: object, kind: str, key: str) -> Record | None:
         record = await get(kind, key)
         if kind != KIND or record is None:
-            return None if record is None else vault._open(record)
-        return trouble(vault._open(record))
+            return None if record is None else store._decrypt(record)
+        return trouble(store._decrypt(record))
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(vault), "get", get_with_trouble)
+        patched.setattr(type(store), "get", get_with_trouble)
         assert "error" not in await back(person, login)
     assert await banks(person) == 1
 
@@ -114,7 +114,7 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
     house: House, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
 ) -> None:
     """`failing` calls in a row, the first of them at each step of the callback in turn."""
-    store = house.gateway.engine.keeper.book._vault.store
+    store = house.gateway.runtime.grants.repository._store.store
     calls, at = 0, -1
 
     def faulty(verb: str) -> Callable[..., Awaitable[Any]]:
@@ -166,10 +166,10 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
 async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
     house: House, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    engine = house.gateway.engine
+    runtime = house.gateway.runtime
     owners: dict[str, object] = {
-        "renew": engine.sessions, "exchange": house.bank, "connected": engine.keeper, "end": engine.sessions,
-        "put": engine.sessions._vault.store, "leave": engine.callback._forwardings,
+        "renew": runtime.sessions, "exchange": house.bank, "connected": runtime.grants, "end": runtime.sessions,
+        "put": runtime.sessions._store.store, "leave": runtime.callback._recovery,
     }  # fmt: skip
     person = Person(house)
     await person.connect()
@@ -183,7 +183,7 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
         going = asyncio.ensure_future(person.go(path))
         async with asyncio.timeout(10):
             # A renewal that could not end the old session restores it, which takes the store.
-            while not going.done() and not engine.sessions._restoring:
+            while not going.done() and not runtime.sessions._restoring:
                 await asyncio.sleep(0)
     answer = await going
     assert answer.status_code == 302

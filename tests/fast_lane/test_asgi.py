@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
-from akoya_gateway.fast_lane.asgi import Straight
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from tests.e2e.environment import Browser, World
 from tests.gateway.cancellation import cut
 from tests.upstream.harness import Caller, RawUpstream
@@ -109,7 +109,7 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
     return told
 
 
-async def warm(app: Straight, cookie: bytes) -> None:
+async def warm(app: AsgiFastLane, cookie: bytes) -> None:
     """The session is known then, and a connection to the upstream idle."""
     for _ in range(2):
         await answer_of(app, scope_of("/accounts/a", cookie))
@@ -120,10 +120,10 @@ def status_of(told: list[dict[str, Any]]) -> int:
 
 
 @asynccontextmanager
-async def started(world: World, **changes: Any) -> AsyncIterator[tuple[Straight, list[str]]]:
+async def started(world: World, **changes: Any) -> AsyncIterator[tuple[AsgiFastLane, list[str]]]:
     """The app, and the paths that went the general way."""
     app = sidecar(configured(world, **changes))
-    assert isinstance(app, Straight)
+    assert isinstance(app, AsgiFastLane)
     general: list[str] = []
     inner = app._app
 
@@ -299,14 +299,14 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
             await warm(app, cookie)
             general.clear()
             crossing: Any = None
-            set_out = app._set_out
+            set_out = app._dispatch
 
             def noted(*asgi: Any) -> Any:
                 nonlocal crossing
                 crossing = set_out(*asgi)
                 return crossing
 
-            app._set_out = noted  # type: ignore[method-assign]
+            app._dispatch = noted  # type: ignore[method-assign]
             first = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
             await asyncio.sleep(0)
             waiting = crossing

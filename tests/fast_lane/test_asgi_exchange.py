@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from akoya_gateway import load_config, sidecar
-from akoya_gateway.fast_lane.asgi import Straight
-from akoya_gateway.upstream.errors import TimedOut
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
+from akoya_gateway.upstream.errors import UpstreamTimeout
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.e2e.environment import Browser, World
@@ -134,7 +134,7 @@ def cookie(world: World) -> bytes:
 class Client:
     """One request: what it was told, and when it leaves (`after` seconds, None: it stays)."""
 
-    def __init__(self, app: Straight, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
+    def __init__(self, app: AsgiFastLane, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
         self.app = app
         self.name = name
         self.kind = kind
@@ -186,15 +186,15 @@ class Client:
 
 
 @asynccontextmanager
-async def started(world: World, size: int) -> AsyncIterator[tuple[Straight, ReverseProxy]]:
+async def started(world: World, size: int) -> AsyncIterator[tuple[AsgiFastLane, ReverseProxy]]:
     """The app, with so many connections to the upstream."""
     path: Path = world.folder / f"app-{size}.yaml"
     document = {**world.config(), "admin": None, "upstream": {**world.config()["upstream"], "pool": size}}
     path.write_text(yaml.safe_dump(document))
     app = sidecar(load_config(path, world.environ))
-    assert isinstance(app, Straight)
+    assert isinstance(app, AsgiFastLane)
     await app.gateway.startup()
-    (proxy,) = app.lane._proxies_in_force().values()  # type: ignore[union-attr]
+    (proxy,) = app.lane._current_proxies().values()  # type: ignore[union-attr]
     try:
         yield app, proxy
     finally:
@@ -211,17 +211,17 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         async with started(world, size) as (app, proxy):
             await mixture(app, proxy)
 
-    async def mixture(app: Straight, proxy: ReverseProxy) -> None:
+    async def mixture(app: AsgiFastLane, proxy: ReverseProxy) -> None:
         straight = 0
-        set_out = app._set_out
+        set_out = app._dispatch
 
         def counted(*asgi: Any) -> Any:
             nonlocal straight
-            crossing = set_out(*asgi)
-            straight += crossing is not None
-            return crossing
+            exchange = set_out(*asgi)
+            straight += exchange is not None
+            return exchange
 
-        app._set_out = counted  # type: ignore[method-assign]
+        app._dispatch = counted  # type: ignore[method-assign]
         waiting: set[asyncio.Task[None]] = set()
         for number in range(REQUESTS):
             if not proxy.pool.idle:
@@ -250,13 +250,13 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         await asyncio.sleep(0.1)
         assert proxy.pool.size == proxy.pool.idle <= size
         assert proxy.pool.waiting == 0
-        assert len(app.gateway.sockets) == 0
+        assert len(app.gateway.connections) == 0
         assert not [task for task in asyncio.all_tasks() if "akoya_gateway/upstream/" in repr(task) or "/straight" in repr(task)]
 
     asyncio.run(main())
 
 
-async def serves(app: Straight, cookie: bytes) -> None:
+async def serves(app: AsgiFastLane, cookie: bytes) -> None:
     """A machine that is busy may be late for the short timeouts; a connection that is lost never comes back."""
     for _ in range(20):
         client = Client(app, cookie, "plain", "last", "GET", None)
@@ -279,7 +279,7 @@ HAPPENINGS: dict[str, Callable[[Connection], None]] = {
     "head": lambda connection: connection.data_received(WHOLE[:-4]),
     "closing answer": lambda connection: connection.data_received(WHOLE.replace(b"X-Name", b"Connection: close\r\nX-Name")),
     "tick": lambda connection: connection.tick(0.0, 50.0),
-    "failure": lambda connection: connection.fail(TimedOut("the upstream took too long to answer")),
+    "failure": lambda connection: connection.fail(UpstreamTimeout("the upstream took too long to answer")),
     "end": lambda connection: connection.connection_lost(None),
 }
 
@@ -299,10 +299,10 @@ def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, fir
                 assert proxy.pool.size == proxy.pool.idle == 1, second
                 assert not troubles, second
 
-    async def in_one_turn(app: Straight, second: str) -> None:
+    async def in_one_turn(app: AsgiFastLane, second: str) -> None:
         await Client(app, cookie, "plain", "a", "GET", None).run()
         crossing: Any = None
-        set_out = app._set_out
+        set_out = app._dispatch
 
         def noted(*asgi: Any) -> Any:
             nonlocal crossing
@@ -310,7 +310,7 @@ def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, fir
             return crossing
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(app, "_set_out", noted)
+            patch.setattr(app, "_dispatch", noted)
             hanging = Client(app, cookie, "silent", "name", "GET", None)
             task = asyncio.create_task(app(hanging.scope, hanging.receive, hanging.send))
             await asyncio.sleep(0)
@@ -320,13 +320,13 @@ def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, fir
         HAPPENINGS[first](connection)
         if second == "cancelled after":
             task.cancel()
-        elif second in HAPPENINGS and (crossing._transfer is None or not crossing._exchange.over):
+        elif second in HAPPENINGS and (crossing._proxied is None or not crossing._exchange.is_finished):
             HAPPENINGS[second](connection)
         next_one = asyncio.create_task(Client(app, cookie, "plain", "b", "GET", None).run())
         await asyncio.wait({task}, timeout=5)
         assert task.done(), second
-        assert connection._sink is not crossing, second
-        assert crossing._transfer is None or connection._sink is not crossing._exchange, second
+        assert connection._handler is not crossing, second
+        assert crossing._proxied is None or connection._handler is not crossing._exchange, second
         await asyncio.wait_for(next_one, 5)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Whatever comes behind a head is the body.

@@ -12,38 +12,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.admission.request_headers import Fields
+from akoya_gateway.admission.request_headers import RequestHeaders
 from akoya_gateway.config.model import Cookie, Origin, Seconds, Upstream
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.fast_lane.request_cache import Line, PlainRequests, Sender
-from akoya_gateway.sessions.gateway_cookies import CookieJar
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.trusted_proxies import Networks
-from akoya_gateway.upstream.http.connection_pool import Pool
-from akoya_gateway.upstream.http.forwarded_headers import Forwarding
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
+from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
-JAR = CookieJar(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
+JAR = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 TOKEN = b"A" * 43
 GOOD = b"GET /x?y=1 HTTP/1.1\r\nHost: app.example:80\r\nCookie: a=b; akoya=" + TOKEN + b"\r\nAccept: */*\r\nX-Trace: 1\r\n\r\n"
 TRUSTED: Networks = (ip_network("10.0.0.0/8"),)
-PLAIN = ReverseProxy(Pool(Upstream((Origin("http", "127.0.0.1", 3000),))))
-SECURE = ReverseProxy(Pool(Upstream((Origin("https", "127.0.0.1", 3000),))))
+PLAIN = ReverseProxy(ConnectionPool(Upstream((Origin("http", "127.0.0.1", 3000),))))
+SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000),))))
 
 
-def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> Line:
+def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     raw_path, _, query = url.partition(b"?")
     match: Any = SimpleNamespace(rule=None)
-    return Line(method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True)
+    return CachedTarget(method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True)
 
 
-def requests(proxy: ReverseProxy = PLAIN) -> PlainRequests:
+def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
     judge = partial(line_of, proxy=proxy)
-    return PlainRequests(judge, RequestWriter(Forwarding(TRUSTED), b"default"), JAR, "http", 65536)
+    return RequestParser(judge, RequestWriter(ForwardedHeaders(TRUSTED), b"default"), JAR, "http", 65536)
 
 
 class Parsed:
-    """Through the parser, `Fields` and `RequestWriter.section`, as a request of the ASGI path goes."""
+    """Through the parser, `RequestHeaders` and `RequestWriter.section`, as a request of the ASGI path goes."""
 
     def __init__(self, data: bytes, peer: str) -> None:
         self.url = b""
@@ -55,13 +55,13 @@ class Parsed:
         assert parser.get_http_version() == "1.1"
         assert parser.should_keep_alive()
         assert not parser.should_upgrade()
-        fields = Fields(self.headers, JAR)
-        assert not fields.override
-        writer = RequestWriter(Forwarding(TRUSTED), b"default")
-        section = writer.section(fields.onward, peer=peer, scheme="http")
+        request_headers = RequestHeaders(self.headers, JAR)
+        assert not request_headers.override
+        writer = RequestWriter(ForwardedHeaders(TRUSTED), b"default")
+        section = writer.section(request_headers.upstream_headers, peer=peer, scheme="http")
         assert section.body is Body.NONE
-        self.session, self.authorities = fields.session, fields.authorities
-        self.before, self.after = section.fields, section.forwarded + b"\r\n"
+        self.session, self.authorities = request_headers.session, request_headers.authorities
+        self.before, self.after = section.lines, section.forwarded + b"\r\n"
 
     def on_message_begin(self) -> None:
         self.begun += 1
@@ -83,7 +83,7 @@ def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
     return plain
 
 
-def agrees_with(pool: Pool, data: bytes, peer: str) -> bool:
+def agrees_with(pool: ConnectionPool, data: bytes, peer: str) -> bool:
     reader = requests(pool)
     found = reader.read(data, peer)
     if found is None:
@@ -91,17 +91,17 @@ def agrees_with(pool: Pool, data: bytes, peer: str) -> bool:
         return False
     parsed = Parsed(data, peer)
     assert (parsed.begun, parsed.complete) == (1, 1)
-    for line, sender in (found, reader.read(data, peer)):  # type: ignore[misc]
-        target = line.raw_path + (b"?" + line.query if line.query else b"")
-        assert (line.method, line.start) == (parsed.method, b"%b %b HTTP/1.1\r\n" % (line.verb, target))
+    for cached_target, headers in (found, reader.read(data, peer)):  # type: ignore[misc]
+        target = cached_target.raw_path + (b"?" + cached_target.query if cached_target.query else b"")
+        assert (cached_target.method, cached_target.start) == (parsed.method, b"%b %b HTTP/1.1\r\n" % (cached_target.verb, target))
         assert parsed.url.rstrip(b"?") == target.rstrip(b"?")
-        assert sender.headers == parsed.headers
-        assert (sender.session, sender.authority) == (parsed.session, parsed.authorities[pool is SECURE])
-        assert (sender.before, sender.after) == (parsed.before, parsed.after)
+        assert headers.headers == parsed.headers
+        assert (headers.session, headers.authority) == (parsed.session, parsed.authorities[pool is SECURE])
+        assert (headers.before, headers.after) == (parsed.before, parsed.after)
     return True
 
 
-def sender_of(data: bytes, peer: str) -> Sender:
+def sender_of(data: bytes, peer: str) -> CachedHeaders:
     found = requests().read(data, peer)
     assert found is not None
     return found[1]
@@ -109,9 +109,9 @@ def sender_of(data: bytes, peer: str) -> Sender:
 
 def test_a_browsers_request_is_plain() -> None:
     assert agrees(GOOD)
-    sender = sender_of(GOOD, "192.0.2.1")
-    assert sender.session == TOKEN.decode()
-    assert TOKEN not in sender.before
+    headers = sender_of(GOOD, "192.0.2.1")
+    assert headers.session == TOKEN.decode()
+    assert TOKEN not in headers.before
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "192.0.2.1"])
@@ -195,21 +195,21 @@ def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None
 
 
 def test_a_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded() -> None:
-    def refuse(method: str, url: bytes) -> Line:
+    def refuse(method: str, url: bytes) -> CachedTarget:
         if url.startswith(b"/no"):
             raise GatewayError("no")
         return line_of(method, url)
 
-    reader = PlainRequests(refuse, RequestWriter(Forwarding(), b"default"), JAR, "http", 65536)
+    reader = RequestParser(refuse, RequestWriter(ForwardedHeaders(), b"default"), JAR, "http", 65536)
     for number in range(6_000):
         assert reader.read(GOOD.replace(b"/x", b"/no%d" % number, 1), None) is None
         assert reader.read(GOOD.replace(b"X-Trace: 1", b"X-Trace: %d" % number, 1), None) is not None
-    assert len(reader._lines) <= 4096
-    assert len(reader._fields) <= 4096
+    assert len(reader._target_cache) <= 4096
+    assert len(reader._header_cache) <= 4096
 
 
 def test_a_head_larger_than_the_limit_is_left_to_the_parser() -> None:
-    reader = PlainRequests(line_of, RequestWriter(Forwarding(), b"default"), JAR, "http", len(GOOD) - 1)
+    reader = RequestParser(line_of, RequestWriter(ForwardedHeaders(), b"default"), JAR, "http", len(GOOD) - 1)
     assert reader.read(GOOD, None) is None
 
 

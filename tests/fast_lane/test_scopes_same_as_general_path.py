@@ -16,11 +16,11 @@ import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.authentication.user_identity import owner_of
-from akoya_gateway.endpoints.observer import NullJournal
-from akoya_gateway.fast_lane.asgi import Straight
-from akoya_gateway.gateway.response_observer import Asked
-from akoya_gateway.gateway.runtime import Engine, Watchers
-from akoya_gateway.grants.observer import NullObserver
+from akoya_gateway.endpoints.observer import NullAuthorizationObserver
+from akoya_gateway.fast_lane.asgi import AsgiFastLane
+from akoya_gateway.gateway.response_observer import HasRequest
+from akoya_gateway.gateway.runtime import Observers, Runtime
+from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.upstream.errors import ClosedEarly
 from tests.e2e.environment import Browser, World
 from tests.upstream.harness import Caller, RawUpstream
@@ -191,18 +191,18 @@ def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes
             gateways = [plain, general]
         else:
             straight = sidecar(config)
-            assert isinstance(straight, Straight)
+            assert isinstance(straight, AsgiFastLane)
             other = sidecar(config)
-            assert isinstance(other, Straight)
+            assert isinstance(other, AsgiFastLane)
             plain, general = straight, other._app
             gateways = [straight.gateway, other.gateway]
         for gateway in gateways:
             await gateway.startup()
-        gateways[1].engine.plain.admit = None  # never
+        gateways[1].runtime.scope_fast_path.admit = None  # never
         gateways[1]._http = lambda scope, receive, send: gateways[1]._decide(scope, receive, send, 0.0)
         try:
             if changes is IDENTITY:
-                await give(gateways[0].engine, cookie, owner_of("me"))
+                await give(gateways[0].runtime, cookie, owner_of("me"))
             for number in range(SCOPES):
                 scope, body = drawn(random, cookie)
                 if changes is IDENTITY and random.random() < 0.7:
@@ -227,14 +227,14 @@ def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes
     assert statuses.count(200) > len(statuses) / 20
 
 
-async def give(engine: Engine, cookie: bytes, owner: str) -> None:
+async def give(runtime: Runtime, cookie: bytes, owner: str) -> None:
     """What the owner of the session has connected, to another one too."""
-    value = engine.cookies.session([(b"cookie", cookie)])
+    value = runtime.cookies.session([(b"cookie", cookie)])
     assert value is not None
-    session = await engine.sessions.resolve(value)
+    session = await runtime.sessions.resolve(value)
     assert session is not None
-    (grant,) = (await engine.keeper.of(session.owner)).grants
-    await engine.keeper.connected(owner, engine.config.clients["test-app"], "mikomo", grant.tokens)
+    (grant,) = (await runtime.grants.for_owner(session.owner)).grants
+    await runtime.grants.connect(owner, runtime.config.clients["test-app"], "mikomo", grant.tokens)
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -275,16 +275,16 @@ def test_what_strangers_send_takes_a_bounded_place(world: World, cookie: bytes) 
         gateway = Gateway(_nothing, configured(world))
         await gateway.startup()
         try:
-            engine: Any = gateway.engine
-            kept = len(engine.plain._targets), len(engine.desk._gatekeeper._table._found), len(engine.passing.read.__self__._kept)
+            engine: Any = gateway.runtime
+            kept = len(engine.scope_fast_path._targets), len(engine.gate._policy._rule_table._cache), len(engine.injector.read.__self__._entries)
             for number in range(3):
                 scope = plain_scope(cookie, method="A" * 50_000 + str(number))
                 assert (await asked(gateway, scope, []))[0] == 200
                 fields = [(b"a%d" % each, b"") for each in range(101)]
                 assert (await asked(gateway, {**scope, "headers": scope["headers"] + fields}, []))[0] == 200
-            assert len(engine.plain._targets) == kept[0]
-            assert len(engine.desk._gatekeeper._table._found) == kept[1]
-            assert len(engine.passing.read.__self__._kept) <= kept[2] + 1
+            assert len(engine.scope_fast_path._targets) == kept[0]
+            assert len(engine.gate._policy._rule_table._cache) == kept[1]
+            assert len(engine.injector.read.__self__._entries) <= kept[2] + 1
         finally:
             await gateway.shutdown()
 
@@ -301,7 +301,7 @@ def test_an_answer_that_breaks_off_gets_no_second_head(world: World, cookie: byt
 
     async def main() -> None:
         recorder = Recorder()
-        gateway = Gateway(torn, configured(world), watchers=Watchers(NullObserver(), NullJournal(), recorder))
+        gateway = Gateway(torn, configured(world), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder))
         await gateway.startup()
         told: list[Any] = []
 
@@ -327,12 +327,12 @@ async def _ignored() -> Any:
 
 
 class Recorder:
-    """`gateway.response_observer.RequestWatcher`."""
+    """`gateway.response_observer.RequestObserver`."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, str]] = []
 
-    def answered(self, asked: Asked, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self.told.append((status, outcome))
 
 

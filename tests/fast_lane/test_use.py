@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from akoya_gateway import load_config
 from akoya_gateway.entrypoints.sidecar import Sidecar
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.fast_lane.request_cache import Line
+from akoya_gateway.fast_lane.request_cache import CachedTarget
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
@@ -33,22 +33,22 @@ class InProcess:
     """The sidecar of a world's configuration in a thread, so that the lane can be counted."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        """`options`: of `GuardedHttpProtocol`."""
+        """`options`: of `LimitedHttpProtocol`."""
         self._options = options
         self.departures: list[str] = []
         self.port = free_port()
         path = world.folder / "in-process.yaml"
         path.write_text(yaml.safe_dump({**world.config(), "listen": f"127.0.0.1:{self.port}", "admin": None}))
         self._config = load_config(path, world.environ)
-        depart = FastLane.depart
+        depart = FastLane.dispatch
 
-        def counted(lane: FastLane, line: Line, *rest: Any) -> Any:
-            found = depart(lane, line, *rest)
+        def counted(lane: FastLane, target: CachedTarget, *rest: Any) -> Any:
+            found = depart(lane, target, *rest)
             if found is not None:
-                self.departures.append(line.start.decode().removesuffix(" HTTP/1.1\r\n"))
+                self.departures.append(target.start.decode().removesuffix(" HTTP/1.1\r\n"))
             return found
 
-        monkeypatch.setattr(FastLane, "depart", counted)
+        monkeypatch.setattr(FastLane, "dispatch", counted)
         self._stop: Any = None
         self._settings: Any = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)

@@ -15,30 +15,30 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from akoya_gateway import verify as v
-from akoya_gateway.access.path_normalization import PathRefused, judge
+from akoya_gateway.access.path_normalization import PathRefused, normalize_path
 from akoya_gateway.access.redirect_policy import RedirectRefused
-from akoya_gateway.access.request import Ask, host_of, is_navigation
+from akoya_gateway.access.request import RequestInfo, host_of, is_navigation
 from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.document import parse_document
-from akoya_gateway.config.loader import judge_document
-from akoya_gateway.config.model import Dialect, RingKey
-from akoya_gateway.endpoints.rate_limit import sender
-from akoya_gateway.endpoints.request import _once
+from akoya_gateway.config.loader import validate_document
+from akoya_gateway.config.model import Dialect, EncryptionKey
+from akoya_gateway.endpoints.rate_limit import client_key
+from akoya_gateway.endpoints.request import _unique_parameters
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.serialization import UnreadableGrant
 from akoya_gateway.grants.serialization import decode as decode_grant
-from akoya_gateway.oauth.authorization_response import judge_callback
-from akoya_gateway.oauth.id_token import IdTokenRejected, judge_id_token
+from akoya_gateway.oauth.authorization_response import parse_authorization_response
+from akoya_gateway.oauth.id_token import IdTokenRejected, validate_id_token
 from akoya_gateway.oauth.jwks import UnreadableKeys, read_keys
-from akoya_gateway.oauth.token_messages import HttpAnswer, judge_token_response
+from akoya_gateway.oauth.token_messages import HttpResponse, parse_token_response
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
 from akoya_gateway.sessions.random_tokens import is_token
 from akoya_gateway.sessions.session import UnreadableSession
 from akoya_gateway.sessions.session import decode as decode_session
-from akoya_gateway.signing.header_names import is_ours, strip
-from akoya_gateway.store.encryption import KeyRing
-from akoya_gateway.upstream.websocket.frame_validator import FrameReader
+from akoya_gateway.signing.header_names import is_gateway_header, strip
+from akoya_gateway.store.encryption import Keyring
+from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
 from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
 from tests.advisories.test_redirects import POLICY, as_a_browser_reads
 from tests.config.documents import ENVIRON
@@ -51,13 +51,13 @@ from tests.upstream.test_frame_validator import RIGHT, judged_by_others
 EXAMPLE = Path(__file__).parents[2] / "gateway.yaml"
 KNOWN_KEYS = key_set(rsa_key())
 VERIFIER_KEYS = v.keys_of([v.jwk_key(KEYS["ed25519"]["public_jwk"])])
-RING = KeyRing([RingKey("k1", b"k" * 32)])
+RING = Keyring([EncryptionKey("k1", b"k" * 32)])
 
 
 def path(data: bytes) -> None:
     """One reading: what passes decodes to what was judged, and a second decoding finds nothing new."""
     try:
-        text = judge(data)
+        text = normalize_path(data)
     except PathRefused:
         return
     assert unquote_to_bytes(data).decode() == text
@@ -72,7 +72,7 @@ def path(data: bytes) -> None:
 def redirect(data: bytes) -> None:
     """What passes ends, for a browser, at a host of the list."""
     try:
-        target = POLICY.judge(data.decode("utf-8", "surrogateescape"))
+        target = POLICY.validate(data.decode("utf-8", "surrogateescape"))
     except RedirectRefused:
         return
     assert target.isascii()
@@ -107,7 +107,7 @@ def grant(data: bytes) -> None:
 
 def sealed(data: bytes) -> None:
     try:
-        RING.open(data, b"context")
+        RING.decrypt(data, b"context")
     except GatewayError:
         return
     raise AssertionError("opened what nobody sealed")
@@ -115,7 +115,7 @@ def sealed(data: bytes) -> None:
 
 def callback(data: bytes) -> None:
     """Never raises, and what it shows of itself quotes nothing secret."""
-    found = judge_callback(data)
+    found = parse_authorization_response(data)
     code = getattr(found, "code", None)
     if isinstance(code, Secret) and len(code) > 8:
         assert code.reveal() not in repr(found)
@@ -123,7 +123,7 @@ def callback(data: bytes) -> None:
 
 def form(data: bytes) -> None:
     try:
-        found = _once(data)
+        found = _unique_parameters(data)
     except UserError:
         return
     assert len(found) <= 64
@@ -133,8 +133,8 @@ def token_response(data: bytes) -> None:
     """Never raises, whatever the status."""
     status, body = (data[0] * 3 + 100 if data else 200), data[1:]
     for dialect in (Dialect(), Dialect(bearer=Dialect().bearer.__class__("access_token"))):
-        judge_token_response(dialect, HttpAnswer(status, body, body[:20].decode("latin-1")), NOW)
-        judge_token_response(dialect, HttpAnswer(200, data), NOW)
+        parse_token_response(dialect, HttpResponse(status, body, body[:20].decode("latin-1")), NOW)
+        parse_token_response(dialect, HttpResponse(200, data), NOW)
 
 
 def id_token(data: bytes) -> None:
@@ -142,7 +142,7 @@ def id_token(data: bytes) -> None:
     text = data.decode("latin-1")
     for keys in (KNOWN_KEYS, None):
         try:
-            found = judge_id_token(Secret(text), keys, client(), environment(), NOW)
+            found = validate_id_token(Secret(text), keys, client(), environment(), NOW)
         except IdTokenRejected as refused:
             assert len(text) < 20 or text not in str(refused)
             continue
@@ -189,19 +189,19 @@ def stripped(data: bytes) -> None:
     headers = [(name.lower(), value) for name, _, value in lines]
     once = strip(headers, lambda value: strip_cookies(value, (b"akoya",)) or b"")
     assert strip(once, lambda value: strip_cookies(value, (b"akoya",)) or b"") == once
-    assert not [name for name, _ in once if is_ours(name) and name not in (b"signature", b"signature-input")]
+    assert not [name for name, _ in once if is_gateway_header(name) and name not in (b"signature", b"signature-input")]
 
 
 def configuration(data: bytes) -> None:
     """A `Config`, or faults of one printable line each."""
     try:
-        judgement = judge_document(parse_document(data, "g.yaml"), Path("/nonexistent/g.yaml"), ENVIRON)
+        result = validate_document(parse_document(data, "g.yaml"), Path("/nonexistent/g.yaml"), ENVIRON)
     except ConfigurationError as error:
-        assert error.faults
+        assert error.diagnostics
         return
-    assert bool(judgement.faults) is (judgement.config is None)
-    for fault in judgement.faults:
-        assert str(fault).isprintable()
+    assert bool(result.diagnostics) is (result.config is None)
+    for diagnostic in result.diagnostics:
+        assert str(diagnostic).isprintable()
 
 
 def upstream_response(data: bytes) -> None:
@@ -228,11 +228,11 @@ def upstream_response(data: bytes) -> None:
 def asked(data: bytes) -> None:
     """Address, authority and navigation of any request."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
-    ask = Ask("GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r")
-    sender(ask, ())
-    sender(ask, client_networks())
-    is_navigation(ask)
-    host = host_of(ask.headers)
+    request = RequestInfo("GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r")
+    client_key(request, ())
+    client_key(request, client_networks())
+    is_navigation(request)
+    host = host_of(request.headers)
     assert host == host.lower()
     assert not set(b" \t\r\n/@,") & set(host)
 
@@ -248,10 +248,10 @@ def socket_frames(data: bytes) -> None:
     """However it is cut, the same passes; others read what passes without complaint; little is held."""
     size = data[0] % 50 + 1 if data else 1
     for masked in (True, False):
-        whole, pieces = (FrameReader(masked=masked, max_message=1000) for _ in range(2))
+        whole, pieces = (FrameValidator(masked=masked, max_message=1000) for _ in range(2))
         passed = whole.feed(data)
         assert passed == b"".join(pieces.feed(data[at : at + size]) for at in range(0, len(data), size))
-        assert (whole.fault, whole.left) == (pieces.fault, pieces.left)
+        assert (whole.close_code, whole.remaining) == (pieces.close_code, pieces.remaining)
         assert data.startswith(passed)
         assert len(whole._held) <= 130
         assert judged_by_others(passed, masked).parser_exc is None
@@ -286,7 +286,7 @@ SEEDS: dict[str, list[bytes]] = {
     "session": [b'{"format":1,"owner":"o","created_at":1,"seen_at":2,"csrf":"c"}'],
     "grant": [b'{"format":1,"key":["o","e","c","k","s"],"tokens":{"bearer":"b","refresh_token":"r","expires_at":1,"scope":["openid"],"sub":"s","consent_id":null},'
               b'"state":"live","connected_at":1,"refreshed_at":1,"reason":"","retry_at":0,"failures":0,"unknowns":0,"lease":["h",1,2,true]}'],
-    "sealed": [RING.seal(b"plain", b"another context")],
+    "sealed": [RING.encrypt(b"plain", b"another context")],
     "callback": [b"code=abc&state=" + b"A" * 43, b"error=access_denied&error_description=x%20y&state=s", b"code=a&code=b", b"iss=https%3A%2F%2Fx&code=1&state=2"],
     "form": [b"csrf=abc&return_to=%2Faccounts&grant=", b"a=b&a=c"],
     "token_response": [b'd{"id_token":"a.b.c","refresh_token":"r","expires_in":900,"scope":"openid"}', b'h{"error":"invalid_grant","error_description":"x"}'],

@@ -20,7 +20,7 @@ from akoya_gateway import Gateway
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants import Grant, GrantState
 from akoya_gateway.grants.serialization import decode
-from akoya_gateway.oauth.outcomes import Granted, Refused, TokenAnswer
+from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
 from akoya_gateway.secret import Secret
 from tests.config.documents import judged, said
 from tests.gateway.cancellation import cut
@@ -49,16 +49,16 @@ class Bank(Provider):
         self.client = replace(client, environment=replace(client.environment, rate=1e6))
         self.spent_codes: set[str] = set()
 
-    async def exchange(self, code: Secret, code_verifier: object = None, nonce: object = None) -> TokenAnswer:
+    async def exchange(self, code: Secret, code_verifier: object = None, nonce: object = None) -> TokenOutcome:
         await turns(3)
         if code.reveal() in self.spent_codes:
             return Refused("invalid_grant")
         self.spent_codes.add(code.reveal())
-        answer = Granted(self.consent(code.reveal()))
+        answer = TokensIssued(self.consent(code.reveal()))
         await turns(3)
         return answer
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         self.uses[refresh_token.reveal()] += 1
         await turns(3)
         answer = self.act(refresh_token.reveal())
@@ -81,11 +81,11 @@ class House:
 
     def __init__(self, folder: Path, store: str) -> None:
         changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
-        judgement = judged(folder, changes)
-        assert judgement.config is not None, said(judgement)
+        result = judged(folder, changes)
+        assert result.config is not None, said(result)
         self.later = 0.0
-        self.bank = Bank(judgement.config.clients["demo-app"], self.clock)
-        self.gateway = Gateway(app, judgement.config, clock=self.clock)
+        self.bank = Bank(result.config.clients["demo-app"], self.clock)
+        self.gateway = Gateway(app, result.config, clock=self.clock)
         self.codes = (f"code-{number}" for number in itertools.count())
         self._before = asyncio.all_tasks()
 
@@ -94,7 +94,7 @@ class House:
 
     async def grant(self, code: str) -> Grant | None:
         """As it stands in the store."""
-        async for record in self.gateway.engine.keeper.book._vault.scan("grant"):
+        async for record in self.gateway.runtime.grants.repository._store.scan("grant"):
             grant = decode(record.body, record.version)
             if grant.key.sub == code:
                 return grant
@@ -218,8 +218,8 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         server: RedisServer = request.getfixturevalue("own_redis")
         store = server.url
     house = House(tmp_path, store)
-    engine = await house.gateway.startup()
-    engine.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    runtime = await house.gateway.startup()
+    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
     yield house
     await house.gateway.shutdown()
 
@@ -238,13 +238,13 @@ async def test_a_request_may_be_cancelled_anywhere(house: House, journey: Journe
 async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_grant(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, bank = house.gateway.engine, house.bank
+    runtime, bank = house.gateway.runtime, house.bank
     known, new = Person(house), Person(house)
     await known.connect()
     path, code = await new.callback()
     session, refreshed, exchanged = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for target, verb, event in (
-        (engine.sessions, "start", session), (bank, "refresh", refreshed), (bank, "exchange", exchanged)
+        (runtime.sessions, "start", session), (bank, "refresh", refreshed), (bank, "exchange", exchanged)
     ):
         monkeypatch.setattr(target, verb, after(event, getattr(target, verb)))
     house.later += bank.life - 5

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from akoya_gateway.access.request import Ask
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.errors import StoreUnavailable, UserError
-from akoya_gateway.gateway.connection_monitor import CLOSE_CODE, OpenSocket, Sockets
+from akoya_gateway.gateway.connection_monitor import CLOSE_CODE, ConnectionMonitor, MonitoredConnection
 
 
-def ask(name: str) -> Ask:
-    return Ask("GET", b"/" + name.encode(), b"", [], None, name, websocket=True)
+def ask(name: str) -> RequestInfo:
+    return RequestInfo("GET", b"/" + name.encode(), b"", [], None, name, websocket=True)
 
 
 class Room:
@@ -22,9 +22,9 @@ class Room:
         self.fates: dict[str, bool | Exception | float] = {}
         self.closed: dict[str, int] = {}
         self.stuck: set[str] = set()
-        self.sockets = Sockets(self.still_admitted, every=every, patience=0.3)
+        self.sockets = ConnectionMonitor(self.still_admitted, every=every, patience=0.3)
 
-    async def still_admitted(self, asked: Ask, path: str) -> bool:
+    async def still_admitted(self, asked: RequestInfo, path: str) -> bool:
         fate = self.fates.get(asked.request_id, True)
         if isinstance(fate, Exception):
             raise fate
@@ -33,13 +33,13 @@ class Room:
             return False
         return fate
 
-    def open(self, name: str) -> OpenSocket:
+    def open(self, name: str) -> MonitoredConnection:
         async def close(code: int) -> None:
             if name in self.stuck:
                 await asyncio.sleep(3600)
             self.closed[name] = code
 
-        socket = OpenSocket(ask(name), "/" + name, close)
+        socket = MonitoredConnection(ask(name), "/" + name, close)
         self.sockets.add(socket)
         return socket
 
@@ -66,7 +66,7 @@ async def test_whoever_was_told_that_something_is_gone_does_not_wait_for_the_nex
     room.open("gone")
     await asyncio.sleep(0.05)
     room.fates["gone"] = False
-    room.sockets.look_now()
+    room.sockets.check_now()
     await room.until("gone")
     await room.sockets.stop()
 
@@ -101,7 +101,7 @@ async def test_it_stops_even_as_something_goes(turns: int) -> None:
     room = Room(every=3600)
     room.open("good")
     await asyncio.sleep(0.01)
-    room.sockets.look_now()
+    room.sockets.check_now()
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(2):

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.sessions.session_store import Sessions
+from akoya_gateway.sessions.session_store import SessionStore
 from tests.e2e.environment import World
 
 LATE = b"X-HTTP-Method-Override: DELETE\r\nX-Late: 1\r\n"
 
 
 def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve = Sessions.resolve
+    resolve = SessionStore.resolve
 
-    async def slowly(sessions: Sessions, cookie_value: str) -> Any:
+    async def slowly(sessions: SessionStore, cookie_value: str) -> Any:
         await asyncio.sleep(0.3)
         return await resolve(sessions, cookie_value)
 
@@ -27,7 +27,7 @@ def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(tmp_path: Pa
         browser.connect()
         cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
         time.sleep(1.2)  # until then the session is at hand
-        monkeypatch.setattr(Sessions, "resolve", slowly)
+        monkeypatch.setattr(SessionStore, "resolve", slowly)
         with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
             head = f"POST /accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\nConnection: close\r\n"
             raw.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")

@@ -61,9 +61,9 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
 
 
 def configured(folder: Path, **changes: Any) -> Config:
-    judgement = judged(folder, {"sessions.store": "memory://", **changes})
-    assert judgement.config is not None, said(judgement)
-    return judgement.config
+    result = judged(folder, {"sessions.store": "memory://", **changes})
+    assert result.config is not None, said(result)
+    return result.config
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -82,7 +82,7 @@ async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, house: Hous
     assert await status(gateway) == 503
     with pytest.raises(GatewayError):
         await gateway.reload(configured(tmp_path))
-    assert gateway.running is None
+    assert gateway.current_runtime is None
 
 
 async def test_it_may_be_started_again(tmp_path: Path, house: House) -> None:
@@ -105,9 +105,9 @@ async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: P
     await asyncio.sleep(0)
     house.may_open.set()
     await ending
-    assert gateway.running is None
+    assert gateway.current_runtime is None
     await starting
-    assert gateway.running is None
+    assert gateway.current_runtime is None
 
 
 async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, house: House) -> None:
@@ -123,7 +123,7 @@ async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Pa
     await ending
     with pytest.raises(GatewayError):
         await reloading
-    assert gateway.running is None
+    assert gateway.current_runtime is None
 
 
 async def test_who_waited_for_the_start_does_not_bring_back_what_a_reload_has_replaced(
@@ -138,7 +138,7 @@ async def test_who_waited_for_the_start_does_not_bring_back_what_a_reload_has_re
     house.may_open.set()
     await reloading
     await asyncio.wait(waiting)
-    assert gateway.engine.config.prefix == "/banks"
+    assert gateway.runtime.config.prefix == "/banks"
     await gateway.shutdown()
 
 

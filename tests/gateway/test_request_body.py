@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from akoya_gateway.errors import UserError
-from akoya_gateway.gateway.request_body import whole
+from akoya_gateway.gateway.request_body import read_body
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     try:
-        status, text = 200, await whole(receive, 100, 0.5)
+        status, text = 200, await read_body(receive, 100, 0.5)
     except UserError as error:
         status, text = error.status, error.code.encode()
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(text))]})

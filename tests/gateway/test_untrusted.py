@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.oauth.outcomes import Granted, TokenAnswer, Untrusted
+from akoya_gateway.oauth.outcomes import TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.gateway.test_cancellation import Bank, House, Person
 
@@ -21,9 +21,9 @@ class MisreadBank(Bank):
     misread = False
     unvalidated: frozenset[str] = frozenset()
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str) -> TokenOutcome:
         answer = await super().refresh(refresh_token, sub)
-        if not self.misread or not isinstance(answer, Granted):
+        if not self.misread or not isinstance(answer, TokensIssued):
             return answer
         self.unvalidated |= {answer.tokens.bearer.reveal()}
         return Untrusted("`iss` is not `issuer`", answer.tokens.refresh_token)
@@ -40,13 +40,13 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 def installed(house: House) -> None:
-    house.gateway.engine.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    house.gateway.runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
 
 
 async def waited(house: House, person: Person) -> None:
     """Until the next refresh is due."""
     (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
-    grant = await house.gateway.engine.keeper.book.get(connection["id"])
+    grant = await house.gateway.runtime.grants.repository.get(connection["id"])
     assert grant is not None
     house.later += max(grant.retry_at - house.clock(), 0.0) + 1.1
 
@@ -99,14 +99,14 @@ async def test_a_reload_after_the_correction_serves_everybody_at_once(house: Hou
     for _ in range(6):
         assert {(await person.go("/x")).status_code for person in people} == {503}
         await waited(house, people[0])
-    assert (await house.gateway.engine.check()) == [], "requests are served"
-    (note,) = house.gateway.engine.keeper.notes
+    assert (await house.gateway.runtime.check()) == [], "requests are served"
+    (note,) = house.gateway.runtime.grants.notes
     assert "mikomo" in note
     assert {(await person.go("/x")).status_code for person in people} == {503}
 
     house.bank.misread = False
-    await house.gateway.reload(house.gateway.engine.config)
+    await house.gateway.reload(house.gateway.runtime.config)
     installed(house)
-    house.gateway.engine.keeper._refresher._providers = house.gateway.engine.providers
+    house.gateway.runtime.grants._refresher._providers = house.gateway.runtime.providers
     assert {(await person.go("/x")).status_code for person in people} == {200}
-    assert house.gateway.engine.keeper.notes == ()
+    assert house.gateway.runtime.grants.notes == ()

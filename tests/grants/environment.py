@@ -13,25 +13,25 @@ from math import inf
 from typing import ClassVar
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import Client, Dialect, Environment, RingKey, Seconds, Tokens, key_id
+from akoya_gateway.config.model import Client, Dialect, EncryptionKey, Environment, Seconds, Tokens, key_id
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.grants import Grant, Keeper, Observer
+from akoya_gateway.grants import Grant, GrantManager, GrantObserver
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
+    DistrustReason,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    RevocationAnswer,
+    RevocationOutcome,
     Revoked,
-    TokenAnswer,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.base import Record, Store
-from akoya_gateway.store.encrypted_store import Vault
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants import virtual_time
 
@@ -89,10 +89,10 @@ class Provider:
         self.revoked_at: list[float] = []
         self.used_at: list[float] = []
         self.issued_at: list[float] = []
-        self.faults: list[TokenAnswer | str] = []
+        self.faults: list[TokenOutcome | str] = []
         """An answer given without acting, or a word: "never arrived"; "lost" and "unjudged" act, and then the answer is
     lost, or its id_token cannot be judged."""
-        self.revocation_faults: list[RevocationAnswer] = []
+        self.revocation_faults: list[RevocationOutcome] = []
         self.before_answer: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
 
@@ -113,7 +113,7 @@ class Provider:
     def family_of(self, token: str) -> Family | None:
         return next((f for f in self.families if token == f.living or token in f.spent), None)
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         token = refresh_token.reveal()
         self.uses[token] += 1
         self.used_at.append(self.clock())
@@ -130,15 +130,15 @@ class Provider:
         finally:
             self.in_flight[token] -= 1
 
-    def _act(self, token: str, fault: str | None = None) -> TokenAnswer:
+    def _act(self, token: str, fault: str | None = None) -> TokenOutcome:
         if fault == "never arrived":
             return OutcomeUnknown("timeout")
         answer = self.act(token)
-        if fault == "unjudged" and isinstance(answer, Granted):
-            return Untrusted("no key", answer.tokens.refresh_token, Distrust.KEYS)
+        if fault == "unjudged" and isinstance(answer, TokensIssued):
+            return Untrusted("no key", answer.tokens.refresh_token, DistrustReason.KEYS)
         return OutcomeUnknown("cut") if fault == "lost" else answer
 
-    def act(self, token: str) -> TokenAnswer:
+    def act(self, token: str) -> TokenOutcome:
         family = self.family_of(token)
         if family is None or family.ended:
             return Refused("invalid_request")
@@ -147,9 +147,9 @@ class Provider:
             return Refused("invalid_request")
         family.spent.add(token)
         family.spent_at.setdefault(token, self.clock())
-        return Granted(self._issue(family))
+        return TokensIssued(self._issue(family))
 
-    async def revoke(self, refresh_token: Secret) -> RevocationAnswer:
+    async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         await asyncio.sleep(self.delay)
         if self.revocation_faults:
             return self.revocation_faults.pop(0)
@@ -199,7 +199,7 @@ class FlakyStore:
             yield record
 
 
-RING = KeyRing([RingKey(key_id(b"k" * 32), b"k" * 32)])
+RING = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
 
 
 class World:
@@ -212,7 +212,7 @@ class World:
         store: Store | None = None,
         clock: Clock = virtual_time.clock,
         tokens: Tokens | None = None,
-        observer: Observer | None = None,
+        observer: GrantObserver | None = None,
         seed: int = 1,
         life: float = 900.0,
         delay: float = 0.1,
@@ -228,13 +228,13 @@ class World:
         self.keepers = [self.keeper(f"holder-{n}") for n in range(keepers)]
 
     @property
-    def one(self) -> Keeper:
+    def one(self) -> GrantManager:
         return self.keepers[0]
 
-    def keeper(self, holder: str, provider: Provider | None = None) -> Keeper:
-        vault = Vault(self.store, RING)  # type: ignore[arg-type]
-        return Keeper(
-            vault,
+    def keeper(self, holder: str, provider: Provider | None = None) -> GrantManager:
+        store = EncryptedStore(self.store, RING)  # type: ignore[arg-type]
+        return GrantManager(
+            store,
             {"demo-app": provider or self.provider},
             self.tokens,
             clock=self.clock,
@@ -244,10 +244,10 @@ class World:
         )
 
     async def connect(self, sub: str = "sub_1", connector: str = "mikomo", owner: str = OWNER) -> Grant:
-        return await self.one.connected(owner, client, connector, self.provider.consent(sub))
+        return await self.one.connect(owner, client, connector, self.provider.consent(sub))
 
     async def stored(self, grant: Grant) -> Grant:
-        found = await self.one.book.get(grant.id)
+        found = await self.one.repository.get(grant.id)
         assert found is not None
         return found
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from akoya_gateway.config.model import RingKey, key_id
+from akoya_gateway.config.model import EncryptionKey, key_id
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
-from akoya_gateway.oauth.outcomes import OperatorFault, OutcomeUnknown, ProviderDown
-from akoya_gateway.store.encryption import KeyRing
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
+from akoya_gateway.store.encryption import Keyring
 from tests.grants.environment import OWNER, World, bearer, client
 from tests.grants.virtual_time import in_virtual_time
 
-OTHER_RING = KeyRing([RingKey(key_id(b"o" * 32), b"o" * 32)])
+OTHER_RING = Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
 
 
 @in_virtual_time
@@ -24,7 +24,7 @@ async def test_connecting_the_same_login_again_replaces_its_tokens() -> None:
     first = await world.connect()
     second = await world.connect()
     assert second.id == first.id
-    (only,) = (await world.one.of(OWNER)).grants
+    (only,) = (await world.one.for_owner(OWNER)).grants
     assert bearer(only) == "bearer-2"
 
 
@@ -36,7 +36,7 @@ async def test_connecting_another_login_adds_a_grant_and_the_latest_is_first() -
     await world.connect("sub_2")
     await asyncio.sleep(5)
     await world.connect("sub_1", connector="other")
-    held = (await world.one.of(OWNER)).grants
+    held = (await world.one.for_owner(OWNER)).grants
     assert [(grant.connector, grant.key.sub) for grant in held] == [
         ("other", "sub_1"),
         ("mikomo", "sub_2"),
@@ -49,8 +49,8 @@ async def test_owners_do_not_see_each_other() -> None:
     world = World()
     await world.connect(owner="own_1")
     await world.connect(owner="own_2")
-    assert [g.key.owner for g in (await world.one.of("own_2")).grants] == ["own_2"]
-    assert (await world.one.of("own_3")).grants == ()
+    assert [g.key.owner for g in (await world.one.for_owner("own_2")).grants] == ["own_2"]
+    assert (await world.one.for_owner("own_3")).grants == ()
 
 
 @in_virtual_time
@@ -58,9 +58,9 @@ async def test_reconnecting_during_a_refresh_wins_over_its_answer() -> None:
     world = World(keepers=2, delay=2.0)
     grant = await world.connect()
     await asyncio.sleep(1000)
-    waiter = asyncio.ensure_future(world.one.fresh(grant))
+    waiter = asyncio.ensure_future(world.one.get_fresh(grant))
     await asyncio.sleep(1.5)  # The provider has acted on the older token; its answer is on the way.
-    await world.keepers[1].connected(OWNER, client, "mikomo", world.provider.consent())
+    await world.keepers[1].connect(OWNER, client, "mikomo", world.provider.consent())
     assert bearer(await waiter) == "bearer-3"
     assert bearer(await world.stored(grant)) == "bearer-3"
     assert world.provider.revoked == []
@@ -71,19 +71,19 @@ async def test_disconnecting_hides_the_grant_at_once_and_revokes_it() -> None:
     world = World()
     world.one.start()
     grant = await world.connect()
-    await world.one.of(OWNER)
+    await world.one.for_owner(OWNER)
     gone: list[Grant] = []
-    end = world.one.on_gone(gone.append)
+    end = world.one.on_disconnect(gone.append)
     revoked = await world.one.disconnect(grant)
-    known = world.one.peek(OWNER)
+    known = world.one.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
-    assert (await world.one.of(OWNER)).grants == ()
+    assert (await world.one.for_owner(OWNER)).grants == ()
     assert [(g.id, g.state) for g in gone] == [(grant.id, GrantState.REVOKED)]
     assert revoked.tokens.refresh_token is None
     await asyncio.sleep(1)
     assert world.provider.revoked == ["refresh-1"]
-    assert await world.one.revocations.count() == 0
+    assert await world.one.revocation_queue.count() == 0
     end()
     await world.one.disconnect(grant)
     assert len(gone) == 1
@@ -95,7 +95,7 @@ async def test_disconnecting_during_a_refresh_revokes_what_the_refresh_brings() 
     world.one.start()
     grant = await world.connect()
     await asyncio.sleep(1000)
-    waiter = asyncio.ensure_future(world.one.fresh(grant))
+    waiter = asyncio.ensure_future(world.one.get_fresh(grant))
     await asyncio.sleep(1.5)
     await world.one.disconnect(grant)
     with pytest.raises(NeedsReconnect):
@@ -103,7 +103,7 @@ async def test_disconnecting_during_a_refresh_revokes_what_the_refresh_brings() 
     await asyncio.sleep(20)
     assert "refresh-2" in world.provider.revoked
     assert world.provider.families[0].ended
-    assert (await world.one.of(OWNER)).grants == ()
+    assert (await world.one.for_owner(OWNER)).grants == ()
 
 
 @in_virtual_time
@@ -114,7 +114,7 @@ async def test_a_disconnected_login_can_be_connected_again() -> None:
     again = await world.connect()
     assert again.id == grant.id
     assert again.version > grant.version
-    assert (await world.one.of(OWNER)).grants == (again,)
+    assert (await world.one.for_owner(OWNER)).grants == (again,)
 
 
 @in_virtual_time
@@ -123,26 +123,26 @@ async def test_a_revocation_is_repeated_until_the_provider_takes_it_even_by_anot
     world.provider.revocation_faults = [
         ProviderDown("no connection"),
         OutcomeUnknown("timeout"),
-        OperatorFault("invalid_client"),
+        ClientRejected("invalid_client"),
     ]
     world.one.start()
     grant = await world.connect()
     await world.one.disconnect(grant)
     await asyncio.sleep(1)
     await world.one.stop()
-    assert await world.one.revocations.count() == 1
+    assert await world.one.revocation_queue.count() == 1
     successor = world.keeper("after a restart")
     successor.start()
     await asyncio.sleep(300)
     assert world.provider.revoked == ["refresh-1"]
-    assert await successor.revocations.count() == 0
+    assert await successor.revocation_queue.count() == 0
 
 
 @in_virtual_time
 async def test_two_replicas_work_on_one_revocation_queue_without_meeting() -> None:
     world = World(keepers=2)
-    for keeper in world.keepers:
-        keeper.start()
+    for grant_manager in world.keepers:
+        grant_manager.start()
     grants = [await world.connect(sub=f"sub_{n}") for n in range(20)]
     for grant in grants:
         await world.one.disconnect(grant)
@@ -177,7 +177,7 @@ async def test_while_the_provider_is_down_revocations_wait_with_everybody_else()
     world.provider.revocation_faults.clear()
     await asyncio.sleep(600)
     assert len(world.provider.revoked) == 100
-    assert await world.one.revocations.count() == 0
+    assert await world.one.revocation_queue.count() == 0
 
 
 @in_virtual_time
@@ -186,10 +186,10 @@ async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() 
     for n in range(3):
         await world.one.disconnect(await world.connect(sub=f"sub_{n}"))
     first, *_ = [record async for record in world.store.scan("revocation")]
-    assert await world.store.reseal(replace(first, body=OTHER_RING.seal(b"{}", b"")))  # type: ignore[operator]
-    await world.one.revocations.sweep()
+    assert await world.store.reseal(replace(first, body=OTHER_RING.encrypt(b"{}", b"")))  # type: ignore[operator]
+    await world.one.revocation_queue.sweep()
     assert len(world.provider.revoked) == 2
-    assert await world.one.revocations.count() == 1
+    assert await world.one.revocation_queue.count() == 1
 
 
 @in_virtual_time
@@ -197,10 +197,10 @@ async def test_a_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
     """A refresh that is flying read the store before the user disconnected, and comes back after."""
     world = World()
     grant = await world.connect()
-    await world.one.of(OWNER)
+    await world.one.for_owner(OWNER)
     await world.one.disconnect(grant)
     world.one._cache.put(grant)
-    known = world.one.peek(OWNER)
+    known = world.one.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
 
@@ -213,7 +213,7 @@ async def test_disconnecting_needs_the_store() -> None:
     with pytest.raises(StoreUnavailable):
         await world.one.disconnect(grant)
     world.store.down = False
-    assert len((await world.one.of(OWNER)).grants) == 1
+    assert len((await world.one.for_owner(OWNER)).grants) == 1
 
 
 @in_virtual_time
@@ -233,8 +233,8 @@ async def test_who_listens_hears_of_a_disconnect_once_and_a_bad_listener_harms_n
     world = World()
     grant = await world.connect()
     told: list[str] = []
-    world.one.on_gone(lambda g: 1 / 0)
-    stop = world.one.on_gone(lambda g: told.append(g.id))
+    world.one.on_disconnect(lambda g: 1 / 0)
+    stop = world.one.on_disconnect(lambda g: told.append(g.id))
     await world.one.disconnect(grant)
     await world.one.disconnect(grant)
     assert set(told) == {grant.id}
@@ -249,12 +249,12 @@ async def test_what_another_replica_does_is_seen_within_a_second() -> None:
     world = World(keepers=2)
     grant = await world.connect()
     here, there = world.keepers
-    assert len((await there.of(OWNER)).grants) == 1
+    assert len((await there.for_owner(OWNER)).grants) == 1
     await here.disconnect(grant)
-    assert there.peek(OWNER) is not None
+    assert there.get_cached(OWNER) is not None
     await asyncio.sleep(1.01)
-    assert there.peek(OWNER) is None
-    assert (await there.of(OWNER)).grants == ()
+    assert there.get_cached(OWNER) is None
+    assert (await there.for_owner(OWNER)).grants == ()
 
 
 @in_virtual_time
@@ -262,12 +262,12 @@ async def test_a_read_that_began_before_a_change_does_not_hide_it() -> None:
     world = World()
     grant = await world.connect()
     world.store.latency = 0.5
-    reading = asyncio.ensure_future(world.one.of(OWNER))
+    reading = asyncio.ensure_future(world.one.for_owner(OWNER))
     await asyncio.sleep(0.7)  # It has read the store, and is on its way back.
     world.store.latency = 0.0
     await world.one.disconnect(grant)
     assert (await reading).grants == ()
-    known = world.one.peek(OWNER)
+    known = world.one.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
 
@@ -284,5 +284,5 @@ async def test_readers_of_one_owner_share_one_read() -> None:
 
     world.store.failing = count
     world.store.latency = 0.1
-    await asyncio.gather(*(world.one.of(OWNER) for _ in range(500)))
+    await asyncio.gather(*(world.one.for_owner(OWNER) for _ in range(500)))
     assert finds == 1

@@ -15,18 +15,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.grants import Grant, GrantState, Keeper, remedy
-from akoya_gateway.grants.pauses import MOST_UNKNOWNS
+from akoya_gateway.grants import Grant, GrantManager, GrantState, remedy
+from akoya_gateway.grants.pauses import MAX_UNKNOWN_OUTCOMES
 from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
-from akoya_gateway.oauth.outcomes import Granted, OperatorFault, OutcomeUnknown, TokenAnswer, Untrusted
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.environment import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
 from tests.grants.virtual_time import EPOCH, VirtualLoop
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 
-FAULTS = st.sampled_from(["lost", "never arrived", "unjudged", down(), down(20.0), OperatorFault("invalid_client")])
+FAULTS = st.sampled_from(["lost", "never arrived", "unjudged", down(), down(20.0), ClientRejected("invalid_client")])
 
 
 class Truth(Provider):
@@ -36,7 +36,7 @@ class Truth(Provider):
     spent: dict[str, list[str]]
     """By process: tokens whose successor it was given. What it did with that is another matter."""
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         token = refresh_token.reveal()
         family = self.family_of(token)
         if family is None or (token != family.living and token not in self.doubtful):
@@ -48,7 +48,7 @@ class Truth(Provider):
             raise
         if isinstance(answer, OutcomeUnknown):
             self.doubtful.add(token)
-        if isinstance(answer, Granted | Untrusted):
+        if isinstance(answer, TokensIssued | Untrusted):
             self.spent.setdefault(process.get(), []).append(token)
         return answer
 
@@ -97,10 +97,10 @@ class NeverLost(RuleBasedStateMachine):
         self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse, grace=grace)
         self.truth.doubtful, self.truth.spent = set(), {}
         self.world.store.latency = latency
-        self.keepers: list[tuple[str, Keeper]] = [self.boot(), self.boot()]
-        self.grant: Grant = self.do(self.keepers[0][1].connected(OWNER, client, "mikomo", self.truth.consent()))
+        self.keepers: list[tuple[str, GrantManager]] = [self.boot(), self.boot()]
+        self.grant: Grant = self.do(self.keepers[0][1].connect(OWNER, client, "mikomo", self.truth.consent()))
 
-    def boot(self) -> tuple[str, Keeper]:
+    def boot(self) -> tuple[str, GrantManager]:
         self.processes += 1
         name = f"process-{self.processes}"
         return name, self.world.keeper(name)
@@ -112,16 +112,16 @@ class NeverLost(RuleBasedStateMachine):
     )
     def ask(self, who: int, rest: float | None, wait: float) -> None:
         """A request at a replica, now, or this long after the last tokens came; nobody may wait for it to end."""
-        name, keeper = self.keepers[who]
+        name, grants = self.keepers[who]
         if rest is not None and self.truth.issued_at:
             self.go(max(self.truth.issued_at[-1] + rest - self.clock(), 0.0))
-        self.spawn(name, self._request(keeper))
+        self.spawn(name, self._request(grants))
         self.go(wait)
 
-    async def _request(self, keeper: Keeper) -> None:
+    async def _request(self, grants: GrantManager) -> None:
         try:
-            for grant in (await keeper.of(OWNER)).grants:
-                passed = await keeper.fresh(grant)
+            for grant in (await grants.for_owner(OWNER)).grants:
+                passed = await grants.get_fresh(grant)
                 if passed.tokens.expires_at <= self.clock():
                     self.truth.crimes.append("a bearer was passed that had ended")
                 self.passed.append(passed)
@@ -165,7 +165,7 @@ class NeverLost(RuleBasedStateMachine):
         self.world.store.failing = fail
 
     @rule(fault=FAULTS)
-    def provider_fails_next(self, fault: TokenAnswer | str) -> None:
+    def provider_fails_next(self, fault: TokenOutcome | str) -> None:
         self.truth.faults.append(fault)
 
     @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
@@ -174,7 +174,7 @@ class NeverLost(RuleBasedStateMachine):
             return
         self.world.store.failing = lambda verb, record: None
         tokens = self.truth.consent()
-        self.grant = self.do(self.keepers[who][1].connected(OWNER, client, "mikomo", tokens))
+        self.grant = self.do(self.keepers[who][1].connect(OWNER, client, "mikomo", tokens))
         self.disconnected = False
 
     @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
@@ -191,7 +191,7 @@ class NeverLost(RuleBasedStateMachine):
             return None
         parts = (record.kind.encode(), record.key.encode(), record.group.encode())
         context = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        return decode(RING.open(record.body, context), record.version)
+        return decode(RING.decrypt(record.body, context), record.version)
 
     @invariant()
     def the_store_and_the_provider_agree(self) -> None:
@@ -209,7 +209,7 @@ class NeverLost(RuleBasedStateMachine):
             assert token == family.living, "a spent token that calls itself live is a silent loss"
         if stored.state is GrantState.NEEDS_RECONNECT:
             dead = family.ended or token != family.living
-            assert dead or stored.unknowns >= MOST_UNKNOWNS, "sent to the bank for nothing"
+            assert dead or stored.unknowns >= MAX_UNKNOWN_OUTCOMES, "sent to the bank for nothing"
         assert remedy(stored.state, stored.reason).what
 
     def _held(self, token: str) -> bool:
@@ -232,7 +232,7 @@ class NeverLost(RuleBasedStateMachine):
 
     def _open(self, record: Any) -> bytes:
         parts = (record.kind.encode(), record.key.encode(), record.group.encode())
-        return RING.open(record.body, b"".join(len(part).to_bytes(4, "big") + part for part in parts))
+        return RING.decrypt(record.body, b"".join(len(part).to_bytes(4, "big") + part for part in parts))
 
     def teardown(self) -> None:
         """All trouble ends: the grant is live again, or says what the user must do."""
@@ -244,8 +244,8 @@ class NeverLost(RuleBasedStateMachine):
                 self.truth.faults.clear()
                 for _ in range(6):
                     self.go(1200)
-                    for name, keeper in self.keepers:
-                        self.spawn(name, self._request(keeper))
+                    for name, grants in self.keepers:
+                        self.spawn(name, self._request(grants))
                     self.go(30)
                 stored = self.stored()
                 if self.disconnected:

@@ -12,9 +12,9 @@ import pytest
 from akoya_gateway.config.model import Cookie, Seconds
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.orphan_cleanup import A_SESSIONS, ABANDONED, EVERY, Orphans
-from akoya_gateway.sessions.session_store import Sessions
-from akoya_gateway.store import Vault, open_store
+from akoya_gateway.grants.orphan_cleanup import ABANDONED_AFTER, SESSION_OWNER_PREFIX, SWEEP_INTERVAL, OrphanCleaner
+from akoya_gateway.sessions.session_store import SessionStore
+from akoya_gateway.store import EncryptedStore, open_store
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants.environment import RING, World, client
 from tests.grants.virtual_time import clock as virtual_clock
@@ -37,13 +37,13 @@ class Clock:
 @dataclass
 class Replica:
     world: World
-    sessions: Sessions
-    orphans: Orphans
+    sessions: SessionStore
+    orphans: OrphanCleaner
     clock: Clock
 
     async def connect(self, owner: str, sub: str = "sub_1") -> Grant:
         tokens = self.world.provider.consent(sub)
-        return await self.world.one.connected(owner, client, "mikomo", tokens)
+        return await self.world.one.connect(owner, client, "mikomo", tokens)
 
     async def state(self, grant: Grant) -> GrantState:
         return (await self.world.stored(grant)).state
@@ -53,21 +53,21 @@ class Replica:
 async def replica() -> AsyncIterator[Replica]:
     clock = Clock()
     world = World(clock=clock, store=MemoryStore(clock))
-    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
     cookie = Cookie("akoya", secure=False, idle=Seconds(12 * 3600.0), lifetime=Seconds(30 * DAY))
-    sessions = Sessions(vault, cookie, clock=clock)
-    yield Replica(world, sessions, Orphans(vault, world.one, sessions.of, clock=clock, pace=0.0), clock)
+    sessions = SessionStore(store, cookie, clock=clock)
+    yield Replica(world, sessions, OrphanCleaner(store, world.one, sessions.for_owner, clock=clock, pace=0.0), clock)
     await world.one.stop()
 
 
 async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Replica) -> None:
     session, _ = await replica.sessions.start()
-    assert session.owner.startswith(A_SESSIONS)
+    assert session.owner.startswith(SESSION_OWNER_PREFIX)
     grant = await replica.connect(session.owner)
-    replica.clock.ahead = 12 * 3600.0 + 900.0 + ABANDONED
+    replica.clock.ahead = 12 * 3600.0 + 900.0 + ABANDONED_AFTER
     assert await replica.orphans.sweep() == 1
     assert await replica.state(grant) is GrantState.REVOKED
-    await replica.world.one.revocations.sweep()
+    await replica.world.one.revocation_queue.sweep()
     assert len(replica.world.provider.revoked) == 1
     assert await replica.orphans.sweep() == 0
 
@@ -86,7 +86,7 @@ async def test_a_clock_that_is_hours_ahead_ends_nothing_that_is_in_use(replica: 
     session, _ = await replica.sessions.start()
     grant = await replica.connect(session.owner)
     replica.clock.ahead = 20 * 3600.0
-    assert not await replica.sessions.of(session.owner), "every session seems to have ended"
+    assert not await replica.sessions.for_owner(session.owner), "every session seems to have ended"
     assert await replica.orphans.sweep() == 0
     assert await replica.state(grant) is GrantState.LIVE
 
@@ -99,13 +99,13 @@ async def test_grants_of_the_apps_own_users_stay(replica: Replica) -> None:
 
 
 async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Replica) -> None:
-    vault = Vault(replica.world.store, RING)  # type: ignore[arg-type]
-    others = [Orphans(vault, replica.world.one, replica.sessions.of, clock=replica.clock, pace=0.0) for _ in range(5)]
-    turns = await asyncio.gather(*[each.turn() for each in others])
+    store = EncryptedStore(replica.world.store, RING)  # type: ignore[arg-type]
+    others = [OrphanCleaner(store, replica.world.one, replica.sessions.for_owner, clock=replica.clock, pace=0.0) for _ in range(5)]
+    turns = await asyncio.gather(*[each.run_once() for each in others])
     assert sorted(turns, key=str) == [0, None, None, None, None]
-    assert await replica.orphans.turn() is None
-    replica.clock.ahead = EVERY + 1
-    assert await replica.orphans.turn() == 0
+    assert await replica.orphans.run_once() is None
+    replica.clock.ahead = SWEEP_INTERVAL + 1
+    assert await replica.orphans.run_once() == 0
 
 
 async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others(replica: Replica) -> None:
@@ -113,7 +113,7 @@ async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others
     ended, _ = await replica.sessions.start()
     kept, other = await replica.connect(unreadable.owner), await replica.connect(ended.owner, "sub_2")
     replica.clock.ahead = 20 * DAY
-    of = replica.sessions.of
+    of = replica.sessions.for_owner
 
     async def sessions(owner: str) -> Sequence[object]:
         if owner == unreadable.owner:
@@ -131,25 +131,25 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
     store = open_store(f"{own_redis.url}?prefix=mine", clock)
     await store.open()
     world = World(clock=clock, store=store)
-    vault = Vault(world.store, RING)  # type: ignore[arg-type]
+    encrypted_store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
     for n in range(3):
         await world.one.disconnect(await world.connect(owner=f"usr_{n}"))
     living = await world.connect(owner="usr_2", sub="sub_2")
-    await world.one.revocations.sweep()
+    await world.one.revocation_queue.sweep()
 
     async def nobody(owner: str) -> list[object]:
         return []
 
-    orphans = Orphans(vault, world.one, nobody, clock=clock)
+    orphans = OrphanCleaner(encrypted_store, world.one, nobody, clock=clock)
     with own_redis.client as client:
         assert len(client.keys("mine:group:grant:*")) == 3
         clock.ahead = 3600.0
-        await orphans.turn()
+        await orphans.run_once()
         assert len(client.keys("mine:group:grant:*")) == 3, "who comes late finds the marker"
         clock.ahead = 20 * 3600.0
         for name in client.keys("mine:group:grant:*"):  # the server has a clock of its own
             client.zadd(name, dict.fromkeys(client.zrange(name, 0, -1), time.time() - 20 * 3600.0))
-        await orphans.turn()
+        await orphans.run_once()
         assert [client.zrange(name, 0, -1) for name in client.keys("mine:group:grant:*")] == [[living.id.encode()]]
     await store.close()
 
@@ -157,15 +157,15 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
 @in_virtual_time
 async def test_a_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
     world, looks = World(), 0
-    vault = Vault(world.store, RING)  # type: ignore[arg-type]
-    await world.connect(owner=f"{A_SESSIONS}1")
+    store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
+    await world.connect(owner=f"{SESSION_OWNER_PREFIX}1")
 
     async def broken(owner: str) -> list[object]:
         nonlocal looks
         looks += 1
         raise RuntimeError("a fault of ours")
 
-    orphans = Orphans(vault, world.one, broken, clock=virtual_clock, random=lambda: 0.5)
+    orphans = OrphanCleaner(store, world.one, broken, clock=virtual_clock, random=lambda: 0.5)
     await asyncio.sleep(2 * DAY)
     orphans.start()
     await asyncio.sleep(DAY)

@@ -19,11 +19,11 @@ async def test_a_grant_in_use_is_refreshed_before_a_request_would_wait() -> None
     world.one.start()
     grant = await world.connect()
     for _ in range(84):
-        await world.one.of(OWNER)
+        await world.one.for_owner(OWNER)
         await asyncio.sleep(10)
-    (known,) = (await world.one.of(OWNER)).grants
+    (known,) = (await world.one.for_owner(OWNER)).grants
     assert bearer(known) == "bearer-2"
-    assert world.one.ready(known)
+    assert world.one.is_ready(known)
     assert grant.tokens.expires_at - 121 <= world.provider.used_at[0] < grant.tokens.expires_at - 60
 
 
@@ -32,7 +32,7 @@ async def test_a_grant_that_nobody_uses_is_let_go() -> None:
     world = World(tokens=AHEAD, life=86400)
     world.one.start()
     await world.connect()
-    await world.one.of(OWNER)
+    await world.one.for_owner(OWNER)
     await asyncio.sleep(90000)
     assert not world.provider.uses
 
@@ -43,7 +43,7 @@ async def test_background_work_keeps_to_the_rate_of_the_environment() -> None:
     world.one.start()
     for n in range(120):
         await world.connect(owner=f"own_{n}")
-        await world.one.of(f"own_{n}")
+        await world.one.for_owner(f"own_{n}")
     await asyncio.sleep(880)
     used = world.provider.used_at
     assert len(used) == 120
@@ -57,9 +57,9 @@ async def test_background_work_goes_on_after_trouble() -> None:
     await world.connect()
     world.provider.faults = [down(), "never arrived"]
     for _ in range(200):
-        await world.one.of(OWNER)
+        await world.one.for_owner(OWNER)
         await asyncio.sleep(5)
-    (known,) = (await world.one.of(OWNER)).grants
+    (known,) = (await world.one.for_owner(OWNER)).grants
     assert known.state is GrantState.LIVE
     assert bearer(known) == "bearer-2"
     assert known.tokens.expires_at > clock()
@@ -70,9 +70,9 @@ async def test_a_request_and_the_background_share_one_refresh() -> None:
     world = World(tokens=AHEAD, delay=5.0)
     world.one.start()
     grant = await world.connect()
-    await world.one.of(OWNER)
+    await world.one.for_owner(OWNER)
     while not world.provider.uses:
         await asyncio.sleep(1)
-    await asyncio.gather(*(world.one.fresh(grant) for _ in range(10)))
+    await asyncio.gather(*(world.one.get_fresh(grant) for _ in range(10)))
     await asyncio.sleep(10)
     assert sum(world.provider.uses.values()) == 1

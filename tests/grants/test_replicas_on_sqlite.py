@@ -23,7 +23,7 @@ async def test_a_thousand_requests_at_three_replicas_make_one_token_call(tmp_pat
         grant = await world.connect()
         await asyncio.sleep(0.25)
         world.provider.life = 900.0
-        passed = await asyncio.gather(*(keeper.fresh(grant) for keeper in world.keepers for _ in range(1000)))
+        passed = await asyncio.gather(*(grants.get_fresh(grant) for grants in world.keepers for _ in range(1000)))
         assert {bearer(each) for each in passed} == {"bearer-2"}
         assert dict(world.provider.uses) == {"refresh-1": 1}
     finally:
@@ -42,7 +42,7 @@ async def test_grants_outlive_the_process(tmp_path: Path) -> None:
     await reopened.open()
     try:
         later = World(store=reopened, clock=time.time, tokens=NO_BACKGROUND)
-        (found,) = (await later.one.of(grant.key.owner)).grants
+        (found,) = (await later.one.for_owner(grant.key.owner)).grants
         assert found == grant
         assert found.state is GrantState.LIVE
     finally:

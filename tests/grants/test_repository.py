@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.grants.events import Answered, Reconnected
+from akoya_gateway.grants.events import ProviderResponded, Reconnected
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
-from akoya_gateway.grants.repository import Book, group_of
+from akoya_gateway.grants.repository import GrantRepository, group_of
 from akoya_gateway.grants.serialization import UnreadableGrant, decode, encode
-from akoya_gateway.oauth.outcomes import Granted, TokenSet
+from akoya_gateway.oauth.outcomes import TokenSet, TokensIssued
 from akoya_gateway.secret import Secret
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants.environment import RING
 
@@ -82,7 +82,7 @@ def test_a_grant_of_a_newer_release_is_left_alone() -> None:
 def test_no_token_prints() -> None:
     tokens = TokenSet(Secret("hush-bearer"), Secret("hush-refresh"), 1.0, (), "sub")
     grant = Grant(GrantKey("o", "e", "c", "m", "sub"), tokens, GrantState.LIVE, 0.0, 0.0)
-    answered = Answered("me", Secret("hush-used"), Granted(tokens))
+    answered = ProviderResponded("me", Secret("hush-used"), TokensIssued(tokens))
     assert "hush" not in f"{grant!r} {answered!r} {Reconnected(tokens)!r} {tokens!r}"
     with pytest.raises(TypeError):
         pickle.dumps(grant)
@@ -94,27 +94,27 @@ def test_the_store_sees_no_owner() -> None:
 
 
 async def test_only_one_of_two_writers_wins() -> None:
-    book = Book(Vault(MemoryStore(), RING))
+    repository = GrantRepository(EncryptedStore(MemoryStore(), RING))
     tokens = TokenSet(Secret("b"), Secret("r"), 1.0, (), "sub")
     grant = Grant(GrantKey("o", "e", "c", "m", "sub"), tokens, GrantState.LIVE, 0.0, 0.0)
-    first = await book.write(grant, after=0)
+    first = await repository.write(grant, after=0)
     assert first is not None
     assert first.version == 1
-    assert await book.write(grant, after=0) is None
-    second = await book.write(grant, after=1)
+    assert await repository.write(grant, after=0) is None
+    second = await repository.write(grant, after=1)
     assert second is not None
-    assert await book.write(grant, after=1) is None
-    assert [each.version async for each in book.scan()] == [2]
+    assert await repository.write(grant, after=1) is None
+    assert [each.version async for each in repository.scan()] == [2]
 
 
 async def test_a_record_moved_to_another_owner_does_not_open() -> None:
     store = MemoryStore()
-    book = Book(Vault(store, RING))
+    repository = GrantRepository(EncryptedStore(store, RING))
     tokens = TokenSet(Secret("b"), Secret("r"), 1.0, (), "sub")
     grant = Grant(GrantKey("own_1", "e", "c", "m", "sub"), tokens, GrantState.LIVE, 0.0, 0.0)
-    await book.write(grant, after=0)
+    await repository.write(grant, after=0)
     stolen = await store.get("grant", grant.id)
     assert stolen is not None
     await store.put(Record("grant", "another", stolen.body, 1, group_of("own_2")))
     with pytest.raises(OperatorError):
-        await book.of("own_2")
+        await repository.for_owner("own_2")

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.events import Answered, LeaseExpired, RefreshAsked
-from akoya_gateway.grants.refresh_policy import Do, advise
+from akoya_gateway.grants.events import LeaseExpired, ProviderResponded, RefreshRequested
+from akoya_gateway.grants.refresh_policy import Action, next_action
 from akoya_gateway.grants.serialization import decode, encode
-from akoya_gateway.grants.state_machine import step
-from akoya_gateway.oauth.outcomes import Granted, OutcomeUnknown, ProviderDown
+from akoya_gateway.grants.state_machine import transition
+from akoya_gateway.oauth.outcomes import OutcomeUnknown, ProviderDown, TokensIssued
 from akoya_gateway.secret import Secret
 from tests.grants.environment import Reuse, World, bearer, down
 from tests.grants.test_state_machine import KEY, NOW, tokens
 from tests.grants.virtual_time import clock, in_virtual_time
 
 
-def unknown(grace: float, jitter: float = 0.5) -> Answered:
-    return Answered("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter, reuse_grace=grace)
+def unknown(grace: float, jitter: float = 0.5) -> ProviderResponded:
+    return ProviderResponded("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter, reuse_grace=grace)
 
 
 @pytest.mark.parametrize("reuse", Reuse)
@@ -33,7 +33,7 @@ async def test_a_lost_response_is_won_back_at_once_by_the_same_request(reuse: Re
     world.provider.faults = ["lost"]
     await asyncio.sleep(850)
     before = clock()
-    assert bearer(await world.one.fresh(grant)) == "bearer-3"
+    assert bearer(await world.one.get_fresh(grant)) == "bearer-3"
     assert clock() - before < 1.0
     stored = await world.stored(grant)
     assert (stored.state, stored.unknowns, stored.reuse) == (GrantState.LIVE, 0, None)
@@ -46,9 +46,9 @@ async def test_without_a_grace_the_living_bearer_is_not_risked(reuse: Reuse) -> 
     grant = await world.connect()
     world.provider.faults = ["lost"]
     await asyncio.sleep(850)
-    assert bearer(await world.one.fresh(grant)) == "bearer-1"
+    assert bearer(await world.one.get_fresh(grant)) == "bearer-1"
     await asyncio.sleep(20)
-    assert bearer(await world.one.fresh(await world.stored(grant))) == "bearer-1"
+    assert bearer(await world.one.get_fresh(await world.stored(grant))) == "bearer-1"
     assert world.provider.uses == {"refresh-1": 1}
 
 
@@ -61,7 +61,7 @@ async def test_no_reuse_comes_after_the_grace() -> None:
     await asyncio.sleep(850)
     began = clock()
     while clock() < began + 49:
-        assert bearer(await world.one.fresh(await world.stored(grant))) == "bearer-1"
+        assert bearer(await world.one.get_fresh(await world.stored(grant))) == "bearer-1"
         await asyncio.sleep(0.5)
     used = [at - began for at in world.provider.used_at]
     assert 5 < len(used) < 30
@@ -75,7 +75,7 @@ async def test_background_work_repeats_the_refresh_without_a_request() -> None:
     world = World(grace=60, tokens=Tokens(background=True, refresh_before=Seconds(60)))  # type: ignore[call-arg]
     world.one.start()
     grant = await world.connect()
-    await world.one.of(grant.key.owner)
+    await world.one.for_owner(grant.key.owner)
     world.provider.faults = ["lost", "lost", "lost"]
     await asyncio.sleep(840)
     stored = await world.stored(grant)
@@ -97,7 +97,7 @@ async def test_a_crash_is_made_good_by_another_process_within_the_grace() -> Non
     world.provider.delay = 0.1
     await asyncio.sleep(12)
     other = world.keepers[1]
-    assert bearer(await other.fresh(await world.stored(grant))) == "bearer-3"
+    assert bearer(await other.get_fresh(await world.stored(grant))) == "bearer-3"
 
 
 @in_virtual_time
@@ -108,7 +108,7 @@ async def test_a_provider_that_is_down_within_the_grace_is_not_asked_in_a_loop()
     await asyncio.sleep(850)
     began = clock()
     while clock() < began + 40:
-        await world.one.fresh(await world.stored(grant))
+        await world.one.get_fresh(await world.stored(grant))
         await asyncio.sleep(0.1)
     assert len(world.provider.used_at) < 12
 
@@ -116,26 +116,26 @@ async def test_a_provider_that_is_down_within_the_grace_is_not_asked_in_a_loop()
 @given(st.lists(st.tuples(st.floats(0.01, 5.0), st.sampled_from(["unknown", "down", "lease"])), max_size=30), st.floats(1, 120))
 def test_no_use_begins_after_three_quarters_of_the_grace(rounds: list[tuple[float, str]], grace: float) -> None:
     grant, now = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), NOW
-    grant = step(grant, RefreshAsked("me", 10.0), now)
+    grant = transition(grant, RefreshRequested("me", 10.0), now)
     first = now
-    grant = step(grant, unknown(grace), now + 0.1)
+    grant = transition(grant, unknown(grace), now + 0.1)
     for pause, what in rounds:
         now += pause
-        advice = advise(grant, now, 60.0)
+        next_step = next_action(grant, now, 60.0)
         if now >= first + 0.75 * grace or grant.reuse is None:
-            assert advice.do is Do.USE, "the bearer lives, and reuse would risk it"
+            assert next_step.action is Action.USE, "the bearer lives, and reuse would risk it"
             continue
-        if advice.do is not Do.REFRESH:
+        if next_step.action is not Action.REFRESH:
             continue
-        grant = step(grant, RefreshAsked("me", 10.0), now)
+        grant = transition(grant, RefreshRequested("me", 10.0), now)
         if what == "lease":
             now += 10.1
-            grant = step(grant, LeaseExpired(grace), now)
+            grant = transition(grant, LeaseExpired(grace), now)
         else:
             answer = OutcomeUnknown("cut") if what == "unknown" else ProviderDown("no connection")
-            grant = step(grant, Answered("me", Secret("refresh-1"), answer, 0.5, reuse_grace=grace), now)
+            grant = transition(grant, ProviderResponded("me", Secret("refresh-1"), answer, 0.5, reuse_grace=grace), now)
         assert grant.state is GrantState.UNCERTAIN
         assert grant.unknowns == 1, "reuses within the grace do not count towards the limit"
         assert decode(encode(grant), grant.version) == grant
-    grant = step(step(grant, RefreshAsked("me", 10.0), now), Answered("me", Secret("refresh-1"), Granted(tokens(2))), now)
+    grant = transition(transition(grant, RefreshRequested("me", 10.0), now), ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), now)
     assert (grant.state, grant.reuse) == (GrantState.LIVE, None)

@@ -12,34 +12,34 @@ from hypothesis import strategies as st
 
 from akoya_gateway.grants.events import (
     EVENTS,
-    Answered,
     Event,
     LeaseExpired,
     LeaseRenewed,
+    ProviderResponded,
     Reason,
     Reconnected,
-    RefreshAsked,
-    RevokeAsked,
+    RefreshRequested,
+    RevokeRequested,
 )
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
-from akoya_gateway.grants.pauses import LONGEST_BACK_OFF, MOST_UNKNOWNS, QUARANTINE, back_off
-from akoya_gateway.grants.refresh_policy import Do, Who, advise, due_at, remedy, told_to_reconnect
+from akoya_gateway.grants.pauses import MAX_BACK_OFF, MAX_UNKNOWN_OUTCOMES, UNKNOWN_OUTCOME_PAUSE, back_off
+from akoya_gateway.grants.refresh_policy import Action, ResponsibleParty, due_at, must_reconnect, next_action, remedy
 from akoya_gateway.grants.state_diagram import mermaid
 from akoya_gateway.grants.state_machine import (
     TABLE,
-    Move,
-    Stay,
-    step,
+    NoTransition,
+    Transition,
+    transition,
 )
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
-    OperatorFault,
+    ClientRejected,
+    DistrustReason,
     OutcomeUnknown,
     ProviderDown,
     Refused,
-    TokenAnswer,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
@@ -59,34 +59,34 @@ def grant(state: GrantState, **changes: object) -> Grant:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-ANSWERS: list[TokenAnswer] = [
-    Granted(tokens(2)),
-    Granted(replace(tokens(2), refresh_token=None)),
-    Granted(tokens(2, sub="sub_2")),
+ANSWERS: list[TokenOutcome] = [
+    TokensIssued(tokens(2)),
+    TokensIssued(replace(tokens(2), refresh_token=None)),
+    TokensIssued(tokens(2, sub="sub_2")),
     Refused("invalid_grant"),
-    OperatorFault("invalid_client"),
+    ClientRejected("invalid_client"),
     ProviderDown("no connection"),
     ProviderDown("busy", 30.0),
     OutcomeUnknown("timeout"),
-    Untrusted("no key", Secret("refresh-2"), Distrust.KEYS),
-    Untrusted("bad signature", Secret("refresh-2"), Distrust.ID_TOKEN),
-    Untrusted("bad signature", None, Distrust.ID_TOKEN),
-    Untrusted("sub", Secret("refresh-2"), Distrust.SUBJECT),
+    Untrusted("no key", Secret("refresh-2"), DistrustReason.KEYS),
+    Untrusted("bad signature", Secret("refresh-2"), DistrustReason.ID_TOKEN),
+    Untrusted("bad signature", None, DistrustReason.ID_TOKEN),
+    Untrusted("sub", Secret("refresh-2"), DistrustReason.SUBJECT),
 ]
 
 
 def events() -> list[Event]:
     others: list[Event] = [
-        RefreshAsked("me", 10.0),
+        RefreshRequested("me", 10.0),
         LeaseRenewed("me", 10.0),
         LeaseRenewed("other", 10.0),
         LeaseExpired(),
-        RevokeAsked(),
+        RevokeRequested(),
         Reconnected(tokens(9)),
         Reconnected(tokens(9, sub="sub_2")),
     ]
     answered = [
-        Answered(holder, Secret(used), answer, 0.5)
+        ProviderResponded(holder, Secret(used), answer, 0.5)
         for holder in ("me", "other")
         for used in ("refresh-1", "refresh-0")
         for answer in ANSWERS
@@ -102,8 +102,8 @@ def grants(state: GrantState) -> list[Grant]:
             grant(state, lease=lease),
             grant(state, lease=replace(lease, sent=False)),
             grant(state, unknowns=1),
-            grant(state, unknowns=MOST_UNKNOWNS - 1),
-            grant(state, lease=lease, unknowns=MOST_UNKNOWNS - 1),
+            grant(state, unknowns=MAX_UNKNOWN_OUTCOMES - 1),
+            grant(state, lease=lease, unknowns=MAX_UNKNOWN_OUTCOMES - 1),
         ]
     return made
 
@@ -112,27 +112,27 @@ def test_every_state_decides_every_event() -> None:
     assert set(TABLE) == set(GrantState)
     for state, row in TABLE.items():
         assert set(row) == set(EVENTS), state
-        assert all(cell.why for cell in row.values() if isinstance(cell, Stay))
+        assert all(cell.reason for cell in row.values() if isinstance(cell, NoTransition))
 
 
 @pytest.mark.parametrize("state", GrantState)
 def test_the_table_tells_the_truth(state: GrantState) -> None:
-    """Each move leads where the table says, each `Stay` stays, and every target that is written is reached."""
+    """Each move leads where the table says, each `NoTransition` stays, and every target that is written is reached."""
     reached: dict[type, set[GrantState]] = {}
     for before in grants(state):
         for event in events():
-            column = type(event.answer) if isinstance(event, Answered) else type(event)
+            column = type(event.outcome) if isinstance(event, ProviderResponded) else type(event)
             cell = TABLE[state][column]
-            after = step(before, event, NOW)
+            after = transition(before, event, NOW)
             if after is before:
-                assert isinstance(cell, Stay) or cell.stays, (state, event)
+                assert isinstance(cell, NoTransition) or cell.unchanged_because, (state, event)
                 continue
-            assert isinstance(cell, Move)
-            assert after.state in cell.to, (state, event)
+            assert isinstance(cell, Transition)
+            assert after.state in cell.targets, (state, event)
             assert (after.lease is not None) == (after.state is GrantState.REFRESHING)
             assert after.version == before.version
             reached.setdefault(column, set()).add(after.state)
-    promised = {column: set(cell.to) for column, cell in TABLE[state].items() if isinstance(cell, Move)}
+    promised = {column: set(cell.targets) for column, cell in TABLE[state].items() if isinstance(cell, Transition)}
     assert reached == promised
 
 
@@ -140,73 +140,73 @@ def test_an_answer_about_an_older_token_changes_nothing() -> None:
     for state in GrantState:
         for answer in ANSWERS:
             before = grant(state)
-            assert step(before, Answered("me", Secret("refresh-0"), answer), NOW) is before
+            assert transition(before, ProviderResponded("me", Secret("refresh-0"), answer), NOW) is before
 
 
 @pytest.mark.parametrize("state", [GrantState.LIVE, GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT])
 def test_new_tokens_find_their_place_however_late(state: GrantState) -> None:
-    after = step(grant(state), Answered("me", Secret("refresh-1"), Granted(tokens(2))), NOW)
+    after = transition(grant(state), ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), NOW)
     assert (after.state, after.tokens, after.unknowns, after.reason) == (GrantState.LIVE, tokens(2), 0, None)
 
 
 def test_new_tokens_count_although_another_holds_the_lease() -> None:
     before = grant(GrantState.REFRESHING, lease=Lease("other", NOW, NOW + 10, sent=True))
-    assert step(before, Answered("me", Secret("refresh-1"), Granted(tokens(2))), NOW).tokens == tokens(2)
-    refused = Answered("me", Secret("refresh-1"), Refused("invalid_grant"))
-    assert step(before, refused, NOW) is before, "the other's use may be the one that spent it"
+    assert transition(before, ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), NOW).tokens == tokens(2)
+    refused = ProviderResponded("me", Secret("refresh-1"), Refused("invalid_grant"))
+    assert transition(before, refused, NOW) is before, "the other's use may be the one that spent it"
 
 
 def test_what_a_refresh_answer_leaves_out_stays() -> None:
     sparse = replace(tokens(2), refresh_token=None, scope=(), consent_id=None)
-    after = step(grant(GrantState.REFRESHING), Answered("me", Secret("refresh-1"), Granted(sparse)), NOW)
+    after = transition(grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), TokensIssued(sparse)), NOW)
     assert after.tokens.refresh_token == Secret("refresh-1")
     assert (after.tokens.scope, after.tokens.consent_id) == (("openid",), "consent")
     assert after.tokens.bearer == Secret("bearer-2")
 
 
 def test_tokens_of_another_login_are_never_taken() -> None:
-    answer = Granted(tokens(2, sub="sub_2"))
-    after = step(grant(GrantState.REFRESHING), Answered("me", Secret("refresh-1"), answer), NOW)
+    answer = TokensIssued(tokens(2, sub="sub_2"))
+    after = transition(grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), answer), NOW)
     assert (after.state, after.reason) == (GrantState.NEEDS_RECONNECT, Reason.ANOTHER_SUB)
     assert after.tokens == tokens(1)
 
 
 def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
     unsent = Lease("other", NOW - 30, NOW - 1, sent=False)
-    assert step(grant(GrantState.REFRESHING, lease=unsent), LeaseExpired(), NOW).state is GrantState.LIVE
+    assert transition(grant(GrantState.REFRESHING, lease=unsent), LeaseExpired(), NOW).state is GrantState.LIVE
     tainted = grant(GrantState.REFRESHING, lease=unsent, unknowns=1)
-    assert step(tainted, LeaseExpired(), NOW).state is GrantState.UNCERTAIN
+    assert transition(tainted, LeaseExpired(), NOW).state is GrantState.UNCERTAIN
 
 
 def test_trouble_at_the_provider_does_not_make_an_uncertain_token_certain() -> None:
     tainted = grant(GrantState.REFRESHING, unknowns=1)
-    for answer in (ProviderDown("no connection"), OperatorFault("invalid_client")):
-        assert step(tainted, Answered("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
+    for answer in (ProviderDown("no connection"), ClientRejected("invalid_client")):
+        assert transition(tainted, ProviderResponded("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
 
 
-@given(st.integers(0, MOST_UNKNOWNS - 2), st.floats(0, 1, exclude_max=True))
+@given(st.integers(0, MAX_UNKNOWN_OUTCOMES - 2), st.floats(0, 1, exclude_max=True))
 def test_a_token_of_unknown_fate_rests_for_the_quarantine(unknowns: int, jitter: float) -> None:
     before = grant(GrantState.REFRESHING, unknowns=unknowns)
-    after = step(before, Answered("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter), NOW)
+    after = transition(before, ProviderResponded("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter), NOW)
     assert after.state is GrantState.UNCERTAIN
-    assert QUARANTINE <= after.retry_at - NOW <= LONGEST_BACK_OFF + QUARANTINE
+    assert UNKNOWN_OUTCOME_PAUSE <= after.retry_at - NOW <= MAX_BACK_OFF + UNKNOWN_OUTCOME_PAUSE
     ended = replace(after, tokens=tokens(ends=NOW))
-    assert advise(ended, NOW + QUARANTINE - 0.1, 60).do is Do.HOLD
-    assert advise(ended, after.retry_at, 60).do is Do.REFRESH
+    assert next_action(ended, NOW + UNKNOWN_OUTCOME_PAUSE - 0.1, 60).action is Action.HOLD
+    assert next_action(ended, after.retry_at, 60).action is Action.REFRESH
 
 
 @given(st.integers(1, 10_000), st.floats(0.01, 60), st.floats(0, 1, exclude_max=True))
 def test_back_off_is_bounded_and_never_nothing(failures: int, first: float, jitter: float) -> None:
-    assert first * 0.5 <= back_off(failures, first, jitter) <= LONGEST_BACK_OFF
+    assert first * 0.5 <= back_off(failures, first, jitter) <= MAX_BACK_OFF
 
 
 def test_a_living_bearer_is_not_risked_by_an_attempt() -> None:
-    assert advise(grant(GrantState.UNCERTAIN), NOW + 890, 60).do is Do.USE
-    assert advise(grant(GrantState.UNCERTAIN), NOW + 890, 60, stale=True).do is Do.REFRESH
+    assert next_action(grant(GrantState.UNCERTAIN), NOW + 890, 60).action is Action.USE
+    assert next_action(grant(GrantState.UNCERTAIN), NOW + 890, 60, stale=True).action is Action.REFRESH
 
 
 def test_disconnecting_leaves_no_token_behind() -> None:
-    after = step(grant(GrantState.LIVE), RevokeAsked(), NOW)
+    after = transition(grant(GrantState.LIVE), RevokeRequested(), NOW)
     assert after.tokens.refresh_token is None
     assert not after.tokens.bearer
     assert not after.usable(NOW)
@@ -218,20 +218,20 @@ def test_no_state_is_a_dead_end(state: GrantState, reason: str | None) -> None:
     advice = remedy(state, reason)
     assert advice.what
     if state in {GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN}:
-        assert advice.who is Who.USER
+        assert advice.who is ResponsibleParty.USER
         assert "connect" in advice.what.lower()
     # And there is a way on from every state: the user's reconnection, if nothing else.
-    assert step(grant(state), Reconnected(tokens(9)), NOW).state is GrantState.LIVE
+    assert transition(grant(state), Reconnected(tokens(9)), NOW).state is GrantState.LIVE
 
 
 def test_an_operator_is_told_what_is_theirs() -> None:
-    assert remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).who is Who.OPERATOR
+    assert remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).who is ResponsibleParty.OPERATOR
     assert "client_secret" in remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).what
 
 
 def test_nobody_waits_in_a_loop() -> None:
-    assert not told_to_reconnect(grant(GrantState.UNCERTAIN, unknowns=1))
-    assert told_to_reconnect(grant(GrantState.UNCERTAIN, unknowns=2))
+    assert not must_reconnect(grant(GrantState.UNCERTAIN, unknowns=1))
+    assert must_reconnect(grant(GrantState.UNCERTAIN, unknowns=2))
 
 
 @given(st.floats(1, 100_000), st.floats(0, 3600))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.orphan_cleanup import Orphans
-from akoya_gateway.grants.refresher import LEASE
-from akoya_gateway.oauth.outcomes import TokenAnswer
+from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
+from akoya_gateway.grants.refresher import LEASE_SECONDS
+from akoya_gateway.oauth.outcomes import TokenOutcome
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import Record, open_store
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
-from akoya_gateway.tasks import ended
+from akoya_gateway.tasks import cancel_and_wait
 from tests.grants.environment import RING, Provider, World, bearer
 from tests.grants.virtual_time import clock, in_virtual_time
 from tests.servers import RedisServer, own_redis
@@ -59,7 +59,7 @@ def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
     @in_virtual_time
     async def main() -> None:
         world = World(store=SentByRedis(clock))
-        orphans = Orphans(Vault(world.store, RING), world.one, no_sessions, clock=clock)  # type: ignore[arg-type]
+        orphans = OrphanCleaner(EncryptedStore(world.store, RING), world.one, no_sessions, clock=clock)  # type: ignore[arg-type]
         world.one.start()
         orphans.start()
         await turns(number)
@@ -70,7 +70,7 @@ def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
     main()
 
 
-async def stop(world: World, orphans: Orphans) -> None:
+async def stop(world: World, orphans: OrphanCleaner) -> None:
     await orphans.stop()
     await world.one.stop()
 
@@ -84,9 +84,9 @@ class LateBy(Provider):
 
     turns = 0
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenAnswer:
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         answer = self.act(refresh_token.reveal())
-        await asyncio.sleep(LEASE / 3)
+        await asyncio.sleep(LEASE_SECONDS / 3)
         await turns(self.turns)
         return answer
 
@@ -98,15 +98,15 @@ def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) 
         world = World(keepers=0, store=SentByRedis(clock))
         world.provider = LateBy(clock)
         world.provider.turns = number
-        keeper = world.keeper("holder")
-        world.keepers.append(keeper)
+        grants = world.keeper("holder")
+        world.keepers.append(grants)
         grant = await world.connect()
         await asyncio.sleep(899)
         async with asyncio.timeout(60):
-            fresh: Grant = await keeper.fresh(grant)
+            fresh: Grant = await grants.get_fresh(grant)
             while bearer(fresh) != "bearer-2":
                 await asyncio.sleep(1)
-                fresh = await keeper.fresh(grant)
+                fresh = await grants.get_fresh(grant)
         assert (await world.stored(grant)).state is GrantState.LIVE
 
     main()
@@ -125,5 +125,5 @@ async def test_a_task_that_asks_redis_for_ever_is_ended(number: int, own_redis: 
         asking = asyncio.create_task(ask())
         await turns(number + more)
         async with asyncio.timeout(5):
-            await ended(asking)
+            await cancel_and_wait(asking)
     await store.close()

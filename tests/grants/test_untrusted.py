@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.grants import Grant, GrantState, Keeper, NeedsReconnect
+from akoya_gateway.grants import Grant, GrantManager, GrantState, NeedsReconnect
 from akoya_gateway.grants.errors import UntrustedResponses
-from akoya_gateway.grants.events import Answered, Event, LeaseExpired, Reason, RefreshAsked
-from akoya_gateway.grants.pauses import LONGEST_BACK_OFF
+from akoya_gateway.grants.events import Event, LeaseExpired, ProviderResponded, Reason, RefreshRequested
+from akoya_gateway.grants.pauses import MAX_BACK_OFF
 from akoya_gateway.grants.refresh_policy import offered_reconnect
-from akoya_gateway.grants.state_machine import step
-from akoya_gateway.grants.trust import Trust
+from akoya_gateway.grants.state_machine import transition
+from akoya_gateway.grants.trust import TrustTracker
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
-    OperatorFault,
+    ClientRejected,
+    DistrustReason,
     ProviderDown,
     Refused,
-    TokenAnswer,
+    TokenOutcome,
+    TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
@@ -31,41 +31,41 @@ from tests.grants.test_state_machine import KEY, NOW, tokens
 from tests.grants.virtual_time import clock, in_virtual_time
 
 
-def untrusted(number: int | None, because: Distrust = Distrust.ID_TOKEN) -> Untrusted:
+def untrusted(number: int | None, because: DistrustReason = DistrustReason.ID_TOKEN) -> Untrusted:
     return Untrusted("`iss` is another", None if number is None else Secret(f"refresh-{number}"), because)
 
 
-CAUSES = st.sampled_from([Distrust.ID_TOKEN, Distrust.KEYS])
+CAUSES = st.sampled_from([DistrustReason.ID_TOKEN, DistrustReason.KEYS])
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(["new", "none", "down", "refused client", "late"]), CAUSES, st.floats(0, 0.999)), max_size=40),
     st.floats(0, NOW),
 )
-def test_no_sequence_of_untrusted_responses_ends_a_grant(rounds: list[tuple[str, Distrust, float]], since: float) -> None:
+def test_no_sequence_of_untrusted_responses_ends_a_grant(rounds: list[tuple[str, DistrustReason, float]], since: float) -> None:
     grant, now, last = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), NOW, 1
     for what, because, jitter in rounds:
         now = max(now, grant.retry_at)
-        grant = step(grant, RefreshAsked("me", 10.0), now)
+        grant = transition(grant, RefreshRequested("me", 10.0), now)
         assert grant.state is GrantState.REFRESHING
         used = grant.tokens.refresh_token
         assert used is not None
         if what == "late":
             # The lease went to another holder, whose request was not acted upon: the response finds no lease.
-            grant = step(grant, Answered("me", used, ProviderDown("no connection")), now)
+            grant = transition(grant, ProviderResponded("me", used, ProviderDown("no connection")), now)
         if what in ("new", "late"):
             last += 1
-        answer: TokenAnswer = {
+        answer: TokenOutcome = {
             "new": untrusted(last, because), "late": untrusted(last, because), "none": untrusted(None, because),
-            "down": ProviderDown("no connection"), "refused client": OperatorFault("invalid_client"),
+            "down": ProviderDown("no connection"), "refused client": ClientRejected("invalid_client"),
         }[what]  # fmt: skip
-        grant = step(grant, Answered("me", used, answer, jitter, since), now)
+        grant = transition(grant, ProviderResponded("me", used, answer, jitter, since), now)
         assert grant.state is GrantState.LIVE
         assert grant.tokens.refresh_token == Secret(f"refresh-{last}"), "the successor is kept, whatever else is wrong"
         assert grant.tokens.bearer == Secret("bearer-1"), "a bearer that was not validated is never kept"
-        assert 0 < grant.retry_at - now <= LONGEST_BACK_OFF
-    grant = step(grant, RefreshAsked("me", 10.0), now)
-    grant = step(grant, Answered("me", Secret(f"refresh-{last}"), Granted(tokens(99))), now)
+        assert 0 < grant.retry_at - now <= MAX_BACK_OFF
+    grant = transition(grant, RefreshRequested("me", 10.0), now)
+    grant = transition(grant, ProviderResponded("me", Secret(f"refresh-{last}"), TokensIssued(tokens(99))), now)
     assert (grant.state, grant.reason, grant.untrusted) == (GrantState.LIVE, None, 0)
 
 
@@ -73,26 +73,26 @@ def test_no_sequence_of_untrusted_responses_ends_a_grant(rounds: list[tuple[str,
 def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(state: GrantState) -> None:
     """Otherwise the grant goes on with the token that this response has spent."""
     before = Grant(KEY, tokens(), state, NOW - 100, NOW - 100, unknowns=int(state is GrantState.UNCERTAIN))
-    after = step(before, Answered("me", Secret("refresh-1"), untrusted(2)), NOW)
+    after = transition(before, ProviderResponded("me", Secret("refresh-1"), untrusted(2)), NOW)
     assert (after.state, after.tokens.refresh_token, after.unknowns) == (GrantState.LIVE, Secret("refresh-2"), 0)
-    assert step(before, Answered("me", Secret("refresh-1"), untrusted(None)), NOW) is before
+    assert transition(before, ProviderResponded("me", Secret("refresh-1"), untrusted(None)), NOW) is before
 
 
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [
-        ([untrusted(2, Distrust.SUBJECT)], Reason.ANOTHER_SUB),
-        ([untrusted(2), untrusted(3, Distrust.SUBJECT)], Reason.ANOTHER_SUB),
+        ([untrusted(2, DistrustReason.SUBJECT)], Reason.ANOTHER_SUB),
+        ([untrusted(2), untrusted(3, DistrustReason.SUBJECT)], Reason.ANOTHER_SUB),
         ([untrusted(None), Refused("invalid_grant")], Reason.DEAD_TOKEN),
     ],
 )
-def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(answers: list[TokenAnswer], reason: Reason) -> None:
+def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(answers: list[TokenOutcome], reason: Reason) -> None:
     grant = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100)
     for answer in answers:
-        grant = step(grant, RefreshAsked("me", 10.0), NOW)
+        grant = transition(grant, RefreshRequested("me", 10.0), NOW)
         used = grant.tokens.refresh_token
         assert used is not None
-        grant = step(grant, Answered("me", used, answer), NOW)
+        grant = transition(grant, ProviderResponded("me", used, answer), NOW)
     assert (grant.state, grant.reason) == (GrantState.NEEDS_RECONNECT, reason)
 
 
@@ -100,10 +100,10 @@ def test_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour() -> None:
     grant, pauses = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), []
     for number in range(2, 30):
         events: list[Event] = [
-            RefreshAsked("me", 10.0), Answered("me", Secret(f"refresh-{number - 1}"), untrusted(number), 0.999999)
+            RefreshRequested("me", 10.0), ProviderResponded("me", Secret(f"refresh-{number - 1}"), untrusted(number), 0.999999)
         ]  # fmt: skip
         for event in events:
-            grant = step(grant, event, NOW)
+            grant = transition(grant, event, NOW)
         pauses.append(grant.retry_at - NOW)
     assert pauses[0] == pytest.approx(5, abs=0.01)
     assert pauses[-1] == pytest.approx(900, abs=0.01)
@@ -113,9 +113,9 @@ def test_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour() -> None:
 
 def test_a_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
     grant = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100)
-    grant = step(grant, RefreshAsked("me", 10.0), NOW)
-    grant = step(grant, Answered("me", Secret("refresh-1"), untrusted(2)), NOW)
-    grant = step(step(grant, RefreshAsked("me", 10.0), NOW), LeaseExpired(), NOW + 11)
+    grant = transition(grant, RefreshRequested("me", 10.0), NOW)
+    grant = transition(grant, ProviderResponded("me", Secret("refresh-1"), untrusted(2)), NOW)
+    grant = transition(transition(grant, RefreshRequested("me", 10.0), NOW), LeaseExpired(), NOW + 11)
     assert grant.state is GrantState.UNCERTAIN
 
 
@@ -130,9 +130,9 @@ class Untrustworthy(World):
     def spoil(self) -> Untrustworthy:
         act = self.provider.act
 
-        def acted(token: str) -> TokenAnswer:
+        def acted(token: str) -> TokenOutcome:
             answer = act(token)
-            if not self.wrong or not isinstance(answer, Granted):
+            if not self.wrong or not isinstance(answer, TokensIssued):
                 return answer
             self.unvalidated.append(answer.tokens.bearer.reveal())
             return Untrusted("`iss` is another", answer.tokens.refresh_token)
@@ -141,12 +141,12 @@ class Untrustworthy(World):
         self.provider.act = acted  # type: ignore[method-assign]
         return self
 
-    async def status(self, grant: Grant, keeper: Keeper | None = None) -> int:
+    async def status(self, grant: Grant, grants: GrantManager | None = None) -> int:
         """What the app's user gets."""
-        keeper = keeper or self.one
-        grant = (await keeper.book.get(grant.id)) or grant
+        grants = grants or self.one
+        grant = (await grants.repository.get(grant.id)) or grant
         try:
-            passed = await keeper.fresh(grant)
+            passed = await grants.get_fresh(grant)
         except (UntrustedResponses, NeedsReconnect) as error:
             return error.status
         assert passed.tokens.expires_at > clock()
@@ -184,8 +184,8 @@ async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> 
     began = clock()
     while clock() < began + 3600:
         for grant in grants:
-            for keeper in world.keepers:
-                assert await world.status(grant, keeper) == 503
+            for grant_manager in world.keepers:
+                assert await world.status(grant, grant_manager) == 503
         await asyncio.sleep(10)
     asked = [at for at in world.provider.used_at if at >= began]
     assert len(asked) < 150, "ten users, two replicas, an hour"
@@ -254,8 +254,8 @@ async def test_replicas_share_the_pauses_of_a_grant() -> None:
     await asyncio.sleep(950)
     began = clock()
     while clock() < began + 120:
-        for keeper in world.keepers:
-            assert await world.status(grant, keeper) == 503
+        for grants in world.keepers:
+            assert await world.status(grant, grants) == 503
         await asyncio.sleep(1)
     asked = [at for at in world.provider.used_at if at >= began]
     assert 4 <= len(asked) <= 10
@@ -273,13 +273,13 @@ async def test_the_user_is_offered_to_reconnect_from_the_third_response_on() -> 
             assert await world.status(grant) == 503
             await asyncio.sleep(1)
         with pytest.raises(UntrustedResponses) as raised:
-            await world.one.fresh(stored)
+            await world.one.get_fresh(stored)
         assert raised.value.retry_after is not None
         assert raised.value.retry_after >= 1
         offers.append(raised.value.reconnect)
     assert offers == [None, None, "mikomo", "mikomo"]
     world.wrong = False
-    await world.one.connected(grant.key.owner, client, "mikomo", world.provider.consent())
+    await world.one.connect(grant.key.owner, client, "mikomo", world.provider.consent())
     assert not offered_reconnect(await world.stored(grant), 0.0)
 
 
@@ -295,7 +295,7 @@ async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_
     last = await world.stored(grants[-1])
     assert last.untrusted == 0, "held back by the others' responses"
     with pytest.raises(UntrustedResponses) as raised:
-        await world.one.fresh(last)
+        await world.one.get_fresh(last)
     assert raised.value.reconnect == "mikomo"
     assert world.one.offers_reconnect(await world.stored(grants[0]))
     assert not world.one.offers_reconnect(await world.stored(healthy))
@@ -303,8 +303,8 @@ async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_
 
 @in_virtual_time
 async def test_connectors_are_told_from_environments() -> None:
-    trust = Trust(clock, lambda: 0.5)
-    bad, good = untrusted(2), Granted(tokens())
+    trust = TrustTracker(clock, lambda: 0.5)
+    bad, good = untrusted(2), TokensIssued(tokens())
     assert trust.answered("e", "one", "g1", bad) is None
     assert trust.answered("e", "one", "g1", bad) is None, "one grant is held back by its own record"
     assert trust.answered("e", "one", "g2", bad) is None
@@ -334,7 +334,7 @@ async def test_connectors_are_told_from_environments() -> None:
 
 @in_virtual_time
 async def test_a_response_of_another_sub_is_no_fault_of_the_environment() -> None:
-    trust = Trust(clock, lambda: 0.5)
+    trust = TrustTracker(clock, lambda: 0.5)
     for n in range(10):
-        assert trust.answered("e", f"c{n}", f"g{n}", untrusted(2, Distrust.SUBJECT)) is None
+        assert trust.answered("e", f"c{n}", f"g{n}", untrusted(2, DistrustReason.SUBJECT)) is None
     assert trust.faults == ()

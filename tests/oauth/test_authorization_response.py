@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from akoya_gateway.oauth.authorization_response import (
     AuthorizationRefused,
-    CallbackMalformed,
     CodeReceived,
+    MalformedResponse,
     foreign_issuer,
-    judge_callback,
+    parse_authorization_response,
 )
 from akoya_gateway.secret import Secret
 from tests.oauth.values import ISSUER, environment
@@ -30,17 +30,17 @@ from tests.oauth.values import ISSUER, environment
 )
 def test_a_code_of_any_form_is_received(code: str) -> None:
     query = urlencode({"code": code, "state": "xyz12345"}).encode()
-    assert judge_callback(query) == CodeReceived(Secret(code), "xyz12345")
+    assert parse_authorization_response(query) == CodeReceived(Secret(code), "xyz12345")
 
 
 def test_unknown_extras_are_tolerated_even_when_repeated_or_unreadable() -> None:
-    judged = judge_callback(b"scope=openid+x&code=c&scope=again&state=s&session_state=%FF%00&flag&=&;&utm=1")
+    judged = parse_authorization_response(b"scope=openid+x&code=c&scope=again&state=s&session_state=%FF%00&flag&=&;&utm=1")
     assert judged == CodeReceived(Secret("c"), "s")
 
 
 def test_iss_is_exposed_and_compared_exactly() -> None:
     query = urlencode({"code": "c", "state": "s", "iss": ISSUER}).encode()
-    mine = judge_callback(query)
+    mine = parse_authorization_response(query)
     assert isinstance(mine, CodeReceived)
     assert mine.iss == ISSUER
     assert not foreign_issuer(mine, environment())
@@ -57,9 +57,9 @@ def test_a_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) 
     query = urlencode({**base, "state": "s", "iss": ISSUER})
     again = name if spelled == "plain" else "".join(f"%{ord(c):02x}" for c in name)
     for extra in (f"{again}=zzz", f"{again}=", again):
-        judged = judge_callback(f"{query}&{extra}".encode())
-        assert judged == CallbackMalformed(f"{name} occurs twice", None if name == "state" else "s")
-    assert not isinstance(judge_callback(query.encode()), CallbackMalformed)
+        judged = parse_authorization_response(f"{query}&{extra}".encode())
+        assert judged == MalformedResponse(f"{name} occurs twice", None if name == "state" else "s")
+    assert not isinstance(parse_authorization_response(query.encode()), MalformedResponse)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) 
     ],
 )
 def test_what_cannot_be_read_says_why(query: bytes, reason: str, state: str | None) -> None:
-    assert judge_callback(query) == CallbackMalformed(reason, state)
+    assert parse_authorization_response(query) == MalformedResponse(reason, state)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_what_cannot_be_read_says_why(query: bytes, reason: str, state: str | No
      "temporarily_unavailable", "BANK-4711: user said no"],
 )  # fmt: skip
 def test_errors_are_an_open_set(error: str) -> None:
-    judged = judge_callback(urlencode({"error": error, "state": "s"}).encode())
+    judged = parse_authorization_response(urlencode({"error": error, "state": "s"}).encode())
     assert judged == AuthorizationRefused(error, None, "s")
 
 
 def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
-    judged = judge_callback(b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state=')
+    judged = parse_authorization_response(b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state=')
     assert judged == AuthorizationRefused("invalid_scope", 'Missing required scope(s) ["openid"].', None)
 
 
@@ -126,20 +126,20 @@ def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
     ],
 )
 def test_a_description_is_made_fit_for_a_page_and_hides_no_refusal(raw: str, shown: str | None) -> None:
-    judged = judge_callback(f"error=access_denied&error_description={raw}&state=s".encode())
+    judged = parse_authorization_response(f"error=access_denied&error_description={raw}&state=s".encode())
     assert judged == AuthorizationRefused("access_denied", shown, "s")
 
 
 def test_a_description_is_cut() -> None:
-    judged = judge_callback(b"error=e&state=s&error_description=" + b"x" * 9000)
+    judged = parse_authorization_response(b"error=e&state=s&error_description=" + b"x" * 9000)
     assert isinstance(judged, AuthorizationRefused)
     assert judged.description is not None
     assert len(judged.description) == 300
 
 
 def test_codes_and_states_do_not_print() -> None:
-    shown = repr(judge_callback(b"code=very-secret-code&state=very-secret-state"))
-    shown += repr(judge_callback(b"error=e&state=very-secret-state")) + repr(judge_callback(b"state=very-secret-state"))
+    shown = repr(parse_authorization_response(b"code=very-secret-code&state=very-secret-state"))
+    shown += repr(parse_authorization_response(b"error=e&state=very-secret-state")) + repr(parse_authorization_response(b"state=very-secret-state"))
     assert "very-secret" not in shown
 
 
@@ -166,7 +166,7 @@ _PIECES = st.sampled_from(
 @given(st.one_of(st.binary(max_size=200), st.lists(_PIECES, max_size=30).map(b"".join)))
 @example(b"\xff" * 10)
 def test_no_query_raises_and_what_passes_is_clean(query: bytes) -> None:
-    judged = judge_callback(query)
+    judged = parse_authorization_response(query)
     if isinstance(judged, CodeReceived):
         assert all("!" <= c <= "~" for c in judged.code.reveal() + judged.state)
     elif isinstance(judged, AuthorizationRefused):
@@ -178,6 +178,6 @@ def test_no_query_raises_and_what_passes_is_clean(query: bytes) -> None:
 
 @given(code=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=200))
 def test_every_visible_code_comes_through_unchanged(code: str) -> None:
-    judged = judge_callback(f"code={quote(code, safe='')}&state=s".encode())
+    judged = parse_authorization_response(f"code={quote(code, safe='')}&state=s".encode())
     assert isinstance(judged, CodeReceived)
     assert judged.code.reveal() == code

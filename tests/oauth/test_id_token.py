@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from akoya_gateway.config.model import Dialect
 from akoya_gateway.oauth.id_token import (
     MAX_CANDIDATES,
-    MAX_HEADER,
-    MAX_ID_TOKEN,
-    ForeignSubject,
+    MAX_HEADER_BYTES,
+    MAX_ID_TOKEN_BYTES,
     IdToken,
     IdTokenRejected,
+    SubjectMismatch,
     UnknownKey,
     Unverified,
     WrongSignature,
-    judge_id_token,
     signed_claims,
+    validate_id_token,
 )
 from akoya_gateway.oauth.jwks import KeySet, read_keys
 from akoya_gateway.secret import Secret
@@ -41,7 +41,7 @@ from tests.oauth.values import (
 
 def judge(token: Secret, keys: KeySet | None = None, **options: Any) -> IdToken:
     env = options.pop("environment", environment())
-    return judge_id_token(token, keys, client(), env, options.pop("now", NOW), **options)
+    return validate_id_token(token, keys, client(), env, options.pop("now", NOW), **options)
 
 
 def segment(value: bytes) -> str:
@@ -254,11 +254,11 @@ def test_the_right_nonce_is_accepted_and_an_unasked_one_ignored() -> None:
 
 
 def test_another_sub_is_told_from_a_bad_token() -> None:
-    with pytest.raises(ForeignSubject):
+    with pytest.raises(SubjectMismatch):
         judge(signed(claims(sub="another-login")), key_set(rsa_key()), expected_sub="CghtaWtvbW9fMRIGbWlrb21v")
     with pytest.raises(IdTokenRejected) as forged:
         judge(signed(claims(sub="another-login"), rsa_key("x"), kid="r1"), key_set(rsa_key()), expected_sub="me")
-    assert not isinstance(forged.value, ForeignSubject)
+    assert not isinstance(forged.value, SubjectMismatch)
 
 
 @pytest.mark.parametrize(
@@ -359,10 +359,10 @@ def test_a_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> N
 
 def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
     """A sound one just below the limit is taken: what refuses the other is its length."""
-    room = MAX_ID_TOKEN - len(signed(claims(accounts=[""])).reveal())
+    room = MAX_ID_TOKEN_BYTES - len(signed(claims(accounts=[""])).reveal())
     below = signed(claims(accounts=["g" * (room * 3 // 4 - 8)]))
     above = signed(claims(accounts=["g" * (room * 3 // 4 + 8)]))
-    assert len(below) <= MAX_ID_TOKEN < len(above) < MAX_ID_TOKEN + 32
+    assert len(below) <= MAX_ID_TOKEN_BYTES < len(above) < MAX_ID_TOKEN_BYTES + 32
     assert judge(below, key_set(rsa_key())).verified
     with pytest.raises(IdTokenRejected, match="longer than"):
         judge(above, key_set(rsa_key()))
@@ -370,7 +370,7 @@ def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
 
 def test_a_header_beyond_its_limit_is_refused() -> None:
     with pytest.raises(IdTokenRejected, match="the header is too long"):
-        judge(signed(claims(), x="h" * MAX_HEADER), key_set(rsa_key()))
+        judge(signed(claims(), x="h" * MAX_HEADER_BYTES), key_set(rsa_key()))
 
 
 def test_a_refreshed_id_token_may_lack_the_nonce_but_has_no_other() -> None:

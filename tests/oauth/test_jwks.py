@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
-from akoya_gateway.oauth.jwks import MAX_DOCUMENT, UnreadableKeys, read_keys
+from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, UnreadableKeys, read_keys
 from akoya_gateway.oauth.roca import has_roca_fingerprint
 from tests.oauth.values import ec_key, jwks, key_set, okp_key, rsa_key
 
@@ -90,7 +90,7 @@ def test_verify_operations_are_accepted() -> None:
         (b'{"keys":[]}', "no usable key"),
         (b'{"keys":[],"keys":[]}', "occurs twice"),
         (b'{"keys":[' + b",".join([b"{}"] * 65) + b"]}", "more than 64 keys"),
-        (b" " * (MAX_DOCUMENT + 1), "bytes"),
+        (b" " * (MAX_DOCUMENT_BYTES + 1), "bytes"),
         (b'{"keys":' + b"[" * 100_000, "nested too deeply|not JSON"),
     ],
 )

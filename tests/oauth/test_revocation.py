@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from akoya_gateway.config.model import Dialect, ErrorRule, Meaning
-from akoya_gateway.oauth.outcomes import OperatorFault, OutcomeUnknown, ProviderDown, Revoked
-from akoya_gateway.oauth.revocation import judge_revocation_response, revocation_request
-from akoya_gateway.oauth.token_messages import HttpAnswer
+from akoya_gateway.config.model import Dialect, ErrorCategory, ErrorRule
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, Revoked
+from akoya_gateway.oauth.revocation import parse_revocation_response, revocation_request
+from akoya_gateway.oauth.token_messages import HttpResponse
 from akoya_gateway.secret import Secret
 from tests.oauth.values import NOW, SECRET, client
 
@@ -40,14 +40,14 @@ def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
         (200, {"ok": True}, Revoked()),
         (200, {"error": ""}, Revoked()),
         (200, {"error": "invalid_token"}, Revoked()),
-        (200, {"error": "invalid_client"}, OperatorFault("invalid_client")),
+        (200, {"error": "invalid_client"}, ClientRejected("invalid_client")),
         (200, {"error": "server_error"}, ProviderDown("the provider answered 200 (server_error)", 9.0)),
         (400, {"error": "invalid_grant"}, Revoked()),
         (400, {"error": "invalid_token"}, Revoked()),
-        (400, {"error": "invalid_request"}, OperatorFault("invalid_request")),
-        (400, {"error": "unsupported_token_type"}, OperatorFault("unsupported_token_type")),
-        (401, {"error": "unauthorized_client"}, OperatorFault("unauthorized_client")),
-        (404, b"", OperatorFault("status_404")),
+        (400, {"error": "invalid_request"}, ClientRejected("invalid_request")),
+        (400, {"error": "unsupported_token_type"}, ClientRejected("unsupported_token_type")),
+        (401, {"error": "unauthorized_client"}, ClientRejected("unauthorized_client")),
+        (404, b"", ClientRejected("status_404")),
         (503, b"", ProviderDown("the provider answered 503 (status_503)", 9.0)),
         (500, {"error": "invalid_token"}, ProviderDown("the provider answered 500 (invalid_token)", 9.0)),
         (429, b"", ProviderDown("the provider answered 429 (status_429)", 9.0, busy=True)),
@@ -57,10 +57,10 @@ def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
 )
 def test_what_an_answer_means(status: int, body: Any, expected: Any) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    assert judge_revocation_response(client(), HttpAnswer(status, raw, "9"), NOW) == expected
+    assert parse_revocation_response(client(), HttpResponse(status, raw, "9"), NOW) == expected
 
 
 def test_a_dead_token_rule_of_the_token_endpoint_does_not_pass_for_a_revocation() -> None:
-    dialect = Dialect(errors=(ErrorRule(Meaning.DEAD_TOKEN, status=400),))
-    answer = HttpAnswer(400, b'{"error":"invalid_request"}')
-    assert judge_revocation_response(client(dialect=dialect), answer, NOW) == OperatorFault("invalid_request")
+    dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, status=400),))
+    answer = HttpResponse(400, b'{"error":"invalid_request"}')
+    assert parse_revocation_response(client(dialect=dialect), answer, NOW) == ClientRejected("invalid_request")

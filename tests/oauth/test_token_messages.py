@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.config.model import Bearer, ClientAuthentication, Dialect, ErrorRule, Meaning
+from akoya_gateway.config.model import Bearer, ClientAuthentication, Dialect, ErrorCategory, ErrorRule
 from akoya_gateway.config.presets import DEFAULT_ERRORS
 from akoya_gateway.oauth.client_authentication import basic_credentials
-from akoya_gateway.oauth.outcomes import OperatorFault, OutcomeUnknown, ProviderDown, Refused, Untrusted
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, Refused, Untrusted
 from akoya_gateway.oauth.token_messages import (
-    MAX_BODY,
-    HttpAnswer,
+    MAX_BODY_BYTES,
+    HttpResponse,
     TokenResponse,
-    end_of_token,
     exchange_request,
-    judge_retry_after,
-    judge_token_response,
+    parse_retry_after,
+    parse_token_response,
     refresh_request,
+    token_expiry,
 )
 from akoya_gateway.secret import Secret
 from tests.oauth.values import NOW, SECRET, client
@@ -37,7 +37,7 @@ GOOD = {
 
 def judge(status: int, body: Any, dialect: Dialect | None = None, retry_after: str | None = None) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge_token_response(dialect or Dialect(), HttpAnswer(status, raw, retry_after), NOW)
+    return parse_token_response(dialect or Dialect(), HttpResponse(status, raw, retry_after), NOW)
 
 
 # Requests
@@ -203,7 +203,7 @@ def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(k
         (b'{"refresh_token":"new-refresh","id_token":"a","id_token":"b"}', "but the body is unusable: id_token occurs twice"),
         (b'{"refresh_token":"old","id_token":"a","refresh_token":"new-refresh"}', "but the body is unusable: refresh_token occurs twice"),
         (b'{"refresh_token":"new-refresh","id_token":"a"} trailing', "but the body is unusable: more than one JSON value"),
-        (b'{"refresh_token":"new-refresh","id_token":"' + b"x" * MAX_BODY, "but the body is unusable: more than 262144 bytes"),
+        (b'{"refresh_token":"new-refresh","id_token":"' + b"x" * MAX_BODY_BYTES, "but the body is unusable: more than 262144 bytes"),
         (b'{"refresh_token":"new-refresh","error":"invalid_grant"}', "with no id_token, error invalid_grant"),
     ],
 )  # fmt: skip
@@ -216,8 +216,8 @@ def test_a_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reaso
     [
         ({"error": "invalid_grant", "error_description": "The refresh token is expired."}, Refused("invalid_grant")),
         ({"error": "invalid_request"}, Refused("invalid_request")),
-        ({"error": "invalid_client"}, OperatorFault("invalid_client")),
-        ({"error": "something_new"}, OperatorFault("something_new")),
+        ({"error": "invalid_client"}, ClientRejected("invalid_client")),
+        ({"error": "something_new"}, ClientRejected("something_new")),
         ({"error": "server_error"}, ProviderDown("the provider answered 200 (server_error)")),
         ({"error": "invalid_grant", "id_token": "", "refresh_token": None}, Refused("invalid_grant")),
     ],
@@ -243,7 +243,7 @@ def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) ->
     ],
 )
 @pytest.mark.parametrize(
-    "errors", [(), DEFAULT_ERRORS, (ErrorRule(Meaning.DEAD_TOKEN, status=400, error="invalid_request"),)]
+    "errors", [(), DEFAULT_ERRORS, (ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_request"),)]
 )
 def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
     """Ory Hydra says so by `invalid_request`, which means a dead token elsewhere."""
@@ -259,8 +259,8 @@ def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
         "error_description": f"redirect_uri\nhttps://app.example.com/akoya/callback with short ab~c and {SECRET}, code"
         " ory_ac_4f9Xx.y7 eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjMifQ.c2lnbmF0dXJlMQ \x1b[31m" + "w " * 400,
     }
-    answer = HttpAnswer(400, json.dumps(body).encode())
-    judged = judge_token_response(Dialect(), answer, NOW, (Secret("ab~c"), Secret(SECRET)))
+    answer = HttpResponse(400, json.dumps(body).encode())
+    judged = parse_token_response(Dialect(), answer, NOW, (Secret("ab~c"), Secret(SECRET)))
     assert isinstance(judged, Refused) and judged.reply is not None
     said = judged.reply.description or ""
     assert said.startswith(
@@ -268,8 +268,8 @@ def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
     )
     assert len(said) <= 300 and said.isprintable()
     assert (judged.reply.status, judged.reply.error) == (400, "invalid_request")
-    quoted = judge_token_response(Dialect(), HttpAnswer(400, b'{"error":"the-code"}'), NOW, (Secret("the-code"),))
-    assert quoted == OperatorFault("unreadable")
+    quoted = parse_token_response(Dialect(), HttpResponse(400, b'{"error":"the-code"}'), NOW, (Secret("the-code"),))
+    assert quoted == ClientRejected("unreadable")
 
 
 def test_an_empty_refresh_token_is_none() -> None:
@@ -308,7 +308,7 @@ def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: A
         b'{"x":' + b"9" * 5000 + b"}",
         b'{"id_token":"\xff"}',
         "{}".encode("utf-16"),
-        b'{"id_token":"a.b.c"}' + b" " * MAX_BODY,
+        b'{"id_token":"a.b.c"}' + b" " * MAX_BODY_BYTES,
         b"{}",
     ],
 )
@@ -329,28 +329,28 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
          Refused("invalid_request")),
         (400, {"error": "invalid_grant"}, Refused("invalid_grant")),
         (401, {"error": "invalid_client", "error_description": "Invalid client credentials."},
-         OperatorFault("invalid_client")),
-        (401, {"error": "unauthorized_client"}, OperatorFault("unauthorized_client")),
+         ClientRejected("invalid_client")),
+        (401, {"error": "unauthorized_client"}, ClientRejected("unauthorized_client")),
         # never a dead token
-        (401, {"error": "invalid_grant"}, OperatorFault("invalid_grant")),
-        (401, b"<html>", OperatorFault("status_401")),
-        (403, b"<html>blocked by the firewall</html>", OperatorFault("status_403")),
-        (404, b"not here", OperatorFault("status_404")),
-        (400, b"<html>", OperatorFault("status_400")),
-        (400, {}, OperatorFault("status_400")),
-        (400, {"error": "invalid_client"}, OperatorFault("invalid_client")),
-        (400, {"error": "unsupported_grant_type"}, OperatorFault("unsupported_grant_type")),
-        (400, {"error": "something_new"}, OperatorFault("something_new")),
-        (400, {"error": ["invalid_grant"]}, OperatorFault("unreadable")),
-        (400, {"error": "invalid_grant\n"}, OperatorFault("unreadable")),
-        (400, {"error": "x" * 65}, OperatorFault("unreadable")),
-        (400, b'{"error":"invalid_grant","error":"other"}', OperatorFault("status_400")),
-        (400, b'{"error":"invalid_grant"}' + b" " * MAX_BODY, OperatorFault("status_400")),
+        (401, {"error": "invalid_grant"}, ClientRejected("invalid_grant")),
+        (401, b"<html>", ClientRejected("status_401")),
+        (403, b"<html>blocked by the firewall</html>", ClientRejected("status_403")),
+        (404, b"not here", ClientRejected("status_404")),
+        (400, b"<html>", ClientRejected("status_400")),
+        (400, {}, ClientRejected("status_400")),
+        (400, {"error": "invalid_client"}, ClientRejected("invalid_client")),
+        (400, {"error": "unsupported_grant_type"}, ClientRejected("unsupported_grant_type")),
+        (400, {"error": "something_new"}, ClientRejected("something_new")),
+        (400, {"error": ["invalid_grant"]}, ClientRejected("unreadable")),
+        (400, {"error": "invalid_grant\n"}, ClientRejected("unreadable")),
+        (400, {"error": "x" * 65}, ClientRejected("unreadable")),
+        (400, b'{"error":"invalid_grant","error":"other"}', ClientRejected("status_400")),
+        (400, b'{"error":"invalid_grant"}' + b" " * MAX_BODY_BYTES, ClientRejected("status_400")),
         # the provider is down
         (500, {"error": "invalid_request"}, ProviderDown("the provider answered 500 (invalid_request)")),
         (500, {"error": "invalid_grant"}, ProviderDown("the provider answered 500 (invalid_grant)")),
         (503, b"", ProviderDown("the provider answered 503 (status_503)")),
-        (503, b" " * (MAX_BODY + 1), ProviderDown("the provider answered 503 (status_503)")),
+        (503, b" " * (MAX_BODY_BYTES + 1), ProviderDown("the provider answered 503 (status_503)")),
         (501, b"", ProviderDown("the provider answered 501 (status_501)")),
         (429, b"", ProviderDown("the provider answered 429 (status_429)", busy=True)),
         (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider answered 400 (temporarily_unavailable)")),
@@ -371,22 +371,22 @@ def test_what_an_answer_means_without_rules(status: int, body: Any, expected: An
 def test_rules_of_the_dialect_come_first_and_the_first_match_wins() -> None:
     dialect = Dialect(
         errors=(
-            ErrorRule(Meaning.PROVIDER_DOWN, status=400, error="invalid_request"),
-            ErrorRule(Meaning.DEAD_TOKEN, status=400),
-            ErrorRule(Meaning.OPERATOR_FAULT, status=502),
-            ErrorRule(Meaning.PROVIDER_DOWN, error="busy"),
+            ErrorRule(ErrorCategory.PROVIDER_DOWN, status=400, error="invalid_request"),
+            ErrorRule(ErrorCategory.DEAD_TOKEN, status=400),
+            ErrorRule(ErrorCategory.OPERATOR_FAULT, status=502),
+            ErrorRule(ErrorCategory.PROVIDER_DOWN, error="busy"),
         )
     )
     assert isinstance(judge(400, {"error": "invalid_request"}, dialect), ProviderDown)
     assert judge(400, {"error": "anything"}, dialect) == Refused("anything")
-    assert judge(502, b"", dialect) == OperatorFault("status_502")
+    assert judge(502, b"", dialect) == ClientRejected("status_502")
     assert isinstance(judge(418, {"error": "busy"}, dialect), ProviderDown)
-    assert judge(401, {"error": "invalid_client"}, dialect) == OperatorFault("invalid_client")
+    assert judge(401, {"error": "invalid_client"}, dialect) == ClientRejected("invalid_client")
 
 
 def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> None:
     """dex answers 500 `invalid_request` when its storage fails."""
-    dialect = Dialect(errors=(ErrorRule(Meaning.DEAD_TOKEN, error="invalid_request"),))
+    dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, error="invalid_request"),))
     assert judge(400, {"error": "invalid_request"}, dialect) == Refused("invalid_request")
     assert isinstance(judge(500, {"error": "invalid_request"}, dialect), ProviderDown)
     assert isinstance(judge(302, {"error": "invalid_request"}, dialect), ProviderDown)
@@ -402,7 +402,7 @@ def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> Non
     ],
 )  # fmt: skip
 def test_retry_after_is_judged(value: str | None, seconds: float | None) -> None:
-    assert judge_retry_after(value, NOW) == seconds
+    assert parse_retry_after(value, NOW) == seconds
 
 
 def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None:
@@ -437,7 +437,7 @@ def test_retry_after_reaches_the_answer() -> None:
 def test_the_earlier_end_counts_and_silence_means_the_assumed_lifetime(
     exp: float | None, expires_in: int | None, end: float
 ) -> None:
-    assert end_of_token(NOW, exp, expires_in, 300.0) == end
+    assert token_expiry(NOW, exp, expires_in, 300.0) == end
 
 
 _JSON = st.recursive(
@@ -461,14 +461,14 @@ _JSON = st.recursive(
 def test_no_answer_raises_and_nothing_unclean_comes_out(
     status: int, body: bytes, retry_after: str | None, bearer: Bearer
 ) -> None:
-    judged = judge_token_response(Dialect(bearer=bearer), HttpAnswer(status, body, retry_after), NOW)
+    judged = parse_token_response(Dialect(bearer=bearer), HttpResponse(status, body, retry_after), NOW)
     match judged:
         case TokenResponse():
             assert 200 <= status < 300
             for token in (judged.id_token, judged.access_token):
                 assert token is None or all("!" <= c <= "~" for c in token.reveal())
             assert all("!" <= c <= "~" for word in judged.scope or () for c in word)
-        case Refused(error=word) | OperatorFault(error=word):
+        case Refused(error=word) | ClientRejected(error=word):
             assert word.isascii() and word.isprintable() and len(word) <= 64
             assert 400 <= status < 500
         case ProviderDown() | OutcomeUnknown() | Untrusted():

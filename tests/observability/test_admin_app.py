@@ -10,16 +10,16 @@ import httpx
 import pytest
 
 from akoya_gateway.config.model import Logging
-from akoya_gateway.observability.admin_app import Admin
-from akoya_gateway.observability.health import Health
+from akoya_gateway.observability.admin_app import AdminApp
+from akoya_gateway.observability.health import Readiness
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
-from akoya_gateway.observability.worker_stats import Crew
+from akoya_gateway.observability.worker_stats import WorkerStats
 
 
-def client(health: Health, metrics: Metrics | None = None) -> httpx.AsyncClient:
-    crew = Crew(metrics or Metrics("1.2.3"), health, open_log(Logging(), lambda _: None))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(Admin(crew)), base_url="http://admin")
+def client(health: Readiness, metrics: Metrics | None = None) -> httpx.AsyncClient:
+    crew = WorkerStats(metrics or Metrics("1.2.3"), health, open_log(Logging(), lambda _: None))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(AdminApp(crew)), base_url="http://admin")
 
 
 def finding(*problems: str) -> Callable[[], Awaitable[Sequence[str]]]:
@@ -30,13 +30,13 @@ def finding(*problems: str) -> Callable[[], Awaitable[Sequence[str]]]:
 
 
 async def test_alive_whatever_the_checks_say() -> None:
-    async with client(Health(finding("store: gone"))) as admin:
+    async with client(Readiness(finding("store: gone"))) as admin:
         answer = await admin.get("/livez")
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
 async def test_ready_when_nothing_is_wrong() -> None:
-    async with client(Health(finding(), lambda: ["sandbox: no calls for 12 s, the provider is down"])) as admin:
+    async with client(Readiness(finding(), lambda: ["sandbox: no calls for 12 s, the provider is down"])) as admin:
         answer = await admin.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
@@ -44,20 +44,20 @@ async def test_ready_when_nothing_is_wrong() -> None:
 
 
 async def test_not_ready_names_each_problem() -> None:
-    async with client(Health(finding("store: x.db is read-only; make it writable", "clients.demo: bad secret"))) as admin:
+    async with client(Readiness(finding("store: x.db is read-only; make it writable", "clients.demo: bad secret"))) as admin:
         answer = await admin.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["problems"] == ["store: x.db is read-only; make it writable", "clients.demo: bad secret"]
 
 
 async def test_a_problem_shows_no_secret() -> None:
-    async with client(Health(finding("redis://user:hush@cache refused"))) as admin:
+    async with client(Readiness(finding("redis://user:hush@cache refused"))) as admin:
         answer = await admin.get("/readyz")
     assert "hush" not in answer.text
 
 
 async def test_draining_is_not_ready_at_once() -> None:
-    health = Health(finding())
+    health = Readiness(finding())
     async with client(health) as admin:
         assert (await admin.get("/readyz")).status_code == 200
         health.drain()
@@ -70,7 +70,7 @@ async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
     async def check() -> Sequence[str]:
         raise RuntimeError("token=hush")
 
-    async with client(Health(check)) as admin:
+    async with client(Readiness(check)) as admin:
         answer = await admin.get("/readyz")
     assert answer.status_code == 503
     assert "RuntimeError" in answer.json()["problems"][0]
@@ -78,13 +78,13 @@ async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
 
 
 async def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("akoya_gateway.observability.health.PATIENCE", 0.05)
+    monkeypatch.setattr("akoya_gateway.observability.health.CHECK_TIMEOUT", 0.05)
 
     async def check() -> Sequence[str]:
         await asyncio.sleep(60)
         return ()
 
-    async with client(Health(check)) as admin:
+    async with client(Readiness(check)) as admin:
         answer = await admin.get("/readyz")
     assert answer.status_code == 503
     assert "out of reach" in answer.json()["problems"][0]
@@ -99,14 +99,14 @@ async def test_many_probes_at_once_are_one_round_of_checks() -> None:
         await asyncio.sleep(0.01)
         return ()
 
-    async with client(Health(check)) as admin:
+    async with client(Readiness(check)) as admin:
         answers = await asyncio.gather(*(admin.get("/readyz") for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert rounds == 1
 
 
 async def test_metrics_are_in_prometheus_text_format() -> None:
-    async with client(Health(finding())) as admin:
+    async with client(Readiness(finding())) as admin:
         answer = await admin.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'akoya_gateway_build_info{' in answer.text
@@ -117,7 +117,7 @@ async def test_metrics_are_in_prometheus_text_format() -> None:
     ("GET", "/", 404), ("GET", "/akoya/", 404), ("POST", "/livez", 405), ("HEAD", "/livez", 200), ("DELETE", "/metrics", 405),
 ])  # fmt: skip
 async def test_nothing_else_is_there(method: str, path: str, status: int) -> None:
-    async with client(Health(finding())) as admin:
+    async with client(Readiness(finding())) as admin:
         answer = await admin.request(method, path)
     assert answer.status_code == status
     if method == "HEAD":

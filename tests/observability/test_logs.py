@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import AccessLog
-from akoya_gateway.observability.logs import Log, open_log, own_process, route_standard_logging
+from akoya_gateway.observability.logs import Log, configure_process_logging, open_log, route_standard_logging
 from akoya_gateway.observability.redaction import HIDDEN, redact_text
 from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
@@ -208,7 +208,7 @@ class TestStandardLibrary:
     def test_structlogs_own_loggers_come_out_as_our_lines(self, lines: list[bytes]) -> None:
         early = structlog.get_logger("early")
         try:
-            own_process(Logging(), lines.append)
+            configure_process_logging(Logging(), lines.append)
             early.warning("late", refresh_token="hush")
             early.debug("never")
             logging.getLogger("x").error("too")

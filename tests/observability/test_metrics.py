@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from akoya_gateway.config.model import Logging
-from akoya_gateway.observability.health import Health, Report
+from akoya_gateway.observability.health import Readiness, Report
 from akoya_gateway.observability.logs import open_log
-from akoya_gateway.observability.metrics import MOST_LABELS, Metrics
-from akoya_gateway.observability.metrics_aggregation import Totals, exposition
-from akoya_gateway.observability.request_metrics import MOST_SERIES
-from akoya_gateway.observability.shared_memory import HALF, Board
-from akoya_gateway.observability.worker_stats import Crew, bury, unpacked
+from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
+from akoya_gateway.observability.metrics_aggregation import MetricsAggregator, exposition
+from akoya_gateway.observability.request_metrics import MAX_SERIES
+from akoya_gateway.observability.shared_memory import HALF_BYTES, SharedSlots
+from akoya_gateway.observability.worker_stats import WorkerStats, decode_slot, retain_counters
 
 
 def values(text: bytes) -> dict[str, float]:
@@ -36,8 +36,8 @@ async def fine() -> list[str]:
     return []
 
 
-def crew(metrics: Metrics, board: Board | None = None, place: int = 0) -> Crew:
-    return Crew(metrics, Health(fine), open_log(Logging(), lambda _: None), board=board, place=place)
+def crew(metrics: Metrics, slots: SharedSlots | None = None, place: int = 0) -> WorkerStats:
+    return WorkerStats(metrics, Readiness(fine), open_log(Logging(), lambda _: None), slots=slots, slot=place)
 
 
 def test_requests_are_counted_by_rule_outcome_and_class() -> None:
@@ -138,9 +138,9 @@ def test_everything_else_is_counted_under_its_name() -> None:
 
 def test_labels_cannot_grow_without_end() -> None:
     metrics = Metrics("1")
-    for n in range(MOST_LABELS + 50):
+    for n in range(MAX_LABEL_SETS + 50):
         metrics.attempt_ended("mikomo", f"made-up-{n}")
-    for n in range(MOST_SERIES + 50):
+    for n in range(MAX_SERIES + 50):
         metrics.request(str(n), "passed", 200, 0.0)
     read = values(exposition(metrics.registry))
     assert read["akoya_gateway_attempts_finished_total{connector=other,result=other}"] == 50
@@ -155,7 +155,7 @@ def test_two_metrics_share_nothing() -> None:
 
 class TestOverWorkers:
     def test_counters_and_gauges_are_added_and_facts_are_not(self) -> None:
-        totals = Totals()
+        totals = MetricsAggregator()
         for moment in (2000.0, 1000.0):
             metrics = Metrics("1", clock=lambda moment=moment: moment)
             metrics.request("0", "passed", 200, 0.01)
@@ -173,34 +173,34 @@ class TestOverWorkers:
         metrics = Metrics("1")
         metrics.request("0", "passed", 200, 0.01)
         metrics.attempt_ended('mi"k\\o\nmo', "granted")
-        first, second = Totals(), Totals()
+        first, second = MetricsAggregator(), MetricsAggregator()
         first.add_registry(metrics.registry)
         second.add(first.snapshot())
         assert second.text() == first.text()
 
     async def test_each_worker_shows_the_sum_of_all(self) -> None:
-        board = Board(3)
+        slots = SharedSlots(3)
         figures = [Metrics("1"), Metrics("1")]
-        crews = [crew(metrics, board, place) for place, metrics in enumerate(figures)]
+        crews = [crew(metrics, slots, place) for place, metrics in enumerate(figures)]
         figures[0].request("0", "passed", 200, 0.01)
         figures[1].request("0", "passed", 200, 0.01)
         figures[1].request("0", "passed", 200, 0.01)
         for each in crews:
-            each.post(Report(os.getpid(), True))
+            each.publish(Report(os.getpid(), True))
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
         assert [values(each.metrics_text())[name] for each in crews] == [3, 3]
 
     async def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(self) -> None:
-        board = Board(3)
-        survivor = crew(Metrics("1"), board, 0)
+        slots = SharedSlots(3)
+        survivor = crew(Metrics("1"), slots, 0)
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
         for _ in range(3):
             metrics = Metrics("1")
             metrics.request("0", "passed", 200, 0.01)
             metrics.websocket_opened()
-            crew(metrics, board, 1).post(Report(os.getpid(), True))
-            bury(board, 1)
-        bury(board, 1)
+            crew(metrics, slots, 1).publish(Report(os.getpid(), True))
+            retain_counters(slots, 1)
+        retain_counters(slots, 1)
         read = values(survivor.metrics_text())
         assert read[name] == 3
         assert read["akoya_gateway_request_duration_seconds_bucket{le=0.01}"] == 3
@@ -208,72 +208,72 @@ class TestOverWorkers:
         assert len(await survivor.reports()) == 1
 
     async def test_a_stuck_worker_is_named(self) -> None:
-        board = Board(3)
-        board.post(1, time.monotonic() - 60, 4711, b'{"pid":4711,"ready":true}\n[]')
-        reports = await crew(Metrics("1"), board, 0).reports()
+        slots = SharedSlots(3)
+        slots.write(1, time.monotonic() - 60, 4711, b'{"pid":4711,"ready":true}\n[]')
+        reports = await crew(Metrics("1"), slots, 0).reports()
         assert [report.ready for report in reports] == [True, False]
         assert "4711" in reports[1].problems[0]
 
     async def test_more_metrics_than_fit_are_said_once_and_the_heartbeat_goes_on(self) -> None:
         lines: list[bytes] = []
-        board = Board(2)
+        slots = SharedSlots(2)
         metrics = Metrics("1")
-        for n in range(MOST_LABELS):
+        for n in range(MAX_LABEL_SETS):
             metrics.attempt_ended("x" * 400, str(n))
             metrics.attempt_started("x" * 400 + str(n))
-        one = Crew(metrics, Health(fine), open_log(Logging(), lines.append), board=board, place=0)
-        one.post(Report(1, True))
-        one.post(Report(1, True))
+        one = WorkerStats(metrics, Readiness(fine), open_log(Logging(), lines.append), slots=slots, slot=0)
+        one.publish(Report(1, True))
+        one.publish(Report(1, True))
         assert len(lines) == 1
-        posted = board.read(0)
-        assert posted is not None
-        assert unpacked(posted)[0].ready
+        value = slots.read(0)
+        assert value is not None
+        assert decode_slot(value)[0].ready
 
 
 class TestBoard:
     def test_what_is_posted_is_seen_by_other_processes(self) -> None:
-        board = Board(2)
+        slots = SharedSlots(2)
         if (child := os.fork()) == 0:
-            board.post(1, 1.5, 42, b"hello")
+            slots.write(1, 1.5, 42, b"hello")
             os._exit(0)
         os.waitpid(child, 0)
-        posted = board.read(1)
-        assert posted is not None
-        assert (posted.at, posted.pid, posted.content) == (1.5, 42, b"hello")
-        assert board.read(0) is None
+        value = slots.read(1)
+        assert value is not None
+        assert (value.written_at, value.pid, value.content) == (1.5, 42, b"hello")
+        assert slots.read(0) is None
 
     def test_a_writer_killed_at_any_moment_leaves_a_whole_post(self) -> None:
-        board = Board(1)
+        slots = SharedSlots(1)
         for turn in range(10):
             if (child := os.fork()) == 0:
                 for n in range(1_000_000):
-                    board.post(0, float(n), n, b"%d " % n * 5000)
+                    slots.write(0, float(n), n, b"%d " % n * 5000)
                 os._exit(0)
             deadline = time.monotonic() + 20
-            while board.read(0) is None and time.monotonic() < deadline:
+            while slots.read(0) is None and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(turn * 0.003)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            posted = board.read(0)
-            assert posted is not None
-            assert set(posted.content.split()) == {b"%d" % posted.pid}
+            value = slots.read(0)
+            assert value is not None
+            assert set(value.content.split()) == {b"%d" % value.pid}
 
     def test_the_next_writer_of_a_slot_goes_on_where_the_last_one_stopped(self) -> None:
-        board = Board(1)
+        slots = SharedSlots(1)
         for n in range(5):
             if (child := os.fork()) == 0:
-                board.post(0, 0.0, n, b"%d" % n)
+                slots.write(0, 0.0, n, b"%d" % n)
                 os._exit(0)
             os.waitpid(child, 0)
-            posted = board.read(0)
-            assert posted is not None
-            assert posted.content == b"%d" % n
+            value = slots.read(0)
+            assert value is not None
+            assert value.content == b"%d" % n
 
     def test_too_long_a_post_changes_nothing(self) -> None:
-        board = Board(1)
-        assert board.post(0, 1.0, 1, b"short")
-        assert not board.post(0, 2.0, 1, b"x" * HALF)
-        posted = board.read(0)
-        assert posted is not None
-        assert posted.content == b"short"
+        slots = SharedSlots(1)
+        assert slots.write(0, 1.0, 1, b"short")
+        assert not slots.write(0, 2.0, 1, b"x" * HALF_BYTES)
+        value = slots.read(0)
+        assert value is not None
+        assert value.content == b"short"

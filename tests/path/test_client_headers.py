@@ -81,12 +81,12 @@ def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pyte
 
 @pytest.mark.parametrize("name", ["script_name", "X_Forwarded_For", "akoya_owner", "signature_input", "content_length", "x_http_method_override", "remote_user"])
 def test_a_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
-    faults = judged(tmp_path, {"allow_underscore_headers": [name]}).faults
-    assert [fault.message for fault in faults] == [f"a server can take {name} for a header that the gateway decides about"]
+    faults = judged(tmp_path, {"allow_underscore_headers": [name]}).diagnostics
+    assert [diagnostic.message for diagnostic in faults] == [f"a server can take {name} for a header that the gateway decides about"]
 
 
 def test_allowed_names_are_read_in_lower_case_and_need_an_underscore(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
-    assert judgement.config is not None
-    assert judgement.config.allow_underscore_headers == ("x_legacy",)
-    assert "only names with `_` are dropped" in str(judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).faults[0])
+    result = judged(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
+    assert result.config is not None
+    assert result.config.allow_underscore_headers == ("x_legacy",)
+    assert "only names with `_` are dropped" in str(judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).diagnostics[0])

@@ -123,5 +123,5 @@ def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_pa
 def test_a_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tmp_path: Path) -> None:
     warnings = judged(tmp_path, {"root_path": "/bank"}).warnings
     assert "the app around the gateway passes it nothing outside of /bank/" in "".join(map(str, warnings))
-    faults = judged(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).faults
-    assert [fault.message for fault in faults] == ["only the middleware is mounted in another app, and here is an upstream"]
+    faults = judged(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics
+    assert [diagnostic.message for diagnostic in faults] == ["only the middleware is mounted in another app, and here is an upstream"]

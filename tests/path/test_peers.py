@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.access.request import Ask
-from akoya_gateway.authentication.user_identity import trusts
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.authentication.user_identity import is_trusted_peer
 from akoya_gateway.config.model import Origin, Upstream
-from akoya_gateway.endpoints.rate_limit import sender
+from akoya_gateway.endpoints.rate_limit import client_key
 from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.trusted_proxies import UNIX, Networks, TrustedProxies, parse_address, peer_of
-from akoya_gateway.upstream.http.connection_pool import Pool
-from akoya_gateway.upstream.http.forwarded_headers import Forwarding
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
+from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.config.documents import judged
 
@@ -33,7 +33,7 @@ def test_an_address_is_read_with_and_without_a_port(text: str, address: str | No
 
 def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> None:
     said = {b"x-forwarded-for": [b"203.0.113.7:51234, [2001:db8::1]:80"]}
-    lines = Forwarding(TEN).lines("10.0.0.1", "http", b"a", said)
+    lines = ForwardedHeaders(TEN).lines("10.0.0.1", "http", b"a", said)
     assert b'forwarded: for=203.0.113.7, for="[2001:db8::1]", for=10.0.0.1;host="a";proto=http\r\n' in lines
 
 
@@ -44,12 +44,12 @@ def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> No
      ([UNIX], "127.0.0.1", False, False), (TEN, "10.0.0.1", False, True), (TEN, "10.0.0.1", True, False), (TEN, "11.0.0.1", False, False)],
 )  # fmt: skip
 def test_every_part_gives_one_answer_to_whether_a_peer_is_trusted(peers: Networks, peer: str | None, told: bool, trusted: bool) -> None:
-    ask = Ask("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", told=told)
+    request = RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=told)
     assert TrustedProxies(peers)(peer, told=told) is trusted
-    assert Forwarding(peers).trusts(peer, told=told) is trusted
-    assert trusts(TrustedProxies(peers), ask) is trusted
-    assert (sender(ask, peers) == "198.51.100.9") is trusted
-    assert (RequestIds(peers).of(peer, b"given", told=told) == "given") is trusted
+    assert ForwardedHeaders(peers).trusts(peer, told=told) is trusted
+    assert is_trusted_peer(TrustedProxies(peers), request) is trusted
+    assert (client_key(request, peers) == "198.51.100.9") is trusted
+    assert (RequestIds(peers).for_request(peer, b"given", told=told) == "given") is trusted
 
 
 def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
@@ -59,14 +59,14 @@ def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None
 
 
 async def test_what_a_told_peer_forwards_is_not_believed_by_the_reverse_proxy() -> None:
-    pool = Pool(Upstream((Origin("http", "127.0.0.1", 1),)))
+    pool = ConnectionPool(Upstream((Origin("http", "127.0.0.1", 1),)))
     proxy = ReverseProxy(pool, trusted_proxies=TEN)
     scope = {"method": "GET", "raw_path": b"/", "headers": [(b"host", b"a"), (b"x-forwarded-proto", b"https"), (b"x-real-ip", b"6.6.6.6")],
              "http_version": "1.1", "scheme": "http"}  # fmt: skip
-    told = proxy.compose({**scope, "client": ("10.0.0.1", 0)}).head
+    told = proxy.build_request({**scope, "client": ("10.0.0.1", 0)}).head
     assert b"x-forwarded-proto: http\r\n" in told
     assert b"6.6.6.6" not in told
-    seen = proxy.compose({**scope, "client": ("10.0.0.1", 4000)}).head
+    seen = proxy.build_request({**scope, "client": ("10.0.0.1", 4000)}).head
     assert b"x-forwarded-proto: https\r\n" in seen
     assert b"x-real-ip: 6.6.6.6\r\n" in seen
 
@@ -77,7 +77,7 @@ async def test_what_a_told_peer_forwards_is_not_believed_by_the_reverse_proxy() 
      (b"127.0.0.1:9000", b"http", b"9000")],
 )  # fmt: skip
 def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(host: bytes, proto: bytes, port: bytes) -> None:
-    forwarding = Forwarding((), Origin("https", "app.example", 443))
+    forwarding = ForwardedHeaders((), Origin("https", "app.example", 443))
     lines = forwarding.lines("192.0.2.1", "http", host)
     assert b"x-forwarded-proto: %b\r\n" % proto in lines
     assert b"x-forwarded-port: %b\r\n" % port in lines
@@ -85,12 +85,12 @@ def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(host:
 
 
 def test_a_trusted_proxys_word_on_the_scheme_counts_more_than_public_url() -> None:
-    forwarding = Forwarding(TEN, Origin("https", "app.example", 443))
+    forwarding = ForwardedHeaders(TEN, Origin("https", "app.example", 443))
     assert b"x-forwarded-proto: http\r\n" in forwarding.lines("10.0.0.1", "http", b"app.example", {b"x-forwarded-proto": [b"http"]})
     assert b"x-forwarded-proto: https\r\n" in forwarding.lines("10.0.0.1", "http", b"app.example", {b"x-forwarded-for": [b"1.2.3.4"]})
 
 
 def test_unix_is_an_entry_of_trusted_proxies(tmp_path: Path) -> None:
-    judgement = judged(tmp_path, {"trusted_proxies": ["unix", "10.0.0.0/8"], "identity": {"header": "X-Forwarded-User"}})
-    assert judgement.config is not None
-    assert judgement.config.trusted_proxies == ("unix", ip_network("10.0.0.0/8"))
+    result = judged(tmp_path, {"trusted_proxies": ["unix", "10.0.0.0/8"], "identity": {"header": "X-Forwarded-User"}})
+    assert result.config is not None
+    assert result.config.trusted_proxies == ("unix", ip_network("10.0.0.0/8"))

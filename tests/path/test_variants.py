@@ -95,15 +95,15 @@ def test_explain_says_why_such_a_request_is_refused(tmp_path: Path, target: str,
     config = judged(tmp_path, {"access": ACCESS}).config
     assert config is not None
     told = Explainer(config, (), 0.0).explain(method, target)
-    assert said in (told.refused or f"passed by {told.rule}")
+    assert said in (told.refusal or f"passed by {told.rule}")
     allowed = judged(tmp_path, {"access": ACCESS, "path_variants": "allow"}).config
     assert allowed is not None
-    assert Explainer(allowed, (), 0.0).explain("GET", "/ACCOUNTS").refused is None
+    assert Explainer(allowed, (), 0.0).explain("GET", "/ACCOUNTS").refusal is None
 
 
 def test_check_warns_of_a_rule_whose_own_path_is_refused(tmp_path: Path) -> None:
     access = [{"path": "/accounts", "require": "any"}, {"path": "/accounts/*", "require": "mikomo"}, {"path": "/*", "require": "nothing"}]
-    warned = [fault.message for fault in judged(tmp_path, {"access": access}).warnings if "refused" in fault.message]
+    warned = [diagnostic.message for diagnostic in judged(tmp_path, {"access": access}).warnings if "refused" in diagnostic.message]
     assert warned == ["requests for it are refused: /accounts/ is under access[1] /accounts/* in line 3"] or len(warned) == 1
-    assert not [fault for fault in judged(tmp_path, {"access": access, "path_variants": "allow"}).warnings if "refused" in fault.message]
-    assert not [fault for fault in judged(tmp_path, {"access": ACCESS}).warnings if "refused" in fault.message]
+    assert not [diagnostic for diagnostic in judged(tmp_path, {"access": access, "path_variants": "allow"}).warnings if "refused" in diagnostic.message]
+    assert not [diagnostic for diagnostic in judged(tmp_path, {"access": ACCESS}).warnings if "refused" in diagnostic.message]

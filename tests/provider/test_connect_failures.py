@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from akoya_gateway.config.model import Seconds, Tokens
-from akoya_gateway.endpoints.failures import judged, refusal, report
+from akoya_gateway.endpoints.failures import refusal, report, tokens_or_raise
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.log import FIELDS
-from akoya_gateway.oauth.authorization_response import AuthorizationRefused, judge_callback
-from akoya_gateway.provider import KeySource, Provider
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused, parse_authorization_response
+from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
 from tests.oauth.values import NOW, claims, client, signed
 from tests.provider.server import Answer, raw, reply, serve
@@ -38,10 +38,10 @@ def logged(error: GatewayError, caplog: pytest.LogCaptureFixture) -> tuple[str, 
 
 async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -> GatewayError:
     app = client(token_endpoint=f"{url}/token", timeout=Seconds(0.5))
-    source = None if keys is None else KeySource(keys, http, lambda: NOW, timeout=0.5)
+    source = None if keys is None else RemoteKeySet(keys, http, lambda: NOW, timeout=0.5)
     answer = await Provider(app, http, source, Tokens(), lambda: NOW).exchange(Secret(CODE))
     with pytest.raises(GatewayError) as raised:
-        judged(answer)
+        tokens_or_raise(answer)
     return raised.value
 
 
@@ -147,7 +147,7 @@ async def test_a_certificate_that_is_not_trusted_is_an_operator_fault(
 def test_the_words_of_the_bank_at_the_redirect_uri_are_logged(
     caplog: pytest.LogCaptureFixture, word: str, code: str, level: str
 ) -> None:
-    callback = judge_callback(
+    callback = parse_authorization_response(
         f"error={word}&error_description=Session+expired%0d%0aat+bank+ory_ac_9xYz12345678&state=s".encode()
     )
     assert isinstance(callback, AuthorizationRefused)

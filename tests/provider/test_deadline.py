@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from akoya_gateway.oauth.client_authentication import FormRequest
-from akoya_gateway.oauth.token_messages import HttpAnswer
+from akoya_gateway.oauth.token_messages import HttpResponse
 from akoya_gateway.provider.deadline import within
-from akoya_gateway.provider.transport import Lost, get, post
+from akoya_gateway.provider.transport import ResponseLost, get, post
 
 BODY = json.dumps({"refresh_token": "r-2", "pad": "x" * 150_000}).encode()
 TIMEOUT = 0.3
@@ -75,7 +75,7 @@ async def test_a_response_that_came_during_a_pause_is_read(
     # Nothing is read before the pause: the reader of the response waits behind it.
     answer = await post(http, FormRequest(threaded.url, (), (("refresh_token", "r-1"),)), TIMEOUT)
     await blocking
-    assert answer == HttpAnswer(200, BODY)
+    assert answer == HttpResponse(200, BODY)
 
 
 async def test_a_document_that_came_during_a_pause_is_read(http: httpx.AsyncClient, threaded: Threaded) -> None:
@@ -88,7 +88,7 @@ async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.Async
     try:
         asyncio.get_running_loop().call_later(0.1, pause, silent)
         answer = await post(http, FormRequest(silent.url, (), ()), TIMEOUT)
-        assert answer == Lost("no complete answer within 0.3 s")
+        assert answer == ResponseLost("no complete answer within 0.3 s")
     finally:
         silent.close()
 

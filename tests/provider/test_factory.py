@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from akoya_gateway.config.model import Client, Config, Environment, Tokens, Verify
-from akoya_gateway.oauth.outcomes import Granted, ProviderDown
-from akoya_gateway.process_environment import Surroundings
+from akoya_gateway.oauth.outcomes import ProviderDown, TokensIssued
+from akoya_gateway.process_environment import ProcessEnvironment
 from akoya_gateway.provider import open_providers
 from akoya_gateway.secret import Secret
 from tests.oauth.values import NOW, claims, client, jwks, rsa_key, signed
@@ -21,7 +21,7 @@ class Parts:
     environments: dict[str, Environment]
     clients: dict[str, Client]
     tokens: Tokens = field(default_factory=Tokens)
-    surroundings: Surroundings = field(default_factory=Surroundings)
+    surroundings: ProcessEnvironment = field(default_factory=ProcessEnvironment)
 
 
 def config(*clients: Client, verify: Verify = Verify.AUTO) -> Config:
@@ -44,7 +44,7 @@ async def test_clients_of_one_environment_share_its_keys() -> None:
             assert len(providers) == 2
             assert server.received == []
             for provider in providers.values():
-                assert isinstance(await provider.refresh(Secret("r1"), claims()["sub"]), Granted)
+                assert isinstance(await provider.refresh(Secret("r1"), claims()["sub"]), TokensIssued)
         assert len(server.to("/keys")) == 1
 
 
@@ -52,7 +52,7 @@ async def test_never_fetches_no_keys() -> None:
     async with serve(token=reply(200, GOOD), keys=reply(500)) as server:
         app = client(token_endpoint=f"{server.url}/token", jwks_uri=f"{server.url}/keys")
         async with open_providers(config(app, verify=Verify.NEVER), lambda: NOW) as providers:
-            assert isinstance(await providers["demo-app-0"].exchange(Secret("c")), Granted)
+            assert isinstance(await providers["demo-app-0"].exchange(Secret("c")), TokensIssued)
         assert server.to("/keys") == []
 
 

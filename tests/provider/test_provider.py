@@ -17,18 +17,18 @@ from joserfc.jwk import RSAKey
 
 from akoya_gateway.config.model import Bearer, Dialect, Seconds, Tokens
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
-    OperatorFault,
+    ClientRejected,
+    DistrustReason,
     OutcomeUnknown,
     ProviderDown,
     Refused,
     Reply,
     Revoked,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
-from akoya_gateway.provider import KeySource, Provider
+from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
 from tests.oauth.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
 from tests.provider.server import Answer, Received, Server, in_turn, raw, reply, serve
@@ -69,7 +69,7 @@ async def provider(
             timeout=Seconds(timeout),
             dialect=dialect,
         )
-        source = KeySource(f"{server.url}/keys", http, lambda: NOW, timeout=0.5) if verify else None
+        source = RemoteKeySet(f"{server.url}/keys", http, lambda: NOW, timeout=0.5) if verify else None
         yield Provider(app, http, source, Tokens(), lambda: NOW), server
 
 
@@ -77,7 +77,7 @@ async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
     id_token = signed(claims())
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, server):
         granted = await akoya.exchange(Secret("the-code"), Secret("the-verifier"))
-        assert granted == Granted(
+        assert granted == TokensIssued(
             TokenSet(
                 bearer=id_token,
                 refresh_token=Secret("refresh-2"),
@@ -101,7 +101,7 @@ async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
 async def test_a_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens())) as (akoya, server):
         granted = await akoya.refresh(Secret("refresh-1"), SUB)
-        assert isinstance(granted, Granted)
+        assert isinstance(granted, TokensIssued)
         assert granted.tokens.refresh_token == Secret("refresh-2")
         (asked,) = server.to("/token")
         assert asked.form["refresh_token"] == "refresh-1"
@@ -113,7 +113,7 @@ async def test_scope_left_out_means_as_requested_at_first_and_unchanged_later(ht
     async with provider(http, token=reply(200, tokens(scope=None))) as (akoya, _):
         first = await akoya.exchange(Secret("c"))
         later = await akoya.refresh(Secret("r"), SUB)
-    assert isinstance(first, Granted) and isinstance(later, Granted)
+    assert isinstance(first, TokensIssued) and isinstance(later, TokensIssued)
     assert first.tokens.scope == ("openid", "profile", "offline_access")
     assert later.tokens.scope == ()
 
@@ -121,7 +121,7 @@ async def test_scope_left_out_means_as_requested_at_first_and_unchanged_later(ht
 async def test_a_refresh_token_left_out_means_that_the_old_one_stays(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(refresh_token=None))) as (akoya, _):
         granted = await akoya.refresh(Secret("r"), SUB)
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, TokensIssued)
     assert granted.tokens.refresh_token is None
 
 
@@ -136,7 +136,7 @@ async def test_the_end_of_the_bearer(
     dialect = Dialect(optional_claims=frozenset({"exp"}))
     async with provider(http, token=reply(200, tokens(id_token, expires_in=expires_in)), dialect=dialect) as (akoya, _):
         granted = await akoya.refresh(Secret("r"), SUB)
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, TokensIssued)
     assert granted.tokens.expires_at == NOW + end
 
 
@@ -144,7 +144,7 @@ async def test_grant_id_at_the_top_of_the_answer_counts_too(http: httpx.AsyncCli
     body = tokens(signed(claims(grant_id=None)), grant_id="top-level")
     async with provider(http, token=reply(200, body)) as (akoya, _):
         granted = await akoya.exchange(Secret("c"))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, TokensIssued)
     assert granted.tokens.consent_id == "top-level"
 
 
@@ -152,7 +152,7 @@ async def test_the_access_token_is_the_bearer_only_where_the_dialect_says_so(htt
     body = tokens(access_token="access-1", expires_in=None)
     async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
         granted = await akoya.exchange(Secret("c"))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, TokensIssued)
     assert granted.tokens.bearer == Secret("access-1")
     assert granted.tokens.expires_at == NOW + Tokens().assume_lifetime  # exp is the id_token's, not this token's
 
@@ -163,7 +163,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
     async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
         granted = await akoya.refresh(Secret("r"), SUB)
         at_first = await akoya.exchange(Secret("c"))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, TokensIssued)
     assert granted.tokens.sub == SUB
     assert at_first == Untrusted("id_token: missing", Secret("refresh-2"))
 
@@ -176,7 +176,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
     [
         (reply(400, {"error": "invalid_request"}), Refused("invalid_request")),
         (reply(400, {"error": "invalid_grant"}), Refused("invalid_grant")),
-        (reply(401, {"error": "invalid_client"}), OperatorFault("invalid_client")),
+        (reply(401, {"error": "invalid_client"}), ClientRejected("invalid_client")),
         (reply(503, b"", "Retry-After: 30\r\n"), ProviderDown("the provider answered 503 (status_503)", 30.0)),
         (reply(500, {"error": "invalid_request"}), ProviderDown("the provider answered 500 (invalid_request)")),
         (reply(302, b"", "Location: /token\r\n"), ProviderDown("the provider answered 302 (status_302)")),
@@ -215,17 +215,17 @@ async def test_no_connection_leaves_the_token_unspent(http: httpx.AsyncClient) -
 @pytest.mark.parametrize(
     ("id_token", "because", "detail"),
     [
-        (signed(claims(), rsa_key("attacker"), kid="r1"), Distrust.ID_TOKEN, "the signature is wrong"),
-        (signed(claims(iss="https://evil.example/")), Distrust.ID_TOKEN, "iss is not the environment's issuer"),
-        (signed(claims(aud="other")), Distrust.ID_TOKEN, "aud does not hold the client_id"),
-        (signed(claims(exp=NOW - 100)), Distrust.ID_TOKEN, "exp is past"),
-        (signed(claims(sub="another-login")), Distrust.SUBJECT, "sub is another than before"),
-        (signed(claims(), ec_key("P-256", "e9"), "ES256"), Distrust.KEYS, "no key with the token's kid"),
-        (Secret("not-a-jwt"), Distrust.ID_TOKEN, "not a signed JWT in compact form"),
+        (signed(claims(), rsa_key("attacker"), kid="r1"), DistrustReason.ID_TOKEN, "the signature is wrong"),
+        (signed(claims(iss="https://evil.example/")), DistrustReason.ID_TOKEN, "iss is not the environment's issuer"),
+        (signed(claims(aud="other")), DistrustReason.ID_TOKEN, "aud does not hold the client_id"),
+        (signed(claims(exp=NOW - 100)), DistrustReason.ID_TOKEN, "exp is past"),
+        (signed(claims(sub="another-login")), DistrustReason.SUBJECT, "sub is another than before"),
+        (signed(claims(), ec_key("P-256", "e9"), "ES256"), DistrustReason.KEYS, "no key with the token's kid"),
+        (Secret("not-a-jwt"), DistrustReason.ID_TOKEN, "not a signed JWT in compact form"),
     ],
 )
 async def test_tokens_that_fail_judgement_are_not_used_and_the_new_refresh_token_is_kept(
-    http: httpx.AsyncClient, id_token: Secret, because: Distrust, detail: str
+    http: httpx.AsyncClient, id_token: Secret, because: DistrustReason, detail: str
 ) -> None:
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, _):
         answer = await akoya.refresh(Secret("r"), SUB)
@@ -242,7 +242,7 @@ async def test_untrusted_without_a_new_refresh_token_says_so(http: httpx.AsyncCl
 
 async def test_a_nonce_that_was_sent_must_come_back(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
-        assert isinstance(await akoya.exchange(Secret("c"), nonce="n-1"), Granted)
+        assert isinstance(await akoya.exchange(Secret("c"), nonce="n-1"), TokensIssued)
         assert isinstance(await akoya.exchange(Secret("c"), nonce="n-2"), Untrusted)
 
 
@@ -252,8 +252,8 @@ async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx
         akoya,
         server,
     ):
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
         assert len(server.to("/keys")) == 2
 
 
@@ -268,13 +268,13 @@ async def test_keys_that_fail_after_the_token_was_spent_do_not_lose_it(http: htt
     keys = in_turn(reply(200, jwks(rsa_key())), raw(hold=True))
     async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), rsa_key("new"))))) as (akoya, _):
         answer = await akoya.refresh(Secret("r"), SUB)
-    assert answer == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), Distrust.KEYS)
+    assert answer == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), DistrustReason.KEYS)
 
 
 async def test_without_keys_the_claims_are_judged_all_the_same(http: httpx.AsyncClient) -> None:
     body = in_turn(reply(200, tokens()), reply(200, tokens(signed(claims(iss=ISSUER + "x")))))
     async with provider(http, verify=False, token=body) as (akoya, server):
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
         assert isinstance(await akoya.refresh(Secret("r"), SUB), Untrusted)
         assert server.to("/keys") == []
 
@@ -303,7 +303,7 @@ GOOD = json.dumps(tokens()).encode()
 async def test_a_good_answer_in_a_strange_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
     async with provider(http, token=answer, timeout=0.5) as (akoya, _):
         for granted in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
-            assert isinstance(granted, Granted), granted
+            assert isinstance(granted, TokensIssued), granted
             assert granted.tokens.refresh_token == Secret("refresh-2")
             assert granted.tokens.scope == ("openid", "offline_access")
 
@@ -338,7 +338,7 @@ async def test_an_unreadable_scope_is_reported_once_and_the_requested_one_holds(
 ) -> None:
     async with provider(http, token=reply(200, tokens(scope={"a": 1}))) as (akoya, _):
         first, later = await akoya.exchange(Secret("c")), await akoya.refresh(Secret("r"), SUB)
-    assert isinstance(first, Granted) and isinstance(later, Granted)
+    assert isinstance(first, TokensIssued) and isinstance(later, TokensIssued)
     assert first.tokens.scope == ("openid", "profile", "offline_access")
     assert later.tokens.scope == ()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -349,8 +349,8 @@ async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once(http: httpx.
     keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(_replaced())))
     body = reply(200, tokens(signed(claims(), _replaced())))
     async with provider(http, keys=keys, token=body) as (akoya, server):
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
         assert len(server.to("/keys")) == 2
 
 
@@ -358,7 +358,7 @@ async def test_a_key_of_another_type_under_the_same_kid_is_fetched_once(http: ht
     keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(ec_key("P-256", "r1"))))
     body = reply(200, tokens(signed(claims(), ec_key("P-256", "r1"), "ES256")))
     async with provider(http, keys=keys, token=body) as (akoya, server):
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
         assert len(server.to("/keys")) == 2
 
 
@@ -374,16 +374,16 @@ async def test_an_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(ht
     """As Ory Hydra answers refreshes after a rotation."""
     body = reply(200, tokens(signed(claims(), rsa_key("today"), kid="r1")))
     async with provider(http, keys=reply(200, jwks(rsa_key(), rsa_key("today"))), token=body) as (akoya, server):
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
         assert len(server.to("/keys")) == 1
 
 
 async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
         first = await akoya.exchange(Secret("c"), nonce="n-1")
-        assert isinstance(first, Granted) and first.tokens.nonce == "n-1"
+        assert isinstance(first, TokensIssued) and first.tokens.nonce == "n-1"
         later = await akoya.refresh(Secret("r"), SUB, "n-1")
-        assert isinstance(later, Granted) and later.tokens.nonce == "n-1"
+        assert isinstance(later, TokensIssued) and later.tokens.nonce == "n-1"
         other = await akoya.refresh(Secret("r"), SUB, "n-2")
         assert other == Untrusted("id_token: nonce is missing or another than was sent", Secret("refresh-2"))
 
@@ -414,8 +414,8 @@ async def test_a_failure_says_what_the_provider_answered(
     ("answer", "expected"),
     [
         (reply(200), Revoked()),
-        (reply(400, {"error": "invalid_request"}), OperatorFault("invalid_request")),
-        (reply(401, {"error": "unauthorized_client"}), OperatorFault("unauthorized_client")),
+        (reply(400, {"error": "invalid_request"}), ClientRejected("invalid_request")),
+        (reply(401, {"error": "unauthorized_client"}), ClientRejected("unauthorized_client")),
         (reply(503), ProviderDown("the provider answered 503 (status_503)")),
         (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
         (raw(hold=True), OutcomeUnknown("no complete answer within 0.5 s")),
@@ -431,7 +431,7 @@ async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any
 
 async def test_an_environment_that_cannot_revoke_says_so(http: httpx.AsyncClient) -> None:
     akoya = Provider(client(revocation_endpoint=None), http, None, Tokens(), lambda: NOW)
-    assert await akoya.revoke(Secret("r")) == OperatorFault("no_revocation_endpoint")
+    assert await akoya.revoke(Secret("r")) == ClientRejected("no_revocation_endpoint")
 
 
 # Time
@@ -445,7 +445,7 @@ async def test_cancellation_passes_through_and_the_provider_stays_usable(http: h
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert isinstance(await akoya.refresh(Secret("r"), SUB), Granted)
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)
 
 
 async def test_many_refreshes_at_once_each_go_out_once(http: httpx.AsyncClient) -> None:
@@ -458,7 +458,7 @@ async def test_many_refreshes_at_once_each_go_out_once(http: httpx.AsyncClient) 
     async with provider(http, token=answer, timeout=20) as (akoya, server):
         answers = await asyncio.gather(*(akoya.refresh(Secret(f"r{i}"), SUB) for i in range(100)))
         for i, granted in enumerate(answers):
-            assert isinstance(granted, Granted)
+            assert isinstance(granted, TokensIssued)
             assert granted.tokens.refresh_token == Secret(f"r{i}-next")
         assert sorted(asked.form["refresh_token"] for asked in server.to("/token")) == sorted(
             f"r{i}" for i in range(100)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from akoya_gateway.provider.remote_keys import (
     DEFAULT_AGE,
-    FORCED_EVERY,
-    LEAST_AGE,
-    LONGEST_AGE,
-    LONGEST_STALE,
+    FORCED_REFRESH_INTERVAL,
+    MAX_AGE,
+    MAX_STALE,
+    MIN_AGE,
     RETRY_EMPTY,
     RETRY_STALE,
-    KeySource,
     KeysUnavailable,
+    RemoteKeySet,
     max_age,
 )
 from tests.oauth.values import NOW, ec_key, jwks, rsa_key
@@ -46,8 +46,8 @@ def keys(*which: Any, cache: str = "max-age=600") -> Answer:
     return reply(200, jwks(*which), f"Cache-Control: {cache}\r\n")
 
 
-def source(server: Server, http: httpx.AsyncClient, clock: Time, timeout: float = 1.0) -> KeySource:
-    return KeySource(f"{server.url}/keys", http, clock, timeout=timeout)
+def source(server: Server, http: httpx.AsyncClient, clock: Time, timeout: float = 1.0) -> RemoteKeySet:
+    return RemoteKeySet(f"{server.url}/keys", http, clock, timeout=timeout)
 
 
 async def test_keys_are_fetched_once_while_they_are_fresh(http: httpx.AsyncClient, clock: Time) -> None:
@@ -71,7 +71,7 @@ async def test_one_fetch_serves_all_who_wait(http: httpx.AsyncClient, clock: Tim
 
     async with serve(keys=slowly) as server:
         keys_of = source(server, http, clock)
-        got = await asyncio.gather(*(keys_of.current() for _ in range(50)), *(keys_of.renewed() for _ in range(50)))
+        got = await asyncio.gather(*(keys_of.current() for _ in range(50)), *(keys_of.refresh() for _ in range(50)))
         assert len({id(each) for each in got}) == 1
         assert len(server.received) == 1
 
@@ -105,7 +105,7 @@ async def test_old_keys_serve_on_while_the_endpoint_fails_but_not_for_ever(
         clock.now += RETRY_STALE + 1
         assert await keys_of.current() is first
         assert len(server.received) == 3
-        clock.now += LONGEST_STALE
+        clock.now += MAX_STALE
         with pytest.raises(KeysUnavailable, match="answered 500"):
             await keys_of.current()
 
@@ -127,12 +127,12 @@ async def test_an_unknown_kid_fetches_at_once_but_not_again_and_again(http: http
     async with serve(keys=in_turn(keys(rsa_key()), keys(rsa_key(), ec_key()))) as server:
         keys_of = source(server, http, clock)
         await keys_of.current()
-        assert [key.kid for key in (await keys_of.renewed()).keys] == ["r1", "e1"]
+        assert [key.kid for key in (await keys_of.refresh()).keys] == ["r1", "e1"]
         for _ in range(10):
-            await keys_of.renewed()
+            await keys_of.refresh()
         assert len(server.received) == 2
-        clock.now += FORCED_EVERY
-        await keys_of.renewed()
+        clock.now += FORCED_REFRESH_INTERVAL
+        await keys_of.refresh()
         assert len(server.received) == 3
 
 
@@ -140,10 +140,10 @@ async def test_a_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient,
     async with serve(keys=in_turn(keys(rsa_key()), raw())) as server:
         keys_of = source(server, http, clock)
         first = await keys_of.current()
-        assert await keys_of.renewed() is first
+        assert await keys_of.refresh() is first
     keys_of = source(server, http, clock)
     with pytest.raises(KeysUnavailable):
-        await keys_of.renewed()
+        await keys_of.refresh()
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ async def test_closing_ends_a_fetch_in_flight(http: httpx.AsyncClient, clock: Ti
 )  # fmt: skip
 async def test_keys_come_over_https_or_from_this_machine(http: httpx.AsyncClient, clock: Time, uri: str) -> None:
     with pytest.raises(ValueError, match="https"):
-        KeySource(uri, http, clock)
+        RemoteKeySet(uri, http, clock)
 
 
 @pytest.mark.parametrize("uri", ["https://x.example/k", "http://localhost:1/k", "http://127.8.8.8/k", "http://[::1]/k"])
 async def test_safe_addresses_are_taken(http: httpx.AsyncClient, clock: Time, uri: str) -> None:
-    assert KeySource(uri, http, clock).timeout == 5.0
+    assert RemoteKeySet(uri, http, clock).timeout == 5.0
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ async def test_safe_addresses_are_taken(http: httpx.AsyncClient, clock: Time, ur
         ("public, MAX-AGE=600, must-revalidate", 600.0),
         ('max-age="600"', 600.0),
         ("s-maxage=9000", DEFAULT_AGE),
-        ("max-age=0", LEAST_AGE),
-        ("max-age=999999999", LONGEST_AGE),
+        ("max-age=0", MIN_AGE),
+        ("max-age=999999999", MAX_AGE),
         ("max-age=" + "9" * 400, DEFAULT_AGE),
         ("max-age=-5", DEFAULT_AGE),
-        ("no-store, max-age=600", LEAST_AGE),
-        ("no-cache", LEAST_AGE),
+        ("no-store, max-age=600", MIN_AGE),
+        ("no-cache", MIN_AGE),
     ],
 )
 def test_the_age_follows_cache_control_within_bounds(value: str, seconds: float) -> None:
@@ -230,4 +230,4 @@ def test_the_age_follows_cache_control_within_bounds(value: str, seconds: float)
 
 @given(st.text(max_size=60))
 def test_any_cache_control_gives_a_sane_age(value: str) -> None:
-    assert LEAST_AGE <= max_age(value) <= LONGEST_AGE
+    assert MIN_AGE <= max_age(value) <= MAX_AGE

@@ -13,10 +13,10 @@ import pytest
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.oauth.authorization_request import authorization_request, code_verifier
 from akoya_gateway.oauth.client_authentication import basic_credentials
-from akoya_gateway.oauth.id_token import IdTokenRejected, judge_id_token
+from akoya_gateway.oauth.id_token import IdTokenRejected, validate_id_token
 from akoya_gateway.oauth.revocation import revocation_request
-from akoya_gateway.oauth.token_messages import HttpAnswer, exchange_request, judge_token_response, refresh_request
-from akoya_gateway.provider import KeySource, Provider
+from akoya_gateway.oauth.token_messages import HttpResponse, exchange_request, parse_token_response, refresh_request
+from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
 from tests.oauth.values import NOW, SECRET, claims, client, connector, environment, jwks, rsa_key, signed
 from tests.provider.server import raw, reply, serve
@@ -58,11 +58,11 @@ def test_requests_and_answers_do_not_print_what_they_hold() -> None:
         revocation_request(app, Secret(REFRESH)),
         authorization_request(app, connector(app), CODE),
         code_verifier(),
-        HttpAnswer(200, body),
-        judge_token_response(app.environment.dialect, HttpAnswer(200, body), NOW),
-        judge_token_response(app.environment.dialect, HttpAnswer(200, body.replace(b"bearer", b"mac")), NOW),
-        judge_token_response(app.environment.dialect, HttpAnswer(200, body[:-1]), NOW),
-        judge_token_response(app.environment.dialect, HttpAnswer(400, body), NOW),
+        HttpResponse(200, body),
+        parse_token_response(app.environment.dialect, HttpResponse(200, body), NOW),
+        parse_token_response(app.environment.dialect, HttpResponse(200, body.replace(b"bearer", b"mac")), NOW),
+        parse_token_response(app.environment.dialect, HttpResponse(200, body[:-1]), NOW),
+        parse_token_response(app.environment.dialect, HttpResponse(400, body), NOW),
         app,
     ]
     assert_clean("\n".join(f"{value!r} {value}" for value in shown), needles(good))
@@ -73,7 +73,7 @@ def test_a_rejection_and_its_traceback_do_not_print_the_token(changes: dict[str,
     token = signed(claims(**changes))
     for text in (token, Secret(token.reveal()[:-2]), Secret("." + token.reveal())):
         with pytest.raises(IdTokenRejected) as rejected:
-            judge_id_token(text, None, client(), environment(), NOW, nonce="n", expected_sub="me")
+            validate_id_token(text, None, client(), environment(), NOW, nonce="n", expected_sub="me")
         shown = "".join(traceback.format_exception(rejected.value)) + repr(rejected.value)
         assert rejected.value.__cause__ is None
         assert_clean(shown, needles(token))
@@ -114,7 +114,7 @@ async def test_a_whole_run_leaves_no_secret_in_any_log_or_answer(
                 revocation_endpoint=f"{server.url}/revoke",
                 timeout=Seconds(0.3),
             )
-            akoya = Provider(app, http, KeySource(f"{server.url}/keys", http, lambda: NOW), Tokens(), lambda: NOW)
+            akoya = Provider(app, http, RemoteKeySet(f"{server.url}/keys", http, lambda: NOW), Tokens(), lambda: NOW)
             shown += [
                 await akoya.exchange(Secret(CODE), Secret(VERIFIER)),
                 await akoya.refresh(Secret(REFRESH), "CghtaWtvbW9fMRIGbWlrb21v"),

@@ -17,8 +17,8 @@ import pytest
 
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.outcomes import DownReason
-from akoya_gateway.oauth.token_messages import MAX_BODY, HttpAnswer
-from akoya_gateway.provider.transport import FetchFailed, Lost, NotSent, get, post
+from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
+from akoya_gateway.provider.transport import FetchFailed, NotSent, ResponseLost, get, post
 from tests.provider.server import Answer, Received, Server, endless, in_turn, raw, reply, serve
 from tests.servers import self_signed
 
@@ -40,7 +40,7 @@ async def ask(http: httpx.AsyncClient, answer: Answer, timeout: float = 2.0) -> 
 
 async def test_a_form_goes_out_once_and_the_answer_comes_back(http: httpx.AsyncClient) -> None:
     answer, server = await ask(http, reply(400, b'{"error":"x"}', "Retry-After: 7\r\n"))
-    assert answer == HttpAnswer(400, b'{"error":"x"}', "7")
+    assert answer == HttpResponse(400, b'{"error":"x"}', "7")
     assert len(server.received) == 1
     assert server.received[0].form == {"refresh_token": "r-1"}
     assert server.received[0].headers["accept-encoding"] == "identity"
@@ -50,7 +50,7 @@ async def test_a_form_goes_out_once_and_the_answer_comes_back(http: httpx.AsyncC
 async def test_a_redirect_is_an_answer_and_is_not_followed(http: httpx.AsyncClient, status: int) -> None:
     async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:
         answer = await post(http, form(server), 2.0)
-        assert answer == HttpAnswer(status, b"")
+        assert answer == HttpResponse(status, b"")
         assert [request.path for request in server.received] == ["/token"]
 
 
@@ -76,7 +76,7 @@ async def test_after_the_request_left_anything_incomplete_is_lost_and_never_sent
     http: httpx.AsyncClient, fault: str
 ) -> None:
     answer, server = await ask(http, LOST[fault])
-    assert isinstance(answer, Lost), answer
+    assert isinstance(answer, ResponseLost), answer
     assert len(server.received) == 1
     assert server.connections == 1
 
@@ -87,7 +87,7 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
     answer, server = await ask(http, reset)
-    assert isinstance(answer, Lost)
+    assert isinstance(answer, ResponseLost)
     assert len(server.received) == 1
 
 
@@ -113,24 +113,24 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
 async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, answer: Answer) -> None:
     async with asyncio.timeout(20):
         lost, server = await ask(http, answer, timeout=0.3)
-    assert lost == Lost("no complete answer within 0.3 s")
+    assert lost == ResponseLost("no complete answer within 0.3 s")
     assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 302])
 async def test_a_status_that_speaks_for_itself_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 10\r\nRetry-After: 3\r\n\r\n".encode()
-    assert (await ask(http, raw(head)))[0] == HttpAnswer(status, b"", "3")
-    assert (await ask(http, raw(head, hold=True), timeout=0.3))[0] == HttpAnswer(status, b"", "3")
-    assert isinstance((await ask(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], Lost)
+    assert (await ask(http, raw(head)))[0] == HttpResponse(status, b"", "3")
+    assert (await ask(http, raw(head, hold=True), timeout=0.3))[0] == HttpResponse(status, b"", "3")
+    assert isinstance((await ask(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], ResponseLost)
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 5000000000\r\n\r\n", b"\r\n"])
 async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) -> None:
     async with serve(token=endless(OK + length, b"x" * 65536)) as server:
         answer = await post(http, form(server), 10.0)
-        assert isinstance(answer, HttpAnswer)
-        assert len(answer.body) == MAX_BODY + 1
+        assert isinstance(answer, HttpResponse)
+        assert len(answer.body) == MAX_BODY_BYTES + 1
         await asyncio.wait_for(server.gone.wait(), 10)  # we hung up on it
 
 
@@ -138,14 +138,14 @@ async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
     answer, _ = await ask(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=10)
-    assert isinstance(answer, HttpAnswer)
-    assert len(answer.body) == MAX_BODY + 1
+    assert isinstance(answer, HttpResponse)
+    assert len(answer.body) == MAX_BODY_BYTES + 1
 
 
 async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
     answer = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
     async with serve(token=answer) as server:
-        assert await post(http, form(server), 10.0) == HttpAnswer(200, b"{}")
+        assert await post(http, form(server), 10.0) == HttpResponse(200, b"{}")
         await asyncio.wait_for(server.gone.wait(), 10)
 
 
@@ -155,7 +155,7 @@ async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncCl
 async def test_an_answer_that_is_compressed_unasked_is_read(http: httpx.AsyncClient, name: str, pack: Any) -> None:
     body = json.dumps({"id_token": "a" * 5000}).encode()
     answer, _ = await ask(http, reply(200, pack(body), f"Content-Encoding: {name}\r\n"))
-    assert answer == HttpAnswer(200, body)
+    assert answer == HttpResponse(200, body)
 
 
 async def test_no_connection_means_not_sent(http: httpx.AsyncClient) -> None:
@@ -212,7 +212,7 @@ async def test_a_full_pool_means_not_sent() -> None:
         while not server.received:
             await asyncio.sleep(0.01)
         assert await post(http, form(server), 0.4) == NotSent("no connection to the provider (PoolTimeout)")
-        assert isinstance(await first, Lost)
+        assert isinstance(await first, ResponseLost)
         assert len(server.received) == 1
 
 
@@ -223,7 +223,7 @@ async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_i
     server_answers = in_turn(raw(OK + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\n{}"), reply(200, {}))
     async with serve(token=server_answers) as server:
         for _ in range(2):
-            assert await post(http, form(server), 2.0) == HttpAnswer(200, b"{}")
+            assert await post(http, form(server), 2.0) == HttpResponse(200, b"{}")
         assert len(server.received) == 2
         assert server.connections == 2
         assert all(request.headers["connection"] == "close" for request in server.received)
@@ -240,7 +240,7 @@ async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -
     async with serve(token=keep_then_die) as server, httpx.AsyncClient(trust_env=False) as http:
         answers = [await post(http, form(server), 2.0) for _ in range(4)]
         assert len(server.received) <= len(answers)
-        assert sum(isinstance(answer, HttpAnswer) for answer in answers) == len(server.received)
+        assert sum(isinstance(answer, HttpResponse) for answer in answers) == len(server.received)
 
 
 class Closing(httpx.AsyncByteStream):
@@ -268,7 +268,7 @@ async def test_a_whole_answer_counts_whatever_becomes_of_its_connection(fault: E
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
     async with httpx.AsyncClient(transport=transport) as http:
         answer = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
-        assert answer == HttpAnswer(200, b"{}", None)
+        assert answer == HttpResponse(200, b"{}", None)
         # httpcore forgets to free the connection's place in the pool when its close is cancelled.
         stream.may.set()
         async with asyncio.timeout(5):
@@ -300,7 +300,7 @@ async def test_plain_http_never_takes_a_proxy(monkeypatch: pytest.MonkeyPatch) -
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         async with http_client() as http:
-            assert await post(http, form(server), 2.0) == HttpAnswer(200, b"{}")
+            assert await post(http, form(server), 2.0) == HttpResponse(200, b"{}")
 
 
 async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +355,7 @@ async def test_a_document_is_read_through_mark_and_encoding(http: httpx.AsyncCli
 async def test_labels_in_several_fields_are_read_as_one_list(http: httpx.AsyncClient) -> None:
     packed = gzip.compress(zlib.compress(b"{}")[2:-4])
     answer, _ = await ask(http, reply(200, packed, "Content-Encoding: deflate\r\nContent-Encoding: gzip\r\n"))
-    assert answer == HttpAnswer(200, b"{}")
+    assert answer == HttpResponse(200, b"{}")
 
 
 async def test_the_part_of_a_lost_answer_that_came_is_kept(http: httpx.AsyncClient) -> None:
@@ -363,7 +363,7 @@ async def test_the_part_of_a_lost_answer_that_came_is_kept(http: httpx.AsyncClie
         body = b'{"refresh_token":"r-2"' if b"gzip" not in head else gzip.compress(b'{"refresh_token":"r-2"' * 9)[:-8]
         for answer in (raw(OK + head + body), raw(OK + head + body, hold=True)):
             lost, _ = await ask(http, answer, timeout=0.3)
-            assert isinstance(lost, Lost) and lost.part is not None
+            assert isinstance(lost, ResponseLost) and lost.part is not None
             assert lost.part.status == 200 and lost.part.body.startswith(b'{"refresh_token":"r-2"')
 
 

@@ -13,20 +13,20 @@ from joserfc import jws
 
 from akoya_gateway.config.model import Client, Connector, Dialect, Environment, Seconds, Tokens
 from akoya_gateway.oauth.authorization_request import authorization_url, new_state
-from akoya_gateway.oauth.authorization_response import AuthorizationRefused, CodeReceived, judge_callback
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused, CodeReceived, parse_authorization_response
 from akoya_gateway.oauth.outcomes import (
-    Distrust,
-    Granted,
-    OperatorFault,
+    ClientRejected,
+    DistrustReason,
     OutcomeUnknown,
     ProviderDown,
     Refused,
     Revoked,
-    TokenAnswer,
+    TokenOutcome,
     TokenSet,
+    TokensIssued,
     Untrusted,
 )
-from akoya_gateway.provider import KeySource, Provider
+from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.sandbox import SandboxDialect, SandboxServer, SandboxSettings
 from akoya_gateway.secret import Secret
 
@@ -69,21 +69,21 @@ def app(emulator: SandboxServer) -> Client:
 
 @pytest.fixture
 def akoya(app: Client, emulator: SandboxServer, http: httpx.AsyncClient) -> Provider:
-    return Provider(app, http, KeySource(emulator.jwks_uri, http, time.time), Tokens(), time.time)
+    return Provider(app, http, RemoteKeySet(emulator.jwks_uri, http, time.time), Tokens(), time.time)
 
 
 async def code(app: Client, emulator: SandboxServer, user: str = "mikomo_1") -> Secret:
     state = new_state()
     url = authorization_url(app, Connector("bank", "mikomo", "Mikomo", app), state)
     location = await asyncio.to_thread(emulator.consent, url, user)
-    callback = judge_callback(urlsplit(location).query.encode())
+    callback = parse_authorization_response(urlsplit(location).query.encode())
     assert isinstance(callback, CodeReceived)
     assert callback.state == state
     return callback.code
 
 
-def granted(answer: TokenAnswer) -> TokenSet:
-    assert isinstance(answer, Granted), answer
+def granted(answer: TokenOutcome) -> TokenSet:
+    assert isinstance(answer, TokensIssued), answer
     return answer.tokens
 
 
@@ -124,7 +124,7 @@ async def test_a_code_works_once_and_a_spent_refresh_token_is_dead(
 async def test_a_wrong_secret_is_the_operators_fault(app: Client, emulator: SandboxServer, akoya: Provider) -> None:
     tokens = await connected(app, emulator, akoya)
     emulator.fault("secret_rotated")
-    assert await akoya.refresh(refresh_token(tokens), tokens.sub) == OperatorFault("invalid_client")
+    assert await akoya.refresh(refresh_token(tokens), tokens.sub) == ClientRejected("invalid_client")
     emulator.clear_faults()
     granted(await akoya.refresh(refresh_token(tokens), tokens.sub))
 
@@ -161,15 +161,15 @@ async def test_a_503_leaves_the_token_good(app: Client, emulator: SandboxServer,
     granted(await akoya.refresh(refresh_token(tokens), tokens.sub))
 
 
-@pytest.mark.parametrize(("fault", "because"), [("wrong_sub", Distrust.SUBJECT), ("bad_signature", Distrust.ID_TOKEN)])
+@pytest.mark.parametrize(("fault", "because"), [("wrong_sub", DistrustReason.SUBJECT), ("bad_signature", DistrustReason.ID_TOKEN)])
 async def test_untrusted_tokens_still_bring_a_refresh_token_that_works(
-    app: Client, emulator: SandboxServer, akoya: Provider, fault: str, because: Distrust
+    app: Client, emulator: SandboxServer, akoya: Provider, fault: str, because: DistrustReason
 ) -> None:
     tokens = await connected(app, emulator, akoya)
     emulator.fault(fault)
     answer = await akoya.refresh(refresh_token(tokens), tokens.sub)
     assert isinstance(answer, Untrusted)
-    assert answer.because is because
+    assert answer.reason is because
     assert answer.refresh_token is not None
     emulator.clear_faults()
     granted(await akoya.refresh(answer.refresh_token, tokens.sub))
@@ -185,7 +185,7 @@ async def test_a_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator
     emulator.fault("callback_error", endpoint="consent", error="bank_says_no", description="Try <b>later</b>")
     url = authorization_url(app, Connector("bank", "mikomo", "Mikomo", app), "state-of-the-test")
     location = await asyncio.to_thread(emulator.consent, url, "mikomo_1")
-    callback = judge_callback(urlsplit(location).query.encode())
+    callback = parse_authorization_response(urlsplit(location).query.encode())
     assert callback == AuthorizationRefused("bank_says_no", "Try <b>later</b>", "state-of-the-test")
 
 

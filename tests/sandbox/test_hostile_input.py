@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.sandbox import Fault, SandboxServer, SandboxSettings
-from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, judge
-from akoya_gateway.sandbox.context import World
-from akoya_gateway.sandbox.fault_injection import FaultBox
+from akoya_gateway.sandbox.authorization_endpoint import SentError, ShownError, validate_request
+from akoya_gateway.sandbox.context import SandboxContext
+from akoya_gateway.sandbox.fault_injection import ArmedFaults
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID
 from akoya_gateway.sandbox.signing_keys import SigningKeys
 from akoya_gateway.sandbox.state import AuthorizationRequest, State
@@ -22,7 +22,7 @@ from tests.sandbox.client import HTTP, REDIRECT, call
 
 KEYS = SigningKeys("ES256")
 SETTINGS = SandboxSettings()
-WORLD = World(SETTINGS, time.time, Random(1), State.of(SETTINGS), KEYS, FaultBox((), Random(1)))
+WORLD = SandboxContext(SETTINGS, time.time, Random(1), State.of(SETTINGS), KEYS, ArmedFaults((), Random(1)))
 NAMES = st.sampled_from(
     ["client_id", "redirect_uri", "connector", "response_type", "scope", "state", "nonce", "code_challenge", "x"]
 )
@@ -34,7 +34,7 @@ VALUES = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
-    judged = judge(WORLD, urlencode(pairs))
+    judged = validate_request(WORLD, urlencode(pairs))
     assert isinstance(judged, AuthorizationRequest | ShownError | SentError)
     if not isinstance(judged, ShownError):
         assert judged.redirect_uri in WORLD.state.clients[DEFAULT_CLIENT_ID].redirect_uris
@@ -46,11 +46,11 @@ def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str,
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_any_query_is_judged(query: str) -> None:
-    assert isinstance(judge(WORLD, query), ShownError)
+    assert isinstance(validate_request(WORLD, query), ShownError)
 
 
 def test_a_query_of_a_thousand_parameters_is_shown_an_error() -> None:
-    assert judge(WORLD, "a=1&" * 1000) == ShownError(400, "Bad request")
+    assert validate_request(WORLD, "a=1&" * 1000) == ShownError(400, "Bad request")
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,7 +11,7 @@ from akoya_gateway.config.model import Config, Logging
 from akoya_gateway.errors import OperatorError, StoreUnavailable
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
-from akoya_gateway.server.config_reloader import Reloader
+from akoya_gateway.server.config_reloader import ConfigReloader
 
 
 class Reloads:
@@ -21,7 +21,7 @@ class Reloads:
         self._faults = (load, apply)
         self._lines: list[bytes] = []
         log = open_log(Logging(), self._lines.append)
-        self.reloader = Reloader(self._load, self._apply, log, Metrics("test"), level=level)
+        self.reloader = ConfigReloader(self._load, self._apply, log, Metrics("test"), level=level)
 
     @property
     def said(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 from tests.asgi import read_body
 
@@ -32,7 +32,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
     """Heads and idle connections have plenty of time, or as many seconds as the test says."""
     seconds = getattr(request, "param", 30.0)
-    config = server_config(app, head_limit=LIMIT, protocol=partial(GuardedHttpProtocol, head_timeout=seconds))
+    config = server_config(app, head_limit=LIMIT, protocol=partial(LimitedHttpProtocol, head_timeout=seconds))
     config.timeout_keep_alive = seconds
     server = DrainingServer(config, grace=1)
     listener = socket.create_server(("127.0.0.1", 0))

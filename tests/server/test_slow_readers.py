@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.server.http_protocol import GuardedHttpProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 
 
@@ -27,7 +27,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def server() -> AsyncIterator[tuple[DrainingServer, int]]:
-    protocol = partial(GuardedHttpProtocol, send_timeout=0.6)
+    protocol = partial(LimitedHttpProtocol, send_timeout=0.6)
     config = server_config(app, head_limit=2000, protocol=protocol)
     config.timeout_keep_alive = 1
     server = DrainingServer(config, grace=1)

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from akoya_gateway.config.model import Limits
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions import Attempt, AttemptForeign, Attempts, AttemptUnknown, TooManyAttempts, new_token
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.sessions import (
+    AttemptOfOtherBrowser,
+    AttemptUnknown,
+    AuthorizationAttempt,
+    AuthorizationAttempts,
+    TooManyAttempts,
+    new_token,
+)
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants.environment import RING, FlakyStore
 
@@ -22,8 +29,8 @@ class Desk:
     def __init__(self, limits: Limits | None = None) -> None:
         self.now = 1_800_000_000.0
         self.store = FlakyStore(MemoryStore(lambda: self.now))
-        self.attempts = Attempts(
-            Vault(self.store, RING),  # type: ignore[arg-type]
+        self.attempts = AuthorizationAttempts(
+            EncryptedStore(self.store, RING),  # type: ignore[arg-type]
             limits or Limits(),
             clock=lambda: self.now,
         )
@@ -43,29 +50,29 @@ async def test_an_attempt_comes_back_as_it_was_begun(desk: Desk) -> None:
         "mikomo", desk.browser, "/accounts?x=1", owner="own_1", code_verifier="verifier", nonce="nonce"
     )
     assert len(state) == 43
-    taken = await desk.attempts.take(state, desk.browser)
-    assert taken == Attempt("mikomo", "/accounts?x=1", desk.now, "own_1", Secret("verifier"), Secret("nonce"))
+    taken = await desk.attempts.consume(state, desk.browser)
+    assert taken == AuthorizationAttempt("mikomo", "/accounts?x=1", desk.now, "own_1", Secret("verifier"), Secret("nonce"))
     assert "verifier" not in repr(taken).replace("code_verifier", "")
 
 
 async def test_a_replayed_state_is_refused(desk: Desk) -> None:
     state = await desk.begin()
-    assert isinstance(await desk.attempts.take(state, desk.browser), Attempt)
-    assert await desk.attempts.take(state, desk.browser) == AttemptUnknown()
+    assert isinstance(await desk.attempts.consume(state, desk.browser), AuthorizationAttempt)
+    assert await desk.attempts.consume(state, desk.browser) == AttemptUnknown()
 
 
 async def test_of_many_callbacks_one_gets_it(desk: Desk) -> None:
     state = await desk.begin()
     desk.store.latency = 0.001
-    taken = await asyncio.gather(*(desk.attempts.take(state, desk.browser) for _ in range(50)))
-    assert sum(isinstance(each, Attempt) for each in taken) == 1
+    taken = await asyncio.gather(*(desk.attempts.consume(state, desk.browser) for _ in range(50)))
+    assert sum(isinstance(each, AuthorizationAttempt) for each in taken) == 1
 
 
 @pytest.mark.parametrize("browser", [None, "", "x", "w" * 43])
 async def test_another_browser_gets_nothing_and_uses_it_up(desk: Desk, browser: str | None) -> None:
     state = await desk.begin()
-    assert await desk.attempts.take(state, browser) == AttemptForeign()
-    assert await desk.attempts.take(state, desk.browser) == AttemptUnknown()
+    assert await desk.attempts.consume(state, browser) == AttemptOfOtherBrowser()
+    assert await desk.attempts.consume(state, desk.browser) == AttemptUnknown()
 
 
 async def test_a_late_callback_is_refused(desk: Desk) -> None:
@@ -73,15 +80,15 @@ async def test_a_late_callback_is_refused(desk: Desk) -> None:
     desk.now += 899
     other = await desk.begin()
     desk.now += 1
-    assert await desk.attempts.take(state, desk.browser) == AttemptUnknown()
-    assert isinstance(await desk.attempts.take(other, desk.browser), Attempt)
+    assert await desk.attempts.consume(state, desk.browser) == AttemptUnknown()
+    assert isinstance(await desk.attempts.consume(other, desk.browser), AuthorizationAttempt)
 
 
 async def test_tabs_do_not_disturb_each_other(desk: Desk) -> None:
     states = [await desk.begin(return_to=f"/tab/{n}") for n in range(8)]
     for n in (3, 0, 7):
-        taken = await desk.attempts.take(states[n], desk.browser)
-        assert isinstance(taken, Attempt)
+        taken = await desk.attempts.consume(states[n], desk.browser)
+        assert isinstance(taken, AuthorizationAttempt)
         assert taken.return_to == f"/tab/{n}"
 
 
@@ -91,9 +98,9 @@ async def test_the_oldest_attempts_of_a_browser_make_room(desk: Desk) -> None:
         states.append(await desk.begin())
         desk.now += 1
     stranger = await desk.begin(new_token())
-    taken = [isinstance(await desk.attempts.take(state, desk.browser), Attempt) for state in states]
+    taken = [isinstance(await desk.attempts.consume(state, desk.browser), AuthorizationAttempt) for state in states]
     assert taken == [False] * 3 + [True] * 8
-    assert await desk.attempts.take(stranger, desk.browser) == AttemptForeign()
+    assert await desk.attempts.consume(stranger, desk.browser) == AttemptOfOtherBrowser()
 
 
 async def test_all_attempts_together_are_bounded() -> None:
@@ -113,7 +120,7 @@ def test_guessed_states_are_unknown(state: str) -> None:
     async def take() -> object:
         desk = Desk()
         await desk.begin()
-        return await desk.attempts.take(state, desk.browser)
+        return await desk.attempts.consume(state, desk.browser)
 
     assert asyncio.run(take()) == AttemptUnknown()
 
@@ -131,9 +138,9 @@ async def test_a_store_that_is_away_says_so(desk: Desk) -> None:
     state = await desk.begin()
     desk.store.down = True
     with pytest.raises(StoreUnavailable):
-        await desk.attempts.take(state, desk.browser)
+        await desk.attempts.consume(state, desk.browser)
     desk.store.down = False
-    assert isinstance(await desk.attempts.take(state, desk.browser), Attempt)
+    assert isinstance(await desk.attempts.consume(state, desk.browser), AuthorizationAttempt)
 
 
 async def test_only_a_token_of_ours_binds_a_browser(desk: Desk) -> None:

@@ -13,7 +13,7 @@ from akoya_gateway.sessions.cookies import (
     browser_cookie_name,
     delete_browser_cookie,
     delete_cookie,
-    our_cookie_names,
+    gateway_cookie_names,
     read_cookie,
     set_browser_cookie,
     set_cookie,
@@ -93,7 +93,7 @@ pairs = st.lists(
 
 @given(pairs, st.sampled_from([b";", b"; ", b" ; "]))
 def test_stripping_takes_ours_and_leaves_the_others_as_they_were(cookies: list[bytes], separator: bytes) -> None:
-    names = our_cookie_names(COOKIE)
+    names = gateway_cookie_names(COOKIE)
     stripped = strip_cookies(separator.join(cookies), names)
     left = [] if stripped is None else [pair.strip(b" \t") for pair in stripped.split(b";")]
     others = [pair.strip(b" \t") for pair in cookies if pair.partition(b"=")[0].strip(b" \t") not in names]
@@ -102,13 +102,13 @@ def test_stripping_takes_ours_and_leaves_the_others_as_they_were(cookies: list[b
 
 def test_a_header_without_ours_is_not_touched() -> None:
     header = b"a=b;  c = d ;e"
-    assert strip_cookies(header, our_cookie_names(COOKIE)) is header
+    assert strip_cookies(header, gateway_cookie_names(COOKIE)) is header
 
 
 def test_nothing_left_is_no_header() -> None:
-    assert strip_cookies(OURS, our_cookie_names(COOKIE)) is None
-    assert strip_cookies(OURS + b"; __Host-akoya-browser=x", our_cookie_names(COOKIE)) is None
-    assert strip_cookies(b"a=b; " + OURS, our_cookie_names(COOKIE)) == b"a=b"
+    assert strip_cookies(OURS, gateway_cookie_names(COOKIE)) is None
+    assert strip_cookies(OURS + b"; __Host-akoya-browser=x", gateway_cookie_names(COOKIE)) is None
+    assert strip_cookies(b"a=b; " + OURS, gateway_cookie_names(COOKIE)) == b"a=b"
 
 
 def attributes(header: bytes) -> set[str]:

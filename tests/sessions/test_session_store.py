@@ -10,9 +10,9 @@ import pytest
 
 from akoya_gateway.config.model import Cookie, Seconds
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.sessions import Session, Sessions
+from akoya_gateway.sessions import Session, SessionStore
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.encrypted_store import Vault
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
 from tests.grants.environment import RING, FlakyStore
 
@@ -25,8 +25,8 @@ class Home:
         self.store = FlakyStore(MemoryStore(lambda: self.now))
         self.sessions = self.replica()
 
-    def replica(self) -> Sessions:
-        return Sessions(Vault(self.store, RING), COOKIE, clock=lambda: self.now)  # type: ignore[arg-type]
+    def replica(self) -> SessionStore:
+        return SessionStore(EncryptedStore(self.store, RING), COOKIE, clock=lambda: self.now)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def home() -> Home:
 async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
     session, value = await home.sessions.start()
     assert session.owner.startswith("own_")
-    assert home.sessions.peek(value) == session
+    assert home.sessions.get_cached(value) == session
     assert await home.replica().resolve(value) == session
     assert await home.sessions.resolve("w" * 43) is None
     other, other_value = await home.sessions.start()
@@ -47,7 +47,7 @@ async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
 
 async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
     session, value = await home.sessions.start()
-    kept = home.sessions.known(value)
+    kept = home.sessions.cached_entry(value)
     assert kept is not None
     assert kept.valid_until > home.now
     await home.sessions.end(session)
@@ -56,9 +56,9 @@ async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
 
 async def test_who_keeps_a_known_session_is_told_when_it_is_read_anew_or_renewed(home: Home) -> None:
     session, value = await home.sessions.start()
-    first = home.sessions.known(value)
+    first = home.sessions.cached_entry(value)
     await home.sessions.resolve(value)
-    second = home.sessions.known(value)
+    second = home.sessions.cached_entry(value)
     assert first is not None
     assert second is not None
     assert first.valid_until < home.now < second.valid_until
@@ -80,7 +80,7 @@ async def test_a_leaked_store_gives_no_cookies(home: Home) -> None:
 async def test_junk_does_not_reach_the_store(home: Home, junk: str) -> None:
     home.store.down = True
     assert await home.sessions.resolve(junk) is None
-    assert home.sessions.peek(junk) is None
+    assert home.sessions.get_cached(junk) is None
 
 
 async def test_idleness_ends_a_session_and_use_keeps_it(home: Home) -> None:
@@ -98,7 +98,7 @@ async def test_no_session_outlives_its_absolute_life(home: Home) -> None:
         home.now += 1000
         assert await home.sessions.resolve(value) is not None
     home.now = session.created_at + 86400
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
     assert await home.sessions.resolve(value) is None
 
 
@@ -118,20 +118,20 @@ async def test_a_sign_of_life_is_not_written_each_time(home: Home) -> None:
 async def test_a_peek_is_believed_for_a_second(home: Home) -> None:
     _, value = await home.sessions.start()
     other = home.replica()
-    assert other.peek(value) is None
+    assert other.get_cached(value) is None
     session = await other.resolve(value)
     assert session is not None
     await home.sessions.end(session)
-    assert other.peek(value) is not None
+    assert other.get_cached(value) is not None
     home.now += 1.0
-    assert other.peek(value) is None
+    assert other.get_cached(value) is None
     assert await other.resolve(value) is None
 
 
 async def test_an_ended_session_is_gone_at_once_here(home: Home) -> None:
     session, value = await home.sessions.start()
     await home.sessions.end(session)
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
     assert await home.sessions.resolve(value) is None
 
 
@@ -143,7 +143,7 @@ async def test_a_look_up_that_was_on_its_way_does_not_bring_an_ended_session_bac
     home.store.latency = 0.0
     await home.sessions.end(session)
     assert await looking is None
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
 
 
 async def test_renewing_changes_the_id_and_nothing_else(home: Home) -> None:
@@ -155,7 +155,7 @@ async def test_renewing_changes_the_id_and_nothing_else(home: Home) -> None:
     assert (renewed.owner, renewed.created_at) == ("alice", session.created_at)
     assert renewed.csrf != session.csrf
     assert await home.sessions.resolve(value) is None
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
     assert await home.sessions.resolve(new_value) == renewed
 
 
@@ -205,7 +205,7 @@ async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_t
     restored = await home.sessions.resolve(value)
     assert restored is not None
     assert (restored.id, restored.owner, restored.csrf) == (session.id, session.owner, session.csrf)
-    assert len(await home.sessions.of(session.owner)) == 1, "the renewed one, whose cookie nobody has, is gone"
+    assert len(await home.sessions.for_owner(session.owner)) == 1, "the renewed one, whose cookie nobody has, is gone"
 
 
 async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed(home: Home) -> None:
@@ -245,9 +245,9 @@ async def test_csrf_secrets_are_compared_whole(home: Home) -> None:
 
 async def test_the_cache_is_bounded() -> None:
     now = 1_800_000_000.0
-    sessions = Sessions(Vault(MemoryStore(lambda: now), RING), COOKIE, clock=lambda: now, size=10)
+    sessions = SessionStore(EncryptedStore(MemoryStore(lambda: now), RING), COOKIE, clock=lambda: now, max_entries=10)
     values = [(await sessions.start())[1] for _ in range(50)]
-    assert sum(sessions.peek(value) is not None for value in values) == 10
+    assert sum(sessions.get_cached(value) is not None for value in values) == 10
 
 
 def test_the_end_is_the_sooner_of_the_two() -> None:
@@ -262,7 +262,7 @@ async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(home: Hom
     session, value = await home.sessions.start()
     await home.replica().end(session)
     home.now -= 3600
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
     assert await home.sessions.resolve(value) is None
 
 
@@ -276,47 +276,47 @@ async def test_who_keeps_asking_never_waits_for_the_store(home: Home) -> None:
     _, value = await home.sessions.start()
     for _ in range(50):
         home.now += 0.15
-        assert home.sessions.peek(value) is not None
+        assert home.sessions.get_cached(value) is not None
         await reads(home)
 
 
 async def test_read_ahead_is_read_once(home: Home) -> None:
     _, value = await home.sessions.start()
-    kept = home.sessions.known(value)
+    kept = home.sessions.cached_entry(value)
     assert kept is not None
     home.now += 0.7
-    assert home.sessions.known(value) is kept
+    assert home.sessions.cached_entry(value) is kept
     await reads(home)
-    assert home.sessions.known(value) is kept
+    assert home.sessions.cached_entry(value) is kept
     home.now += 0.15
     home.store.latency = 0.01
-    assert home.sessions.known(value) is kept
-    assert home.sessions.known(value) is kept
-    assert len(home.sessions._looks) == 1
-    await home.sessions._looks[value]
-    assert home.sessions.known(value) is not kept
+    assert home.sessions.cached_entry(value) is kept
+    assert home.sessions.cached_entry(value) is kept
+    assert len(home.sessions._reads) == 1
+    await home.sessions._reads[value]
+    assert home.sessions.cached_entry(value) is not kept
 
 
 async def test_what_ended_at_another_replica_ends_with_the_read_ahead(home: Home) -> None:
     session, value = await home.sessions.start()
     await home.replica().end(session)
     home.now += 0.85
-    kept = home.sessions.known(value)
+    kept = home.sessions.cached_entry(value)
     assert kept is not None, "not read again yet"
     await reads(home)
-    assert home.sessions.known(value) is None
-    assert not kept.holds(home.now, 1.0)
+    assert home.sessions.cached_entry(value) is None
+    assert not kept.is_valid(home.now, 1.0)
 
 
 async def test_a_store_that_is_away_is_not_noticed_before_the_second_is_over(home: Home) -> None:
     _, value = await home.sessions.start()
     home.now += 0.85
     home.store.down = True
-    assert home.sessions.peek(value) is not None
+    assert home.sessions.get_cached(value) is not None
     await reads(home)
-    assert home.sessions.peek(value) is not None
+    assert home.sessions.get_cached(value) is not None
     home.now += 0.2
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None
     with pytest.raises(StoreUnavailable):
         await home.sessions.resolve(value)
     home.store.down = False
@@ -360,4 +360,4 @@ async def test_who_waits_while_it_ends_here_does_not_get_it(home: Home) -> None:
     await home.sessions.end(session)
     written.set()
     assert await waiting is None
-    assert home.sessions.peek(value) is None
+    assert home.sessions.get_cached(value) is None

@@ -8,7 +8,7 @@ import pytest
 
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, PassedConnection
+from akoya_gateway.signing import ConnectionClaim, UpstreamClaims
 
 MESSAGES: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "messages.json").read_text(encoding="utf-8")
@@ -16,12 +16,12 @@ MESSAGES: dict[str, Any] = json.loads(
 KEYS = {key["algorithm"]: key for key in MESSAGES["keys"]}
 NOW = 1_790_000_000.0
 
-FULL = Passed(
+FULL = UpstreamClaims(
     owner="o-3Jd9Qm1Zx",
     connections=(
-        PassedConnection("mikomo", "live", 1790000900),
-        PassedConnection("second-bank", "live", 1790000600),
-        PassedConnection("second-bank", "revoked", 0),
+        ConnectionClaim("mikomo", "live", 1790000900),
+        ConnectionClaim("second-bank", "live", 1790000600),
+        ConnectionClaim("second-bank", "revoked", 0),
     ),
     rule="access[1] /api/banks/{connector}/*",
     connector="mikomo",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.signing.header_names import PASSED_NAMES, is_ours, strip
+from akoya_gateway.signing.header_names import PASSED_NAMES, is_gateway_header, strip
 from akoya_gateway.verify.result import NotVerified
 from akoya_gateway.verify.structured_fields import parse_dictionary
 
@@ -25,7 +25,7 @@ def spellings(name: bytes) -> list[bytes]:
 def test_every_spelling_of_every_name_is_removed(name: bytes) -> None:
     for spelling in spellings(name):
         assert strip([(b"host", b"h"), (spelling, b"evil"), (b"accept", b"*")]) == [(b"host", b"h"), (b"accept", b"*")]
-        assert is_ours(spelling)
+        assert is_gateway_header(spelling)
 
 
 @pytest.mark.parametrize("name", [*OURS, b"akoya-", b"AKOYA_", b"Akoya_Owner", b"signature_input"])
@@ -40,7 +40,7 @@ def test_ours_are_removed_whatever_their_value(name: bytes, value: bytes) -> Non
 def test_other_headers_stay_untouched(name: bytes) -> None:
     header = (name, b"akoya=1, Akoya-Owner")
     assert strip([header]) == [header]
-    assert not is_ours(name)
+    assert not is_gateway_header(name)
 
 
 def test_another_label_survives_byte_for_byte() -> None:
@@ -95,9 +95,9 @@ def test_cookies_go_through_the_given_function() -> None:
 
 
 def test_trailers_lose_signature_fields_altogether() -> None:
-    assert is_ours(b"signature")
-    assert is_ours(b"Signature_Input")
-    assert not is_ours(b"x-checksum")
+    assert is_gateway_header(b"signature")
+    assert is_gateway_header(b"Signature_Input")
+    assert not is_gateway_header(b"x-checksum")
 
 
 names = st.binary(max_size=24) | st.sampled_from(OURS).flatmap(lambda name: st.sampled_from(spellings(name)))

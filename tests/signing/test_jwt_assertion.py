@@ -10,13 +10,13 @@ import pytest
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, header_values, signer
+from akoya_gateway.signing import UpstreamClaims, header_values, signer
 from tests.signing.conftest import FULL, KEYS, NOW, signing
 
 
-def prepared(algorithm: str, passed: Passed = FULL) -> Any:
+def prepared(algorithm: str, claims: UpstreamClaims = FULL) -> Any:
     config = signing(algorithm, SigningScheme.JWT)
-    return signer(config, "https://gateway", "http://app", clock=lambda: NOW).prepare(passed)
+    return signer(config, "https://gateway", "http://app", clock=lambda: NOW).prepare(claims)
 
 
 def token(one: Any, now: float) -> str:
@@ -85,7 +85,7 @@ def test_it_is_not_reused_for_another_grant_or_rule() -> None:
 
 
 def test_without_a_grant_it_says_only_who(algorithm: str) -> None:
-    said = claims(token(prepared(algorithm, Passed(owner="o", connections=(), rule="r")), NOW))
+    said = claims(token(prepared(algorithm, UpstreamClaims(owner="o", connections=(), rule="r")), NOW))
     assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections"}
 
 
@@ -96,7 +96,7 @@ def test_an_audience_of_its_own_can_be_set() -> None:
 
 
 def test_what_no_header_can_carry_is_refused_here_as_well() -> None:
-    with pytest.raises(header_values.Unpassable):
+    with pytest.raises(header_values.UnencodableHeaderValue):
         prepared("ed25519", replace(FULL, bearer=Secret("a\nb")))
 
 

@@ -10,7 +10,14 @@ from akoya_gateway import verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import jwks, jwks_headers, key_generation, signer
-from akoya_gateway.signing.keys import PUBLISHED_AFTER, KeyFault, KeySchedule, load, load_all, thumbprint
+from akoya_gateway.signing.keys import (
+    PUBLISHED_AFTER_SECONDS,
+    InvalidSigningKey,
+    KeySchedule,
+    load_keys,
+    load_schedule,
+    thumbprint,
+)
 from tests.signing.conftest import FULL, KEYS, NOW, signing
 
 ED = SigningAlgorithm.ED25519
@@ -34,16 +41,16 @@ def test_rfc_7638_gives_its_own_example_of_an_ed25519_thumbprint() -> None:
         "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     }
-    (key,) = load(ED, one(json.dumps(jwk)))
+    (key,) = load_keys(ED, one(json.dumps(jwk)))
     assert key.id == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
 @pytest.mark.parametrize("algorithm", [ED, EC])
 def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: SigningAlgorithm) -> None:
-    private = key_generation.new_private(algorithm)
-    (from_pem,) = load(algorithm, one(key_generation.as_text(private)))
-    (from_jwk,) = load(algorithm, one(json.dumps(key_generation.as_jwk(private, NOW))))
-    (named,) = load(algorithm, one(key_generation.as_text(private), "k1"))
+    private = key_generation.generate_private_key(algorithm)
+    (from_pem,) = load_keys(algorithm, one(key_generation.as_text(private)))
+    (from_jwk,) = load_keys(algorithm, one(json.dumps(key_generation.as_jwk(private, NOW))))
+    (named,) = load_keys(algorithm, one(key_generation.as_text(private), "k1"))
     public = from_pem.public_pem()
     assert public is not None
     assert from_pem.id == from_jwk.id == thumbprint(private) == v.pem_key(public).id
@@ -52,12 +59,12 @@ def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: 
 
 @pytest.mark.parametrize("algorithm", list(SigningAlgorithm))
 def test_a_new_key_signs_what_verifies(algorithm: SigningAlgorithm) -> None:
-    private = key_generation.new_private(algorithm)
+    private = key_generation.generate_private_key(algorithm)
     for text in (key_generation.as_text(private), key_generation.as_set([key_generation.as_jwk(private, NOW)])):
         config = Signing(SigningScheme.HTTP_MESSAGE_SIGNATURES, algorithm, (one(text),))
         headers = signer(config, "https://a", "http://b").prepare(FULL).headers(b"GET", b"h", b"/", b"", NOW)
         secret = private if isinstance(private, bytes) else None
-        key_id = load_all(algorithm, config.keys).keys[0].id
+        key_id = load_schedule(algorithm, config.keys).keys[0].id
         keys = v.jwks_keys(jwks(config)) if secret is None else v.keys_of([v.secret_key(key_id, secret)])
         assert v.verify("GET", "h", "/", "", headers, keys, NOW).owner == FULL.owner
 
@@ -74,7 +81,7 @@ def test_nothing_private_is_published_and_nothing_private_prints() -> None:
         assert secret not in json.dumps(document)
         assert all("d" not in jwk and jwk["use"] == "sig" for jwk in document["keys"])
         assert secret not in repr(signing(algorithm))
-        (key,) = load_all(SigningAlgorithm(algorithm), signing(algorithm).keys).keys
+        (key,) = load_schedule(SigningAlgorithm(algorithm), signing(algorithm).keys).keys
         assert "private" not in repr(key)
 
 
@@ -88,9 +95,9 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
     ("algorithm", "text", "says"),
     [
         (ED, "nonsense", "PEM"),
-        (ED, key_generation.as_text(key_generation.new_private(EC)), "does not fit"),
-        (EC, key_generation.as_text(key_generation.new_private(ED)), "does not fit"),
-        (MAC, key_generation.as_text(key_generation.new_private(ED)), "shared secret"),
+        (ED, key_generation.as_text(key_generation.generate_private_key(EC)), "does not fit"),
+        (EC, key_generation.as_text(key_generation.generate_private_key(ED)), "does not fit"),
+        (MAC, key_generation.as_text(key_generation.generate_private_key(ED)), "shared secret"),
         (MAC, "short", "32"),
         (ED, "{", "JSON"),
         (ED, "{}", "JWK"),
@@ -103,8 +110,8 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
     ],
 )
 def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, says: str) -> None:
-    with pytest.raises(KeyFault) as refused:
-        load_all(algorithm, [one(text)])
+    with pytest.raises(InvalidSigningKey) as refused:
+        load_schedule(algorithm, [one(text)])
     assert says in str(refused.value)
     assert text == "{" or text not in str(refused.value)
 
@@ -112,22 +119,22 @@ def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgor
 def test_an_encrypted_pem_is_named_as_such() -> None:
     from cryptography.hazmat.primitives import serialization
 
-    private: Any = key_generation.new_private(ED)
+    private: Any = key_generation.generate_private_key(ED)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
     ).decode()
-    with pytest.raises(KeyFault, match="encrypted"):
-        load_all(ED, [one(pem)])
+    with pytest.raises(InvalidSigningKey, match="encrypted"):
+        load_schedule(ED, [one(pem)])
 
 
 def test_no_key_at_all_is_refused() -> None:
-    with pytest.raises(KeyFault, match="keys new"):
+    with pytest.raises(InvalidSigningKey, match="keys new"):
         KeySchedule([])
 
 
 def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
-    first, second = (key_generation.as_text(key_generation.new_private(ED)) for _ in range(2))
-    schedule = load_all(ED, [one(first, "new"), one(second, "old")])
+    first, second = (key_generation.as_text(key_generation.generate_private_key(ED)) for _ in range(2))
+    schedule = load_schedule(ED, [one(first, "new"), one(second, "old")])
     assert schedule.signing(NOW).id == "new"
     assert [jwk["kid"] for jwk in schedule.published(NOW)] == ["new", "old"]
     assert schedule.changes_after(NOW) == float("inf")
@@ -135,10 +142,10 @@ def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
 
 def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     hour = 3600.0
-    text = key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW)])
-    before = load_all(ED, [one(text)]).signing(NOW).id
+    text = key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)])
+    before = load_schedule(ED, [one(text)]).signing(NOW).id
     rotation = key_generation.rotate(text, ED, NOW, hour)
-    schedule = load_all(ED, [one(rotation.text)])
+    schedule = load_schedule(ED, [one(rotation.text)])
 
     def kids(now: float) -> set[str]:
         return {jwk["kid"] for jwk in schedule.published(now)}
@@ -149,25 +156,25 @@ def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     assert schedule.signing(NOW + hour - 1).id == before
     assert schedule.signing(NOW + hour).id == rotation.next_id
     assert kids(NOW + hour) == {before, rotation.next_id}
-    assert kids(NOW + hour + PUBLISHED_AFTER) == {rotation.next_id}
+    assert kids(NOW + hour + PUBLISHED_AFTER_SECONDS) == {rotation.next_id}
 
     again = key_generation.rotate(rotation.text, ED, NOW + 30 * hour, hour)
     assert again.dropped == (before,)
-    assert key_generation.youngest(again.text) == NOW + 30 * hour
+    assert key_generation.newest_key_time(again.text) == NOW + 30 * hour
 
 
 def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
-    text = key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW, NOW + 100)])
+    text = key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW, NOW + 100)])
     config = Signing(SigningScheme.JWT, ED, (one(text),))
-    with pytest.raises(KeyFault, match="yet"):
+    with pytest.raises(InvalidSigningKey, match="yet"):
         signer(config, "https://a", "http://b", clock=lambda: NOW)
     assert signer(config, "https://a", "http://b", clock=lambda: NOW + 100)
 
 
 def test_when_nobody_rotated_the_last_key_goes_on() -> None:
-    old = {**key_generation.as_jwk(key_generation.new_private(ED), NOW), "exp": NOW - 10}
-    older = {**key_generation.as_jwk(key_generation.new_private(ED), NOW), "exp": NOW - 20}
-    schedule = load_all(ED, [one(as_set(older, old))])
+    old = {**key_generation.as_jwk(key_generation.generate_private_key(ED), NOW), "exp": NOW - 10}
+    older = {**key_generation.as_jwk(key_generation.generate_private_key(ED), NOW), "exp": NOW - 20}
+    schedule = load_schedule(ED, [one(as_set(older, old))])
     assert schedule.signing(NOW).id == old["kid"]
     assert schedule.published(NOW)[0]["kid"] == old["kid"]
 
@@ -175,7 +182,7 @@ def test_when_nobody_rotated_the_last_key_goes_on() -> None:
 @pytest.mark.parametrize("scheme", list(SigningScheme))
 def test_what_was_prepared_changes_key_by_the_clock_alone(scheme: SigningScheme) -> None:
     """Every replica that reads the same file changes at the same moment, without a word between them."""
-    rotation = key_generation.rotate(key_generation.as_set([key_generation.as_jwk(key_generation.new_private(ED), NOW)]), ED, NOW, 10)
+    rotation = key_generation.rotate(key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)]), ED, NOW, 10)
     config = Signing(scheme, ED, (one(rotation.text),), audience="http://b")
     keys = v.jwks_keys(jwks(config, lambda: NOW))
     prepared = signer(config, "https://a", "http://b", clock=lambda: NOW).prepare(

@@ -8,18 +8,18 @@ import pytest
 
 from akoya_gateway import verify as v
 from akoya_gateway.secret import Secret
-from akoya_gateway.signing import Passed, PassedConnection, header_values, signer
+from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, header_values, signer
 from akoya_gateway.signing.content_digest import sha256
-from akoya_gateway.signing.message_signatures import Nonces, Unsignable, authority
+from akoya_gateway.signing.message_signatures import Nonces, UnsignableRequest, authority
 from tests.signing.conftest import FULL, KEYS, MESSAGES, NOW, signing
 
 VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
 
 
-def prepared(algorithm: str, passed: Passed = FULL) -> Any:
+def prepared(algorithm: str, claims: UpstreamClaims = FULL) -> Any:
     made = signer(signing(algorithm), "https://app.example.com", "http://up", clock=lambda: NOW)
     made._nonces = Nonces(lambda size: VECTOR_NONCE)  # type: ignore[attr-defined]
-    return made.prepare(passed)
+    return made.prepare(claims)
 
 
 def key_of(algorithm: str) -> dict[str, v.Key]:
@@ -79,7 +79,7 @@ def test_every_signature_has_its_own_nonce() -> None:
 
 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
-    made = prepared("hmac-sha256", Passed(owner="o", connections=(), rule="r")).headers(b"GET", b"h", b"/", b"", NOW)
+    made = prepared("hmac-sha256", UpstreamClaims(owner="o", connections=(), rule="r")).headers(b"GET", b"h", b"/", b"", NOW)
     assert [name for name, _ in made] == [b"akoya-owner", b"signature-input", b"signature"]
 
 
@@ -99,12 +99,12 @@ def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
         replace(FULL, environment="sand\tbox"),
         replace(FULL, scope=("openid", "a  b")),
         replace(FULL, scope=(" ", "x")),
-        replace(FULL, connections=(PassedConnection("Mikomo Bank", "live", 1),)),
-        replace(FULL, connections=(PassedConnection("mikomo", "live;x=1, evil=live", 1),)),
+        replace(FULL, connections=(ConnectionClaim("Mikomo Bank", "live", 1),)),
+        replace(FULL, connections=(ConnectionClaim("mikomo", "live;x=1, evil=live", 1),)),
     ],
 )
-def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: Passed, algorithm: str) -> None:
-    with pytest.raises(header_values.Unpassable) as refused:
+def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: UpstreamClaims, algorithm: str) -> None:
+    with pytest.raises(header_values.UnencodableHeaderValue) as refused:
         prepared(algorithm, bad)
     assert "evil" not in str(refused.value).split("Akoya-Connections")[0]
     assert "tökén" not in str(refused.value)
@@ -130,7 +130,7 @@ def test_any_owner_arrives_as_it_was(owner: str, algorithm: str) -> None:
 def test_a_request_line_without_a_signature_base_is_refused(
     method: bytes, host: bytes, path: bytes, query: bytes, algorithm: str
 ) -> None:
-    with pytest.raises(Unsignable):
+    with pytest.raises(UnsignableRequest):
         prepared(algorithm).headers(method, host, path, query, NOW)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.signing.claims import PassedConnection
+from akoya_gateway.signing.claims import ConnectionClaim
 from akoya_gateway.signing.structured_fields import connections, members, without
 from akoya_gateway.verify.result import NotVerified
 from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
@@ -86,7 +86,7 @@ def test_what_is_a_dictionary_is_read_as_one(text: str) -> None:
 
 
 logins = st.builds(
-    PassedConnection,
+    ConnectionClaim,
     st.from_regex(r"[a-z][a-z0-9_.-]{0,12}", fullmatch=True),
     st.sampled_from(["live", "uncertain", "needs_reconnect", "revoked"]),
     st.integers(0, 2_000_000_000),
@@ -95,7 +95,7 @@ logins = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(logins, max_size=8))
-def test_connections_are_read_back_by_an_independent_parser(passed: list[PassedConnection]) -> None:
+def test_connections_are_read_back_by_an_independent_parser(passed: list[ConnectionClaim]) -> None:
     parsed = theirs(connections(passed)) or {}
     read = [
         (connector, str(state), parameters["expires"])

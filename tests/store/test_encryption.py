@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akoya_gateway.config.model import RingKey, key_id
+from akoya_gateway.config.model import EncryptionKey, key_id
 from akoya_gateway.errors import UndecryptableRecord
-from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault
+from akoya_gateway.store import DamagedRecord, EncryptedStore, Keyring, Record
 from akoya_gateway.store.memory import MemoryStore
 
-OLD, NEW, OTHER = (RingKey(key_id(bytes([n]) * 32), bytes([n]) * 32) for n in (1, 2, 3))
+OLD, NEW, OTHER = (EncryptionKey(key_id(bytes([n]) * 32), bytes([n]) * 32) for n in (1, 2, 3))
 
 
 def test_a_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
@@ -23,76 +23,76 @@ def test_a_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
 
 
 def test_what_was_sealed_opens_and_never_looks_the_same_twice() -> None:
-    ring = KeyRing([OLD])
-    first, second = ring.seal(b"refresh token", b"here"), ring.seal(b"refresh token", b"here")
-    assert ring.open(first, b"here") == ring.open(second, b"here") == b"refresh token"
+    keyring = Keyring([OLD])
+    first, second = keyring.encrypt(b"refresh token", b"here"), keyring.encrypt(b"refresh token", b"here")
+    assert keyring.decrypt(first, b"here") == keyring.decrypt(second, b"here") == b"refresh token"
     assert first != second
     assert b"refresh" not in first
 
 
 def test_the_first_key_seals_and_all_open() -> None:
-    sealed = KeyRing([OLD]).seal(b"plain", b"")
-    ring = KeyRing([NEW, OLD])
-    assert ring.open(sealed, b"") == b"plain"
-    assert ring.needs_resealing(sealed)
-    again = ring.seal(b"plain", b"")
-    assert not ring.needs_resealing(again)
-    assert KeyRing([NEW]).open(again, b"") == b"plain"
+    sealed = Keyring([OLD]).encrypt(b"plain", b"")
+    keyring = Keyring([NEW, OLD])
+    assert keyring.decrypt(sealed, b"") == b"plain"
+    assert keyring.needs_reencryption(sealed)
+    again = keyring.encrypt(b"plain", b"")
+    assert not keyring.needs_reencryption(again)
+    assert Keyring([NEW]).decrypt(again, b"") == b"plain"
 
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(UndecryptableRecord) as caught:
-        KeyRing([NEW]).open(KeyRing([OLD]).seal(b"plain", b""), b"")
+        Keyring([NEW]).decrypt(Keyring([OLD]).encrypt(b"plain", b""), b"")
     assert caught.value.key_id == OLD.id
     assert OLD.id in caught.value.detail
 
 
 def test_another_key_under_the_same_id_does_not_open() -> None:
     with pytest.raises(DamagedRecord):
-        KeyRing([RingKey(OLD.id, NEW.key)]).open(KeyRing([OLD]).seal(b"plain", b""), b"")
+        Keyring([EncryptionKey(OLD.id, NEW.key)]).decrypt(Keyring([OLD]).encrypt(b"plain", b""), b"")
 
 
 def test_a_body_opens_in_its_own_context_alone() -> None:
-    ring = KeyRing([OLD])
+    keyring = Keyring([OLD])
     with pytest.raises(DamagedRecord):
-        ring.open(ring.seal(b"plain", b"here"), b"there")
+        keyring.decrypt(keyring.encrypt(b"plain", b"here"), b"there")
 
 
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255), plain=st.binary(max_size=200))
 def test_no_altered_byte_goes_unseen(at: int, flip: int, plain: bytes) -> None:
-    ring = KeyRing([OLD])
-    sealed = bytearray(ring.seal(plain, b"context"))
+    keyring = Keyring([OLD])
+    sealed = bytearray(keyring.encrypt(plain, b"context"))
     sealed[at % len(sealed)] ^= flip
     with pytest.raises((DamagedRecord, UndecryptableRecord)):
-        ring.open(bytes(sealed), b"context")
+        keyring.decrypt(bytes(sealed), b"context")
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_the_declared_errors(rubbish: bytes) -> None:
-    for act in (lambda: KeyRing([OLD]).open(rubbish, b""), lambda: KeyRing([OLD]).needs_resealing(rubbish)):
+    for act in (lambda: Keyring([OLD]).decrypt(rubbish, b""), lambda: Keyring([OLD]).needs_reencryption(rubbish)):
         with contextlib.suppress(DamagedRecord, UndecryptableRecord):
             act()
 
 
 @given(st.integers(0, 60))
 def test_a_cut_body_is_damaged(length: int) -> None:
-    ring = KeyRing([OLD])
-    sealed = ring.seal(b"x" * 30, b"")
+    keyring = Keyring([OLD])
+    sealed = keyring.encrypt(b"x" * 30, b"")
     with pytest.raises(DamagedRecord):
-        ring.open(sealed[: min(length, len(sealed) - 1)], b"")
+        keyring.decrypt(sealed[: min(length, len(sealed) - 1)], b"")
 
 
 def test_a_ring_that_cannot_be_right_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        KeyRing([])
+        Keyring([])
     with pytest.raises(ValueError, match="32"):
-        KeyRing([RingKey("short", b"x" * 31)])
+        Keyring([EncryptionKey("short", b"x" * 31)])
     with pytest.raises(ValueError, match="twice"):
-        KeyRing([OLD, OLD])
+        Keyring([OLD, OLD])
 
 
 def test_neither_ring_nor_key_prints_the_key() -> None:
-    assert OLD.key.hex() not in repr(OLD) + repr(KeyRing([OLD]))
+    assert OLD.key.hex() not in repr(OLD) + repr(Keyring([OLD]))
     assert repr(OLD.key) not in repr(OLD)
 
 
@@ -101,37 +101,37 @@ class TestVault:
 
     async def test_bodies_are_plain_above_and_sealed_below(self) -> None:
         store = MemoryStore()
-        vault = Vault(store, KeyRing([OLD]))
-        assert await vault.put(self.record)
-        assert await vault.get("grant", "k1") == self.record
-        assert await vault.find("grant", "owner-1") == (self.record,)
-        assert [r async for r in vault.scan("grant")] == [self.record]
-        assert await vault.changed("grant", "k1", 0, 1) == self.record
-        assert await vault.count("grant", "owner-1") == 1
+        encrypted_store = EncryptedStore(store, Keyring([OLD]))
+        assert await encrypted_store.put(self.record)
+        assert await encrypted_store.get("grant", "k1") == self.record
+        assert await encrypted_store.find("grant", "owner-1") == (self.record,)
+        assert [r async for r in encrypted_store.scan("grant")] == [self.record]
+        assert await encrypted_store.changed("grant", "k1", 0, 1) == self.record
+        assert await encrypted_store.count("grant", "owner-1") == 1
         below = await store.get("grant", "k1")
         assert below is not None
         assert b"refresh" not in below.body
-        assert await vault.take("grant", "k1") == self.record
-        assert await vault.get("grant", "k1") is await vault.take("grant", "k1") is None
+        assert await encrypted_store.take("grant", "k1") == self.record
+        assert await encrypted_store.get("grant", "k1") is await encrypted_store.take("grant", "k1") is None
 
     @pytest.mark.parametrize("move", [{"key": "k2"}, {"group": "thief"}, {"kind": "session"}])
     async def test_a_record_moved_by_somebody_with_access_to_the_store_does_not_open(self, move: dict[str, str]) -> None:
         store = MemoryStore()
-        vault = Vault(store, KeyRing([OLD]))
-        await vault.put(self.record)
+        encrypted_store = EncryptedStore(store, Keyring([OLD]))
+        await encrypted_store.put(self.record)
         sealed = await store.take("grant", "k1")
         assert sealed is not None
         moved = replace(sealed, **move)  # type: ignore[arg-type]
         await store.put(moved)
         with pytest.raises(DamagedRecord):
-            await vault.get(moved.kind, moved.key)
+            await encrypted_store.get(moved.kind, moved.key)
         with pytest.raises(DamagedRecord):
-            await vault.find(moved.kind, moved.group)
+            await encrypted_store.find(moved.kind, moved.group)
 
     async def test_a_missing_key_is_an_error_never_an_empty_answer(self) -> None:
         store = MemoryStore()
-        await Vault(store, KeyRing([OLD])).put(self.record)
-        vault = Vault(store, KeyRing([NEW]))
-        for ask in (vault.get("grant", "k1"), vault.find("grant", "owner-1")):
+        await EncryptedStore(store, Keyring([OLD])).put(self.record)
+        encrypted_store = EncryptedStore(store, Keyring([NEW]))
+        for ask in (encrypted_store.get("grant", "k1"), encrypted_store.find("grant", "owner-1")):
             with pytest.raises(UndecryptableRecord):
                 await ask

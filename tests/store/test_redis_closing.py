@@ -19,10 +19,10 @@ import uvloop
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record
-from akoya_gateway.store.change_notifier import Bells
-from akoya_gateway.store.redis.client import Gate, connect
-from akoya_gateway.store.redis.keys import Layout
-from akoya_gateway.store.redis.pubsub import Notices
+from akoya_gateway.store.change_notifier import ChangeNotifier
+from akoya_gateway.store.redis.client import CommandLimiter, connect
+from akoya_gateway.store.redis.keys import KeySchema
+from akoya_gateway.store.redis.pubsub import ChangeSubscriber
 from akoya_gateway.store.redis.store import RedisStore
 from akoya_gateway.store.redis.url import parse
 from tests.servers import RedisServer, own_redis
@@ -72,10 +72,10 @@ def closer(request: pytest.FixtureRequest) -> Iterator[Closer]:
 
 def unopened(port: int) -> RedisStore:
     """A store as it is after it was opened, though its server would not let it be."""
-    address = parse(f"redis://127.0.0.1:{port}?timeout=1")
-    store = RedisStore(address)
-    store._gate, store._link = Gate(address), connect(address)
-    store._notices = Notices(store._link, store._layout, store._bells)
+    url = parse(f"redis://127.0.0.1:{port}?timeout=1")
+    store = RedisStore(url)
+    store._limiter, store._client = CommandLimiter(url), connect(url)
+    store._subscriber = ChangeSubscriber(store._client, store._keys, store._changes)
     return store
 
 
@@ -105,7 +105,7 @@ class Ears:
         self.faults = list(faults)
         self.calls = 0
 
-    async def ear(self) -> object:
+    async def pubsub(self) -> object:
         self.calls += 1
         raise self.faults.pop(0) if self.faults else OSError("away")
 
@@ -115,8 +115,8 @@ class Ears:
 )
 async def test_the_change_listener_begins_again_after_any_exception(fault: Exception) -> None:
     ears = Ears(fault, fault)
-    notices = Notices(ears, Layout("t"), Bells())  # type: ignore[arg-type]
-    await notices.want(("grant", "k"))
+    notices = ChangeSubscriber(ears, KeySchema("t"), ChangeNotifier())  # type: ignore[arg-type]
+    await notices.subscribe(("grant", "k"))
     async with asyncio.timeout(5):
         while ears.calls < 4:
             await asyncio.sleep(0.02)
@@ -131,15 +131,15 @@ def test_a_waiter_hears_of_changes_again_after_connections_were_closed(closer: C
         store = RedisStore.from_url(own_redis.url)
         await store.open()
         closing = connect(parse(f"redis://127.0.0.1:{closer.port}?timeout=1"))
-        real, store._notices._link = store._notices._link, closing
+        real, store._subscriber._client = store._subscriber._client, closing
         await store.put(Record("grant", "k", b"sealed"))
         waiter = asyncio.ensure_future(store.changed("grant", "k", 1, 30))
         async with asyncio.timeout(10):
             while closer.accepted < 2:
                 await asyncio.sleep(0.02)
-        store._notices._link = real
+        store._subscriber._client = real
         async with asyncio.timeout(10):
-            while store._notices._ear is None:
+            while store._subscriber._pubsub is None:
                 await asyncio.sleep(0.02)
         await store.put(Record("grant", "k", b"sealed", 2))
         async with asyncio.timeout(0.5):

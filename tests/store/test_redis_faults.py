@@ -494,15 +494,15 @@ def test_a_description_holds_no_password(url: str, told: str) -> None:
 
 
 def test_address_is_parsed_with_its_escapes_decoded_once() -> None:
-    address = parse("rediss+sentinel://us%40er:p%2Fa:%2541@a:1,[::1],c.example/my/3?sentinel_password=x%26y&ca=/etc/ca.pem")
-    assert address.hosts == (("a", 1), ("::1", 26379), ("c.example", 26379))
-    assert (address.username, address.service, address.database, address.tls) == ("us@er", "my", 3, True)
-    assert address.password is not None
-    assert address.password.reveal() == "p/a:%41"
-    assert address.sentinel_password is not None
-    assert address.sentinel_password.reveal() == "x&y"
-    assert address.ca == "/etc/ca.pem"
-    assert address.where == "rediss+sentinel://a:1,[::1],c.example/my/3"
+    url = parse("rediss+sentinel://us%40er:p%2Fa:%2541@a:1,[::1],c.example/my/3?sentinel_password=x%26y&ca=/etc/ca.pem")
+    assert url.hosts == (("a", 1), ("::1", 26379), ("c.example", 26379))
+    assert (url.username, url.service, url.database, url.tls) == ("us@er", "my", 3, True)
+    assert url.password is not None
+    assert url.password.reveal() == "p/a:%41"
+    assert url.sentinel_password is not None
+    assert url.sentinel_password.reveal() == "x&y"
+    assert url.ca == "/etc/ca.pem"
+    assert url.where == "rediss+sentinel://a:1,[::1],c.example/my/3"
 
 
 async def test_valkey_is_another_word_for_redis(own_redis: RedisServer) -> None:

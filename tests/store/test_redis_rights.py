@@ -14,12 +14,12 @@ from akoya_gateway import Gateway
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.redis import scripts
-from akoya_gateway.store.redis.keys import Layout
+from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.rights import CommandRefused, commands
 from tests.config.documents import judged
 from tests.servers import RedisServer
 
-NEEDED = sorted({command[0] for command in commands(Layout("akoya"), "x", 0.0)} | {"SUBSCRIBE"})
+NEEDED = sorted({command[0] for command in commands(KeySchema("akoya"), "x", 0.0)} | {"SUBSCRIBE"})
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ async def test_readiness_names_what_is_refused_while_requests_get_503(server: Re
     assert config is not None
     sessions = replace(config.sessions, store=user(server, "unready", "~akoya* &* +@all"))
     gateway = Gateway(nothing, replace(config, sessions=sessions))
-    engine = await gateway.startup()
-    (problem,) = await engine.check()
+    runtime = await gateway.startup()
+    (problem,) = await runtime.check()
     assert "the user may not use the key {akoya:" in problem
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://app.example.com") as http:
         assert (await http.get("/akoya/connect/mikomo")).status_code == 503
         user(server, "unready", "~* &* +@all")
-        assert await engine.check() == []
+        assert await runtime.check() == []
         assert (await http.get("/akoya/connect/mikomo")).status_code == 302
     await gateway.shutdown()
 

@@ -18,7 +18,7 @@ import yaml
 
 from akoya_gateway.cli.rotate_store import rotate_store
 from akoya_gateway.config import load_config
-from akoya_gateway.store import KeyRing, Record, Vault, open_store
+from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
 from tests.config.documents import ENVIRON, changed
 
 OLD, NEW = (base64.b64encode(hashlib.sha256(name).digest()).decode() for name in (b"old", b"new"))
@@ -37,20 +37,20 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def fill(config: Path, number: int) -> None:
     sessions = load_config(config).sessions
-    vault = Vault(open_store(sessions.store), KeyRing(sessions.keys[1:]))
-    await vault.open()
+    store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys[1:]))
+    await store.open()
     for start in range(0, number, 500):
         records = [Record("grant", f"k{n}", b"plain", group="o") for n in range(start, min(start + 500, number))]
-        assert all(await asyncio.gather(*map(vault.put, records)))
-    await vault.close()
+        assert all(await asyncio.gather(*map(store.put, records)))
+    await store.close()
 
 
 async def opened_by_the_new_key(config: Path) -> int:
     sessions = load_config(config).sessions
-    vault = Vault(open_store(sessions.store), KeyRing(sessions.keys[:1]))
-    await vault.open()
-    found = await vault.find("grant", "o")
-    await vault.close()
+    store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys[:1]))
+    await store.open()
+    found = await store.find("grant", "o")
+    await store.close()
     return len(found)
 
 
@@ -120,8 +120,8 @@ async def sealed_anew(config: Path) -> int:
     sessions = load_config(config).sessions
     store = open_store(sessions.store)
     await store.open()
-    ring = KeyRing(sessions.keys)
-    done = sum([not ring.needs_resealing(record.body) async for record in store.scan("grant")])
+    keyring = Keyring(sessions.keys)
+    done = sum([not keyring.needs_reencryption(record.body) async for record in store.scan("grant")])
     await store.close()
     return done
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.config.model import RingKey
+from akoya_gateway.config.model import EncryptionKey
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
-from akoya_gateway.store import DamagedRecord, KeyRing, Record, Vault, open_store
+from akoya_gateway.store import DamagedRecord, EncryptedStore, Keyring, Record, open_store
 from akoya_gateway.store.sqlite import SQLiteStore
-from akoya_gateway.store.sqlite_database import APPLICATION_ID, STEPS
+from akoya_gateway.store.sqlite_database import APPLICATION_ID, MIGRATIONS
 
 HELPER = """
 import asyncio, sys
@@ -273,12 +273,12 @@ async def test_a_page_that_is_corrupted_under_a_running_gateway_is_an_error_unti
 
 
 async def test_whatever_byte_of_the_file_is_altered_no_wrong_body_comes_out(path: Path) -> None:
-    ring = KeyRing([RingKey("k", b"k" * 32)])
-    vault = Vault(SQLiteStore(str(path)), ring)
-    await vault.open()
+    keyring = Keyring([EncryptionKey("k", b"k" * 32)])
+    store = EncryptedStore(SQLiteStore(str(path)), keyring)
+    await store.open()
     bodies = {f"k{n}": os.urandom(1500) for n in range(40)}
-    assert all(await asyncio.gather(*[vault.put(grant(key, body=body)) for key, body in bodies.items()]))
-    await vault.close()
+    assert all(await asyncio.gather(*[store.put(grant(key, body=body)) for key, body in bodies.items()]))
+    await store.close()
     whole = path.read_bytes()
     chance = random.Random(7)
     seen = 0
@@ -286,17 +286,17 @@ async def test_whatever_byte_of_the_file_is_altered_no_wrong_body_comes_out(path
         altered = bytearray(whole)
         altered[chance.randrange(len(altered))] ^= chance.randrange(1, 256)
         path.write_bytes(altered)
-        vault = Vault(SQLiteStore(str(path)), ring)
+        store = EncryptedStore(SQLiteStore(str(path)), keyring)
         try:
-            await vault.open()
+            await store.open()
             for key, body in bodies.items():
-                record = await vault.get("grant", key)
+                record = await store.get("grant", key)
                 assert record is None or record.body == body
                 seen += record is not None
         except (StoreUnavailable, DamagedRecord, UndecryptableRecord):
             pass
         finally:
-            await vault.close()
+            await store.close()
             for suffix in ("-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
     assert seen
@@ -333,7 +333,7 @@ async def test_a_newer_schema_is_refused(sqlite: SQLiteStore, path: Path) -> Non
     await sqlite.close()
     other = sqlite3.connect(path)
     assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-    other.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     other.close()
     with pytest.raises(StoreUnavailable, match="newer release"):
         await SQLiteStore(str(path)).open()

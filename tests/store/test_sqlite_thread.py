@@ -9,29 +9,29 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.sqlite_thread import MOST_WAITING, Outcome, Worker
+from akoya_gateway.store.sqlite_thread import MAX_WAITING, ConnectionThread, JobResult
 
 
 async def test_a_disk_that_does_not_answer_fills_no_memory_and_what_nobody_waits_for_is_not_done() -> None:
     stuck = threading.Event()
     done: list[str] = []
 
-    def run(works: Sequence[Callable[[None], str]]) -> list[Outcome]:
+    def run(works: Sequence[Callable[[None], str]]) -> list[JobResult]:
         stuck.wait()
-        return [Outcome(done.append(work(None))) for work in works]
+        return [JobResult(done.append(work(None))) for work in works]
 
-    worker: Worker[None] = Worker("stuck", run, batch=16)
+    worker: ConnectionThread[None] = ConnectionThread("stuck", run, batch=16)
     worker.start()
-    asks = [asyncio.create_task(worker.ask(lambda _: "early", 0.5)) for _ in range(MOST_WAITING + 100)]
+    asks = [asyncio.create_task(worker.submit(lambda _: "early", 0.5)) for _ in range(MAX_WAITING + 100)]
     refused = await asyncio.gather(*asks, return_exceptions=True)
     assert {type(each) for each in refused} == {StoreUnavailable}
     assert any("wait for it" in str(each) for each in refused)
     with pytest.raises(StoreUnavailable, match="wait for it"):
-        await worker.ask(lambda _: "too many", 30)
+        await worker.submit(lambda _: "too many", 30)
     stuck.set()
     while True:
         try:
-            await worker.ask(lambda _: "late", 30)
+            await worker.submit(lambda _: "late", 30)
             break
         except StoreUnavailable:
             await asyncio.sleep(0.05)

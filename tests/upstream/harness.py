@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 
 from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
-from akoya_gateway.server.websocket_protocol import JoinableProtocol
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 TIMEOUT = 10.0
@@ -231,7 +231,7 @@ class Proxied:
     """A proxy under uvicorn in front of some origins."""
 
     front: Front
-    pool: Pool
+    pool: ConnectionPool
     proxy: ReverseProxy
 
     @property
@@ -264,9 +264,9 @@ def proxied(
         websocket=websocket or WebSocketBounds(),
         keep_alive=keep_alive,
     )
-    made = Pool(upstream, **(pool_options or {}))
+    made = ConnectionPool(upstream, **(pool_options or {}))
     proxy = ReverseProxy(made, **({"answer_errors": True} | options))
-    served: dict[str, Any] = {"ws": JoinableProtocol, "ws_per_message_deflate": False} if tunnel else {}
+    served: dict[str, Any] = {"ws": DetachableWebSocketProtocol, "ws_per_message_deflate": False} if tunnel else {}
     served |= server_options or {}
     with Front(wrap(proxy) if wrap else proxy, **served) as front:
         yield Proxied(front, made, proxy)

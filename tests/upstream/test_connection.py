@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
 from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
-from akoya_gateway.upstream.http.response_head_cache import PlainHead
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
 
 
@@ -63,13 +63,13 @@ class Holder:
     def on_gone(self, connection: Connection) -> None:
         pass
 
-    def on_patient(self, connection: Connection) -> None:
+    def on_read_timeout_disabled(self, connection: Connection) -> None:
         pass
 
-    def on_answered(self, connection: Connection) -> None:
+    def on_connection_response(self, connection: Connection) -> None:
         pass
 
-    def on_trouble(self, connection: Connection) -> None:
+    def on_connection_failure(self, connection: Connection) -> None:
         pass
 
     def on_stray(self, connection: Connection) -> None:
@@ -84,7 +84,7 @@ class Holder:
         else:
             self.diary.append(chunk)
 
-    def on_answer(self, head: PlainHead, body: bytes) -> None:
+    def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
         if body:
             self.on_body(body)

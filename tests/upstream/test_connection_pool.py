@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
-from akoya_gateway.upstream.errors import ClosedEarly, Unreachable
-from akoya_gateway.upstream.http.connection_pool import Pool
-from akoya_gateway.upstream.http.response_stream import Exchange
+from akoya_gateway.upstream.errors import ClosedEarly, UpstreamUnreachable
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
+from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.http.tls import client_context
 from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
 
@@ -169,7 +169,7 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
 
 async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
     with RawUpstream(forever(answers)) as upstream:
-        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
         first = await pool.acquire()
         waiting = asyncio.ensure_future(pool.acquire())
         while not pool.waiting:
@@ -539,21 +539,21 @@ async def test_an_origin_rests_longer_each_time_until_it_answers_and_a_connectio
             caller.answer(b"well")
 
     with RawUpstream(recovering) as upstream:
-        pool = Pool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
-        station = pool._stations[0]
+        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        host = pool._hosts[0]
 
         async def request() -> float:
             connection = await pool.acquire()
-            exchange = Exchange(connection, asyncio.get_running_loop(), lambda: None)
-            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", exchange)
+            stream = ResponseStream(connection, asyncio.get_running_loop(), lambda: None)
+            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", stream)
             with contextlib.suppress(ClosedEarly):
-                await exchange.until_head()
-            return round(max(0.0, station.resting_until - asyncio.get_running_loop().time()))
+                await stream.wait_head()
+            return round(max(0.0, host.ejected_until - asyncio.get_running_loop().time()))
 
         assert [await request() for _ in range(5)] == [0, 0, 1, 2, 4]
         sick = False
         assert await request() == 0
-        assert station.troubles == 0
+        assert host.consecutive_failures == 0
         sick = True
         await asyncio.sleep(0.1)  # until that connection is known to be closed
         assert [await request() for _ in range(3)] == [0, 0, 1]
@@ -566,7 +566,7 @@ def test_a_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin()
             with Client(proxy.port) as client:
                 client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx")
                 assert b" 408 " in client.rest()
-        assert proxy.pool._stations[0].troubles == 0
+        assert proxy.pool._hosts[0].consecutive_failures == 0
 
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx"
@@ -600,7 +600,7 @@ def reads_bodies(caller: Caller) -> None:
 
 
 def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
         proxied(upstream.origin, pool=1, connect=5) as proxy,
@@ -617,7 +617,7 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
 
 def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """As does one that has only just begun."""
-    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
         proxied(upstream.origin, pool=1, connect=1.5) as proxy,
@@ -631,7 +631,7 @@ def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.
 
 def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is further behind."""
-    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._HEAD_START", 0.5)
+    monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
         proxied(upstream.origin, pool=2, connect=5) as proxy,
@@ -651,20 +651,20 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
 async def test_an_origin_that_came_back_is_forgiven() -> None:
     with RawUpstream(forever(answers)) as upstream:
         origin = upstream.origin
-    pool = Pool(Upstream((origin,), Seconds(2), Seconds(2), 1))
-    station = pool._stations[0]
+    pool = ConnectionPool(Upstream((origin,), Seconds(2), Seconds(2), 1))
+    host = pool._hosts[0]
     rests = []
     for _ in range(3):
-        with pytest.raises(Unreachable):
+        with pytest.raises(UpstreamUnreachable):
             await pool.acquire()
-        rests.append(round(station.resting_until - asyncio.get_running_loop().time()))
+        rests.append(round(host.ejected_until - asyncio.get_running_loop().time()))
     assert rests == [1, 2, 4]
     with socket.create_server(("127.0.0.1", origin.port)):
         (await pool.acquire()).abort()
-        assert station.resting_until == 0
-    with pytest.raises(Unreachable):
+        assert host.ejected_until == 0
+    with pytest.raises(UpstreamUnreachable):
         await pool.acquire()
-    assert round(station.resting_until - asyncio.get_running_loop().time()) == 1
+    assert round(host.ejected_until - asyncio.get_running_loop().time()) == 1
     await pool.close()
 
 

@@ -14,7 +14,7 @@ from websockets.protocol import OPEN, Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from akoya_gateway.upstream.websocket.frame_validator import FrameReader
+from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
 from tests.conformance.websocket_cases import Case, cases
 from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, frames
 
@@ -24,9 +24,9 @@ CASES = cases()
 
 def read(
     data: bytes, cuts: list[int] | None = None, *, masked: bool = True, most: int = MOST
-) -> tuple[bytes, FrameReader]:
+) -> tuple[bytes, FrameValidator]:
     """What passes, and the reader; the bytes come in pieces that end at `cuts`."""
-    reader = FrameReader(masked=masked, max_message=most)
+    reader = FrameValidator(masked=masked, max_message=most)
     ends = sorted({min(cut, len(data)) for cut in cuts or []} | {len(data)})
     passed, at = b"", 0
     for end in ends:
@@ -59,9 +59,9 @@ def test_what_is_right_passes_byte_for_byte(sent: Any, masked: bool) -> None:
     data = frames(sent, mask=masked)
     passed, reader = read(data, masked=masked)
     assert passed == data
-    assert reader.fault is None
-    assert reader.over == any(opcode == CLOSE for opcode, _, _ in sent)
-    assert reader.left == 0
+    assert reader.close_code is None
+    assert reader.is_closed == any(opcode == CLOSE for opcode, _, _ in sent)
+    assert reader.remaining == 0
 
 
 WRONG: dict[str, tuple[int, Any]] = {
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> N
     after = frames([(TEXT, b"after", {})], mask=masked)
     passed, reader = read(before + frames(sent[-1:], mask=masked) + after, masked=masked)
     assert passed == before
-    assert (reader.over, reader.fault, reader.left) == (True, code, 0)
+    assert (reader.is_closed, reader.close_code, reader.remaining) == (True, code, 0)
     assert reader.feed(after) == b""
 
 
@@ -107,17 +107,17 @@ def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> N
 @pytest.mark.parametrize(("code", "sent"), [*WRONG.values(), *((None, sent) for sent in RIGHT.values())])
 def test_a_frame_a_read_is_as_all_at_once(code: int | None, sent: Any, masked: bool) -> None:
     """As most frames come; small ones then are judged by another line of code."""
-    reader = FrameReader(masked=masked, max_message=MOST)
+    reader = FrameValidator(masked=masked, max_message=MOST)
     passed = b"".join(reader.feed(frames([one], mask=masked)) for one in sent)
     assert passed == frames(sent if code is None else sent[:-1], mask=masked)
-    assert reader.fault == code
+    assert reader.close_code == code
 
 
 def test_a_limit_may_be_smaller_than_the_smallest_frames() -> None:
-    reader = FrameReader(masked=True, max_message=10)
+    reader = FrameValidator(masked=True, max_message=10)
     assert reader.feed(frame(TEXT, b"x" * 10, mask=True)) == frame(TEXT, b"x" * 10, mask=True)
     assert reader.feed(frame(TEXT, b"x" * 11, mask=True)) == b""
-    assert reader.fault == 1009
+    assert reader.close_code == 1009
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -125,7 +125,7 @@ def test_a_limit_may_be_smaller_than_the_smallest_frames() -> None:
 def test_a_side_that_masks_what_it_should_not_or_does_not_what_it_should_is_refused(masked: bool, opcode: int) -> None:
     payload = b"\x03\xe8" if opcode == CLOSE else b"hello"
     passed, reader = read(frame(opcode, payload, mask=not masked), masked=masked)
-    assert (passed, reader.fault) == (b"", 1002)
+    assert (passed, reader.close_code) == (b"", 1002)
 
 
 def test_nothing_passes_behind_a_close_frame() -> None:
@@ -138,7 +138,7 @@ def test_nothing_passes_behind_a_close_frame() -> None:
 def test_what_is_held_is_less_than_a_control_frame() -> None:
     """An attacker's header never grows, however it is dripped."""
     data = frame(PING, b"p" * 125, mask=True)
-    reader = FrameReader(masked=True, max_message=MOST)
+    reader = FrameValidator(masked=True, max_message=MOST)
     for at in range(len(data) - 1):
         assert reader.feed(data[at : at + 1]) == b""
     assert len(reader._held) == 130
@@ -147,11 +147,11 @@ def test_what_is_held_is_less_than_a_control_frame() -> None:
 
 def test_payload_passes_as_it_comes() -> None:
     data = frame(BINARY, b"x" * 900, mask=True)
-    reader = FrameReader(masked=True, max_message=MOST)
+    reader = FrameValidator(masked=True, max_message=MOST)
     assert reader.feed(data[:100]) == data[:100]
-    assert reader.left == 908 - 100
+    assert reader.remaining == 908 - 100
     assert reader.feed(data[100:]) == data[100:]
-    assert reader.left == 0
+    assert reader.remaining == 0
 
 
 # -- any cut, any bytes
@@ -184,7 +184,7 @@ def test_no_cut_changes_what_passes_or_the_verdict(data: bytes, where: list[int]
     at_once, reader = read(data, masked=masked)
     in_pieces, other = read(data, where, masked=masked)
     assert in_pieces == at_once == data[: len(at_once)]
-    assert (other.over, other.fault, other.left) == (reader.over, reader.fault, reader.left)
+    assert (other.is_closed, other.close_code, other.remaining) == (reader.is_closed, reader.close_code, reader.remaining)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -221,17 +221,17 @@ def test_whole_frames_that_websockets_takes_pass(data: bytes) -> None:
     """Theirs have the shortest length there is; another is what we refuse besides."""
     if judged_by_others(data, masked=True).parser_exc is None:
         passed, reader = read(data)
-        assert reader.fault is None
-        assert reader.over or passed == data
+        assert reader.close_code is None
+        assert reader.is_closed or passed == data
 
 
 @given(st.lists(loose_frame(), max_size=12).map(b"".join), cuts)
 @settings(max_examples=200, deadline=None)
 def test_wherever_nothing_is_left_a_frame_of_ours_can_stand(data: bytes, where: list[int]) -> None:
     """Cut anywhere: where the reader says that it is between two frames, others read a ping of ours in its place."""
-    reader = FrameReader(masked=True, max_message=MOST)
+    reader = FrameValidator(masked=True, max_message=MOST)
     passed = reader.feed(data[: where[0]] if where else data)
-    if not reader.left and reader.fault is None and not reader.over:
+    if not reader.remaining and reader.close_code is None and not reader.is_closed:
         protocol = judged_by_others(passed + frame(PING, b"ours", mask=True), True)
         events = [event for event in protocol.events_received() if isinstance(event, Frame)]
         assert protocol.parser_exc is None

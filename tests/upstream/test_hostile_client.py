@@ -340,7 +340,7 @@ def test_trailers_of_an_answer_are_dropped_where_the_server_cannot_pass_them_on(
 
 async def test_trailers_of_an_answer_go_to_a_server_that_can_pass_them_on() -> None:
     from akoya_gateway.config.model import Upstream
-    from akoya_gateway.upstream.http.connection_pool import Pool
+    from akoya_gateway.upstream.http.connection_pool import ConnectionPool
     from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
     def answer(caller: Caller) -> None:
@@ -358,7 +358,7 @@ async def test_trailers_of_an_answer_go_to_a_server_that_can_pass_them_on() -> N
         events.append(message)
 
     with RawUpstream(forever(answer)) as upstream:
-        pool = Pool(Upstream((upstream.origin,)))
+        pool = ConnectionPool(Upstream((upstream.origin,)))
         scope = {
             "type": "http",
             "method": "GET",

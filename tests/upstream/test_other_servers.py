@@ -12,7 +12,7 @@ import pytest
 from akoya_gateway.config.model import Seconds, Upstream
 from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.errors import ClosedEarly, RefusedRequest
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.upstream.harness import Caller, RawUpstream, eventually, fixed
 
@@ -50,7 +50,7 @@ class Call:
 
 @contextlib.asynccontextmanager
 async def proxy_to(upstream: RawUpstream, read: float = 5.0) -> AsyncIterator[ReverseProxy]:
-    pool = Pool(Upstream((upstream.origin,), read_timeout=Seconds(read)))
+    pool = ConnectionPool(Upstream((upstream.origin,), read_timeout=Seconds(read)))
     yield ReverseProxy(pool)
     await pool.close()
 

@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.upstream.errors import InvalidResponse, RefusedRequest
-from akoya_gateway.upstream.http.forwarded_headers import Forwarding
-from akoya_gateway.upstream.http.request_head import Body, Outgoing, RequestWriter
-from akoya_gateway.upstream.http.response_head import Framing, judge_head, judge_size, judge_trailers
+from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
+from akoya_gateway.upstream.http.request_head import Body, RequestHead, RequestWriter
+from akoya_gateway.upstream.http.response_head import Framing, check_size, validate_head, validate_trailers
 
 HOST = (b"host", b"app.example")
-WRITER = RequestWriter(Forwarding(), b"fallback")
+WRITER = RequestWriter(ForwardedHeaders(), b"fallback")
 
 
-def write(headers: list[tuple[bytes, bytes]], method: str = "GET", target: bytes = b"/", **options: str) -> Outgoing:
+def write(headers: list[tuple[bytes, bytes]], method: str = "GET", target: bytes = b"/", **options: str) -> RequestHead:
     return WRITER.write(method, target, headers, peer="192.0.2.1", scheme="https", **options)  # type: ignore[arg-type]
 
 
-def lines(outgoing: Outgoing) -> list[bytes]:
-    return outgoing.head.split(b"\r\n")
+def lines(head: RequestHead) -> list[bytes]:
+    return head.head.split(b"\r\n")
 
 
 awkward = st.sampled_from(
@@ -52,21 +52,21 @@ def test_whatever_comes_in_a_head_is_one_request_with_one_framing_or_is_refused(
     headers: list[tuple[bytes, bytes]], method: str, target: bytes
 ) -> None:
     try:
-        outgoing = write([HOST, *headers], method, target)
+        request_head = write([HOST, *headers], method, target)
     except RefusedRequest:
         return
-    head = outgoing.head
+    head = request_head.head
     assert head.endswith(b"\r\n\r\n")
     assert head.count(b"\r\n\r\n") == 1
     assert head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n")
     assert b"\0" not in head
-    found = [line.partition(b":")[0].lower() for line in lines(outgoing)[1:-2]]
+    found = [line.partition(b":")[0].lower() for line in lines(request_head)[1:-2]]
     assert found.count(b"host") == 1
     assert found.count(b"content-length") + found.count(b"transfer-encoding") <= 1
-    assert (b"transfer-encoding" in found) == (outgoing.body is Body.CHUNKED)
-    assert (b"content-length" in found) == (outgoing.body is Body.LENGTH)
+    assert (b"transfer-encoding" in found) == (request_head.body is Body.CHUNKED)
+    assert (b"content-length" in found) == (request_head.body is Body.LENGTH)
     assert not {b"connection", b"upgrade", b"expect", b"te", b"keep-alive"} & set(found)
-    assert lines(outgoing)[0].count(b" ") == 2
+    assert lines(request_head)[0].count(b" ") == 2
 
 
 @settings(max_examples=300, deadline=None)
@@ -80,7 +80,7 @@ def test_whatever_an_upstream_answers_has_one_framing_or_is_refused(
     status: int, version: str, headers: list[tuple[bytes, bytes]], head_only: bool
 ) -> None:
     try:
-        head = judge_head(status, version, headers, head_only=head_only)
+        head = validate_head(status, version, headers, head_only=head_only)
     except InvalidResponse:
         return
     found = [name for name, _ in head.headers]
@@ -116,14 +116,14 @@ def test_a_framing_in_doubt_is_refused_in_both_directions(headers: list[tuple[by
     with pytest.raises(RefusedRequest):
         write([HOST, *headers], "POST")
     with pytest.raises(InvalidResponse):
-        judge_head(200, "1.1", headers, head_only=False)
+        validate_head(200, "1.1", headers, head_only=False)
 
 
 def test_http_1_0_has_no_chunks() -> None:
     with pytest.raises(RefusedRequest):
         write([HOST, CHUNKED], "POST", http_version="1.0")
     with pytest.raises(InvalidResponse):
-        judge_head(200, "1.0", [CHUNKED], head_only=False)
+        validate_head(200, "1.0", [CHUNKED], head_only=False)
 
 
 @pytest.mark.parametrize("framing", [LENGTH, CHUNKED], ids=["length", "chunked"])
@@ -135,10 +135,10 @@ def test_an_upgrade_together_with_a_body_is_refused(framing: tuple[bytes, bytes]
 
 @pytest.mark.parametrize("control", [b"\0", b"\x0b", b"\x1b", b"\x7f", b"\r", b"\n"])
 def test_a_control_character_in_the_head_of_an_answer_is_refused(control: bytes) -> None:
-    judge_size([(b"x-a", b"a\tb")], 256, 65_536)
+    check_size([(b"x-a", b"a\tb")], 256, 65_536)
     for header in ((b"x-a", b"a" + control + b"b"), (b"x" + control + b"a", b"")):
         with pytest.raises(InvalidResponse):
-            judge_size([header], 256, 65_536)
+            check_size([header], 256, 65_536)
 
 
 @pytest.mark.parametrize("target", [b"", b"a", b"/a b", b"/a#b", b"/\r\n", b"http://a/", b"*", b"/\xff", b"/\x7f"])
@@ -170,23 +170,23 @@ def test_a_name_that_is_no_token_is_refused(name: bytes) -> None:
 
 
 def test_names_are_judged_alike_the_second_time_and_after_many_others() -> None:
-    writer = RequestWriter(Forwarding(), b"fallback")
+    writer = RequestWriter(ForwardedHeaders(), b"fallback")
     for number in range(6000):
         writer.write("GET", b"/", [HOST, (b"x-%d" % number, b"")], peer=None, scheme="http")
     for _ in range(2):
-        outgoing = writer.write(
+        head = writer.write(
             "GET", b"/", [HOST, (b"x-new", b"1"), (b"X_FORWARDED_FOR", b"1")], peer=None, scheme="http"
         )
-        assert b"x-new: 1" in outgoing.head
-        assert b"X_FORWARDED_FOR" not in outgoing.head
+        assert b"x-new: 1" in head.head
+        assert b"X_FORWARDED_FOR" not in head.head
     with pytest.raises(RefusedRequest):
         writer.write("GET", b"/", [HOST, (b"a b", b"1")], peer=None, scheme="http")
 
 
 def test_a_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
-    outgoing = write([HOST], "POST", http_version="2")
-    assert outgoing.body is Body.ASK
-    assert not outgoing.head.endswith(b"\r\n\r\n")
+    head = write([HOST], "POST", http_version="2")
+    assert head.body is Body.ASK
+    assert not head.head.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -201,45 +201,45 @@ def test_a_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
     ],
 )
 def test_who_is_trusted(peer: str | None, trusted: bool) -> None:
-    forwarding = Forwarding([ip_network("10.0.0.0/8"), ip_network("fe80::/10")])
+    forwarding = ForwardedHeaders([ip_network("10.0.0.0/8"), ip_network("fe80::/10")])
     assert forwarding.trusts(peer) is trusted
     assert forwarding.trusts(peer) is trusted
 
 
 def test_a_sender_behind_a_unix_socket_has_no_address() -> None:
-    found = Forwarding().lines(None, "http", b"a")
+    found = ForwardedHeaders().lines(None, "http", b"a")
     assert b"x-forwarded-for" not in found
     assert b'forwarded: for=unknown;host="a";proto=http\r\n' in found
 
 
 def test_an_ipv6_sender_is_quoted() -> None:
-    found = Forwarding().lines("2001:db8::1", "https", b"[::1]:8443")
+    found = ForwardedHeaders().lines("2001:db8::1", "https", b"[::1]:8443")
     assert b"x-forwarded-for: 2001:db8::1\r\n" in found
     assert b'forwarded: for="[2001:db8::1]";host="[::1]:8443";proto=https\r\n' in found
     assert b"x-forwarded-port: 8443\r\n" in found
 
 
 def test_the_lines_of_many_senders_are_not_kept_for_ever() -> None:
-    forwarding = Forwarding()
+    forwarding = ForwardedHeaders()
     for number in range(5000):
         forwarding.lines(f"10.0.{number // 256}.{number % 256}", "http", b"a")
-    assert len(forwarding._kept) <= 1024
+    assert len(forwarding._cache) <= 1024
 
 
 def test_what_is_large_is_not_kept_though_little_of_it_goes_on() -> None:
-    writer = RequestWriter(Forwarding(), b"fallback")
+    writer = RequestWriter(ForwardedHeaders(), b"fallback")
     ours = (b"akoya-owner", b"o")
     for number in range(100):
         for name in (b"proxy", b"x-a"):
             value = b"%d" % number + b"x" * 50_000
-            writer.write("GET", b"/", [HOST, (name, value), ours], peer=None, scheme="http", ours=1)
+            writer.write("GET", b"/", [HOST, (name, value), ours], peer=None, scheme="http", injected_headers=1)
     assert len(writer._sections) == 0
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=3))
 def test_nothing_a_trusted_proxy_says_gets_out_of_its_place_in_forwarded(said: list[bytes]) -> None:
-    found = Forwarding().lines("192.0.2.1", "http", b"a", {b"x-forwarded-for": said, b"x-forwarded-host": said})
+    found = ForwardedHeaders().lines("192.0.2.1", "http", b"a", {b"x-forwarded-for": said, b"x-forwarded-host": said})
     assert found.count(b"\n") == found.count(b"\r") == 6
     forwarded = next(line for line in found.split(b"\r\n") if line.startswith(b"forwarded: "))
     elements = forwarded.removeprefix(b"forwarded: ").split(b", ")
@@ -255,4 +255,4 @@ def test_trailers_that_frame_route_or_authenticate_are_not_passed_on() -> None:
         (b"Host", b"a"),
         (b"Authorization", b"a"),
     ]
-    assert judge_trailers(raw) == [(b"x-sum", b"1")]
+    assert validate_trailers(raw) == [(b"x-sum", b"1")]

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.upstream.errors import InvalidResponse
-from akoya_gateway.upstream.http.response_head import Framing, ResponseHead, judge_head, judge_size
-from akoya_gateway.upstream.http.response_head_cache import LARGEST, MANY, PlainHeads
+from akoya_gateway.upstream.http.response_head import Framing, ResponseHead, check_size, validate_head
+from akoya_gateway.upstream.http.response_head_cache import MAX_HEAD_BYTES, MAX_HEADS, ResponseHeadCache
 
 GOOD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Parsed:
-    """The same bytes through the parser and `judge_head`: the whole response, or None where it is refused or more."""
+    """The same bytes through the parser and `validate_head`: the whole response, or None where it is refused or more."""
 
     def __init__(self, data: bytes) -> None:
         self.raw: list[tuple[bytes, bytes]] = []
@@ -38,9 +38,9 @@ class Parsed:
         self.raw.append((name, value))
 
     def on_headers_complete(self) -> None:
-        judge_size(self.raw, 256, 65536)
+        check_size(self.raw, 256, 65536)
         self.status = self.parser.get_status_code()
-        self.head = judge_head(self.status, self.parser.get_http_version(), self.raw, head_only=False)
+        self.head = validate_head(self.status, self.parser.get_http_version(), self.raw, head_only=False)
 
     def on_body(self, chunk: bytes) -> None:
         self.body += chunk
@@ -51,7 +51,7 @@ class Parsed:
 
 def agrees(data: bytes) -> bool:
     """Whether it was read line by line; where it was, the parser must say the same of it."""
-    found = PlainHeads().read(data)
+    found = ResponseHeadCache().read(data)
     if found is None or len(data) - found[1] != found[0].length:
         return False
     head, start = found
@@ -61,7 +61,7 @@ def agrees(data: bytes) -> bool:
     assert parsed.head == ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
     assert (parsed.status, parsed.body) == (head.status, data[start:])
     assert head.wire == b"".join(b"%b: %b\r\n" % pair for pair in parsed.head.headers)
-    assert head.dated == any(name == b"date" for name, _ in parsed.head.headers)
+    assert head.has_date == any(name == b"date" for name, _ in parsed.head.headers)
     assert head.special == any(name.startswith(b"akoya-") for name, _ in parsed.head.headers)
     return True
 
@@ -117,23 +117,23 @@ def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None
 
 
 def test_a_head_without_end_and_one_of_many_lines_are_left_to_the_parser() -> None:
-    assert PlainHeads().read(b"HTTP/1.1 200 OK\r\nServer: x\r\n") is None
-    assert PlainHeads().read(GOOD.replace(b"Server: x", b"X: " + b"x" * LARGEST, 1)) is None
-    assert PlainHeads().read(GOOD.replace(b"Server: x\r\n", b"Server: x\r\n" * 200, 1)) is None
+    assert ResponseHeadCache().read(b"HTTP/1.1 200 OK\r\nServer: x\r\n") is None
+    assert ResponseHeadCache().read(GOOD.replace(b"Server: x", b"X: " + b"x" * MAX_HEAD_BYTES, 1)) is None
+    assert ResponseHeadCache().read(GOOD.replace(b"Server: x\r\n", b"Server: x\r\n" * 200, 1)) is None
 
 
 def test_what_is_kept_is_bounded_and_what_was_forgotten_is_learnt_again() -> None:
-    heads = PlainHeads()
+    heads = ResponseHeadCache()
     for number in range(10_000):
         found = heads.read(GOOD.replace(b"Server: x", b"X-Request-Id: %d" % number, 1))
         assert found is not None
         assert found[0].headers[0] == (b"x-request-id", b"%d" % number)
     assert len(heads._lines) <= 4096
-    assert len(heads._heads) <= MANY
+    assert len(heads._heads) <= MAX_HEADS
 
 
 def test_what_is_done_to_one_answer_is_not_remembered_for_the_next() -> None:
-    heads = PlainHeads()
+    heads = ResponseHeadCache()
     for _ in range(3):
         found = heads.read(GOOD)
         assert found is not None
@@ -142,7 +142,7 @@ def test_what_is_done_to_one_answer_is_not_remembered_for_the_next() -> None:
 
 
 def test_a_head_that_is_not_plain_is_judged_anew_each_time_and_not_kept() -> None:
-    heads = PlainHeads()
+    heads = ResponseHeadCache()
     for _ in range(3):
         assert heads.read(GOOD.replace(b"Server: x", b"Transfer-Encoding: chunked", 1)) is None
     assert heads._heads == {}

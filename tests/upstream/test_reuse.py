@@ -14,9 +14,9 @@ import pytest
 
 from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
 from akoya_gateway.upstream.http.connection import Connection
-from akoya_gateway.upstream.http.connection_pool import Pool
-from akoya_gateway.upstream.http.response_head import judge_head
-from akoya_gateway.upstream.http.response_stream import Exchange
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
+from akoya_gateway.upstream.http.response_head import validate_head
+from akoya_gateway.upstream.http.response_stream import ResponseStream
 from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
 from tests.upstream.test_connection_pool import Authority, server_context
 
@@ -82,7 +82,7 @@ def test_connection_after_a_response_whose_end_is_in_doubt_is_closed(
 def test_judged_head_says_whether_the_connection_must_be_closed(cases: dict[str, tuple[bytes, bytes, bytes]]) -> None:
     for method, status, lines in cases.values():
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n") if line)]
-        head = judge_head(int(status[:3]), "1.1", headers, head_only=method == b"HEAD")
+        head = validate_head(int(status[:3]), "1.1", headers, head_only=method == b"HEAD")
         assert head.close is (cases is DOUBTFUL)
 
 
@@ -152,26 +152,26 @@ def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transp
 
 
 @asynccontextmanager
-async def pool_of(upstream: RawUpstream, tls: UpstreamTLS, size: int) -> AsyncIterator[Pool]:
-    pool = Pool(Upstream((upstream.origin,), Seconds(5), Seconds(5), size, tls=tls))
+async def pool_of(upstream: RawUpstream, tls: UpstreamTLS, size: int) -> AsyncIterator[ConnectionPool]:
+    pool = ConnectionPool(Upstream((upstream.origin,), Seconds(5), Seconds(5), size, tls=tls))
     try:
         yield pool
     finally:
         await pool.close()
 
 
-def request(connection: Connection) -> Exchange:
-    exchange = Exchange(connection, asyncio.get_running_loop(), lambda: None)
-    connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", exchange)
-    return exchange
+def request(connection: Connection) -> ResponseStream:
+    stream = ResponseStream(connection, asyncio.get_running_loop(), lambda: None)
+    connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", stream)
+    return stream
 
 
-async def body(exchange: Exchange) -> bytes:
+async def body(stream: ResponseStream) -> bytes:
     found = b""
-    while not exchange.ended:
-        await exchange.news()
-        found += exchange.take()
-    return found + exchange.take()
+    while not stream.ended:
+        await stream.wait_readable()
+        found += stream.read_buffered()
+    return found + stream.read_buffered()
 
 
 async def test_unread_bytes_close_an_idle_connection_before_it_is_handed_out(
@@ -184,7 +184,7 @@ async def test_unread_bytes_close_an_idle_connection_before_it_is_handed_out(
             assert await body(request(await pool.acquire())) == b"first"
             assert pool.idle == 1
             strays.send()
-            assert pool.take() is None
+            assert pool.get_nowait() is None
             assert pool.size == 0
             assert await body(request(await pool.acquire())) == b"right"
             assert upstream.connections == 2
@@ -197,7 +197,7 @@ async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
     context, tls, path = transport
     strays = Strays()
 
-    class Slow(Exchange):
+    class Slow(ResponseStream):
         def on_end(self) -> None:
             super().on_end()
             strays.send()
@@ -228,10 +228,10 @@ async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> 
             handed = pool._waiters[0][1]
             serve = pool._serve_waiters
             pool._serve_waiters = lambda: (serve(), strays.send())  # type: ignore[method-assign]
-            exchange = request(connection)
+            stream = request(connection)
             second = await asyncio.wait_for(waiter, 5)
             assert handed.result() is connection
-            assert exchange.ended
+            assert stream.ended
             assert second is not connection
             assert await body(request(second)) == b"right"
             assert pool.size == 1
@@ -245,7 +245,7 @@ async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_respons
             await asyncio.sleep(0)
             given: list[bool] = []
 
-            class Looking(Exchange):
+            class Looking(ResponseStream):
                 def on_end(self) -> None:
                     super().on_end()
                     given.append(pool.waiting == 0)
@@ -279,7 +279,7 @@ async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
             waiter = asyncio.create_task(pool.acquire())
             await asyncio.sleep(0)
 
-            class Leaving(Exchange):
+            class Leaving(ResponseStream):
                 """The waiter leaves in the turn in which the response ends, before anything is handed out."""
 
                 def on_end(self) -> None:
@@ -292,7 +292,7 @@ async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
             await asyncio.gather(waiter, return_exceptions=True)
             await asyncio.sleep(0)
             assert (pool.size, pool.idle, pool.waiting) == (1, 1, 0)
-            assert pool.take() is not None
+            assert pool.get_nowait() is not None
 
 
 async def test_response_before_the_first_request_is_refused(transport: Transport) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.upstream.stream_cancellation import Ending
+from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.upstream.apps import Backend
 from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
 
@@ -221,13 +221,13 @@ def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
 
 
 def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend, Front]) -> None:
-    endings: list[Ending] = []
+    endings: list[StreamCancellation] = []
     left = backend[0].left
 
     def wrap(app):  # type: ignore[no-untyped-def]
         async def wrapped(scope, receive, send):  # type: ignore[no-untyped-def]
             if scope["type"] == "http":
-                endings.append(Ending())
+                endings.append(StreamCancellation())
                 scope["akoya.ending"] = endings[-1]
             await app(scope, receive, send)
 
@@ -236,7 +236,7 @@ def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend
     with proxied(origin_of(backend[1]), wrap=wrap) as proxy, Client(proxy.port) as client:
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 0\n\n")
-        endings[0].end()
+        endings[0].cancel()
         assert not client.rest().endswith(b"0\r\n\r\n")
         assert eventually(lambda: backend[0].left > left)
 

@@ -22,9 +22,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as async_serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
-from akoya_gateway.server.websocket_protocol import JoinableProtocol
-from akoya_gateway.upstream.stream_cancellation import Ending
-from akoya_gateway.upstream.websocket.tunnel import End
+from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
+from akoya_gateway.upstream.stream_cancellation import StreamCancellation
+from akoya_gateway.upstream.websocket.tunnel import TunnelEnd
 from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
 from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
 from tests.upstream.test_websocket import accept, key_of
@@ -39,12 +39,12 @@ class Scene:
     client: Client
     app: Caller
     proxy: Proxied
-    endings: list[Ending]
+    endings: list[StreamCancellation]
 
     def end(self, code: int = 4401) -> None:
         loop = self.proxy.pool._loop
         assert loop is not None
-        loop.call_soon_threadsafe(self.endings[0].end, code, "gone")
+        loop.call_soon_threadsafe(self.endings[0].cancel, code, "gone")
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterato
     """`welcome` answers the handshake."""
     callers: queue.Queue[Caller] = queue.Queue()
     done = threading.Event()
-    endings: list[Ending] = []
+    endings: list[StreamCancellation] = []
 
     def handler(caller: Caller) -> None:
         welcome(caller)
@@ -62,7 +62,7 @@ def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterato
     def wrap(proxy: Any) -> Any:
         async def wrapped(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "websocket":
-                endings.append(Ending())
+                endings.append(StreamCancellation())
                 scope["akoya.ending"] = endings[-1]
             await proxy(scope, receive, send)
 
@@ -240,9 +240,9 @@ class TestPassing:
                 assert await asyncio.to_thread(eventually, lambda: not tunnels())
 
 
-def tunnels() -> list[End]:
+def tunnels() -> list[TunnelEnd]:
     """Ends whose connections are open, of a server that still runs."""
-    return [each for each in gc.get_objects() if type(each) is End and not each.lost and not each._loop.is_closed()]
+    return [each for each in gc.get_objects() if type(each) is TunnelEnd and not each.is_lost and not each._loop.is_closed()]
 
 
 class TestHostileClients:
@@ -578,7 +578,7 @@ class TestTheServer:
             await send({"type": "websocket.send", "text": message["text"]})
 
     def test_it_still_speaks_in_messages(self) -> None:
-        with Front(self.echo, ws=JoinableProtocol, lifespan="off") as front, Client(front.port) as client:
+        with Front(self.echo, ws=DetachableWebSocketProtocol, lifespan="off") as front, Client(front.port) as client:
             client.send(request())
             time.sleep(0.1)
             client.send(frame(TEXT, b"early", mask=True))
@@ -599,7 +599,7 @@ class TestTheServer:
 
         plain = request()
         deflate = plain[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-        with Front(app, ws=JoinableProtocol, lifespan="off") as front:
+        with Front(app, ws=DetachableWebSocketProtocol, lifespan="off") as front:
             for asked in (plain, deflate):
                 with Client(front.port) as client:
                     client.send(asked)

@@ -30,9 +30,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from akoya_gateway.upstream.stream_cancellation import Ending
+from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.gateway.cancellation import cut
 from tests.stream_ending import served
 from tests.upstream.frames import (
@@ -353,12 +353,12 @@ def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: b
 
 @pytest.mark.parametrize("code", [1008, 4401])
 def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(code: int, tunnel: bool) -> None:
-    endings: list[Ending] = []
+    endings: list[StreamCancellation] = []
 
     def wrap(proxy: Any) -> Any:
         async def wrapped(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "websocket":
-                endings.append(Ending())
+                endings.append(StreamCancellation())
                 scope["akoya.ending"] = endings[-1]
             await proxy(scope, receive, send)
 
@@ -370,7 +370,7 @@ def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(cod
         assert socket.recv(5) == "x"
         loop = proxy.pool._loop
         assert loop is not None
-        loop.call_soon_threadsafe(endings[0].end, code, "disconnected")
+        loop.call_soon_threadsafe(endings[0].cancel, code, "disconnected")
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(5)
         assert closed.value.rcvd is not None
@@ -694,7 +694,7 @@ async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(context))
     with serving(app) as server:
-        pool = Pool(Upstream((origin_of(server),), Seconds(5), Seconds(5), 1))
+        pool = ConnectionPool(Upstream((origin_of(server),), Seconds(5), Seconds(5), 1))
         proxy, before = ReverseProxy(pool), asyncio.all_tasks()
         for turns in (None, 0, 1, 2, 3):
             for at in range(60):

@@ -20,7 +20,7 @@ from joserfc.jwk import KeySet, OctKey
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningAlgorithm, SigningScheme
 from akoya_gateway.signing import signer
-from akoya_gateway.signing.keys import load_all
+from akoya_gateway.signing.keys import load_schedule
 from tests.signing.conftest import FULL, KEYS, signing
 
 ALGORITHMS = {
@@ -45,7 +45,7 @@ def algorithm(request: pytest.FixtureRequest) -> str:
 
 
 def private_of(algorithm: str) -> Any:
-    return load_all(SigningAlgorithm(algorithm), signing(algorithm).keys).keys[0].private
+    return load_schedule(SigningAlgorithm(algorithm), signing(algorithm).keys).keys[0].private
 
 
 def resolver(algorithm: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from akoya_gateway import verify as v
-from akoya_gateway.signing.algorithms import begin
+from akoya_gateway.signing.algorithms import begin_signature
 from akoya_gateway.verify import message_signatures, structured_fields
 
 DOCUMENT: dict[str, Any] = json.loads(
@@ -57,4 +57,4 @@ def test_the_gateway_makes_the_signature_of_the_rfc(vector: dict[str, Any], spli
     else:
         private = base64.b64decode(DOCUMENT["keys"][vector["key"]])
     base = vector["base"].encode()
-    assert begin(private, base[:split]).finish(base[split:]) == base64.b64decode(vector["signature"])
+    assert begin_signature(private, base[:split]).finish(base[split:]) == base64.b64decode(vector["signature"])

@@ -33,14 +33,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.redis.scripts import Call
-from akoya_gateway.store.redis.url import Address, Topology
+from akoya_gateway.store.redis.url import RedisURL, Topology
 
-CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 """Commands in flight at most, for the whole process."""
-PATIENCE = 3
+CONNECT_ATTEMPTS = 3
 """Times the timeout of one round trip: how long a verb may take in all."""
 
-FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
 """What the client library is known to raise when Redis or the way to it is in trouble. IndexError is what it makes of a
 cluster without a single slot. RuntimeError is uvloop's for a write to a transport that the server has just closed."""
 
@@ -60,7 +60,7 @@ _ADVICE = {
 }
 
 
-class Link(Protocol):
+class RedisClient(Protocol):
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts in order, once each. Raises what the library raises."""
 
@@ -77,7 +77,7 @@ class Link(Protocol):
         """The sorted sets whose names match, by SCAN over every server. Slow."""
         ...
 
-    async def ear(self) -> tuple[PubSub, Any]:
+    async def pubsub(self) -> tuple[PubSub, Any]:
         """A new subscription connection, and what to `aclose()` after it, if anything."""
 
     async def close(self) -> None: ...
@@ -87,42 +87,42 @@ class TooFewReplicas(StoreUnavailable):
     """The server is reached, and too few replicas have the write."""
 
 
-class Gate:
+class CommandLimiter:
     """Bounds the commands in flight and words their errors."""
 
-    def __init__(self, address: Address) -> None:
-        self._where = address.where
-        self._limit = address.timeout * PATIENCE
-        self._free = asyncio.Semaphore(CONNECTIONS)
-        self._shut = False
+    def __init__(self, url: RedisURL) -> None:
+        self._where = url.where
+        self._limit = url.timeout * CONNECT_ATTEMPTS
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._closed = False
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """From now on nobody passes: a waiter must not open a connection after the last was closed."""
-        self._shut = True
+        self._closed = True
 
     @asynccontextmanager
-    async def passed(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Raises `StoreUnavailable` for every exception, known or not: whatever the client library fails of, the record
         was not read or not written, and that is all the callers can act on."""
         try:
-            self._judge()
+            self._check_open()
             async with asyncio.timeout(self._limit), self._free:
-                self._judge()
+                self._check_open()
                 yield
         except StoreUnavailable:
             raise
         except Exception as fault:
-            raise self.worded(fault) from fault
+            raise self.translated_errors(fault) from fault
 
-    def _judge(self) -> None:
-        if self._shut:
+    def _check_open(self) -> None:
+        if self._closed:
             raise StoreUnavailable("the store is closed")
 
-    def worded(self, fault: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"{self._where}: {_said(fault)}")
+    def translated_errors(self, fault: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._where}: {_error_text(fault)}")
 
 
-def _said(fault: Exception) -> str:
+def _error_text(fault: Exception) -> str:
     """Never the server's own words beyond a code: they may repeat what was sent."""
     if isinstance(fault, AuthenticationError):
         return "the user or password was refused"
@@ -178,40 +178,40 @@ def _code(fault: Exception) -> str:
     return next((code for code in _ADVICE if code in words or name.startswith(code)), "")
 
 
-def connect(address: Address) -> Link:
+def connect(url: RedisURL) -> RedisClient:
     """No traffic yet. Call it with the event loop running."""
-    if address.topology is Topology.CLUSTER:
-        return _Cluster(address)
-    return _One(address)
+    if url.topology is Topology.CLUSTER:
+        return _Cluster(url)
+    return _SingleServer(url)
 
 
-class _One:
+class _SingleServer:
     """One server, or the primary that the sentinels name."""
 
-    def __init__(self, address: Address) -> None:
-        self._wait = (address.wait, int(address.timeout * 1000 * 0.8))
+    def __init__(self, url: RedisURL) -> None:
+        self._wait = (url.wait, int(url.timeout * 1000 * 0.8))
         self._sentinel: Sentinel | None = None
-        if address.topology is Topology.SENTINEL:
-            options = _options(address)
+        if url.topology is Topology.SENTINEL:
+            options = _options(url)
             plain = {name: value for name, value in options.items() if name not in {"username", "password"}}
             self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-                address.hosts,
+                url.hosts,
                 sentinel_kwargs={
                     **plain,
-                    "username": address.sentinel_username,
-                    "password": address.sentinel_password.reveal() if address.sentinel_password else None,
+                    "username": url.sentinel_username,
+                    "password": url.sentinel_password.reveal() if url.sentinel_password else None,
                 },
                 **options,
             )
-            self._client = self._sentinel.master_for(address.service, db=address.database)
+            self._client = self._sentinel.master_for(url.service, db=url.database)
         else:
-            options = _options(address)
+            options = _options(url)
             if options.pop("ssl", False):
                 options["connection_class"] = SSLConnection
-            host, port = address.hosts[0]
-            options |= {"host": host, "port": port, "db": address.database}
+            host, port = url.hosts[0]
+            options |= {"host": host, "port": port, "db": url.database}
             # More than the gate lets through: the ear needs one too.
-            pool = BlockingConnectionPool(max_connections=CONNECTIONS + 2, timeout=address.timeout, **options)
+            pool = BlockingConnectionPool(max_connections=MAX_CONNECTIONS + 2, timeout=url.timeout, **options)
             self._client = Redis.from_pool(pool)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
@@ -276,7 +276,7 @@ class _One:
         async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET"):
             yield key
 
-    async def ear(self) -> tuple[PubSub, Any]:
+    async def pubsub(self) -> tuple[PubSub, Any]:
         return self._client.pubsub(), None
 
     async def close(self) -> None:
@@ -286,15 +286,15 @@ class _One:
 
 
 class _Cluster:
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, url: RedisURL) -> None:
+        self._address = url
         self._client = RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
-            max_connections=CONNECTIONS + 2,
+            startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
+            max_connections=MAX_CONNECTIONS + 2,
             require_full_coverage=False,
             # The servers of the URL stay the ones to ask: the ones found by them may all be gone one day, by address.
             dynamic_startup_nodes=False,
-            **_options(address),
+            **_options(url),
         )
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
@@ -333,7 +333,7 @@ class _Cluster:
         return answers
 
     async def try_listening(self, channel: str) -> Any:
-        ear, client = await self.ear()
+        ear, client = await self.pubsub()
         try:
             await ear.subscribe(channel)
             return await ear.get_message(timeout=self._address.timeout)
@@ -347,7 +347,7 @@ class _Cluster:
         async for key in self._client.scan_iter(pattern, count=2000, _type="ZSET", target_nodes=RedisCluster.PRIMARIES):
             yield key
 
-    async def ear(self) -> tuple[PubSub, Any]:
+    async def pubsub(self) -> tuple[PubSub, Any]:
         """The cluster's bus carries messages to every node, so any will do."""
         await self._client.initialize()
         node = random.choice(self._client.get_primaries())  # noqa: S311  # spreads load, guards nothing
@@ -359,23 +359,23 @@ class _Cluster:
         await self._client.aclose()
 
 
-def _options(address: Address) -> dict[str, Any]:
+def _options(url: RedisURL) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "socket_timeout": address.timeout,
-        "socket_connect_timeout": address.timeout,
+        "socket_timeout": url.timeout,
+        "socket_connect_timeout": url.timeout,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "username": address.username,
-        "password": address.password.reveal() if address.password else None,
+        "username": url.username,
+        "password": url.password.reveal() if url.password else None,
     }
-    if address.tls:
+    if url.tls:
         options |= {
             "ssl": True,
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,
-            "ssl_ca_certs": address.ca,
-            "ssl_certfile": address.certificate,
-            "ssl_keyfile": address.key,
+            "ssl_ca_certs": url.ca,
+            "ssl_certfile": url.certificate,
+            "ssl_keyfile": url.key,
         }
     return options

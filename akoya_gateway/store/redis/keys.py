@@ -26,7 +26,7 @@ _HEAD = struct.Struct(">QdH")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class KeySchema:
     prefix: str
 
     def record(self, kind: str, key: str) -> str:

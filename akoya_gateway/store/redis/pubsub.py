@@ -10,75 +10,75 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 
-from akoya_gateway.store.change_notifier import Bells, Name
-from akoya_gateway.store.redis.client import FAULTS, Link
-from akoya_gateway.store.redis.keys import Layout
-from akoya_gateway.tasks import ended, keep_running
+from akoya_gateway.store.change_notifier import ChangeNotifier, Name
+from akoya_gateway.store.redis.client import REDIS_ERRORS, RedisClient
+from akoya_gateway.store.redis.keys import KeySchema
+from akoya_gateway.tasks import cancel_and_wait, keep_running
 
-IDLE = 5.0
+IDLE_SECONDS = 5.0
 """Seconds without a message until the connection is asked for a sign of life; after twice that it is given up."""
 
 
-class Notices:
-    """Rings `bells` when Redis says that a record has changed, and when it may have: as a subscription begins and
+class ChangeSubscriber:
+    """Rings `changes` when Redis says that a record has changed, and when it may have: as a subscription begins and
     after the connection was lost.
     """
 
-    def __init__(self, link: Link, layout: Layout, bells: Bells) -> None:
-        self._link = link
-        self._layout = layout
-        self._bells = bells
+    def __init__(self, client: RedisClient, keys: KeySchema, changes: ChangeNotifier) -> None:
+        self._client = client
+        self._keys = keys
+        self._changes = changes
         self._wanted: Counter[Name] = Counter()
         self._names: dict[str, Name] = {}
-        self._ear: PubSub | None = None
+        self._pubsub: PubSub | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def want(self, name: Name) -> None:
+    async def subscribe(self, name: Name) -> None:
         """Subscribe. That this fails is no error: the listener comes back, and waiters read now and then anyway."""
-        channel = self._layout.channel(*name)
+        channel = self._keys.channel(*name)
         self._wanted[name] += 1
         self._names[channel] = name
         if self._task is None:
             self._task = asyncio.create_task(keep_running("change listener", self._listen))
-        elif self._ear is not None and self._wanted[name] == 1:
+        elif self._pubsub is not None and self._wanted[name] == 1:
             with contextlib.suppress(Exception):
-                await self._ear.subscribe(channel)
+                await self._pubsub.subscribe(channel)
 
-    async def unwant(self, name: Name) -> None:
+    async def unsubscribe(self, name: Name) -> None:
         self._wanted[name] -= 1
         if self._wanted[name] > 0:
             return
         del self._wanted[name]
-        channel = self._layout.channel(*name)
+        channel = self._keys.channel(*name)
         del self._names[channel]
-        if self._ear is not None:
+        if self._pubsub is not None:
             with contextlib.suppress(Exception):
-                await self._ear.unsubscribe(channel)
+                await self._pubsub.unsubscribe(channel)
 
     async def stop(self) -> None:
         self._stopped = True
-        await ended(self._task)
+        await cancel_and_wait(self._task)
 
     async def _listen(self) -> None:
         """Listen again after every known fault; `keep_running` starts it again after any other exception."""
         pause = 0.1
         while not self._stopped:
             began = time.monotonic()
-            with contextlib.suppress(*FAULTS):
+            with contextlib.suppress(*REDIS_ERRORS):
                 await self._listen_once()
-            pause = 0.1 if time.monotonic() - began > IDLE else min(pause * 2, 2.0)
+            pause = 0.1 if time.monotonic() - began > IDLE_SECONDS else min(pause * 2, 2.0)
             await asyncio.sleep(pause)
 
     async def _listen_once(self) -> None:
         """Returns or raises when the connection is no good."""
-        ear, client = await self._link.ear()
+        ear, client = await self._client.pubsub()
         try:
-            await ear.subscribe(self._layout.channel("", ""), *self._names)
-            self._ear = ear
+            await ear.subscribe(self._keys.channel("", ""), *self._names)
+            self._pubsub = ear
             heard = time.monotonic()
-            while time.monotonic() - heard < 2 * IDLE:
-                message: dict[str, Any] | None = await ear.get_message(timeout=IDLE)
+            while time.monotonic() - heard < 2 * IDLE_SECONDS:
+                message: dict[str, Any] | None = await ear.get_message(timeout=IDLE_SECONDS)
                 if message is None:
                     await ear.ping()
                     continue
@@ -86,9 +86,9 @@ class Notices:
                 if message["type"] in {"message", "subscribe"}:
                     name = self._names.get(message["channel"].decode())
                     if name is not None:
-                        self._bells.ring(name)
+                        self._changes.notify(name)
         finally:
-            self._ear = None
+            self._pubsub = None
             await self._drop(ear, client)
 
     @staticmethod

@@ -11,14 +11,14 @@ import secrets
 from typing import Any
 
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.redis.client import Link, is_refusal, refused
-from akoya_gateway.store.redis.keys import Layout
+from akoya_gateway.store.redis.client import RedisClient, is_refusal, refused
+from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.scripts import Call, Script
 
 KIND = "pulse"
 LIFE = 60_000
 """Milliseconds after which what a check that broke off has left is gone."""
-NOTHING = Script.of("-- check\nreturn 1")
+NOTHING = Script.from_text("-- check\nreturn 1")
 
 Command = tuple[Any, ...]
 
@@ -27,24 +27,24 @@ class CommandRefused(StoreUnavailable):
     """The server is reached and refuses a command that the store needs."""
 
 
-async def require_rights(link: Link, layout: Layout, where: str, ends: float, wait: int) -> None:
+async def require_rights(client: RedisClient, keys: KeySchema, where: str, ends: float, wait: int) -> None:
     """Raise `CommandRefused` for the first command that is refused; what the library raises, if the server is away.
 
     `ends`: Unix seconds, after which the next writer of the index removes what is left there. `wait`: of the URL.
     """
     name = secrets.token_hex(8)
-    steps = [*commands(layout, name, ends), *([("WAIT", 0, 1)] if wait else [])]
-    answers = await link.each(steps)
-    answers.append(await link.try_listening(layout.channel(KIND, name)))
-    steps.append(("SUBSCRIBE", layout.channel(KIND, name)))
+    steps = [*commands(keys, name, ends), *([("WAIT", 0, 1)] if wait else [])]
+    answers = await client.each(steps)
+    answers.append(await client.try_listening(keys.channel(KIND, name)))
+    steps.append(("SUBSCRIBE", keys.channel(KIND, name)))
     for command, answer in zip(steps, answers, strict=True):
         if isinstance(answer, Exception):
             raise CommandRefused(f"{where}: {refused(answer, command)}") if is_refusal(answer) else answer
 
 
-def commands(layout: Layout, name: str, ends: float) -> list[Command]:
+def commands(keys: KeySchema, name: str, ends: float) -> list[Command]:
     """Every command of `scripts` and of the store, on a record, its index and its group, which are removed again."""
-    record, index, group = layout.record(KIND, name), layout.index(KIND, name), layout.group(KIND, name)
+    record, index, group = keys.record(KIND, name), keys.index(KIND, name), keys.group(KIND, name)
     nothing = Call(NOTHING, (record, index), ())
     return [
         nothing.whole,
@@ -68,5 +68,5 @@ def commands(layout: Layout, name: str, ends: float) -> list[Command]:
         ("ZREM", index, name),
         ("DEL", record),
         ("TIME",),
-        ("PUBLISH", layout.channel(KIND, name), ""),
+        ("PUBLISH", keys.channel(KIND, name), ""),
     ]

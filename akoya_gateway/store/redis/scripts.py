@@ -18,7 +18,7 @@ class Script:
     digest: str
 
     @classmethod
-    def of(cls, text: str) -> Script:
+    def from_text(cls, text: str) -> Script:
         # Redis names scripts by SHA-1 (EVALSHA); nothing is secured by it.
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -38,7 +38,7 @@ class Call:
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
-PUT = Script.of("""
+PUT = Script.from_text("""
 -- record, index; key, version, now, milliseconds to live ('' for ever), end, packed record, channel
 local present, now = 0, tonumber(ARGV[3])
 local head = redis.call('GETRANGE', KEYS[1], 0, 15)
@@ -62,7 +62,7 @@ redis.call('PUBLISH', ARGV[7], ARGV[2])
 return 1
 """)
 
-RESEAL = Script.of("""
+RESEAL = Script.from_text("""
 -- record; version, now, body
 local packed = redis.call('GET', KEYS[1])
 if not packed then return 0 end
@@ -72,7 +72,7 @@ redis.call('SET', KEYS[1], string.sub(packed, 1, 18 + length) .. ARGV[3], 'KEEPT
 return 1
 """)
 
-REMOVE = Script.of("""
+REMOVE = Script.from_text("""
 -- record, index; key, version ('' any), now, channel, 1 if the body is wanted
 local packed = redis.call('GET', KEYS[1])
 if not packed then return false end
@@ -86,7 +86,7 @@ if ARGV[5] == '1' then return packed end
 return string.sub(packed, 1, 18 + length)
 """)
 
-LIST = Script.of("""
+LIST = Script.from_text("""
 -- group; key, milliseconds to live ('' for ever), 1 if the record is about to be created
 local left, now = redis.call('PTTL', KEYS[1]), redis.call('TIME')[1]
 if ARGV[3] == '1' then
@@ -104,7 +104,7 @@ return 1
 """The group lives as long as its longest member. A record that is replaced keeps the time it was listed first: it is
 there, so nobody takes it off meanwhile, and if it is not, the replacing fails."""
 
-UNLIST = Script.of("""
+UNLIST = Script.from_text("""
 -- group; seconds of grace, then keys
 local before = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[1])
 for n = 2, #ARGV do
@@ -114,4 +114,4 @@ end
 return 1
 """)
 """Takes keys of missing records off a group, unless they were listed within the grace: then somebody may be about to
-write the record. A writer gives up long before the grace is over (`link.PATIENCE` against `store.GRACE`)."""
+write the record. A writer gives up long before the grace is over (`client.CONNECT_ATTEMPTS` against `store.GRACE`)."""

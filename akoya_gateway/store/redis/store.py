@@ -14,18 +14,18 @@ from typing import Any
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.base import Record
-from akoya_gateway.store.change_notifier import Bells, until_changed
+from akoya_gateway.store.change_notifier import ChangeNotifier, wait_until_changed
 from akoya_gateway.store.redis import scripts
-from akoya_gateway.store.redis.client import Gate, Link, TooFewReplicas, connect
-from akoya_gateway.store.redis.keys import SHARDS, Layout, pack, unpack
-from akoya_gateway.store.redis.pubsub import Notices
+from akoya_gateway.store.redis.client import CommandLimiter, RedisClient, TooFewReplicas, connect
+from akoya_gateway.store.redis.keys import SHARDS, KeySchema, pack, unpack
+from akoya_gateway.store.redis.pubsub import ChangeSubscriber
 from akoya_gateway.store.redis.rights import KIND, LIFE, CommandRefused, require_rights
 from akoya_gateway.store.redis.scripts import Call
-from akoya_gateway.store.redis.url import Address, Topology, parse
+from akoya_gateway.store.redis.url import RedisURL, Topology, parse
 
-GRACE = 120
+GRACE_SECONDS = 120
 """Seconds for which a group lists a key that has no record; see `scripts.UNLIST`."""
-PATIENCE = 1.0
+WATCH_INTERVAL = 1.0
 """Seconds, about, after which a waiter reads again though no notice came (Redis promises none)."""
 PAGE = 200
 
@@ -35,15 +35,15 @@ _log = logging.getLogger("akoya_gateway.store")
 class RedisStore:
     """`redis://` and its kin. Make it, then `open` it on the event loop that will use it."""
 
-    _link: Link
-    _gate: Gate
-    _notices: Notices
+    _client: RedisClient
+    _limiter: CommandLimiter
+    _subscriber: ChangeSubscriber
 
-    def __init__(self, address: Address, clock: Clock = time.time) -> None:
-        self._address = address
+    def __init__(self, url: RedisURL, clock: Clock = time.time) -> None:
+        self._url = url
         self._clock = clock
-        self._layout = Layout(address.prefix)
-        self._bells = Bells()
+        self._keys = KeySchema(url.prefix)
+        self._changes = ChangeNotifier()
 
     @classmethod
     def from_url(cls, url: str, clock: Clock = time.time) -> RedisStore:
@@ -51,9 +51,9 @@ class RedisStore:
         return cls(parse(url), clock)
 
     async def open(self) -> None:
-        self._gate = Gate(self._address)
-        self._link = connect(self._address)
-        self._notices = Notices(self._link, self._layout, self._bells)
+        self._limiter = CommandLimiter(self._url)
+        self._client = connect(self._url)
+        self._subscriber = ChangeSubscriber(self._client, self._keys, self._changes)
         try:
             await self._begin()
             await self._warn()
@@ -62,12 +62,12 @@ class RedisStore:
             raise
 
     async def close(self) -> None:
-        await self._notices.stop()
+        await self._subscriber.stop()
         # Not through the gate: calls that hang may have taken all its places.
-        self._gate.shut()
+        self._limiter.close()
         with contextlib.suppress(Exception):  # nothing can be done about it, and the process is ending
-            await self._link.close()
-        self._bells.ring_all()
+            await self._client.close()
+        self._changes.notify_all()
 
     async def _begin(self) -> None:
         """A server that is away ends the start. One that is there and refuses a command, or has too few replicas, does
@@ -87,26 +87,26 @@ class RedisStore:
     async def _work(self) -> None:
         """Send each command on each kind of key and channel, then write a record and remove it."""
         ends = self._clock() + LIFE / 1000
-        async with self._gate.passed():
-            await require_rights(self._link, self._layout, self._address.where, ends, self._address.wait)
+        async with self._limiter.slot():
+            await require_rights(self._client, self._keys, self._url.where, ends, self._url.wait)
         key = secrets.token_hex(8)
         # Without a group: what a group lists in vain stays listed for a while.
         await self.put(Record(KIND, key, b"", expires_at=ends))
         await self.delete(KIND, key)
-        if self._address.topology is Topology.CLUSTER:
-            await self._read(("ZCARD", self._layout.shard(KIND, n)) for n in range(0, SHARDS, 8))
+        if self._url.topology is Topology.CLUSTER:
+            await self._read(("ZCARD", self._keys.shard(KIND, n)) for n in range(0, SHARDS, 8))
 
     async def get(self, kind: str, key: str) -> Record | None:
-        return self._live(kind, key, (await self._read([("GET", self._layout.record(kind, key))]))[0])
+        return self._live(kind, key, (await self._read([("GET", self._keys.record(kind, key))]))[0])
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
         if not group:
             return ()
-        (listed,) = await self._read([("ZRANGE", self._layout.group(kind, group), 0, -1)])
+        (listed,) = await self._read([("ZRANGE", self._keys.group(kind, group), 0, -1)])
         if not listed:
             return ()
         keys = sorted(key.decode() for key in listed)
-        values = await self._read([("GET", self._layout.record(kind, key)) for key in keys])
+        values = await self._read([("GET", self._keys.record(kind, key)) for key in keys])
         found = {key: self._live(kind, key, value) for key, value in zip(keys, values, strict=True)}
         vain = [key for key, record in found.items() if record is None or record.group != group]
         if vain:
@@ -120,19 +120,19 @@ class RedisStore:
         end = "" if record.expires_at is None else repr(record.expires_at)
         put = Call(
             scripts.PUT,
-            (self._layout.record(*name), self._layout.index(*name)),
-            (record.key, record.version, repr(now), life, end, pack(record), self._layout.channel(*name)),
+            (self._keys.record(*name), self._keys.index(*name)),
+            (record.key, record.version, repr(now), life, end, pack(record), self._keys.channel(*name)),
         )
         calls = [put]
         if record.group:
-            listed = "" if life == "" else int(life) + GRACE * 1000
-            group = self._layout.group(record.kind, record.group)
+            listed = "" if life == "" else int(life) + GRACE_SECONDS * 1000
+            group = self._keys.group(record.kind, record.group)
             calls.insert(0, Call(scripts.LIST, (group,), (record.key, listed, int(record.version == 1))))
         done = (await self._run(*calls))[-1]
         return bool(done)
 
     async def reseal(self, record: Record) -> bool:
-        key = self._layout.record(record.kind, record.key)
+        key = self._keys.record(record.kind, record.key)
         (done,) = await self._run(Call(scripts.RESEAL, (key,), (record.version, repr(self._clock()), record.body)))
         return bool(done)
 
@@ -144,26 +144,26 @@ class RedisStore:
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
         name = (kind, key)
-        with self._bells.hung(name) as bell:
-            await self._notices.want(name)
+        with self._changes.subscribe(name) as bell:
+            await self._subscriber.subscribe(name)
             try:
-                return await until_changed(
+                return await wait_until_changed(
                     self.get,
                     bell,
                     name,
                     version=version,
                     timeout=timeout,
                     clock=self._clock,
-                    patience=PATIENCE * random.uniform(0.8, 1.2),  # noqa: S311  # spreads load, guards nothing
+                    patience=WATCH_INTERVAL * random.uniform(0.8, 1.2),  # noqa: S311  # spreads load, guards nothing
                 )
             finally:
-                await self._notices.unwant(name)
+                await self._subscriber.unsubscribe(name)
 
     async def count(self, kind: str, group: str | None = None) -> int:
         if group is not None:
             return len(await self.find(kind, group))
         after = f"({self._clock()!r}"
-        counts = await self._read([("ZCOUNT", self._layout.shard(kind, n), after, "+inf") for n in range(SHARDS)])
+        counts = await self._read([("ZCOUNT", self._keys.shard(kind, n), after, "+inf") for n in range(SHARDS)])
         return sum(counts)
 
     async def kinds(self) -> tuple[str, ...]:
@@ -171,25 +171,25 @@ class RedisStore:
         found: set[str] = set()
         after = f"({self._clock()!r}"
         try:
-            async for index in self._link.indexes(self._layout.indexes):
+            async for index in self._client.indexes(self._keys.indexes):
                 kind = index.rpartition(b"}:")[2].decode()
                 if kind not in found and kind != KIND and (await self._read([("ZCOUNT", index, after, "+inf")]))[0]:
                     found.add(kind)
         except StoreUnavailable:
             raise
         except Exception as fault:
-            raise self._gate.worded(fault) from fault
+            raise self._limiter.translated_errors(fault) from fault
         return tuple(sorted(found))
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
         """Shard by shard. What is remembered meanwhile is the keys of one shard, a 256th of all."""
-        sizes = await self._read([("ZCARD", self._layout.shard(kind, n)) for n in range(SHARDS)])
+        sizes = await self._read([("ZCARD", self._keys.shard(kind, n)) for n in range(SHARDS)])
         for shard in (n for n in range(SHARDS) if sizes[n]):
             seen: set[bytes] = set()
             cursor: Any = 0
             while True:
                 ((cursor, members),) = await self._read(
-                    [("ZSCAN", self._layout.shard(kind, shard), cursor, "COUNT", PAGE)]
+                    [("ZSCAN", self._keys.shard(kind, shard), cursor, "COUNT", PAGE)]
                 )
                 keys = [key for key, _ in members if key not in seen]
                 seen.update(keys)
@@ -202,7 +202,7 @@ class RedisStore:
         """Records of one shard, that is of one slot, so one MGET has them."""
         if not keys:
             return []
-        (values,) = await self._read([("MGET", *[self._layout.record(kind, key) for key in keys])])
+        (values,) = await self._read([("MGET", *[self._keys.record(kind, key) for key in keys])])
         records = [self._live(kind, key, value) for key, value in zip(keys, values, strict=True)]
         return [record for record in records if record is not None]
 
@@ -210,12 +210,12 @@ class RedisStore:
         (packed,) = await self._run(
             Call(
                 scripts.REMOVE,
-                (self._layout.record(kind, key), self._layout.index(kind, key)),
+                (self._keys.record(kind, key), self._keys.index(kind, key)),
                 (
                     key,
                     "" if version is None else version,
                     repr(self._clock()),
-                    self._layout.channel(kind, key),
+                    self._keys.channel(kind, key),
                     int(with_body),
                 ),
             )
@@ -231,7 +231,7 @@ class RedisStore:
         if not group:
             return
         with contextlib.suppress(StoreUnavailable):
-            await self._run(Call(scripts.UNLIST, (self._layout.group(kind, group),), (GRACE, *keys)))
+            await self._run(Call(scripts.UNLIST, (self._keys.group(kind, group),), (GRACE_SECONDS, *keys)))
 
     def _live(self, kind: str, key: str, packed: bytes | None) -> Record | None:
         if packed is None:
@@ -240,12 +240,12 @@ class RedisStore:
         return None if record.expires_at is not None and record.expires_at <= self._clock() else record
 
     async def _run(self, *calls: Call) -> list[Any]:
-        async with self._gate.passed():
-            return await self._link.run(calls)
+        async with self._limiter.slot():
+            return await self._client.run(calls)
 
     async def _read(self, commands: Any) -> list[Any]:
-        async with self._gate.passed():
-            return await self._link.read(list(commands))
+        async with self._limiter.slot():
+            return await self._client.read(list(commands))
 
     async def _warn(self) -> None:
         """Say what will lose grants one day. A user without the right to ask is not told."""
@@ -254,7 +254,7 @@ class RedisStore:
         except StoreUnavailable:
             return
         if persistence.get("aof_enabled") == 0:
-            _log.warning("%s has no append-only file, a restart loses grants: set appendonly yes", self._address.where)
+            _log.warning("%s has no append-only file, a restart loses grants: set appendonly yes", self._url.where)
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
-            _log.warning("%s evicts (%s): grants may vanish; set noeviction", self._address.where, policy)
+            _log.warning("%s evicts (%s): grants may vanish; set noeviction", self._url.where, policy)

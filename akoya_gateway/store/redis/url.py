@@ -18,7 +18,7 @@ class Topology(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class RedisURL:
     """`timeout`: seconds for one round trip. `wait`: replicas that must have a write before it counts."""
 
     topology: Topology
@@ -58,7 +58,7 @@ _URL = re.compile(
 )
 
 
-def parse(url: str) -> Address:
+def parse(url: str) -> RedisURL:
     """Judge a URL. Raises `OperatorError`, whose text never holds a password."""
     found = _URL.fullmatch(url)
     if found is None:
@@ -77,7 +77,7 @@ def parse(url: str) -> Address:
             f"sessions.store: {where}: `wait` is for one server and sentinel; "
             "in a cluster set min-replicas-to-write at the servers"
         )
-    return Address(
+    return RedisURL(
         topology=topology,
         hosts=hosts,
         tls=scheme.endswith("s") and scheme != "redis",

@@ -12,9 +12,9 @@ BODY     response head given to the sink             body, trailers, end
 
 A complete response returns the connection to its owner only after the parser has seen all the bytes that came with it.
 The connection is closed instead if there are bytes behind the response, if the request is still being sent, or if the
-head leaves in doubt where the response ends (`response.judge_head` decides that). Bytes that arrive later close it as
-well: `data_received` while it is idle, and `usable` looks for unread ones before it is handed out. So a response is
-never given to another request (RFC 9112 sections 6.3 and 9.2).
+head leaves in doubt where the response ends (`response_head.validate_head` decides that). Bytes that arrive later close
+it as well: `data_received` while it is idle, and `usable` looks for unread ones before it is handed out. So a response
+is never given to another request (RFC 9112 sections 6.3 and 9.2).
 
 A response that arrives whole and has a plain head goes from HEAD to IDLE without the parser (`plain_heads`), which has
 then seen none of its bytes and still stands before the next response.
@@ -31,10 +31,10 @@ from dataclasses import dataclass
 import httptools
 
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, SlowClient, TimedOut
-from akoya_gateway.upstream.http.interfaces import Owner, Sink
-from akoya_gateway.upstream.http.response_head import Framing, Headers, judge_head, judge_size, judge_trailers
-from akoya_gateway.upstream.http.response_head_cache import PlainHeads
+from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, SlowClient, UpstreamTimeout
+from akoya_gateway.upstream.http.interfaces import ConnectionOwner, ResponseHandler
+from akoya_gateway.upstream.http.response_head import Framing, Headers, check_size, validate_head, validate_trailers
+from akoya_gateway.upstream.http.response_head_cache import ResponseHeadCache
 
 NEVER = float("inf")
 
@@ -62,70 +62,70 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_continues",
         "_framing",
+        "_handler",
         "_head_bytes",
+        "_head_cache",
         "_head_only",
         "_headers",
         "_informational",
         "_keep_alive",
         "_limits",
+        "_must_close",
         "_owner",
         "_parser",
-        "_plain_heads",
         "_poll",
         "_progress",
         "_read_paused",
         "_read_timeout",
         "_reusable",
-        "_sink",
         "_stalled",
         "_state",
-        "_tainted",
         "_timeout",
         "_tls",
         "_transport",
         "_write_timeout",
         "congested",
         "deadline",
+        "has_response_bytes",
         "idle_since",
         "key",
-        "served",
-        "touched",
+        "request_count",
     )
 
     _transport: asyncio.Transport
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ConnectionOwner,
         key: int,
         *,
         read_timeout: float,
         write_timeout: float,
         limits: ResponseLimits,
-        plain_heads: PlainHeads | None = None,
+        head_cache: ResponseHeadCache | None = None,
         reusable: bool = True,
     ) -> None:
-        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `plain_heads` may be shared.
+        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `head_cache` may be shared.
         `reusable`: False closes it after its first response."""
         self.key = key
-        self.served = 0
+        self.request_count = 0
         """Requests sent so far, this one included."""
-        self.touched = False
+        self.has_response_bytes = False
         """A byte of the present response has come."""
         self.congested = False
-        """The transport holds more than it likes: wait for `Sink.on_writable`."""
+        """The transport holds more than it likes: wait for `ResponseHandler.on_writable`."""
         self.deadline = NEVER
         self.idle_since = owner.now
         self._owner = owner
         self._limits = limits
-        self._plain_heads = plain_heads or PlainHeads()
+        self._head_cache = head_cache or ResponseHeadCache()
         self._reusable = reusable
         self._poll: Callable[[int], list[tuple[int, int]]] | None = None
         """Whether the socket has something to read: `poll` costs half of FIONREAD and sees a closed peer as well."""
         self._tls: ssl.SSLObject | None = None
         self._read_timeout = self._timeout = read_timeout
         self._write_timeout = write_timeout
-        self._sink: Sink | None = None
+        self._handler: ResponseHandler | None = None
         self._state = IDLE
         self._read_paused = False
         self._body_since = 0.0
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._headers: Headers = []
         self._head_bytes = self._stalled = self._informational = 0
-        self._complete = self._tainted = self._head_only = self._continues = self._announced = False
+        self._complete = self._must_close = self._head_only = self._continues = self._announced = False
         self._keep_alive = self._progress = False
         self._framing = Framing.NONE
 
@@ -150,29 +150,29 @@ class Connection(asyncio.Protocol):
     @property
     def bodiless(self) -> bool:
         """The last response has no body by rule, whatever the upstream sent behind its head."""
-        return self.served > 0 and self._framing is Framing.NONE
+        return self.request_count > 0 and self._framing is Framing.NONE
 
-    def start(self, data: bytes, sink: Sink, *, head_only: bool = False, complete: bool = True) -> None:
+    def start(self, data: bytes, handler: ResponseHandler, *, head_only: bool = False, complete: bool = True) -> None:
         """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
-        self._sink = sink
+        self._handler = handler
         self._state = HEAD
         self._headers = []
         self._head_bytes = self._informational = 0
-        self._complete = self._tainted = self.touched = False
+        self._complete = self._must_close = self.has_response_bytes = False
         self._head_only = head_only
         self._continues = not complete
         if not complete:
             self._body_since = self._owner.now
             self._body_bytes = 0
         self._timeout = self._read_timeout
-        self.served += 1
+        self.request_count += 1
         self._transport.write(data)
         self._rearm()
 
-    def hand_to(self, sink: Sink) -> None:
+    def transfer_to(self, handler: ResponseHandler) -> None:
         """What comes from now on of the response under way is for this one; of none, if it has all come."""
-        if self._sink is not None:
-            self._sink = sink
+        if self._handler is not None:
+            self._handler = handler
 
     def write(self, data: bytes) -> None:
         """Send a piece of the request body, already framed."""
@@ -197,11 +197,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             self._rearm()
 
-    def be_patient(self) -> None:
+    def disable_read_timeout(self) -> None:
         """This response may be silent for as long as it likes (an event stream), and is not one of the many."""
         self._timeout = NEVER
         self._rearm()
-        self._owner.on_patient(self)
+        self._owner.on_read_timeout_disabled(self)
 
     def abort(self) -> None:
         """The holder wants no more of it. The sink hears nothing."""
@@ -209,13 +209,13 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """Cut it, and tell the sink why."""
-        sink = self._sink
-        trouble = self._state == HEAD and self._is_trouble(error)
+        handler = self._handler
+        trouble = self._state == HEAD and self._counts_as_failure(error)
         self._close(hard=True)
-        if sink is not None:
+        if handler is not None:
             if trouble:
-                self._owner.on_trouble(self)
-            sink.on_failure(error)
+                self._owner.on_connection_failure(self)
+            handler.on_failure(error)
 
     def close(self) -> None:
         """An idle connection is no longer needed."""
@@ -225,8 +225,8 @@ class Connection(asyncio.Protocol):
 
     def tick(self, now: float, idle_timeout: float) -> None:
         """Called now and then: ends what is overdue."""
-        sink = self._sink
-        if sink is None:
+        handler = self._handler
+        if handler is None:
             if now - self.idle_since > idle_timeout:
                 self._close(hard=False)
         elif now > self.deadline:
@@ -234,18 +234,18 @@ class Connection(asyncio.Protocol):
                 self.fail(SlowClient("the request body took too long to arrive"))
             else:
                 doing = "take the request" if self.congested else "answer"
-                self.fail(TimedOut(f"the upstream took too long to {doing}"))
+                self.fail(UpstreamTimeout(f"the upstream took too long to {doing}"))
         else:
-            sink.on_tick()
+            handler.on_tick()
 
-    def behind(self, now: float, rate: float) -> float:
+    def seconds_behind(self, now: float, rate: float) -> float:
         """Seconds by which the request body is later than at `rate` bytes a second; 0 where it is not the client that
         is waited for."""
         if not self._awaits_client or self.congested:
             return 0.0
         return now - self._body_since - self._body_bytes / rate
 
-    def give_way(self) -> None:
+    def abort_slow_upload(self) -> None:
         """Others wait, and this request's body keeps them waiting."""
         self.fail(SlowClient("the request body came too slowly while others waited for the upstream"))
 
@@ -261,13 +261,13 @@ class Connection(asyncio.Protocol):
             self._poll = poll.poll
 
     def data_received(self, data: bytes) -> None:
-        if self._sink is None:
+        if self._handler is None:
             if self._state == IDLE:
                 self._owner.on_stray(self)
             self._close(hard=True)
             return
-        if not self.touched:
-            self.touched = True
+        if not self.has_response_bytes:
+            self.has_response_bytes = True
             if not self._head_only and not self._continues and self._is_plain(data):
                 return
         try:
@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(str(cause) if isinstance(cause, InvalidResponse) else "it is not valid HTTP/1.1")
-        if self._sink is None:
+        if self._handler is None:
             return
         if self._complete:
             self._end()
@@ -294,9 +294,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.on_gone(self)
-        if self._sink is not None:
+        if self._handler is not None:
             at = "before it answered" if self._state == HEAD else "in the middle of its answer"
-            self.fail(ClosedEarly(f"the upstream closed the connection {at}", untouched=not self.touched))
+            self.fail(
+                ClosedEarly(f"the upstream closed the connection {at}", no_response_bytes=not self.has_response_bytes)
+            )
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -305,42 +307,42 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.congested = False
         self._rearm()
-        if self._sink is not None:
-            self._sink.on_writable()
+        if self._handler is not None:
+            self._handler.on_writable()
 
     # -- httptools
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._tainted = True
+            self._must_close = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._complete:
-            self._tainted = True
+            self._must_close = True
             return
         parser = self._parser
         status = parser.get_status_code()
         headers = self._headers
         self._headers = []
         self._stalled = 0
-        judge_size(headers, self._limits.headers, self._limits.head_bytes)
+        check_size(headers, self._limits.headers, self._limits.head_bytes)
         if status < 200:
-            self._pass_over(status, headers)
+            self._skip_informational(status, headers)
             return
-        head = judge_head(status, parser.get_http_version(), headers, head_only=self._head_only)
+        head = validate_head(status, parser.get_http_version(), headers, head_only=self._head_only)
         self._state = BODY
         self._framing = head.framing
         self._keep_alive = not head.close
         self._announced = head.trailers
         if self._head_only:
             self._complete = True
-        if self._sink is not None:
-            self._sink.on_head(status, head)
+        if self._handler is not None:
+            self._handler.on_head(status, head)
 
-    def _pass_over(self, status: int, headers: Headers) -> None:
+    def _skip_informational(self, status: int, headers: Headers) -> None:
         """1xx: no answer yet (RFC 9110 section 15.2). 101 was never asked for."""
         self._informational += 1
         if status == 101 or self._informational > self._limits.informational:
@@ -351,14 +353,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         if self._complete:
-            self._tainted = True
-        elif self._sink is not None:
+            self._must_close = True
+        elif self._handler is not None:
             self._progress = True
-            self._sink.on_body(chunk)
+            self._handler.on_body(chunk)
 
     def on_chunk_header(self) -> None:
         if self._complete:
-            self._tainted = True
+            self._must_close = True
 
     def on_message_complete(self) -> None:
         if self._state == BODY and not self._complete:
@@ -370,17 +372,17 @@ class Connection(asyncio.Protocol):
     def _awaits_client(self) -> bool:
         return self._continues and self._state == HEAD
 
-    def _is_trouble(self, error: GatewayError) -> bool:
+    def _counts_as_failure(self, error: GatewayError) -> bool:
         if isinstance(error, ClosedEarly):
-            return not (error.untouched and self.served > 1)
-        return isinstance(error, TimedOut | InvalidResponse)
+            return not (error.no_response_bytes and self.request_count > 1)
+        return isinstance(error, UpstreamTimeout | InvalidResponse)
 
     def _has_unread(self) -> bool:
         """Whether bytes, or the end of the stream, have arrived that the event loop has not read yet."""
         if self._tls is not None:
             if self._tls.pending():
                 return True
-            if not self.served:
+            if not self.request_count:
                 # A server may send session tickets after the handshake (RFC 8446 section 4.6.1).
                 return False
         return self._poll is not None and bool(self._poll(0))
@@ -411,34 +413,34 @@ class Connection(asyncio.Protocol):
     def _refuse(self, why: str) -> None:
         """Bytes that make no sense: behind a complete response they cost the connection, before its end also that."""
         if self._complete:
-            self._tainted = True
+            self._must_close = True
         else:
             self.fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
 
     def _is_plain(self, data: bytes) -> bool:
         """A whole response and nothing else, with a head that needs no parser; it stands between two messages and stays
         there."""
-        found = self._plain_heads.read(data)
+        found = self._head_cache.read(data)
         if found is None or len(data) - found[1] != found[0].length:
             return False
-        sink = self._sink
-        self._sink = None
+        handler = self._handler
+        self._handler = None
         self._framing = Framing.LENGTH
         self._release(reusable=True)
-        if sink is not None:
-            sink.on_answer(found[0], data[found[1] :])
+        if handler is not None:
+            handler.on_complete_response(found[0], data[found[1] :])
         return True
 
     def _end(self) -> None:
-        sink = self._sink
-        self._sink = None
-        if sink is not None and self._announced:
-            sink.on_trailers(judge_trailers(self._headers))
-        if self._tainted:
+        handler = self._handler
+        self._handler = None
+        if handler is not None and self._announced:
+            handler.on_trailers(validate_trailers(self._headers))
+        if self._must_close:
             self._owner.on_stray(self)
-        self._release(reusable=self._keep_alive and not self._tainted and not self._continues)
-        if sink is not None:
-            sink.on_end()
+        self._release(reusable=self._keep_alive and not self._must_close and not self._continues)
+        if handler is not None:
+            handler.on_end()
 
     def _release(self, *, reusable: bool) -> None:
         """Give the connection back to its owner for the next request, or close it.
@@ -448,8 +450,8 @@ class Connection(asyncio.Protocol):
         """
         unsent = self._transport.get_write_buffer_size()
         if not reusable or not self._reusable or unsent or self._transport.is_closing():
-            self._close(hard=self._tainted or self._continues or bool(unsent))
-            self._owner.on_answered(self)
+            self._close(hard=self._must_close or self._continues or bool(unsent))
+            self._owner.on_connection_response(self)
             return
         self._state = IDLE
         self.deadline = NEVER
@@ -460,7 +462,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self, *, hard: bool) -> None:
         """`hard`: without sending what is still to be sent, and without a farewell."""
-        self._sink = None
+        self._handler = None
         self._state = BODY
         if hard:
             self._transport.abort()

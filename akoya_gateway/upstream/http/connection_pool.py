@@ -1,7 +1,7 @@
 """Connections to the upstream, kept and handed out: a stack of idle ones, a limit, a queue, and one ticking clock.
 
 There is no timer per request: every tick each connection compares its deadline with the clock, and the oldest waiters
-theirs. Timeouts are therefore late by up to two ticks (`Pool.tick`, seconds), never early.
+theirs. Timeouts are therefore late by up to two ticks (`ConnectionPool.tick`, seconds), never early.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from functools import partial
 from typing import Any, TypeVar
 
 from akoya_gateway.config.model import Origin, Upstream
-from akoya_gateway.upstream.errors import Busy, ClosedEarly, TimedOut, Unreachable
+from akoya_gateway.upstream.errors import ClosedEarly, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
 from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
-from akoya_gateway.upstream.http.response_head_cache import Hides, PlainHeads
+from akoya_gateway.upstream.http.response_head_cache import Hides, ResponseHeadCache
 from akoya_gateway.upstream.http.tls import client_context
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
-_TRICKLE, _HEAD_START = 500.0, 20.0
+_MIN_UPLOAD_RATE, _UPLOAD_GRACE = 500.0, 20.0
 """Bytes a second, and seconds (the measures of Apache's mod_reqtimeout). A request body that falls further behind gives
 way when others wait for a connection. Until then it may take its time: to some apps one sends for hours."""
 
-_FIRST_REST = 1.0
-_LONGEST_REST = 30.0
+_FIRST_EJECTION = 1.0
+_MAX_EJECTION = 30.0
 
 
-_TROUBLES = 3
+_MAX_CONSECUTIVE_FAILURES = 3
 """Requests in a row that an origin took and did not answer, before it rests."""
 
 
-class _Station:
+class _Host:
     """One origin: its idle connections and its health. It rests after a failed connect, and after requests in a row
     that came to nothing; each time longer, until an answer comes."""
 
-    __slots__ = ("failures", "idle", "key", "origin", "oversends", "resting_until", "tls", "troubles")
+    __slots__ = ("consecutive_failures", "ejected_until", "failures", "idle", "key", "origin", "oversends", "tls")
 
     def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
         self.key = key
@@ -46,34 +46,34 @@ class _Station:
         self.tls = tls
         self.idle: dict[Connection, None] = {}
         """The last used comes last; a dictionary, so that one in the middle goes without a search."""
-        self.failures = self.troubles = 0
-        self.resting_until = 0.0
+        self.failures = self.consecutive_failures = 0
+        self.ejected_until = 0.0
         self.oversends = False
         """It has sent bytes behind a response without a body: connections are not reused after such responses."""
 
     def failed(self, now: float) -> None:
         self.failures += 1
-        self.resting_until = now + min(_LONGEST_REST, _FIRST_REST * 2 ** min(self.failures - 1, 10))
+        self.ejected_until = now + min(_MAX_EJECTION, _FIRST_EJECTION * 2 ** min(self.failures - 1, 10))
 
     def connected(self) -> None:
         """That alone says little of one that takes connections and answers nothing."""
-        if not self.troubles:
-            self.answered()
+        if not self.consecutive_failures:
+            self.record_response()
 
-    def troubled(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         """A request came to nothing."""
-        self.troubles += 1
-        if self.troubles >= _TROUBLES:
+        self.consecutive_failures += 1
+        if self.consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
             self.failed(now)
 
-    def answered(self) -> None:
-        self.failures = self.troubles = 0
-        self.resting_until = 0.0
+    def record_response(self) -> None:
+        self.failures = self.consecutive_failures = 0
+        self.ejected_until = 0.0
 
 
-class Pool:
-    """`take()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself when
-    its response is complete (see `sink.Owner`)."""
+class ConnectionPool:
+    """`get_nowait()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself
+    when its response is complete (see `interfaces.ConnectionOwner`)."""
 
     def __init__(
         self,
@@ -98,15 +98,15 @@ class Pool:
         self.now = 0.0
         https = any(origin.scheme == "https" for origin in upstream.origins)
         context = client_context(upstream.tls) if https else None
-        self._stations = tuple(
-            _Station(key, origin, context if origin.scheme == "https" else None)
+        self._hosts = tuple(
+            _Host(key, origin, context if origin.scheme == "https" else None)
             for key, origin in enumerate(upstream.origins)
         )
-        self._only = self._stations[0] if len(self._stations) == 1 else None
-        self._turn = 0
-        self._plain_heads = PlainHeads(hides)
+        self._single_host = self._hosts[0] if len(self._hosts) == 1 else None
+        self._next_index = 0
+        self._head_cache = ResponseHeadCache(hides)
         self._connections: set[Connection] = set()
-        self._patient: set[Connection] = set()
+        self._patient_connections: set[Connection] = set()
         self._connecting = 0
         self._waiters: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
         self._ticker: asyncio.TimerHandle | None = None
@@ -121,24 +121,24 @@ class Pool:
     def size(self) -> int:
         """Connections that are open or being opened, event streams not counted: like WebSockets they last, and would
         leave nothing of the limit for everybody else."""
-        return len(self._connections) + self._connecting - len(self._patient)
+        return len(self._connections) + self._connecting - len(self._patient_connections)
 
     @property
     def idle(self) -> int:
-        return sum(len(station.idle) for station in self._stations)
+        return sum(len(host.idle) for host in self._hosts)
 
     @property
     def waiting(self) -> int:
         return len(self._waiters)
 
-    def take(self) -> Connection | None:
+    def get_nowait(self) -> Connection | None:
         """An idle connection of the origin whose turn it is, the last used first; None: `acquire` one."""
         if self._waiters:
             return None
-        station = self._only or self._peek()
-        connection = self._pop(station)
+        host = self._single_host or self._next_host()
+        connection = self._pop(host)
         if connection is not None:
-            self._turn = station.key
+            self._next_index = host.key
         return connection
 
     def new_future(self) -> asyncio.Future[Any]:
@@ -149,7 +149,7 @@ class Pool:
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """An idle connection or a new one, in the order of asking. `fresh`: a new one, for a second try.
 
-        Raises Busy (503), TimedOut (504) or Unreachable (502).
+        Raises Busy (503), UpstreamTimeout (504) or Unreachable (502).
         """
         self._start()
         if not fresh and not self._waiters and (connection := self._any_idle()) is not None:
@@ -167,16 +167,16 @@ class Pool:
         return await self._open()
 
     async def dial(self, make: Callable[[], _Protocol]) -> _Protocol:
-        """A connection of its own, outside pool and limit (WebSockets). Raises TimedOut or Unreachable."""
+        """A connection of its own, outside pool and limit (WebSockets). Raises UpstreamTimeout or Unreachable."""
         self._start()
         return await self._dial(lambda _: make())
 
     def retire(self) -> None:
         """The configuration has a successor: requests that hold this pool are served, then nothing is kept."""
         self._retired = True
-        for station in self._stations:
-            while station.idle:
-                station.idle.popitem()[0].close()
+        for host in self._hosts:
+            while host.idle:
+                host.idle.popitem()[0].close()
 
     async def close(self) -> None:
         """The end: idle connections are closed, those in use are cut, who waits is refused."""
@@ -188,27 +188,27 @@ class Pool:
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(Busy("shutting down"))
+                waiter.set_exception(UpstreamBusy("shutting down"))
         for connection in tuple(self._connections):
             connection.fail(ClosedEarly("shutting down"))
 
     # -- sink.Owner
 
-    def on_patient(self, connection: Connection) -> None:
-        self._patient.add(connection)
-        self._room()
+    def on_read_timeout_disabled(self, connection: Connection) -> None:
+        self._patient_connections.add(connection)
+        self._has_room()
 
-    def on_trouble(self, connection: Connection) -> None:
-        self._stations[connection.key].troubled(self._time())
+    def on_connection_failure(self, connection: Connection) -> None:
+        self._hosts[connection.key].record_failure(self._time())
 
-    def on_answered(self, connection: Connection) -> None:
-        station = self._stations[connection.key]
-        if station.troubles:
-            station.answered()
+    def on_connection_response(self, connection: Connection) -> None:
+        host = self._hosts[connection.key]
+        if host.consecutive_failures:
+            host.record_response()
 
     def on_idle(self, connection: Connection) -> None:
-        if self._patient and connection in self._patient:
-            self._patient.discard(connection)
+        if self._patient_connections and connection in self._patient_connections:
+            self._patient_connections.discard(connection)
             if self.size > self.upstream.pool:
                 connection.close()
                 return
@@ -220,24 +220,24 @@ class Pool:
         Nothing in the head of a 204 tells that gunicorn before 27 will send the body that the app returned with it.
         """
         if connection.bodiless:
-            self._stations[connection.key].oversends = True
+            self._hosts[connection.key].oversends = True
 
     def on_gone(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
-            self._patient.discard(connection)
-            self._stations[connection.key].idle.pop(connection, None)
-            self._room()
+            self._patient_connections.discard(connection)
+            self._hosts[connection.key].idle.pop(connection, None)
+            self._has_room()
 
     # -- inside
 
     def _keep(self, connection: Connection) -> None:
         """Keep it for the next request. A waiter does not get it before the next turn of the event loop: what the
         upstream sends behind its response would not have been seen yet."""
-        station = self._stations[connection.key]
-        if station.troubles:
-            station.answered()
-        if station.oversends and connection.bodiless:
+        host = self._hosts[connection.key]
+        if host.consecutive_failures:
+            host.record_response()
+        if host.oversends and connection.bodiless:
             connection.close()
             return
         if self._waiters:
@@ -248,7 +248,7 @@ class Pool:
         elif self._retired:
             connection.close()
             return
-        station.idle[connection] = None
+        host.idle[connection] = None
 
     def _serve_waiters(self) -> None:
         """Give idle connections to waiters, the one that has waited longest first."""
@@ -269,37 +269,37 @@ class Pool:
                 return waiter
         return None
 
-    def _pop(self, station: _Station) -> Connection | None:
+    def _pop(self, host: _Host) -> Connection | None:
         """Take an idle connection off the stack. One on which bytes have arrived unasked is closed instead."""
-        while station.idle:
-            connection, _ = station.idle.popitem()
+        while host.idle:
+            connection, _ = host.idle.popitem()
             if connection.usable:
                 return connection
             connection.abort()
         return None
 
     def _pop_any(self) -> Connection | None:
-        for station in self._stations:
-            if (connection := self._pop(station)) is not None:
+        for host in self._hosts:
+            if (connection := self._pop(host)) is not None:
                 return connection
         return None
 
-    def _peek(self) -> _Station:
+    def _next_host(self) -> _Host:
         """Round robin: the next origin that is not resting; if all are, just the next."""
-        stations = self._stations
+        stations = self._hosts
         count = len(stations)
         for step in range(1, count + 1):
-            station = stations[(self._turn + step) % count]
-            if station.resting_until <= self.now:
-                return station
-        return stations[(self._turn + 1) % count]
+            host = stations[(self._next_index + step) % count]
+            if host.ejected_until <= self.now:
+                return host
+        return stations[(self._next_index + 1) % count]
 
     def _any_idle(self) -> Connection | None:
-        if (connection := self.take()) is not None or self.size < self.upstream.pool:
+        if (connection := self.get_nowait()) is not None or self.size < self.upstream.pool:
             return connection
         return self._pop_any()
 
-    def _room(self) -> None:
+    def _has_room(self) -> None:
         """Where there is room for one more, the first waiter may open it: None, and its place is taken already."""
         while self.size < self.upstream.pool and (waiter := self._next_waiter()) is not None:
             self._connecting += 1
@@ -316,7 +316,7 @@ class Pool:
                 handed = waiter.result()
                 if handed is None:
                     self._connecting -= 1
-                    self._room()
+                    self._has_room()
                 elif handed.usable:
                     self._keep(handed)
                 else:
@@ -329,11 +329,13 @@ class Pool:
             connection = await self._dial(self._make)
             if not connection.usable:
                 connection.abort()
-                raise Unreachable("the upstream closed a new connection, or sent something before it had a request")
+                raise UpstreamUnreachable(
+                    "the upstream closed a new connection, or sent something before it had a request"
+                )
             self._connections.add(connection)
         finally:
             self._connecting -= 1
-            self._room()
+            self._has_room()
         return connection
 
     def _make(self, key: int) -> Connection:
@@ -343,54 +345,56 @@ class Pool:
             read_timeout=self.upstream.read_timeout,
             write_timeout=self.write_timeout,
             limits=self.limits,
-            plain_heads=self._plain_heads,
+            head_cache=self._head_cache,
             reusable=self.upstream.keep_alive,
         )
 
     async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
         """Try each origin at most once: nothing has been sent yet."""
-        tried: Unreachable | TimedOut | None = None
-        for _ in self._stations:
-            station = self._peek()
-            self._turn = station.key
+        tried: UpstreamUnreachable | UpstreamTimeout | None = None
+        for _ in self._hosts:
+            host = self._next_host()
+            self._next_index = host.key
             try:
-                protocol = await self._connect(station, partial(make, station.key))
-            except (Unreachable, TimedOut) as error:
-                station.failed(self._time())
+                protocol = await self._connect(host, partial(make, host.key))
+            except (UpstreamUnreachable, UpstreamTimeout) as error:
+                host.failed(self._time())
                 tried = error
             else:
-                station.connected()
+                host.connected()
                 return protocol
-        raise tried or Unreachable("no upstream is configured")
+        raise tried or UpstreamUnreachable("no upstream is configured")
 
-    async def _connect(self, station: _Station, make: Callable[[], _Protocol]) -> _Protocol:
+    async def _connect(self, host: _Host, make: Callable[[], _Protocol]) -> _Protocol:
         assert self._loop is not None
-        origin = station.origin
-        name = self.upstream.tls.server_name or origin.host if station.tls is not None else None
+        origin = host.origin
+        name = self.upstream.tls.server_name or origin.host if host.tls is not None else None
         try:
             async with asyncio.timeout(self.upstream.connect_timeout):
                 if origin.path is not None:
                     _, protocol = await self._loop.create_unix_connection(
-                        make, origin.path, ssl=station.tls, server_hostname=name
+                        make, origin.path, ssl=host.tls, server_hostname=name
                     )
                 else:
                     transport, protocol = await self._loop.create_connection(
-                        make, origin.host, origin.port, ssl=station.tls, server_hostname=name
+                        make, origin.host, origin.port, ssl=host.tls, server_hostname=name
                     )
                     raw = transport.get_extra_info("socket")
                     if raw is not None:
                         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except TimeoutError:
-            raise TimedOut("the upstream took too long to accept a connection") from None
+            raise UpstreamTimeout("the upstream took too long to accept a connection") from None
         except ssl.SSLError as error:
-            raise Unreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
+            raise UpstreamUnreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
         except OSError as error:
-            raise Unreachable(f"no connection to the upstream: {error.strerror or type(error).__name__}") from error
+            raise UpstreamUnreachable(
+                f"no connection to the upstream: {error.strerror or type(error).__name__}"
+            ) from error
         return protocol
 
     def _start(self) -> None:
         if self._closed:
-            raise Busy("shutting down")
+            raise UpstreamBusy("shutting down")
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -409,7 +413,7 @@ class Pool:
         while self._waiters and self._waiters[0][0] < now:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(Busy("all connections to the upstream are in use"))
+                waiter.set_exception(UpstreamBusy("all connections to the upstream are in use"))
         for connection in tuple(self._connections):
             connection.tick(now, self.idle_timeout)
         if self._waiters:
@@ -419,6 +423,6 @@ class Pool:
 
     def _make_room(self, now: float) -> None:
         """One at a time, the slowest first: who waits gets the next connection that is free, whoever had it."""
-        slowest = max(self._connections, key=lambda one: one.behind(now, _TRICKLE), default=None)
-        if slowest is not None and slowest.behind(now, _TRICKLE) > _HEAD_START:
-            slowest.give_way()
+        slowest = max(self._connections, key=lambda one: one.seconds_behind(now, _MIN_UPLOAD_RATE), default=None)
+        if slowest is not None and slowest.seconds_behind(now, _MIN_UPLOAD_RATE) > _UPLOAD_GRACE:
+            slowest.abort_slow_upload()

@@ -24,17 +24,17 @@ FORWARDED_NAMES = frozenset(
 )
 """Those we set."""
 
-_MANY, _LONGEST_HOST = 1024, 255
+_MAX_ENTRIES, _MAX_HOST_BYTES = 1024, 255
 _ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
 _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
-Said = dict[bytes, list[bytes]]
+ForwardedValues = dict[bytes, list[bytes]]
 
 
-class Forwarding:
+class ForwardedHeaders:
     """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
 
-    __slots__ = ("_kept", "_public_hosts", "_trusted")
+    __slots__ = ("_cache", "_public_hosts", "_trusted")
 
     def __init__(self, trusted_proxies: Sequence[TrustedPeer] = (), public_url: Origin | None = None) -> None:
         """`public_url`: where it is https, a request for its host counts as https although TLS ended before us."""
@@ -43,36 +43,36 @@ class Forwarding:
         if public_url is not None and public_url.scheme == "https":
             host = public_url.authority.encode("ascii")
             self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
-        self._kept: dict[tuple[str | None, str, bytes], bytes] = {}
+        self._cache: dict[tuple[str | None, str, bytes], bytes] = {}
 
     def trusts(self, peer: str | None, *, told: bool = False) -> bool:
         """Whether the peer is one of `trusted_proxies`; see `TrustedProxies`."""
         return self._trusted(peer, told=told)
 
-    def lines(self, peer: str | None, scheme: str, host: bytes, said: Said | None = None) -> bytes:
-        """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `said`: what a
+    def lines(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None = None) -> bytes:
+        """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `values`: what a
         trusted peer sent of `FORWARDED_NAMES`."""
         scheme = self._as_browsers_see(scheme, host)
-        if said:
-            return _write(_for(peer, said), *_origin(scheme, host, said), peer=peer)
+        if values:
+            return _write(_for(peer, values), *_origin(scheme, host, values), peer=peer)
         hop = (peer, scheme, host)
-        kept = self._kept.get(hop)
-        if kept is None:
-            kept = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
-            if len(self._kept) >= _MANY:
-                self._kept.clear()
-            if len(host) <= _LONGEST_HOST:
-                self._kept[hop] = kept
-        return kept
+        cached = self._cache.get(hop)
+        if cached is None:
+            cached = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
+            if len(self._cache) >= _MAX_ENTRIES:
+                self._cache.clear()
+            if len(host) <= _MAX_HOST_BYTES:
+                self._cache[hop] = cached
+        return cached
 
     def _as_browsers_see(self, scheme: str, host: bytes) -> str:
         """The scheme of `public_url` for requests to its host: browsers reach that over https, by definition."""
         return "https" if self._public_hosts and host.lower() in self._public_hosts else scheme
 
 
-def _for(peer: str | None, said: Said) -> list[bytes]:
+def _for(peer: str | None, values: ForwardedValues) -> list[bytes]:
     """The chain of addresses: what the trusted proxy told, then itself."""
-    told = [entry.strip(b" \t") for value in said.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    told = [entry.strip(b" \t") for value in values.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
     chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
     return chain if peer is None else [*chain, _peer(peer)]
 
@@ -83,13 +83,13 @@ def _peer(peer: str) -> bytes:
     return address if _ADDRESS.fullmatch(address) else b"unknown"
 
 
-def _origin(own_scheme: str, own_host: bytes, said: Said) -> tuple[bytes, bytes, bytes]:
+def _origin(own_scheme: str, own_host: bytes, values: ForwardedValues) -> tuple[bytes, bytes, bytes]:
     """Scheme, host and port as the browser used them: the trusted proxy's word where it makes sense, else ours."""
-    proto = _single(said, b"x-forwarded-proto").lower()
+    proto = _single(values, b"x-forwarded-proto").lower()
     scheme = proto if proto in (b"http", b"https") else own_scheme.encode("ascii")
-    told = _single(said, b"x-forwarded-host")
+    told = _single(values, b"x-forwarded-host")
     host = told if _TRUSTED_HOST.fullmatch(told) else own_host
-    told_port = _single(said, b"x-forwarded-port")
+    told_port = _single(values, b"x-forwarded-port")
     after = host.rpartition(b"]")[2]
     if told_port.isdigit() and len(told_port) <= 5:
         port = told_port
@@ -100,8 +100,8 @@ def _origin(own_scheme: str, own_host: bytes, said: Said) -> tuple[bytes, bytes,
     return scheme, host, port
 
 
-def _single(said: Said, name: bytes) -> bytes:
-    values = said.get(name, ())
+def _single(forwarded_values: ForwardedValues, name: bytes) -> bytes:
+    values = forwarded_values.get(name, ())
     return values[0].strip() if len(values) == 1 else b""
 
 

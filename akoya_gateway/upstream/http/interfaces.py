@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
-from akoya_gateway.upstream.http.response_head_cache import PlainHead
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 if TYPE_CHECKING:
     from akoya_gateway.upstream.http.connection import Connection
 
 
-class Sink(Protocol):
+class ResponseHandler(Protocol):
     """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once.
 
     A sink must not raise; from `on_end` on the connection may already serve somebody else, whom that would cut.
@@ -24,7 +24,7 @@ class Sink(Protocol):
 
     def on_trailers(self, headers: Headers) -> None: ...
 
-    def on_answer(self, head: PlainHead, body: bytes) -> None:
+    def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         """In place of `on_head`, `on_body` and `on_end`: a whole response with a plain head."""
 
     def on_end(self) -> None:
@@ -40,7 +40,7 @@ class Sink(Protocol):
         """The exchange is still open: called about once a tick of the pool. For what is not worth a timer."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Whom a connection belongs to. `now` is a coarse loop time, renewed every tick."""
 
     now: float
@@ -52,12 +52,12 @@ class Owner(Protocol):
     def on_stray(self, connection: Connection) -> None:
         """The upstream sent bytes that belong to no response; see `Connection.bodiless`."""
 
-    def on_patient(self, connection: Connection) -> None:
+    def on_read_timeout_disabled(self, connection: Connection) -> None:
         """It will be in use for long."""
 
-    def on_answered(self, connection: Connection) -> None:
+    def on_connection_response(self, connection: Connection) -> None:
         """A response is complete; for connections that do not become idle after it."""
 
-    def on_trouble(self, connection: Connection) -> None:
+    def on_connection_failure(self, connection: Connection) -> None:
         """A request came to nothing: no answer in time, or none that makes sense. Not where the connection may just
         have been closing, nor where it was the client's doing."""

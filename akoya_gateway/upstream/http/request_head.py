@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
 from akoya_gateway.upstream.errors import RefusedRequest
-from akoya_gateway.upstream.http.forwarded_headers import FORWARDED_NAMES, Forwarding, Said
-from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, judge_length, tokens
+from akoya_gateway.upstream.http.forwarded_headers import FORWARDED_NAMES, ForwardedHeaders, ForwardedValues
+from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, parse_content_length, tokens
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -26,8 +26,8 @@ _CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
-_MANY_NAMES, _LONGEST_NAME = 4096, 255
-_MANY_SECTIONS, _LARGEST_KEPT, _MOST_KEPT = 1024, 4096, 100
+_MAX_NAMES, _MAX_NAME_BYTES = 4096, 255
+_MAX_SECTIONS, _MAX_SECTION_BYTES, _MAX_SECTION_HEADERS = 1024, 4096, 100
 CLOSE_LINE = b"connection: close\r\n"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
@@ -44,7 +44,7 @@ class Body(IntEnum):
     ASK = 3
 
 
-class Outgoing(NamedTuple):
+class RequestHead(NamedTuple):
     """A request head to send. Where `body` is ASK the last CRLF is still missing, so that framing can be added."""
 
     head: bytes
@@ -57,18 +57,18 @@ class Outgoing(NamedTuple):
     """The client waits for `100 Continue` before it sends its body."""
 
 
-class Section(NamedTuple):
-    """A header section to send, without the empty line at its end: first `fields`, then who asked. What the gateway
+class HeaderSection(NamedTuple):
+    """A header section to send, without the empty line at its end: first `lines`, then who asked. What the gateway
     adds goes between them."""
 
-    fields: bytes
+    lines: bytes
     forwarded: bytes
     body: Body
     length: int
     expects: bool
 
 
-class Does(IntEnum):
+class HeaderRule(IntEnum):
     """What becomes of a header."""
 
     PASS = 0
@@ -85,23 +85,23 @@ class Does(IntEnum):
 
 
 # Plain integers for the loop below.
-_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(Does.PASS), int(Does.HOST), int(Does.CONNECTION)
+_PASS, _HOST_FIELD, _CONNECTION_FIELD = int(HeaderRule.PASS), int(HeaderRule.HOST), int(HeaderRule.CONNECTION)
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
 
-_KNOWN: dict[bytes, Does] = {
-    **dict.fromkeys(HOP_BY_HOP, Does.DROP),
-    **dict.fromkeys(FORWARDED_NAMES, Does.FORWARDED),
-    b"host": Does.HOST,
-    b"content-length": Does.LENGTH,
-    b"transfer-encoding": Does.CODING,
-    b"connection": Does.CONNECTION,
-    b"expect": Does.EXPECT,
-    b"te": Does.TE,
-    b"upgrade": Does.UPGRADE,
+_RULES: dict[bytes, HeaderRule] = {
+    **dict.fromkeys(HOP_BY_HOP, HeaderRule.DROP),
+    **dict.fromkeys(FORWARDED_NAMES, HeaderRule.FORWARDED),
+    b"host": HeaderRule.HOST,
+    b"content-length": HeaderRule.LENGTH,
+    b"transfer-encoding": HeaderRule.CODING,
+    b"connection": HeaderRule.CONNECTION,
+    b"expect": HeaderRule.EXPECT,
+    b"te": HeaderRule.TE,
+    b"upgrade": HeaderRule.UPGRADE,
 }
 
 
-_HANDLED = {Handling.PASS: Does.PASS, Handling.FROM_PROXIES: Does.UNTRUSTED, Handling.DROP: Does.DROP}
+_HANDLED = {Handling.PASS: HeaderRule.PASS, Handling.FROM_PROXIES: HeaderRule.UNTRUSTED, Handling.DROP: HeaderRule.DROP}
 
 
 class RequestWriter:
@@ -110,7 +110,7 @@ class RequestWriter:
     __slots__ = (
         "_client_headers",
         "_default_host",
-        "_forwarding",
+        "_forwarded",
         "_hosts",
         "_keep_alive",
         "_methods",
@@ -120,21 +120,21 @@ class RequestWriter:
 
     def __init__(
         self,
-        forwarding: Forwarding,
+        forwarded: ForwardedHeaders,
         default_host: bytes,
         client_headers: ClientHeaders | None = None,
         *,
         keep_alive: bool = True,
     ) -> None:
         """`default_host`: for clients of HTTP/1.0, which send none. `keep_alive`: connections are used again."""
-        self._forwarding = forwarding
+        self._forwarded = forwarded
         self._client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
         self._keep_alive = keep_alive
-        self._names: dict[bytes, int] = {name: int(does) for name, does in _KNOWN.items()}
+        self._names: dict[bytes, int] = {name: int(does) for name, does in _RULES.items()}
         self._methods: dict[str, bytes] = {}
         self._hosts: set[bytes] = set()
-        self._sections: OrderedDict[tuple[object, ...], Section] = OrderedDict()
+        self._sections: OrderedDict[tuple[object, ...], HeaderSection] = OrderedDict()
 
     def write(
         self,
@@ -147,19 +147,19 @@ class RequestWriter:
         http_version: str = "1.1",
         trailers: bool = False,
         extra: bytes = b"",
-        ours: int = 0,
+        injected_headers: int = 0,
         told: bool = False,
-    ) -> Outgoing:
+    ) -> RequestHead:
         """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
-        `extra`: the header lines of a handshake, each with its CRLF. `ours`: how many of `headers`, at their end, the
-        gateway has made, so that they are not to be judged; the others are then remembered.
+        `extra`: the header lines of a handshake, each with its CRLF. `injected_headers`: how many of `headers`, at
+        their end, the gateway has made, so that they are not to be judged; the others are then remembered.
 
         Raises RefusedRequest.
         """
-        verb = self.judge_line(method, target)
-        if ours:
-            section = self._known_section(headers[:-ours], peer, scheme, http_version, trailers, told)
-            made = b"".join([b"%b: %b\r\n" % header for header in headers[-ours:]])
+        verb = self.validate_request_line(method, target)
+        if injected_headers:
+            section = self._cached_section(headers[:-injected_headers], peer, scheme, http_version, trailers, told)
+            made = b"".join([b"%b: %b\r\n" % header for header in headers[-injected_headers:]])
         else:
             section = self.section(
                 headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
@@ -168,12 +168,12 @@ class RequestWriter:
         # A handshake, the one request with lines of its own, keeps its connection.
         made += extra or self.closing(verb)
         end = b"" if section.body is Body.ASK else b"\r\n"
-        head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.fields, made, section.forwarded, end)
-        return Outgoing(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
+        head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.lines, made, section.forwarded, end)
+        return RequestHead(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
 
-    def _known_section(
+    def _cached_section(
         self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool, told: bool
-    ) -> Section:
+    ) -> HeaderSection:
         """As `section`, remembered: a browser sends the same headers again and again (1.9 us -> 0.3 us)."""
         key = (peer, scheme, http_version, trailers, told, *headers)
         section = self._sections.get(key)
@@ -183,23 +183,23 @@ class RequestWriter:
             )
             # By what came, not by what is left of it: the key holds all of it.
             size = sum(len(name) + len(value) for name, value in headers)
-            if size <= _LARGEST_KEPT and len(headers) <= _MOST_KEPT:
+            if size <= _MAX_SECTION_BYTES and len(headers) <= _MAX_SECTION_HEADERS:
                 self._sections[key] = section
-                if len(self._sections) > _MANY_SECTIONS:
+                if len(self._sections) > _MAX_SECTIONS:
                     self._sections.popitem(last=False)
         return section
 
     def closing(self, verb: bytes) -> bytes:
         """The header line for a request that is the last one on its connection, else nothing (RFC 9112 section 9.6).
 
-        A connection is closed after HEAD (see `response.judge_head`). An upstream that knows it closes first, so that
-        no sockets in TIME_WAIT use up the gateway's ports.
+        A connection is closed after HEAD (see `response_head.validate_head`). An upstream that knows it closes first,
+        so that no sockets in TIME_WAIT use up the gateway's ports.
         """
         return CLOSE_LINE if verb == b"HEAD" or not self._keep_alive else b""
 
-    def judge_line(self, method: str, target: bytes) -> bytes:
+    def validate_request_line(self, method: str, target: bytes) -> bytes:
         """The method as bytes. Raises RefusedRequest."""
-        verb = self._methods.get(method) or self._learn_method(method)
+        verb = self._methods.get(method) or self._read_method(method)
         if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
             raise RefusedRequest("the request target is not a path")
         return verb
@@ -213,25 +213,25 @@ class RequestWriter:
         http_version: str = "1.1",
         trailers: bool = False,
         told: bool = False,
-    ) -> Section:
+    ) -> HeaderSection:
         """The header section. Raises RefusedRequest."""
         names = self._names
         lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
         add = lines.append
         hosts: list[bytes] = []
-        judged: _Judged | None = None
+        judged: _SpecialHeaders | None = None
         for name, value in headers:
             does = names.get(name)
             if does is None:
-                does = self._learn(name)
+                does = self._read_name(name)
             if does == _PASS:
                 add(name + b": " + value)
             elif does == _HOST_FIELD:
                 hosts.append(value)
             elif does != _CONNECTION_FIELD or value not in _PLAIN_CONNECTION:
                 if judged is None:
-                    judged = _Judged(trusted=self._forwarding.trusts(peer, told=told))
-                judged.take(does, name, value, lines)
+                    judged = _SpecialHeaders(trusted=self._forwarded.trusts(peer, told=told))
+                judged.add(does, name, value, lines)
         host = self.host(hosts, http_version)
         body, length = Body.NONE, 0
         if judged is not None:
@@ -245,21 +245,21 @@ class RequestWriter:
         controls = len(fields) - len(fields.translate(None, _CONTROL))
         if controls or fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
             raise RefusedRequest("a header value holds a line break or a control character")
-        forwarded = self._forwarding.lines(peer, scheme, host, None if judged is None else judged.said)
-        return Section(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
+        forwarded = self._forwarded.lines(peer, scheme, host, None if judged is None else judged.forwarded_values)
+        return HeaderSection(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the peer is one of `trusted_proxies`."""
-        return self._forwarding.trusts(peer)
+        return self._forwarded.trusts(peer)
 
-    def forwarded(self, peer: str | None, scheme: str, host: bytes, said: Said | None) -> bytes:
-        """Who asked (see `Section`)."""
-        return self._forwarding.lines(peer, scheme, host, said)
+    def forwarded(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None) -> bytes:
+        """Who asked (see `HeaderSection`)."""
+        return self._forwarded.lines(peer, scheme, host, values)
 
-    def does(self, name: bytes) -> Does:
+    def header_rule(self, name: bytes) -> HeaderRule:
         """What becomes of a header of this name. Raises RefusedRequest."""
         does = self._names.get(name)
-        return Does(self._learn(name) if does is None else does)
+        return HeaderRule(self._read_name(name) if does is None else does)
 
     def host(self, hosts: list[bytes], http_version: str = "1.1") -> bytes:
         """The one Host (RFC 9112 section 3.2). Raises RefusedRequest."""
@@ -269,62 +269,62 @@ class RequestWriter:
             return hosts[0]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             raise RefusedRequest("there must be one valid Host")
-        if len(self._hosts) < _MANY_NAMES and len(hosts[0]) <= _LONGEST_NAME:
+        if len(self._hosts) < _MAX_NAMES and len(hosts[0]) <= _MAX_NAME_BYTES:
             self._hosts.add(hosts[0])
         return hosts[0]
 
-    def _learn(self, name: bytes) -> int:
+    def _read_name(self, name: bytes) -> int:
         if not _TOKEN.fullmatch(name):
             raise RefusedRequest("a header name is not a token")
-        known = None if is_alias(name) else _KNOWN.get(name.lower())
-        does = int(_HANDLED[self._client_headers.handling(name)] if known is None else known)
-        if len(self._names) < _MANY_NAMES and len(name) <= _LONGEST_NAME:
+        cached = None if is_alias(name) else _RULES.get(name.lower())
+        does = int(_HANDLED[self._client_headers.handling(name)] if cached is None else cached)
+        if len(self._names) < _MAX_NAMES and len(name) <= _MAX_NAME_BYTES:
             self._names[name] = does
         return does
 
-    def _learn_method(self, method: str) -> bytes:
+    def _read_method(self, method: str) -> bytes:
         verb = method.encode("latin-1", "replace")
         # TRACE would show the browser what we add for the upstream alone (RFC 9110 section 9.3.8).
         if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
             raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
-        if len(self._methods) < _MANY_NAMES and len(method) <= _LONGEST_NAME:
+        if len(self._methods) < _MAX_NAMES and len(method) <= _MAX_NAME_BYTES:
             self._methods[method] = verb
         return verb
 
 
-class _Judged:
+class _SpecialHeaders:
     """What the headers that are not simply passed on said."""
 
-    __slots__ = ("codings", "connection", "expects", "lengths", "said", "te_trailers", "trusted", "upgrade")
+    __slots__ = ("codings", "connection", "expects", "forwarded_values", "lengths", "te_trailers", "trusted", "upgrade")
 
     def __init__(self, *, trusted: bool) -> None:
         self.trusted = trusted
         self.lengths: list[bytes] = []
         self.codings: list[bytes] = []
         self.connection: set[bytes] = set()
-        self.said: Said | None = None
+        self.forwarded_values: ForwardedValues | None = None
         self.expects = self.te_trailers = self.upgrade = False
 
-    def take(self, does: int, name: bytes, value: bytes, lines: list[bytes]) -> None:
-        match does:
-            case Does.CONNECTION:
+    def add(self, rule: int, name: bytes, value: bytes, lines: list[bytes]) -> None:
+        match rule:
+            case HeaderRule.CONNECTION:
                 self.connection.update(token for token in tokens(value) if not token.startswith(PROTECTED))
-            case Does.LENGTH:
+            case HeaderRule.LENGTH:
                 self.lengths.append(value)
-            case Does.CODING:
+            case HeaderRule.CODING:
                 self.codings.append(value)
-            case Does.FORWARDED if self.trusted:
-                self.said = self.said or {}
-                self.said.setdefault(name.lower(), []).append(value)
-            case Does.UNTRUSTED if self.trusted:
+            case HeaderRule.FORWARDED if self.trusted:
+                self.forwarded_values = self.forwarded_values or {}
+                self.forwarded_values.setdefault(name.lower(), []).append(value)
+            case HeaderRule.UNTRUSTED if self.trusted:
                 lines.append(name + b": " + value)
-            case Does.EXPECT:
+            case HeaderRule.EXPECT:
                 self.expects = True
                 if value.lower() != b"100-continue":
                     raise RefusedRequest("an expectation that cannot be met", status=417, code="expectation-failed")
-            case Does.TE:
+            case HeaderRule.TE:
                 self.te_trailers |= b"trailers" in tokens(value)
-            case Does.UPGRADE:
+            case HeaderRule.UPGRADE:
                 self.upgrade = True
 
     def framing(self, http_version: str) -> tuple[Body, int]:
@@ -339,7 +339,7 @@ class _Judged:
             if len(self.lengths) > 1:
                 raise RefusedRequest("more than one content-length")
             try:
-                body, length = Body.LENGTH, judge_length(self.lengths[0])
+                body, length = Body.LENGTH, parse_content_length(self.lengths[0])
             except ValueError as error:
                 raise RefusedRequest(str(error)) from None
         else:

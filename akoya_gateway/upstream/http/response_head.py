@@ -77,14 +77,14 @@ def tokens(value: bytes) -> list[bytes]:
     return [token.strip(b" \t") for token in value.lower().split(b",")]
 
 
-def judge_length(value: bytes) -> int:
+def parse_content_length(value: bytes) -> int:
     """RFC 9110 section 8.6: digits alone; a sign, a blank inside or a list is not a length. Raises ValueError."""
     if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
         raise ValueError("content-length is not a number")
     return int(value)
 
 
-def judge_head(status: int, version: str, raw: Headers, *, head_only: bool) -> ResponseHead:
+def validate_head(status: int, version: str, raw: Headers, *, head_only: bool) -> ResponseHead:
     """The head as far as it may be passed on, or InvalidResponse. `head_only`: it answers HEAD."""
     if version not in ("1.1", "1.0"):
         raise InvalidResponse(f"the upstream speaks HTTP/{version}")
@@ -138,7 +138,7 @@ def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool
     bodiless = status in BODILESS
     if length is not None:
         try:
-            judge_length(length)
+            parse_content_length(length)
         except ValueError as error:
             raise InvalidResponse(str(error)) from None
         if not bodiless:
@@ -151,7 +151,7 @@ def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool
     return Framing.UNTIL_CLOSE if length is None else Framing.LENGTH
 
 
-def judge_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
+def check_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
     """Not too many headers nor too large, and no control character in them (RFC 9110 section 5.5): the last is the
     parser's own check, not taken on trust."""
     joined = b"".join(chain.from_iterable(raw))
@@ -161,6 +161,6 @@ def judge_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
         raise InvalidResponse("a control character in a header")
 
 
-def judge_trailers(raw: Headers) -> Headers:
+def validate_trailers(raw: Headers) -> Headers:
     """Trailer fields that may be passed on (RFC 9110 section 6.5.1): nothing that frames, routes or authenticates."""
     return [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_IN_TRAILERS]

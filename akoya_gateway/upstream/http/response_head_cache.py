@@ -15,19 +15,19 @@ import re
 from collections.abc import Callable
 from enum import IntEnum
 
-from akoya_gateway.bounded_cache import Memory
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import is_ours_to_app
-from akoya_gateway.upstream.http.response_head import BODILESS, HOP_BY_HOP, Headers, judge_length
+from akoya_gateway.upstream.http.response_head import BODILESS, HOP_BY_HOP, Headers, parse_content_length
 
-REMEMBERED = 4096
+MAX_ENTRIES = 4096
 """Lines kept; after so many it is begun anew, since half a second's own lines are of no use in the next."""
-MANY = 512
+MAX_HEADS = 512
 """Whole heads kept: an app that says the same within a second says it with the same head."""
-LONGEST, LONGEST_HEAD = 512, 2048
+MAX_LINE_BYTES, MAX_HEAD_KEY_BYTES = 512, 2048
 """Bytes of a line and of a head that is kept."""
-LARGEST = 16_384
+MAX_HEAD_BYTES = 16_384
 """Bytes of a head that is read here."""
-MOST = 100
+MAX_HEADERS = 100
 """Lines of one."""
 
 Hides = Callable[[bytes, bytes], bool]
@@ -37,7 +37,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 _END = b"\r\n\r\n"
 
 
-class _Does(IntEnum):
+class _HeaderRule(IntEnum):
     PASS = 0
     DATE = 1
     LENGTH = 2
@@ -45,35 +45,40 @@ class _Does(IntEnum):
     ODD = 4
 
 
-_PASS, _DATE, _LENGTH, _ODD = int(_Does.PASS), int(_Does.DATE), int(_Does.LENGTH), int(_Does.ODD)
+_PASS, _DATE, _LENGTH, _ODD = (
+    int(_HeaderRule.PASS),
+    int(_HeaderRule.DATE),
+    int(_HeaderRule.LENGTH),
+    int(_HeaderRule.ODD),
+)
 
 
-class _Line:
-    """A header line. `wire`: as it is passed on. `ours`: its name is one that no client is to see."""
+class _CachedLine:
+    """A header line. `wire`: as it is passed on. `is_gateway_header`: its name is one that no client is to see."""
 
-    __slots__ = ("does", "length", "ours", "pair", "wire")
+    __slots__ = ("header", "is_gateway_header", "length", "rule", "wire")
 
     def __init__(self, name: bytes, value: bytes, does: int, length: int = 0, *, ours: bool = False) -> None:
-        self.pair = (name, value)
-        self.does = does
+        self.header = (name, value)
+        self.rule = does
         self.length = length
         self.wire = b"%b: %b\r\n" % (name, value)
-        self.ours = ours
+        self.is_gateway_header = ours
 
 
-_NO_LINE = _Line(b"", b"", _ODD)
+_NO_LINE = _CachedLine(b"", b"", _ODD)
 
 
-class PlainHead:
+class CachedResponseHead:
     """`length` bytes of body follow. `special`: a line of it is more than to be passed on (see `headers`). `wire`: its
     lines, as they are passed on. Shared, so nobody changes it."""
 
-    __slots__ = ("_headers", "_lines", "dated", "length", "special", "status", "wire")
+    __slots__ = ("_headers", "_lines", "has_date", "length", "special", "status", "wire")
 
-    def __init__(self, status: int, lines: list[_Line], length: int, *, dated: bool, special: bool) -> None:
+    def __init__(self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, special: bool) -> None:
         self.status = status
         self.length = length
-        self.dated = dated
+        self.has_date = dated
         self.special = special
         self.wire = b"".join([line.wire for line in lines])
         self._lines = lines
@@ -81,50 +86,50 @@ class PlainHead:
 
     @property
     def headers(self) -> Headers:
-        """As `response.judge_head` gives them; a list of your own."""
+        """As `response_head.validate_head` gives them; a list of your own."""
         if self._headers is None:
-            self._headers = [line.pair for line in self._lines]
+            self._headers = [line.header for line in self._lines]
         return self._headers.copy()
 
 
-class PlainHeads:
+class ResponseHeadCache:
     """Shared by all connections of a pool."""
 
     def __init__(self, hides: Hides | None = None) -> None:
         """`hides`: whether a header is one that no client is to see, by name and value."""
         self._hides = hides or _hides_by_name
-        self._heads: Memory[bytes, PlainHead] = Memory(MANY, LONGEST_HEAD)
+        self._heads: BoundedCache[bytes, CachedResponseHead] = BoundedCache(MAX_HEADS, MAX_HEAD_KEY_BYTES)
         self._statuses: dict[bytes, int] = {}
-        self._lines: Memory[bytes, _Line] = Memory(REMEMBERED, LONGEST)
+        self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
 
-    def read(self, data: bytes) -> tuple[PlainHead, int] | None:
+    def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
         """The head at the beginning of `data`, and where its body starts. None: it is not plain, or not whole."""
-        end = data.find(_END, 0, LARGEST)
+        end = data.find(_END, 0, MAX_HEAD_BYTES)
         if end < 0:
             return None
         written = data[:end]
         head = self._heads.get(written)
         if head is None:
-            head = self._put_together(written)
+            head = self._parse(written)
             if head is None:
                 return None
-            self._heads.keep(written, head, end)
+            self._heads.store(written, head, end)
         return head, end + 4
 
-    def _put_together(self, head: bytes) -> PlainHead | None:
-        written = head.split(b"\r\n", MOST)
-        status = self._statuses.get(written[0]) or self._learn_status(written[0])
-        known = self._lines
-        lines: list[_Line] = []
-        length: _Line | None = None
+    def _parse(self, head: bytes) -> CachedResponseHead | None:
+        written = head.split(b"\r\n", MAX_HEADERS)
+        status = self._statuses.get(written[0]) or self._read_status(written[0])
+        cached = self._lines
+        lines: list[_CachedLine] = []
+        length: _CachedLine | None = None
         dated = special = False
         del written[0]
         for each in written:
-            line = known.get(each) or self._learn(each)
-            does = line.does
+            line = cached.get(each) or self._read_line(each)
+            does = line.rule
             if does == _PASS:
                 lines.append(line)
-                special |= line.ours
+                special |= line.is_gateway_header
             elif does == _DATE:
                 dated = True
                 lines.append(line)
@@ -135,38 +140,38 @@ class PlainHeads:
         if length is None or not status:
             return None
         lines.append(length)
-        return PlainHead(status, lines, length.length, dated=dated, special=special)
+        return CachedResponseHead(status, lines, length.length, dated=dated, special=special)
 
-    def _learn_status(self, line: bytes) -> int:
+    def _read_status(self, line: bytes) -> int:
         found = _STATUS.fullmatch(line)
         status = int(found[1]) if found else 0
         if status in BODILESS:
             status = 0
-        if len(self._statuses) < MOST and len(line) <= LONGEST:
+        if len(self._statuses) < MAX_HEADERS and len(line) <= MAX_LINE_BYTES:
             self._statuses[line] = status
         return status
 
-    def _learn(self, written: bytes) -> _Line:
-        return self._lines.keep(written, _judge(written, self._hides), len(written))
+    def _read_line(self, written: bytes) -> _CachedLine:
+        return self._lines.store(written, _parse_line(written, self._hides), len(written))
 
 
-def _judge(written: bytes, hides: Hides) -> _Line:
+def _parse_line(written: bytes, hides: Hides) -> _CachedLine:
     found = _FIELD.fullmatch(written)
     if found is None:
         return _NO_LINE
     name, value = found[1].lower(), found[2]
     if name == b"content-length":
         try:
-            return _Line(name, value, _LENGTH, judge_length(value))
+            return _CachedLine(name, value, _LENGTH, parse_content_length(value))
         except ValueError:
             return _NO_LINE
     if name == b"connection":
-        return _Line(name, value, int(_Does.DROP)) if value.lower() == b"keep-alive" else _NO_LINE
+        return _CachedLine(name, value, int(_HeaderRule.DROP)) if value.lower() == b"keep-alive" else _NO_LINE
     if name == b"keep-alive":
-        return _Line(name, value, int(_Does.DROP))
+        return _CachedLine(name, value, int(_HeaderRule.DROP))
     if name in HOP_BY_HOP or (name == b"content-type" and value[:17].lower() == b"text/event-stream"):
         return _NO_LINE
-    return _Line(name, value, _DATE if name == b"date" else _PASS, ours=hides(name, value))
+    return _CachedLine(name, value, _DATE if name == b"date" else _PASS, ours=hides(name, value))
 
 
 def _hides_by_name(name: bytes, _: bytes) -> bool:

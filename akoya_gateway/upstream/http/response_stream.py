@@ -8,14 +8,15 @@ from collections.abc import Callable
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
-from akoya_gateway.upstream.http.response_head_cache import PlainHead
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
-HIGH_WATER = 131_072
+HIGH_WATER_BYTES = 131_072
 """Bytes of response body held for a slow client before the connection is read no further."""
 
 
-class Exchange:
-    """A `sink.Sink`. `status` is 0 until the head has come; `news()` waits for whatever happens next."""
+class ResponseStream:
+    """A `interfaces.ResponseHandler`. `status` is 0 until the head has come; `wait_readable()` waits for whatever
+    happens next."""
 
     __slots__ = (
         "_buffered",
@@ -48,17 +49,17 @@ class Exchange:
         self._writable: asyncio.Future[None] | None = None
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """The connection is no longer ours."""
         return self.ended or self.failure is not None
 
-    async def news(self) -> None:
+    async def wait_readable(self) -> None:
         """Until a head, body bytes, the end or a failure are there to be looked at."""
         if not self._chunks and not self.ended and self.failure is None:
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    async def until_head(self) -> None:
+    async def wait_head(self) -> None:
         """Until `status` is known. Raises what went wrong before."""
         while not self.status:
             if self.failure is not None:
@@ -66,7 +67,7 @@ class Exchange:
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    def take(self) -> bytes:
+    def read_buffered(self) -> bytes:
         """All body bytes that have come. Raises the failure once they have been taken."""
         chunks = self._chunks
         if not chunks:
@@ -74,20 +75,20 @@ class Exchange:
                 raise self.failure
             return b""
         self._chunks = []
-        if self._buffered > HIGH_WATER and not self.over:
+        if self._buffered > HIGH_WATER_BYTES and not self.is_finished:
             self.connection.resume_reading()
         self._buffered = 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def writable(self) -> None:
+    async def wait_writable(self) -> None:
         """Until the upstream takes more of the request body, or the exchange is over."""
-        while self.connection.congested and not self.over:
+        while self.connection.congested and not self.is_finished:
             self._writable = self._loop.create_future()
             await self._writable
 
     def fail(self, error: Exception) -> None:
         """End it from this side: the connection is cut."""
-        if not self.over:
+        if not self.is_finished:
             self.connection.abort()
             self._failed(error)
 
@@ -101,14 +102,14 @@ class Exchange:
     def on_body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._buffered += len(chunk)
-        if self._buffered > HIGH_WATER:
+        if self._buffered > HIGH_WATER_BYTES:
             self.connection.pause_reading()
         self._wake()
 
     def on_trailers(self, headers: Headers) -> None:
         self.trailers = headers
 
-    def on_answer(self, head: PlainHead, body: bytes) -> None:
+    def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self.status = head.status
         self.head = ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
         if body:

@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from akoya_gateway.errors import UpstreamError
-from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, TimedOut
+from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
 from akoya_gateway.upstream.http.request_head import RequestWriter
 from akoya_gateway.upstream.websocket.handshake_headers import handshake
 
@@ -24,7 +24,7 @@ _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query=
 _END_OF_HEAD = b"\r\n\r\n"
 
 
-class Refusal(Exception):
+class HandshakeRejected(Exception):
     """The upstream answered the handshake with an ordinary response."""
 
     def __init__(self, response: Response) -> None:
@@ -32,7 +32,7 @@ class Refusal(Exception):
         self.response = response
 
 
-class Opening(asyncio.Protocol):
+class ClientHandshake(asyncio.Protocol):
     """`protocol` has seen the upstream's answer and no byte behind it: those are held for who comes next."""
 
     transport: asyncio.Transport
@@ -47,7 +47,7 @@ class Opening(asyncio.Protocol):
         self._opened: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._tail: bytes | None = b""
         """The last bytes of an answer whose head has not ended."""
-        self._early = b""
+        self._early_data = b""
         self._lost = False
 
     async def open(self, writer: RequestWriter, scope: Scope, timeout: float) -> Response:
@@ -57,19 +57,19 @@ class Opening(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 return await self._opened
         except TimeoutError:
-            raise TimedOut("no answer to the handshake") from None
+            raise UpstreamTimeout("no answer to the handshake") from None
 
     @property
     def subprotocol(self) -> str | None:
         return self.protocol.subprotocol
 
-    def hand_over(self, successor: asyncio.Protocol) -> None:
+    def transfer_to(self, successor: asyncio.Protocol) -> None:
         """From now on the connection is the successor's, who hears of all that has happened since the handshake."""
         self.transport.set_protocol(successor)
         if not self.transport.is_closing():
             self.transport.resume_reading()
-        if self._early:
-            successor.data_received(self._early)
+        if self._early_data:
+            successor.data_received(self._early_data)
         if self._lost:
             successor.connection_lost(None)
 
@@ -86,12 +86,12 @@ class Opening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.protocol.state is OPEN:
             # It was read before reading was paused.
-            self._early += data
+            self._early_data += data
             return
         end = self._end_of_head(data)
         self._parse(data[:end])
         if self.protocol.state is OPEN:
-            self._early = data[end:]
+            self._early_data = data[end:]
             self.transport.pause_reading()
         elif end < len(data):
             self._parse(data[end:])
@@ -99,7 +99,7 @@ class Opening(asyncio.Protocol):
     def eof_received(self) -> None:
         if not self._opened.done() and not self.protocol.reader.eof:
             self.protocol.receive_eof()
-            self._look()
+            self._check_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -121,16 +121,16 @@ class Opening(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         if not self.protocol.reader.eof:
             self.protocol.receive_data(data)
-            self._look()
+            self._check_complete()
 
-    def _look(self) -> None:
+    def _check_complete(self) -> None:
         error = self.protocol.handshake_exc
         for event in self.protocol.events_received():
             if isinstance(event, Response) and not self._opened.done():
                 if error is None:
                     self._opened.set_result(event)
                 elif isinstance(error, InvalidStatus):
-                    self._opened.set_exception(Refusal(event))
+                    self._opened.set_exception(HandshakeRejected(event))
         if error is not None:
             self._fail(InvalidResponse("the upstream's answer to the WebSocket handshake is not valid"))
 

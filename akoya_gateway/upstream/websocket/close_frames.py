@@ -10,17 +10,17 @@ INVALID_DATA, TOO_BIG, BAD_GATEWAY = 1007, 1009, 1014
 _MAX_REASON = 123
 
 
-def sendable(code: int) -> bool:
+def is_sendable_code(code: int) -> bool:
     """RFC 6455 section 7.4: not every code may be in a close frame."""
     return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
 
 
-def shortened(reason: str) -> str:
+def truncate_reason(reason: str) -> str:
     """A close frame has room for 123 bytes (RFC 6455 section 5.5)."""
     return reason.encode()[:_MAX_REASON].decode(errors="ignore")
 
 
 def close_frame(code: int, reason: str = "", *, masked: bool) -> bytes:
     """`masked`: for an upstream (RFC 6455 section 5.1). A code that cannot be sent becomes 1001."""
-    words = Close(code if sendable(code) else GOING_AWAY, shortened(reason))
+    words = Close(code if is_sendable_code(code) else GOING_AWAY, truncate_reason(reason))
     return Frame(Opcode.CLOSE, words.serialize()).serialize(mask=masked)

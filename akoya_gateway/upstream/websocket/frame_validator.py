@@ -1,7 +1,8 @@
 """Where WebSocket frames begin and end, and whether they may go on as they are (RFC 6455 section 5): no I/O.
 
 After the handshakes nothing has to be taken apart: a client's frames are masked, as the upstream must get them, and an
-upstream's are not. So the bytes pass unchanged, and a `FrameReader` for each direction walks the headers beside them.
+upstream's are not. So the bytes pass unchanged, and a `FrameValidator` for each direction walks the headers beside
+them.
 
 Theory of operation. What passes always ends in one of two places:
 
@@ -14,19 +15,21 @@ So a frame of ours (a close) can stand wherever `left` is 0, and what is refused
 
 from __future__ import annotations
 
-from akoya_gateway.upstream.websocket.close_frames import INVALID_DATA, PROTOCOL_ERROR, TOO_BIG, sendable
+from akoya_gateway.upstream.websocket.close_frames import INVALID_DATA, PROTOCOL_ERROR, TOO_BIG, is_sendable_code
 
 _CONTINUATION, _CLOSE = 0, 8
 _OPCODES = frozenset((0, 1, 2, 8, 9, 10))
-_LONGEST_CONTROL = 125
+_MAX_CONTROL_BYTES = 125
 _WHOLE_MESSAGE = (0x81, 0x82)
 """First byte of a text or binary message in one frame."""
 
 
-class FrameReader:
-    """One direction. `over`: nothing passes any more, because of a close frame, or for the close code `fault`."""
+class FrameValidator:
+    """One direction. `is_closed`: nothing passes any more, because of a close frame, or for the close code
+    `close_code`."""
 
     __slots__ = (
+        "_buffered",
         "_fragmented",
         "_head",
         "_held",
@@ -34,23 +37,22 @@ class FrameReader:
         "_max_message",
         "_message",
         "_plain",
-        "_small",
-        "fault",
-        "left",
-        "over",
+        "close_code",
+        "is_closed",
+        "remaining",
     )
 
     def __init__(self, *, masked: bool, max_message: int) -> None:
         """`masked`: these are a client's frames (section 5.1). `max_message` in bytes, fragments added up."""
-        self.over = False
-        self.fault: int | None = None
-        self.left = 0
+        self.is_closed = False
+        self.close_code: int | None = None
+        self.remaining = 0
         """Bytes of a data frame's payload that have not come yet."""
         self._mask = 0x80 if masked else 0
         self._head = 6 if masked else 2
         """Length of the shortest header."""
         self._max_message = max_message
-        self._small = min(_LONGEST_CONTROL, max_message)
+        self._buffered = min(_MAX_CONTROL_BYTES, max_message)
         self._held = b""
         self._fragmented = False
         self._message = 0
@@ -62,34 +64,34 @@ class FrameReader:
         # The most frequent of all: one small message and nothing else.
         if self._plain and len(data) > 1 and data[0] in _WHOLE_MESSAGE:
             length = data[1] ^ self._mask
-            if length <= self._small and len(data) == length + self._head:
+            if length <= self._buffered and len(data) == length + self._head:
                 return data
-        if self.over:
+        if self.is_closed:
             return b""
         if self._held:
             data = self._held + data
             self._held = b""
         passed = self._walk(data)
-        self._plain = not (self.left or self._held or self._fragmented or self.over)
+        self._plain = not (self.remaining or self._held or self._fragmented or self.is_closed)
         return data if passed == len(data) else data[:passed]
 
     def _walk(self, data: bytes) -> int:
         at, size = 0, len(data)
-        while at < size and not self.over:
-            if self.left:
-                step = min(self.left, size - at)
-                self.left -= step
+        while at < size and not self.is_closed:
+            if self.remaining:
+                step = min(self.remaining, size - at)
+                self.remaining -= step
                 at += step
                 continue
-            behind = self._judge(data, at)
+            behind = self._read_header(data, at)
             if behind == at:
-                if not self.over:
+                if not self.is_closed:
                     self._held = data[at:]
                 break
             at = behind
         return at
 
-    def _judge(self, data: bytes, at: int) -> int:
+    def _read_header(self, data: bytes, at: int) -> int:
         """Where to go on behind the header at `at`, or behind the whole control frame; `at`: not now."""
         if len(data) - at < 2:
             return at
@@ -106,7 +108,7 @@ class FrameReader:
         if first & 0x70 or opcode not in _OPCODES or second & 0x80 != self._mask:
             return False
         if opcode & 0x08:
-            return bool(first & 0x80) and second & 0x7F <= _LONGEST_CONTROL
+            return bool(first & 0x80) and second & 0x7F <= _MAX_CONTROL_BYTES
         return (opcode == _CONTINUATION) == self._fragmented
 
     def _control(self, data: bytes, at: int, opcode: int, length: int) -> int:
@@ -115,10 +117,10 @@ class FrameReader:
             return at
         if opcode == _CLOSE:
             start = at + self._head
-            fault = PROTOCOL_ERROR if self._fragmented else _judge_close(data[start:behind], data[at + 2 : start])
+            fault = PROTOCOL_ERROR if self._fragmented else _validate_close(data[start:behind], data[at + 2 : start])
             if fault is not None:
                 return self._refuse(at, fault)
-            self.over = True
+            self.is_closed = True
         return behind
 
     def _data(self, data: bytes, at: int, first: int, length: int) -> int:
@@ -139,22 +141,22 @@ class FrameReader:
             return at
         self._message = message
         self._fragmented = not first & 0x80
-        self.left = length
+        self.remaining = length
         return behind
 
     def _refuse(self, at: int, code: int) -> int:
-        self.fault = code
-        self.over = True
+        self.close_code = code
+        self.is_closed = True
         return at
 
 
-def _judge_close(payload: bytes, key: bytes) -> int | None:
+def _validate_close(payload: bytes, key: bytes) -> int | None:
     """The code to refuse a close frame with (sections 5.5.1, 7.4 and 8.1). `key`: what masks it, if anything does."""
     if key:
         payload = bytes(byte ^ key[at & 3] for at, byte in enumerate(payload))
     if not payload:
         return None
-    if len(payload) == 1 or not sendable(int.from_bytes(payload[:2], "big")):
+    if len(payload) == 1 or not is_sendable_code(int.from_bytes(payload[:2], "big")):
         return PROTOCOL_ERROR
     try:
         payload[2:].decode()

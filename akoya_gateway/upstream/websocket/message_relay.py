@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from akoya_gateway.config.model import WebSocketBounds
-from akoya_gateway.upstream.websocket.client_handshake import Opening
+from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake
 from akoya_gateway.upstream.websocket.close_frames import (
     BAD_GATEWAY,
     GOING_AWAY,
@@ -23,31 +23,31 @@ from akoya_gateway.upstream.websocket.close_frames import (
     NO_STATUS,
     NORMAL,
     TOO_BIG,
-    sendable,
-    shortened,
+    is_sendable_code,
+    truncate_reason,
 )
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-HIGH_WATER = 131_072
+HIGH_WATER_MARK = 131_072
 """Bytes of messages held for a slow client before the upstream is read no further."""
-MESSAGE = 256
+MESSAGE_OVERHEAD = 256
 """Bytes that a message counts for beside its content: there are empty ones."""
 
 _CLOSE_TIMEOUT = 5.0
 
 
-class UpstreamSocket(asyncio.Protocol):
+class UpstreamWebSocket(asyncio.Protocol):
     """One WebSocket to the upstream. `next()` gives ASGI `websocket.send` events until it is closed; then `verdict` is
     the close code and reason for the client."""
 
-    def __init__(self, opening: Opening, bounds: WebSocketBounds) -> None:
+    def __init__(self, handshake: ClientHandshake, bounds: WebSocketBounds) -> None:
         self.verdict: tuple[int, str] = (BAD_GATEWAY, "")
         self._loop = asyncio.get_running_loop()
-        self._transport = opening.transport
-        self._protocol = opening.protocol
+        self._transport = handshake.transport
+        self._protocol = handshake.protocol
         self._messages: deque[tuple[int, Message]] = deque()
         """Each with what it counts for in `_buffered`."""
         self._buffered = 0
@@ -60,7 +60,7 @@ class UpstreamSocket(asyncio.Protocol):
         self._idle_timeout = bounds.idle_timeout
         self._last = self._loop.time()
         self._timer = self._loop.call_later(self._idle_timeout, self._check_idle)
-        opening.hand_over(self)
+        handshake.transfer_to(self)
 
     # -- for the relay
 
@@ -73,7 +73,7 @@ class UpstreamSocket(asyncio.Protocol):
             await self._waiter
         size, message = self._messages.popleft()
         self._buffered -= size
-        if self._paused and self._buffered < HIGH_WATER:
+        if self._paused and self._buffered < HIGH_WATER_MARK:
             self._paused = False
             self._transport.resume_reading()
         return message
@@ -98,27 +98,27 @@ class UpstreamSocket(asyncio.Protocol):
             self._writable = self._loop.create_future()
             await self._writable
 
-    def leave(self, code: int, reason: str) -> None:
+    def start_close(self, code: int, reason: str) -> None:
         """The client closed: say the same to the upstream."""
         if self._protocol.state is OPEN and not self._transport.is_closing():
             if code == NO_STATUS:
                 self._protocol.send_close()
             else:
-                self._protocol.send_close(code if sendable(code) else GOING_AWAY, shortened(reason))
+                self._protocol.send_close(code if is_sendable_code(code) else GOING_AWAY, truncate_reason(reason))
             self._flush()
-            self._wind_down()
+            self._start_closing()
 
     def end(self, code: int, reason: str) -> None:
         """Close both sides with this code, at once: what is held is no longer delivered."""
-        self._decide(code, reason)
+        self._set_close(code, reason)
         self._messages.clear()
-        self.leave(code, reason)
+        self.start_close(code, reason)
         self._finish()
 
     def release(self) -> None:
         """The relay is done with it: a farewell that was begun is sent, anything else is cut."""
         if self._closed:
-            # An upstream that takes nothing any more would keep it open: `_wind_down` has set a time for that.
+            # An upstream that takes nothing any more would keep it open: `_start_closing` has set a time for that.
             self._transport.close()
         else:
             self._transport.abort()
@@ -137,9 +137,9 @@ class UpstreamSocket(asyncio.Protocol):
         self._flush()
         if protocol.parser_exc is not None:
             sent = protocol.close_sent
-            self._decide(sent.code if sent is not None and sent.code == TOO_BIG else BAD_GATEWAY, "")
+            self._set_close(sent.code if sent is not None and sent.code == TOO_BIG else BAD_GATEWAY, "")
             self._finish()
-            self._wind_down()
+            self._start_closing()
 
     def eof_received(self) -> None:
         if not self._protocol.reader.eof:
@@ -168,9 +168,9 @@ class UpstreamSocket(asyncio.Protocol):
         elif opcode is Opcode.CLOSE:
             received = self._protocol.close_rcvd
             assert received is not None
-            self._decide(received.code if sendable(received.code) else NORMAL, received.reason)
+            self._set_close(received.code if is_sendable_code(received.code) else NORMAL, received.reason)
             self._finish()
-            self._wind_down()
+            self._start_closing()
             return
         else:
             return
@@ -182,37 +182,37 @@ class UpstreamSocket(asyncio.Protocol):
         self._fragments = []
         if self._closed:
             return
-        size = len(data) + MESSAGE
+        size = len(data) + MESSAGE_OVERHEAD
         if self._opcode is Opcode.BINARY:
             self._messages.append((size, {"type": "websocket.send", "bytes": data}))
         else:
             try:
                 self._messages.append((size, {"type": "websocket.send", "text": data.decode()}))
             except UnicodeDecodeError:
-                self._decide(BAD_GATEWAY, "")
+                self._set_close(BAD_GATEWAY, "")
                 if self._protocol.state is OPEN:
                     self._protocol.fail(INVALID_DATA)
                 self._finish()
-                self._wind_down()
+                self._start_closing()
                 return
         self._buffered += size
-        if self._buffered >= HIGH_WATER and not self._paused:
+        if self._buffered >= HIGH_WATER_MARK and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
-    def _decide(self, code: int, reason: str) -> None:
+    def _set_close(self, code: int, reason: str) -> None:
         """The first reason to close is the one the client hears."""
         if not self._decided:
             self._decided = True
-            self.verdict = (code, shortened(reason))
+            self.verdict = (code, truncate_reason(reason))
 
     def _finish(self) -> None:
         self._closed = True
         self._wake()
         self._wake_writer()
 
-    def _wind_down(self) -> None:
+    def _start_closing(self) -> None:
         """The closing handshake has begun: the upstream closes the connection (RFC 6455 section 7.1.1), or we do."""
         self._timer.cancel()
         if self._paused:
@@ -246,7 +246,7 @@ class UpstreamSocket(asyncio.Protocol):
             self._writable.set_result(None)
 
 
-async def relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
+async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None:
     """Until either side has closed."""
     left = False
 
@@ -259,7 +259,7 @@ async def relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
             code, reason = message.get("code", NO_STATUS), message.get("reason") or ""
         finally:
             left = True
-            socket.leave(code, reason)
+            socket.start_close(code, reason)
 
     async def to_client() -> None:
         while (message := await socket.next()) is not None:
@@ -277,7 +277,7 @@ async def relay(socket: UpstreamSocket, receive: Receive, send: Send) -> None:
         # more (RuntimeError). `receive` is about to tell with which code.
         await asyncio.wait({task}, timeout=_CLOSE_TIMEOUT)
         if not left:
-            socket.leave(GOING_AWAY, "")
+            socket.start_close(GOING_AWAY, "")
             if isinstance(error, RuntimeError):
                 raise
     finally:

@@ -12,13 +12,13 @@ from typing import Any
 
 from websockets.http11 import Response
 
-from akoya_gateway.upstream.http.connection_pool import Pool
+from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.request_head import RequestWriter
-from akoya_gateway.upstream.stream_cancellation import Ending, OnEnd
-from akoya_gateway.upstream.websocket.client_handshake import Opening, Refusal
+from akoya_gateway.upstream.stream_cancellation import OnCancel, StreamCancellation
+from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, HandshakeRejected
 from akoya_gateway.upstream.websocket.handshake_headers import end_to_end
-from akoya_gateway.upstream.websocket.message_relay import UpstreamSocket, relay
+from akoya_gateway.upstream.websocket.message_relay import UpstreamWebSocket, relay
 from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
 
 Scope = MutableMapping[str, Any]
@@ -27,10 +27,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class WebSocketRelay:
+class WebSocketProxy:
     """Relays ASGI websocket scopes. `scope["akoya.ending"]` may end one from outside, with its close code."""
 
-    def __init__(self, pool: Pool, writer: RequestWriter) -> None:
+    def __init__(self, pool: ConnectionPool, writer: RequestWriter) -> None:
         self._pool = pool
         self._writer = writer
 
@@ -41,47 +41,47 @@ class WebSocketRelay:
             return
         upstream = self._pool.upstream
         subprotocols = scope.get("subprotocols") or []
-        opening = await self._pool.dial(lambda: Opening(subprotocols, upstream.websocket.max_message))
+        handshake = await self._pool.dial(lambda: ClientHandshake(subprotocols, upstream.websocket.max_message))
         try:
-            response = await opening.open(self._writer, scope, upstream.read_timeout)
+            response = await handshake.open(self._writer, scope, upstream.read_timeout)
             headers = [*end_to_end(response), (b"via", VIA)]
-            await send({"type": "websocket.accept", "subprotocol": opening.subprotocol, "headers": headers})
-        except Refusal as refusal:
-            opening.abort()
+            await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
+        except HandshakeRejected as refusal:
+            handshake.abort()
             await _refuse(refusal.response, scope, send)
         except BaseException:
-            opening.abort()
+            handshake.abort()
             raise
         else:
-            await self._join(opening, scope, receive, send)
+            await self._join(handshake, scope, receive, send)
 
-    async def _join(self, opening: Opening, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _join(self, handshake: ClientHandshake, scope: Scope, receive: Receive, send: Send) -> None:
         bounds = self._pool.upstream.websocket
         client = (scope.get("extensions") or {}).get(EXTENSION)
-        ending: Ending | None = scope.get("akoya.ending")
+        cancellation: StreamCancellation | None = scope.get("akoya.ending")
         if client is not None:
-            tunnel = Tunnel(client, opening, bounds)
-            with _heeding(ending, tunnel.end):
+            tunnel = Tunnel(client, handshake, bounds)
+            with _cancelled_by(cancellation, tunnel.end):
                 await tunnel.run()
             return
-        socket = UpstreamSocket(opening, bounds)
+        socket = UpstreamWebSocket(handshake, bounds)
         try:
-            with _heeding(ending, socket.end):
+            with _cancelled_by(cancellation, socket.end):
                 await relay(socket, receive, send)
         finally:
             socket.release()
 
 
 @contextlib.contextmanager
-def _heeding(ending: Ending | None, end: OnEnd) -> Iterator[None]:
-    if ending is None:
+def _cancelled_by(cancellation: StreamCancellation | None, end: OnCancel) -> Iterator[None]:
+    if cancellation is None:
         yield
         return
-    ending.listen(end)
+    cancellation.listen(end)
     try:
         yield
     finally:
-        ending.forget(end)
+        cancellation.unlisten(end)
 
 
 async def _refuse(response: Response, scope: Scope, send: Send) -> None:
