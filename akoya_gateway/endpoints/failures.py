@@ -38,7 +38,7 @@ def refusal(callback: AuthorizationRefused) -> GatewayError:
     if callback.error in OPERATOR_ERRORS:
         detail = f"The authorization endpoint answered {callback.error}."
         return OperatorError(detail, code=callback.error, facts=facts)
-    return UserError("The bank did not complete the sign-in.", code="authorization_refused", facts=facts)
+    return UserError("The bank did not complete the sign-in.", code="authorization-refused", facts=facts)
 
 
 def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
@@ -48,16 +48,16 @@ def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
         case TokensIssued(tokens):
             return tokens
         case Refused():
-            raise ProviderError("The code was not accepted.", code="code_refused", facts=facts)
+            raise ProviderError("The code was not accepted.", code="code-refused", facts=facts)
         case ClientRejected(error):
-            raise OperatorError(f"The token endpoint answered {error}.", code="client_refused", facts=facts)
+            raise OperatorError(f"The token endpoint answered {error}.", code="client-refused", facts=facts)
         case ProviderDown():
             raise _down(outcome)
         case OutcomeUnknown():
             # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
-            raise ProviderError(status=504, code="outcome_unknown", facts=facts)
+            raise ProviderError(status=504, code="outcome-unknown", facts=facts)
         case Untrusted():
-            raise ProviderError("The answer did not pass judgement.", code="untrusted_answer", facts=facts)
+            raise ProviderError("The answer did not pass judgement.", code="untrusted-id-token", facts=facts)
 
 
 def _down(answer: ProviderDown) -> GatewayError:
@@ -81,7 +81,7 @@ def report(error: GatewayError, connector: str, request_id: str) -> None:
     """Log why a bank was not connected, at the level of whose fault it is, wherever the gateway runs."""
     fields: dict[str, int | str] = {"connector": connector, "result": error.code, "request_id": request_id}
     fields |= error.facts or ({"error": error.detail} if error.detail else {})
-    if isinstance(error, UserError) and error.code != "authorization_refused":
+    if isinstance(error, UserError) and error.code != "authorization-refused":
         log.info("connecting a bank failed", **fields)
     elif isinstance(error, UserError | ProviderError):
         log.warning("connecting a bank failed", **fields)

@@ -29,11 +29,11 @@ _ERRORS = {
     "provider-redirects": _NOT_NOW,
     "certificate-not-trusted": _NOT_NOW,
     "proxy-refused": _NOT_NOW,
-    "outcome_unknown": "The bank did not answer in time. Please connect once more.",
+    "outcome-unknown": "The bank did not answer in time. Please connect once more.",
     "untrusted_answer": "The bank was not connected: what it sent could not be verified. Please try again later.",
     "store-unavailable": "The connection could not be saved. Please try again in a moment.",
-    "code_refused": "The sign-in took too long or was used already. Please connect once more.",
-    "client_refused": _NOT_NOW,
+    "code-refused": "The sign-in took too long or was used already. Please connect once more.",
+    "client-refused": _NOT_NOW,
 }
 _ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing, contact the people who run this app."
 

@@ -57,7 +57,7 @@ class LoggingGrantObserver:
         self._metrics.moved(grant, before)
         if grant.state in _ALARMING and before is not grant.state:
             self._log.warning(
-                "a grant is not as it was",
+                "grant degraded",
                 grant=grant.id,
                 environment=grant.key.environment,
                 connector=grant.connector,
@@ -68,14 +68,14 @@ class LoggingGrantObserver:
     def unsaved(self, count: int) -> None:
         self._metrics.unsaved(count)
         if count:
-            self._log.error("refreshed tokens are held in memory: the store does not take them", grants=count)
+            self._log.error("refreshed tokens not saved", grants=count)
 
     def revoked(self, environment: str, outcome: str) -> None:
         self._metrics.revoked(environment, outcome)
 
     def breaker(self, environment: str, is_open: bool) -> None:
         self._metrics.breaker(environment, is_open)
-        self._log.warning("the provider is not asked for now" if is_open else "the provider is asked again",
+        self._log.warning("provider circuit opened" if is_open else "provider circuit closed",
                           environment=environment)  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class LoggingAuthorizationObserver:
 
     def attempt_ended(self, connector: str | None, result: str, request_id: str) -> None:
         self._metrics.attempt_ended(connector, result)
-        self._log.info("an authorization attempt ended", connector=connector, result=result, request_id=request_id)
+        self._log.info("authorization attempt finished", connector=connector, result=result, request_id=request_id)
 
     def disconnected(self, connector: str) -> None:
         self._metrics.disconnected(connector)

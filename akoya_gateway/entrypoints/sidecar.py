@@ -101,7 +101,7 @@ class _ServerRun:
             return self._run_worker(None)
         except Exception:
             # Not by the interpreter: its tracebacks are neither one line nor redacted.
-            self._log.exception("the gateway failed", pid=os.getpid())
+            self._log.exception("gateway failed", pid=os.getpid())
             return 70
 
     def run_supervised(self) -> int:
@@ -154,14 +154,14 @@ class _ServerRun:
         except ConfigurationError as error:
             log_diagnostics(self._log, error)
         except GatewayError as error:
-            self._log.error("the new configuration cannot be used; the last good one stays", reason=str(error))
+            self._log.error("new configuration not applied", reason=str(error))
         else:
             _log_unchanged_settings(self._log, self._configs[-1], config)
             self._configs = [config, self._configs[0]]
 
     def _fall_back(self) -> None:
         if len(self._configs) > 1:
-            self._log.error("a worker cannot start with the new configuration; the one before it is used")
+            self._log.error("configuration rolled back")
             self._configs = self._configs[1:]
 
 
@@ -227,9 +227,9 @@ def _require_shared_store(config: Config, workers: int) -> None:
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:
     for warning in config.warnings:
-        log.warning("configuration", warning=warning)
+        log.warning("configuration warning found", warning=warning)
     log.info(
-        "akoya-gateway",
+        "gateway started",
         version=__version__,
         pid=os.getpid(),
         listen=bound(public),

@@ -101,5 +101,5 @@ class ConnectionMonitor:
             # The store or the provider is away: that is no reason to cut anybody off.
             return True
         except Exception:
-            log.exception("an open WebSocket or stream could not be judged; it is closed")
+            log.exception("connection recheck failed")
             return False

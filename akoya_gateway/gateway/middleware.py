@@ -359,7 +359,7 @@ class Gateway:
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
             self._reported_errors[error.code] = now
             log.error(
-                "a request cannot be served", problem=error.code, reason=error.detail, request_id=request.request_id
+                "request failed", problem=error.code, reason=error.detail, request_id=request.request_id
             )
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

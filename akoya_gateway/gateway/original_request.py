@@ -29,7 +29,7 @@ _REPLACED_HEADERS = frozenset({*PASSED_NAMES, ASSERTION, SIGNATURE, SIGNATURE_IN
 class InvalidOriginalRequest(UserError):
     """The proxy's description of the original request is missing or contradicts itself."""
 
-    code = "bad-description"
+    code = "invalid-original-request"
     title = "The request could not be understood"
 
 

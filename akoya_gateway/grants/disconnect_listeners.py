@@ -28,4 +28,4 @@ class DisconnectListeners:
             try:
                 farewell(grant)
             except Exception:
-                log.exception("a listener failed", grant=grant.id)
+                log.exception("listener failed", grant=grant.id)

@@ -99,12 +99,12 @@ class OrphanCleaner:
             except StoreUnavailable:
                 raise
             except GatewayError as error:
-                log.warning("an abandoned grant is left for later", grant=grant.id, error=error.code)
+                log.warning("abandoned grant postponed", grant=grant.id, error=error.code)
                 continue
             ended += 1
             await asyncio.sleep(self._pace)
         if ended:
-            log.info("abandoned grants ended", grants=ended)
+            log.info("abandoned grants disconnected", grants=ended)
         return ended
 
     async def _disconnect_if_abandoned(self, grant: Grant) -> bool:
@@ -121,6 +121,6 @@ class OrphanCleaner:
             try:
                 await self.run_once()
             except GatewayError as error:
-                log.warning("abandoned grants cannot be looked for", error=error.code)
+                log.warning("abandoned grant search postponed", error=error.code)
             except Exception:  # A fault of ours must not end the work for good.
-                log.exception("looking for abandoned grants has failed")
+                log.exception("abandoned grant search failed")

@@ -179,7 +179,7 @@ class Refresher:
     def _may_request(self, grant: Grant) -> bool:
         endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is None:
-            log.error("grant of a client that is not configured", grant=grant.id, client=grant.key.client)
+            log.error("grant client not configured", grant=grant.id, client=grant.key.client)
             return False
         # A grant without a refresh token only moves in the book.
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
@@ -233,7 +233,7 @@ class Refresher:
         untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
         if untrusted is not None:
             log.error(
-                "refresh responses cannot be trusted",
+                "untrusted refresh responses received",
                 environment=untrusted.environment,
                 connectors=untrusted.connectors,
                 error=untrusted.error,
@@ -241,7 +241,7 @@ class Refresher:
             )
         if fault is not None:
             log.error(
-                "provider refuses the client registration",
+                "client registration rejected",
                 client=fault.client,
                 error=fault.error,
                 environment=fault.environment,
@@ -310,7 +310,7 @@ class Refresher:
             await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
         else:
             # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
-            log.info("refreshed tokens of an older consent dropped", **_log_fields(leased))
+            log.info("tokens of older consent dropped", **_log_fields(leased))
         return current
 
     async def _read_current(self, leased: Grant) -> Grant:
@@ -329,7 +329,7 @@ class Refresher:
                         unsaved = 1
                         self._count_unsaved(1)
                         log.critical(
-                            "the provider's answer is not saved",
+                            "provider response not saved",
                             **_log_fields(leased),
                             outcome=_outcome(answer),
                             error=type(error).__name__,
@@ -364,7 +364,7 @@ def _log_outcome(answer: TokenOutcome, leased: Grant, current: Grant, outcome: s
     """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
     said = log.info if isinstance(answer, TokensIssued) else log.warning
     said(
-        "refresh",
+        "refresh finished",
         **_log_fields(leased),
         outcome=outcome,
         grant_state=current.state,
@@ -380,9 +380,9 @@ def _log_fields(grant: Grant) -> dict[str, str]:
 _OUTCOMES: dict[type, str] = {
     TokensIssued: "granted",
     Refused: "refused",
-    ClientRejected: "operator_fault",
-    ProviderDown: "provider_down",
-    OutcomeUnknown: "outcome_unknown",
+    ClientRejected: "client-rejected",
+    ProviderDown: "provider-down",
+    OutcomeUnknown: "outcome-unknown",
     Untrusted: "untrusted",
 }
 

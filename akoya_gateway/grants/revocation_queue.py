@@ -133,10 +133,10 @@ class RevocationQueue:
             try:
                 pause = await self.sweep() - self._clock()
             except OperatorError as error:
-                log.warning("revocation queue cannot be read", error=error.code)
+                log.warning("revocation queue read failed", error=error.code)
                 pause = SWEEP_INTERVAL
             except Exception:  # A fault of ours must not end the work for good.
-                log.exception("the revocation queue cannot be worked off")
+                log.exception("revocation queue failed")
                 pause = SWEEP_INTERVAL
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(pause, 0.5), SWEEP_INTERVAL)):
@@ -165,7 +165,7 @@ class RevocationQueue:
             return None
         if self._clock() > entry.queued_at + GIVE_UP_AFTER:
             log.error(
-                "revocation given up",
+                "revocation abandoned",
                 grant=entry.grant,
                 client=entry.client,
                 attempts=claimed.attempts,
@@ -179,7 +179,7 @@ class RevocationQueue:
     async def _request(self, entry: QueuedRevocation) -> RevocationOutcome:
         endpoint = self._endpoint(entry)
         if endpoint is None:
-            log.error("revocation of a client that is not configured", grant=entry.grant, client=entry.client)
+            log.error("revocation client not configured", grant=entry.grant, client=entry.client)
             return ClientRejected("unknown_client")
         if not self._health.enter(endpoint.client):
             return ProviderDown("somebody else is finding out")
@@ -194,7 +194,14 @@ class RevocationQueue:
         self._observer.revoked(endpoint.client.environment.name, outcome)
         said = log.info if isinstance(answer, Revoked) else log.warning
         facts = answer_fields(answer)
-        said("revocation", grant=entry.grant, client=entry.client, outcome=outcome, attempts=entry.attempts, **facts)
+        said(
+            "revocation finished",
+            grant=entry.grant,
+            client=entry.client,
+            outcome=outcome,
+            attempts=entry.attempts,
+            **facts,
+        )
         return answer
 
     async def _write(self, entry: QueuedRevocation) -> QueuedRevocation | None:
@@ -204,9 +211,9 @@ class RevocationQueue:
 
 _OUTCOMES: dict[type, str] = {
     Revoked: "revoked",
-    ClientRejected: "operator_fault",
-    ProviderDown: "provider_down",
-    OutcomeUnknown: "outcome_unknown",
+    ClientRejected: "client-rejected",
+    ProviderDown: "provider-down",
+    OutcomeUnknown: "outcome-unknown",
 }
 
 
@@ -244,5 +251,5 @@ def _entry(record: Record) -> QueuedRevocation | None:
             version=record.version,
         )
     except (ValueError, KeyError, TypeError):
-        log.error("a record of the revocation queue cannot be read", key=record.key)
+        log.error("revocation record skipped", key=record.key)
         return None

@@ -209,7 +209,7 @@ class _StructlogHandler(logging.Handler):
         return record.getMessage().strip(), {"logger": record.name, **extra}
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
-        self._log.error("a log record could not be rendered", logger=record.name)
+        self._log.error("log record rendering failed", logger=record.name)
 
 
 def _trace(exc_info: object) -> str | None:

@@ -54,7 +54,7 @@ class WorkerStats:
         content = encode_slot(report, totals.snapshot())
         if not self._slots.write(self._slot, self._clock(), os.getpid(), content):
             if not self._too_long:
-                self._log.error("too many metrics to be added up over workers", bytes=len(content))
+                self._log.error("metrics aggregation limit reached", bytes=len(content))
             self._too_long = True
             self._slots.write(self._slot, self._clock(), os.getpid(), encode_slot(report, b"[]"))
 

@@ -50,10 +50,10 @@ class ConfigReloader:
             log_diagnostics(self._log, error, level)
             return False
         except (GatewayError, OSError, ValueError) as error:
-            self._log.log(level, "the new configuration cannot be used; the last good one stays", reason=str(error))
+            self._log.log(level, "new configuration not applied", reason=str(error))
             return False
         except Exception:  # A fault of ours must not end the watch over the files.
-            self._log.exception("the reload has failed; the last good configuration stays")
+            self._log.exception("configuration reload failed")
             return False
         self._log.info("configuration reloaded", file=str(config.source))
         return True
@@ -62,5 +62,5 @@ class ConfigReloader:
 def log_diagnostics(log: Log, error: ConfigurationError, level: int = logging.ERROR) -> None:
     """One line a fault, as `akoya-gateway check` prints them."""
     for diagnostic in error.diagnostics:
-        log.log(level, "fault in the new configuration", fault=str(diagnostic))
-    log.log(level, "the new configuration has faults; the last good one stays", faults=len(error.diagnostics))
+        log.log(level, "configuration error found", fault=str(diagnostic))
+    log.log(level, "new configuration rejected", faults=len(error.diagnostics))

@@ -125,7 +125,7 @@ class Supervisor:
         assert self._kill_at is not None
         if self._clock() >= self._kill_at:
             for record in alive:
-                self._log.error("a worker did not stop in time; it is killed", pid=record.pid)
+                self._log.error("worker killed after stop timeout", pid=record.pid)
                 self._send(record, signal.SIGKILL)
         return None
 
@@ -155,7 +155,7 @@ class Supervisor:
             os.close(self._lifeline[1])
             code = self._hooks.serve(WorkerSlot(self._slots, number, self._lifeline[0]))
         except BaseException:
-            self._log.exception("a worker failed", pid=os.getpid())
+            self._log.exception("worker failed", pid=os.getpid())
         finally:
             os._exit(code)
 
@@ -185,7 +185,7 @@ class Supervisor:
             pause = 0.0 if worker.crashes == 1 else min(0.5 * 2.0 ** (worker.crashes - 2), MAX_PAUSE)
             worker.start_at = now + pause
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._log.error("a worker died", worker=worker.number, pid=worker.pid, reason=reason, restart_in=pause)
+            self._log.error("worker exited", worker=worker.number, pid=worker.pid, reason=reason, restart_in=pause)
         worker.pid = 0
 
     def _kill_stuck(self) -> None:
@@ -193,7 +193,7 @@ class Supervisor:
         for worker in self._workers:
             pid, at = posts.get(worker.number, (0, 0.0))
             if pid and pid == worker.pid and self._clock() - at > STUCK_AFTER:
-                self._log.error("a worker is stuck; it is killed", worker=worker.number, pid=pid)
+                self._log.error("stuck worker killed", worker=worker.number, pid=pid)
                 self._send(worker, signal.SIGKILL)
 
     # -- signals

@@ -120,7 +120,7 @@ class Worker:
         try:
             await self._service.startup()
         except (GatewayError, OSError, ValueError) as error:
-            self._log.error("cannot start", reason=str(error))
+            self._log.error("start failed", reason=str(error))
             return START_FAILED
         config = server_config(
             self._service.app,
@@ -168,7 +168,7 @@ class Worker:
         stopped.cancel()
 
     async def _drain(self, server: DrainingServer, serving: asyncio.Future[None]) -> None:
-        self._log.info("draining", grace=self._options.grace, delay=self._options.drain_delay)
+        self._log.info("drain started", grace=self._options.grace, delay=self._options.drain_delay)
         self._readiness.drain()
         self._stats.publish(await self._readiness.report())
         if self._options.drain_delay:
@@ -206,14 +206,14 @@ class Worker:
     def _orphaned(self) -> None:
         assert self._slot is not None
         asyncio.get_running_loop().remove_reader(self._slot.lifeline)
-        self._log.error("the supervisor is gone", pid=os.getpid())
+        self._log.error("supervisor exited", pid=os.getpid())
         self.stop()
 
     async def _watch(self, watch: ConfigWatcher) -> None:
         while True:
             await asyncio.sleep(1.0)
             if watch.changed():
-                self._log.info("the configuration or a file it names has changed")
+                self._log.info("configuration change detected")
                 await self._reloader.reload()
 
     def _in_background(self, work: Coroutine[Any, Any, object]) -> None:

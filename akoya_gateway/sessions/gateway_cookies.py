@@ -72,7 +72,7 @@ class GatewayCookies:
             return
         if not self._twice_logged:
             self._twice_logged = True
-            _log.warning("cookie sent twice", name=name, remedy="choose another sessions.cookie.name")
+            _log.warning("duplicate cookie received", name=name, remedy="choose another sessions.cookie.name")
         raise CookieSentTwice(name)
 
     def without_gateway_cookies(self, value: bytes) -> bytes:

@@ -18,7 +18,7 @@ class UnencodableHeaderValue(OperatorError):
     """A value that no header can carry. Names the header, never the value."""
 
     status = 500
-    code = "unpassable-value"
+    code = "unencodable-value"
 
 
 def headers(claims: UpstreamClaims) -> Headers:

@@ -71,7 +71,7 @@ class EncryptedStore:
             else:
                 yield opened
         for why, records in shut.items():
-            log.error("records that do not open are passed over", kind=kind, records=records, error=why)
+            log.error("unreadable records skipped", kind=kind, records=records, error=why)
 
     async def reseal(self, sealed: Record) -> bool:
         """Put a record as the *store* gave it (body sealed) under the first key. True if it is there now, False if

@@ -82,7 +82,7 @@ def test_it_misbehaves_and_one_person_is_told(
         answer = browser.go(callback)
         assert answer.status_code == 302, answer.text
         error = parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
-        told = ("outcome_unknown", "temporarily_unavailable", "untrusted_answer", "provider-redirects")
+        told = ("outcome-unknown", "temporarily_unavailable", "untrusted-id-token", "provider-redirects")
         assert error in told, error
         page = browser.go(answer.headers["location"])
         assert page.status_code == 200

@@ -121,7 +121,7 @@ async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: 
         answers = await asyncio.gather(*[ask(pair.port, visitor.cookie) for visitor in visitors])
         assert {answer.status for answer in answers} == {503}
         metrics = (await asyncio.to_thread(httpx.get, f"{pair.admin_url}/metrics", trust_env=False)).text
-        assert 'outcome="provider_down"' in metrics
+        assert 'outcome="provider-down"' in metrics
         assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
         for visitor in visitors:
             await eventually(lambda visitor=visitor: served(pair, visitor), "everybody is served")

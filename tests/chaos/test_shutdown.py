@@ -93,7 +93,7 @@ async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tm
 
 async def tried(fleet: Fleet) -> bool:
     """In vain. If the kill is quicker than the note of that, the next to try waits for the end of a claim."""
-    return "outcome_unknown" in fleet.gateways[0].log.read_text()
+    return "outcome-unknown" in fleet.gateways[0].log.read_text()
 
 
 async def revoked(fleet: Fleet, token: str) -> bool:

@@ -104,7 +104,7 @@ def test_anchors_aliases_and_merges_work() -> None:
         (b"a: b: c\n", "g.yaml:1:5: a `:` where no key can be"),
         (b"a: 'x\n", "g.yaml:1:4: a quoted text is not closed"),
         (b"a: [1, 2\nb: 3\n", "g.yaml:1:4: a list or mapping in brackets is not closed"),
-        (b"a: @x\n", "g.yaml:1:4: a character that cannot start a value"),
+        (b"a: @x\n", "g.yaml:1:4: a character that start failed a value"),
         (b"a: " + b"[" * 500, "g.yaml:1:44: nested more than 40 levels deep"),
     ],
 )

@@ -223,7 +223,7 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(wo
     twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
     assert browser.http.get("/akoya/connect/mikomo", headers={**browser.NAVIGATION, **twice}).status_code == 400
     if world.face == "sidecar":
-        assert world.log().count("cookie sent twice") == 1
+        assert world.log().count("duplicate cookie received") == 1
     public = browser.http.get("/public/x", headers={"cookie": f"{name}=x; {name}={ours}"})
     assert public.status_code == 200, "needs no session"
 

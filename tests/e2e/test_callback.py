@@ -230,7 +230,7 @@ def test_a_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -
         ("temporarily_unavailable", "temporarily_unavailable"),
         ("invalid_scope", "invalid_scope"),
         ("unauthorized_client", "unauthorized_client"),
-        ("a_word_no_bank_has_used_yet", "authorization_refused"),
+        ("a_word_no_bank_has_used_yet", "authorization-refused"),
     ],
 )
 def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, error: str, shown: str) -> None:
@@ -252,8 +252,8 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
     )
     at_akoya = browser.go(f"/akoya/callback?code=never-issued&state={state_of(browser.begin())}")
     for answer, words in (
-        (at_bank, ("authorization_refused", "login_required", "Session over")),
-        (at_akoya, ("code_refused", "invalid_", "400")),
+        (at_bank, ("authorization-refused", "login_required", "Session over")),
+        (at_akoya, ("code-refused", "invalid_", "400")),
     ):
         number = parse_qs(urlsplit(answer.headers["location"]).query)["request_id"][0]
         # The middleware logs in this process.
@@ -362,11 +362,11 @@ def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(world: World
 def test_a_code_that_akoya_refuses_is_explained(world: World, browser: Browser) -> None:
     state = state_of(browser.begin())
     answer = browser.go(f"/akoya/callback?code=never-issued&state={state}")
-    assert errors(answer) == "code_refused"
+    assert errors(answer) == "code-refused"
 
 
 @pytest.mark.parametrize(
-    ("kind", "shown"), [("status", "temporarily_unavailable"), ("cut_after", "outcome_unknown"), ("html", "outcome_unknown")]
+    ("kind", "shown"), [("status", "temporarily_unavailable"), ("cut_after", "outcome-unknown"), ("html", "outcome-unknown")]
 )
 def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
     world: World, browser: Browser, kind: str, shown: str
@@ -453,7 +453,7 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
         }  # fmt: skip
         number = told["request_id"]
         lines = [json.loads(line) for line in world.log().splitlines() if number in line]
-        assert ("an authorization attempt ended", "access_denied") in [(line["event"], line.get("result")) for line in lines]
+        assert ("authorization attempt finished", "access_denied") in [(line["event"], line.get("result")) for line in lines]
         page = browser.go(answer.headers["location"]).text
         assert f"mention this number: <code>{number}</code>" in page
         assert '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>' in page
@@ -487,5 +487,5 @@ def test_page_for_an_error_has_a_number_and_ways_back(world: World, browser: Bro
 
 
 def test_no_page_says_that_somebody_was_told() -> None:
-    codes = ("client_refused", "untrusted_answer", "store-unavailable", "whatever")
+    codes = ("client-refused", "untrusted_answer", "store-unavailable", "whatever")
     assert not [code for code in codes if "told" in notice_of_error(code)]

@@ -59,7 +59,7 @@ def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
     world: World, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.begin()  # It has started, and may not end because the store is away.
-    told = "a request cannot be served"
+    told = "request failed"
     before, began = world.log().count(told), time.monotonic()
     redis_of_this_world.kill()
     try:

@@ -85,7 +85,7 @@ def test_a_description_that_is_missing_or_contradicts_itself_is_refused(
 ) -> None:
     status, body, headers = ask(world, *lines, below=below, member=member)
     assert status in (400, 403)
-    assert body["type"] == "urn:akoya-gateway:problem:bad-description"
+    assert body["type"] == "urn:akoya-gateway:problem:invalid-original-request"
     assert not [name for name in headers if name.startswith("akoya")]
 
 
@@ -136,7 +136,7 @@ def test_what_nginx_would_not_replace_is_refused(world: World, name: str) -> Non
     assert ask(world, *question, "Akoya-Owner: spoofed")[0] == 200, "replaced by the recipe"
     for more in ((), ("X-Akoya-Answer: client",)):
         status, body, _ = ask(world, *question, f"{name}: spoofed", *more)
-        assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:bad-description")
+        assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:invalid-original-request")
 
 
 def test_envoy_is_told_what_to_take_away(world: World, member: Browser) -> None:

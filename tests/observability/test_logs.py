@@ -239,8 +239,8 @@ class TestStandardLibrary:
         try:
             raise ValueError("x")
         except ValueError:
-            logger("akoya_gateway.test").exception("a listener failed")
-        assert caplog.messages == ["connected connector=mikomo scope=100 %s", "a listener failed"]
+            logger("akoya_gateway.test").exception("listener failed")
+        assert caplog.messages == ["connected connector=mikomo scope=100 %s", "listener failed"]
         assert caplog.records[1].exc_info is not None
         assert capfd.readouterr().out == ""
 

@@ -110,7 +110,7 @@ async def test_another_root_path_is_logged_once_for_each_of_a_few(tmp_path: Path
             for _ in range(2):
                 assert (await asked(asks, "/pub/x", f"/other{number}"))[0] == 400
     await asks.shutdown()
-    assert len([record for record in caplog.records if "request with another root_path" in record.message]) == 10
+    assert len([record for record in caplog.records if "root_path mismatch detected" in record.message]) == 10
 
 
 def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_path: Path) -> None:

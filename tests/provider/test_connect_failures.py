@@ -50,21 +50,21 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
     [
         (
             reply(401, {"error": "invalid_client", "error_description": "Invalid client credentials."}),
-            "client_refused",
+            "client-refused",
             "ERROR",
             {"error": "invalid_client", "status": 401, "provider_error": "invalid_client",
              "error_description": "Invalid client credentials."},
         ),
         (
             reply(400, {"error": "invalid_request", "error_description": f"code {CODE} did not match\n"}),
-            "code_refused",
+            "code-refused",
             "WARNING",
             {"error": "invalid_request", "status": 400, "provider_error": "invalid_request",
              "error_description": "code [...] did not match"},
         ),
         (
             reply(403, b"<html>Access Denied. Reference 18.abc</html>", content_type="text/html"),
-            "client_refused", "ERROR", {"error": "status_403", "status": 403},
+            "client-refused", "ERROR", {"error": "status_403", "status": 403},
         ),
         (
             reply(308, b"", "Location: /token/\r\n"), "provider-redirects", "ERROR",
@@ -84,7 +84,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
             {"error": "the provider answered 500 (server_error)", "reason": "unavailable", "status": 500,
              "provider_error": "server_error"},
         ),
-        (raw(hold=True), "outcome_unknown", "WARNING", {"error": "no complete answer within 0.5 s"}),
+        (raw(hold=True), "outcome-unknown", "WARNING", {"error": "no complete answer within 0.5 s"}),
     ],
 )  # fmt: skip
 async def test_a_failed_exchange_is_logged_with_its_reason(
@@ -137,8 +137,8 @@ async def test_a_certificate_that_is_not_trusted_is_an_operator_fault(
 @pytest.mark.parametrize(
     ("word", "code", "level"),
     [
-        ("login_required", "authorization_refused", "WARNING"),
-        ("consent_required", "authorization_refused", "WARNING"),
+        ("login_required", "authorization-refused", "WARNING"),
+        ("consent_required", "authorization-refused", "WARNING"),
         ("server_error", "server_error", "WARNING"),
         ("invalid_scope", "invalid_scope", "ERROR"),
         ("access_denied", "access_denied", "INFO"),

@@ -37,8 +37,8 @@ class Reloads:
             raise self._faults[1]
 
 
-STAYS = "the new configuration cannot be used; the last good one stays"
-FAILED = "the reload has failed; the last good configuration stays"
+STAYS = "new configuration not applied"
+FAILED = "configuration reload failed"
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,11 @@ def test_it_says_what_it_serves_and_stops_in_order(running: Running) -> None:
     assert running.get("/elsewhere").status_code == 403
     assert running.terminate() == 0
     lines = running.log()
-    start = next(line for line in lines if line["event"] == "akoya-gateway")
+    start = next(line for line in lines if line["event"] == "gateway started")
     assert start["listen"] == f"127.0.0.1:{running.port}"
     assert start["upstream"] == [running.upstream.url]
     assert start["environments"] == ["double"]
-    assert any(line["event"] == "configuration" and "cookies are not Secure" in line["warning"] for line in lines)
+    assert any(line["event"] == "configuration warning found" and "cookies are not Secure" in line["warning"] for line in lines)
     assert [line["path"] for line in lines if line["event"] == "request"] == ["/public/x", "/elsewhere"]
     text = running.gateway.log.read_text()
     assert not any(secret in text for name, secret in ENVIRON.items() if name != "AKOYA_CLIENT_ID")
@@ -139,7 +139,7 @@ def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> No
     gauge = "akoya_gateway_config_last_reload_successful{}"
     until(lambda: values(running.ask_admin("/metrics").content)[gauge] == 0, "the reload has failed")
     assert running.get("/public/x").text == "done"
-    faults = [line["fault"] for line in running.log() if line["event"] == "fault in the new configuration"]
+    faults = [line["fault"] for line in running.log() if line["event"] == "configuration error found"]
     assert len(faults) == 2
     assert any('no client named "demmo"' in fault for fault in faults)
     running.gateway.config_path.write_text(good.replace("/public/*", "/free/*"))
@@ -292,7 +292,7 @@ class TestWorkers:
             client.join(10)
         # Requests that were in the dead worker's hands cannot be saved; there are at most as many as clients.
         assert len(failures) <= len(clients), failures
-        died = next(line for line in running.log() if line["event"] == "a worker died")
+        died = next(line for line in running.log() if line["event"] == "worker exited")
         assert died["reason"] == "killed by SIGKILL"
         assert died["pid"] == victim
 
@@ -302,12 +302,12 @@ class TestWorkers:
         text = running.gateway.config_path.read_text()
         running.gateway.config_path.write_text(text.replace("/grants.db", "/folder.db"))
         running.signal(signal.SIGHUP)
-        refused = "the new configuration cannot be used; the last good one stays"
+        refused = "new configuration not applied"
         until(lambda: running.events().count(refused) == 2, "both workers keep the old one")
         victim = running.worker_pids()[0]
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
-        assert "a worker cannot start with the new configuration; the one before it is used" in running.events()
+        assert "configuration rolled back" in running.events()
         assert running.get("/public/x").text == "done"
         assert running.terminate() == 0
 
@@ -433,7 +433,7 @@ class TestFaultsAtStart:
         done = self.start(tmp_path, "--workers", workers, sessions=store)
         assert done.returncode == 1
         assert "Traceback" not in done.stdout + done.stderr
-        assert done.stdout.count('"cannot start"') == 1
+        assert done.stdout.count('"start failed"') == 1
         assert "folder.db" in done.stdout
 
     def test_several_workers_with_the_memory_store_are_refused(self, tmp_path: Path) -> None:
