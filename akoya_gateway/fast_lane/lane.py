@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.request import Headers, RequestInfo, names_a_method_in
@@ -23,6 +22,7 @@ from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
+from akoya_gateway.fast_lane.interfaces import ClientConnection
 from akoya_gateway.fast_lane.lane_exchange import LaneExchange
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
@@ -35,9 +35,6 @@ from akoya_gateway.signing.header_values import lines as as_lines
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import IDEMPOTENT, Body, RequestWriter
-
-if TYPE_CHECKING:
-    from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 
 
 class FastLane:
@@ -107,7 +104,9 @@ class FastLane:
         except GatewayError:
             return None
 
-    def dispatch(self, target: CachedTarget, headers: CachedHeaders, protocol: FastLaneProtocol) -> LaneExchange | None:
+    def dispatch(
+        self, target: CachedTarget, headers: CachedHeaders, protocol: ClientConnection[LaneExchange]
+    ) -> LaneExchange | None:
         """None: not plain, or not now. Nothing has happened then, and the ASGI path answers, refusals included."""
         admitted = self.admit(target, headers)
         runtime = self._runtime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -11,6 +10,7 @@ from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision_cache import CachedDecision
 from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.hidden import SUSPECT
@@ -22,10 +22,6 @@ from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.response_head import Framing, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
-
-if TYPE_CHECKING:
-    from akoya_gateway.fast_lane.lane import FastLane
-    from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 
 _VIA_LINE = b"via: " + VIA + b"\r\n"
 
@@ -68,8 +64,8 @@ class LaneExchange:
 
     def __init__(
         self,
-        protocol: FastLaneProtocol,
-        lane: FastLane,
+        protocol: ClientConnection[LaneExchange],
+        lane: LaneServices,
         runtime: Runtime,
         target: CachedTarget,
         headers: CachedHeaders,

@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        owner: ConnectionOwner,
+        owner: ConnectionOwner[Connection],
         key: int,
         *,
         read_timeout: float,

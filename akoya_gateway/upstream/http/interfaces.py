@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
-if TYPE_CHECKING:
-    from akoya_gateway.upstream.http.connection import Connection
+_Connection_contra = TypeVar("_Connection_contra", contravariant=True)
 
 
 class ResponseHandler(Protocol):
@@ -40,24 +39,24 @@ class ResponseHandler(Protocol):
         """The exchange is still open: called about once a tick of the pool. For what is not worth a timer."""
 
 
-class ConnectionOwner(Protocol):
+class ConnectionOwner(Protocol[_Connection_contra]):
     """Whom a connection belongs to. `now` is a coarse loop time, renewed every tick."""
 
     now: float
 
-    def on_idle(self, connection: Connection) -> None: ...
+    def on_idle(self, connection: _Connection_contra) -> None: ...
 
-    def on_gone(self, connection: Connection) -> None: ...
+    def on_gone(self, connection: _Connection_contra) -> None: ...
 
-    def on_stray(self, connection: Connection) -> None:
+    def on_stray(self, connection: _Connection_contra) -> None:
         """The upstream sent bytes that belong to no response; see `Connection.bodiless`."""
 
-    def on_read_timeout_disabled(self, connection: Connection) -> None:
+    def on_read_timeout_disabled(self, connection: _Connection_contra) -> None:
         """It will be in use for long."""
 
-    def on_connection_response(self, connection: Connection) -> None:
+    def on_connection_response(self, connection: _Connection_contra) -> None:
         """A response is complete; for connections that do not become idle after it."""
 
-    def on_connection_failure(self, connection: Connection) -> None:
+    def on_connection_failure(self, connection: _Connection_contra) -> None:
         """A request came to nothing: no answer in time, or none that makes sense. Not where the connection may just
         have been closing, nor where it was the client's doing."""

@@ -1,0 +1,48 @@
+"""What the parts of the fast lane need of each other, so that none of them imports the one that made it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import ServerState
+
+from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
+from akoya_gateway.gateway.date_header import DateHeader
+from akoya_gateway.gateway.lifespan import App, Scope
+from akoya_gateway.gateway.middleware import Gateway
+
+_Exchange_contra = TypeVar("_Exchange_contra", contravariant=True)
+
+
+class LaneServices(Protocol):
+    """The lane, as an exchange sees it."""
+
+    gateway: Gateway
+    date_header: DateHeader
+
+    def request(self, target: CachedTarget, headers: CachedHeaders) -> RequestInfo: ...
+
+    def failing(self, error: GatewayError, rule: str, began: float) -> App: ...
+
+
+class ClientConnection(Protocol[_Exchange_contra]):
+    """The client's connection, as the lane and its exchanges see it."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    server_state: ServerState
+
+    def make_scope(self, headers: Headers) -> Scope: ...
+
+    def detach(self) -> None: ...
+
+    def on_response_sent(self) -> None: ...
+
+    def fall_back(self, exchange: _Exchange_contra, app: App | None, *, retry: bool) -> None: ...
+
+    def run_in_background(self, work: Coroutine[Any, Any, object]) -> None: ...
