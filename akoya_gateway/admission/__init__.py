@@ -1,1 +1,1 @@
-"""Whether a request may pass, and with which headers."""
+"""Access decisions: whether a request is admitted, and which headers the upstream gets."""

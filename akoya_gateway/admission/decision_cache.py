@@ -1,8 +1,10 @@
-"""An admission that stands: what was decided for a session under a rule, for as long as nothing it rests on changes.
+"""Caches allow decisions per session and rule until the session, its grants or the token expiry changes.
 
-Most requests come from a session that was let in under the same rule a moment ago. What the decision rests on (session,
-grants, the grant's remaining life) tells by itself when it no longer holds, so the next request needs to ask only that:
-0.2 us instead of 1.7 us for looking it all up and deciding (on the machine of `docs/performance.md`).
+Most requests come from a session that was recently admitted under the same rule. A cached decision can check cheaply
+whether its inputs (session, grants, remaining lifetime of the token) still hold: 0.2 us instead of 1.7 us for looking
+them up and deciding again (on the machine of `docs/performance.md`).
+
+Only allow decisions with a grant are cached. Everything else is decided by `admission.gate`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from akoya_gateway.sessions.session_store import CachedSession
 from akoya_gateway.signing.claims import PreparedHeaders
 
 MAX_ENTRIES = 10_000
-"""Standing admissions kept at hand."""
+"""Maximum number of cached decisions. The oldest entry is evicted first."""
 
 
 class CachedDecision:
-    """`prepared` is what to say about `grant` to the upstream, `secure` whether that is spoken to in https."""
+    """An allow decision and the inputs it depends on.
+
+    `prepared` holds the gateway headers for `grant`, ready to be signed. `secure` is True if the app is reached over
+    https.
+    """
 
     __slots__ = (
         "_cached_grants",
@@ -64,8 +70,11 @@ class CachedDecision:
         self._valid_until = until
 
     def is_valid(self, now: float) -> bool:
-        """The session has not ended, the owner's grants are the same, the token is not due. A clock that was set back
-        ends it as well."""
+        """Return True if nothing this decision depends on has changed.
+
+        The session has not ended, the owner's grants are the same, and the token is not due for refresh. Also returns
+        False if the clock was set back to before the decision.
+        """
         held = self._cached_grants
         return (
             self._valid_from <= now < self._valid_until
@@ -76,7 +85,10 @@ class CachedDecision:
 
 
 class DecisionCache:
-    """Where the session says who the owner is; `enabled` is False where an identity does."""
+    """Cached decisions by session cookie value and rule.
+
+    `enabled` is True if the owner is determined by the session, and False if it is determined by `identity`.
+    """
 
     def __init__(
         self, policy: AccessPolicy, authenticator: Authenticator, grants: GrantManager, injector: HeaderInjector
@@ -89,9 +101,17 @@ class DecisionCache:
         self.enabled = authenticator.uses_sessions
 
     def get(self, session: str | None, match: RuleMatch, now: float) -> CachedDecision | None:
-        """`session`: the value of the cookie. None: the whole decision has to be made.
+        """Return a valid decision for this session and rule, or None if the full decision must be made.
 
-        Raises `OperatorError` for headers that are too large.
+        A missing or expired decision is rebuilt from cached sessions and grants, without I/O.
+
+        Args:
+            session: Value of the session cookie; None if the request has no such cookie.
+            match: The access rule that covers the request.
+            now: Current time.
+
+        Raises:
+            OperatorError: The gateway headers exceed `max_header_bytes`.
         """
         if session is None:
             return None

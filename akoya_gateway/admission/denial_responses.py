@@ -1,4 +1,4 @@
-"""From a decision that stops a request to the answer its sender can use: a redirect, a page, or problem JSON."""
+"""Turns a denial or an error into a response for the client: a redirect, an HTML page, or problem JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from akoya_gateway.sessions.gateway_cookies import CookieSentTwice, GatewayCooki
 _log = logger(__name__)
 
 _ASCII = "!\"$%&'()*+,/:;<=>?@[\\]^`{|}"
-"""Left for `RedirectPolicy.validate`; bytes beyond ASCII are encoded as they are, whatever character set they are
-in."""
+"""Characters that are not escaped, so that `RedirectPolicy.validate` sees them.
+
+Non-ASCII bytes are percent-encoded without interpreting their character set.
+"""
 
 _AGAIN = frozenset({DenyReason.RECONNECT, UntrustedResponses.code})
-"""Codes for users who have connected the bank before."""
+"""Error codes for users who have connected the bank before. Their page says "Connect again"."""
 
 
 class ErrorResponder:
+    """Builds the responses for denied and failed requests."""
+
     def __init__(
         self,
         config: Config,
@@ -42,9 +46,13 @@ class ErrorResponder:
         self._cookies = cookies or GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime)
 
     def denial_response(self, denial: Deny, request: RequestInfo) -> Response:
-        """403 for what no rule allows, 404 for an unknown bank, else 302 (navigation) or 401 with `connect_url`.
+        """Return the response for a denied request.
 
-        400 if a cookie of ours came twice: nothing that the browser could connect would be found again.
+        The status is 403 if no rule allows the request and 404 for an unknown bank. Otherwise it is 302 for a
+        navigation, if the rule offers a connection, and 401 with `connect_url` for everything else.
+
+        The status is 400 if the client sent one of the gateway's cookies twice: a connection made now could not be
+        found again.
         """
         if denial.reason in (DenyReason.NO_RULE, DenyReason.FORBIDDEN):
             return self.error_response(UserError("No access rule allows this request.", status=403, code=denial.reason,
@@ -70,7 +78,11 @@ class ErrorResponder:
         return self._render(error, request, target, denial.connectors)
 
     def connect_path(self, connectors: tuple[str, ...], request: RequestInfo) -> str:
-        """Where to send a user who lacks these: the one connect route, or the connections page for a choice."""
+        """Return the path where the user can connect one of these connectors.
+
+        This is the connect route for a single connector, and the connections page if there is a choice. `return_to` is
+        added for GET and HEAD if the redirect policy accepts the path.
+        """
         route = f"{self._prefix}/connect/{connectors[0]}" if len(connectors) == 1 else f"{self._prefix}/"
         if request.method not in ("GET", "HEAD") or request.websocket:
             return route
@@ -83,13 +95,15 @@ class ErrorResponder:
             return route
 
     def error_response(self, error: GatewayError, request: RequestInfo) -> Response:
+        """Return the response for an error, with a link to reconnect if the error names a connector."""
         again = error.reconnect if isinstance(error, UntrustedResponses) else None
         if again is None:
             response = self._render(error, request, None, ())
         else:
             response = self._render(error, request, self.connect_path((again,), request), (again,))
         if getattr(error, "close", False):
-            # The request's framing is in doubt: what follows on that connection must not be read as another.
+            # The request framing is ambiguous. Close the connection so that the bytes that follow are not parsed as
+            # another request.
             response = response.with_headers((b"connection", b"close"))
         return response
 
@@ -109,7 +123,7 @@ class ErrorResponder:
             links.insert(0, {"href": target, "text": "Connect again" if error.code in _AGAIN else "Connect"})
         passes = error.status >= 500
         if passes and request.method == "GET":
-            # The address itself, without writing it into the page: a callback's holds the code.
+            # An empty link reloads the current URL without writing it into the page: a callback URL contains the code.
             links.insert(0, {"href": "", "text": "Try again"})
         detail = error.public_detail or ("Please try again in a moment." if passes else "")
         page = self._pages.render("problem", error.status, title=error.title, detail=detail, links=links,

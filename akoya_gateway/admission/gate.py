@@ -1,7 +1,7 @@
-"""May this request go on, and with which headers? Asked by every face; answered here and nowhere else.
+"""Decides whether a request is admitted and which headers it gets. Every entry point uses this module.
 
-`admit_now` is the whole decision without waiting, for a request whose session and grant are at hand; `admit` is the
-same decision where the store or the provider must be asked. They share every step that decides.
+`AccessGate.try_admit` makes the complete decision without I/O if the session and the grants are cached.
+`AccessGate.admit` makes the same decision when the store or the provider must be queried. They share all deciding code.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ from akoya_gateway.signing.claims import PreparedHeaders
 
 @dataclass(slots=True)
 class Admitted:
-    """The request goes on; `headers` are ours to add to what `HeaderInjector.upstream_headers` leaves of the client's.
-    `request_headers`: what those say, where that was read. Not frozen for the reason that `RequestInfo` is not."""
+    """The request is admitted.
+
+    `headers` are the gateway headers to add to the client headers that `HeaderInjector.upstream_headers` passes on.
+    `request_headers` are the parsed client headers, if they were parsed. Not frozen, for the same reason as
+    `RequestInfo`.
+    """
 
     rule: AccessRule
     headers: Headers = field(repr=False)
@@ -41,7 +45,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The request ends here, with this answer. `rule` None: none covers it."""
+    """The request is denied with this response. `rule` is None for a request that no rule covers."""
 
     response: Response
     rule: AccessRule | None
@@ -71,16 +75,21 @@ class AccessGate:
         self._error_responder = error_responder
         self._clock = clock
         self.decisions = DecisionCache(policy, authenticator, grants, injector)
-        """For who signs by himself what `try_admit` would have (`fast_lane.lane`)."""
+        """Also used by `fast_lane.lane`, which makes the same decision as `try_admit` but signs the headers itself."""
 
     def match(self, method: str, path: str) -> RuleMatch | None:
+        """Return the access rule for this method and normalized path, or None."""
         return self._policy.match(method, path)
 
     def needs_owner(self, match: RuleMatch) -> bool:
+        """Return True if the session must be loaded to decide under this rule."""
         return self._policy.needs_owner(match)
 
     def try_admit(self, request: RequestInfo, path: str) -> Admitted | None:
-        """The plain case, or None: ask `admit`. Raises `GatewayError` as `admit` does."""
+        """Return the decision if the request is admitted and everything needed is cached, else None: call `admit` then.
+
+        Raises `GatewayError` in the same cases as `admit`.
+        """
         if self._require_valid_header is not None:
             self._require_valid_header(request)
         match = self._policy.match(request.method, path)
@@ -101,7 +110,7 @@ class AccessGate:
         return self._try_admit_identified(request, match)
 
     def _try_admit_identified(self, request: RequestInfo, match: RuleMatch) -> Admitted | None:
-        """Where `identity` says who the owner is."""
+        """Do the work of `try_admit` if the owner is determined by `identity` instead of the session."""
         principal = self._authenticator.authenticate_cached(request)
         if principal is None or principal.owner is None:
             return None
@@ -114,9 +123,15 @@ class AccessGate:
         return self._allow(decision, request, owner_grants, self._clock())
 
     async def admit(self, request: RequestInfo, path: str) -> Admission:
-        """`path` is `path_normalization.normalize_path(request.raw_path)`.
+        """Decide a request, querying the store and the provider if necessary.
 
-        Raises `GatewayError` where nothing can be decided (store or provider away): fail closed, never a logout.
+        Args:
+            request: The request.
+            path: The result of `path_normalization.normalize_path(request.raw_path)`.
+
+        Raises:
+            GatewayError: No decision is possible because the store or the provider is unavailable. The request is not
+                admitted (fail closed), but the user is never logged out.
         """
         match = self._match(request, path)
         if match is None or not self._policy.needs_owner(match):
@@ -137,11 +152,14 @@ class AccessGate:
         return self._policy.goes_by_method and bool(request.query) and names_a_method_in(request.query)
 
     def minds_method(self, path: str) -> bool:
-        """Whether the rules of the path go by method, so that an override of it is refused."""
+        """Return True if the rules for this path depend on the method, so that a method override must be rejected."""
         return self._policy.goes_by_method and self._policy.has_method_rules(path)
 
     def _refuse_override(self, path: str) -> None:
-        """The request tells the app of another method than its own. Raises `UserError` where a rule goes by it."""
+        """Reject a request that names another method than its own, for example in `X-HTTP-Method-Override`.
+
+        Raises `UserError` if the rules for this path depend on the method.
+        """
         if self.minds_method(path):
             raise UserError("This address takes no method override.", code="method-override")
 
@@ -151,7 +169,11 @@ class AccessGate:
     async def _with_fresh_grant(
         self, match: RuleMatch, owner_grants: OwnerGrants | None, request: RequestInfo
     ) -> Admission:
-        """Grants that turn out unusable are left aside one by one; what kept the last one back is the answer."""
+        """Decide with a grant that is fresh, excluding unusable grants one by one.
+
+        If no grant is left, raises the last error other than `NeedsReconnect`. If there was no such error, the request
+        is denied.
+        """
         tried: frozenset[str] = frozenset()
         trouble: GatewayError | None = None
         while True:
@@ -189,7 +211,10 @@ class AccessGate:
 
 
 def _signed_headers(prepared: PreparedHeaders, request: RequestInfo, authority: bytes, now: float) -> Headers:
-    """Our headers for this request. Raises `UserError` for a request whose host cannot be told."""
+    """Return the signed gateway headers for this request.
+
+    Raises `UserError` if the request does not have exactly one valid host.
+    """
     if not authority:
         raise UserError("The request must name exactly one valid host.", code="bad-host")
     return prepared.headers(
@@ -203,5 +228,5 @@ def _signed_headers(prepared: PreparedHeaders, request: RequestInfo, authority: 
 
 
 def normalized_path(request: RequestInfo) -> str:
-    """The one normalisation (`access.path_normalization`). Raises `PathRefused`."""
+    """Return the normalized path of the request (`access.path_normalization`). Raises `PathRefused`."""
     return normalize_path(request.raw_path)

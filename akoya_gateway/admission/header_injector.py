@@ -1,4 +1,7 @@
-"""What the upstream gets: the client's copies removed, our headers prepared once per grant and signed per request."""
+"""Builds the upstream's request headers: strips gateway names from the client headers and adds the gateway headers.
+
+Gateway headers are prepared once per grant and signed for each request.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import TrustedProxies
 
 MAX_ENTRIES = 10_000
-"""Prepared grants kept at hand, at a few kilobytes each: the id_token, encoded."""
+"""Maximum number of cached prepared headers. Each takes a few kilobytes, for the encoded id_token."""
 
 
 class HeaderInjector:
-    """Compiled once per configuration. Who signs for an app, and how much it takes, goes by the access rule."""
+    """Strips client headers and prepares gateway headers. Built once per configuration.
+
+    The signer and the size limit depend on the upstream of the access rule.
+    """
 
     def __init__(self, config: Config, cookies: GatewayCookies, clock: Clock) -> None:
         origin = str(config.public_url)
@@ -34,8 +40,7 @@ class HeaderInjector:
         self.client_headers = client_headers_of(config)
         self.trusts = TrustedProxies(config.trusted_proxies)
         self.read = RequestHeaderCache(cookies, self.client_headers).read
-        """The client's headers: what they say, and `upstream_headers`, without anything that is ours to say (design.md
-        section 5)."""
+        """Parse client headers; the result's `upstream_headers` hold no gateway headers (docs/design.md section 5)."""
         self._prepared: OrderedDict[
             tuple[str, int], tuple[OwnerGrants, Grant | None, PreparedHeaders, UpstreamClaims]
         ] = OrderedDict()
@@ -43,8 +48,13 @@ class HeaderInjector:
     def upstream_headers(
         self, request: RequestInfo, injected_headers: Headers, request_headers: RequestHeaders | None
     ) -> Headers:
-        """The headers that the upstream gets: the client's, stripped, and `injected_headers`. `request_headers`: the
-        former, if read."""
+        """Return the headers for the upstream: the client headers without gateway names, then `injected_headers`.
+
+        Args:
+            request: The client's request.
+            injected_headers: The gateway headers.
+            request_headers: The parsed client headers, if they have been parsed already.
+        """
         request_headers = request_headers or self.read(request.headers)
         theirs = (
             request_headers.upstream_headers
@@ -56,13 +66,16 @@ class HeaderInjector:
         return theirs + injected_headers
 
     def prepare(self, rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants) -> PreparedHeaders:
-        """What we say under this rule, ready to be signed. Raises `OperatorError` for more than `max_header_bytes`."""
+        """Return the gateway headers for this owner and rule, ready to be signed.
+
+        Raises `OperatorError` if they exceed `max_header_bytes`.
+        """
         key = (owner_grants.owner, rule.index)
         found = self._prepared.get(key)
         if found is not None and found[1] is grant and found[0] is owner_grants:
             return found[2]
         facts = upstream_claims(rule, grant, owner_grants)
-        # Read anew from the store with nothing changed: what is prepared stays good, signed assertions too.
+        # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
         prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
         self._prepared[key] = (owner_grants, grant, prepared, facts)
         self._prepared.move_to_end(key)
@@ -71,7 +84,11 @@ class HeaderInjector:
         return prepared
 
     def secure(self, rule: AccessRule) -> bool:
-        """Whether the app is spoken to in https: behind us as the upstream says, around us as its clients do."""
+        """Return True if the app is reached over https.
+
+        For an upstream this is the scheme of its URL. For an app wrapped by the middleware it is the scheme of the
+        public URL.
+        """
         return self._public_is_secure if rule.upstream is None else rule.upstream.secure
 
     def _prepare_within_limit(self, rule: AccessRule, facts: UpstreamClaims) -> PreparedHeaders:
@@ -91,9 +108,9 @@ _REFRESHING = GrantState.REFRESHING
 
 
 def upstream_claims(rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants) -> UpstreamClaims:
-    """The facts of design.md section 5 for one grant under one rule."""
+    """Return the claims asserted to the upstream (docs/design.md section 5) for one grant under one rule."""
     connections = tuple(
-        # A refresh under way is no business of the upstream's: the connection is live.
+        # Do not expose a refresh in progress to the upstream: the connection is live.
         ConnectionClaim(g.connector, "live" if g.state is _REFRESHING else g.state.value, int(g.tokens.expires_at))
         for g in owner_grants.grants
     )
