@@ -1,1 +1,1 @@
-"""Where a process or an ASGI app is put together from a configuration."""
+"""The entry points: each builds a process or an ASGI app from a configuration."""

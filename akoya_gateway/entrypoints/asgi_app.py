@@ -1,9 +1,9 @@
-"""The sidecar as an ASGI app, for whoever runs an ASGI server already.
+"""The sidecar as an ASGI app, for an existing ASGI server.
 
     AKOYA_GATEWAY_CONFIG=gateway.yaml uvicorn --factory akoya_gateway:sidecar
 
-`akoya-gateway run` has more: the fast lane, limits for what clients send, reload, metrics, health and draining. Here
-those are the server's business (docs/operations.md).
+`akoya-gateway run` also provides the byte-level fast lane, limits on client input, reload, metrics, health checks and
+draining. Here these are the responsibility of the server (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -22,13 +22,22 @@ from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.server.http_1_0 import CloseDelimited
 
 CONFIG_VARIABLE = "AKOYA_GATEWAY_CONFIG"
-"""Names the configuration where a server calls the factory without arguments; `gateway.yaml` if it is not set."""
+"""Environment variable with the path of the configuration, used when the factory is called without arguments.
+
+Defaults to `gateway.yaml`.
+"""
 
 
 def sidecar(config: Config | str | Path | None = None) -> App:
-    """The gateway and the hop to the upstreams of `config`: a path, or what `load_config` returned.
+    """Return an ASGI app: the gateway with a reverse proxy to the configured upstreams.
 
-    Raises `config.ConfigurationError` for a file with faults.
+    Without upstreams, the gateway serves forward-auth only.
+
+    Args:
+        config: A path, the result of `load_config`, or None to use `AKOYA_GATEWAY_CONFIG`.
+
+    Raises:
+        config.ConfigurationError: The file has errors.
     """
     if config is None:
         config = os.environ.get(CONFIG_VARIABLE, "gateway.yaml")

@@ -1,4 +1,4 @@
-"""What happens on the way of a request and to grants, told to metrics and log. For the sidecar."""
+"""Observers that report requests, grants and authorizations to metrics and log. Used by the sidecar."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _ALARMING = frozenset({GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT})
 
 
 def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
+    """Return the observers that `Runtime` reports to."""
     return Observers(
         LoggingGrantObserver(metrics, log),
         LoggingAuthorizationObserver(metrics, log),
@@ -21,7 +22,7 @@ def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
 
 
 class LoggingRequestObserver:
-    """`gateway.response_observer.RequestObserver`."""
+    """Reports requests to the metrics and the access log. Implements `gateway.response_observer.RequestObserver`."""
 
     def __init__(self, metrics: Metrics, access: AccessLog) -> None:
         self._count = metrics.request
@@ -44,7 +45,7 @@ class LoggingRequestObserver:
 
 
 class LoggingGrantObserver:
-    """`grants.observer.GrantObserver`."""
+    """Reports grants and the provider's circuit breaker. Implements `grants.observer.GrantObserver`."""
 
     def __init__(self, metrics: Metrics, log: Log) -> None:
         self._metrics = metrics
@@ -80,7 +81,7 @@ class LoggingGrantObserver:
 
 
 class LoggingAuthorizationObserver:
-    """`endpoints.observer.AuthorizationObserver`."""
+    """Reports authorization attempts. Implements `endpoints.observer.AuthorizationObserver`."""
 
     def __init__(self, metrics: Metrics, log: Log) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""The sidecar: `Gateway` around our reverse proxy, under uvicorn, in one process or several."""
+"""The sidecar: `Gateway` in front of a reverse proxy, served by uvicorn in one process or several."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ from akoya_gateway.store import describe
 from akoya_gateway.version import __version__
 
 RESTART_KEYS = ("listen", "admin", "logging")
-"""What a reload does not change: it takes a restart."""
+"""Configuration keys that a reload does not apply. Changing them requires a restart."""
 
 
 def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) -> int:
-    """Runs the gateway that the file describes until SIGTERM; the exit code.
+    """Run the gateway with the configuration at `path` until SIGTERM, and return the exit code.
 
-    Raises ConfigurationError for a file with faults, and OperatorError where it cannot listen, or where the file and
-    `workers` do not fit together.
+    Raises:
+        ConfigurationError: The file has errors.
+        OperatorError: The gateway cannot listen, or the configuration does not allow this number of workers.
     """
     options = options or ServeOptions()
-    # Before the file is read: what changes from now on is noticed.
+    # Start watching before the file is read, so that no change is missed.
     watch = ConfigWatcher(path) if options.watch else None
     config = load_config(path)
     _require_shared_store(config, workers)
@@ -62,7 +63,8 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
         raise
     try:
         _announce(log, config, public, admin, workers)
-        # What is there now stays: the collector need not look at it again, and forked workers share its pages.
+        # Everything allocated so far is permanent: keep it out of garbage collection, and let forked workers share its
+        # pages.
         gc.freeze()
         gc.enable()
         run = _ServerRun(path, config, workers, options, log, watch, public, admin)
@@ -74,7 +76,7 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
 
 
 class _ServerRun:
-    """One start of the sidecar. `_configs`: the last good configuration, and the one before it."""
+    """One run of the sidecar. `_configs` holds the latest valid configuration, then the one before it."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class _ServerRun:
         try:
             return self._run_worker(None)
         except Exception:
-            # Not by the interpreter: its tracebacks are neither one line nor redacted.
+            # Log it here: the interpreter's traceback would be neither a single line nor redacted.
             self._log.exception("gateway failed", pid=os.getpid())
             return 70
 
@@ -116,7 +118,10 @@ class _ServerRun:
         return Supervisor(hooks, self._workers, self._log, stop_timeout=patience).run()
 
     def _run_worker(self, slot: WorkerSlot | None) -> int:
-        """In the worker. A forked one's sockets are its own: closing them closes nobody else's."""
+        """Run the server in the worker process and return its exit code.
+
+        A forked worker has its own socket descriptors, so closing them does not affect other workers.
+        """
         config = self._configs[0]
         metrics = Metrics(__version__)
         service = Sidecar(config, metrics, self._log, fast_lane=self._options.fast_lane)
@@ -135,7 +140,10 @@ class _ServerRun:
             return runner.run(worker.run(self._public, self._admin))
 
     def _stop_listening(self) -> None:
-        """In the supervisor: while any process holds the socket, the kernel takes connections for it."""
+        """Close the listening sockets in the supervisor.
+
+        The kernel accepts connections on a socket as long as any process holds it open.
+        """
         self._public.close()
         if self._admin is not None:
             self._admin.close()
@@ -148,7 +156,10 @@ class _ServerRun:
         return config
 
     def _reload(self) -> None:
-        """In the supervisor: for the workers to come, and to say once what is wrong."""
+        """Reload the configuration in the supervisor, for workers started from now on.
+
+        Errors are logged here, once instead of by each worker.
+        """
         try:
             config = self._load()
         except ConfigurationError as error:
@@ -166,7 +177,7 @@ class _ServerRun:
 
 
 class Sidecar:
-    """`server.worker.Service`: the gateway, the hop to the upstreams, and the `Date` of their answers."""
+    """The gateway, the reverse proxies and the `Date` header of their responses. Implements `server.worker.Service`."""
 
     def __init__(self, config: Config, metrics: Metrics, log: Log, *, fast_lane: bool = True) -> None:
         self._config = config
@@ -191,18 +202,24 @@ class Sidecar:
 
     @property
     def max_message(self) -> int:
+        """Size limit for WebSocket messages, in bytes."""
         return self._router.max_message if self._router is not None else WebSocketBounds().max_message
 
     async def startup(self) -> None:
+        """Open the gateway."""
         await self._gateway.startup()
 
     async def shutdown(self) -> None:
+        """Close the gateway, then the connections to the upstreams."""
         await self._gateway.shutdown()
         if self._router is not None:
             await self._router.close()
 
     async def reload(self, config: Config) -> None:
-        """All of it or nothing: a pool that cannot be made leaves the old gateway as it is."""
+        """Apply a configuration completely or not at all.
+
+        If a connection pool cannot be created, the old configuration stays active.
+        """
         fresh = self._router.build_proxies(config) if self._router is not None else {}
         await self._gateway.reload(config)
         if self._router is not None:
@@ -210,14 +227,16 @@ class Sidecar:
         _log_unchanged_settings(self._log, self._config, config)
 
     async def check(self) -> Sequence[str]:
+        """Return the reasons why the gateway cannot serve; empty when it is ready."""
         return await self._gateway.runtime.check()
 
     def notes(self) -> Sequence[str]:
+        """Return what an operator should look at, for /readyz (`GrantManager.notes`)."""
         return self._gateway.runtime.grants.notes
 
 
 def _require_shared_store(config: Config, workers: int) -> None:
-    """Raise OperatorError if each of several workers would have sessions and grants of its own."""
+    """Raise OperatorError if several workers would each have their own sessions and grants."""
     if workers > 1 and config.sessions.store.startswith("memory:"):
         raise OperatorError(
             f"sessions.store: memory:// serves one process only, but --workers {workers} starts several; "
