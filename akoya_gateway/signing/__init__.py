@@ -1,4 +1,4 @@
-"""The `Akoya-*` headers: what the upstream can trust, and how it can tell."""
+"""Builds and signs the `Akoya-*` headers, and publishes the keys with which the upstream verifies them."""
 
 from __future__ import annotations
 
@@ -27,29 +27,39 @@ __all__ = [
 def signer(
     signing: Signing, public_url: str, default_audience: str, *, clock: Callable[[], float] = time.time
 ) -> Signer:
-    """The signer that the configuration asks for.
+    """Return the signer for the configured scheme.
 
-    `public_url` becomes `iss` and `default_audience` (the upstream's URL) `aud` of the JWT scheme, unless
-    `signing.audience` says otherwise. Raises `keys.KeyFault` for keys that cannot sign.
+    Args:
+        signing: The `signing` section of the configuration.
+        public_url: The `iss` claim of the JWT scheme.
+        default_audience: The `aud` claim of the JWT scheme if `signing.audience` is not set (the upstream's URL).
+        clock: Returns Unix seconds.
+
+    Raises:
+        InvalidSigningKey: A key cannot be used, or no key may sign yet.
     """
     schedule = load_schedule(signing.algorithm, signing.keys)
-    schedule.signing(clock())  # A schedule that has not begun is refused at start, not at the first request.
+    schedule.signing(clock())  # Fail at startup, not on the first request, if no key may sign yet.
     if signing.scheme is SigningScheme.JWT:
         return AssertionSigner(schedule, signing.expires, public_url, signing.audience or default_audience)
     return MessageSigner(schedule, signing.expires)
 
 
 def jwks(signing: Signing, clock: Callable[[], float] = time.time) -> bytes:
-    """The JWK Set of `/akoya/jwks.json` (RFC 7517 section 5): public keys only, an empty set for shared secrets.
+    """Return the JWK Set of `/akoya/jwks.json` (RFC 7517 section 5).
 
-    Made anew when asked, for the schedule moves with time. Raises `keys.KeyFault`.
+    It contains only public keys, so it is empty for shared secrets. It is not cached, because the published keys
+    change over time.
+
+    Raises:
+        InvalidSigningKey: A key cannot be used, or no key may sign yet.
     """
     published = load_schedule(signing.algorithm, signing.keys).published(clock())
     return json.dumps({"keys": published}, separators=(",", ":")).encode()
 
 
 def jwks_headers() -> Headers:
-    """Headers of the JWK Set's answer."""
+    """Return the response headers for the JWK Set."""
     return [
         (b"content-type", b"application/jwk-set+json"),
         (b"cache-control", b"public, max-age=%d, stale-while-revalidate=3600" % JWKS_MAX_AGE),

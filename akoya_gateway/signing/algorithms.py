@@ -1,6 +1,6 @@
-"""The signature algorithms, each begun with the part of the message that is known early.
+"""The signature algorithms. Each one can process the constant prefix of a message ahead of time.
 
-The signatures are the same octets for RFC 9421 and for JWS (RFC 7518 section 3.4, RFC 8037 section 3.1).
+RFC 9421 and JWS use the same signature octets (RFC 7518 section 3.4, RFC 8037 section 3.1).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from akoya_gateway.signing.keys import PrivateKey
 
 
 class SignatureContext(Protocol):
-    """A signature over `constant + rest`, whose first part has been taken in."""
+    """A signature over `constant + rest` that has already processed `constant`. It can be finished many times."""
 
-    def finish(self, rest: bytes) -> bytes: ...
+    def finish(self, rest: bytes) -> bytes:
+        """Return the signature over `constant + rest`."""
+        ...
 
 
 def begin_signature(key: PrivateKey, constant: bytes = b"") -> SignatureContext:
+    """Return a context that signs messages beginning with `constant`."""
     if isinstance(key, bytes):
         return _Hmac(key, constant)
     if isinstance(key, ed25519.Ed25519PrivateKey):
@@ -30,8 +33,11 @@ def begin_signature(key: PrivateKey, constant: bytes = b"") -> SignatureContext:
 
 
 class _Hmac:
-    """RFC 9421 section 3.3.3. The two hashes of RFC 2104 are kept open after the key and the constant part; copying
-    them costs half of what copying an `hmac.HMAC` does."""
+    """HMAC-SHA256 (RFC 9421 section 3.3.3).
+
+    Keeps the inner hash of RFC 2104 after the key and the constant prefix, and the outer hash after the key. Copying
+    these two costs half as much as copying an `hmac.HMAC`.
+    """
 
     __slots__ = ("_inner", "_outer")
 
@@ -49,7 +55,7 @@ class _Hmac:
 
 
 class _Ed25519:
-    """RFC 9421 section 3.3.6. Ed25519 reads its message twice, so nothing can be hashed ahead."""
+    """Ed25519 (RFC 9421 section 3.3.6). It processes the message twice, so the prefix cannot be hashed in advance."""
 
     __slots__ = ("_constant", "_key")
 
@@ -62,7 +68,7 @@ class _Ed25519:
 
 
 class _Ecdsa:
-    """RFC 9421 section 3.3.4: r and s, 32 bytes each, not DER."""
+    """ECDSA P-256 with SHA-256 (RFC 9421 section 3.3.4). The signature is r and s with 32 bytes each, not DER."""
 
     __slots__ = ("_hash", "_key")
 

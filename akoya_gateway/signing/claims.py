@@ -1,4 +1,4 @@
-"""What is said to the upstream about one request, before it is signed."""
+"""The claims asserted to the upstream about a request, and the interfaces of the signers. Contains no signing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 from akoya_gateway.secret import Secret
 
 Headers = list[tuple[bytes, bytes]]
-"""Lower-case names, as ASGI has them."""
+"""Headers as in ASGI, with lower-case names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClaim:
-    """One of the owner's grants for the `Akoya-Connections` dictionary: no token."""
+    """One of the owner's grants, as listed in the `Akoya-Connections` dictionary. Contains no token."""
 
     connector: str
     state: str
@@ -22,7 +22,7 @@ class ConnectionClaim:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamClaims:
-    """The facts of design.md section 5. `bearer`, `connector` and the rest of the token are None without a grant."""
+    """The claims of docs/design.md section 5. Without a grant the fields from `connector` on keep their defaults."""
 
     owner: str
     connections: tuple[ConnectionClaim, ...]
@@ -35,15 +35,14 @@ class UpstreamClaims:
 
 
 class PreparedHeaders(Protocol):
-    """Everything about one `UpstreamClaims` that does not change from request to request, encoded once.
+    """The parts of one `UpstreamClaims` that are the same for every request, encoded once.
 
-    Keep it as long as the `UpstreamClaims` it was made from holds; it notices by itself when another key begins to
-    sign.
+    It may be reused as long as its `UpstreamClaims` are valid. It switches to a new signing key by itself.
     """
 
     @property
     def size(self) -> int:
-        """Bytes that `headers` adds to a request head, at most: names, values and four bytes a line."""
+        """Upper bound in bytes of what `headers` adds to a request head: names, values and four bytes per line."""
         ...
 
     def headers(
@@ -56,21 +55,34 @@ class PreparedHeaders(Protocol):
         *,
         content_digest: bytes | None = None,
     ) -> Headers:
-        """All `Akoya-*` headers and the signature over them and this request.
+        """Return all `Akoya-*` headers and the signature over them and this request.
 
-        `authority` is what the upstream will see in Host, lower case and without a default port
-        (`message_signatures.authority`); `path` the raw path bytes; `query` the raw query without `?`; `now` Unix
-        seconds. `content_digest` is the value of the body's Content-Digest (`content_digest.sha256`): it is sent and
-        signed, and the caller drops the client's own. Pure CPU, a few microseconds.
+        Does no I/O and takes a few microseconds.
+
+        Args:
+            method: The request method.
+            authority: The Host value that the upstream will receive, in lower case and without a default port
+                (`message_signatures.authority`).
+            path: The raw path.
+            query: The raw query without `?`.
+            now: Unix seconds.
+            content_digest: The Content-Digest value of the body (`content_digest.sha256`), which is signed and sent.
+                The caller must remove the client's own Content-Digest.
         """
         ...
 
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
-        """The same as `headers`, as lines of an HTTP/1.1 head, each with its CRLF."""
+        """Return the same as `headers`, as lines of an HTTP/1.1 head that each end in CRLF."""
         ...
 
 
 class Signer(Protocol):
+    """One of the two signing schemes."""
+
     def prepare(self, claims: UpstreamClaims) -> PreparedHeaders:
-        """Raises `header_values.UnencodableHeaderValue` for a value that no header can carry."""
+        """Encode the claims once, for signing many requests.
+
+        Raises:
+            UnencodableHeaderValue: A value cannot be represented in a header.
+        """
         ...

@@ -1,8 +1,8 @@
-"""The names of what we add, and the removal of every copy that a client sent.
+"""Names of the gateway headers, and the removal of every copy that a client sends.
 
-A WSGI, CGI or PHP server folds `Akoya_Owner`, `akoya.owner` and `AKOYA-OWNER` into one variable (CVE-2025-64484,
-GHSA-5m6w-wvh7-57vm), so a client's header is judged by its folded name. `Connection: Akoya-Owner` must not make a
-proxy drop what we inject (CVE-2024-45410), so our names leave that list too.
+WSGI, CGI and PHP servers fold `Akoya_Owner`, `akoya.owner` and `AKOYA-OWNER` into one variable (CVE-2025-64484,
+GHSA-5m6w-wvh7-57vm), so client headers are matched by their folded name. `Connection: Akoya-Owner` must not make a
+proxy drop an injected header (CVE-2024-45410), so gateway names are also removed from the `Connection` header.
 """
 
 from __future__ import annotations
@@ -26,38 +26,43 @@ SIGNATURE = b"signature"
 CONTENT_DIGEST = b"content-digest"
 
 PASSED_NAMES = (CONNECTOR, ID_TOKEN, EXPIRES, SCOPE, ENVIRONMENT, OWNER, CONNECTIONS)
-"""The order in which they are sent and signed (design.md section 5)."""
+"""The claim headers, in the order in which they are sent and signed (docs/design.md section 5)."""
 
 LABEL = "akoya"
-"""Our label in `Signature-Input` and `Signature` (RFC 9421 section 4)."""
+"""The gateway's label in `Signature-Input` and `Signature` (RFC 9421 section 4)."""
 
 TAG = "akoya-gateway"
-"""Our `tag` parameter (RFC 9421 section 2.3)."""
+"""The gateway's `tag` parameter (RFC 9421 section 2.3)."""
 
 CookieStripper = Callable[[bytes], bytes]
-"""A Cookie value without our cookies; empty when nothing is left."""
+"""Removes the gateway cookies from a Cookie value. The result is empty if no other cookie is left."""
 
 
 def is_gateway_header(name: bytes) -> bool:
-    """Whether a field of this name, in any spelling, is never taken from a client. For trailers: there the
-    signature fields go altogether, for nothing of ours is signed in a trailer."""
+    """Return True if the name, in any spelling, is one that must never come from a client.
+
+    This includes `Signature` and `Signature-Input` with every label, which is right for trailers: the gateway signs
+    nothing in a trailer. For request headers, use `strip`, which removes only the gateway's label from them.
+    """
     if name[:5].lower() == _PREFIX:
         return len(name) == 5 or not name[5:6].isalnum()
     return name[:9].lower() == SIGNATURE and _fold(name) in _SIGNATURE_FIELDS
 
 
 def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
-    """The client's headers without anything that is ours to say.
+    """Return the client's headers without anything that only the gateway may set.
 
-    - Every `Akoya-*` header goes, whatever its case and whether its words are joined by `-`, `_`, `.` or any other
-      sign that a server may fold.
-    - `Signature` and `Signature-Input` lose the member labelled `akoya`; other labels survive byte for byte. A field
-      that is not an RFC 9651 dictionary goes, since it would spoil ours; so does an alias such as `Signature_Input`.
-      Where a label is left twice, the whole field goes: verifiers refuse such a dictionary, ours among it.
-    - `Connection` loses our names.
-    - `Cookie` goes through `cookies`, if given. Several are joined to one, as HTTP/1.1 wants (RFC 9113 section 8.2.3).
+    - Every `Akoya-*` header is removed, in any case, and whether its words are joined by `-`, `_`, `.` or any other
+      character that a server may fold.
+    - The member labelled `akoya` is removed from `Signature` and `Signature-Input`. Other labels are kept byte for
+      byte. A field that is not an RFC 9651 dictionary is removed, because it would invalidate the gateway's member.
+      An alias such as `Signature_Input` is removed too. If another label occurs twice, the whole field is removed,
+      because verifiers reject such a dictionary, including the gateway's member in it.
+    - The gateway's names are removed from `Connection`.
+    - `Cookie` is filtered with `cookies`, if given. Several Cookie headers are joined into one, as HTTP/1.1 requires
+      (RFC 9113 section 8.2.3).
 
-    Pure and linear in the number of headers; the order of what stays is kept.
+    Does no I/O and is linear in the number of headers. The order of the remaining headers is kept.
     """
     cached: Headers = []
     names: list[bytes] = []
@@ -75,7 +80,7 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
 
 
 def _joined(headers: Headers) -> Headers:
-    """The headers with one `Cookie`, one `Signature` and one `Signature-Input` at the most."""
+    """Merge repeated headers, so that at most one `Cookie`, `Signature` and `Signature-Input` is left."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         values.setdefault(name.lower(), []).append(value)
@@ -101,7 +106,7 @@ def _name_spellings(start: str) -> frozenset[bytes]:
     return frozenset("".join(letters).encode() for letters in product(*((c, c.upper()) for c in start)))
 
 
-# The first three bytes send nearly every header straight through.
+# Fast path: nearly every header is ruled out by its first three bytes.
 _SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con")))
 
 

@@ -1,4 +1,4 @@
-"""Facts turned into header values, once per grant."""
+"""Encodes claims as header values. This is done once per grant, not per request."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ _UNENCODED = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
 
 
 class UnencodableHeaderValue(OperatorError):
-    """A value that no header can carry. Names the header, never the value."""
+    """A value cannot be represented in a header. The message names the header, never the value."""
 
     status = 500
     code = "unencodable-value"
 
 
 def headers(claims: UpstreamClaims) -> Headers:
-    """The `Akoya-*` headers of design.md section 5, in the order of `header_names.PASSED_NAMES`; what there is nothing
-    to say of is left out, so that absent and empty cannot be confused.
+    """Return the `Akoya-*` headers of docs/design.md section 5, in the order of `header_names.PASSED_NAMES`.
 
-    `Akoya-Owner` percent-encodes whatever is not visible ASCII, and `%`; everything else must be visible ASCII with
-    single spaces between. Raises `UnencodableHeaderValue`.
+    Empty values are omitted, so that a missing header and an empty one cannot be confused. In `Akoya-Owner`, `%` and
+    all characters other than visible ASCII are percent-encoded. Other values must be words of visible ASCII separated
+    by single spaces.
+
+    Raises:
+        UnencodableHeaderValue: A value cannot be represented in a header.
     """
     expires = None if claims.expires_at is None else str(int(claims.expires_at))
     said = {
@@ -55,10 +58,10 @@ def _value(name: bytes, text: str) -> bytes:
 
 
 def size(added: Headers) -> int:
-    """Bytes of these lines in an HTTP/1.1 head: `name: value` and CRLF."""
+    """Return the size of these headers in an HTTP/1.1 head, in bytes: `name: value` and CRLF."""
     return sum(len(name) + len(value) + 4 for name, value in added)
 
 
 def lines(added: Headers) -> bytes:
-    """As they stand in an HTTP/1.1 head."""
+    """Return these headers as the lines of an HTTP/1.1 head."""
     return b"".join(b"%b: %b\r\n" % header for header in added)

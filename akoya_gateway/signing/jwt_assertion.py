@@ -1,6 +1,6 @@
-"""`scheme: jwt`: one header that carries a signed JWT (RFC 7519), made once per grant and rule and reused.
+"""`scheme: jwt`: one header with a signed JWT (RFC 7519), created once per grant and rule and then reused.
 
-Every claim is ours; nothing from the request or from the configuration can name one.
+The set of claims is fixed: neither the request nor the configuration can choose the name of a claim.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from akoya_gateway.signing.claims import Headers, UpstreamClaims
 from akoya_gateway.signing.keys import JWS_ALGORITHM, KeySchedule, LoadedKey
 
 TYPE = "akoya-assertion+jwt"
-"""`typ` of the JOSE header (RFC 8725 section 3.11): no other JWT of ours or of Akoya's can stand in for one."""
+"""`typ` of the JOSE header (RFC 8725 section 3.11), so that no other JWT of the gateway or of Akoya is accepted."""
 
 RENEWAL_FRACTION = 0.1
-"""The share of its life that is left when an assertion is made anew."""
+"""An assertion is renewed when this fraction of its lifetime is left."""
 
 
 class AssertionSigner:
-    """`issuer` is `public_url`, `audience` the upstream, `expires` the life of an assertion in seconds."""
+    """Signs assertions: `issuer` is `public_url`, `audience` the upstream, `expires` the lifetime in seconds."""
 
     def __init__(
         self,
@@ -42,11 +42,12 @@ class AssertionSigner:
         self.random = random
 
     def prepare(self, claims: UpstreamClaims) -> PreparedAssertion:
-        header_values.headers(claims)  # The same values are refused under both schemes.
+        """See `Signer.prepare`."""
+        header_values.headers(claims)  # Only for its checks, so that both schemes reject the same values.
         return PreparedAssertion(self, claims)
 
     def sign(self, claims: UpstreamClaims, now: float) -> tuple[bytes, float]:
-        """The token and its `exp`: never later than the end of the bearer that it carries."""
+        """Return the token and its `exp`, which is never later than the expiry of the bearer token inside it."""
         key = self.keys.signing(now)
         ends = now + self.expires
         if claims.expires_at is not None:
@@ -55,7 +56,7 @@ class AssertionSigner:
         return signed + b"." + _base64url(begin_signature(key.private).finish(signed)), float(int(ends))
 
     def claims(self, claims: UpstreamClaims, now: int, ends: int) -> dict[str, Any]:
-        """RFC 7519 section 4.1, then ours."""
+        """Return the registered claims (RFC 7519 section 4.1), followed by the gateway's own."""
         return {
             "iss": self.issuer,
             "aud": self.audience,
@@ -67,13 +68,15 @@ class AssertionSigner:
         }
 
     def size(self, claims: UpstreamClaims) -> int:
-        """Bytes of the header line, at most."""
+        """Return an upper bound of the header line's size in bytes."""
         longest = max((_jose_header(key) for key in self.keys.keys), key=lambda header: len(header["kid"]))
         parts = (_encoded(longest), _encoded(self.claims(claims, 10**10, 10**10)), _base64url(bytes(64)))
         return header_values.size([(header_names.ASSERTION, b".".join(parts))])
 
 
 class PreparedAssertion:
+    """The assertion for one set of claims. It is signed on first use and renewed before it expires."""
+
     __slots__ = ("_claims", "_header", "_renew_at", "_signer", "_size")
 
     def __init__(self, signer: AssertionSigner, claims: UpstreamClaims) -> None:
@@ -85,6 +88,7 @@ class PreparedAssertion:
 
     @property
     def size(self) -> int:
+        """See `PreparedHeaders.size`."""
         return self._size
 
     def headers(
@@ -97,8 +101,11 @@ class PreparedAssertion:
         *,
         content_digest: bytes | None = None,
     ) -> Headers:
-        """See `PreparedHeaders.headers`. An assertion is not bound to one request: the arguments but `now` are not
-        used, and a digest, which nothing here would sign, is not sent."""
+        """See `PreparedHeaders.headers`.
+
+        An assertion is not bound to a request, so all arguments except `now` are ignored. The content digest is not
+        sent, because the assertion would not sign it.
+        """
         return [self._current_assertion(now)]
 
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:

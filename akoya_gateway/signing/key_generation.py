@@ -1,4 +1,4 @@
-"""New signing keys, and the next one put into a JWK Set. Pure but for the randomness."""
+"""Generates signing keys and adds the next key to a JWK Set. Reads and writes no files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from akoya_gateway.signing.keys import (
 
 
 def generate_private_key(algorithm: SigningAlgorithm) -> PrivateKey:
-    """A shared secret is 64 characters of base64url: some libraries want a whole block of SHA-256."""
+    """Generate a private key for `algorithm`.
+
+    A shared secret is 64 base64url characters long, because some libraries require a full SHA-256 block.
+    """
     if algorithm is SigningAlgorithm.ED25519:
         return ed25519.Ed25519PrivateKey.generate()
     if algorithm is SigningAlgorithm.ECDSA_P256_SHA256:
@@ -34,7 +37,7 @@ def generate_private_key(algorithm: SigningAlgorithm) -> PrivateKey:
 
 
 def as_text(private: PrivateKey) -> str:
-    """PKCS #8 PEM, or the secret itself."""
+    """Return the key as PKCS #8 PEM, or a shared secret as is."""
     if isinstance(private, bytes):
         return private.decode() + "\n"
     form = serialization.PrivateFormat.PKCS8
@@ -42,7 +45,7 @@ def as_text(private: PrivateKey) -> str:
 
 
 def as_jwk(private: PrivateKey, now: float, not_before: float | None = None) -> dict[str, Any]:
-    """RFC 7517, private; `iat` says when it was made, `nbf` from when it signs."""
+    """Return the private JWK (RFC 7517), with its creation time as `iat` and `not_before` as `nbf`."""
     if isinstance(private, bytes):
         members: dict[str, Any] = {"kty": "oct", "k": base64.urlsafe_b64encode(private).rstrip(b"=").decode()}
     else:
@@ -55,12 +58,13 @@ def as_jwk(private: PrivateKey, now: float, not_before: float | None = None) -> 
 
 
 def as_set(jwks: list[dict[str, Any]]) -> str:
+    """Return the JWK Set as JSON text."""
     return json.dumps({"keys": jwks}, indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a rotation did. `text` is the new content of the file."""
+    """Result of a rotation. `text` is the new content of the file."""
 
     text: str
     next_id: str
@@ -69,10 +73,19 @@ class Rotation:
 
 
 def rotate(text: str, algorithm: SigningAlgorithm, now: float, lead: float) -> Rotation:
-    """A JWK Set with one more key, which signs from `now + lead` and is published at once.
+    """Add a key to a JWK Set. It is published immediately and signs from `now + lead`.
 
-    The key that signs now gets its end; keys that nothing valid can be signed with any more are dropped. `lead` (in
-    seconds) should be longer than verifiers keep the key set. Raises `keys.KeyFault` for a set that cannot be used.
+    The current signing key expires no earlier than the new key starts to sign: its `exp` is set to that time, unless
+    it is later. Keys that are no longer published are removed, because no valid signature by them can exist.
+
+    Args:
+        text: The JWK Set.
+        algorithm: The algorithm of all its keys.
+        now: Unix seconds.
+        lead: Seconds until the new key signs. Should be longer than verifiers cache the key set.
+
+    Raises:
+        InvalidSigningKey: The set cannot be used.
     """
     jwks: list[dict[str, Any]] = json.loads(text)["keys"]
     loaded = load_keys(algorithm, SigningKey("", Secret(text)))
@@ -93,13 +106,13 @@ def rotate(text: str, algorithm: SigningAlgorithm, now: float, lead: float) -> R
 
 
 def newest_key_time(text: str) -> float:
-    """When the newest key of a JWK Set was made (`iat`), Unix seconds; 0 when none says."""
+    """Return the latest `iat` in a JWK Set, in Unix seconds, or 0 if no key has one."""
     made = (jwk.get("iat", 0) for jwk in json.loads(text)["keys"])
     return max((float(moment) for moment in made if isinstance(moment, int | float)), default=0.0)
 
 
 def state(schedule: KeySchedule, key: LoadedKey, now: float) -> str:
-    """In words, for people."""
+    """Return a human-readable state of the key, such as "signs" or "next, in 3 d"."""
     if key is schedule.signing(now):
         return "signs"
     if key.not_before is not None and key.not_before > now:

@@ -1,9 +1,10 @@
-"""Signing keys: read from PEM, JWK or shared secret, scheduled, and published.
+"""Signing keys: parsing (PEM, JWK or shared secret), scheduling and publishing.
 
-A key file may hold one PEM, one private JWK (RFC 7517) or a private JWK Set. Keys of a set are scheduled by the
-members `nbf` and `exp` (Unix seconds; OpenID Federation 1.0 section 8.7 registers them for JWKs): a key signs from
-`nbf` until `exp` or until a later one begins. It is published before and after, so every replica that reads the same
-file changes key at the same moment and no verifier meets a key that it could not have fetched.
+A key file may contain one PEM, one private JWK (RFC 7517) or a private JWK Set. Keys of a set are scheduled by their
+members `nbf` and `exp` (Unix seconds; registered for JWKs by OpenID Federation 1.0 section 8.7). A key signs from
+`nbf` until `exp`, or until a key with a later `nbf` starts to sign. It is published before, during and after that
+time. Replicas that read the same file therefore switch keys at the same moment, and verifiers never see a signature
+by a key that they could not have fetched.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 from akoya_gateway.config.model import SigningAlgorithm, SigningKey
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | bytes
-"""`bytes` is the shared secret of `hmac-sha256`."""
+"""A private key. `bytes` is the shared secret of `hmac-sha256`."""
 
 JWKS_MAX_AGE = 300
-"""Seconds that a verifier may keep our key set (`Cache-Control` of `/akoya/jwks.json`)."""
+"""Seconds for which a verifier may cache the key set (`Cache-Control` of `/akoya/jwks.json`)."""
 
 PUBLISHED_AFTER_SECONDS = 3600.0
-"""Seconds for which a key stays published once it has ceased to sign; longer than anything signed lives."""
+"""Seconds for which a key stays published after its `exp`. Longer than the lifetime of any signature."""
 
 MIN_SECRET_BYTES = 32
-"""Bytes; RFC 7518 section 3.2 wants a key as long as the hash."""
+"""Minimum length of a shared secret in bytes. RFC 7518 section 3.2 requires a key at least as long as the hash."""
 
 
 class InvalidSigningKey(ValueError):
-    """A signing key that cannot be used: says which, and what to do. Never holds key material."""
+    """A signing key cannot be used. The message names the key and the remedy, and never contains key material."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedKey:
-    """One key, ready to sign. `not_before` and `not_after` (Unix seconds) bound the time in which it signs."""
+    """A parsed key. It may sign from `not_before` until `not_after` (Unix seconds)."""
 
     id: str
     algorithm: SigningAlgorithm
@@ -51,18 +52,21 @@ class LoadedKey:
     not_after: float | None = None
 
     def signs_at(self, now: float) -> bool:
+        """Return True if the key may sign at `now`."""
         return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now < self.not_after)
 
     def published_at(self, now: float) -> bool:
+        """Return True if the key belongs in the JWK Set at `now`."""
         return self.not_after is None or now < self.not_after + PUBLISHED_AFTER_SECONDS
 
     def public_jwk(self) -> dict[str, str] | None:
-        """RFC 7517, with `kid`, `use` and `alg`; None for a shared secret, which is never published."""
+        """Return the public JWK with `kid`, `use` and `alg` (RFC 7517), or None for a shared secret."""
         if isinstance(self.private, bytes):
             return None
         return {**_public_members(self.private), "kid": self.id, "use": "sig", "alg": JWS_ALGORITHM[self.algorithm]}
 
     def public_pem(self) -> str | None:
+        """Return the public key as PEM, or None for a shared secret."""
         if isinstance(self.private, bytes):
             return None
         form = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -74,14 +78,14 @@ JWS_ALGORITHM = {
     SigningAlgorithm.ECDSA_P256_SHA256: "ES256",
     SigningAlgorithm.HMAC_SHA256: "HS256",
 }
-"""RFC 7518 section 3.1, RFC 8037."""
+"""The JWS `alg` of each algorithm (RFC 7518 section 3.1, RFC 8037)."""
 
 
 class KeySchedule:
-    """Which of the keys signs at a moment, and which are published then."""
+    """Decides which key signs at a given time and which keys are published."""
 
     def __init__(self, keys: Sequence[LoadedKey]) -> None:
-        """Raises `InvalidSigningKey` when there is none, or two of one id."""
+        """Raise `InvalidSigningKey` if there are no keys or two keys have the same id."""
         if not keys:
             raise InvalidSigningKey("signing.keys is empty: make one with `akoya-gateway keys new`")
         ids = [key.id for key in keys]
@@ -90,10 +94,14 @@ class KeySchedule:
         self.keys = tuple(keys)
 
     def signing(self, now: float) -> LoadedKey:
-        """Of the keys that may sign now the one that began last; among equals the first in the list.
+        """Return the key that signs at `now`: the one with the latest `nbf` among the keys that may sign.
 
-        When every key has ended (nobody rotated), the one that ended last goes on: expiry of a signing key is a
-        plan, not a compromise, and the gateway must not go dark. Raises `InvalidSigningKey` when none has begun.
+        If several have the same `nbf`, the first in the list is returned. If all keys have expired because they were
+        not rotated, the one that expired last is returned: the expiry of a signing key is planned, not a sign of
+        compromise, and must not stop the gateway.
+
+        Raises:
+            InvalidSigningKey: No key may sign yet.
         """
         begun = [key for key in self.keys if key.not_before is None or key.not_before <= now]
         if not begun:
@@ -104,27 +112,34 @@ class KeySchedule:
         return max(begun, key=lambda key: key.not_after or 0.0)
 
     def changes_after(self, now: float) -> float:
-        """The next moment at which another key may begin to sign."""
+        """Return the next time at which the signing key may change, in Unix seconds, or infinity."""
         moments = (m for key in self.keys for m in (key.not_before, key.not_after) if m is not None and m > now)
         return min(moments, default=float("inf"))
 
     def published(self, now: float) -> list[dict[str, str]]:
-        """Public keys: the signing one first, then the next and the retired ones."""
+        """Return the public JWKs: the signing key first, then upcoming and retired keys."""
         current = self.signing(now)
         ordered = [current, *(key for key in self.keys if key is not current and key.published_at(now))]
         return [jwk for key in ordered if (jwk := key.public_jwk()) is not None]
 
 
 def load_schedule(algorithm: SigningAlgorithm, keys: Sequence[SigningKey]) -> KeySchedule:
-    """Every configured key, judged against `algorithm`. Raises `InvalidSigningKey`."""
+    """Return the schedule of all configured keys.
+
+    Raises:
+        InvalidSigningKey: A key cannot be used or is not for `algorithm`.
+    """
     return KeySchedule([key for one in keys for key in load_keys(algorithm, one)])
 
 
 def load_keys(algorithm: SigningAlgorithm, key: SigningKey) -> list[LoadedKey]:
-    """One entry of `signing.keys`: PEM, JWK or JWK Set text, or the shared secret of `hmac-sha256`.
+    """Parse one entry of `signing.keys`: a PEM, a JWK, a JWK Set or the shared secret of `hmac-sha256`.
 
-    The id is the configured one, else the JWK's `kid`, else the RFC 7638 thumbprint; a set brings its own ids.
-    A shared secret is the UTF-8 bytes of the text, white space around it removed. Raises `InvalidSigningKey`.
+    The key id is the configured one, or else the JWK's `kid`, or else the RFC 7638 thumbprint. For a JWK Set the
+    configured id is ignored. A shared secret is the UTF-8 text without surrounding white space.
+
+    Raises:
+        InvalidSigningKey: A key cannot be used or is not for `algorithm`.
     """
     name = f"signing.keys: key {key.id!r}" if key.id else "signing.keys: key"
     text = key.material.reveal().strip()
@@ -136,8 +151,11 @@ def load_keys(algorithm: SigningAlgorithm, key: SigningKey) -> list[LoadedKey]:
 
 
 def thumbprint(private: PrivateKey) -> str:
-    """RFC 7638, SHA-256, base64url. For a shared secret a digest that is not its thumbprint, so that the id, which
-    travels in clear, is no oracle for anything else that hashes the secret."""
+    """Return the RFC 7638 thumbprint (SHA-256, base64url).
+
+    For a shared secret it is a prefixed digest instead of the RFC 7638 thumbprint. The id is public, so it must not
+    reveal a plain hash of the secret that something else might use.
+    """
     if isinstance(private, bytes):
         return _base64url(hashlib.sha256(b"akoya-gateway key id\0" + private).digest()[:12])
     members = json.dumps(_public_members(private), sort_keys=True, separators=(",", ":"))
@@ -148,13 +166,13 @@ def _jwks(text: str, name: str) -> list[tuple[dict[str, Any], bool]]:
     try:
         document = json.loads(text)
     except ValueError:
-        raise InvalidSigningKey(f"{name} looks like JSON and is none") from None
+        raise InvalidSigningKey(f"{name} starts with `{{` but is not valid JSON") from None
     if not isinstance(document, dict):
-        raise InvalidSigningKey(f"{name} is no JWK")
+        raise InvalidSigningKey(f"{name} is not a JWK")
     if "keys" not in document:
         return [(document, False)]
     if not isinstance(document["keys"], list) or not all(isinstance(jwk, dict) for jwk in document["keys"]):
-        raise InvalidSigningKey(f"{name}: `keys` of a JWK Set is a list of keys (RFC 7517 section 5)")
+        raise InvalidSigningKey(f"{name}: `keys` of a JWK Set must be a list of keys (RFC 7517 section 5)")
     return [(jwk, True) for jwk in document["keys"]]
 
 
@@ -167,7 +185,7 @@ def _from_jwk(algorithm: SigningAlgorithm, jwk: dict[str, Any], configured_id: s
         kind = OKPKey if jwk.get("kty") == "OKP" else ECKey
         private = kind.import_key(jwk).private_key
     except (JoseError, ValueError, TypeError, KeyError):
-        raise InvalidSigningKey(f"{name} is no usable JWK") from None
+        raise InvalidSigningKey(f"{name} is not a usable JWK") from None
     if private is None:
         raise InvalidSigningKey(f"{name} is a public JWK (no `d`): the gateway needs the private one")
     return _loaded(algorithm, private, key_id, name, **bounds)
@@ -222,7 +240,7 @@ def _loaded(
 
 
 def kind_of(private: object) -> SigningAlgorithm | None:
-    """The one algorithm that a key is for (RFC 9421 section 3.3); None when it is for none of ours."""
+    """Return the algorithm that the key is for (RFC 9421 section 3.3), or None if it is not supported."""
     if isinstance(private, bytes):
         return SigningAlgorithm.HMAC_SHA256
     if isinstance(private, ed25519.Ed25519PrivateKey):

@@ -1,8 +1,8 @@
-"""RFC 9421 signatures over our headers and the request line.
+"""RFC 9421 signatures over the gateway headers and the request line.
 
-The `Akoya-*` headers come first in the signature base and the parts of the request last. So everything that a grant
-decides, the long id_token above all, is encoded once per `PreparedHeaders`, and for `hmac-sha256` and
-`ecdsa-p256-sha256` it is hashed once as well: a request hashes only its own few hundred bytes.
+In the signature base the `Akoya-*` headers come first and the request components last. Everything that depends on the
+grant, above all the long id_token, is therefore encoded once per `PreparedHeaders`. With `hmac-sha256` and
+`ecdsa-p256-sha256` it is also hashed only once, so that each request hashes only its own few hundred bytes.
 
     "akoya-connector": mikomo            <- once per grant
     "akoya-id-token": eyJ...
@@ -34,7 +34,11 @@ _NONCE_BATCH = 64
 
 
 class Nonces:
-    """128 random bits a piece, in hexadecimal; the system is asked for many at once, so make it after a fork."""
+    """Generates nonces of 128 random bits in hexadecimal.
+
+    Random bytes are fetched in batches, so an instance must not be shared across a fork: the processes would use the
+    same nonces.
+    """
 
     __slots__ = ("_at", "_made", "_random")
 
@@ -52,6 +56,7 @@ class Nonces:
         self._at = at + _NONCE
         return nonce
 
+
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = header_names.LABEL.encode()
 _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
@@ -59,18 +64,18 @@ _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _L
 
 
 class UnsignableRequest(UserError):
-    """A request line that has no signature base (RFC 9421 section 2.5: ASCII, one line a component)."""
+    """The request line has no valid signature base: each component must be one line of ASCII (RFC 9421 section 2.5)."""
 
 
 def authority(host: bytes, scheme: bytes) -> bytes:
-    """A Host value as `@authority` wants it (RFC 9421 section 2.2.3): lower case, without the scheme's default port."""
+    """Normalize a Host value for `@authority`: lower case, no default port (RFC 9421 section 2.2.3)."""
     host = host.lower()
     default = b":443" if scheme in {b"https", b"wss"} else b":80"
     return host[: -len(default)] if host.endswith(default) else host
 
 
 class MessageSigner:
-    """`scheme: http-message-signatures`. `expires` is the life of a signature in seconds."""
+    """Signs requests with `scheme: http-message-signatures`. `expires` is the lifetime of a signature in seconds."""
 
     def __init__(self, keys: KeySchedule, expires: float, random: Random = os.urandom) -> None:
         self._keys = keys
@@ -78,11 +83,12 @@ class MessageSigner:
         self._nonces = Nonces(random)
 
     def prepare(self, claims: UpstreamClaims) -> PreparedMessage:
+        """See `Signer.prepare`."""
         return PreparedMessage(header_values.headers(claims), self._keys, self._expires, self._nonces)
 
 
 class PreparedMessage:
-    """One grant's headers, encoded and begun to be signed."""
+    """The encoded headers of one grant, with a signature context that has already processed them."""
 
     __slots__ = (
         "_change",
@@ -118,7 +124,7 @@ class PreparedMessage:
 
     @property
     def size(self) -> int:
-        """See `PreparedHeaders.size`; without the Content-Digest line."""
+        """See `PreparedHeaders.size`. The Content-Digest line is not included."""
         return self._size
 
     def headers(
@@ -150,7 +156,7 @@ class PreparedMessage:
     def _sign(
         self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float, content_digest: bytes | None
     ) -> tuple[bytes, bytes]:
-        """The parameters, and the signature in base64."""
+        """Return the signature parameters and the signature in base64."""
         if now >= self._change:
             self._begin(now)
         created = int(now)

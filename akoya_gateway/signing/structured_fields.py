@@ -1,4 +1,4 @@
-"""Dictionaries of RFC 9651: our own members written, a foreign field read well enough to take one member out."""
+"""RFC 9651 dictionaries: writes the gateway's own, and parses a client's just enough to remove one member."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
 def members(value: str) -> list[tuple[str, str]] | None:
-    """The members of a dictionary (RFC 9651 section 4.2.2) as (key, text), in order and with duplicates; None when
-    the text is not one."""
+    """Return the members of a dictionary as (key, text), or None if it is invalid (RFC 9651 section 4.2.2).
+
+    The order and duplicate keys are kept.
+    """
     found: list[tuple[str, str]] = []
     text = value.strip(" ")
     at = 0
@@ -49,8 +51,11 @@ def members(value: str) -> list[tuple[str, str]] | None:
 
 
 def without(value: bytes, label: str) -> bytes:
-    """The dictionary field without the member `label`; the value itself when it has none; empty when nothing is left
-    when it is no dictionary, or when another label is there twice."""
+    """Return the dictionary field without the member `label`.
+
+    The value is returned unchanged if it has no such member. The result is empty if no member is left, if the value
+    is not a dictionary, or if another label occurs twice.
+    """
     found = members(value.decode("latin-1"))
     if found is None:
         return b""
@@ -61,9 +66,12 @@ def without(value: bytes, label: str) -> bytes:
 
 
 def connections(passed: Sequence[ConnectionClaim]) -> str:
-    """`mikomo=live;expires=1700000000`, in the given order; several logins at one connector become an inner list.
+    """Return the dictionary `mikomo=live;expires=1700000000`, in the given order.
 
-    Raises ValueError for a connector or state that RFC 9651 cannot hold as key or token.
+    Several logins at one connector become an inner list.
+
+    Raises:
+        ValueError: A connector is not a valid key, or a state not a valid token (RFC 9651).
     """
     logins: dict[str, list[str]] = {}
     for one in passed:
