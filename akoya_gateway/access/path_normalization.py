@@ -1,7 +1,7 @@
-"""The one normalisation of request paths: judged once, matched decoded, passed on byte for byte.
+"""The only normalization of request paths. Rules match the decoded path; the raw bytes are forwarded unchanged.
 
-A path that two programs can read differently is refused rather than repaired, so what the rules matched is what the
-upstream sees (design.md section 9, invariant 4; RFC 3986 sections 3.3 and 6; the advisories of peers.md section D8).
+A path that two programs can parse differently is rejected rather than repaired, so that the upstream sees the path that
+the rules matched (docs/design.md section 7, invariant 4; RFC 3986 sections 3.3 and 6; docs/advisories.md).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from akoya_gateway.errors import UserError
 
 MAX_PATH_BYTES = 8192
 
-# RFC 3986 pchar without ";" and "%", plus "/". Most paths hold nothing else.
+# RFC 3986 pchar without ";" and "%", plus "/". Most paths contain nothing else.
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/"
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 
-# Bytes that must not appear even escaped, because some servers act on them after decoding.
+# Bytes that are rejected even when percent-encoded, because some servers interpret them after decoding.
 _NEVER_ESCAPED = {
     0x2F: "an encoded slash",
     0x5C: "an encoded backslash",
@@ -36,18 +36,19 @@ _NEVER_PLAIN = {
 
 
 class PathRefused(UserError):
-    """The path is ambiguous; `detail` names what is wrong with it, never the path itself."""
+    """Raised if the path is ambiguous. `detail` names the problem and never contains the path itself."""
 
     code = "ambiguous-path"
     title = "The address is not valid"
 
 
 def normalize_path(raw: bytes) -> str:
-    """The decoded path to match rules against; `raw` goes to the upstream unchanged.
+    """Return the decoded path to match rules against. `raw` is forwarded to the upstream unchanged.
 
-    Raises `PathRefused` for: no leading slash, empty or dot segments, backslash, semicolon, controls, bytes outside
-    ASCII, bad or double percent-encoding, escapes that are not UTF-8 (overlong ones among them), encoded
-    `/ \\ ; ? #`, and anything longer than `MAX_PATH_BYTES`.
+    Raises:
+        PathRefused: The path has no leading slash, contains empty or dot segments, a backslash, a semicolon, control
+            characters, bytes outside ASCII, broken or double percent-encoding, escapes that are not UTF-8 (including
+            overlong sequences) or an encoded `/ \\ ; ? #`, or is longer than `MAX_PATH_BYTES`.
     """
     if len(raw) > MAX_PATH_BYTES:
         raise PathRefused(f"The path is longer than {MAX_PATH_BYTES} bytes.", status=414, code="path-too-long")
@@ -55,9 +56,9 @@ def normalize_path(raw: bytes) -> str:
     if not text.startswith("/"):
         raise PathRefused("The path does not start with a slash.")
     if "//" in text:
-        raise PathRefused("The path holds an empty segment.")
+        raise PathRefused("The path contains an empty segment.")
     if "/." in text and not {".", ".."}.isdisjoint(text.split("/")):
-        raise PathRefused("The path holds a dot segment.")
+        raise PathRefused("The path contains a dot segment.")
     return text
 
 
@@ -70,25 +71,25 @@ def _decode(raw: bytes) -> str:
             byte = _escaped(raw, position)
             position += 2
         elif byte in _NEVER_PLAIN or not 0x20 < byte < 0x7F:
-            raise PathRefused(f"The path holds {_NEVER_PLAIN.get(byte, 'a character that must be escaped')}.")
+            raise PathRefused(f"The path contains {_NEVER_PLAIN.get(byte, 'a character that must be escaped')}.")
         decoded.append(byte)
         position += 1
     if b"%" in decoded and _ESCAPE.search(decoded):
-        # Judged after decoding, so that it does not matter how the percent sign and the digits were written.
+        # Checked after decoding, so that encoded percent signs and digits are caught as well.
         raise PathRefused("The path is percent-encoded twice.")
     try:
         return decoded.decode("utf-8")
     except UnicodeDecodeError:
-        raise PathRefused("The path holds escapes that are not UTF-8.") from None
+        raise PathRefused("The path contains escapes that are not UTF-8.") from None
 
 
 def _escaped(raw: bytes, position: int) -> int:
     digits = raw[position + 1 : position + 3]
     if len(digits) < 2 or not _HEX.issuperset(digits):
-        raise PathRefused("The path holds a broken percent-escape.")
+        raise PathRefused("The path contains a broken percent-escape.")
     byte = int(digits, 16)
     if byte in _NEVER_ESCAPED:
-        raise PathRefused(f"The path holds {_NEVER_ESCAPED[byte]}.")
+        raise PathRefused(f"The path contains {_NEVER_ESCAPED[byte]}.")
     if byte < 0x20 or byte == 0x7F:
-        raise PathRefused("The path holds an encoded control character.")
+        raise PathRefused("The path contains an encoded control character.")
     return byte

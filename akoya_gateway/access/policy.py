@@ -1,6 +1,7 @@
-"""The one decision: which rule, which grant, or what stands in the way. Pure: no I/O, no clock.
+"""The access decision: which rule and which grant apply to a request, or why it is denied. No I/O and no clock.
 
-Middleware, sidecar and forward-auth ask this object and nothing else.
+Middleware, sidecar and forward-auth all use `AccessPolicy`. Sessions, refreshes and headers are handled elsewhere
+(`admission`).
 """
 
 from __future__ import annotations
@@ -16,33 +17,36 @@ from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """The request goes on. `grant` None: without a token. `identified`: the owner's connections go along."""
+    """The request is allowed."""
 
     rule: AccessRule
     grant: Grant | None = None
+    """The grant whose bearer is passed to the upstream, or None if the request is forwarded without a token."""
     identified: bool = False
+    """Whether the upstream also receives the owner's connections."""
 
 
 class DenyReason(StrEnum):
+    """Why a request is denied."""
+
     NO_RULE = "no-rule"
     UNKNOWN_CONNECTOR = "unknown-connector"
     NOT_CONNECTED = "not-connected"
     RECONNECT = "reconnect"
-    """As NOT_CONNECTED, for a user who had connected a bank that would do, and whose grant has ended there."""
+    """Like NOT_CONNECTED, but the user had connected a suitable bank, and that grant can no longer be used."""
     FORBIDDEN = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The request does not go on. `connectors`: what the user could connect; one of them, or all, would do.
-
-    `offer` tells whether a browser is to be redirected to connect (`otherwise: connect`).
-    """
+    """The request is denied."""
 
     reason: DenyReason
     rule: AccessRule | None = None
     connectors: tuple[str, ...] = ()
+    """Connectors that the user could connect. The rule requires one of them or all of them."""
     offer: bool = False
+    """Whether a browser is redirected to connect a bank (`otherwise: connect`)."""
 
 
 Decision = Allow | Deny
@@ -53,7 +57,7 @@ _MAY_SERVE = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCER
 
 
 class AccessPolicy:
-    """Rules and connectors, compiled once."""
+    """Decides about requests by the access rules and connectors, which are compiled once."""
 
     def __init__(
         self,
@@ -65,31 +69,41 @@ class AccessPolicy:
         self._rule_table = RuleTable(rules, variants=path_variants is PathVariants.ALLOW)
         self.goes_by_method = any(rule.methods is not None for rule in rules)
         self._connectors = tuple(connectors)
-        # A grant of a connector that was removed, or is bound to another client or environment now, serves nobody.
+        # A grant is unusable if its connector was removed or is now bound to another client or environment.
         self._method_bound = {
             (connector.client.environment.name, connector.client.name, key) for key, connector in connectors.items()
         }
 
     def match(self, method: str, path: str) -> RuleMatch | None:
-        """The rule for a judged path.
+        """Return the rule for a normalized path, or None if no rule matches.
 
-        Lower-case methods match nothing: servers disagree about their meaning. TRACE and its like do not either: the
-        app's answer would show the browser what is added for the app alone (RFC 9110 section 9.3.8).
+        Lower-case methods match no rule, because servers disagree about their meaning. TRACE, TRACK and CONNECT match
+        none either: the response to a TRACE would show the browser the headers that are added for the app alone
+        (RFC 9110 section 9.3.8).
+
+        Raises:
+            AmbiguousSpelling: Another spelling of the path is under another rule.
         """
         return self._rule_table.match(method, path) if method.isupper() and method not in _NEVER else None
 
     def has_method_rules(self, path: str) -> bool:
-        """Whether a request for the judged path would come under another rule by another method."""
+        """Return True if a request for the normalized path could fall under another rule with another method."""
         return self._rule_table.has_method_rules(path)
 
     def needs_owner(self, match: RuleMatch) -> bool:
-        """Whether the session must be known to decide; public paths are served without looking."""
+        """Return True if the decision depends on the session. Public paths are served without looking it up."""
         return match.rule.require is not Require.NOTHING
 
     def decide(
         self, match: RuleMatch | None, owner_grants: OwnerGrants | None, excluding: frozenset[str] = frozenset()
     ) -> Decision:
-        """`owner_grants`: the owner's grants, None without a session. `excluding`: grants that turned out unusable."""
+        """Decide whether the request is allowed and with which grant.
+
+        Args:
+            match: The result of `match`.
+            owner_grants: The owner's grants, or None without a session.
+            excluding: IDs of grants that turned out to be unusable.
+        """
         if match is None:
             return Deny(DenyReason.NO_RULE)
         rule = match.rule
@@ -124,7 +138,7 @@ class AccessPolicy:
         return Deny(why, rule, connectors, rule.otherwise is Otherwise.CONNECT)
 
     def _had(self, connectors: tuple[str, ...], owner_grants: OwnerGrants | None) -> bool:
-        """Whether the owner holds a grant of one of these, which then is none that can serve."""
+        """Return True if the owner has a grant for one of the connectors. Called only if no such grant is usable."""
         grants = () if owner_grants is None else owner_grants.grants
         return any(
             grant.key.connector in connectors
@@ -144,7 +158,7 @@ class AccessPolicy:
                 and (g.key.environment, g.key.client, g.key.connector) in bound
             ]
         )
-        # An id is a digest: none is made where there is nothing to compare it with.
+        # `Grant.id` computes a digest, so skip it when nothing is excluded.
         return tuple([g for g in serving if g.id not in excluding]) if excluding else serving
 
 

@@ -1,9 +1,9 @@
-"""Where a browser may be sent: `return_to` and every redirect of ours stay inside `redirects.allow`.
+"""Restricts `return_to` and all redirects of the gateway to the targets in `redirects.allow`.
 
-What a browser and a parser could read differently is refused, and what is accepted is put together anew from the
-judged parts (design.md section 9, invariant 3). Each part keeps the characters that browsers leave in it (WHATWG URL),
-though RFC 3986 has some of them escaped, so that an address comes back as the browser sent it. What browsers would
-percent-encode there is percent-encoded here.
+A target that a browser and a parser could parse differently is rejected. An accepted target is rebuilt from its
+validated parts (docs/design.md section 7, invariant 3). Each part keeps the characters that browsers leave unescaped
+(WHATWG URL), although RFC 3986 requires some of them to be escaped, so that the URL comes back as the browser sent it.
+Characters that browsers would percent-encode are percent-encoded here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import UserError
 
 MAX_REDIRECT_BYTES = 8192
-"""Bytes, once encoded: as long as a path may be. Each pending attempt keeps one in the store."""
+"""Maximum length of a redirect target, once encoded. The same as for a path. Each pending authorization attempt stores
+one target.
+"""
 
-# One shape, no others: no userinfo, no IPv6 zones, no empty port. Case does not matter (RFC 3986 section 6.2.2.1); the
-# classes are spelled out because `re.IGNORECASE` takes U+017F for an s and U+212A for a k.
+# Only this form is accepted: no userinfo, no IPv6 zones, no empty port. Case does not matter (RFC 3986 section
+# 6.2.2.1). The classes are spelled out because `re.IGNORECASE` lets U+017F match an s and U+212A a k.
 _ABSOLUTE = re.compile(
     r"(?P<scheme>[hH][tT][tT][pP][sS]?)://"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
@@ -29,16 +31,16 @@ _ABSOLUTE = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PARAMETERS = re.compile(r";[^/]*")
 
-# Letters and digits aside, what a browser leaves as it is: the complement of the percent-encode sets of path, query and
-# fragment (https://url.spec.whatwg.org/#percent-encoded-bytes). To browsers a backslash is a slash before the query and
-# an ordinary character in it.
+# The characters, besides letters and digits, that browsers leave unescaped: the complement of the percent-encode sets
+# of path, query and fragment (https://url.spec.whatwg.org/#percent-encoded-bytes). Browsers treat a backslash as a
+# slash before the query and as an ordinary character in it.
 _IN_PATH = "/-._~!$&'()*+,;=:@%[]|"
 _IN_QUERY = _IN_PATH + "?{}^`\\"
 _IN_FRAGMENT = _IN_PATH + "?{}^#\\"
 
 
 class RedirectRefused(UserError):
-    """The target is not one that `redirects.allow` lists; `detail` says why, never the target itself."""
+    """Raised if `redirects.allow` does not cover the target. `detail` is the reason and never contains the target."""
 
     code = "redirect-refused"
     title = "That address cannot be returned to"
@@ -46,7 +48,7 @@ class RedirectRefused(UserError):
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """`origin` is `scheme://authority`; `path` is decoded, and a prefix where `open_ended`."""
+    """An allowed target. `origin` is `scheme://authority`; `path` is decoded, and a prefix if `open_ended`."""
 
     origin: str
     path: str
@@ -57,7 +59,7 @@ class _Pattern:
 
 
 class RedirectPolicy:
-    """`allow` holds path patterns on our own origin and `https://host/path*` patterns."""
+    """Validates redirect targets. `allow` lists path patterns on our own origin and `https://host/path*` patterns."""
 
     def __init__(self, public_url: Origin, allow: tuple[str, ...]) -> None:
         self._own_origin = f"{public_url.scheme}://{public_url.authority}"
@@ -71,22 +73,23 @@ class RedirectPolicy:
         return _pattern(f"{scheme}://{authority}", slash + path or "/*")
 
     def validate(self, target: str) -> str:
-        """The redirect target to use: a path on our own origin, or an absolute URL.
+        """Return the redirect target to use: a path on our own origin, or an absolute URL.
 
-        Raises `RedirectRefused` for anything outside the list and anything ambiguous.
+        Raises:
+            RedirectRefused: The target is not allowed, ambiguous or too long.
         """
         if len(target) > MAX_REDIRECT_BYTES:
             raise RedirectRefused(_TOO_LONG)
         if _CONTROL.search(target):
-            # Browsers drop tabs and line ends, wherever they stand.
-            raise RedirectRefused("It holds a control character.")
+            # Browsers remove tabs and newlines anywhere in a URL.
+            raise RedirectRefused("It contains a control character.")
         origin, rest = self._origin(target)
         path, query, fragment = _split(rest)
         try:
             encoded = quote(path, _IN_PATH)
             after = quote(query, _IN_QUERY) + quote(fragment, _IN_FRAGMENT)
         except UnicodeEncodeError:  # half of a surrogate pair
-            raise RedirectRefused("It holds a character that cannot be encoded.") from None
+            raise RedirectRefused("It contains a character that cannot be encoded.") from None
         if len(encoded) + len(after) > MAX_REDIRECT_BYTES:
             raise RedirectRefused(_TOO_LONG)
         readings = _readings(path, encoded)
@@ -95,7 +98,7 @@ class RedirectPolicy:
         return encoded + after if origin == self._own_origin else origin + encoded + after
 
     def validate_or(self, target: str | None, default: str) -> str:
-        """`validate(target)`, or `default` (an operator's own text) where there is none or it is refused."""
+        """Return `validate(target)`, or `default` (from the configuration) if `target` is None or rejected."""
         if target is None:
             return default
         try:
@@ -108,14 +111,14 @@ class RedirectPolicy:
             return self._own_origin, target
         match = _ABSOLUTE.match(target)
         if match is None:
-            raise RedirectRefused("It is neither a path nor an http(s) URL of the plain shape.")
+            raise RedirectRefused("It is neither a path nor a plain http(s) URL.")
         rest = target[match.end() :]
         if rest and rest[0] not in "/?#":
-            raise RedirectRefused("Its host or port is not of the plain shape.")
+            raise RedirectRefused("Its host or port has an unsupported form.")
         scheme, host, port = match["scheme"].lower(), match["host"].lower(), match["port"]
         default = {"http": "80", "https": "443"}[scheme]
         authority = host if port is None or port == default else f"{host}:{port}"
-        # With a slash of its own: before `?@` some parsers do not see the end of the host.
+        # Always add a slash after the host: some parsers do not end the host before `?@`.
         return f"{scheme}://{authority}", rest if rest.startswith("/") else "/" + rest
 
 
@@ -127,17 +130,21 @@ def _pattern(origin: str, path: str) -> _Pattern:
 
 
 def _split(rest: str) -> tuple[str, str, str]:
-    """Return path, query with its `?`, and fragment with its `#`."""
+    """Return the path, the query including its `?`, and the fragment including its `#`."""
     before, hash_sign, fragment = rest.partition("#")
     path, mark, query = before.partition("?")
     return path, mark + query, hash_sign + fragment
 
 
 def _readings(path: str, encoded: str) -> tuple[str, ...]:
-    """Return the decoded path in each way that servers read it. Raises `RedirectRefused` if it is ambiguous.
+    """Return the decoded path in each way that servers interpret it.
 
-    Servlet containers drop what stands between a semicolon and the next slash: `/a/..;/b` is `/b` to them. Then both
-    readings must be allowed. `path` is looked at for a backslash, which browsers take for a slash.
+    Servlet containers drop the text between a semicolon and the next slash: they treat `/a/..;/b` as `/b`. Such a path
+    has two interpretations, and both must be allowed. A backslash in `path` is rejected because browsers treat it as a
+    slash.
+
+    Raises:
+        RedirectRefused: The path is ambiguous.
     """
     if "\\" in path:
         raise RedirectRefused("Its path is ambiguous.")

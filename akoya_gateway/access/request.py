@@ -1,4 +1,4 @@
-"""A request, as far as the decision needs it: the same value whichever face it came in by."""
+"""The parts of a request that the access decision needs, in the same form for every entry point."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 Headers = list[tuple[bytes, bytes]]
-"""Lower-case names, as ASGI has them."""
+"""Pairs of name and value; names are in lower case, as in ASGI."""
 
 _HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
 
 
 @dataclass(slots=True)
 class RequestInfo:
-    """Not to be changed; not frozen, for a frozen one takes three times as long to make, and every request makes one.
+    """A request. Must not be modified.
 
-    `raw_path` and `query` byte for byte as received; `peer` is the address of the TCP peer, None on a unix socket.
-
-    For forward-auth all of it describes the original request, as told by a trusted proxy.
+    The class is not frozen because every request creates an instance, and creating a frozen one takes three times as
+    long. `raw_path` and `query` are byte for byte as received. `peer` is the address of the TCP peer, or None on a unix
+    socket. For forward-auth, all fields describe the original request as reported by a trusted proxy.
     """
 
     method: str
@@ -29,12 +29,12 @@ class RequestInfo:
     request_id: str
     websocket: bool = False
     content_digest: bytes | None = None
-    """Value of the body's Content-Digest (RFC 9530), where the body was at hand to be digested."""
+    """Value of the body's Content-Digest (RFC 9530), or None if the body was not available when it was computed."""
     peer_is_forwarded: bool = False
-    """`peer` is not where the packets come from: the server took it from a header, so it is nobody's word."""
+    """Whether the server took `peer` from a header. It is then not the real TCP peer and must not be trusted."""
 
     def header(self, name: bytes) -> bytes | None:
-        """The first value of a header, by its lower-case name."""
+        """Return the first value of the header with this lower-case name, or None."""
         for key, value in self.headers:
             if key == name:
                 return value
@@ -42,36 +42,46 @@ class RequestInfo:
 
 
 def host_of(headers: Headers) -> bytes:
-    """`Host`, lower case, as the upstream will see it (RFC 9110 section 7.2); empty when there is not exactly one, or
-    when it holds anything a host and port do not."""
+    """Return the `Host` header in lower case, as the upstream will see it (RFC 9110 section 7.2).
+
+    Empty if there is not exactly one such header, or if it contains characters that no host or port contains.
+    """
     found = [value for key, value in headers if key == b"host"]
     host = found[0].lower() if len(found) == 1 else b""
     return b"" if len(host) > 255 or host.translate(None, _HOST_CHARACTERS) else host
 
 
 def normalizes_to(name: bytes, header: bytes) -> bool:
-    """Whether a server that makes variables of headers may take `name` for `header`, both in lower case: `-` is what
-    every other sign of a token can become (CVE-2025-64484)."""
+    """Return True if a server that turns headers into variables may confuse `name` with `header`.
+
+    Both are in lower case. Such servers may replace every special character of a name the way they replace `-`
+    (CVE-2025-64484).
+    """
     return len(name) == len(header) and all(
         a == b or (b == 0x2D and not chr(a).isalnum()) for a, b in zip(name, header, strict=True)
     )
 
 
-# PHP reads `.` and `[` in the name of a parameter as `_`, and ends the name at NUL.
+# PHP treats `.` and `[` in a parameter name as `_` and truncates the name at NUL.
 _QUERY_OVERRIDE = re.compile(rb"[_.\[]method(?:[\[\0].*)?", re.DOTALL)
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 
 
 def has_method_override(headers: Headers) -> bool:
-    """Whether the app may take the request for one of another method: it must not, where the rules go by it."""
+    """Return True if a header may make the app treat the request as one with another method.
+
+    Such a request must be rejected where the rules depend on the method.
+    """
     return any(
         name[:1] == b"x" and any(normalizes_to(name, override) for override in _OVERRIDES) for name, _ in headers
     )
 
 
 def names_a_method_in(query: bytes) -> bool:
-    """Whether a parameter of the query is a method override to some framework: `_method`, in every spelling that PHP
-    and others read as that. A body may hold one too, which nobody here sees."""
+    """Return True if some framework would treat a query parameter as a method override.
+
+    That is `_method`, in every spelling that PHP and others accept for it. Overrides in the body are not detected.
+    """
     if b"=" not in query or (b"ethod" not in query.lower() and b"%" not in query):
         return False
     names = (pair.partition(b"=")[0] for pair in query.replace(b";", b"&").split(b"&"))
@@ -79,9 +89,9 @@ def names_a_method_in(query: bytes) -> bool:
 
 
 def is_navigation(request: RequestInfo) -> bool:
-    """A person's browser going to a page: it can follow a redirect to a login. Anything else wants a 401.
+    """Return True if a browser is navigating to a page, so that it can follow a redirect to a login.
 
-    Fetch Metadata decides where the browser sends it; without it `Accept` does.
+    All other requests should get a 401. Fetch Metadata decides if the browser sends it, otherwise `Accept`.
     """
     if request.websocket or request.method not in ("GET", "HEAD") or is_speculative(request):
         return False
@@ -92,9 +102,10 @@ def is_navigation(request: RequestInfo) -> bool:
 
 
 def is_speculative(request: RequestInfo) -> bool:
-    """A browser loading a page in case it is wanted: nobody has asked to go to their bank yet.
+    """Return True if a browser is prefetching or prerendering the page.
 
-    `Sec-Purpose` (Fetch), before it `Purpose` and `X-Moz`.
+    Such a request must not start a login, because the user has not navigated yet. The header is `Sec-Purpose` (Fetch),
+    or `Purpose` and `X-Moz` in older browsers.
     """
     return any(
         name in (b"sec-purpose", b"purpose", b"x-moz") and value.lower().startswith((b"prefetch", b"preview"))
@@ -103,5 +114,5 @@ def is_speculative(request: RequestInfo) -> bool:
 
 
 def wants_page(request: RequestInfo) -> bool:
-    """Whether the answer should be HTML rather than JSON."""
+    """Return True if the response should be HTML rather than JSON."""
     return b"text/html" in (request.header(b"accept") or b"")

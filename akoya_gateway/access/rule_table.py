@@ -1,7 +1,7 @@
-"""Which access rule governs a request: first match wins, found by walking a trie of segments.
+"""Find the access rule that governs a request. The first matching rule wins; patterns are stored in a segment trie.
 
-A pattern's segments are literal text, `{name}` (exactly one non-empty segment) or a last `*` (everything below, the
-empty rest included: `/accounts/*` covers `/accounts/` and `/accounts/1/2`, not `/accounts`).
+A segment of a pattern is literal text, `{name}` (exactly one non-empty segment) or, in last position, `*` (any rest,
+including an empty one: `/accounts/*` covers `/accounts/` and `/accounts/1/2`, but not `/accounts`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from akoya_gateway.config.model import AccessRule, Require
 
 @dataclass(frozen=True, slots=True)
 class RuleMatch:
+    """The rule that matched, and the values of the parameters in its path."""
+
     rule: AccessRule
     parameters: Mapping[str, str]
 
     @property
     def key(self) -> tuple[int, str | None]:
-        """What of the match a decision can depend on."""
+        """The part of the match that a decision can depend on, as a cache key."""
         parameter = self.rule.parameter
         return self.rule.index, None if parameter is None else self.parameters[parameter]
 
@@ -32,11 +34,11 @@ class _Node:
     rules: list[AccessRule] = field(default_factory=list)
     wildcard: list[AccessRule] = field(default_factory=list)
     is_first: int = 1 << 30
-    """The lowest rule index at or below this node: branches that cannot win are not walked."""
+    """The lowest rule index at or below this node. The search skips branches that cannot contain the first match."""
 
 
 class AmbiguousSpelling(PathRefused):
-    """Another spelling of the path falls under another rule, and many frameworks serve both alike."""
+    """Raised if another spelling of the path is under another rule. Many frameworks treat both spellings as equal."""
 
     def __init__(self, rule: AccessRule) -> None:
         super().__init__("Another spelling of this path (its case, or a slash at its end) is under another rule.")
@@ -44,11 +46,16 @@ class AmbiguousSpelling(PathRefused):
 
 
 class RuleTable:
-    """Compiled once; `match` walks the path's segments, and remembers where it ended for paths asked for again."""
+    """The access rules, compiled once. `match` caches its results."""
 
     def __init__(self, rules: Iterable[AccessRule], *, variants: bool = True) -> None:
-        """`variants`: a path that another rule governs in another spelling is matched all the same
-        (`path_variants: allow`)."""
+        """Compile `rules`.
+
+        Args:
+            rules: The rules in order of precedence.
+            variants: Whether to match a path even if another spelling of it is under another rule
+                (`path_variants: allow`).
+        """
         rules = tuple(rules)
         self._root = _Node()
         self._folded = None if variants else RuleTable(_case_folded(rule) for rule in rules)
@@ -78,9 +85,10 @@ class RuleTable:
         self._names[rule.index] = tuple(names)
 
     def match(self, method: str, path: str) -> RuleMatch | None:
-        """The first rule that covers `method` and the judged `path`, or None: refused.
+        """Return the first rule that covers `method` and the normalized `path`, or None if the request is denied.
 
-        Raises `AmbiguousSpelling`.
+        Raises:
+            AmbiguousSpelling: Variants are not allowed, and another spelling of the path is under another rule.
         """
         asked = (method, path)
         try:
@@ -104,8 +112,15 @@ class RuleTable:
         return RuleMatch(found, {name: segments[position + 1] for position, name in names} if names else _NONE)
 
     def require_same(self, method: str, path: str, rule: AccessRule) -> None:
-        """Raise `AmbiguousSpelling` if `path`, or it with a slash added or removed, is under a rule with another
-        requirement than `rule`. In the table of case-folded patterns."""
+        """Check that spelling variants of `path` are not under a rule with a requirement that differs from `rule`.
+
+        Called on the table of case-folded patterns. The variants are `path` itself, which is case-folded, and `path`
+        with a trailing slash added or removed.
+
+        Raises:
+            AmbiguousSpelling: A variant is under a rule with another requirement. Rules that require nothing do
+                not count.
+        """
         other = path[:-1] if path.endswith("/") else path + "/"
         for spelling in (path, other):
             found = self._search(method, spelling) if spelling else None
@@ -115,13 +130,16 @@ class RuleTable:
                 raise AmbiguousSpelling(found.rule)
 
     def has_method_rules(self, path: str) -> bool:
-        """Whether another method could come under another rule: the first rule of the path is not for all of them."""
+        """Return True if another method could fall under another rule.
+
+        This is so if the first rule of the path does not cover all methods.
+        """
         first = _search(self._root, path.split("/"), 1, None, None)
         return first is not None and first.methods is not None
 
 
 def _case_folded(rule: AccessRule) -> AccessRule:
-    """The rule for paths in lower case; the names of its parameters stay."""
+    """Return the rule with a case-folded path. Parameter names keep their case."""
     segments = [one if one.startswith("{") else one.casefold() for one in rule.path.split("/")]
     return replace(rule, path="/".join(segments))
 
@@ -138,7 +156,7 @@ _NONE: Mapping[str, str] = {}
 def _search(
     node: _Node, segments: list[str], at: int, method: str | None, best: AccessRule | None
 ) -> AccessRule | None:
-    """`method` None: whichever."""
+    """Return the first matching rule below `node`, or `best` if that comes first. A `method` of None matches all."""
     if best is not None and node.is_first > best.index:
         return best
     if at == len(segments):

@@ -53,7 +53,7 @@ def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(
         (("GET", "/static/app.css"), "requires     nothing"),
         (("GET", "/api/banks/mikomo/accounts"), "requires     a live grant of the connector in {connector}"),
         (("GET", "/api/banks/mikomo/accounts"), "without it   anything else gets 401 not-connected"),
-        (("GET", "/a//b"), "refused      400: The path holds an empty segment."),
+        (("GET", "/a//b"), "refused      400: The path contains an empty segment."),
         (("GET", "/akoya/connect/mikomo"), "route        the gateway's own: starts an authorization attempt"),
     ],
 )
