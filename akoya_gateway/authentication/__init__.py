@@ -1,1 +1,1 @@
-"""Who is calling: the session, the app's own user, or nobody."""
+"""Authenticates requests by session cookie or by the app's own user identity."""

@@ -1,4 +1,4 @@
-"""Who is asking: the session their cookie names, and the owner it or the identity stands for."""
+"""Authenticates a request: its session, from the cookie, and its owner, from the session or from `identity`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ __all__ = ["ANONYMOUS", "Authenticator", "Principal", "is_trusted_peer", "owner_
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """`owner` None: nobody is known. `browser`: the secret that binds authorization attempts to this browser."""
+    """The authenticated caller of a request."""
 
     owner: str | None = None
+    """None if the caller is anonymous."""
     session: Session | None = None
     browser: str | None = field(default=None, repr=False)
+    """The secret that binds authorization attempts to this browser."""
     identified: bool = False
-    """The owner comes from `identity` and outlives the session."""
+    """True if the owner comes from `identity` and therefore outlives the session."""
 
 
 ANONYMOUS = Principal()
 
 
 class Authenticator:
-    """`user_authenticator`: how the app's own user is known; None where the session says who the owner is."""
+    """Authenticates requests.
+
+    Args:
+        user_authenticator: Authenticates the app's own user. None if the owner comes from the session.
+    """
 
     def __init__(
         self, sessions: SessionStore, cookies: GatewayCookies, user_authenticator: UserAuthenticator | None
@@ -39,16 +45,20 @@ class Authenticator:
         self._cookies = cookies
         self._user_authenticator = user_authenticator
         self.require_valid_header = user_authenticator.require_valid_header if user_authenticator is not None else None
-        """Raises `UserError` for an identity that nobody must see, the upstream included. None: nothing to do."""
+        """Raises `UserError` for an identity header that must not reach the upstream. None: nothing to check."""
         self.uses_sessions = user_authenticator is None
-        """The session alone says who the owner is."""
+        """True if the owner comes from the session alone."""
 
     def cached_session(self, cookie_value: str) -> CachedSession | None:
-        """The session of a cookie, without waiting: None when the store must be asked first."""
+        """Return the cached session of a cookie, or None if it must be read from the store. Does not block."""
         return self._sessions.cached_entry(cookie_value)
 
     def authenticate_cached(self, request: RequestInfo) -> Principal | None:
-        """The visitor without waiting: None when the store or the keys must be asked first (see `authenticate`)."""
+        """Return the caller without blocking.
+
+        Returns:
+            None if the store or the keys must be read first; call `authenticate` then.
+        """
         value = self._cookies.session(request.headers)
         if self._user_authenticator is None:
             if value is None:
@@ -64,9 +74,14 @@ class Authenticator:
         return Principal(owner, session, identified=owner is not None)
 
     async def authenticate(self, request: RequestInfo) -> Principal:
-        """Raises `StoreUnavailable`; never takes an unreadable store for a visitor without a session.
+        """Return the caller, reading the store and the keys as needed.
 
-        Raises `UserError` or `OperatorError` where `identity` cannot be settled: nobody becomes a stranger by that.
+        A failure is raised and never treated as an anonymous caller.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+            UserError: The identity header or token is not valid.
+            OperatorError: The keys of `identity` cannot be fetched.
         """
         owner = None if self._user_authenticator is None else await self._user_authenticator.owner(request)
         value = self._cookies.session(request.headers)
@@ -75,16 +90,19 @@ class Authenticator:
         if self._user_authenticator is None:
             return Principal(None if session is None else session.owner, session, browser)
         if session is not None and session.owner != owner:
-            # The person behind the browser has changed: what the old session could do is over.
+            # Another user signed in to the app in this browser: end the session of the previous user.
             await self._sessions.end(session)
             session = None
         return Principal(owner, session, browser, identified=owner is not None)
 
 
 def require_owner(principal: Principal, identity: Identity) -> None:
-    """Where `identity` says who owns grants, nobody connects a bank namelessly: the grant would be nobody's.
+    """Require an identified user if grants belong to the owner from `identity`.
 
-    Raises `UserError` (401).
+    A bank connected by an anonymous caller would belong to no user.
+
+    Raises:
+        UserError: The user is not signed in (401).
     """
     if identity.source is not IdentitySource.SESSION and not principal.identified:
         raise UserError("Sign in to the app first.", status=401, code="no-identity", title="You are not signed in")

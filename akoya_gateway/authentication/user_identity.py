@@ -1,8 +1,11 @@
-"""Who the app's own user is, where `identity` says how to know: a header of a trusted proxy, or a JWT.
+"""Authenticates the app's own user as `identity` configures it: by a header of a trusted proxy, or by a JWT.
 
-The header goes on to the upstream as it came, so it must be worth believing there too. A copy in a spelling that a
-server folds into the same name (CVE-2025-64484), a second value, and in header mode any value from somebody else than
-`trusted_proxies`, end the request, whatever the access rules say.
+The header is forwarded to the upstream unchanged, so it must be trustworthy there too. The request is therefore
+rejected, regardless of the access rules, if the header
+
+- also occurs in a spelling that a server normalizes to the same name (CVE-2025-64484),
+- has a second value, or
+- in header mode, does not come from one of `trusted_proxies`.
 """
 
 from __future__ import annotations
@@ -26,34 +29,36 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
 MAX_ENTRIES = 10_000
-"""Tokens whose verdict is kept, at about 200 bytes each."""
+"""Cached owners, one per valid token, at about 200 bytes each."""
 CACHE_SECONDS = 300.0
-"""Seconds at most: a key that its issuer withdraws stops counting by then."""
+"""Maximum age of a cached owner, which limits how long tokens signed with a withdrawn key are still accepted."""
 
 
 class NotCached(Enum):
-    """The answer takes waiting."""
+    """Returned if the owner is not cached and must be resolved with `await`."""
 
     NOT_CACHED = 0
 
 
 class UserAuthenticator(Protocol):
-    """Knows users. Each method raises `UserError` for a header that cannot be believed."""
+    """Authenticates users. Each method raises `UserError` for an identity header that cannot be trusted."""
 
     def require_valid_header(self, request: RequestInfo) -> None:
-        """For requests that nobody need be known for."""
+        """Check the header of a request that does not need an authenticated user."""
         ...
 
     def get_cached(self, request: RequestInfo) -> str | NotCached | None:
-        """As `owner`, without waiting."""
+        """Return the same as `owner` if it is known without blocking, else `NotCached`."""
         ...
 
     async def owner(self, request: RequestInfo) -> str | None:
-        """The owner the user's grants are kept under; None where the request names no user."""
+        """Return the owner under whom the user's grants are stored, or None if the request names no user."""
         ...
 
 
 class HeaderAuthenticator:
+    """Takes the user from a header that a trusted proxy sets."""
+
     def __init__(self, header: bytes, trusted: Sequence[TrustedPeer]) -> None:
         self._header = header
         self._trusted_proxies = TrustedProxies(trusted)
@@ -85,7 +90,10 @@ class _CachedOwner:
 
 
 class JWTAuthenticator:
-    """A verdict is kept under the token's digest, so that a token is verified once and kept nowhere."""
+    """Takes the user from a JWT.
+
+    Owners are cached under the digest of the token, so that each token is verified once and never stored.
+    """
 
     def __init__(self, identity: Identity, keys: RemoteKeySet, clock: Clock, max_entries: int = MAX_ENTRIES) -> None:
         self._identity = identity
@@ -110,7 +118,7 @@ class JWTAuthenticator:
         return self._cached_owner(digest) or self._store(digest, await self._validate(token))
 
     def _token(self, request: RequestInfo) -> Secret | None:
-        """After `Bearer`, or bare; other schemes are somebody else's business (RFC 9110 section 11.4)."""
+        """Return the token, with or without `Bearer` before it. Ignore other schemes (RFC 9110 section 11.4)."""
         value = single_value(request, self._header)
         if not value:
             return None
@@ -152,7 +160,11 @@ class JWTAuthenticator:
 
 
 def build_user_authenticator(config: Config, keys: RemoteKeySet | None, clock: Clock) -> UserAuthenticator | None:
-    """What the configuration asks for; None where the session alone says who the owner is. `keys`: for a JWT."""
+    """Build the configured user authenticator, or return None if the owner comes from the session.
+
+    Args:
+        keys: The issuer's keys. Required for `IdentitySource.JWT`.
+    """
     identity = config.identity
     if identity.source is IdentitySource.HEADER and identity.header is not None:
         return HeaderAuthenticator(identity.header.encode(), config.trusted_proxies)
@@ -162,7 +174,11 @@ def build_user_authenticator(config: Config, keys: RemoteKeySet | None, clock: C
 
 
 def single_value(request: RequestInfo, header: bytes) -> bytes | None:
-    """The value of the header, None if it is not there. Raises `UserError` for a second one, or one by an alias."""
+    """Return the value of the header, or None if it is missing.
+
+    Raises:
+        UserError: The header occurs twice, or under an alias that a server may normalize to its name.
+    """
     found: bytes | None = None
     for name, value in request.headers:
         if name == header or normalizes_to(name, header):
@@ -173,13 +189,16 @@ def single_value(request: RequestInfo, header: bytes) -> bytes | None:
 
 
 def owner_of(identity: str) -> str:
-    """A stable, opaque owner for the app's own user: it survives key rotation and says nothing in a log."""
+    """Return a stable, opaque owner for the app's own user.
+
+    It does not depend on any key, so it survives key rotation, and it does not reveal the user in logs.
+    """
     digest = hashlib.sha256(b"akoya-gateway owner\0" + identity.encode()).digest()
     return "usr_" + base64.urlsafe_b64encode(digest[:18]).decode()
 
 
 def is_trusted_peer(trusted: TrustedProxies, request: RequestInfo) -> bool:
-    """Whether the sender of a request is one of `trusted_proxies`."""
+    """Return whether the peer that sent the request is one of `trusted_proxies`."""
     return trusted(request.peer, told=request.peer_is_forwarded)
 
 
