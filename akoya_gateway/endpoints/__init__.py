@@ -1,1 +1,1 @@
-"""The gateway's own routes: connect, callback, connections, disconnect, logout, JWK Set."""
+"""Endpoints of the gateway's own routes: connect, callback, connections, disconnect, logout and the JWK Set."""

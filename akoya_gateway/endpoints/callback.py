@@ -1,7 +1,10 @@
-"""`GET` of a redirect URI: the browser is back from Akoya.
+"""`GET` of a redirect URI: handles the authorization response when the browser returns from Akoya.
 
-The order is the point. The attempt is taken (single use) before anything is believed; a session is made ready before
-the code is spent; the grant is in the store before the browser is told anything (design.md section 1, step 4).
+The order of the steps matters (docs/design.md section 1, step 4):
+
+1. The attempt is consumed (single use) before anything in the response is trusted.
+2. The session is stored before the code is spent.
+3. The grant is stored before the browser gets a response.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ log = logger("akoya_gateway.endpoints")
 
 
 class CallbackEndpoint:
+    """Validates the authorization response, exchanges the code and stores the grant."""
+
     def __init__(
         self,
         config: Config,
@@ -67,9 +72,10 @@ class CallbackEndpoint:
         self._exchanges: set[asyncio.Task[Response]] = set()
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """302 to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
+        """Redirect (302) to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
 
-        Raises `GatewayError` where the callback is not one of ours to answer with a redirect.
+        Raises:
+            GatewayError: The callback belongs to no attempt of this browser, so it must not cause a redirect.
         """
         callback = parse_authorization_response(request.request.query)
         if isinstance(callback, MalformedResponse) and callback.state is None:
@@ -84,12 +90,12 @@ class CallbackEndpoint:
         return await self._on_complete(self._complete(code, request, attempt, connector, before))
 
     async def finish(self) -> None:
-        """Codes that are being exchanged become grants first; to be called just before the providers close."""
+        """Wait until codes in exchange have become grants. Call it just before the providers are closed."""
         while self._exchanges:
             await asyncio.wait(self._exchanges)
 
     async def _attempt(self, request: EndpointRequest, state: str | None) -> AuthorizationAttempt:
-        """The attempt this browser began, now used up; anything else ends here."""
+        """Consume and return the attempt that this browser started. Raises `UserError` for any other state."""
         found = None if state is None else await self._attempts.consume(state, request.principal.browser)
         if not isinstance(found, AuthorizationAttempt) or found.connector not in self._config.connectors:
             self._observer.attempt_ended(None, "unknown-state", request.request.request_id)
@@ -108,7 +114,7 @@ class CallbackEndpoint:
         attempt: AuthorizationAttempt,
         connector: Connector,
     ) -> Secret:
-        """The code, if everything that can be judged without Akoya is as it should be. Raises `GatewayError`."""
+        """Validate all that can be checked without a request to Akoya and return the code. Raises `GatewayError`."""
         if request.path != connector.client.callback_path:
             raise UserError("The bank answered at the wrong address.", code="wrong-callback")
         if isinstance(callback, MalformedResponse):
@@ -128,16 +134,18 @@ class CallbackEndpoint:
         connector: Connector,
         before: Session | None,
     ) -> Response:
-        """From the code to the grant in the store. Does not raise: from the renewal on, an answer without the cookie
-        that is in force would leave the browser without a session.
+        """Exchange the code and store the grant.
 
-        `before` dies ahead of the code, and with it whatever others could do by its id.
+        Does not raise: once the session has been renewed, a response without the current cookie would leave the
+        browser without a session.
+
+        `before` is ended before the code is spent, so that an attacker who has its ID cannot use it any more.
         """
-        # A store that cannot take a session could not take the grant: found out before the code is spent.
+        # If the store cannot take a session, it cannot take the grant either. Find out before the code is spent.
         try:
             before, session, value = await self._renewed(request, before)
         except Exception as error:
-            # The old session is in force, or is restored (`SessionStore.renew`).
+            # The old session is still valid or is being restored (`SessionStore.renew`).
             return self._failed(_worded(error), attempt, request.request.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
@@ -161,10 +169,10 @@ class CallbackEndpoint:
         try:
             await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
-            # With the cookie: whether the grant was written is not known, and the old id stays dead.
+            # Set the cookie in any case: the grant may have been written, and the old ID is no longer valid.
             return self._failed(_worded(error), attempt, request.request.request_id).with_headers(cookie)
         if before is not None and not request.principal.identified:
-            # The grant is safe, and this is for the worst case only.
+            # The grant is stored. The recovery entry is needed only if this response is lost, so ignore errors.
             for session_id in (before.id, *shown):
                 with contextlib.suppress(Exception):
                     await self._recovery.store(session_id, login_of(key), session)
@@ -172,7 +180,11 @@ class CallbackEndpoint:
         return redirect_response(attempt.return_to).with_headers(cookie)
 
     async def _renewed(self, request: EndpointRequest, before: Session | None) -> tuple[Session | None, Session, str]:
-        """The session that `before` becomes, or a new one, and its cookie; `before` as far as it was renewed."""
+        """Renew `before`, or start a session.
+
+        Returns:
+            `before` if it was renewed, else None; the renewed or new session; and its cookie value.
+        """
         if before is not None:
             try:
                 return before, *await self._sessions.renew(before)
@@ -184,7 +196,7 @@ class CallbackEndpoint:
     async def _failed_exchange(
         self, response: Response, before: Session | None, session: Session, value: str
     ) -> Response:
-        """The browser goes on as it came, its cookie untouched: this answer may get lost as well."""
+        """Restore the previous session and leave the cookie unchanged, because this response may be lost too."""
         try:
             if before is None:
                 await self._sessions.end(session)
@@ -195,11 +207,14 @@ class CallbackEndpoint:
         return response
 
     async def _returned(self, shown: str, key: GrantKey) -> tuple[Session, Session, str] | None:
-        """The session of the owner who connected this very login a while ago, in this browser, and never got the answer
-        (`sessions.recovery`); the same under a new id, and its cookie. None: of nobody that we know.
+        """Recover the session of an owner who connected this login before but never got the response.
 
-        Nobody comes back who has signed out, who disconnected that login, or whose session has come to its age; and
-        nobody to a session in which another bank has been connected since.
+        The browser still sends the old session ID, and the same bank login was used again (`sessions.recovery`).
+        Recovery is not possible if the owner has signed out or disconnected that login, if the session has expired,
+        or if another bank has been connected in it since.
+
+        Returns:
+            The session, the same session under a new ID, and its cookie value. None if no session can be recovered.
         """
         try:
             left = await self._recovery.find(shown, login_of(key))
@@ -213,11 +228,14 @@ class CallbackEndpoint:
                     return session, *await self._sessions.renew(session)
             return None
         except Exception:
-            # Whatever is wrong here must not cost the tokens that have just come.
+            # A failed recovery must not lose the tokens that were just issued.
             return None
 
     async def _on_complete(self, landing: Coroutine[Any, Any, Response]) -> Response:
-        """In a task of its own: a server may cancel the request of a browser that has gone, and the code is spent."""
+        """Run the exchange in its own task.
+
+        A server may cancel the request when the browser disconnects, but the code is spent by then.
+        """
         task = asyncio.create_task(landing)
         self._exchanges.add(task)
         task.add_done_callback(self._forget)
@@ -226,10 +244,10 @@ class CallbackEndpoint:
     def _forget(self, landing: asyncio.Task[Response]) -> None:
         self._exchanges.discard(landing)
         if not landing.cancelled():
-            landing.exception()  # Whoever waits has it; nobody may be waiting.
+            landing.exception()  # Mark it as retrieved: if the request was cancelled, no caller awaits it.
 
     def _require_same_browser_owner(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> None:
-        """The attempt began as somebody: the grant goes to them or to nobody (login CSRF, shared computers)."""
+        """Require that the owner has not changed since the attempt started (login CSRF, shared computers)."""
         require_owner(request.principal, self._config.identity)
         owner = request.principal.owner
         if attempt.owner is not None and owner is not None and owner != attempt.owner:
@@ -238,25 +256,29 @@ class CallbackEndpoint:
             raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
 
     async def _before(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> Session | None:
-        """The session that gets a new id: an id that somebody planted before the rights grew is worth nothing after.
+        """Return the session that must get a new ID, or None if there is none.
 
-        Raises `SessionGone` where the session that the attempt began in is no more.
+        A new ID prevents session fixation: an ID that an attacker planted before must not gain the new grant.
+
+        Raises:
+            SessionGone: The session in which the attempt started no longer exists.
         """
         principal = request.principal
         if principal.owner is not None or attempt.owner is None:
             return principal.session
-        # SameSite=Strict keeps the session cookie back on the way from Akoya; the browser is known by its binding. It
-        # is the very session of then or none: the one that took its place is theirs who connected a bank in it, and
-        # who planted the old id may well have begun an attempt with it before.
+        # SameSite=Strict withholds the session cookie on the redirect from Akoya, so the browser is recognized by the
+        # attempt's browser binding. Accept only the session in which the attempt started, not its successor: that one
+        # belongs to the user who connected a bank in it, and an attacker who planted the old ID may have started an
+        # attempt with it before.
         for session in await self._sessions.for_owner(attempt.owner):
             if session.id == attempt.session:
                 return session
         raise SessionGone("Connect the bank again.")
 
     def _failed(self, error: GatewayError, attempt: AuthorizationAttempt, request_id: str) -> Response:
-        """Redirect to `after_error` with the stable code, the connector, and the number of the log lines.
+        """Redirect to `after_error` with the stable error code, the connector and the request ID of the log lines.
 
-        The bank's own words stay out of the URL. Our own page gets the return address too, for another try.
+        Texts from the bank are left out of the URL. The gateway's own page also gets `return_to`, for a retry.
         """
         self._observer.attempt_ended(attempt.connector, error.code, request_id)
         report(error, attempt.connector, request_id)
@@ -268,7 +290,7 @@ class CallbackEndpoint:
 
 
 def _worded(error: Exception) -> GatewayError:
-    """The error as the browser is told of it. One that is not ours is a bug: logged with its traceback."""
+    """Return the error to show to the user. Any other than a `GatewayError` is a bug and logged with its traceback."""
     if isinstance(error, GatewayError):
         return error
     log.error("callback failed", exc_info=error)
@@ -276,4 +298,5 @@ def _worded(error: Exception) -> GatewayError:
 
 
 def login_of(key: GrantKey) -> Login:
+    """Return the bank login of a grant, regardless of its owner."""
     return key.environment, key.client, key.connector, key.sub

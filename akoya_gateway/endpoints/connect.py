@@ -1,4 +1,4 @@
-"""`GET /akoya/connect/{connector}`: an authorization attempt begins, and the browser goes to Akoya."""
+"""`GET /akoya/connect/{connector}`: starts an authorization attempt and redirects the browser to Akoya."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from akoya_gateway.sessions.session import id_of
 
 
 class ConnectEndpoint:
+    """Starts authorization attempts."""
+
     def __init__(
         self,
         config: Config,
@@ -41,10 +43,12 @@ class ConnectEndpoint:
         self._trusted_proxies = config.trusted_proxies
 
     async def __call__(self, request: EndpointRequest, key: str) -> Response:
-        """302 to the authorization endpoint; the attempt is in the store before the browser leaves.
+        """Redirect (302) to the authorization endpoint. The attempt is stored before the redirect is sent.
 
-        Raises `UserError`: 404 for an unknown connector, 403 for a prefetch, 429 when the client's address begins too
-        many, 400 for a `return_to` outside `redirects.allow`, an unknown parameter, or a cookie that came twice.
+        Raises:
+            UserError: The connector is unknown (404), the request is a prefetch (403), the client address starts too
+                many attempts (429), `return_to` is outside `redirects.allow`, a parameter is unknown, or a cookie
+                occurs twice (400).
         """
         connector = self._connectors.get(key)
         if connector is None:
@@ -76,7 +80,7 @@ class ConnectEndpoint:
         self._observer.attempt_started(key)
         challenge = None if verifier is None else code_challenge(verifier)
         response = redirect_response(authorization_url(connector.client, connector, state, challenge, nonce))
-        # Set anew each time, so that it outlives this attempt.
+        # Set the cookie on each attempt, so that it does not expire before the attempt.
         return response.with_headers(self._cookies.set_browser(browser))
 
     def _return_to(self, asked: str | None) -> str:
@@ -84,6 +88,6 @@ class ConnectEndpoint:
             return self._after_connect
         judged = self._redirects.validate(asked)
         if judged.startswith(f"{self._prefix}/") and judged != f"{self._prefix}/":
-            # Our own routes are not pages to come back to: connect would start over.
+            # The gateway's own routes are no return addresses: connect, for example, would start another attempt.
             raise UserError("return_to must be a page of the app.", code="redirect-refused")
         return judged

@@ -1,4 +1,4 @@
-"""`GET /akoya/`: what the user has connected, for people as a page and for programs as JSON."""
+"""`GET /akoya/`: the user's connections, as an HTML page for browsers and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from akoya_gateway.sessions.session_store import SessionStore
 
 
 class ConnectionsEndpoint:
+    """Lists the user's connections and the connectors that are available."""
+
     def __init__(
         self,
         config: Config,
@@ -45,7 +47,7 @@ class ConnectionsEndpoint:
         owner_grants = await self._grants.for_owner(owner) if owner is not None else OwnerGrants("")
         session, cookie = request.principal.session, None
         if session is None and request.principal.identified and owner_grants.grants:
-            # Known by `identity`, and new to this browser: the buttons need a session to be safe from other sites.
+            # The user is known by `identity` but has no session in this browser. The forms need one for CSRF tokens.
             session, value = await self._sessions.start(owner)
             cookie = self._cookies.set_session(session, value)
         response = self._response(request, owner_grants, None if session is None else session.csrf.reveal())
@@ -71,14 +73,14 @@ class ConnectionsEndpoint:
             csrf=csrf,
             notice=error or NOTICES.get(parameters.get("done", ""), ""),
             again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
-            # Anybody can write the address; the number of an honest one has this form.
+            # The URL may be forged, so show only what has the form of a request ID.
             number=_number(parameters.get("request_id", "")) if error else "",
             keeps=request.principal.identified,
             connected=bool(owner_grants.grants),
-            # Where a failed attempt was to end may need the very bank that failed.
+            # After an error do not link to `return_to`: that page may require the bank that could not be connected.
             back=self._home if error or not return_to else return_to,
         )
-        # With `no-referrer` a browser sends `Origin: null` with this page's own forms, as a hostile page's would be.
+        # With `no-referrer` a browser sends `Origin: null` with this page's own forms, and the CSRF check fails.
         return page.with_headers((b"referrer-policy", b"same-origin"))
 
     def _as_json(self, owner_grants: OwnerGrants, csrf: str | None) -> dict[str, object]:
@@ -118,7 +120,10 @@ class ConnectionsEndpoint:
         return [self._row(connector, grant, connect, alone=len(grants) == 1) for grant in grants]
 
     def _row(self, connector: Connector, grant: Grant, connect: str, *, alone: bool) -> dict[str, object]:
-        """Two logins at one bank look alike but for the minute: a login's own name stays at the bank."""
+        """Return the template data of one connection.
+
+        Two logins at one bank are told apart by the time they were connected: the gateway does not know their names.
+        """
         return {
             "name": connector.name,
             "state": grant.state.value,
@@ -133,7 +138,7 @@ class ConnectionsEndpoint:
         }
 
     def _remedy(self, grant: Grant) -> bool:
-        """Whether connecting the bank again is what would help."""
+        """Return whether to offer the user to reconnect the bank."""
         if grant.connector not in self._config.connectors:
             return False
         ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
@@ -145,5 +150,5 @@ def _number(text: str) -> str:
 
 
 def _moment(seconds: float) -> str:
-    """RFC 3339, UTC."""
+    """Format a time as RFC 3339 in UTC."""
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""No POST of ours is taken from anywhere but our own pages."""
+"""CSRF protection: the gateway's POST routes accept forms of its own pages only."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from akoya_gateway.sessions.session import Session
 
 
 def require_csrf_token(request: RequestInfo, form: Mapping[str, str], session: Session, public_url: Origin) -> None:
-    """The session's token must be in the form, and what the browser says of the sender must not contradict it.
+    """Require the session's CSRF token in the form, and a same-origin request as far as the browser reports it.
 
-    Raises `UserError` (403). The token alone decides for clients that send neither `Origin` nor Fetch Metadata.
+    Only the token is checked for clients that send neither `Origin` nor Fetch Metadata.
+
+    Raises:
+        UserError: The token is wrong or the request comes from another origin (403).
     """
     require_same_origin(request, public_url)
     token = form.get("csrf", "").encode("utf-8", "replace")
@@ -23,10 +26,13 @@ def require_csrf_token(request: RequestInfo, form: Mapping[str, str], session: S
 
 
 def require_same_origin(request: RequestInfo, public_url: Origin) -> None:
-    """Nothing that the browser says of the sender names another site. Enough where there is no session to check by:
-    on a form of another site SameSite keeps the cookie back, and an answer could still take it away.
+    """Reject a request if `Origin` or `Sec-Fetch-Site` names another origin.
 
-    Raises `UserError` (403).
+    Used alone if the request has no session and therefore no CSRF token. A form on another site comes without the
+    cookie (SameSite), but the response to it could still delete the cookie.
+
+    Raises:
+        UserError: The request comes from another origin (403).
     """
     own = f"{public_url.scheme}://{public_url.authority}".encode()
     origin = request.header(b"origin")

@@ -15,6 +15,8 @@ from akoya_gateway.sessions.session_store import SessionStore
 
 
 class DisconnectEndpoint:
+    """Disconnects the owner's grants for one connector."""
+
     def __init__(
         self, config: Config, grants: GrantManager, redirects: RedirectPolicy, observer: AuthorizationObserver
     ) -> None:
@@ -24,8 +26,11 @@ class DisconnectEndpoint:
         self._observer = observer
 
     async def __call__(self, request: EndpointRequest, connector: str) -> Response:
-        """303 back. The owner's grants for the connector are forgotten at once and revoked at Akoya; with a `grant`
-        field only that one."""
+        """Disconnect the owner's grants for the connector and redirect back (303).
+
+        The grants are deleted at once and revoked at Akoya. If the form has a `grant` field, only that grant is
+        disconnected.
+        """
         session, owner = request.principal.session, request.principal.owner
         if session is None or owner is None:
             raise UserError(
@@ -43,6 +48,8 @@ class DisconnectEndpoint:
 
 
 class LogoutEndpoint:
+    """Ends the browser session."""
+
     def __init__(
         self,
         config: Config,
@@ -58,10 +65,12 @@ class LogoutEndpoint:
         self._redirects = redirects
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """303 back without a session; the cookie is deleted either way, but never for another site's form.
+        """End the session, delete the cookie and redirect back (303).
 
-        Grants of an owner that `identity` knows stay. Where the session was all that led to them nobody could ever
-        reach them again, so they are revoked and forgotten rather than left behind.
+        The cookie is deleted even if the session is gone, but never for a form of another site.
+
+        Grants of an owner that is known by `identity` are kept. Other grants can be reached through this session only,
+        so they are revoked and deleted with it.
         """
         session = request.principal.session
         form = await request.form()
@@ -76,6 +85,6 @@ class LogoutEndpoint:
         target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=signed-out")
         return redirect_response(target, 303).with_headers(
             self._cookies.delete_session(),
-            # The back button must not show what the session could see.
+            # The back button must not show pages of the ended session.
             (b"clear-site-data", b'"cache"'),
         )

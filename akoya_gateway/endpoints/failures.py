@@ -1,4 +1,4 @@
-"""Why a bank was not connected: whose fault it is, the code that people are shown, and the operator's log line."""
+"""Errors of failed connection attempts: who is at fault, the code shown to the user, and the operator's log line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ OPERATOR_ERRORS = frozenset(
 
 
 def refusal(callback: AuthorizationRefused) -> GatewayError:
-    """What came back instead of a code (RFC 6749 section 4.1.2.1; an open set, akoya.md section 3)."""
+    """Map the error in an authorization response to a `GatewayError`.
+
+    RFC 6749 section 4.1.2.1. Akoya's set of error codes is open (docs/akoya.md section 3).
+    """
     facts = {"error": without_secrets(callback.error, ())}
     if callback.description is not None:
         facts["error_description"] = without_secrets(callback.description, ())
@@ -42,7 +45,7 @@ def refusal(callback: AuthorizationRefused) -> GatewayError:
 
 
 def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
-    """The tokens of a good answer; anything else is raised as whose fault it is."""
+    """Return the tokens of a successful token response. Raise any other outcome as the error of the party at fault."""
     facts = answer_fields(outcome)
     match outcome:
         case TokensIssued(tokens):
@@ -54,10 +57,10 @@ def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
         case ProviderDown():
             raise _down(outcome)
         case OutcomeUnknown():
-            # The code may be spent, and is never sent twice (RFC 6749 section 4.1.2).
+            # The code may be spent, so it is never sent twice (RFC 6749 section 4.1.2).
             raise ProviderError(status=504, code="outcome-unknown", facts=facts)
         case Untrusted():
-            raise ProviderError("The answer did not pass judgement.", code="untrusted-id-token", facts=facts)
+            raise ProviderError("The token response could not be verified.", code="untrusted-id-token", facts=facts)
 
 
 def _down(answer: ProviderDown) -> GatewayError:
@@ -72,13 +75,14 @@ def _down(answer: ProviderDown) -> GatewayError:
         case DownReason.UNREACHABLE:
             return ProviderError(status=503, code="provider-unreachable", facts=facts)
     if answer.reply is not None and (answer.reply.status, answer.reply.error) == (500, "server_error"):
-        # Dex answers so to a code that has expired, until it has deleted it. No code is sent twice, so it is the same.
+        # Dex returns this for an expired code until it has deleted the code. A code is never retried, so the outcome
+        # is the same as for a real server error.
         return ProviderError(code="server_error", facts=facts)
     return ProviderError(status=503, code="temporarily_unavailable", facts=facts)
 
 
 def report(error: GatewayError, connector: str, request_id: str) -> None:
-    """Log why a bank was not connected, at the level of whose fault it is, wherever the gateway runs."""
+    """Log why a bank was not connected, at the level that fits the party at fault."""
     fields: dict[str, int | str] = {"connector": connector, "result": error.code, "request_id": request_id}
     fields |= error.facts or ({"error": error.detail} if error.detail else {})
     if isinstance(error, UserError) and error.code != "authorization-refused":

@@ -1,7 +1,7 @@
-"""How often one client address may begin an authorization attempt: a token bucket each, in bounded memory.
+"""Limits how often one client address may start an authorization attempt: a token bucket each, in bounded memory.
 
-A whole network of IPv6 addresses is in one customer's hand, so those count by their /64. Every spelling of an address
-is one key (compare CVE-2026-47203).
+IPv6 addresses share a bucket per /64, because one customer usually has at least that whole network. All spellings of
+an address map to one key (compare CVE-2026-47203).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies, parse_address
 
 MAX_KEYS = 20_000
-"""Addresses whose bucket is kept, the most recent ones; about 5 MB."""
+"""Buckets kept, about 5 MB. The least recently used ones are evicted."""
 MAX_CHAIN_BYTES = 4096
-"""Bytes of X-Forwarded-For that are read, from its end."""
+"""Bytes of X-Forwarded-For that are parsed, counted from its end."""
 
 
 class TooManyRequests(UserError):
-    """`limits.connects_per_minute` for this address."""
+    """Raised if an address exceeds `limits.connects_per_minute`."""
 
     status = 429
     code = "too-many-connects"
@@ -31,7 +31,7 @@ class TooManyRequests(UserError):
 
 
 class RateLimiter:
-    """`per_minute` begins for each key, at once or spread; 0: no limit."""
+    """Allows `per_minute` attempts for each key, in a burst or spread. 0 means no limit."""
 
     def __init__(self, per_minute: int, clock: Clock, max_keys: int = MAX_KEYS) -> None:
         self._capacity = float(per_minute)
@@ -43,14 +43,20 @@ class RateLimiter:
         return len(self._buckets)
 
     def check(self, key: str | None) -> None:
-        """Counts one begin. Raises `TooManyRequests` with `retry_after`. None: the sender has no address (a unix
-        socket)."""
+        """Count one attempt.
+
+        Args:
+            key: From `client_key`. None if the sender has no address (Unix socket), which is not limited.
+
+        Raises:
+            TooManyRequests: The limit is exceeded. `retry_after` is set.
+        """
         if not self._capacity or key is None:
             return
         now = self._clock()
         left, then = self._buckets.pop(key, (self._capacity, now))
         rate = self._capacity / 60.0
-        # A clock that was set back gives nothing away.
+        # If the clock was set back, the elapsed time counts as zero.
         left = min(left + max(now - then, 0.0) * rate, self._capacity)
         allowed = left >= 1.0
         self._buckets[key] = (left - 1.0 if allowed else left, now)
@@ -63,8 +69,10 @@ class RateLimiter:
 
 
 def client_key(request: RequestInfo, trusted: Sequence[TrustedPeer]) -> str | None:
-    """The key of the client's address: the TCP peer's, or where that is one of `trusted_proxies` what it and the
-    proxies before it say in `X-Forwarded-For`, read from its end up to the first that is not a proxy of ours.
+    """Return the rate limit key of the client's address.
+
+    This is the address of the TCP peer. If the peer is one of `trusted_proxies`, it is the last address in
+    `X-Forwarded-For` that is not a trusted proxy. An entry that is not an address ends the search.
     """
     proxies = TrustedProxies(trusted)
     address = None if request.peer is None else parse_address(request.peer)
@@ -84,7 +92,7 @@ def client_key(request: RequestInfo, trusted: Sequence[TrustedPeer]) -> str | No
 
 
 def _chain(request: RequestInfo) -> list[str]:
-    """The entries, last first."""
+    """Return the entries of `X-Forwarded-For`, last first."""
     said = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
     entries = said[-MAX_CHAIN_BYTES:].decode("latin-1").split(",")
     return [entry.strip() for entry in reversed(entries) if entry.strip()]

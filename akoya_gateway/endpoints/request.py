@@ -1,4 +1,4 @@
-"""One request to a route of ours, with everything a journey needs to judge it."""
+"""A request to one of the gateway's own routes, and the parsing of its parameters and form."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from akoya_gateway.errors import UserError
 MAX_FORM_BYTES = 16_384
 
 ReadBody = Callable[[int], Awaitable[bytes]]
-"""Reads the request body, at most so many bytes; raises `UserError` (413) beyond."""
+"""Reads the request body. Takes the maximum number of bytes and raises `UserError` (413) for a longer body."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRequest:
+    """A request with its normalized path and its authenticated caller."""
+
     request: RequestInfo
     path: str
     principal: Principal
     read_body: ReadBody
 
     def parameters(self) -> Mapping[str, str]:
-        """The query's parameters. Raises `UserError` for one that occurs twice (RFC 6749 section 3.1 has it so)."""
+        """Return the query parameters. Raises `UserError` if one occurs twice, as RFC 6749 section 3.1 requires."""
         return _unique_parameters(self.request.query)
 
     async def form(self) -> Mapping[str, str]:
-        """The fields of an urlencoded form."""
+        """Read the body and return the fields of the urlencoded form.
+
+        Raises:
+            UserError: The media type is another one (415), a field occurs twice, or the body is too long (413).
+        """
         kind = (self.request.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if kind != b"application/x-www-form-urlencoded":
             raise UserError("Send the form as application/x-www-form-urlencoded.", status=415, code="wrong-form")
@@ -39,15 +45,15 @@ class EndpointRequest:
 _TRACKING = re.compile(
     r"utm_\w+|(?:fb|g|d|tt|tw|y)clid|msclkid|gclsrc|[gw]braid|mc_[ce]id|igshid|srsltid|li_fat_id|_g[al]|_hs(?:enc|mi)"
 )
-"""What mail and advertising services add to every link."""
+"""Tracking parameters that mail and advertising services add to links."""
 _NAMEABLE = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 
 
 def refuse_unknown(parameters: Mapping[str, str], *known: str) -> None:
-    """Raise `UserError` for a parameter that is not known, because it is likely to be a part of `return_to`.
+    """Raise `UserError` for an unknown parameter, which is probably an unescaped part of `return_to`.
 
-    In `?return_to=/accounts?year=2026&month=7` the month is a parameter of its own, and the return address would lose
-    it. Tracking parameters are ignored.
+    In `?return_to=/accounts?year=2026&month=7` the month is a separate parameter, so `return_to` would lose it.
+    Tracking parameters are ignored.
     """
     for name in parameters:
         if name in known or _TRACKING.fullmatch(name):

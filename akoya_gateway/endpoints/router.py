@@ -1,4 +1,4 @@
-"""The routes the gateway takes over: one prefix, and the path of each redirect URI (design.md section 4)."""
+"""Routes that the gateway serves itself: one prefix and the path of each redirect URI (docs/design.md section 4)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from akoya_gateway.responses.response import Response, redirect_response
 
 
 class MethodNotAllowed(UserError):
+    """Raised for a method that the route does not support. `allow` is the value of the `Allow` header."""
+
     status = 405
     code = "method-not-allowed"
     title = "That cannot be done here"
@@ -25,6 +27,8 @@ class MethodNotAllowed(UserError):
 
 
 class Router:
+    """Dispatches requests to the endpoints of the gateway's own routes."""
+
     def __init__(
         self,
         config: Config,
@@ -46,11 +50,15 @@ class Router:
         self._jwks = jwks
 
     def matches(self, path: str) -> bool:
-        """Whether the judged path is ours and never reaches the upstream."""
+        """Return whether the gateway serves this normalized path itself, so that it never reaches the upstream."""
         return path.startswith(self._below) or path in self._callbacks or path == self._prefix
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """Raises `GatewayError`; the faces make a page or a problem of it."""
+        """Call the endpoint of this path.
+
+        Raises:
+            GatewayError: The request failed. The entry points turn it into an HTML page or a problem document.
+        """
         path = request.path
         if path in self._callbacks:
             _require_method(request, "GET")
@@ -77,7 +85,7 @@ class Router:
 
 
 def describe_route(config: Config, path: str) -> str | None:
-    """What the gateway itself does at this judged path, in words; None where the path is the app's."""
+    """Describe what the gateway does at this normalized path, or return None if the path belongs to the app."""
     for client in config.clients.values():
         if path == client.callback_path:
             return f"the callback of client {client.name}"

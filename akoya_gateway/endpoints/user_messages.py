@@ -1,4 +1,4 @@
-"""What people read about states and errors. Chosen by our own stable codes, never by a bank's free text."""
+"""Texts for users about states and errors, selected by the gateway's stable codes and never by a bank's free text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATE_TEXTS = {
 }
 
 UNVERIFIED = "Connected, but what the bank sends cannot be verified at the moment. If this lasts, reconnect."
-"""Instead of the state's words, after several untrusted responses in a row."""
+"""Replaces the text of the state after several untrusted responses in a row."""
 
 NOTICES = {
     "disconnected": "The bank is disconnected. It shares nothing with this app any more.",
@@ -39,5 +39,5 @@ _ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing,
 
 
 def notice_of_error(code: str | None) -> str:
-    """The sentence for the `error` that a failed attempt left in the address; "" without one."""
+    """Return the text for the `error` query parameter of a failed attempt, or "" if there is none."""
     return _ERRORS.get(code, _ANY_ERROR) if code else ""
