@@ -1,1 +1,1 @@
-"""The uvicorn server, its protocols, listeners and processes."""
+"""The HTTP server: uvicorn and its protocols, listening sockets, worker processes and the supervisor."""

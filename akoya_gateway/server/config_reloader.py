@@ -1,4 +1,4 @@
-"""A new configuration takes over as a whole, or not at all: the last good one goes on."""
+"""Reloads the configuration as a whole. If the new one is invalid, the last valid one stays in force."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from akoya_gateway.observability.metrics import Metrics
 
 
 class ConfigReloader:
-    """`load` reads and judges the file (in a thread), `apply` swaps. Faults are said at `level`: a supervisor says
-    them once for all its workers, which then keep quiet."""
+    """Load, validate and apply a new configuration, one reload at a time."""
 
     def __init__(
         self,
@@ -26,6 +25,16 @@ class ConfigReloader:
         *,
         level: int = logging.ERROR,
     ) -> None:
+        """Store the two steps of a reload.
+
+        Args:
+            load: reads and validates the file. Runs in a thread.
+            apply: replaces the running configuration.
+            log: receives the result of each reload.
+            metrics: counts reloads.
+            level: log level of configuration errors. A supervisor logs them once for all its workers, which then use
+                a level that is not printed.
+        """
         self._load = load
         self._apply = apply
         self._log = log
@@ -34,7 +43,7 @@ class ConfigReloader:
         self._lock = asyncio.Lock()
 
     async def reload(self) -> bool:
-        """True: the new configuration is in force. One at a time, in the order they were asked for."""
+        """Return True if the new configuration is in force. Concurrent calls run one at a time, in order."""
         async with self._lock:
             ok = await self._reload()
             self._metrics.reloaded(ok)
@@ -52,7 +61,7 @@ class ConfigReloader:
         except (GatewayError, OSError, ValueError) as error:
             self._log.log(level, "new configuration not applied", reason=str(error))
             return False
-        except Exception:  # A fault of ours must not end the watch over the files.
+        except Exception:  # A bug here must not stop the file watcher.
             self._log.exception("configuration reload failed")
             return False
         self._log.info("configuration reloaded", file=str(config.source))
@@ -60,7 +69,7 @@ class ConfigReloader:
 
 
 def log_diagnostics(log: Log, error: ConfigurationError, level: int = logging.ERROR) -> None:
-    """One line a fault, as `akoya-gateway check` prints them."""
+    """Log one event per configuration error, with the text that `akoya-gateway check` prints."""
     for diagnostic in error.diagnostics:
         log.log(level, "configuration error found", fault=str(diagnostic))
     log.log(level, "new configuration rejected", faults=len(error.diagnostics))

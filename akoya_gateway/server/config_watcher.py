@@ -1,7 +1,7 @@
-"""Has the configuration, or a file it names, changed? Asked once a second.
+"""Detects changes of the configuration file and of the files it names, by polling once a second.
 
-Looking costs a few microseconds, works on every kind of file system and volume (Kubernetes swaps symbolic links), and
-needs no thread: the supervisor forks.
+Polling costs a few microseconds and works on every kind of file system and volume (Kubernetes swaps symbolic links). It
+needs no thread, which matters because the supervisor forks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class ConfigWatcher:
-    """`changed()` is True once after every change, when the files have been the same for two looks: half-written ones
-    are left alone."""
+    """Report each change once, after the files have been the same for two consecutive polls.
+
+    The second poll keeps half-written files from being loaded.
+    """
 
     def __init__(self, config: Path) -> None:
         self._config = config
@@ -28,6 +30,7 @@ class ConfigWatcher:
         self._accepted_stamp = self._last_stamp
 
     def changed(self) -> bool:
+        """Poll the files and return True once per change."""
         before, self._last_stamp = self._last_stamp, self._stamp()
         if self._last_stamp != before or self._last_stamp == self._accepted_stamp:
             return False
@@ -40,7 +43,7 @@ class ConfigWatcher:
 
 
 def named_files(config: Path) -> tuple[Path, ...]:
-    """The files a configuration names; none while it cannot be read."""
+    """Return the files that a configuration names. Empty if it cannot be read."""
     try:
         document = yaml.safe_load(config.read_text("utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError):

@@ -1,8 +1,8 @@
-"""An answer to `Expect: 100-continue` that comes before the `100` (RFC 9110 section 10.1.1).
+"""Closes the connection after a final response to `Expect: 100-continue` that was sent before the `100`.
 
-The client then need not send its body, so nobody can tell whether what follows is the body or the next request. A proxy
-in front that shares its connections would have another user's request taken for the body of a refused one. So such an
-answer ends its connection.
+The client may then leave out the body (RFC 9110 section 10.1.1), so the server cannot know whether the next bytes are
+the body or the next request. If a proxy in front reuses its connections for several users, another user's request could
+be taken for the body of a refused one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ _CLOSE = (b"connection", b"close")
 
 
 def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Without one there is no doubt what comes next."""
+    """Return True if the headers announce a body. Without one, the next bytes are the next request."""
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 class ExpectContinueApp:
-    """ASGI: `app`, for a request with the expectation. The server says `100 Continue` when the body is asked for."""
+    """ASGI wrapper for a request with `Expect: 100-continue`.
+
+    The server sends `100 Continue` when the app calls `receive`. A response that starts before that gets
+    `Connection: close`.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app

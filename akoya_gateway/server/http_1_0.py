@@ -1,6 +1,6 @@
-"""Responses of unknown length for clients of HTTP/1.0, which must not get chunks (RFC 9112 section 6.1).
+"""Responses of unknown length for HTTP/1.0 clients, which must not get chunked encoding (RFC 9112 section 6.1).
 
-uvicorn's httptools protocol sends chunks whatever version the client speaks. Other servers do this by themselves.
+uvicorn's httptools protocol sends chunks regardless of the client's HTTP version. Other servers handle this themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class CloseDelimited:
-    """ASGI: `app`, whose responses of unknown length go to HTTP/1.0 clients as they are and end with the connection."""
+    """ASGI wrapper that delimits responses of unknown length to HTTP/1.0 clients by closing the connection."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -52,12 +52,12 @@ class _Response:
             if self._length_is_unknown:
                 cycle.chunked_encoding = False
         elif self._length_is_unknown:
-            # The cycle compares each piece with what is left of the declared length.
+            # The cycle rejects a body part that is longer than the rest of the declared length.
             cycle.expected_content_length = len(message.get("body", b""))
         await cycle.send(message)
 
     def cut(self) -> None:
-        """Reset the connection if its end would complete a truncated response."""
+        """Reset the connection if an orderly close would make a truncated response look complete."""
         cycle = self._cycle
         if self._length_is_unknown and not cycle.response_complete:
             sock = cycle.transport.get_extra_info("socket")

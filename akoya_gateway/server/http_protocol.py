@@ -1,10 +1,11 @@
-"""uvicorn's HTTP protocol with the limits it lacks: size, number of fields and duration of a request's head, and the
-time that a connection may be kept without use.
+"""uvicorn's HTTP protocol with the limits that it lacks.
 
-A request that cannot be parsed ends the connection after the responses to the requests before it. A refusal is not
-lost when the client is still sending (`lingering`). All requests of a connection that ends are told so; uvicorn tells
-only the one that was parsed last. An upgrade that is not offered is ignored, as RFC 9110 section 7.8 has it, and what
-follows is parsed. See also `expectation`.
+It limits the size, the number of fields and the duration of a request's head, and how long a connection may stay idle.
+
+A request that cannot be parsed closes the connection after the responses to the requests before it. The error response
+is not lost while the client is still sending (`lingering_close`). When a connection is lost, all its pending requests
+are notified. uvicorn notifies only the one that was parsed last. An upgrade that the gateway does not support is
+ignored (RFC 9110 section 7.8), and the bytes after it are parsed as HTTP. See also `expect_continue`.
 
 What this package uses of uvicorn beyond its documentation is listed in `tests/server/test_uvicorn_contract.py`.
 """
@@ -28,17 +29,19 @@ from akoya_gateway.server.refusal_log import RefusalLog
 from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol
 
 HEAD_TIMEOUT = 20.0
-"""Seconds from a connection's start, or from a head's first byte, until the head must be complete."""
+"""Seconds in which a head must be complete, from the start of the connection or from the first byte of the head."""
 
 SEND_TIMEOUT = 60.0
-"""Seconds in which a client must take what makes its connection writable again: about 48 KB. Until then it holds
-memory here, and a connection to the upstream that others could use."""
+"""Seconds in which a client must read enough (about 48 KB) for its connection to become writable again.
+
+Until then it holds memory, and an upstream connection that other requests could use.
+"""
 
 MAX_PIPELINED = 64
-"""Requests that may wait behind the one that is answered. Some kilobytes each, and 20 bytes make one."""
+"""Maximum requests queued behind the one in progress. A request of 20 bytes takes some kilobytes of memory."""
 
 class Refused(Exception):
-    """Raised in a parser callback: the request is refused with this status."""
+    """Raised in a parser callback to refuse the request with this status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -47,7 +50,7 @@ class Refused(Exception):
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """`head_limit` in bytes: request line and headers together. `field_limit`: header fields of one request."""
+    """uvicorn's HTTP protocol with limits and timeouts."""
 
     def __init__(
         self,
@@ -62,6 +65,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         send_timeout: float = SEND_TIMEOUT,
         refusal_log: RefusalLog | None = None,
     ) -> None:
+        """Create the protocol of one connection.
+
+        Args:
+            config: uvicorn's configuration.
+            server_state: uvicorn's state, shared by all connections.
+            app_state: uvicorn's lifespan state.
+            head_limit: maximum bytes of request line and headers together.
+            field_limit: maximum header fields of one request.
+            head_timeout: see `HEAD_TIMEOUT`.
+            send_timeout: see `SEND_TIMEOUT`.
+            refusal_log: receives refused requests.
+        """
         super().__init__(config, server_state, app_state, _loop)
         self._head_limit = head_limit
         self._field_limit = field_limit
@@ -75,12 +90,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = self._progress = False
         self._bytes_unsent = 0
         self._running: RequestResponseCycle | None = None
-        """The request that is being answered, or was answered last. `cycle` is the one that was parsed last."""
+        """The request in progress, or the last completed one. `cycle` is the one that was parsed last."""
         self._cycle_transport: RequestTransport
         self.on_lost: Callable[[], None] | None = None
-        """Called when the connection is lost, for an app that cannot call `receive` just then."""
+        """Called when the connection is lost. For an app that cannot wait in `receive` at that moment."""
         self._refusal: bytes | None = None
-        """The last response of this connection. What the client sends from now on is discarded."""
+        """The last response of this connection; may be empty. Once it is set, further client data is discarded."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -102,7 +117,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if last is None or last.response_complete:
             self.transport.close()
         else:
-            # uvicorn asks `cycle`, which is not the last one where a WebSocket handshake was parsed behind it.
+            # uvicorn uses `cycle`, which is a different request if a WebSocket handshake was parsed behind this one.
             last.keep_alive = False
 
     def _unanswered(self) -> Iterator[RequestResponseCycle]:
@@ -113,12 +128,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     @property
     def under_way(self) -> bool:
-        """A request is being answered."""
+        """True while a response is incomplete."""
         return self._running is not None and not self._running.response_complete
 
     @property
     def reading_is_paused(self) -> bool:
-        """The client could leave without being noticed: the end of its stream is behind what we do not read."""
+        """True if a disconnect would go unnoticed because the client's EOF is behind data that is not being read."""
         return self.flow.read_paused and not self.transport.is_closing()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -136,7 +151,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if not self.owns_connection:
-            # The connection is being closed. Nothing that waits behind this response is started.
+            # The connection is being closed, so no pipelined request is started.
             self.server_state.total_requests += 1
             self._watch_sending()
             return
@@ -148,12 +163,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.detach()
 
     def detach(self) -> None:
-        """Close the connection, when what is written has been taken, but not much later."""
+        """Close the connection once the client has read the written data, at the latest after the send timeout."""
         self.transport.close()
         self._watch_sending()
 
     def close_after_response(self) -> None:
-        """Close the connection for a request that is over."""
+        """Close the connection after a completed request. Linger if its body may still be arriving."""
         if self._in_body and self.owns_connection:
             self._linger()
         else:
@@ -176,14 +191,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._in_body and self.owns_connection:
             self._count_framing(len(data))
         if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.owns_connection:
-            # Any byte ends uvicorn's timer: an empty line, or the rest of a body whose answer is out. Without a new one
-            # the connection could stay for ever.
+            # Any byte cancels uvicorn's timer: an empty line, or the rest of a body whose response is complete. Without
+            # a new timer the connection could stay open indefinitely.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def _watch_head(self, size: int) -> None:
-        """Limit the size of a head that is not complete, and the time that it takes."""
+        """Limit the size and the duration of an incomplete head."""
         self._head_bytes += size
         if self._head_bytes > self._head_limit:
             self._refuse(431, "head too large")
@@ -191,19 +206,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser. Raises `Refused`."""
+        """Feed the parser. Raises `Refused` for a request that must be refused."""
         while data:
             try:
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                # The parser stops here. uvicorn would drop the rest of `data`.
+                # The parser stops after an upgrade request. uvicorn would drop the rest of `data`.
                 data = data[upgrade.args[0] :]
                 if self._should_upgrade():
                     self._become_websocket(data)
                     return
                 if self.parser.get_method() == b"CONNECT":
-                    # Refused by the gateway. What follows is meant for a tunnel that does not exist.
+                    # The gateway refuses CONNECT. The following bytes are meant for a tunnel that does not exist.
                     self._refusal = b""
                     return
             except httptools.HttpParserError as error:
@@ -225,7 +240,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             protocol.data_received(rest)
 
     def _count_framing(self, size: int) -> None:
-        """Nothing else limits trailer fields, which the parser keeps, or the extensions of a chunk."""
+        """Limit the bytes received without body data between them.
+
+        Nothing else limits chunk extensions, or trailer fields, which the parser keeps in memory.
+        """
         if self._progress:
             self._progress = False
             self._bytes_unsent = 0
@@ -236,7 +254,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     @property
     def owns_connection(self) -> bool:
-        """The connection is open, and has not become a WebSocket, which is its own protocol's."""
+        """True if the connection is open and was not handed over, for example to the WebSocket protocol."""
         return not self.transport.is_closing() and self.transport.get_protocol() is self
 
     @property
@@ -257,7 +275,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's, but counted: short fields take 15 times their size in memory."""
+        """Collect a header field as uvicorn does, but limit their number.
+
+        Short fields take 15 times their size in memory.
+        """
         if len(self.headers) >= self._field_limit:
             raise Refused(431, "too many header fields")
         name = name.lower()
@@ -269,14 +290,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._head_timer is not None:
             self._disarm()
-        # The chunk may hold more than the head, so it is weighed exactly only where it could be too much.
+        # The chunk may hold more than the head, so compute the exact size only if the sum exceeds the limit.
         if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
             raise Refused(431, "head too large")
         if self.parser.get_http_version() not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
-            # The parser also takes HTTP/0.9, HTTP/2.0 in this form, and Icecast (RFC 9110 section 15.6.6).
+            # The parser also accepts HTTP/0.9, HTTP/2.0 in HTTP/1 syntax, and Icecast (RFC 9110 section 15.6.6).
             raise Refused(505, "not HTTP/1.1")
         if b"#" in self.url:
-            # Not part of a request (RFC 9112 section 3.2); uvicorn would drop it unseen (CVE-2021-39206).
+            # Not allowed in a request target (RFC 9112 section 3.2); uvicorn would drop it silently (CVE-2021-39206).
             raise Refused(400, "fragment in the target")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refused(400, "too many pipelined requests")
@@ -286,12 +307,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_body = True
         self._bytes_unsent = 0
         if not self.parser.should_upgrade():
-            # Fields from here on are trailers. uvicorn would add them to the headers, which have been judged by then or
-            # are being judged (RFC 9110 section 6.5.1).
+            # Fields from here on are trailers. uvicorn would add them to the headers after, or while, the gateway
+            # validates those (RFC 9110 section 6.5.1).
             self.headers = []
 
     def _check_upgrade(self) -> None:
-        """Raises `Refused` for a WebSocket handshake that cannot be taken up."""
+        """Raise `Refused` for a WebSocket handshake that cannot be accepted."""
         if not self._should_upgrade():
             return
         if self.parser.get_method() != b"GET" or has_body(self.headers):
@@ -301,10 +322,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise Refused(400, "WebSocket handshake behind an unanswered request")
 
     def start_cycle(self) -> None:
-        """The head is whole and fits: begin to answer."""
+        """Start to process the request. Its head is complete and within the limits."""
         app = self.app
         if self.parser.get_http_version() == "1.0":
-            # It knows neither chunks nor interim responses (RFC 9110 section 10.1.1).
+            # HTTP/1.0 has neither chunked encoding nor interim responses (RFC 9110 section 10.1.1).
             self.expect_100_continue = False
             self.app = cast("Any", CloseDelimited(cast("Any", app)))
         elif self.expect_100_continue and has_body(self.headers):
@@ -327,12 +348,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             if self.flow.read_paused:
-                # It is we who do not read on.
+                # Reading is paused by the server, so the client is not to blame.
                 self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
             else:
                 self._refuse(408, "head too slow")
         elif self.cycle is None:
-            # Nothing was ever asked: nothing is to be answered.
+            # The client never started a request, so no response is due.
             self.transport.close()
 
     def _watch_sending(self) -> None:
@@ -352,7 +373,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Refuse the request that is being received, and close the connection.
 
-        Responses that are still to come are completed first. The refusal is left out then: the client did not wait.
+        Pending responses are completed first. In that case no error response is sent, because the client pipelined.
         """
         self._disarm()
         self._refusal_log.add(status, reason)
@@ -364,7 +385,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._send_refusal()
 
     def _abandon_last(self) -> None:
-        """The body of the request that was parsed last can never be completed."""
+        """Drop the request that was parsed last: its body can no longer be completed."""
         if self.pipeline:
             self.pipeline.popleft()
         elif self._running is not None and not self._running.response_complete:
@@ -392,6 +413,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
     cycle.disconnected = True
-    # uvicorn would write `100 Continue` to a connection that is lost, and log a traceback.
+    # uvicorn would write `100 Continue` to the lost connection and log a traceback.
     cycle.waiting_for_100_continue = False
     cycle.message_event.set()

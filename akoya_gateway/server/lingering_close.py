@@ -1,7 +1,8 @@
 """Closes a connection without losing the response that was just written to it.
 
 Closing a socket that holds unread bytes resets the connection, and the reset may reach the client before the client has
-read the response (RFC 9112 section 9.6). So we stop sending first, and discard what still arrives, within bounds.
+read the response (RFC 9112 section 9.6). This module therefore closes the sending side first, and discards what still
+arrives, up to a limit of bytes and seconds.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ class Owner(Protocol):
     def connection_lost(self, exc: Exception | None) -> None: ...
 
     def detach(self) -> None:
-        """Close the connection without waiting for the client, but after what is buffered has been sent."""
+        """Close the connection after the buffered data has been sent, without waiting for the client to close it."""
 
 
 class LingeringClose(asyncio.Protocol):
-    """Takes the connection over from `owner` and closes it when the client does, or when a limit is reached.
+    """Take the connection over from `owner` until the client closes it or a limit is reached.
 
-    `owner` gets nothing but `connection_lost`, or the connection back with `part` when a limit is reached.
+    If the client closes it, `owner` gets `connection_lost` and nothing else. If a limit is reached, `owner` gets the
+    connection back and its `detach` is called.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class LingeringClose(asyncio.Protocol):
         self._timer = loop.call_later(max_seconds, self._give_up)
         transport.set_protocol(self)
         transport.write_eof()
-        # The server may have paused reading because of the very bytes that are discarded now.
+        # The server may have paused reading because of the bytes that are discarded now.
         transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -64,7 +66,10 @@ class LingeringClose(asyncio.Protocol):
 
 
 class RequestTransport:
-    """The transport that uvicorn's request cycle gets: when it closes the connection, a body may still be arriving."""
+    """The transport that uvicorn's request cycle gets, with its own `close`.
+
+    When the cycle closes the connection, the request body may still be arriving.
+    """
 
     __slots__ = ("abort", "close", "get_extra_info", "is_closing", "write")
 

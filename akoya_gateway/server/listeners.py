@@ -14,11 +14,11 @@ from akoya_gateway.errors import OperatorError
 
 BACKLOG = 2048
 UNIX_MODE = 0o660
-"""Of a unix socket: its owner and group may connect (the group is the proxy's in front of us)."""
+"""Mode of a unix socket: its owner and its group (that of the proxy in front) may connect."""
 
 
 def describe(listen: Listen) -> str:
-    """As it is written in gateway.yaml."""
+    """Return the address as it is written in gateway.yaml."""
     if listen.path is not None:
         return f"unix:{listen.path}"
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
@@ -26,7 +26,7 @@ def describe(listen: Listen) -> str:
 
 
 def bound(listener: socket.socket) -> str:
-    """Where a socket really listens: port 0 has become a number."""
+    """Return the address that a socket listens on, with the real port if port 0 was configured."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{name}"
@@ -34,9 +34,14 @@ def bound(listener: socket.socket) -> str:
 
 
 def bind(key: str, listen: Listen) -> socket.socket:
-    """A listening, non-blocking socket. `key` names the setting in messages (`listen`, `admin.listen`).
+    """Return a listening, non-blocking socket.
 
-    Raises OperatorError: the address is in use, not ours, not allowed, or its name is unknown.
+    Args:
+        key: the setting, for error texts (`listen`, `admin.listen`).
+        listen: the address.
+
+    Raises:
+        OperatorError: the address is in use, does not belong to this machine, is not permitted or cannot be resolved.
     """
     try:
         return _bind_unix(listen.path) if listen.path is not None else _bind_tcp(listen)
@@ -45,7 +50,7 @@ def bind(key: str, listen: Listen) -> socket.socket:
 
 
 def release(listener: socket.socket, listen: Listen) -> None:
-    """Closes it, and takes a unix socket's file away."""
+    """Close the socket and remove the file of a unix socket."""
     listener.close()
     if listen.path is not None:
         with contextlib.suppress(OSError):
@@ -70,7 +75,7 @@ def _bind_tcp(listen: Listen) -> socket.socket:
 def _bind_unix(path: str) -> socket.socket:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Nobody may connect between bind and chmod.
+    # The umask keeps other users from connecting between bind and chmod.
     before = os.umask(0o777 & ~UNIX_MODE)
     try:
         listener.bind(path)
@@ -90,7 +95,7 @@ def _listening(listener: socket.socket) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """A socket file that nobody listens on is left from a crash. Anything else is not ours to remove."""
+    """Remove a socket file without a listener, which a crash left behind. Raises OSError for any other file."""
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "a file that is not a socket is there")

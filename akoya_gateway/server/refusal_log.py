@@ -1,4 +1,4 @@
-"""Log lines about requests that were refused before they could be parsed: they are in no access log."""
+"""Logs requests that were refused before they could be parsed and therefore do not appear in the access log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from akoya_gateway.log import logger
 
 INTERVAL = 60.0
-"""Seconds between two lines about one status: clients choose how often they are refused."""
+"""Seconds between two events of one status. The limit exists because clients control how often they are refused."""
 
 _LOG = logger("akoya_gateway.server")
 
 
 class RefusalLog:
-    """Writes at most one line per status and interval, with the number of requests since the last line."""
+    """Log at most one event per status and interval, with the number of requests since the last one."""
 
     def __init__(self, log: Any = _LOG, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -24,7 +24,7 @@ class RefusalLog:
         self._counts: dict[int, int] = {}
 
     def add(self, status: int, reason: str) -> None:
-        """Count a refused request. `reason`: one of few fixed texts."""
+        """Count a refused request. `reason` is one of a few fixed texts."""
         count = self._counts.get(status, 0) + 1
         now = self._clock()
         if now - self._logged_at.get(status, -INTERVAL) < INTERVAL:

@@ -1,5 +1,7 @@
-"""One process that starts the workers, starts again those that die, and passes signals on. It serves nothing, holds no
-secret beyond the configuration, and runs no event loop and no thread: it can fork at any moment.
+"""The supervisor process: starts workers, restarts those that exit, and forwards signals.
+
+It serves no requests and holds no secret beyond the configuration. It runs no event loop and no thread, so it can fork
+at any time.
 """
 
 from __future__ import annotations
@@ -22,17 +24,18 @@ from akoya_gateway.server.worker import START_FAILED, WorkerSlot
 STUCK_AFTER = 30.0
 """Seconds without a heartbeat after which a worker is killed."""
 SETTLED_AFTER = 10.0
-"""A worker that lived so long may be started again at once."""
+"""Seconds a worker must have run to be restarted without delay."""
 MAX_PAUSE = 30.0
+"""Maximum seconds before a crashing worker is restarted."""
 CLOSE_TIMEOUT = 45.0
-"""Seconds beyond the grace for refreshes in flight to finish; after that workers are killed."""
+"""Seconds beyond the stop timeout for token refreshes in flight to finish. After that, workers are killed."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WATCHED = (*_PASSED_ON, signal.SIGCHLD)
 
 
 @dataclass(slots=True)
 class _WorkerRecord:
-    """A worker's place: who sits there (pid 0: nobody), since when, and when the next one may start."""
+    """State of one worker slot: pid (0 if no worker runs), its start time, and when the next worker may start."""
 
     number: int
     pid: int = 0
@@ -43,18 +46,23 @@ class _WorkerRecord:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorHooks:
-    """`serve(place)` runs in a worker and returns its exit code. `reload()` looks at the configuration and says its
-    faults. `fall_back()`: a worker could not start with it. `changed()`: the watched files did.
-    `on_draining()`: the end has begun."""
+    """Callbacks of the supervisor."""
 
     serve: Callable[[WorkerSlot], int]
+    """Runs in a worker process and returns its exit code."""
     reload: Callable[[], None] = lambda: None
+    """Loads the configuration and logs its errors."""
     fall_back: Callable[[], None] = lambda: None
+    """Called when a worker could not start with the current configuration."""
     changed: Callable[[], bool] = lambda: False
+    """Returns True if the watched files have changed."""
     on_draining: Callable[[], None] = lambda: None
+    """Called once when shutdown begins."""
 
 
 class Supervisor:
+    """Run `workers` worker processes until a SIGTERM or SIGINT."""
+
     def __init__(
         self,
         hooks: SupervisorHooks,
@@ -64,7 +72,7 @@ class Supervisor:
         stop_timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`stop_timeout`: seconds that draining may take."""
+        """Create the supervisor. `stop_timeout` is how many seconds draining may take."""
         self._hooks = hooks
         self._log = log
         self._clock = clock
@@ -79,10 +87,15 @@ class Supervisor:
         self._had_failures = False
 
     def run(self) -> int:
-        """Until every worker has gone after a SIGTERM: 0; 1 when the first could not start, or one had to be killed."""
+        """Run until every worker has exited after a SIGTERM or SIGINT, and return the exit code.
+
+        Returns:
+            0 after an orderly stop. 1 if the first worker could not start, or if a worker had to be killed or failed
+            during shutdown.
+        """
         before = self._catch_signals()
         try:
-            # The first alone: what keeps it from starting is said once, and it sets up the store.
+            # Start the first worker alone. It sets up the store, and an error that prevents the start is logged once.
             self._start(self._workers[0])
             while (code := self._supervise()) is None:
                 self._wait()
@@ -97,7 +110,7 @@ class Supervisor:
                 os.close(end)
 
     def _supervise(self) -> int | None:
-        """One round: signals, the dead, the stuck, those to be started. An exit code when it is over."""
+        """Handle signals and exited, stuck and due workers once. Return the exit code when all is done, else None."""
         for number in self._signals():
             self._on_signal(number)
         failed = self._reap()
@@ -132,7 +145,7 @@ class Supervisor:
     # -- workers
 
     def _start(self, worker: _WorkerRecord) -> None:
-        # Signals wait until the child has its own way of dealing with them: none is lost between the two.
+        # Block signals until the child has reset its handlers, so that none is lost in between.
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         pid = os.fork()
         if pid == 0:
@@ -142,13 +155,13 @@ class Supervisor:
         self._log.info("worker started", worker=worker.number, pid=pid)
 
     def _run_worker(self, number: int) -> None:
-        """Never returns."""
+        """Run the worker in the forked child. Never returns."""
         code = 70
         try:
             signal.set_wakeup_fd(-1)
             for each in _WATCHED:
                 signal.signal(each, signal.SIG_DFL)
-            # A reload that comes before we listen to it waits until we do: ours may not be the newest configuration.
+            # SIGHUP stays blocked until the worker handles it, because its configuration may be outdated by then.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WATCHED} - {signal.SIGHUP})
             for end in self._wakeup:
                 end.close()
@@ -160,7 +173,7 @@ class Supervisor:
             os._exit(code)
 
     def _reap(self) -> bool:
-        """True: one of the dead could not even start."""
+        """Collect exited workers. Return True if one of them could not start."""
         failed = False
         for worker in self._workers:
             if not worker.pid:
@@ -178,7 +191,7 @@ class Supervisor:
         now = self._clock()
         retain_counters(self._slots, worker.number)
         if self._kill_at is not None:
-            # One that was still starting has no other way of stopping than by the signal itself.
+            # A worker that was still starting has no handler yet and is terminated by the signal itself.
             self._had_failures = self._had_failures or code not in (0, -signal.SIGTERM)
         else:
             worker.crashes = 1 if now - worker.since >= SETTLED_AFTER else worker.crashes + 1
@@ -224,7 +237,7 @@ class Supervisor:
         before: dict[int, Any] = {}
         for number in _WATCHED:
             before[number] = signal.signal(number, lambda caught, _: self._pending_signals.append(caught))
-        # One may have come since the start (`cli.run`).
+        # A SIGHUP may be pending since the start of the process (`cli.run` blocks it).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         return before
 
@@ -238,7 +251,7 @@ class Supervisor:
             self._wakeup[0].recv(4096)
 
     def _pause(self) -> float:
-        """Until something is due: a heartbeat to be looked at once a second, a start earlier."""
+        """Return the seconds until the next round: at most 1, for the heartbeats, or less if a start is due earlier."""
         if not self._started:
             return 0.02
         due = min((worker.start_at for worker in self._workers if not worker.pid), default=float("inf"))

@@ -1,4 +1,4 @@
-"""uvicorn as we run it, and how it comes to an end."""
+"""uvicorn's configuration, and a server that drains its connections when it stops."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ App = Callable[
 WebSockets = type[GuardedWebSocketProtocol] | Literal["none"]
 
 KEEP_ALIVE_SECONDS = 75
-"""Seconds an idle connection is kept: longer than proxies in front of us keep theirs, so that they close first."""
+"""Seconds an idle connection is kept. Longer than the timeout of common proxies in front, so that they close first."""
 LINGER_SECONDS = 0.2
-"""Seconds for a request that was already on its way when an idle connection is about to be closed."""
+"""Seconds to wait, before idle connections are closed, for requests that are already on their way."""
 CLOSE_FRAME_SECONDS = 2.0
-"""Seconds for what was cut off to end in order."""
+"""Seconds that closed WebSockets and cancelled requests have to finish."""
 _TICKS = 10
-"""uvicorn's ticks in a second."""
+"""Calls of `on_tick` per second (uvicorn)."""
 _GONE = getattr(select, "POLLRDHUP", 0)
-"""The client sends no more. Systems without it (macOS) still report POLLHUP and POLLERR."""
+"""Poll event for a client that has closed its sending side. Systems without it (macOS) report POLLHUP and POLLERR."""
 
 
 def server_config(
@@ -49,8 +49,16 @@ def server_config(
     max_message: int = 16_777_216,
     websockets: WebSockets = GuardedWebSocketProtocol,
 ) -> uvicorn.Config:
-    """No header of uvicorn's own, no trust in forwarded headers, no log but ours. `head_limit` and `max_message` (of
-    WebSockets) in bytes, `field_limit` in header fields. `websockets`: what uvicorn makes of a WebSocket, if it may."""
+    """Return a uvicorn configuration without uvicorn's own headers, logging and trust in forwarded headers.
+
+    Args:
+        app: the ASGI app.
+        head_limit: maximum bytes of request line and headers.
+        field_limit: maximum header fields of one request.
+        protocol: HTTP protocol class.
+        max_message: maximum bytes of a WebSocket message.
+        websockets: WebSocket protocol class, or `"none"` to serve no WebSockets.
+    """
     limited = partial(protocol, head_limit=head_limit, field_limit=field_limit, refusal_log=RefusalLog())
     http = cast("type[asyncio.Protocol]", limited)
     return uvicorn.Config(
@@ -58,7 +66,8 @@ def server_config(
         http=http,
         ws=websockets,
         ws_max_size=max_message,
-        # Compressing what an upstream sent plain costs more than the wire does, and is an oracle where secrets are.
+        # Compressing messages that the upstream sent uncompressed costs more than the bandwidth. It could also leak
+        # secrets by the compressed size (CRIME, BREACH).
         ws_per_message_deflate=False,
         loop="none",
         interface="asgi3",
@@ -73,9 +82,10 @@ def server_config(
 
 
 class DrainingServer(uvicorn.Server):
-    """Ends in order: nothing new, then requests under way finish, then streams and WebSockets, for `grace` seconds.
+    """uvicorn server that stops in order.
 
-    `stop()` begins it. Signals are the worker's business, not the server's.
+    `stop()` closes the listeners and gives requests in progress `grace` seconds to finish. The streams and WebSockets
+    that are then still open are closed. The worker handles signals, so the server installs no handlers.
     """
 
     def __init__(self, config: uvicorn.Config, grace: float) -> None:
@@ -85,21 +95,24 @@ class DrainingServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Install no signal handlers: the worker has its own."""
         yield
 
     def stop(self) -> None:
+        """Begin to drain. Returns immediately."""
         self.should_exit = True
 
     def stop_now(self) -> None:
-        """Do not wait for anybody any more."""
+        """Stop without waiting for requests in progress."""
         self._stop_now.set()
         self.should_exit = True
 
     async def wait_stop_now(self) -> None:
+        """Wait until `stop_now` is called."""
         await self._stop_now.wait()
 
     def close_websockets(self) -> None:
-        """From now on every answer closes its connection."""
+        """Add `Connection: close` to every response from now on."""
         self.config.encoded_headers.append((b"connection", b"close"))
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
 
@@ -109,11 +122,11 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def close_abandoned(self) -> None:
-        """Close connections whose client has left unnoticed.
+        """Abort connections whose client has disconnected while reading is paused.
 
-        While reading is paused (a request is pipelined behind a running one, or a body is not wanted yet), the end of
-        the client's stream cannot be read. The kernel knows it. A client that sends no more counts as gone, as it does
-        where its end is read.
+        Reading is paused while a request is pipelined behind another one or while the app does not read the body. The
+        client's EOF cannot be read then, so the kernel is polled for it. A client that has only closed its sending
+        side counts as disconnected, as it does when the EOF is read.
         """
         paused = {
             each.transport.get_extra_info("socket").fileno(): each
@@ -129,6 +142,7 @@ class DrainingServer(uvicorn.Server):
             paused[descriptor].transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listeners, drain the connections, then close what is left."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:

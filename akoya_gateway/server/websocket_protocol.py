@@ -1,7 +1,8 @@
-"""uvicorn's WebSocket protocol as we run it, and one whose connection can be had whole after the handshake.
+"""uvicorn's WebSocket protocol with fixes, and a variant whose connection can be taken over after the handshake.
 
-The handshake's answer, its refusals and the ASGI messages are uvicorn's. An app that knows the scope's extension
-`akoya.tunnel` may accept, and then `join` the client's connection to another of its own: no frame is taken apart here.
+The handshake response, its refusals and the ASGI messages are uvicorn's. An app that knows the scope extension
+`akoya.tunnel` may accept the handshake and then take over the client's connection with `detach_to`, to tunnel it to a
+connection of its own. No frames are parsed here then.
 """
 
 from __future__ import annotations
@@ -23,32 +24,35 @@ _SEND_TIMEOUT = 60.0
 
 
 class JoinedTunnel(Protocol):
-    """What the connection has become a part of."""
+    """The tunnel that has taken over the connection."""
 
     def end(self, code: int, reason: str, *, wait: bool = True) -> None:
-        """Close it in order, with this close code. `wait`: for the answer."""
+        """Close the tunnel with this close code. If `wait` is true, wait for the close frames in return."""
 
 
 class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """Takes the handshake as the HTTP protocol has parsed it.
+    """WebSocket protocol that reuses the handshake as the HTTP protocol has parsed it.
 
-    uvicorn writes the request out and has the websockets library parse it again. That parser has limits of its own
-    (8 KiB a line, 128 fields) and refuses bodies; uvicorn neither answers what it refuses nor closes the connection.
+    uvicorn serializes the request and has the websockets library parse it again. That parser has its own limits
+    (8 KiB per line, 128 fields) and refuses bodies. If it refuses a request, uvicorn neither responds nor closes the
+    connection.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._holding = True
-        """What comes behind the handshake is held until it is known who reads it. The library would parse it as frames,
-        fail, and then could not send its response to the handshake."""
+        """Hold back data received after the handshake until the app reads messages or takes over the connection.
+
+        The library would parse the data as frames, fail, and then be unable to send its handshake response.
+        """
         self._early = b""
 
     def open(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer the handshake. The method is GET, and the request has no body."""
-        # The library's parser has to be past a request; it gets an empty one.
+        """Process the handshake. The method must be GET, and the request must have no body."""
+        # The library's parser must have parsed a request before it accepts frames; give it an empty one.
         self.conn.receive_data(b"GET / HTTP/1.1\r\n\r\n")
         self.conn.events_received()
-        # The library needs no other fields. The app gets all of them, below, as the client sent them.
+        # The library needs no other fields. The app gets all of them as the client sent them, see below.
         needed = [
             (name.decode("ascii"), value.decode("ascii", "backslashreplace"))
             for name, value in headers
@@ -67,7 +71,7 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def receive(self) -> ASGIReceiveEvent:
         if self._holding and self.handshake_complete:
-            # The app wants messages after all.
+            # The app reads messages and does not take over the connection.
             early = self._release()
             if early:
                 super().data_received(early)
@@ -75,22 +79,22 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         if not self.handshake_complete and self.transport.is_closing():
-            # uvicorn would drop the message, and then log an error because the handshake was never completed.
+            # uvicorn would drop the message and then log an error because the handshake was not completed.
             self.handshake_complete = True
             raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # uvicorn would log an error for each refused handshake.
+            # Otherwise uvicorn logs an error for each refused handshake.
             self.handshake_complete = True
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
         if self.transport.get_write_buffer_size():
-            # A client that does not read its response would keep the connection for ever.
+            # Otherwise a client that does not read its response would keep the connection open indefinitely.
             self.loop.call_later(_SEND_TIMEOUT, self.transport.abort)
 
     def _release(self) -> bytes:
-        """What was held; reading goes on."""
+        """Return the data that was held back, and resume reading."""
         self._holding = False
         early, self._early = self._early, b""
         if early and not self.transport.is_closing():
@@ -99,15 +103,19 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class DetachableWebSocketProtocol(GuardedWebSocketProtocol):
-    """See the module's text."""
+    """WebSocket protocol whose connection an app can take over (scope extension `akoya.tunnel`)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._tunnel: JoinedTunnel | None = None
 
     def detach_to(self, successor: asyncio.Protocol, tunnel: JoinedTunnel) -> None:
-        """`successor` has the connection from now on, and tells `connection_lost` here; `tunnel` is ended when we
-        stop."""
+        """Hand the connection over to `successor`.
+
+        Args:
+            successor: protocol of the connection from now on. It must forward `connection_lost` to this protocol.
+            tunnel: closed when the server stops.
+        """
         self.stop_keepalive()
         self._tunnel = tunnel
         self.transport.set_protocol(successor)
@@ -119,7 +127,8 @@ class DetachableWebSocketProtocol(GuardedWebSocketProtocol):
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        # What is compressed has a meaning for us alone: with an extension of ours, frames cannot be passed on.
+        # If an extension (compression) was negotiated with the client, frames cannot be passed on: the upstream has not
+        # negotiated it.
         if self.response.status_code == 101 and not self.conn.extensions:
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 

@@ -1,4 +1,4 @@
-"""The life of one process that serves: open, serve, reload, drain, close."""
+"""One worker process: starts the service, serves requests, reloads, drains and shuts down."""
 
 from __future__ import annotations
 
@@ -25,65 +25,76 @@ from akoya_gateway.server.uvicorn_server import App, DrainingServer, WebSockets,
 from akoya_gateway.tasks import keep_running
 
 START_FAILED = 3
-"""Exit code of a worker that could not begin; starting it again with the same configuration may not help."""
+"""Exit code of a worker that could not start. A restart with the same configuration may not help."""
 ADMIN_GRACE = 1.0
+"""Seconds that requests to the admin listener have to finish at shutdown."""
 
 
 class Service(Protocol):
-    """What is served. `app` answers; the rest is asked by the worker."""
+    """The service that a worker runs: its ASGI app and its lifecycle."""
 
     @property
     def app(self) -> App: ...
 
     @property
     def protocol(self) -> Callable[..., LimitedHttpProtocol]:
-        """What uvicorn makes for each connection."""
+        """Factory of the HTTP protocol for each connection."""
 
     @property
     def websockets(self) -> WebSockets:
-        """What uvicorn makes for each WebSocket."""
+        """WebSocket protocol class, or `"none"`."""
 
     @property
     def max_message(self) -> int:
-        """Bytes: the largest WebSocket message that a client may send to anybody behind it, as configured now."""
+        """Maximum bytes of a WebSocket message from a client, as currently configured: the largest of all upstreams."""
 
     @property
     def extra_app(self) -> ExtraApp | None:
-        """What the admin listener serves besides health and metrics."""
+        """App that the admin listener serves besides health and metrics, or None."""
 
     async def startup(self) -> None:
-        """Raises GatewayError, OSError or ValueError when it cannot serve."""
+        """Start the service. Raises GatewayError, OSError or ValueError if it cannot serve."""
 
     async def shutdown(self) -> None:
-        """Refreshes in flight finish first."""
+        """Shut down after token refreshes in flight have finished."""
 
+    # Replaces the running configuration.
     async def reload(self, config: Config) -> None: ...
 
+    # Returns the problems that keep the service from being ready.
     async def check(self) -> Sequence[str]: ...
 
+    # Returns remarks for the readiness report. They do not affect readiness.
     def notes(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How long things take, in seconds. `drain_delay`: not ready, but still serving, so that balancers notice."""
+    """Options of `akoya-gateway run`."""
 
     grace: float = 30.0
+    """Seconds that requests in progress have to finish at shutdown."""
     drain_delay: float = 0.0
+    """Seconds to keep serving after readiness has become false, so that load balancers notice."""
     watch: bool = False
+    """Whether to reload when the configuration files change."""
     fast_lane: bool = True
+    """Whether to use the fast lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
-    """A worker's place among the others. `lifeline`: a pipe's end that closes when the supervisor is gone."""
+    """The slot of one worker under a supervisor."""
 
     slots: SharedSlots
     number: int
     lifeline: int
+    """File descriptor of a pipe that reaches EOF when the supervisor exits."""
 
 
 class Worker:
+    """Runs a service in this process, alone or under a supervisor (`slot`)."""
+
     def __init__(
         self,
         service: Service,
@@ -107,7 +118,7 @@ class Worker:
         self._readiness = Readiness(service.check, service.notes)
         slots, number = (slot.slots, slot.number) if slot is not None else (None, 0)
         self._stats = WorkerStats(metrics, self._readiness, log, slots=slots, slot=number)
-        # Under a supervisor the faults have been said once already.
+        # Under a supervisor, which has already logged configuration errors, log them at DEBUG.
         level = 10 if slot is not None else 40
         self._reloader = ConfigReloader(load, self._apply, log, metrics, level=level)
         self._stop = asyncio.Event()
@@ -115,7 +126,7 @@ class Worker:
         self._public: DrainingServer | None = None
 
     async def run(self, public: socket.socket, admin: socket.socket | None) -> int:
-        """Serves until SIGTERM; the exit code."""
+        """Serve until SIGTERM, and return the exit code."""
         self._listen_to_signals()
         try:
             await self._service.startup()
@@ -143,7 +154,7 @@ class Worker:
         return 0
 
     def stop(self) -> None:
-        """Once: drain. Twice: now."""
+        """Drain at the first call, stop without waiting at the second."""
         if self._stop.is_set() and self._public is not None:
             self._public.stop_now()
         self._stop.set()
@@ -151,7 +162,7 @@ class Worker:
     async def _apply(self, config: Config) -> None:
         await self._service.reload(config)
         if self._public is not None:
-            # Read for each new WebSocket.
+            # uvicorn reads it for each new WebSocket, so the change applies to those.
             self._public.config.ws_max_size = self._service.max_message
 
     def _serve_admin(self, listener: socket.socket | None) -> tuple[DrainingServer, asyncio.Future[None]] | None:
@@ -183,7 +194,7 @@ class Worker:
         await self._service.shutdown()
         for task in self._tasks:
             task.cancel()
-        # The checks are over: what they asked is closed.
+        # Do not run the checks any more: the store that they use is closed.
         self._stats.publish(Report(os.getpid(), ready=False, draining=True, problems=["stopped"]))
         if admin is not None:
             admin[0].stop()
@@ -196,11 +207,11 @@ class Worker:
         if self._slot is None:
             loop.add_signal_handler(signal.SIGINT, self.stop)
         else:
-            # A terminal sends it to everybody; the supervisor passes on one SIGTERM.
+            # A terminal sends SIGINT to the whole process group; the supervisor forwards it as one SIGTERM.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             loop.add_reader(self._slot.lifeline, self._orphaned)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reloader.reload()))
-        # One may have come since the start (`cli.run`).
+        # A SIGHUP may be pending since the start of the process (`cli.run` blocks it).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _orphaned(self) -> None:
