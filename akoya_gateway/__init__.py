@@ -1,7 +1,7 @@
 """Akoya Gateway: one YAML file between the Akoya network and any app.
 
-What is promised: `Gateway`, `sidecar` and `load_config` here, `akoya_gateway.verify` for upstream apps, and the pytest
-fixture `akoya_sandbox`. Everything else may change with any release.
+The public API consists of `Gateway`, `sidecar` and `load_config` in this module, `akoya_gateway.verify` for upstream
+apps, and the pytest fixture `akoya_sandbox`. Everything else may change with any release.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Gateway", "__version__", "load_config", "sidecar"]
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when asked for: an upstream that only verifies headers should not pay for a gateway.
+    # Import lazily: an upstream app that only verifies headers should not have to load the whole gateway.
     if name == "Gateway":
         from akoya_gateway.gateway.middleware import Gateway  # noqa: PLC0415
 

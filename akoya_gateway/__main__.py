@@ -1,4 +1,4 @@
-"""`python -m akoya_gateway` is `akoya-gateway`."""
+"""Run the `akoya-gateway` command as `python -m akoya_gateway`."""
 
 from akoya_gateway.cli import main
 

@@ -1,4 +1,4 @@
-"""What was judged once and is kept for the next time, within bounds: strangers choose what they send."""
+"""Bounded cache for results derived from untrusted input."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(dict[Key, Value]):
-    """A dictionary whose entries are made with `store`. After `max_entries` of them it is begun anew, which costs less
-    than to know which was used last; what is `max_key_bytes` bytes or more is judged each time."""
+    """A dictionary with a bounded number of entries, which are added with `store`.
+
+    It is cleared when it is full, which is cheaper than tracking the least recently used entry.
+
+    Args:
+        max_entries: the number of entries at which the cache is cleared.
+        max_key_bytes: keys of this size or more are not stored.
+    """
 
     __slots__ = ("_max_entries", "_max_key_bytes")
 
@@ -20,7 +26,7 @@ class BoundedCache(dict[Key, Value]):
         self._max_key_bytes = max_key_bytes
 
     def store(self, key: Key, value: Value, size: int) -> Value:
-        """`value`, and kept if it fits. `size` in bytes."""
+        """Store the value if its key is small enough, and return the value. `size` is the key's size in bytes."""
         if size < self._max_key_bytes:
             if len(self) >= self._max_entries:
                 self.clear()

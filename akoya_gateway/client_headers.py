@@ -1,9 +1,10 @@
-"""Which request headers of a client reach the app, decided by the header's name alone.
+"""Decides by name which request headers of a client reach the app.
 
-Servers and frameworks take another path, mount point, method, user, client address or scheme from request headers, and
-a server that makes variables of headers (CGI, WSGI, PHP) reads `_` and other signs as `-`. Such a header would have the
-app serve another request than the one that was decided and signed: gunicorn believes `SCRIPT_NAME`, daphne believes
-`Daphne-Root-Path`. This module is the one list of these names; every entry point and the header writer use it.
+Servers and frameworks let request headers override the path, mount point, method, user, client address or scheme. A
+server that turns headers into variables (CGI, WSGI, PHP) does not distinguish `-` from `_` and other punctuation. With
+such a header the app would serve a different request from the one that was authorized and signed: gunicorn trusts
+`SCRIPT_NAME`, daphne trusts `Daphne-Root-Path`. This module has the only list of these names. Every entry point and the
+header writer use it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from akoya_gateway.log import logger
 log = logger("akoya_gateway.client_headers")
 
 LOGGED_NAMES = 100
-"""Dropped names that are logged by one process; further ones are dropped without a line."""
+"""Number of dropped names that one process logs. Further names are dropped without a log entry."""
 CACHED_NAMES, LONGEST_CACHED_NAME = 4096, 256
 
 MOVES_THE_REQUEST = frozenset(
     {
-        # The path, or the part of it below which an app is mounted.
+        # The path, or the prefix at which an app is mounted.
         b"daphne-root-path", b"document-root", b"document-uri", b"path-info", b"path-translated",
         b"request-path", b"request-uri", b"request-url", b"root-path", b"script-filename", b"script-name",
         b"script-uri", b"script-url", b"unencoded-url", b"x-base-path", b"x-context-path",
@@ -42,7 +43,11 @@ MOVES_THE_REQUEST = frozenset(
         b"http2-settings",
     }
 )  # fmt: skip
-"""Removed from every request, those of trusted proxies too: no proxy has to move a request whose path was decided."""
+"""Names that change which request the app serves.
+
+They are removed from every request, including those of trusted proxies: no proxy needs to change the path or method of
+a request after it has been authorized.
+"""
 
 _MOVES_PREFIXES = (b"ms-aspnetcore-", b"x-accel-")
 
@@ -57,11 +62,11 @@ FROM_PROXIES = frozenset(
         b"x-cluster-client-ip", b"x-nf-client-connection-ip", b"x-originating-ip",
         b"x-proxyuser-ip", b"x-real-ip", b"x-real-port", b"x-remote-addr", b"x-remote-host", b"x-remote-ip",
         b"x-remote-port", b"x-sucuri-clientip", b"x-true-client-ip", b"x-vercel-forwarded-for",
-        # Scheme, host and port as the client used them.
+        # The scheme, host and port that the client used.
         b"cloudfront-forwarded-proto", b"fly-forwarded-proto", b"front-end-https", b"https", b"x-arr-ssl",
         b"x-forwarded", b"x-host", b"x-host-override", b"x-http-host-override", b"x-https",
         b"x-proxied-https", b"x-proxyhost", b"x-proxyport", b"x-proxyscheme", b"x-scheme", b"x-ssl", b"x-url-scheme",
-        # The user, and a certificate that the proxy has verified.
+        # The user, and the client certificate that the proxy has verified.
         b"auth-user", b"client-cert", b"client-cert-chain", b"remote-email", b"remote-groups", b"remote-ident",
         b"remote-name", b"remote-user", b"x-amzn-oidc-identity", b"x-arr-clientcert", b"x-auth-email",
         b"x-auth-groups", b"x-auth-roles", b"x-auth-user", b"x-auth-username",
@@ -74,7 +79,7 @@ FROM_PROXIES = frozenset(
         b"cf-access-authenticated-user-email", b"x-vouch-user",
     }
 )  # fmt: skip
-"""Passed on from `trusted_proxies` only."""
+"""Names that are passed on only if the request comes from one of `trusted_proxies`."""
 
 _PROXY_PREFIXES = (
     b"x-forwarded-",
@@ -90,7 +95,7 @@ _PROXY_PREFIXES = (
     b"ssl-client-",
     b"tailscale-user-",
     b"wl-proxy-",
-    b"-ws",  # `$WSRU` and its like: WebSphere takes user, address and scheme from them
+    b"-ws",  # `$WSRU` and similar, from which WebSphere takes the user, address and scheme.
 )
 
 PROTECTED = frozenset(
@@ -101,14 +106,14 @@ PROTECTED = frozenset(
         b"upgrade", b"via", b"x-akoya-answer", b"x-request-id",
     }
 )  # fmt: skip
-"""Known names that pass when they are spelled with `-`; another spelling of one is dropped."""
+"""Known names that pass if they are spelled with `-`. Other spellings are dropped."""
 
 _OURS = (b"akoya", b"signature")
 _FOLDED = bytes(byte if chr(byte).isalnum() and byte < 0x80 else 0x2D for byte in range(256))
 
 
 class Handling(IntEnum):
-    """What becomes of a header."""
+    """What the gateway does with a header. `FROM_PROXIES`: pass it on only from a trusted proxy."""
 
     PASS = 0
     FROM_PROXIES = 1
@@ -119,23 +124,26 @@ PASS, DROP = Handling.PASS, Handling.DROP
 
 
 def fold(name: bytes) -> bytes:
-    """The name as a server may read it that makes variables of headers: lower case, every sign a `-`."""
+    """Return the name as a server that turns headers into variables may see it.
+
+    The result is in lower case, and everything but ASCII letters and digits is replaced with `-`.
+    """
     return name.lower().translate(_FOLDED)
 
 
 def is_known(name: bytes) -> bool:
-    """Whether the gateway or this list gives a header of this name, in any spelling, a meaning."""
+    """Return True if the name, in any spelling, has a meaning for the gateway or is listed in this module."""
     folded = fold(name)
     return folded.startswith(_OURS) or folded in PROTECTED or _family(folded) is not PASS
 
 
 def is_alias(name: bytes) -> bool:
-    """Whether the name is an odd spelling of a known one, which no honest sender uses."""
+    """Return True if the name is an unusual spelling of a known name, which no legitimate client sends."""
     return fold(name) != name.lower() and is_known(name)
 
 
 def is_ours_to_app(name: bytes) -> bool:
-    """Whether the name is one of those that the gateway sends to apps (`Akoya-*`), in any spelling."""
+    """Return True if the name, in any spelling, is one that the gateway sends to apps (`Akoya-*`)."""
     folded = fold(name)
     return folded[:6] == b"akoya-" or folded == b"akoya"
 
@@ -149,11 +157,11 @@ def _family(folded: bytes) -> Handling:
 
 
 class ClientHeaders:
-    """The decision for one configuration, cached by name.
+    """Decides about the headers under one configuration. Results are cached by name.
 
     Args:
-        allowed: names with `_` that pass (`allow_underscore_headers`), lower case.
-        identity: the header that names the app's user, if there is one: its own checks decide about it.
+        allowed: lower-case names with `_` that pass (`allow_underscore_headers`).
+        identity: the header that identifies the app's user, or None. It passes here because it is checked separately.
     """
 
     __slots__ = ("_handling", "_passed")
@@ -163,12 +171,17 @@ class ClientHeaders:
         self._handling: BoundedCache[bytes, Handling] = BoundedCache(CACHED_NAMES, LONGEST_CACHED_NAME)
 
     def handling(self, name: bytes) -> Handling:
-        """What becomes of a header of this name, in whatever case."""
+        """Return what to do with a header of this name. Case is ignored."""
         cached = self._handling.get(name)
         return self._handling.store(name, self._decide(name), len(name)) if cached is None else cached
 
     def passes(self, name: bytes, *, from_proxy: bool) -> bool:
-        """Whether a header of this name reaches the app. `from_proxy`: the peer is one of `trusted_proxies`."""
+        """Return True if a header of this name reaches the app.
+
+        Args:
+            name: the header's name, in any case.
+            from_proxy: True if the peer is one of `trusted_proxies`.
+        """
         handling = self.handling(name)
         return handling is PASS or (from_proxy and handling is not DROP)
 
@@ -190,7 +203,7 @@ _logged: set[bytes] = set()
 
 
 def _log_once(name: bytes) -> None:
-    """Tell the operator why a header does not reach the app: once for each name, and for a bounded number of them."""
+    """Log that a header is dropped, once for each name and for at most `LOGGED_NAMES` names."""
     if name in _logged or len(_logged) >= LOGGED_NAMES:
         return
     _logged.add(name)

@@ -1,8 +1,8 @@
-"""Time, handed in where it matters."""
+"""The type of the clock that is passed to code that depends on the time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Returns Unix seconds. `time.time` outside tests."""
+"""A function that returns Unix time in seconds: `time.time` except in tests."""

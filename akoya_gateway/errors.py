@@ -1,6 +1,6 @@
-"""What can go wrong on the way of a request, sorted by whose fault it is.
+"""Errors that can occur while a request is handled, grouped by whose fault they are.
 
-The answer, the log level and the metric follow from the root class (compare h11's Local/RemoteProtocolError):
+The response, the log level and the metric follow from the root class (compare h11's Local/RemoteProtocolError):
 
 =================  =========================  ===========  =========
 root               whose fault                status from  log level
@@ -11,7 +11,7 @@ root               whose fault                status from  log level
 `UpstreamError`    the app behind us          502, 504     warning
 =================  =========================  ===========  =========
 
-Faults of the configuration file itself are not here: see `config.diagnostics`.
+Errors in the configuration file are not here: see `config.diagnostics`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from collections.abc import Mapping
 
 
 class GatewayError(Exception):
-    """A fault with an answer. `code` is stable and is the last part of the RFC 9457 `type`.
+    """An error with an HTTP response. `code` is stable and is the last part of the RFC 9457 `type`.
 
-    `title` is for everyone; `detail` may tell a person what to do; neither ever holds a secret or unjudged text.
+    `title` describes the kind of error. `detail` may tell the user what to do. Neither ever contains a secret or
+    unvalidated text.
     """
 
     status = 500
     code = "internal"
     title = "Something went wrong"
     retry_after: int | None = None
-    """Seconds, for the answer's Retry-After."""
+    """Seconds for the response's Retry-After header, or None to omit it."""
     is_private = False
-    """`detail` names what is inside (files, hosts, keys): it is for logs and `/readyz`, and stays out of answers."""
+    """True if `detail` names internals (files, hosts, keys). It is then only logged and shown by `/readyz`."""
 
     def __init__(
         self,
@@ -43,7 +44,16 @@ class GatewayError(Exception):
         retry_after: int | None = None,
         facts: Mapping[str, int | str] | None = None,
     ) -> None:
-        """`facts`: fields of the log line about it, validated and without secrets."""
+        """Create the error; arguments that are given override the attributes of the class.
+
+        Args:
+            detail: what the user or operator can do about it.
+            status: the HTTP status of the response.
+            code: the last part of the RFC 9457 `type`.
+            title: a short description of the error.
+            retry_after: seconds for the Retry-After header.
+            facts: fields for the log entry, validated and without secrets.
+        """
         super().__init__(detail or title or self.title)
         self.facts = facts or {}
         self.detail = detail
@@ -54,24 +64,32 @@ class GatewayError(Exception):
 
     @property
     def public_detail(self) -> str:
-        """The detail that its sender may see."""
+        """The detail that may be sent to the client; empty if it is private."""
         return "" if self.is_private else self.detail
 
 
 class UserError(GatewayError):
+    """The browser or API client sent a request that cannot be fulfilled."""
+
     status = 400
     code = "bad-request"
     title = "The request could not be understood"
 
 
 class OperatorError(GatewayError):
+    """The gateway cannot work because of its configuration, keys or storage."""
+
     status = 503
     code = "misconfigured"
     title = "The service is not available right now"
 
 
 class StoreUnavailable(OperatorError):
-    """The store cannot be read or written. Never a logout: 503, cookie untouched, recovery by itself."""
+    """The store cannot be read or written.
+
+    This must never log users out: the response is a 503 that leaves the cookie untouched, and the gateway recovers
+    without intervention.
+    """
 
     code = "store-unavailable"
     retry_after = 2
@@ -79,7 +97,7 @@ class StoreUnavailable(OperatorError):
 
 
 class UndecryptableRecord(OperatorError):
-    """A record was sealed with a key that is not in the ring; `key_id` says which key is missing."""
+    """A record was encrypted with a key that is not in the key ring. `key_id` is the ID of the missing key."""
 
     code = "key-missing"
     is_private = True
@@ -90,12 +108,16 @@ class UndecryptableRecord(OperatorError):
 
 
 class ProviderError(GatewayError):
+    """A request to Akoya or the bank failed."""
+
     status = 502
     code = "provider-failed"
     title = "The bank connection service did not answer"
 
 
 class UpstreamError(GatewayError):
+    """A request to the app behind the gateway failed."""
+
     status = 502
     code = "upstream-failed"
     title = "The application did not answer"

@@ -1,7 +1,7 @@
-"""Log lines of what may run inside somebody else's process: events with fields, by the standard library's loggers.
+"""Structured logging (events with fields) through the standard library's loggers.
 
-The host says where they go, as with any library. The sidecar, which owns its process, prints event and fields as they
-were given (`observability.logs`); other handlers get one readable line.
+The gateway may run inside a host application, which decides where log entries go, as with any library. The sidecar owns
+its process and writes the event and its fields separately (`observability.logs`). Other handlers get one readable line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ FIELDS = "akoya_gateway_fields"
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """`logger(__name__).info("connected", connector="mikomo")`. Does nothing below the level that the host set."""
+    """Return a logger that takes an event and fields: `logger(__name__).info("connected", connector="mikomo")`.
+
+    It does nothing for entries below the level that the host has set.
+    """
     made = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[structlog.stdlib.filter_by_level, _as_record],
@@ -28,7 +31,7 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def _as_record(_: object, __: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """What the standard library's logger is called with."""
+    """Return the arguments for the standard library's logger."""
     event, exc_info = fields.pop("event"), fields.pop("exc_info", None)
     text = " ".join([event, *(f"{name}={value}" for name, value in fields.items())])
     return (text,), {"exc_info": exc_info, "extra": {FIELDS: (event, dict(fields))}}

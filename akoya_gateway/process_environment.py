@@ -1,7 +1,8 @@
-"""What the process environment says about outgoing HTTPS: the proxy, its exceptions, and the trusted authorities.
+"""Environment variables for outgoing HTTPS: the proxy, its exceptions, and the trusted certificate authorities.
 
-Parsed once, when the configuration is loaded, so that `check`, `doctor` and `run` report the same problems, and so that
-the HTTP client gets parsed values. The client library would read the variables itself, and fail in its constructor.
+They are parsed once, when the configuration is loaded, so that `check`, `doctor` and `run` report the same problems and
+the HTTP client gets parsed values. Otherwise the client library would read the variables itself, and a bad value would
+make its constructor fail.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`url` may contain a password; `shown` is the same without user and password."""
+    """The proxy for HTTPS requests, and the variable that names it.
+
+    `url` may contain a password. `shown` is the same URL without user and password.
+    """
 
     variable: str
     shown: str
@@ -38,13 +42,14 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class ProxyException:
-    """Hosts that are reached without the proxy: a network, or a name and what is below it. `port` None: any."""
+    """Hosts that are reached without the proxy: a network, or a name and its subdomains. `port` None means any port."""
 
     name: str
     network: IPv4Network | IPv6Network | None
     port: int | None
 
     def covers(self, host: str, port: int) -> bool:
+        """Return True if this exception applies to the host and port."""
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -57,7 +62,10 @@ class ProxyException:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnvironment:
-    """What HTTPS requests to the provider use. Without `ca_file` and `ca_folder`: the client's own authorities."""
+    """Proxy and trust settings for HTTPS requests to the provider.
+
+    Without `ca_file` and `ca_folder` the HTTP client uses its default certificate authorities.
+    """
 
     proxy: Proxy | None = None
     exceptions: tuple[ProxyException, ...] = ()
@@ -65,21 +73,21 @@ class ProcessEnvironment:
     ca_folder: str | None = None
 
     def proxy_for(self, host: str, port: int) -> Proxy | None:
-        """Return the proxy that HTTPS requests to the host take, or None if they go straight there."""
+        """Return the proxy for HTTPS requests to the host, or None if they go directly to it."""
         name = host.lower().rstrip(".")
         return None if any(each.covers(name, port) for each in self.exceptions) else self.proxy
 
 
 @dataclass(slots=True)
 class _Reading:
-    """`faults` and `warnings` are pairs of what is wrong and what to do."""
+    """The variables, and the problems found in them. `faults` and `warnings` are pairs of message and remedy."""
 
     environ: Mapping[str, str] = field(repr=False)
     faults: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def variable(self, name: str) -> tuple[str, str]:
-        """Return the spelling that counts and its value. Lower case counts first, also if it is empty, as in curl."""
+        """Return the spelling that is used and its value. Lower case wins even if it is empty, as in curl."""
         for spelling in (name.lower(), name):
             if spelling in self.environ:
                 return spelling, self.environ[spelling].strip()
@@ -89,9 +97,11 @@ class _Reading:
 def read_surroundings(
     environ: Mapping[str, str],
 ) -> tuple[ProcessEnvironment, list[tuple[str, str]], list[tuple[str, str]]]:
-    """Parse the variables. Returns what is usable, then faults and warnings, each with what to do about it.
+    """Parse the environment variables.
 
-    No text of these shows a part of a proxy's URL that could be a password.
+    Returns:
+        The usable settings, the faults and the warnings. Faults and warnings are pairs of message and remedy. Their
+        texts never contain a part of a proxy URL that could be a password.
     """
     reading = _Reading(environ)
     proxy = _proxy(reading)
@@ -141,7 +151,10 @@ def _exceptions(reading: _Reading) -> tuple[ProxyException, ...]:
 
 
 def _exception(entry: str) -> ProxyException | None:
-    """Parse one entry of NO_PROXY. One for plain http has the name "http": such requests never take a proxy."""
+    """Parse one entry of NO_PROXY, or return None if it is invalid.
+
+    An entry for plain http gets the name "http". The caller discards it, because plain http requests never use a proxy.
+    """
     if entry == "*":
         return ProxyException("*", None, None)
     try:
@@ -190,7 +203,7 @@ def _ca_folder(reading: _Reading) -> str | None:
 
 
 def _key_log(reading: _Reading) -> None:
-    """TLS writes session keys to this file, if the variable is set, and contexts cannot be made if it cannot."""
+    """Check SSLKEYLOGFILE. TLS session keys are written to this file; if that fails, no TLS context can be created."""
     text = reading.environ.get("SSLKEYLOGFILE")
     if not text:
         return

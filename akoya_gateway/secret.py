@@ -1,4 +1,4 @@
-"""A value that must not print."""
+"""A string type for secrets that keeps them out of logs and tracebacks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import final
 
 @final
 class Secret:
-    """A string that never shows itself: `repr`, `str`, `format`, pickling and tracebacks give `[secret]`.
+    """A string that is shown as `[secret]` by `repr`, `str` and `format`, and so in tracebacks. It cannot be pickled.
 
-    The text is had by `reveal()` alone, so a search for that word finds every place a secret leaves its box.
+    Only `reveal()` returns the text, so a search for that word finds every place where a secret is used.
     """
 
     __slots__ = ("_text",)
@@ -19,7 +19,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself. Call it only where the text goes straight to its one destination."""
+        """Return the text. Call this only where the text goes directly to its single destination."""
         return self._text
 
     def __repr__(self) -> str:
@@ -34,7 +34,7 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
     def __eq__(self, other: object) -> bool:
-        """Constant-time for texts of the same length."""
+        """Compare the texts, in constant time if they have the same length."""
         if not isinstance(other, Secret):
             return NotImplemented
         return hmac.compare_digest(self._text.encode(), other._text.encode())

@@ -1,4 +1,4 @@
-"""Background tasks: kept running after an unexpected exception, and cancelled when the process stops."""
+"""Background tasks: restart them after an unexpected exception, and cancel them when the process stops."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 from akoya_gateway.log import logger
 
 RETRY_INTERVAL = 0.2
-"""Seconds until a task that has not ended is cancelled once more."""
+"""Seconds after which a task that is still running is cancelled again."""
 
 FIRST_RESTART, LONGEST_RESTART = 0.5, 60.0
-"""Seconds until work that raised is started again: at first, and at most."""
+"""Initial and maximum delay, in seconds, before work that raised is restarted."""
 
 log = logger("akoya_gateway")
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` until it returns, and start it again after every exception.
+    """Run `work` until it returns, and restart it after every exception.
 
-    A background task that ends with an exception ends without a trace: nothing awaits it, and what it did is not done
-    any more until the process is restarted. The pauses double while it keeps raising.
+    Without this, a background task that raises stops unnoticed, because nothing awaits it, and its work is not done
+    until the process is restarted. The delay doubles with every exception, and is reset after a run that was longer
+    than the maximum delay.
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_RESTART
@@ -38,10 +39,11 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel them until they have ended. Raises nothing of theirs.
+    """Cancel the tasks until all have finished. Their exceptions are not raised. None is ignored.
 
-    Once is not enough: Python 3.11's `asyncio.wait_for` loses a cancellation that comes just as what it waits for is
-    done, and the Redis client sends its commands through it. A task that goes round for ever would then do so.
+    One cancellation is not enough: Python 3.11's `asyncio.wait_for` loses a cancellation that arrives just as the
+    awaited operation completes, and the Redis client sends its commands through it. A task with an endless loop would
+    then never stop.
     """
     left = {task for task in tasks if task is not None and not task.done()}
     while left:

@@ -1,7 +1,7 @@
-"""Who a connection comes from: parses addresses, and decides whether a peer is one of `trusted_proxies`.
+"""Parses peer addresses and decides whether a peer is one of `trusted_proxies`.
 
-Every part of the gateway that believes a proxy's word asks here: forwarded headers, the identity header, forward-auth,
-request ids and the rate of login starts.
+Every part of the gateway that relies on a proxy's headers uses this module: forwarded headers, the identity header,
+forward-auth, request IDs and the rate limit for authorization attempts.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Literal
 
 Address = IPv4Address | IPv6Address
 TrustedPeer = IPv4Network | IPv6Network | Literal["unix"]
-"""One entry of `trusted_proxies`; `unix` stands for peers on a unix socket."""
+"""One entry of `trusted_proxies`. `unix` means peers on a Unix socket."""
 
 Networks = Sequence[TrustedPeer]
 
 UNIX: Literal["unix"] = "unix"
 _LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 MAX_ENTRIES = 1024
-"""Addresses whose judgement is kept; after so many it is begun anew."""
+"""Number of addresses whose result is cached. The cache is cleared when it is full."""
 
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%A-Za-z0-9_-]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1` or `[2001:db8::1]:80`; None for anything else.
+    """Parse `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1` or `[2001:db8::1]:80`. Return None for anything else.
 
-    An IPv4-mapped IPv6 address is the IPv4 address. A zone (RFC 4007 section 11) is ignored.
+    An IPv4-mapped IPv6 address is returned as the IPv4 address. A zone (RFC 4007 section 11) is ignored.
     """
     found = _WITH_PORT.fullmatch(text)
     try:
@@ -39,7 +39,7 @@ def parse_address(text: str) -> Address | None:
 
 
 class TrustedProxies:
-    """`trusted("10.1.2.3")`, cached by address."""
+    """Callable that decides whether a peer is trusted: `trusted("10.1.2.3")`. Results are cached by address."""
 
     __slots__ = ("_cache", "_networks", "_peers", "_unix")
 
@@ -50,16 +50,17 @@ class TrustedProxies:
         self._cache: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
-        """Whether anybody is trusted."""
+        """Return True if there is at least one trusted proxy."""
         return bool(self._peers)
 
     def __call__(self, peer: str | None, *, told: bool = False) -> bool:
-        """Whether the peer is trusted.
+        """Return True if the peer is trusted.
 
         Args:
-            peer: its address; None for a peer on a unix socket. That is a process of this machine, as one on a loopback
-                address is: it is trusted if `unix` or a loopback address is listed.
-            told: the server took the address from a header, so it is not where the packets come from.
+            peer: the peer's address, or None for a peer on a Unix socket. Such a peer is a process on this machine,
+                like one on a loopback address, so it is trusted if `unix` or a loopback address is listed.
+            told: True if the server took the address from a header. It is then not the address of the actual peer, and
+                is never trusted.
         """
         if told or not self._peers:
             return False
@@ -75,14 +76,15 @@ class TrustedProxies:
         return cached
 
     def covers(self, address: Address) -> bool:
-        """Whether the address is in one of the networks."""
+        """Return True if the address is in one of the networks."""
         return any(address in network for network in self._networks)
 
 
 def peer_of(client: Sequence[str | int | None] | None) -> tuple[str | None, bool]:
-    """The peer of an ASGI scope's `client`, and whether the server took it from a header.
+    """Return the peer address from an ASGI scope's `client`, and True if the server took it from a header.
 
-    No sender has port 0: uvicorn, hypercorn and granian mark an address so that they read in `X-Forwarded-For`.
+    Port 0 marks such an address: uvicorn, hypercorn and granian set it for an address that they took from
+    `X-Forwarded-For`, and no real peer has it.
     """
     if not client:
         return None, False
