@@ -1,1 +1,1 @@
-"""What the gateway itself says: pages for people, RFC 9457 problems for programs."""
+"""Responses that the gateway creates itself: HTML pages for users, RFC 9457 problem details for programs."""

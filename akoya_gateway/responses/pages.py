@@ -1,6 +1,7 @@
-"""Pages a bank customer understands. Templates are compiled at start; everything put in is escaped.
+"""HTML pages for users. Templates are loaded at startup, and all values are escaped.
 
-No script, no external asset: one inline style sheet, allowed by its hash, so that the policy can refuse the rest.
+Pages contain no scripts and no external assets. Their only style sheet is inline and allowed by its hash, so that the
+Content-Security-Policy can forbid everything else.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ def _templates() -> dict[str, str]:
 
 
 class Pages:
-    """All pages of one gateway; `prefix` is where its routes live."""
+    """Renders the pages of a gateway."""
 
     def __init__(self, prefix: str) -> None:
+        """Load the templates. `prefix` is the path prefix of the gateway's routes."""
         templates = _templates()
         style = templates["style.css"]
         self._templates = Environment(
@@ -47,6 +49,6 @@ class Pages:
         )
 
     def render(self, name: str, status: int = 200, **values: object) -> Response:
-        """`name` is a template without `.html`; `values` are escaped."""
+        """Return the page from the template `name` (without `.html`). `values` are escaped."""
         html = self._templates.get_template(f"{name}.html").render(**values)
         return Response(status, self._headers, html.encode())
