@@ -1,4 +1,4 @@
-"""What can go wrong on the hop, each with its status and stable code (RFC 9110 section 15.6)."""
+"""Errors of the upstream hop, with their HTTP status (RFC 9110 section 15.6) and stable error code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from akoya_gateway.errors import UpstreamError, UserError
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection to any origin: refused, reset, no such socket, TLS failure."""
+    """No origin could be connected to: connection refused or reset, missing unix socket, or TLS failure."""
 
     status = 502
     code = "upstream-unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """Connecting, sending or waiting for bytes took longer than allowed."""
+    """Connecting to the upstream, or sending to or receiving from it, exceeded a timeout."""
 
     status = 504
     code = "upstream-timeout"
@@ -21,7 +21,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """Every connection of the pool stayed in use for as long as a request may wait."""
+    """No connection of the pool became free before the wait timeout, or the pool is shutting down."""
 
     status = 503
     code = "upstream-busy"
@@ -32,14 +32,17 @@ class UpstreamBusy(UpstreamError):
 
 
 class InvalidResponse(UpstreamError):
-    """The bytes were not a response that every reader would understand alike (RFC 9112)."""
+    """The response is malformed, or ambiguous so that two HTTP parsers could interpret it differently (RFC 9112)."""
 
     status = 502
     code = "upstream-invalid-response"
 
 
 class ClosedEarly(UpstreamError):
-    """The connection ended before the response did. `no_response_bytes`: not one byte of a response had come."""
+    """The connection was closed before the response was complete.
+
+    `no_response_bytes` is True if not a single byte of the response was received.
+    """
 
     status = 502
     code = "upstream-closed"
@@ -50,23 +53,25 @@ class ClosedEarly(UpstreamError):
 
 
 class StreamCancelled(UpstreamError):
-    """Somebody ended the exchange from outside (`stream_cancellation.StreamCancellation`): the grant or the session is
-    over."""
+    """The exchange was cancelled through its `StreamCancellation`, because the grant or the session has ended."""
 
     status = 502
     code = "exchange-ended"
 
 
 class RefusedRequest(UserError):
-    """A request that must not be sent on. After the answer the client's connection is to be closed
-    (`close` is True: send `Connection: close`), because its framing is in doubt."""
+    """The request must not be forwarded.
+
+    `close` is True: the response must be sent with `Connection: close`, because the framing of the request is
+    ambiguous and the next request on the connection could be misread.
+    """
 
     code = "request-refused"
     close = True
 
 
 class SlowClient(RefusedRequest):
-    """The client holds a connection to the upstream and sends nothing more of its body."""
+    """The client occupies an upstream connection but does not send the rest of its body, or sends it too slowly."""
 
     status = 408
     code = "body-timeout"
@@ -74,4 +79,4 @@ class SlowClient(RefusedRequest):
 
 
 class ClientGone(Exception):
-    """The client went away: nobody is left to answer."""
+    """The client has disconnected, so no response can be sent."""

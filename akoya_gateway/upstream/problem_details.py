@@ -1,4 +1,4 @@
-"""A refusal or failure as RFC 9457 problem details, for a proxy that stands alone."""
+"""Sends errors as RFC 9457 problem details, for a reverse proxy that is used without the gateway around it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ Message = MutableMapping[str, Any]
 async def send_problem(
     send: Callable[[Message], Awaitable[None]], error: GatewayError, *, kind: str = "http.response"
 ) -> None:
-    """Answer with the error's status, code, title and detail; the connection closes if the error asks for it.
-    `kind` begins the ASGI event types."""
+    """Send a response with the error's status, code, title and detail.
+
+    The response contains `Connection: close` if the error has a true `close` attribute.
+
+    Args:
+        send: The ASGI `send`.
+        error: The error to report.
+        kind: The prefix of the ASGI event types: `http.response` or `websocket.http.response`.
+    """
     problem = {"type": f"about:blank#{error.code}", "title": error.title, "status": error.status}
     if error.detail:
         problem["detail"] = error.detail

@@ -1,7 +1,8 @@
-"""The reverse proxy: an ordinary ASGI app in front of a pool of connections.
+"""The reverse proxy: an ordinary ASGI app that forwards requests over a connection pool.
 
-Streams both ways and holds a bounded piece of each body. A request that is answered within one tick of the pool costs
-no task and no timer; one that is not gets a task that notices the client leaving.
+It streams both bodies and buffers a bounded part of each. A request that arrives in one ASGI event and completes
+within one tick of the pool needs no task and no timer. A slower one gets a task that detects when the client
+disconnects.
 """
 
 from __future__ import annotations
@@ -33,13 +34,20 @@ VIA_HEADER = (b"via", VIA)
 
 
 class ReverseProxy:
-    """`scope["headers"]`, `raw_path` and `query_string` go to the upstream byte for byte, apart from what RFC 9110
-    section 7.6 takes away or adds. `scope["akoya.ending"]` (an `stream_cancellation.StreamCancellation`) may end a
-    stream from outside; `scope["akoya.ours"]` says how many of the headers, the last ones, the gateway has made;
-    `scope["akoya.again"]` that the request was sent before, on a connection that was just closing.
+    """ASGI app that forwards HTTP requests and WebSockets to the upstream.
 
-    Raises RefusedRequest (before anything is sent), UpstreamError (502, 503, 504 before the response has started; after
-    that the caller has to cut the client's connection, as servers do when an app raises).
+    `scope["headers"]`, `raw_path` and `query_string` are sent byte for byte, except for the changes that RFC 9110
+    section 7.6 requires and headers that `client_headers` removes. These private scope keys are used:
+
+    - `akoya.ending`: a `StreamCancellation`, with which the exchange can be cancelled from outside.
+    - `akoya.ours`: the number of headers at the end of `headers` that the gateway has added.
+    - `akoya.again`: true if the request was sent before on a connection that the upstream was just closing.
+
+    Raises:
+        RefusedRequest: The request is not forwarded. Usually raised before anything is sent, but an oversized or
+            inconsistent body may only be noticed while it is being sent.
+        UpstreamError: 502, 503 or 504. If the response has already started, the caller must abort the client's
+            connection, as servers do when an app raises.
     """
 
     def __init__(
@@ -52,8 +60,17 @@ class ReverseProxy:
         max_body: int = 0,
         answer_errors: bool = False,
     ) -> None:
-        """`max_body` in bytes, 0: no limit. `answer_errors`: render problem details here, for use without a caller that
-        does."""
+        """Create the proxy.
+
+        Args:
+            pool: Connections to the upstream.
+            trusted_proxies: Peers whose forwarded headers are believed.
+            public_url: The URL that browsers use (see `ForwardedHeaders`).
+            client_headers: Decides which client headers are forwarded.
+            max_body: Largest request body in bytes, or 0 for no limit.
+            answer_errors: Respond to errors with problem details instead of raising them, for use without a caller
+                that does this.
+        """
         self.pool = pool
         upstream = pool.upstream
         default_host = upstream.origins[0].authority.encode("ascii")
@@ -73,7 +90,7 @@ class ReverseProxy:
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
-            raise ValueError(f"no such scope: {kind}")
+            raise ValueError(f"unsupported ASGI scope type: {kind}")
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -110,7 +127,7 @@ class ReverseProxy:
                 await send({"type": "websocket.close", "code": 1014})
 
     def build_request(self, scope: Scope) -> RequestHead:
-        """The request head for an HTTP scope. Raises RefusedRequest."""
+        """Return the request head for an HTTP scope. Raises RefusedRequest."""
         peer, told = peer_of(scope.get("client"))
         query = scope.get("query_string", b"")
         path: bytes = scope["raw_path"]
@@ -131,12 +148,13 @@ class ReverseProxy:
         return head
 
     def check_body_size(self, sent: int) -> None:
+        """Raise RefusedRequest if `sent` bytes exceed the size limit for request bodies."""
         if self._max_body and sent > self._max_body:
             raise RefusedRequest("the body is too large", status=413, code="body-too-large", title="Too large")
 
 
 class ProxiedExchange:
-    """One HTTP request on its way through."""
+    """One proxied HTTP request and its response."""
 
     __slots__ = (
         "_cancellation",
@@ -153,7 +171,7 @@ class ProxiedExchange:
 
     def __init__(self, proxy: ReverseProxy, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = False
-        """The response to the client has begun."""
+        """True once the response to the client has started."""
         self._proxy = proxy
         self._scope = scope
         self._receive = receive
@@ -165,6 +183,7 @@ class ProxiedExchange:
         self._sent = 0
 
     async def run(self) -> None:
+        """Send the request and forward the response."""
         head = self._proxy.build_request(self._scope)
         body = head.body
         if body is Body.NONE or (body is Body.LENGTH and not head.length):
@@ -174,26 +193,28 @@ class ProxiedExchange:
         await self.respond(self._send)
 
     def adopt(self, connection: Connection) -> ResponseStream:
-        """Go on with a request without a body that somebody else has sent: what comes from now on is to go to the
-        exchange."""
+        """Take over a request without a body that was already sent on `connection`.
+
+        The rest of the response is delivered to the returned stream.
+        """
         stream = self._stream = ResponseStream(connection, self._loop, self._on_slow)
         connection.transfer_to(stream)
         return stream
 
     def listen(self, cancellation: StreamCancellation) -> None:
-        """`cancellation` may end it from now on."""
+        """Abort the exchange when `cancellation` is cancelled."""
         self._cancellation = cancellation
         cancellation.listen(self._on_cancel)
 
     def clean_up(self) -> None:
-        """Nothing of it stays behind: neither a task nor a connection in an unknown state."""
+        """Cancel the helper task, and abort the connection unless the response is complete."""
         if self._helper is not None:
             self._helper.cancel()
         if self._cancellation is not None:
             self._cancellation.unlisten(self._on_cancel)
         if self._stream is not None:
             self._stream.fail(ClientGone())
-            # Each holds the other: without this line every request is work for the garbage collector.
+            # The exchange and the stream reference each other. Break the cycle, so that reference counting frees them.
             self._stream = None
 
     # -- the request
@@ -208,7 +229,8 @@ class ProxiedExchange:
         try:
             await stream.wait_head()
         except ClosedEarly as error:
-            # RFC 9110 section 9.2.2: it may have been closing just as we wrote. Once, and not on one that is as old.
+            # RFC 9110 section 9.2.2: the upstream may have closed the idle connection just as the request was written.
+            # Retry once, on a new connection: another idle one may be closing for the same reason.
             if not (error.no_response_bytes and head.idempotent and connection.request_count > 1):
                 raise
             await self._retry(head)
@@ -218,9 +240,13 @@ class ProxiedExchange:
         await self._begin(connection, head, head.head, complete=True).wait_head()
 
     async def _with_body(self, request_head: RequestHead) -> None:
-        """The first event of a body of known length goes out together with the head; the rest is pumped by a task, so
-        that a response may come first. Who waits for `100 Continue` gets it (from `receive`) once there is a
-        connection: an upstream that is down is reported before the body is sent."""
+        """Send a request with a body.
+
+        Unless the body is chunked or the client expects `100 Continue`, the first body event is sent together with the
+        head. A task sends the rest, because the response may arrive before the body is complete. The server sends
+        `100 Continue` on `receive`, which is called only once there is a connection: if the upstream is down, the
+        client gets the error before it sends its body.
+        """
         pool = self._proxy.pool
         head = request_head.head
         if request_head.body is Body.CHUNKED or request_head.expects:
@@ -255,7 +281,10 @@ class ProxiedExchange:
         return stream
 
     def _frame(self, body: Body, length: int, data: bytes, *, more: bool) -> bytes:
-        """A piece of the body as it goes out (RFC 9112 section 7.1), its size watched."""
+        """Return a part of the body with its framing (RFC 9112 section 7.1).
+
+        Raises RefusedRequest if the body is too large or does not match its Content-Length.
+        """
         self._sent += len(data)
         self._proxy.check_body_size(self._sent)
         if body is Body.CHUNKED:
@@ -272,7 +301,7 @@ class ProxiedExchange:
         return message
 
     async def _pump(self, stream: ResponseStream, body: Body, length: int) -> None:
-        """The request body, until it or the exchange is over."""
+        """Send the request body until it is complete or the exchange is finished, then watch the client."""
         try:
             more = True
             while more and not stream.is_finished:
@@ -289,15 +318,15 @@ class ProxiedExchange:
                 stream.connection.finish_request()
                 await self._watch_client()
         except Exception as error:
-            # Whatever it was: the one that waits for the response must hear of it.
+            # Pass on every error, because `run` waits for the response and would not notice that this task failed.
             stream.fail(error)
 
     async def _until_writable(self, stream: ResponseStream) -> None:
         """Wait until the upstream takes more of the body.
 
-        No event is received meanwhile, because each would bring more of the body. So ASGI cannot tell that the client
-        has left, and an upstream that streams its response without reading the request would go on for ever. Our own
-        server tells by `on_lost`.
+        No ASGI event is received meanwhile, because each could contain more of the body. ASGI can therefore not report
+        that the client has disconnected, and an upstream that streams its response without reading the request would
+        continue forever. The gateway's own server reports it through `on_lost`.
         """
         client = self._scope.get("akoya.connection")
         if client is None:
@@ -312,7 +341,7 @@ class ProxiedExchange:
     # -- the response
 
     async def respond(self, send: Send) -> None:
-        """The answer, as far as it comes. Raises what `ResponseStream.read_buffered` raises."""
+        """Send the response to the client as it arrives. Raises the error of the stream if it fails."""
         stream = self._stream
         assert stream is not None
         head = stream.head
@@ -338,7 +367,7 @@ class ProxiedExchange:
             await send({"type": "http.response.trailers", "headers": stream.trailers, "more_trailers": False})
 
     def _finish(self, stream: ResponseStream) -> None:
-        """An event stream may be silent for longer than any other response."""
+        """Disable the read timeout for an event stream, which may legitimately be silent for a long time."""
         if not stream.is_finished and stream.head is not None:
             for name, value in stream.head.headers:
                 if name == b"content-type":
@@ -346,14 +375,14 @@ class ProxiedExchange:
                         stream.connection.disable_read_timeout()
                     return
 
-    # -- from outside
+    # -- callbacks and the watcher task
 
     def _on_slow(self) -> None:
         if self._helper is None:
             self._helper = self._loop.create_task(self._watch_client())
 
     async def _watch_client(self) -> None:
-        """Until the client leaves: then the upstream need not go on."""
+        """Wait until the client disconnects, then abort the upstream connection."""
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":

@@ -1,14 +1,18 @@
-"""A handle by which somebody else ends an exchange that is still open: a stream or a WebSocket outlives its grant."""
+"""Cancels an open stream or WebSocket from outside, because it can outlive the grant that it was admitted with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 OnCancel = Callable[[int, str], None]
+"""Called with the WebSocket close code and the reason."""
 
 
 class StreamCancellation:
-    """The middleware puts one into `scope["akoya.ending"]` and calls `cancel` when the grant or the session is over."""
+    """The cancellation handle of one exchange.
+
+    The middleware stores it in `scope["akoya.ending"]` and calls `cancel` when the grant or the session ends.
+    """
 
     __slots__ = ("_listeners", "cancelled")
 
@@ -17,7 +21,10 @@ class StreamCancellation:
         self._listeners: list[OnCancel] = []
 
     def cancel(self, code: int = 1008, reason: str = "the connection to the bank has ended") -> None:
-        """`code`: the WebSocket close code (RFC 6455 section 7.4). Streams are cut. Only the first call counts."""
+        """Cancel the exchange. Only the first call has an effect.
+
+        A WebSocket is closed with `code` (RFC 6455 section 7.4) and `reason`. An HTTP stream is aborted.
+        """
         if self.cancelled is None:
             self.cancelled = (code, reason)
             listeners, self._listeners = self._listeners, []
@@ -25,12 +32,13 @@ class StreamCancellation:
                 listener(code, reason)
 
     def listen(self, listener: OnCancel) -> None:
-        """Called once, at once if it has ended already."""
+        """Call `listener` on cancellation, or immediately if the exchange is already cancelled."""
         if self.cancelled is None:
             self._listeners.append(listener)
         else:
             listener(*self.cancelled)
 
     def unlisten(self, listener: OnCancel) -> None:
+        """Remove `listener`. Does nothing if it is not registered."""
         if listener in self._listeners:
             self._listeners.remove(listener)
