@@ -1,4 +1,4 @@
-"""Where grants, sessions and authorization attempts are kept: sealed records with compare-and-set."""
+"""Stores grants, sessions and authorization attempts as encrypted records with compare-and-set."""
 
 from akoya_gateway.store.base import Record, Store
 from akoya_gateway.store.encrypted_store import EncryptedStore

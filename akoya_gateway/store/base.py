@@ -1,8 +1,8 @@
-"""The store, as small as the grant's life allows.
+"""The store interface: only the operations that grants, sessions and attempts need.
 
-A store keeps `Record`s: an opaque, already sealed `body` under (`kind`, `key`), with a `version` for
-compare-and-set, a `group` to list by, and an end. It knows nothing of HTTP, OAuth or encryption. Whatever must be
-atomic is one call. Memory, SQLite and Redis pass one and the same suite (`tests/store/`).
+A store keeps `Record`s: an opaque, already encrypted `body` under (`kind`, `key`), with a `version` for
+compare-and-set, a `group` to list by, and an expiry. The store does not depend on HTTP, OAuth or encryption. Every
+operation that must be atomic is a single call. Memory, SQLite and Redis pass the same test suite (`tests/store/`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`kind` is one of a handful of lower-case words, `key` and `group` are digests or random ids, never names.
+    """One stored record.
 
-    The empty group is none: such a record is found by its key, by `scan` and by `count` of its kind.
-    `version` starts at 1 and grows by 1 with every `put`. `expires_at` is Unix seconds or None; an expired record
-    is never returned, by any verb, and is purged some time later.
+    `kind` is one of a few lower-case words. `key` and `group` are digests or random IDs, never names.
+
+    A record with the empty group belongs to no group: it is found only by its key, by `scan` and by `count` of its
+    kind. `version` starts at 1 and grows by 1 with every `put`. `expires_at` is Unix seconds or None. No method returns
+    an expired record; the store purges it some time later.
     """
 
     kind: str
@@ -30,52 +32,70 @@ class Record:
 
 
 class Store(Protocol):
-    """Every verb raises `errors.StoreUnavailable` when the store cannot be reached, locked out, full or corrupt,
-    and then nothing has been promised: a `put` that raised may or may not have happened.
+    """The storage operations.
+
+    Every method raises `errors.StoreUnavailable` if the store is unreachable, locked, full or corrupt. The outcome of
+    the call is then unknown: a `put` that raised may or may not have been applied.
     """
 
     async def open(self) -> None:
-        """Connect, create what is missing. Called once; raises when the store is unusable for good."""
+        """Connect and create whatever is missing. Called once.
 
-    async def close(self) -> None: ...
+        Raises an exception if the store is permanently unusable.
+        """
+
+    async def close(self) -> None:
+        """Close the store and release its resources."""
+        ...
 
     async def check(self) -> None:
-        """One cheap round trip that proves reads and writes work; for `/readyz`."""
+        """Do one cheap round trip that proves that reads and writes work; used by `/readyz`."""
 
-    async def get(self, kind: str, key: str) -> Record | None: ...
+    async def get(self, kind: str, key: str) -> Record | None:
+        """Return the live record, or None."""
+        ...
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
-        """All live records of the group, ordered by key."""
+        """Return all live records of the group, ordered by key."""
 
     async def put(self, record: Record) -> bool:
-        """Compare-and-set, durable when it returns True.
+        """Write the record by compare-and-set; it is durable when this returns True.
 
-        `record.version` is the version to be written: 1 creates and fails if a live record is there; n > 1
-        replaces exactly version n - 1. False: somebody else was first, nothing changed.
+        `record.version` is the version to write. 1 creates the record and fails if a live one exists. n > 1 replaces
+        exactly version n - 1.
+
+        Returns:
+            False if another writer was first; nothing was changed.
         """
 
     async def reseal(self, record: Record) -> bool:
-        """Replace the body of exactly `record.version` and leave the version, group and end as they are. For key
-        rotation alone: what the body says is the same, so nobody who holds that version is disturbed.
+        """Replace the body of exactly `record.version` and leave the version, group and expiry unchanged.
+
+        Only for key rotation: the plaintext stays the same, so callers that hold this version need not be notified.
         """
 
     async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
-        """Remove the record (only at `version`, if given). True if it was there and is gone."""
+        """Delete the record, only at `version` if given. Return True if this call deleted it."""
 
     async def take(self, kind: str, key: str) -> Record | None:
-        """Get and delete in one step: of any number of callers exactly one gets it."""
+        """Get and delete the record in one step: of any number of concurrent callers exactly one gets it."""
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
-        """Wait until the record's version is no longer `version` (or it is gone), at most `timeout` seconds, and
-        return what is there then. Within one process no polling; across processes at most a few reads a second.
+        """Wait until the record is gone or has another version, and return its current state.
+
+        Returns after `timeout` seconds in any case. Does not poll within one process; across processes it reads at most
+        a few times a second.
         """
 
     async def count(self, kind: str, group: str | None = None) -> int:
-        """How many live records there are of the kind, or of the group."""
+        """Return the number of live records of the kind, or of one group of it."""
 
     async def kinds(self) -> tuple[str, ...]:
-        """Every kind that there are records of, in order. Maintenance only: it may look at the whole store."""
+        """Return every kind that has records, sorted. Maintenance only: it may read the whole store."""
 
     def scan(self, kind: str) -> AsyncIterator[Record]:
-        """Every live record of a kind, streamed, in no order; changes meanwhile may or may not be seen."""
+        """Yield every live record of a kind, in no particular order.
+
+        Changes made during the scan may or may not be included.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Waiting for a record to change: who waits for which, and the one loop that all stores share."""
+"""Waiting for a record to change: the waiters of each record, and the wait loop that all stores share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.store.base import Record
 
 Name = tuple[str, str]
-"""(kind, key)."""
+"""The (kind, key) of a record."""
 
 Read = Callable[[str, str], Awaitable[Record | None]]
 
 
 class ChangeNotifier:
-    """One bell a waiter, filed under what it waits for."""
+    """Notifies waiters of changed records, with one `asyncio.Event` per waiter.
+
+    True if anyone waits; `name in notifier` is true if anyone waits for that record.
+    """
 
     __slots__ = ("_waiters",)
 
@@ -32,6 +35,7 @@ class ChangeNotifier:
 
     @contextmanager
     def subscribe(self, name: Name) -> Iterator[asyncio.Event]:
+        """Yield an event that is set when the record changes."""
         bell = asyncio.Event()
         self._waiters.setdefault(name, set()).add(bell)
         try:
@@ -43,10 +47,12 @@ class ChangeNotifier:
                 del self._waiters[name]
 
     def notify(self, name: Name) -> None:
+        """Wake all waiters of the record."""
         for bell in self._waiters.get(name, ()):
             bell.set()
 
     def notify_all(self) -> None:
+        """Wake all waiters of all records."""
         for name in self._waiters:
             self.notify(name)
 
@@ -61,10 +67,18 @@ async def wait_until_changed(
     clock: Clock,
     patience: float | None = None,
 ) -> Record | None:
-    """`Store.changed` for a bell that is already hung: read, wait for the bell, read again.
+    """Implement `Store.changed`: read, wait for the event, read again.
 
-    `patience`: read again after that many seconds though no bell rang (a notice can be lost). An expiring record
-    is looked at when it ends.
+    A record with an expiry is also read again when it expires.
+
+    Args:
+        read: Reads the record.
+        changed: The event of this waiter. It must be subscribed before the call, so that no change is missed.
+        name: The record.
+        version: Return as soon as the record no longer has this version.
+        timeout: Seconds after which the record is returned even if it has not changed.
+        clock: Used for the expiry of the record.
+        patience: Seconds after which to read again without a notification, because notifications can be lost.
     """
     deadline = time.monotonic() + timeout
     while True:

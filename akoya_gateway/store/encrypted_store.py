@@ -1,4 +1,7 @@
-"""The store as everyone above sees it: the same verbs, with plain bodies. Nobody up there can forget to seal."""
+"""The store that the rest of the gateway uses: the same methods, with plaintext bodies.
+
+All access goes through it, so no caller can forget to encrypt.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ log = logger("akoya_gateway.store")
 
 
 class EncryptedStore:
-    """A `Store` behind a `Keyring`: seals on the way in, opens on the way out.
+    """Wraps a `Store` and encrypts bodies on write and decrypts them on read.
 
-    Takes and returns `Record`s whose body is plain. Raises what the store raises, and `UndecryptableRecord` or
-    `DamagedRecord` for a body that does not open.
+    Takes and returns `Record`s with plaintext bodies. Raises what the store raises, and `UndecryptableRecord` or
+    `DamagedRecord` for a body that cannot be decrypted.
     """
 
     __slots__ = ("keyring", "store")
@@ -61,7 +64,10 @@ class EncryptedStore:
         return await self.store.kinds()
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
-        """Those that open: one bad record must not hide the others, so at the end the log says how many there were."""
+        """Yield the records that can be decrypted, and log how many could not.
+
+        One bad record must not hide the others, so it is skipped.
+        """
         shut: Counter[str] = Counter()
         async for record in self.store.scan(kind):
             try:
@@ -74,8 +80,14 @@ class EncryptedStore:
             log.error("unreadable records skipped", kind=kind, records=records, error=why)
 
     async def reseal(self, sealed: Record) -> bool:
-        """Put a record as the *store* gave it (body sealed) under the first key. True if it is there now, False if
-        the record was changed or removed meanwhile, in which case whoever did that sealed it anew.
+        """Re-encrypt a record with the first key.
+
+        Args:
+            sealed: The record as the underlying store returned it, with its body still encrypted.
+
+        Returns:
+            True if the record is now encrypted with the first key. False if it was changed or removed meanwhile; a
+            writer that changed it has already encrypted it again.
         """
         plain = self._decrypt(sealed)
         return await self.store.reseal(self._encrypt(plain))
@@ -91,8 +103,10 @@ class EncryptedStore:
 
 
 def context(record: Record) -> bytes:
-    """What a body is bound to. With the group in it, a record that somebody with access to the store lists under
-    another owner does not open.
+    """Return the associated data that a body is bound to: kind, key and group.
+
+    The group is included so that a record cannot be decrypted if an attacker with access to the store moves it to
+    another owner's group.
     """
     parts = (record.kind.encode(), record.key.encode(), record.group.encode())
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

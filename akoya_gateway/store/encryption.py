@@ -1,12 +1,12 @@
-"""Records at rest: AES-256-GCM under a ring of keys.
+"""Encryption of records at rest: AES-256-GCM with a key ring.
 
-A sealed body is
+An encrypted body is
 
-    version (1 byte, 0x01) | length of key id (1 byte) | key id | nonce (12 bytes) | ciphertext and tag (16 bytes)
+    version (1 byte, 0x01) | length of key ID (1 byte) | key ID | nonce (12 bytes) | ciphertext and tag (16 bytes)
 
-The header and the caller's context are authenticated with it, so a body that was moved to another record, or whose
-header was touched, does not open. Nonces are random: one key may seal 2**32 records (NIST SP 800-38D section 8.3),
-which is 136 a second for a year; rotate before that.
+The header and the caller's context are authenticated as associated data, so decryption fails if a body was moved to
+another record or its header was altered. Nonces are random, so one key may encrypt 2**32 records (NIST SP 800-38D
+section 8.3). That is 136 a second for a year; rotate before that.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ _TAG = 16
 
 
 class DamagedRecord(OperatorError):
-    """A sealed body that is cut, altered or not in its own place. Restore it from a backup, or delete the record."""
+    """An encrypted body that is truncated, altered or in another record.
+
+    Restore it from a backup, or delete the record.
+    """
 
     code = "record-damaged"
 
 
 class Keyring:
-    """Seals under the first key, opens under any.
+    """Encrypts with the first key and decrypts with any of them.
 
-    Raises ValueError for an empty ring, a key that is not 32 bytes, and two keys with one id.
+    Raises:
+        ValueError: The ring is empty, a key is not 32 bytes long, or two keys have the same ID.
     """
 
     __slots__ = ("_ciphers", "_first", "_header")
@@ -53,13 +57,16 @@ class Keyring:
         self._header = _header(keys[0].id)
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """`plain`, encrypted under the first key and bound to `context`."""
+        """Encrypt `plain` with the first key and bind it to `context`."""
         nonce = os.urandom(_NONCE)
         return self._header + nonce + self._first.encrypt(nonce, plain, self._header + context)
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
-        """The plain bytes. Raises `UndecryptableRecord` with the id of a key that the ring has not, and
-        `DamagedRecord` for a body that is not what was sealed under `context`.
+        """Return the plaintext.
+
+        Raises:
+            UndecryptableRecord: The ring lacks the key; the error carries the key ID.
+            DamagedRecord: The body is not one that was encrypted with this `context`.
         """
         header, key_id = _split(sealed)
         cipher = self._ciphers.get(key_id)
@@ -73,7 +80,11 @@ class Keyring:
             raise DamagedRecord(f"a record sealed with key {key_id!r} was altered or is not in its own place") from None
 
     def needs_reencryption(self, sealed: bytes) -> bool:
-        """True if it was sealed under another key than the first. Raises `DamagedRecord` if that cannot be seen."""
+        """Return True if the body was encrypted with another key than the first.
+
+        Raises:
+            DamagedRecord: The body has no readable header.
+        """
         return _split(sealed)[0] != self._header
 
 
@@ -85,7 +96,7 @@ def _header(key_id: str) -> bytes:
 
 
 def _split(sealed: bytes) -> tuple[bytes, str]:
-    """Header and key id of a sealed body that is long enough to be one."""
+    """Return the header and key ID of an encrypted body, after checking its minimum length."""
     if len(sealed) < 2 or sealed[0] != _FORMAT:
         raise DamagedRecord("a record's body is not a sealed one")
     end = 2 + sealed[1]

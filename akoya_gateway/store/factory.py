@@ -1,4 +1,4 @@
-"""From `sessions.store` to a store."""
+"""Creates the store that `sessions.store` in gateway.yaml names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from akoya_gateway.store.sqlite import SQLiteStore
 
 _WAYS = ("", "s", "+sentinel", "s+sentinel", "+cluster", "s+cluster")
 REDIS_SCHEMES = frozenset(server + way for server in ("redis", "valkey") for way in _WAYS)
-"""The `s` is TLS."""
+"""URL schemes of the Redis store. A trailing `s` after `redis` or `valkey` means TLS."""
 
 
 def open_store(url: str, clock: Clock = time.time) -> Store:
-    """The store that `url` names, not opened yet.
+    """Return the store that `url` names, not opened yet.
 
-    `memory://`, `sqlite:///absolute/path`, `sqlite:relative/path`, `redis://`, `rediss://`, `redis+sentinel://`,
-    `redis+cluster://` (see docs/stores.md). Raises `OperatorError` for any other, and where the Redis client
-    library is missing.
+    Supports `memory://`, `sqlite:///absolute/path`, `sqlite:relative/path`, `redis://`, `rediss://`,
+    `redis+sentinel://` and `redis+cluster://`, and the same forms with `valkey` (see docs/stores.md).
+
+    Raises:
+        OperatorError: The scheme is not supported, the rest of the URL is invalid, or the Redis client library is not
+            installed.
     """
     scheme = url.partition(":")[0]
     if scheme == "memory":
@@ -38,7 +41,10 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
 
 
 def describe(url: str) -> str:
-    """The URL for people and logs, without user, password and query: made of judged parts, or `redis://…`."""
+    """Return the URL for messages and logs, without user, password and query.
+
+    A Redis URL is assembled from validated parts only. Of a URL that cannot be parsed only the scheme is shown.
+    """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return f"sqlite:{_sqlite_path(url)}"
@@ -51,13 +57,16 @@ def describe(url: str) -> str:
 
 
 def _shown_scheme(url: str) -> str:
-    """The scheme, if there is one; a text without may be a password as a whole."""
+    """Return the scheme of the URL, or `…` if it has none: a text without a scheme may be a password."""
     found = re.match(r"[a-z][a-z0-9+]{1,20}(?=://)", url)
     return found[0] if found else "…"
 
 
 def _sqlite_path(url: str) -> str:
-    """`sqlite:///var/x.db` -> `/var/x.db`; `sqlite:x.db` -> `x.db`. The path is taken as it is, nothing is decoded."""
+    """Return the path of an SQLite URL: `/var/x.db` for `sqlite:///var/x.db`, `x.db` for `sqlite:x.db`.
+
+    Percent-escapes are not decoded.
+    """
     path = url.partition(":")[2].removeprefix("//")
     if not path or path == "/":
         raise OperatorError("sessions.store: sqlite needs a file, for example sqlite:///var/lib/akoya-gateway/grants.db")
@@ -66,7 +75,7 @@ def _sqlite_path(url: str) -> str:
 
 def _redis(url: str, clock: Clock) -> Store:
     try:
-        from akoya_gateway.store.redis.store import RedisStore  # noqa: PLC0415  # only those who use it need it
+        from akoya_gateway.store.redis.store import RedisStore  # noqa: PLC0415  # an optional dependency
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] != "redis":
             raise

@@ -1,7 +1,7 @@
-"""Everything under the first key: what has to be done before an old key may leave the ring.
+"""Key rotation: re-encrypts every record with the first key, so that an old key may be removed from the ring.
 
-It can be stopped at any moment and started again: what is under the first key already is passed over at the cost of
-reading it. The gateway may run meanwhile. A record that changes under our hands keeps the change (`Store.reseal`).
+Rotation can be interrupted at any moment and started again; records that are already encrypted with the first key cost
+one read each. The gateway may keep running. A record that is changed meanwhile keeps the change (`Store.reseal`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.encryption import DamagedRecord
 
 PAGE_SIZE = 64
-"""Records at a time: enough that SQLite commits them together."""
+"""Records that are re-encrypted concurrently: enough for SQLite to commit them together."""
 MAX_TRIES = 20
 
 
 class RotationResult(Enum):
+    """Outcome for one record."""
+
     RESEALED = "resealed"
     CURRENT = "under the first key already"
     GONE = "removed meanwhile"
@@ -33,9 +35,10 @@ class RotationResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` records were looked at (`total` was counted at the start, so `done` may pass it).
+    """Progress of a rotation.
 
-    `missing` says how many records need which key that is not in the ring.
+    `done` of `total` records have been processed. `total` is counted at the start, so records that are added meanwhile
+    raise it. `missing` pairs the ID of each key that is not in the ring with the number of records that need it.
     """
 
     done: int
@@ -47,14 +50,15 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was looked at is under the first key now."""
+        """True if every record processed so far is encrypted with the first key."""
         return not (self.damaged or self.busy or self.missing)
 
 
 async def rotate(store: EncryptedStore) -> AsyncIterator[Progress]:
-    """Seal every record under the ring's first key, page by page; yields after each page, and at least once.
+    """Re-encrypt every record with the first key, page by page; yield the progress after each page and at the end.
 
-    Raises `StoreUnavailable`; start again when the store is back.
+    Raises:
+        StoreUnavailable: Start again when the store is back.
     """
     kinds = await store.kinds()
     total = sum([await store.count(kind) for kind in kinds])
@@ -80,7 +84,7 @@ async def _pages(store: EncryptedStore, kind: str) -> AsyncIterator[list[Record]
 
 
 async def _reseal(store: EncryptedStore, record: Record) -> RotationResult | str:
-    """The outcome, or the id of the key that is missing."""
+    """Return the outcome, or the ID of the key that is missing."""
     present: Record | None = record
     for attempt in count():
         if present is None:
@@ -96,7 +100,7 @@ async def _reseal(store: EncryptedStore, record: Record) -> RotationResult | str
             return RotationResult.DAMAGED
         if attempt == MAX_TRIES:
             break
-        # Somebody was first, perhaps a gateway that has not read the new ring yet.
+        # Another writer changed the record first, perhaps a gateway that has not loaded the new key ring yet.
         present = await store.store.get(record.kind, record.key)
     return RotationResult.BUSY
 

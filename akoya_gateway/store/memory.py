@@ -1,4 +1,4 @@
-"""The store for development and tests: one process, one event loop, gone with them."""
+"""In-memory store for development and tests: one process, one event loop, nothing persisted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from akoya_gateway.store.change_notifier import ChangeNotifier, Name, wait_until
 
 
 class MemoryStore:
-    """`memory://`. No verb awaits between reading and writing, which is what makes each one atomic."""
+    """The store of `memory://`.
+
+    Operations are atomic because none of them awaits between reading and writing.
+    """
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._clock = clock
@@ -113,7 +116,10 @@ class MemoryStore:
             del self._groups[record.kind, record.group]
 
     def _purge(self) -> None:
-        """Drop what has ended. A record may have been replaced by one that ends later, so look again."""
+        """Remove expired records.
+
+        A record may have been replaced by one that expires later, so the current record is checked again.
+        """
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             _, kind, key = heapq.heappop(self._ends)

@@ -1,9 +1,9 @@
-"""The default store: one SQLite file, durable when it answers, shared by the processes of one machine.
+"""The default store: one SQLite file, shared by the processes of one machine. A write is durable when its call returns.
 
-Writes go through one thread, which commits together what waits together: many `put`s, one sync, each judged for
-itself. Reads go through another. The event loop never waits for either.
+Writes go through one thread, which commits all waiting writes in one transaction: many `put`s, one sync, a result
+for each. Reads go through another thread. The event loop never blocks on either.
 """
-# The texts are put together from constants of this file; values are always bound:
+# The SQL is assembled from constants of this file only; values are always bound:
 # ruff: noqa: S608
 
 from __future__ import annotations
@@ -51,13 +51,20 @@ _PURGE = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE expi
 BATCH_SIZE = 256
 PURGE_EVERY = 60.0
 WRITE_TIMEOUT = 2.0
-"""Seconds after which a waiter reads again though nobody told it to."""
+"""Seconds after which a waiter reads again without a notification."""
 WATCH_INTERVALS = (0.1, 0.25)
-"""Seconds between looks for commits of other processes while somebody waits: first and longest."""
+"""Seconds between checks for commits of other processes while a caller waits: first and longest interval."""
 
 
 class SQLiteStore:
-    """`sqlite:///path`. `busy_timeout`: seconds to wait for another process's lock; `patience`: for a stuck disk."""
+    """The store of `sqlite:///path`.
+
+    Args:
+        path: The database file.
+        clock: Used for the expiry of records.
+        busy_timeout: Seconds to wait for another process's lock.
+        patience: Seconds that a call waits for its thread, which a stuck disk may block.
+    """
 
     def __init__(
         self, path: str, clock: Clock = time.time, *, busy_timeout: float = 3.0, patience: float = 10.0
@@ -86,7 +93,7 @@ class SQLiteStore:
         except BaseException as fault:
             await self.close()
             if isinstance(fault, Exception) and not isinstance(fault, StoreUnavailable):
-                # For example RuntimeError, where the system allows no more threads.
+                # For example RuntimeError, when the operating system allows no more threads.
                 raise StoreUnavailable(f"{self._file.path}: cannot be opened ({type(fault).__name__})") from fault
             raise
 
@@ -167,7 +174,11 @@ class SQLiteStore:
         return tuple([kind for (kind,) in rows])
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
-        """In pages, each its own short read, so that a slow reader holds no snapshot and the log can be trimmed."""
+        """Yield the live records of a kind.
+
+        Each page is a separate short read, so a slow consumer holds no snapshot that would keep the write-ahead log
+        from being truncated.
+        """
         after = ""
         while True:
             asked = {"kind": kind, "after": after, "now": self._clock()}
@@ -184,7 +195,7 @@ class SQLiteStore:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._writer.submit(work, self._write_timeout)
 
-    # On the reader's thread.
+    # The following runs on the reader's thread.
 
     def _read_each(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[JobResult]:
         outcomes = []
@@ -192,15 +203,17 @@ class SQLiteStore:
             try:
                 with self._reading.use() as connection:
                     outcomes.append(JobResult(work(connection)))
-            except Exception as fault:  # it is raised where the work was asked for
+            except Exception as fault:  # the caller of `submit` raises it
                 outcomes.append(JobResult(error=fault))
         return outcomes
 
-    # On the writer's thread.
+    # The following runs on the writer's thread.
 
     def _commit(self, works: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[JobResult]:
-        """All in one transaction. If one of them breaks it (before the commit, so nothing has happened), each gets
-        one of its own: a body too big for the disk that is left does not take the others with it.
+        """Run all jobs in one transaction; if a job fails, run each in a transaction of its own.
+
+        A job fails before the commit, so nothing has been applied yet. Running them separately keeps one bad job, such
+        as a body that no longer fits on the disk, from failing the others.
         """
         judging = False
         try:
@@ -212,13 +225,13 @@ class SQLiteStore:
                 self._purge(connection)
                 connection.execute("COMMIT")
             return [JobResult(value) for value in values]
-        except Exception as fault:  # it is raised where the work was asked for
+        except Exception as fault:  # the caller of `submit` raises it
             if len(works) == 1 or not judging or not self._writing.alive:
                 return [JobResult(error=fault) for _ in works]
         return [outcome for work in works for outcome in self._commit([work])]
 
     def _purge(self, connection: sqlite3.Connection) -> None:
-        """Now and then, a bounded number of ended records, inside a transaction that is paid for anyway."""
+        """Delete a bounded number of expired records about once a minute, in a transaction that is committed anyway."""
         now = self._clock()
         if not 0 <= now - self._purged_at < PURGE_EVERY:
             gone = connection.execute(_PURGE, {"now": now}).rowcount
@@ -226,11 +239,11 @@ class SQLiteStore:
                 self._purged_at = now
 
     async def _watch_others(self) -> None:
-        """Ring when another connection has committed (`PRAGMA data_version`), as long as anybody waits."""
+        """Wake all waiters when another connection has committed (`PRAGMA data_version`), while there are waiters."""
         pause, longest = WATCH_INTERVALS
         seen: int | None = None
         while self._changes:
-            with contextlib.suppress(StoreUnavailable):  # whoever waits finds out by reading
+            with contextlib.suppress(StoreUnavailable):  # the waiter gets the error from its own read
                 (version,) = await self._read(lambda c: c.execute("PRAGMA data_version").fetchone())
                 if version != seen:
                     self._changes.notify_all()
@@ -240,7 +253,7 @@ class SQLiteStore:
 
 
 class _Session:
-    """One thread's connection: opened when needed, given up when it is no good, opened again by the next use."""
+    """The connection of one thread: opened on first use, closed when it is unusable, opened again by the next use."""
 
     def __init__(self, file: SQLiteDatabase) -> None:
         self._file = file
@@ -252,7 +265,11 @@ class _Session:
 
     @contextlib.contextmanager
     def use(self) -> Any:
-        """Raises `StoreUnavailable`; an open transaction is rolled back."""
+        """Yield the connection; on an exception roll back the open transaction.
+
+        Raises:
+            StoreUnavailable: For every `sqlite3.Error`.
+        """
         opened = self._ready()
         connection = opened.connection
         try:
@@ -289,7 +306,7 @@ class _Session:
 
 
 def _is_transient(fault: sqlite3.Error) -> bool:
-    """Trouble that a new connection would not help: a lock, a full disk."""
+    """Return True for errors that a new connection would not fix, such as a lock or a full disk."""
     name = getattr(fault, "sqlite_errorname", "")
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT"))
 

@@ -1,4 +1,7 @@
-"""The SQLite file: made private, opened, its schema judged, its troubles put into words."""
+"""Opens the SQLite file.
+
+Creates the file with private permissions, checks and migrates its schema, and describes its errors.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from urllib.parse import quote
 from akoya_gateway.errors import StoreUnavailable
 
 APPLICATION_ID = 0x616B6F79
-"""`akoy`, at byte 68 of the file (sqlite.org/fileformat2.html section 1.3.16)."""
+"""The application ID `akoy`, at byte 68 of the file (sqlite.org/fileformat2.html section 1.3.16)."""
 
 MIGRATIONS = (
     """
@@ -36,7 +39,7 @@ MIGRATIONS = (
     INSERT INTO pulse VALUES (1, 0);
     """,
 )
-"""Step n takes the schema from `user_version` n to n + 1. Never edit one that was released; add one."""
+"""Schema migrations. Step n takes the schema from `user_version` n to n + 1. Never edit a released step; add one."""
 
 _log = logging.getLogger("akoya_gateway.store")
 
@@ -56,15 +59,16 @@ _ADVICE = {
 
 
 class SQLiteDatabase:
-    """Where the database is. `connect` gives connections that are ready for use; `describe` words an error."""
+    """The database file. `connect` returns connections that are ready for use; `describe` explains an error."""
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = Path(path).absolute()
         self.busy_timeout = busy_timeout
 
     def prepare(self) -> None:
-        """Make the directory (0700) and the file (0600) where they are missing. An existing directory that every
-        user may write to is accepted with a warning. Raises `StoreUnavailable`.
+        """Create the directory (0700) and the file (0600) if they are missing.
+
+        An existing directory that every user may write to is accepted with a warning. Raises `StoreUnavailable`.
         """
         directory = self.path.parent
         try:
@@ -78,7 +82,7 @@ class SQLiteDatabase:
             _log.warning("the directory of the store may be written by every user: %s; chmod o-w it", directory)
 
     def connect(self) -> OpenConnection:
-        """A connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
+        """Return a connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
         with self.translated_errors():
             place = self._place()
             connection = sqlite3.connect(
@@ -98,8 +102,10 @@ class SQLiteDatabase:
             return OpenConnection(connection, place)
 
     def is_same_file(self, opened: OpenConnection) -> bool:
-        """False when the path names another file by now (a restored backup). Raises `StoreUnavailable` when it
-        names none: what is written into a removed file is lost at the next start.
+        """Return False if the path now refers to another file, for example a restored backup.
+
+        Raises:
+            StoreUnavailable: The file was removed: data written to a removed file would be lost at the next start.
         """
         with self.translated_errors():
             return self._place() == opened.file_id
@@ -116,10 +122,10 @@ class SQLiteDatabase:
         return found.st_dev, found.st_ino
 
     def _check_file(self, connection: sqlite3.Connection) -> None:
-        """Refuse a database of somebody else's or of a newer release, before anything is written into it."""
-        if 0 < self.path.stat().st_size < 512:  # SQLite would take it for an empty one and write over it
+        """Reject a database of another program or of a newer release before anything is written to it."""
+        if 0 < self.path.stat().st_size < 512:  # SQLite would treat the file as empty and overwrite it
             raise StoreUnavailable(f"{self.path}: {_ADVICE['SQLITE_NOTADB']}")
-        connection.execute("BEGIN")  # one view of it all: another process may be making the schema
+        connection.execute("BEGIN")  # one snapshot for all three reads: another process may be creating the schema
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -136,7 +142,7 @@ class SQLiteDatabase:
         mode = self._write_ahead(connection)
         if mode != "wal":
             raise StoreUnavailable(f"{self.path}: the file system cannot do write-ahead logging; use a local disk")
-        # FULL: the log is synced at each commit, so what was acknowledged survives a power cut.
+        # FULL: the log is synced at each commit, so that acknowledged writes survive a power failure.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -144,7 +150,10 @@ class SQLiteDatabase:
             self._migrate(connection)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> str:
-        """Switch to WAL. SQLite does not wait for others here (another process may be starting too), so we do."""
+        """Switch to WAL and return the journal mode.
+
+        SQLite does not apply its busy timeout here, so retry: another process may be starting at the same time.
+        """
         deadline = time.monotonic() + self.busy_timeout
         while True:
             try:
@@ -174,7 +183,7 @@ class SQLiteDatabase:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Turns what sqlite3 and the system raise into `StoreUnavailable` with what to do."""
+        """Convert exceptions of sqlite3 and the operating system to `StoreUnavailable` with advice for the operator."""
         try:
             yield
         except sqlite3.Error as fault:
@@ -183,6 +192,7 @@ class SQLiteDatabase:
             raise StoreUnavailable(f"{self.path}: {os.strerror(fault.errno or errno.EIO)}") from fault
 
     def describe(self, fault: sqlite3.Error) -> StoreUnavailable:
+        """Return a `StoreUnavailable` that explains the error and says what to do."""
         name = getattr(fault, "sqlite_errorname", "")
         for cached, advice in _ADVICE.items():
             if name.startswith(cached):
@@ -191,7 +201,7 @@ class SQLiteDatabase:
 
 
 class OpenConnection:
-    """A connection and the file (device, inode) it was opened on."""
+    """A connection and the file (device, inode) that it was opened on."""
 
     __slots__ = ("connection", "file_id")
 

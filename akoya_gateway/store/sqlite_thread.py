@@ -1,4 +1,4 @@
-"""A thread that owns a database connection, so that the event loop never waits for a disk."""
+"""A thread that owns a database connection, so that the event loop never blocks on disk I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[C]):
-    """Something to do with the connection, and who wants to know."""
+    """A function to call with the connection, and the future of its caller."""
 
     work: Callable[[C], Any]
     loop: asyncio.AbstractEventLoop
@@ -27,7 +27,7 @@ class Job(Generic[C]):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job gave: a value, or the error that is raised where it was asked for."""
+    """Result of a job: a value, or the error that its caller raises."""
 
     value: Any = None
     error: BaseException | None = None
@@ -37,13 +37,18 @@ Run = Callable[[Sequence[Callable[[C], Any]]], Sequence[JobResult]]
 
 
 MAX_WAITING = 10_000
-"""Jobs in the queue. Each waits no longer than its patience, but is forgotten only when the thread gets to it, and the
-call that a broken disk does not answer may take hours."""
+"""Maximum number of jobs in the queue.
+
+A caller stops waiting after its timeout, but the job stays in the queue until the thread gets to it. A call that hangs
+on a broken disk may take hours.
+"""
 
 
 class ConnectionThread(Generic[C]):
-    """Runs jobs in order on one thread. Jobs that wait at the same moment are handed to `run` together, up to
-    `batch` of them; `run` gives one outcome for each.
+    """Runs jobs in order on one thread.
+
+    Jobs that wait at the same moment are passed to `run` together, at most `batch` of them. `run` returns one result
+    per job.
     """
 
     def __init__(self, name: str, run: Run[C], batch: int) -> None:
@@ -54,10 +59,11 @@ class ConnectionThread(Generic[C]):
         self._stopped = False
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """Finish what was asked for, then end the thread."""
+        """Run the queued jobs, then stop the thread."""
         if self._stopped:
             return
         self._stopped = True
@@ -66,8 +72,11 @@ class ConnectionThread(Generic[C]):
             await asyncio.to_thread(self._thread.join)
 
     async def submit(self, work: Callable[[C], T], timeout: float) -> T:
-        """Return what `work` returns. Raises `StoreUnavailable` for whatever it raises, and if it takes longer than
-        `timeout` seconds; the work may then still be done. Also, at once and without doing it, if too many wait.
+        """Run `work` on the thread and return its result.
+
+        Raises:
+            StoreUnavailable: `work` raised an exception; or it took longer than `timeout` seconds, in which case it may
+                still be done; or `MAX_WAITING` jobs are queued, in which case it is rejected at once and not done.
         """
         if self._stopped:
             raise StoreUnavailable("the store is closed")
@@ -107,13 +116,13 @@ class ConnectionThread(Generic[C]):
             return
         try:
             outcomes = self._run([job.work for job in wanted])
-        except BaseException as fault:  # the thread must go on: without it every later job would wait in vain
+        except BaseException as fault:  # the thread must survive: otherwise every later job would time out
             outcomes = [JobResult(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(wanted)
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
         for job, outcome in zip(wanted, outcomes, strict=True):
             by_loop.setdefault(job.loop, []).append((job.answer, outcome))
         for loop, answers in by_loop.items():
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so its callers are gone
                 loop.call_soon_threadsafe(_deliver, answers)
 
 

@@ -1,1 +1,1 @@
-"""The store for several machines: Redis or Valkey, alone, behind Sentinel, or as a cluster (docs/stores.md)."""
+"""The store for several machines: Redis or Valkey, standalone, with Sentinel, or as a cluster (docs/stores.md)."""

@@ -1,7 +1,8 @@
-"""The connection to Redis in its three shapes, with one manner: no call without a timeout, no write sent twice.
+"""Redis clients for a single server, Sentinel and Cluster. Every call has a timeout and no write is sent twice.
 
-The client library would repeat a command whose answer was lost. A compare-and-set that is repeated says "somebody
-else was first" of its own success, so repeating is switched off, and only reads are tried once more, by us.
+By default the client library repeats a command whose response was lost. A repeated compare-and-set would report a
+conflict with its own successful first attempt. Retries of the library are therefore switched off, and this module
+retries only reads, once.
 """
 
 from __future__ import annotations
@@ -36,17 +37,22 @@ from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.redis.url import RedisURL, Topology
 
 MAX_CONNECTIONS = 16
-"""Commands in flight at most, for the whole process."""
+"""Maximum number of commands in flight in the whole process."""
 CONNECT_ATTEMPTS = 3
-"""Times the timeout of one round trip: how long a verb may take in all."""
+"""Multiple of the round-trip timeout that one store operation may take in total."""
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
-"""What the client library is known to raise when Redis or the way to it is in trouble. IndexError is what it makes of a
-cluster without a single slot. RuntimeError is uvloop's for a write to a transport that the server has just closed."""
+"""Exceptions that the client library raises when Redis or the network fails.
+
+It raises IndexError for a cluster without any slots. uvloop raises RuntimeError for a write to a transport that the
+server has just closed.
+"""
 
 _RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
 _UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
-"""How servers name the command that they refuse: without the right to it, and where it is renamed or not there."""
+"""Patterns for the command name in errors of the server: `_RUN` if the user lacks the right to run it, `_UNKNOWN` if it
+is renamed or does not exist.
+"""
 
 _ADVICE = {
     "OOM": "its memory is full; make room or raise maxmemory",
@@ -61,34 +67,38 @@ _ADVICE = {
 
 
 class RedisClient(Protocol):
+    """Interface of the clients for a single server and for a cluster."""
+
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in order, once each. Raises what the library raises."""
+        """Run scripts in order, once each. Raises what the client library raises."""
 
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands that change nothing, in one go where that is possible."""
+        """Run read-only commands, in one round trip if possible."""
 
     async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands in order, whatever becomes of each: an answer for every one, an exception if it was refused."""
+        """Run all commands in order and return a result for each: the response, or an exception if it was rejected."""
 
     async def try_listening(self, channel: str) -> Any:
-        """Subscribe to a channel and leave it again: the answer, or an exception if that was refused."""
+        """Subscribe to a channel and unsubscribe again. Return the response, or an exception if it was rejected."""
 
     def indexes(self, pattern: str) -> AsyncIterator[bytes]:
-        """The sorted sets whose names match, by SCAN over every server. Slow."""
+        """Yield the names of the sorted sets that match, found by SCAN on every server. Slow."""
         ...
 
     async def pubsub(self) -> tuple[PubSub, Any]:
-        """A new subscription connection, and what to `aclose()` after it, if anything."""
+        """Return a new subscription connection, and a client to `aclose()` after it, or None."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class TooFewReplicas(StoreUnavailable):
-    """The server is reached, and too few replicas have the write."""
+    """The server responded, but too few replicas have the write."""
 
 
 class CommandLimiter:
-    """Bounds the commands in flight and words their errors."""
+    """Limits the number of commands in flight and converts their errors to `StoreUnavailable`."""
 
     def __init__(self, url: RedisURL) -> None:
         self._where = url.where
@@ -97,13 +107,20 @@ class CommandLimiter:
         self._closed = False
 
     def close(self) -> None:
-        """From now on nobody passes: a waiter must not open a connection after the last was closed."""
+        """Reject all further commands.
+
+        A waiting caller must not open a connection after the last one was closed.
+        """
         self._closed = True
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Raises `StoreUnavailable` for every exception, known or not: whatever the client library fails of, the record
-        was not read or not written, and that is all the callers can act on."""
+        """Wait for a free slot and hold it for the duration of the block.
+
+        Raises:
+            StoreUnavailable: For every exception, known or unknown: callers can only act on the fact that the record
+                was not read, or perhaps not written.
+        """
         try:
             self._check_open()
             async with asyncio.timeout(self._limit), self._free:
@@ -119,11 +136,12 @@ class CommandLimiter:
             raise StoreUnavailable("the store is closed")
 
     def translated_errors(self, fault: Exception) -> StoreUnavailable:
+        """Return a `StoreUnavailable` that describes the error."""
         return StoreUnavailable(f"{self._where}: {_error_text(fault)}")
 
 
 def _error_text(fault: Exception) -> str:
-    """Never the server's own words beyond a code: they may repeat what was sent."""
+    """Describe an error. Only the error code is taken from the server's text, which may repeat data that was sent."""
     if isinstance(fault, AuthenticationError):
         return "the user or password was refused"
     code = _code(fault)
@@ -143,14 +161,21 @@ def _error_text(fault: Exception) -> str:
 
 
 def is_refusal(fault: Exception) -> bool:
-    """Whether the server would refuse the same command again: the user lacks a right, or the server the command."""
+    """Return True if the server would reject the same command again.
+
+    That is so if the user lacks a right or the server does not know the command.
+    """
     return isinstance(fault, NoPermissionError) or _UNKNOWN.search(str(fault)) is not None
 
 
 def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
-    """What the server refused, as far as it can be told. `command`: what was sent, if it was one by itself.
+    """Describe what the server rejected, as far as its error shows.
 
-    Of the server's own words only the name of a command is taken.
+    Only the name of a command is taken from the server's text.
+
+    Args:
+        fault: The error of the server.
+        command: The command that was sent, if it was sent by itself.
     """
     text, sent = str(fault), f"`{command[0]}`" if command else "a command"
     if named := _UNKNOWN.search(text):
@@ -160,7 +185,8 @@ def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
     if isinstance(fault, NoPermissionError) or "ACL failure" in text or "executing the script can't" in text:
         kind = next((kind for kind in ("channel", "key") if f"{kind}s" in text or f"{kind} " in f"{text} "), "")
         if not kind:
-            # Redis 6.2 does not say which, inside a script; the next check does (`rights`).
+            # Inside a script, Redis 6.2 does not say which. The check in `rights` sends each command by itself and
+            # finds it.
             return "the user may not run a command that a script needs"
         names = [part for part in command[1:] if isinstance(part, str) and ":" in part and "\n" not in part]
         return f"the user may not use the {kind} {names[0]} ({sent})" if names else f"the user may not use a {kind}"
@@ -168,7 +194,10 @@ def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
 
 
 def _code(fault: Exception) -> str:
-    """The server's error code. The library cuts the codes it knows off; a script's fault has it further back."""
+    """Return the server's error code, or an empty string.
+
+    The library strips the codes that it knows. In the error of a script the code appears later in the text.
+    """
     if isinstance(fault, OutOfMemoryError):
         return "OOM"
     if isinstance(fault, BusyLoadingError):
@@ -179,14 +208,14 @@ def _code(fault: Exception) -> str:
 
 
 def connect(url: RedisURL) -> RedisClient:
-    """No traffic yet. Call it with the event loop running."""
+    """Return a client for the URL. Sends nothing yet; must be called while the event loop runs."""
     if url.topology is Topology.CLUSTER:
         return _Cluster(url)
     return _SingleServer(url)
 
 
 class _SingleServer:
-    """One server, or the primary that the sentinels name."""
+    """Client for one server, or for the primary that the sentinels name."""
 
     def __init__(self, url: RedisURL) -> None:
         self._wait = (url.wait, int(url.timeout * 1000 * 0.8))
@@ -210,14 +239,15 @@ class _SingleServer:
                 options["connection_class"] = SSLConnection
             host, port = url.hosts[0]
             options |= {"host": host, "port": port, "db": url.database}
-            # More than the gate lets through: the ear needs one too.
+            # More than `CommandLimiter` allows: the subscription needs a connection too.
             pool = BlockingConnectionPool(max_connections=MAX_CONNECTIONS + 2, timeout=url.timeout, **options)
             self._client = Redis.from_pool(pool)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         answers = await self._send([call.by_digest for call in calls])
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            # Listing is idempotent, and what was answered NOSCRIPT was not done: only those go again, in order.
+            # Listing is idempotent, and a command that got NOSCRIPT was not executed: only those are sent again, in
+            # order.
             for n, call in enumerate(calls):
                 if isinstance(answers[n], NoScriptError):
                     answers[n] = (await self._send([call.whole]))[0]
@@ -228,7 +258,7 @@ class _SingleServer:
 
     async def _noticed(self, answers: list[Any]) -> list[Any]:
         if any(isinstance(answer, Exception) and _code(answer) == "READONLY" for answer in answers):
-            # Demoted: connect anew, and ask the sentinels where the primary is.
+            # The server was demoted: drop the connections, so that the sentinels are queried for the new primary.
             await self._client.connection_pool.disconnect()
         return answers
 
@@ -269,7 +299,10 @@ class _SingleServer:
             return await self._noticed(list(await pipeline.execute(raise_on_error=False)))
 
     async def try_listening(self, channel: str) -> Any:
-        """On a connection of the pool, which is as it was after leaving: /readyz opens no connection each time."""
+        """Subscribe and unsubscribe on a pooled connection.
+
+        The connection is reusable afterwards, so /readyz does not open a new one each time.
+        """
         return (await self.each([("SUBSCRIBE", channel), ("UNSUBSCRIBE", channel)]))[0]
 
     async def indexes(self, pattern: str) -> AsyncIterator[bytes]:
@@ -286,13 +319,16 @@ class _SingleServer:
 
 
 class _Cluster:
+    """Client for a cluster."""
+
     def __init__(self, url: RedisURL) -> None:
         self._address = url
         self._client = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
             max_connections=MAX_CONNECTIONS + 2,
             require_full_coverage=False,
-            # The servers of the URL stay the ones to ask: the ones found by them may all be gone one day, by address.
+            # Keep the servers of the URL as startup nodes: the addresses of discovered nodes may all become invalid one
+            # day.
             dynamic_startup_nodes=False,
             **_options(url),
         )
@@ -316,8 +352,8 @@ class _Cluster:
                     pipeline.execute_command(*command)
                 return list(await pipeline.execute())
             except (RedisConnectionError, RedisTimeoutError, RedisClusterException, RuntimeError) as fault:
-                # A single command that fails has the library ask where the slots are now. Its pipelines, told not to
-                # repeat, do not, and would go to a dead server for ever.
+                # When a single command fails, the library refreshes its slot map. Its pipelines do not when retries are
+                # off, and would keep sending to a dead server.
                 await self._client.nodes_manager.initialize()
                 if last or isinstance(fault, RedisTimeoutError):
                     raise
@@ -348,9 +384,9 @@ class _Cluster:
             yield key
 
     async def pubsub(self) -> tuple[PubSub, Any]:
-        """The cluster's bus carries messages to every node, so any will do."""
+        """Connect to any primary: the cluster bus carries messages to every node."""
         await self._client.initialize()
-        node = random.choice(self._client.get_primaries())  # noqa: S311  # spreads load, guards nothing
+        node = random.choice(self._client.get_primaries())  # noqa: S311  # load spreading, not security
         options = _options(self._address)
         client = Redis(host=node.host, port=int(node.port), **options)
         return client.pubsub(), client

@@ -1,13 +1,14 @@
-"""Which keys there are in Redis, and what is in them.
+"""The Redis keys and the format of their values.
 
     {prefix:n}:kind:key      a record: one packed string, with Redis' own expiry
-    {prefix:n}:kind          index of the records of a kind in shard n: a sorted set, key -> end
-    prefix:group:kind:group  index of a group: a sorted set, key -> when it was listed
+    {prefix:n}:kind          index of the records of a kind in shard n: a sorted set, key -> expiry
+    prefix:group:kind:group  index of a group: a sorted set, key -> time at which it was added
 
-A record and its kind index share the hash tag, so one script changes both, in a cluster too. There are 256 shards, so
-that no index grows out of proportion and a cluster spreads them. A group lists keys of many shards, so it cannot be
-in the same script in a cluster: it is written *before* the record, and what it lists in vain is passed over by
-readers. Whatever is in Redis is therefore listed; see `scripts.UNLIST` for how the vain ones go.
+A record and its kind index share the hash tag, so that one script can change both, also in a cluster. There are 256
+shards, so that no index grows too large and a cluster spreads them over its nodes. A group contains keys of many
+shards, so in a cluster the script that writes the record cannot update it. The group is written *before* the record,
+and readers skip group entries without a record. Every record in Redis is therefore listed in its group.
+`scripts.UNLIST` removes entries without a record.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from akoya_gateway.store.base import Record
 
 SHARDS = 256
 _HEAD = struct.Struct(">QdH")
-"""version, end in Unix seconds (infinity: none), length of the group; then the group, then the body."""
+"""Header of a packed record: version, expiry in Unix seconds (infinity if none), length of the group. The group and the
+body follow it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySchema:
+    """Names of the keys and channels."""
+
     prefix: str
 
     def record(self, kind: str, key: str) -> str:
@@ -46,7 +51,7 @@ class KeySchema:
 
     @property
     def indexes(self) -> str:
-        """A pattern for all kind indexes (and, alas, for records: tell them by their type)."""
+        """Pattern that matches all kind indexes. It also matches records, so filter by the type of the key."""
         return f"{{{self.prefix}:*}}:*"
 
     def _tag(self, shard: int) -> str:
@@ -60,7 +65,7 @@ def pack(record: Record) -> bytes:
 
 
 def unpack(kind: str, key: str, packed: bytes) -> Record:
-    """Raises `StoreUnavailable` for what `pack` never wrote."""
+    """Decode a packed record. Raises `StoreUnavailable` for a value that `pack` did not write."""
     try:
         version, end, length = _HEAD.unpack_from(packed)
         start = _HEAD.size + length

@@ -1,4 +1,4 @@
-"""Being told of changes: one subscription connection a process, one channel for each record that is waited for."""
+"""Change notifications: one subscription connection per process, one channel per record that is waited for."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.tasks import cancel_and_wait, keep_running
 
 IDLE_SECONDS = 5.0
-"""Seconds without a message until the connection is asked for a sign of life; after twice that it is given up."""
+"""Seconds without a message after which the connection is pinged. After twice as long it is closed."""
 
 
 class ChangeSubscriber:
-    """Rings `changes` when Redis says that a record has changed, and when it may have: as a subscription begins and
-    after the connection was lost.
+    """Notifies `changes` when a record has changed or may have changed.
+
+    A record may have changed unnoticed when its subscription begins and after the connection was lost.
     """
 
     def __init__(self, client: RedisClient, keys: KeySchema, changes: ChangeNotifier) -> None:
@@ -35,7 +36,10 @@ class ChangeSubscriber:
         self._stopped = False
 
     async def subscribe(self, name: Name) -> None:
-        """Subscribe. That this fails is no error: the listener comes back, and waiters read now and then anyway."""
+        """Subscribe to changes of a record.
+
+        A failure is ignored: the listener reconnects, and waiters also read at intervals.
+        """
         channel = self._keys.channel(*name)
         self._wanted[name] += 1
         self._names[channel] = name
@@ -46,6 +50,7 @@ class ChangeSubscriber:
                 await self._pubsub.subscribe(channel)
 
     async def unsubscribe(self, name: Name) -> None:
+        """Unsubscribe when the last waiter of the record has left."""
         self._wanted[name] -= 1
         if self._wanted[name] > 0:
             return
@@ -57,11 +62,12 @@ class ChangeSubscriber:
                 await self._pubsub.unsubscribe(channel)
 
     async def stop(self) -> None:
+        """Stop the listener and close its connection."""
         self._stopped = True
         await cancel_and_wait(self._task)
 
     async def _listen(self) -> None:
-        """Listen again after every known fault; `keep_running` starts it again after any other exception."""
+        """Listen, and reconnect after every known error. After any other exception `keep_running` restarts this."""
         pause = 0.1
         while not self._stopped:
             began = time.monotonic()
@@ -71,7 +77,7 @@ class ChangeSubscriber:
             await asyncio.sleep(pause)
 
     async def _listen_once(self) -> None:
-        """Returns or raises when the connection is no good."""
+        """Listen on one connection. Returns or raises when the connection is unusable."""
         ear, client = await self._client.pubsub()
         try:
             await ear.subscribe(self._keys.channel("", ""), *self._names)

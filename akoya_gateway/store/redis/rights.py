@@ -1,8 +1,8 @@
-"""Whether the user of the URL may run every command that the store needs, on every kind of key and channel.
+"""Checks that the Redis user may run every command that the store needs, on every kind of key and channel.
 
-A check that does less than the work finds nothing: a user with too few rights could start the gateway, was ready, and
-every connect failed. So each command of the scripts and of the store is sent here once, outside of scripts, where the
-server's refusal says which it was.
+A check that uses fewer commands than the store does finds nothing: with a user that lacked rights the gateway started
+and was ready, but every connect failed. Each command of the scripts and of the store is therefore sent once by
+itself, outside scripts, where the server's error says which command was rejected.
 """
 
 from __future__ import annotations
@@ -17,20 +17,27 @@ from akoya_gateway.store.redis.scripts import Call, Script
 
 KIND = "pulse"
 LIFE = 60_000
-"""Milliseconds after which what a check that broke off has left is gone."""
+"""Milliseconds after which Redis removes what an interrupted check has left behind."""
 NOTHING = Script.from_text("-- check\nreturn 1")
 
 Command = tuple[Any, ...]
 
 
 class CommandRefused(StoreUnavailable):
-    """The server is reached and refuses a command that the store needs."""
+    """The server responded and rejected a command that the store needs."""
 
 
 async def require_rights(client: RedisClient, keys: KeySchema, where: str, ends: float, wait: int) -> None:
-    """Raise `CommandRefused` for the first command that is refused; what the library raises, if the server is away.
+    """Send every command and raise `CommandRefused` for the first that is rejected.
 
-    `ends`: Unix seconds, after which the next writer of the index removes what is left there. `wait`: of the URL.
+    Raises what the client library raises if the server is unreachable.
+
+    Args:
+        client: The client to check.
+        keys: The key schema.
+        where: The server as error messages name it.
+        ends: Unix seconds after which the next writer removes an entry left in the index.
+        wait: The `wait` option of the URL.
     """
     name = secrets.token_hex(8)
     steps = [*commands(keys, name, ends), *([("WAIT", 0, 1)] if wait else [])]
@@ -43,7 +50,10 @@ async def require_rights(client: RedisClient, keys: KeySchema, where: str, ends:
 
 
 def commands(keys: KeySchema, name: str, ends: float) -> list[Command]:
-    """Every command of `scripts` and of the store, on a record, its index and its group, which are removed again."""
+    """Return every command of `scripts` and of the store.
+
+    They use a record, its index and its group, and remove all three at the end.
+    """
     record, index, group = keys.record(KIND, name), keys.index(KIND, name), keys.group(KIND, name)
     nothing = Call(NOTHING, (record, index), ())
     return [

@@ -1,8 +1,8 @@
-"""What must happen in one step at the server, in Lua.
+"""Lua scripts for the operations that must be atomic at the server.
 
-Scripts are called by digest (EVALSHA) and sent whole when the server does not know them (after a restart, a
-failover). `now` is always the gateway's clock, so that all stores judge ends alike; Redis' own expiry follows it and
-is what frees the memory.
+Scripts are called by digest (EVALSHA), and sent in full if the server does not have them, for example after a restart
+or a failover. `now` is always the gateway's clock, so that all stores evaluate expiry in the same way. Redis' own
+expiry is set accordingly and frees the memory.
 """
 
 from __future__ import annotations
@@ -14,27 +14,33 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """A Lua script and its digest."""
+
     text: str
     digest: str
 
     @classmethod
     def from_text(cls, text: str) -> Script:
-        # Redis names scripts by SHA-1 (EVALSHA); nothing is secured by it.
+        # EVALSHA identifies scripts by SHA-1; security does not depend on it.
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """A script with its keys and arguments."""
+
     script: Script
     keys: tuple[str, ...]
     arguments: tuple[Any, ...]
 
     @property
     def by_digest(self) -> tuple[Any, ...]:
+        """The EVALSHA command."""
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments)
 
     @property
     def whole(self) -> tuple[Any, ...]:
+        """The EVAL command, which contains the script."""
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
@@ -101,8 +107,11 @@ elseif left == -2 or (left >= 0 and left < tonumber(ARGV[2])) then
 end
 return 1
 """)
-"""The group lives as long as its longest member. A record that is replaced keeps the time it was listed first: it is
-there, so nobody takes it off meanwhile, and if it is not, the replacing fails."""
+"""Adds a key to a group and extends the group's expiry to that of its longest-lived member.
+
+A record that is replaced keeps the time at which it was first listed. It exists, so no reader removes it from the group
+meanwhile; if it does not exist, the replacement fails.
+"""
 
 UNLIST = Script.from_text("""
 -- group; seconds of grace, then keys
@@ -113,5 +122,8 @@ for n = 2, #ARGV do
 end
 return 1
 """)
-"""Takes keys of missing records off a group, unless they were listed within the grace: then somebody may be about to
-write the record. A writer gives up long before the grace is over (`client.CONNECT_ATTEMPTS` against `store.GRACE`)."""
+"""Removes keys without a record from a group, unless they were listed within the grace period.
+
+Within the grace period a writer may be about to write the record. A writer gives up long before the period ends
+(`client.CONNECT_ATTEMPTS` compared with `store.GRACE_SECONDS`).
+"""

@@ -1,4 +1,4 @@
-"""Records in Redis or Valkey: compare-and-set by server-side scripts, waiting by publish and subscribe."""
+"""Store in Redis or Valkey: compare-and-set by server-side scripts, change notifications by pub/sub."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.redis.url import RedisURL, Topology, parse
 
 GRACE_SECONDS = 120
-"""Seconds for which a group lists a key that has no record; see `scripts.UNLIST`."""
+"""Seconds for which a key without a record stays in its group; see `scripts.UNLIST`."""
 WATCH_INTERVAL = 1.0
-"""Seconds, about, after which a waiter reads again though no notice came (Redis promises none)."""
+"""Approximate seconds after which a waiter reads again without a notification.
+
+Redis does not guarantee the delivery of pub/sub messages.
+"""
 PAGE = 200
 
 _log = logging.getLogger("akoya_gateway.store")
 
 
 class RedisStore:
-    """`redis://` and its kin. Make it, then `open` it on the event loop that will use it."""
+    """The store of `redis://` and the related schemes. Call `open` on the event loop that will use it."""
 
     _client: RedisClient
     _limiter: CommandLimiter
@@ -47,7 +50,7 @@ class RedisStore:
 
     @classmethod
     def from_url(cls, url: str, clock: Clock = time.time) -> RedisStore:
-        """Raises `OperatorError` for a URL that says something impossible."""
+        """Create a store from its URL. Raises `OperatorError` if the URL is invalid."""
         return cls(parse(url), clock)
 
     async def open(self) -> None:
@@ -63,34 +66,39 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._subscriber.stop()
-        # Not through the gate: calls that hang may have taken all its places.
+        # Bypass the limiter: hanging calls may hold all its slots.
         self._limiter.close()
-        with contextlib.suppress(Exception):  # nothing can be done about it, and the process is ending
+        with contextlib.suppress(Exception):  # nothing can be done about it, and the process is exiting
             await self._client.close()
         self._changes.notify_all()
 
     async def _begin(self) -> None:
-        """A server that is away ends the start. One that is there and refuses a command, or has too few replicas, does
-        not: that can be corrected while the gateway runs."""
+        """Check the store at startup.
+
+        An unreachable server prevents the start. A server that rejects a command, or has too few replicas, only causes
+        an error log: the operator can correct that while the gateway runs.
+        """
         try:
             await self._work()
         except (CommandRefused, TooFewReplicas) as fault:
             _log.error("the store cannot be used: %s", fault.detail)
 
     async def check(self) -> None:
-        """Do what the work does. Too few replicas for `wait` are no fault here: what is in the store can be read, so
-        users whose tokens are still good are served, and every gateway has the same trouble.
+        """Exercise the operations that the store needs.
+
+        Too few replicas for `wait` are not an error here. The store can still be read, so users with valid tokens are
+        served, and every other gateway has the same problem.
         """
         with contextlib.suppress(TooFewReplicas):
             await self._work()
 
     async def _work(self) -> None:
-        """Send each command on each kind of key and channel, then write a record and remove it."""
+        """Send each command on each kind of key and channel, then write a record and delete it."""
         ends = self._clock() + LIFE / 1000
         async with self._limiter.slot():
             await require_rights(self._client, self._keys, self._url.where, ends, self._url.wait)
         key = secrets.token_hex(8)
-        # Without a group: what a group lists in vain stays listed for a while.
+        # Without a group: a group entry without a record would stay listed for a while.
         await self.put(Record(KIND, key, b"", expires_at=ends))
         await self.delete(KIND, key)
         if self._url.topology is Topology.CLUSTER:
@@ -154,7 +162,7 @@ class RedisStore:
                     version=version,
                     timeout=timeout,
                     clock=self._clock,
-                    patience=WATCH_INTERVAL * random.uniform(0.8, 1.2),  # noqa: S311  # spreads load, guards nothing
+                    patience=WATCH_INTERVAL * random.uniform(0.8, 1.2),  # noqa: S311  # load spreading, not security
                 )
             finally:
                 await self._subscriber.unsubscribe(name)
@@ -167,7 +175,10 @@ class RedisStore:
         return sum(counts)
 
     async def kinds(self) -> tuple[str, ...]:
-        """Walks all keys of the servers, for want of a list that no writer could forget to keep."""
+        """Return every kind that has records, found by scanning all keys of the servers.
+
+        There is no separate list of kinds, because a writer could forget to update it.
+        """
         found: set[str] = set()
         after = f"({self._clock()!r}"
         try:
@@ -182,7 +193,10 @@ class RedisStore:
         return tuple(sorted(found))
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
-        """Shard by shard. What is remembered meanwhile is the keys of one shard, a 256th of all."""
+        """Yield the live records of a kind, shard by shard.
+
+        To skip duplicates of ZSCAN it keeps the keys of one shard in memory, a 256th of all keys.
+        """
         sizes = await self._read([("ZCARD", self._keys.shard(kind, n)) for n in range(SHARDS)])
         for shard in (n for n in range(SHARDS) if sizes[n]):
             seen: set[bytes] = set()
@@ -199,7 +213,7 @@ class RedisStore:
                     break
 
     async def _page(self, kind: str, keys: list[str]) -> list[Record]:
-        """Records of one shard, that is of one slot, so one MGET has them."""
+        """Return records of one shard. A shard is in one cluster slot, so one MGET reads them all."""
         if not keys:
             return []
         (values,) = await self._read([("MGET", *[self._keys.record(kind, key) for key in keys])])
@@ -227,7 +241,10 @@ class RedisStore:
         return record
 
     async def _unlist(self, kind: str, group: str, keys: list[str]) -> None:
-        """Tidying: if it fails, the next one who looks does it."""
+        """Remove keys without a record from their group.
+
+        A failure is ignored: the next reader of the group tries again.
+        """
         if not group:
             return
         with contextlib.suppress(StoreUnavailable):
@@ -248,7 +265,7 @@ class RedisStore:
             return await self._client.read(list(commands))
 
     async def _warn(self) -> None:
-        """Say what will lose grants one day. A user without the right to ask is not told."""
+        """Log settings of the server that can lose grants. Skipped if the user may not run INFO."""
         try:
             persistence, memory = await self._read([("INFO", "persistence"), ("INFO", "memory")])
         except StoreUnavailable:

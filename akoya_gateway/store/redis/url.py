@@ -1,4 +1,4 @@
-"""What a Redis URL says."""
+"""Parses Redis URLs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from akoya_gateway.secret import Secret
 
 
 class Topology(Enum):
+    """How the Redis servers are deployed."""
+
     ONE = "one server"
     SENTINEL = "sentinel"
     CLUSTER = "cluster"
@@ -19,7 +21,11 @@ class Topology(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RedisURL:
-    """`timeout`: seconds for one round trip. `wait`: replicas that must have a write before it counts."""
+    """A parsed Redis URL.
+
+    `timeout` is the seconds for one round trip. `wait` is the number of replicas that must have a write before it
+    counts.
+    """
 
     topology: Topology
     hosts: tuple[tuple[str, int], ...]
@@ -37,7 +43,7 @@ class RedisURL:
     wait: int = 0
     prefix: str = "akoya"
     where: str = field(default="redis", compare=False)
-    """How messages name it: no password in it."""
+    """The URL as messages show it, without the password."""
 
 
 _OPTIONS = frozenset(
@@ -45,8 +51,9 @@ _OPTIONS = frozenset(
 )
 
 
-# The whole URL in one shape (RFC 3986): an unescaped delimiter in a password cannot move the end of the host, and what
-# messages name is made of parts that matched. urlsplit would take `redis://:57#word@cache` for port 57 of this machine.
+# One pattern for the whole URL (RFC 3986): an unescaped delimiter in a password cannot move the end of the host, and
+# messages are assembled from matched parts only. urlsplit would read `redis://:57#word@cache` as port 57 of this
+# machine.
 _WORD = r"(?:[^\s:@/?#%\[\]]|%[0-9A-Fa-f]{2})*"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
 _URL = re.compile(
@@ -59,7 +66,7 @@ _URL = re.compile(
 
 
 def parse(url: str) -> RedisURL:
-    """Judge a URL. Raises `OperatorError`, whose text never holds a password."""
+    """Parse a URL. Raises `OperatorError`, whose text never contains a password."""
     found = _URL.fullmatch(url)
     if found is None:
         raise OperatorError(_unreadable(url))
@@ -98,7 +105,7 @@ def parse(url: str) -> RedisURL:
 
 
 def _unreadable(url: str) -> str:
-    """Say what a URL looks like, and nothing of this one but its scheme: any other part may be a password."""
+    """Return an error text that shows only the scheme of the URL: any other part may be a password."""
     scheme = re.match(r"(?:redis|valkey)s?(?:\+(?:sentinel|cluster))?(?=://)", url)
     name = scheme[0] if scheme else "redis"
     return (
@@ -117,7 +124,7 @@ def _host(text: str, default: int, where: str) -> tuple[str, int]:
 
 
 def _path(path: str, topology: Topology, where: str) -> tuple[str, int]:
-    """`/2` is a database; `/service/2` with sentinel."""
+    """Return the Sentinel service and the database: `/2` is a database, `/service/2` a service and a database."""
     words = [unquote(word) for word in path.split("/") if word]
     service = ""
     if topology is Topology.SENTINEL:
@@ -137,7 +144,7 @@ def _options(query: str, where: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS:
-            # By name only if it looks like one.
+            # Show the name only if it looks like an option name: it may be part of a password.
             shown = repr(name) if re.fullmatch(r"[a-z_]{1,24}", name) else "of that name"
             raise OperatorError(f"sessions.store: {where}: no option {shown}; there are {', '.join(sorted(_OPTIONS))}")
     return options
