@@ -18,7 +18,7 @@ from akoya_gateway.log import logger
 log = logger("akoya_gateway.client_headers")
 
 LOGGED_NAMES = 100
-"""Number of dropped names that one process logs. Further names are dropped without a log entry."""
+"""Number of dropped names that are logged under one configuration. Further names are dropped without a log entry."""
 CACHED_NAMES, LONGEST_CACHED_NAME = 4096, 256
 
 MOVES_THE_REQUEST = frozenset(
@@ -164,10 +164,11 @@ class ClientHeaders:
         identity: the header that identifies the app's user, or None. It passes here because it is checked separately.
     """
 
-    __slots__ = ("_handling", "_passed")
+    __slots__ = ("_handling", "_logged", "_passed")
 
     def __init__(self, allowed: Iterable[str] = (), identity: str | None = None) -> None:
         self._passed = frozenset(name.encode() for name in (*allowed, *([identity] if identity else [])))
+        self._logged: set[bytes] = set()
         self._handling: BoundedCache[bytes, Handling] = BoundedCache(CACHED_NAMES, LONGEST_CACHED_NAME)
 
     def handling(self, name: bytes) -> Handling:
@@ -191,20 +192,16 @@ class ClientHeaders:
             return PASS
         folded = lower.translate(_FOLDED)
         if b"_" in lower:
-            _log_once(lower)
+            self._log_once(lower)
             return DROP
         family = _family(folded)
         if folded == lower or lower[:1] == b"$":
             return family
         return DROP if family is not PASS or folded in PROTECTED else PASS
 
-
-_logged: set[bytes] = set()
-
-
-def _log_once(name: bytes) -> None:
-    """Log that a header is dropped, once for each name and for at most `LOGGED_NAMES` names."""
-    if name in _logged or len(_logged) >= LOGGED_NAMES:
-        return
-    _logged.add(name)
-    log.warning("client header dropped", header=name[:64].decode("latin-1"), setting="allow_underscore_headers")
+    def _log_once(self, name: bytes) -> None:
+        """Log that a header is dropped, once for each name and for at most `LOGGED_NAMES` names."""
+        if name in self._logged or len(self._logged) >= LOGGED_NAMES:
+            return
+        self._logged.add(name)
+        log.warning("client header dropped", header=name[:64].decode("latin-1"), setting="allow_underscore_headers")
