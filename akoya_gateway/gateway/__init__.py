@@ -1,1 +1,1 @@
-"""The ASGI middleware `Gateway` and what it needs."""
+"""The ASGI middleware `Gateway` and its parts."""

@@ -1,8 +1,9 @@
-"""`GET /akoya/token/{connector}?owner=` on the admin listener: a fresh token for a background job, or for an upstream
-whose server cannot take the large header.
+"""`GET /akoya/token/{connector}?owner=` on the admin listener: returns a fresh token.
 
-It exists only where `admin.token_bearer` is set, and never on the public port. The caller proves itself by that bearer
-(RFC 6750 section 2.1) and names the owner as `Akoya-Owner` told it.
+It is for background jobs, and for upstreams whose server cannot accept the large header.
+
+The route exists only if `admin.token_bearer` is set, and never on the public port. The caller authenticates with that
+bearer token (RFC 6750 section 2.1) and names the owner by the value of `Akoya-Owner`.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from akoya_gateway.responses.response import json_response, problem_response
 
 
 class NoToken(UserError):
+    """The owner has no grant for this connector that can provide a token."""
+
     status = 404
     code = "not-connected"
     title = "The owner has no live grant for this connector"
 
 
 class AdminTokenApp:
-    """An ASGI app. `running` gives the engine in force, None where there is none any more."""
+    """An ASGI app for the token route. `running` returns the active runtime, or None after shutdown."""
 
     def __init__(self, running: Callable[[], Runtime | None]) -> None:
         self._current_runtime = running
 
     def handles(self, path: str) -> bool:
+        """Return True if the path is the token route and `admin.token_bearer` is set."""
         runtime = self._current_runtime()
         if runtime is None or runtime.config.token_bearer is None:
             return False
@@ -75,13 +79,17 @@ class AdminTokenApp:
 
 
 async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:
-    """The most recent grant that can serve, fresh. Raises `NoToken`, or what keeps the last of them from serving."""
+    """Return the most recent grant that can be used, refreshed if necessary.
+
+    Raises `NoToken`, or the error of the last grant that failed for another reason than `NeedsReconnect`.
+    """
     trouble, missing = None, NoToken()
     for grant in (await runtime.grants.for_owner(owner)).for_connector(connector):
         try:
             return await runtime.grants.get_fresh(grant)
         except NeedsReconnect as error:
-            # 404 as for one that never was: 401 at this address is about the caller's own bearer.
+            # 404, as for an owner without a grant: a 401 from this route means that the caller's own bearer token is
+            # wrong.
             missing = NoToken(code=error.code, title=error.title)
         except GatewayError as error:
             trouble = error

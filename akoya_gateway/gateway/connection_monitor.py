@@ -1,8 +1,8 @@
-"""WebSockets outlive the decision that opened them, so the decision is made again while they are open.
+"""Re-checks the admission of open WebSockets and streams, which outlive the decision that admitted them.
 
-Every few seconds, and at once when a grant goes in this process, each socket's request is put to the same desk that
-admitted it. What would not be admitted now is closed: after a disconnect or a logout, here or at another replica,
-after the session's end, after a reload that changed the rules.
+Each connection's request is decided again by the same access gate every few seconds, and at once when a grant is
+disconnected in this process. A connection that would no longer be admitted is closed: after a disconnect or a logout,
+in this replica or another, after the end of the session, and after a reload that changed the rules.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from akoya_gateway.log import logger
 from akoya_gateway.tasks import cancel_and_wait
 
 CLOSE_CODE = 4401
-"""Private use (RFC 6455 section 7.4.2), after HTTP's 401: connect or sign in again."""
+"""Close code for private use (RFC 6455 section 7.4.2), modelled on HTTP's 401: connect or sign in again."""
 
 MAX_CONCURRENT_CHECKS = 64
-"""Sockets looked at side by side."""
+"""Maximum number of connections checked concurrently."""
 
 log = logger("akoya_gateway.gateway")
 
@@ -31,15 +31,25 @@ StillAdmitted = Callable[[RequestInfo, str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MonitoredConnection:
+    """An open connection: its request, its normalized path and a callback that closes it with a close code."""
+
     ask: RequestInfo
     path: str
     close: Close
 
 
 class ConnectionMonitor:
-    """`patience`: seconds that the look at one socket, or its close, may take. Neither holds up the others."""
+    """Checks open connections periodically and closes those that are no longer admitted."""
 
     def __init__(self, still_admitted: StillAdmitted, every: float = 2.0, patience: float = 5.0) -> None:
+        """Initialize the monitor. The background task starts with the first connection.
+
+        Args:
+            still_admitted: Decides whether a request is still admitted.
+            every: Seconds between two rounds of checks.
+            patience: Timeout in seconds for the check of one connection, and for closing it. A slow one does not delay
+                the others.
+        """
         self._still_admitted = still_admitted
         self._interval = every
         self._check_timeout = patience
@@ -53,24 +63,27 @@ class ConnectionMonitor:
         return len(self._connections)
 
     def add(self, socket: MonitoredConnection) -> None:
+        """Monitor this connection until `remove` is called."""
         self._connections.add(socket)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
     def remove(self, socket: MonitoredConnection) -> None:
+        """Stop monitoring this connection."""
         self._connections.discard(socket)
 
     def check_now(self) -> None:
-        """Something has gone: do not wait for the next round."""
+        """Re-check all connections now, for example after a disconnect."""
         self._now.set()
 
     async def stop(self) -> None:
+        """Cancel all checks and wait until they have ended."""
         await cancel_and_wait(self._task, *self._checking.values())
         self._checking.clear()
 
     async def _run(self) -> None:
         while self._connections:
-            # Not `wait_for`, which before Python 3.12 loses a cancellation that comes with what it waits for.
+            # Not `wait_for`: before Python 3.12 it loses a cancellation that arrives together with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._now.wait()
@@ -84,7 +97,8 @@ class ConnectionMonitor:
                 good = await self._is_admitted(socket)
             if not good:
                 self.remove(socket)
-                # The peer may be gone already, or not read any more: that was the aim.
+                # The peer may already be disconnected or not reading any more. Both are acceptable: the connection was
+                # to be closed.
                 with contextlib.suppress(Exception):
                     async with asyncio.timeout(self._check_timeout):
                         await socket.close(CLOSE_CODE)
@@ -98,7 +112,7 @@ class ConnectionMonitor:
         except UserError:
             return False
         except (GatewayError, TimeoutError):
-            # The store or the provider is away: that is no reason to cut anybody off.
+            # The store or the provider is unavailable. That is no reason to close a connection.
             return True
         except Exception:
             log.exception("connection recheck failed")

@@ -1,4 +1,4 @@
-"""The `Date` of answers whose upstream sent none (RFC 9110 section 6.6.1), made once a second."""
+"""Adds a `Date` header to responses without one (RFC 9110 section 6.6.1). It is formatted once a second."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send
 
 
 class DateHeader:
+    """The current `Date` header."""
+
     def __init__(self, clock: Clock = time.time) -> None:
         self._clock = clock
         self._second = -1
         self._header = (b"date", b"")
 
     def header(self) -> tuple[bytes, bytes]:
+        """Return the header for the current second."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
@@ -24,7 +27,7 @@ class DateHeader:
         return self._header
 
     def wrap_send(self, send: Send) -> Send:
-        """`send` that adds `Date` where the upstream sent none."""
+        """Return a `send` that adds `Date` to responses that have none."""
 
         def dated(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -39,7 +42,7 @@ class DateHeader:
 
 
 class DateMiddleware:
-    """Adds `Date` where the upstream sent none."""
+    """ASGI middleware that adds `Date` to responses that have none."""
 
     def __init__(self, app: App, date_header: DateHeader) -> None:
         self._app = app

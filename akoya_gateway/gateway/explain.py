@@ -1,4 +1,4 @@
-"""What would happen to a request, told by the objects that would decide it."""
+"""Explains what would happen to a request, using the objects that decide real requests. For `akoya-gateway explain`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _PLACEHOLDERS = {b"signature": "akoya=:<signature>:", b"akoya-assertion": "<JWT>
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`without_grants`: for somebody who has connected nothing; `with_grants` and `headers`: for the imagined user."""
+    """What would happen to a request.
+
+    `without_grants` describes it for a user without connections. `with_grants` and `headers` describe it for a user
+    with the connections given to `Explainer`.
+    """
 
     path: str
     refusal: str | None = None
@@ -37,7 +41,10 @@ class Explanation:
 
 
 class Explainer:
-    """`connected`: keys of the connectors that the imagined user has connected."""
+    """Explains requests under one configuration.
+
+    `connected` holds the keys of the connectors that the imagined user has connected.
+    """
 
     def __init__(self, config: Config, connected: tuple[str, ...], now: float) -> None:
         self._config = config
@@ -49,7 +56,7 @@ class Explainer:
         )
 
     def explain(self, method: str, target: str) -> Explanation:
-        """`target` is a path with or without a query, or a URL."""
+        """Explain a request. `target` is a URL, or a path with or without a query."""
         parts = urlsplit(target)
         raw = parts.path or "/"
         try:
@@ -112,7 +119,7 @@ class Explainer:
 
 
 def _which(rule: AccessRule) -> str:
-    """The name, where there are others."""
+    """Return the name and origins of the rule's upstream; empty if there is only one upstream."""
     upstream = rule.upstream
     if upstream is None or not upstream.name:
         return ""

@@ -1,7 +1,7 @@
-"""`/akoya/forward-auth`: the decision for a proxy that asks before it passes a request on itself.
+"""`/akoya/forward-auth`: makes the access decision for another proxy, which forwards the request itself.
 
-The proxy tells which request it means, in one of three ways, and is believed only if it is one of `trusted_proxies`
-(`gateway.original_request` reads it):
+The proxy describes the original request in one of three ways, and is trusted only if it is one of `trusted_proxies`
+(`gateway.original_request` parses the description):
 
 =======================================  ==========================================================================
 nginx `auth_request`                     `X-Original-Method`, `X-Original-URI`; `Host`
@@ -9,8 +9,9 @@ Traefik, Caddy, HAProxy (our recipe)     `X-Forwarded-Method`, `X-Forwarded-Uri`
 Envoy `ext_authz` (HTTP, `path_prefix`)  its own method and the path below `/akoya/forward-auth`; `Host`
 =======================================  ==========================================================================
 
-Cookies and the rest are the client's own. What two of the ways say differently is refused, not chosen from
-(CVE-2026-40575, CVE-2026-33495). `docs/forward-auth.md` says what each proxy has to do; `deploy/` does it.
+Cookies and all other headers are the client's own. A request that is described in two ways is rejected; neither is
+preferred (CVE-2026-40575, CVE-2026-33495). `docs/forward-auth.md` describes how to configure each proxy; `deploy/` has
+the configurations.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ from akoya_gateway.gateway.websocket_origin import require_own_origin
 from akoya_gateway.responses.response import Response
 
 ANSWER_HEADER = b"x-akoya-answer"
-"""`client`: the proxy has been told no, and asks again for what to tell the client (nginx drops it the first time)."""
+"""Request header, set to `client` when the proxy requests the denial response for the client after a denial.
+
+The second request is needed because nginx `auth_request` discards the response body.
+"""
 
 
 class ForwardAuthOff(UserError):
-    """Behind a balancer that is a trusted proxy, a page's own script could ask, and read the user's tokens."""
+    """Raised if forward-auth is off.
+
+    It is off by default: behind a load balancer in `trusted_proxies`, a script on a page could call this route and read
+    the user's tokens.
+    """
 
     status = 404
     code = "forward-auth-off"
@@ -44,14 +52,18 @@ class ForwardAuthOff(UserError):
 
 
 class UntrustedProxy(UserError):
+    """The caller may not use forward-auth, or does not route requests as it must."""
+
     status = 403
     code = "untrusted-proxy"
     title = "Access denied"
 
 
 class DecisionObserver(Protocol):
-    """Hears which request was meant and what was decided; for logs and metrics.
-    `gateway.response_observer.ObservedSend` is one."""
+    """Receives the original request and the decision, for logs and metrics.
+
+    `gateway.response_observer.ObservedSend` implements it.
+    """
 
     def on_original_request(self, original: RequestInfo) -> None: ...
 
@@ -59,16 +71,21 @@ class DecisionObserver(Protocol):
 
 
 def is_forward_auth(prefix: str, path: str) -> bool:
+    """Return True if the path is the forward-auth route or below it."""
     route = prefix + "/forward-auth"
     return path == route or path.startswith(route + "/")
 
 
 async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObserver) -> Response:
-    """200 with our signed headers, or what the client is to get. Raises `GatewayError` as `AccessGate.admit` does."""
+    """Return 200 with the signed gateway headers, or the response for the client.
+
+    Raises `GatewayError` in the same cases as `AccessGate.admit`.
+    """
     if not is_trusted_peer(runtime.trusted_proxies, request):
         raise UntrustedProxy("Only trusted_proxies may ask for a decision.")
     if not request.raw_path.startswith(runtime.original_requests.route):
-        # A client's `/akoya/%66orward-auth`, past a proxy that keeps the route from clients by its plain spelling.
+        # A client sent an encoded spelling, such as `/akoya/%66orward-auth`, to get past a proxy that blocks only the
+        # plain path.
         raise PathRefused("The path can be read in two ways.")
     if request.header(ORIGINAL_URI) is None:
         original = runtime.original_requests.read(request)
@@ -79,7 +96,7 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObs
         original = _replaceable(runtime, request)
         return _for_nginx(_response(await _decide(runtime, request, original, told), original))
     except GatewayError as error:
-        # `auth_request` makes a 500 of any status but 2xx, 401 and 403.
+        # nginx `auth_request` turns every status except 2xx, 401 and 403 into 500.
         error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
         raise
 
@@ -115,14 +132,20 @@ def _response(admission: Admission, original: OriginalRequest) -> Response:
 
 
 def _for_nginx(response: Response) -> Response:
-    """A redirect is a 401 with a Location, which a recipe can turn back into one."""
-    if response.status in (400, 404):  # `auth_request` makes a 500 of them.
+    """Return the response with a status that nginx `auth_request` accepts.
+
+    A redirect becomes a 401 with a `Location`, which the nginx configuration can turn back into a redirect.
+    """
+    if response.status in (400, 404):  # nginx would turn them into 500.
         return replace(response, status=403)
     return replace(response, status=401) if response.status == 302 else response
 
 
 def _for_the_client(admission: Admission) -> Response:
-    """The whole refusal, with its body. A yes now is worth nothing: no token may go out this way."""
+    """Return the complete denial response, with its body.
+
+    If the decision has become "allow", fail: tokens must not be returned here.
+    """
     if isinstance(admission, Admitted):
         raise OperatorError("The decision has just changed. Try again.", code="decision-changed", retry_after=1)
     return admission.response

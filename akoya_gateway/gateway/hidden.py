@@ -1,4 +1,7 @@
-"""Which headers of an app's response the client must not get: the gateway's own names, and its cookies."""
+"""Defines which response headers of an app are hidden from the client.
+
+These are the gateway's header names, and `Set-Cookie` with the name of a gateway cookie.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ Hides = Callable[[bytes, bytes], bool]
 SUSPECT = frozenset(
     "".join(letters).encode() for start in ("ako", "set") for letters in product(*((c, c.upper()) for c in start))
 )
-"""How the name of a header begins that may be hidden: all others need no look."""
+"""The first three characters of every header name that may be hidden. Other headers need no further check."""
 
 
 def hides(cookie: Cookie) -> Hides:
-    """Return a predicate for name and value of a header.
+    """Return a predicate that is True for a header (name, value) that must be hidden.
 
-    An app that echoes what it received must not hand a token to the browser. An app that sets a cookie of the
-    gateway's name, by a fault of its own, must not fix or end a session.
+    An app that echoes the headers it received must not send a token to the browser. An app that sets a cookie with the
+    name of a gateway cookie, by mistake, must not fix or end a session.
     """
     injected = frozenset(gateway_cookie_names(cookie))
 
     def hidden(name: bytes, value: bytes) -> bool:
         if name.lower() == b"set-cookie":
-            # A cookie without a name is sent back as its value alone, so `=akoya=x` sets `akoya` too.
+            # Browsers send a cookie without a name as its value alone, so `=akoya=x` sets `akoya` too.
             return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in injected
         return is_ours_to_app(name)
 

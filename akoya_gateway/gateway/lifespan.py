@@ -1,4 +1,4 @@
-"""ASGI lifespan for middleware: ours around the inner app's, whether or not the inner app has one."""
+"""ASGI lifespan for middleware, around the inner app's lifespan. The inner app need not support lifespan."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Step = Callable[[], Awaitable[object]]
 
 
 async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup: Step, shutdown: Step) -> None:
-    """Start ours, then the app's; stop the app's, then ours. An app without lifespan support is simply there.
+    """Run `startup`, then the app's startup; on shutdown, the app's shutdown, then `shutdown`.
 
-    An exception of `startup` becomes `lifespan.startup.failed` with its text.
+    An app without lifespan support is skipped. An exception of `startup` is sent as `lifespan.startup.failed` with its
+    message.
     """
     await receive()
     try:
@@ -50,7 +51,11 @@ class _InnerLifespan:
         self._task = asyncio.ensure_future(app(scope, self._to_app.get, self._from_app.put))
 
     async def run(self, phase: str) -> str | None:
-        """None when the phase is done or the app has no lifespan; the app's message when it failed."""
+        """Run one phase ("startup" or "shutdown").
+
+        Returns None if the phase completed or the app has no lifespan support. Returns the app's message if the phase
+        failed.
+        """
         if self._task.done():
             return None
         await self._to_app.put({"type": f"lifespan.{phase}"})
@@ -59,7 +64,8 @@ class _InnerLifespan:
         if not answer.done():
             answer.cancel()
             if not self._task.cancelled():
-                self._task.exception()  # An app that does not know lifespan raises: looked at, and left at that.
+                # An app without lifespan support raises. Retrieve the exception so that asyncio does not log it.
+                self._task.exception()
             return None
         message = answer.result()
         if message["type"].endswith(".failed"):

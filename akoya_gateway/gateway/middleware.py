@@ -1,7 +1,7 @@
-"""`Gateway`: ASGI middleware around any app, and the way in for every request of the sidecar.
+"""`Gateway`: ASGI middleware around any app, and the entry point for every request of the sidecar.
 
-Its own routes are answered here; everything else is judged by `admission.gate` and goes on with our headers, or does
-not go on at all.
+The gateway's own routes are handled by its router. All other requests are decided by `admission.gate`: they are
+forwarded with the gateway headers, or denied.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logger("akoya_gateway.gateway")
 
 
 class GatewayStopped(OperatorError):
-    """What comes after the end opens nothing any more: nobody would close it, and its answers would be cut off."""
+    """Raised for requests that arrive after shutdown; a runtime started then would never be closed."""
 
     code = "stopped"
     retry_after = 1
@@ -51,10 +51,10 @@ class GatewayStopped(OperatorError):
 
 
 class Gateway:
-    """Wrap an ASGI app: `app = Gateway(app, "gateway.yaml")`.
+    """ASGI middleware that wraps an app: `app = Gateway(app, "gateway.yaml")`.
 
-    `config`: a path, or what `load_config` returned. The store is opened at lifespan startup, or with the first
-    request under a server without lifespan. Raises `config.ConfigurationError` for a file with faults.
+    `config` is a path or the result of `load_config`. The store is opened at lifespan startup, or by the first request
+    if the server does not support lifespan. Raises `config.ConfigurationError` if the file has errors.
     """
 
     def __init__(
@@ -66,7 +66,15 @@ class Gateway:
         clock: Clock = time.time,
         forward_auth: bool = False,
     ) -> None:
-        """`forward_auth`: whether other proxies may ask for decisions, where the configuration leaves it open."""
+        """Load the configuration; nothing is opened yet.
+
+        Args:
+            app: The ASGI app to wrap.
+            config: A path, or the result of `load_config`.
+            observers: Receive reports about requests, grants and authorizations.
+            clock: Returns the current time.
+            forward_auth: Whether forward-auth is on if the configuration does not say.
+        """
         self._forward_auth = forward_auth
         self._app = app
         self._config = config if isinstance(config, Config) else load_config(Path(config))
@@ -76,38 +84,39 @@ class Gateway:
         self._starting: asyncio.Task[Runtime] | None = None
         self._retiring_tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
-        """Set from the beginning of an end until the next start."""
+        """Set when a shutdown begins, until the next start."""
         self._request_ids = RequestIds(self._config.trusted_proxies)
         self._error_responder = ErrorResponder(self._config)
         self.hides = hides(self._config.sessions.cookie)
-        """Which headers of the app's responses stay here."""
+        """Predicate for response headers of the app that must not reach the client."""
         self._reported_errors: dict[str, float] = {}
         self.connections = ConnectionMonitor(self._still_admitted)
 
     @property
     def runtime(self) -> Runtime:
-        """The engine in force. Raises `RuntimeError` before startup."""
+        """The active runtime. Raises `RuntimeError` before startup."""
         if self._runtime is None:
             raise RuntimeError("the gateway has not been started")
         return self._runtime
 
     async def startup(self) -> Runtime:
-        """Also once more, after `shutdown`. Raises what `Runtime.open` raises."""
+        """Open the runtime. May be called again after `shutdown`. Raises what `Runtime.open` raises."""
         if self._stopping.is_set():
             self._stopping = asyncio.Event()
         return await self._ready()
 
     async def _ready(self) -> Runtime:
-        """The engine in force, opened now if need be: under a server without lifespan the first request is the start.
+        """Return the active runtime, opening it if necessary: without lifespan, the first request starts the gateway.
 
-        Raises what `Runtime.open` raises, and `GatewayStopped`."""
+        Raises what `Runtime.open` raises, and `GatewayStopped`.
+        """
         if self._runtime is not None:
             return self._runtime
         if self._stopping.is_set():
             raise GatewayStopped
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._open())
-        # Shielded: the first client may go away while others wait for the same start.
+        # Shielded: the first client may disconnect while other requests wait for the same start.
         return await asyncio.shield(self._starting)
 
     async def _open(self) -> Runtime:
@@ -119,6 +128,7 @@ class Gateway:
             self._starting = None
 
     async def shutdown(self) -> None:
+        """Close the connections and the runtimes, after those that a reload replaced."""
         self._stopping.set()
         await self.connections.stop()
         if self._starting is not None:
@@ -130,15 +140,15 @@ class Gateway:
             await runtime.close()
 
     async def reload(self, config: Config) -> None:
-        """Go on with another configuration. Requests under way end with the engine they began with.
+        """Switch to another configuration. Requests in progress finish with the runtime they started with.
 
-        Raises what `Runtime.open` raises, and `GatewayStopped`; then the old engine stays in force.
+        Raises what `Runtime.open` raises, and `GatewayStopped`. The old runtime stays active then.
         """
         old = await self._ready()
         same_store = config.sessions.store == old.config.sessions.store
         runtime = await Runtime.open(config, self._observers, self._clock, old.store if same_store else None)
         if self._stopping.is_set():
-            # The end has come meanwhile, and has not seen this one.
+            # A shutdown began in the meantime and does not know about this runtime.
             await runtime.close(keep_store=same_store)
             raise GatewayStopped
         self._config = config
@@ -150,7 +160,11 @@ class Gateway:
         task.add_done_callback(self._retiring_tasks.discard)
 
     async def _retire(self, runtime: Runtime, keep_store: bool, before: tuple[asyncio.Task[None], ...]) -> None:
-        """`before`: engines that are on their way out already and may write to the store that this one closes."""
+        """Close a replaced runtime after `RETIRE_AFTER` seconds, or when the gateway stops.
+
+        `before` are the tasks of runtimes replaced earlier. They may still write to the store that this one closes, so
+        they finish first.
+        """
         await runtime.grants.stop_background_work()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETIRE_AFTER):
@@ -180,13 +194,13 @@ class Gateway:
 
     @property
     def is_forward_auth_server(self) -> bool:
-        """Whether forward-auth is on."""
+        """Whether forward-auth is on: the configuration's choice, or the default given to `Gateway`."""
         chosen = self._config.forward_auth
         return self._forward_auth if chosen is None else chosen
 
     @property
     def current_runtime(self) -> Runtime | None:
-        """The engine in force, None before startup."""
+        """The active runtime; None before startup and after shutdown."""
         return self._runtime
 
     def request_info(
@@ -199,7 +213,10 @@ class Gateway:
         websocket: bool = False,
         told: bool = False,
     ) -> RequestInfo:
-        """A request as the desk reads it."""
+        """Build the `RequestInfo` that the access gate evaluates.
+
+        `told` is True if `peer` was taken from a forwarding header instead of the socket.
+        """
         given = None
         for name, value in headers:
             if name == b"x-request-id":
@@ -209,12 +226,13 @@ class Gateway:
         return RequestInfo(method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=told)
 
     def request_of(self, scope: Scope) -> RequestInfo:
+        """Build the `RequestInfo` of an ASGI scope."""
         peer, told = peer_of(scope.get("client"))
         return self.request_info(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
             scope["query_string"],
-            # As they are now: uvicorn adds a request's trailers to them, while it is being judged or when it has been.
+            # A copy: uvicorn appends the trailers of a request to this list, possibly during or after the decision.
             [*scope["headers"]],
             peer,
             scope["type"] == "websocket",
@@ -222,17 +240,17 @@ class Gateway:
         )
 
     def started_at(self) -> float:
-        """When a request began, for `record_response`; no clock is read where nobody is told."""
+        """Return the current time for `record_response`, or 0.0 if no observer needs it."""
         return self._clock() if self._observers.requests is not None else 0.0
 
     def record_response(self, exchange: HasRequest, status: int, rule: str, began: float) -> None:
-        """The answer to a request that was passed on has begun. `rule`: the label of the access rule."""
+        """Report that the response to a forwarded request has started. `rule` is the label of the access rule."""
         watcher = self._observers.requests
         if watcher is not None:
             watcher.on_response(exchange, status, rule, "passed", self._clock() - began)
 
     async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
-        """What went wrong with a request that was passed on, as its sender is to be told; see `record_response`."""
+        """Send the error response for a forwarded request. `rule` and `began` are as in `record_response`."""
         await self._answer_error(error, self.request_of(scope), send, began, rule)
 
     def _http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -277,7 +295,7 @@ class Gateway:
             )
         except GatewayError as error:
             if reply is not None and reply.started:
-                # `_forward` has let it through: the answer that has begun must not get a second head.
+                # Re-raised by `_forward`: the response has already started and must not get a second head.
                 raise
             responses.on_error(error)
             response = self._error(error, request)
@@ -293,7 +311,7 @@ class Gateway:
         receive: Receive,
         send: Send,
     ) -> None:
-        """To the app behind us. `ours`: how many of the headers, the last ones, are."""
+        """Forward the request to the app. The last `ours` headers are the gateway's."""
         onward = dict(scope)
         onward["headers"] = headers
         onward["akoya.ours"] = ours
@@ -305,7 +323,8 @@ class Gateway:
             await self._app(onward, receive, reply)
         except GatewayError as error:
             if reply.started:
-                # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
+                # The response has already started. Re-raise so that the server aborts the connection and the client
+                # sees a truncated response.
                 raise
             await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
         finally:
@@ -316,7 +335,10 @@ class Gateway:
     async def _answer_error(
         self, error: GatewayError, request: RequestInfo, send: Send, began: float, rule: str | None = None
     ) -> None:
-        """`rule`: the label of the one that let the request in."""
+        """Send the error response for a request.
+
+        `rule` is the label of the rule that admitted the request, or None if it was not admitted.
+        """
         responses = self._observed_send(request, send, began)
         if rule is not None:
             responses.on_forwarded(rule)
@@ -326,7 +348,7 @@ class Gateway:
     async def _endpoint(
         self, runtime: Runtime, request: RequestInfo, path: str, receive: Receive, responses: ObservedSend
     ) -> Response:
-        """The answer of a route of ours."""
+        """Return the response of one of the gateway's own routes."""
         if is_forward_auth(runtime.config.prefix, path):
             if not self.is_forward_auth_server:
                 raise ForwardAuthOff
@@ -338,7 +360,7 @@ class Gateway:
         return ObservedSend(request, send, self._observers.requests, self._clock, began)
 
     def _path(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> str:
-        """The path to decide about. Raises `UserError` where the app behind us would serve another."""
+        """Return the normalized path for the decision. Raises `UserError` if the app would serve another path."""
         path = normalized_path(request)
         if path != scope["path"]:
             raise PathRefused("The path can be read in two ways.")
@@ -354,7 +376,10 @@ class Gateway:
         return response
 
     def _log_error(self, error: OperatorError, request: RequestInfo) -> None:
-        """Once a second for each kind: it is the operator's to mend, and every request meets it."""
+        """Log the error, at most once a second per error code.
+
+        The operator must fix its cause, and every request runs into it until then.
+        """
         now = self._clock()
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
             self._reported_errors[error.code] = now
@@ -405,7 +430,7 @@ class Gateway:
         try:
             await self._app(onward, receive, reply)
         except GatewayError as error:
-            # The upstream cannot be reached, or the client's request cannot be passed on.
+            # The upstream is unreachable, or the client's request cannot be forwarded.
             if reply.started:
                 raise
             await _deny(scope, send, self._error(error, reply.request))
@@ -417,18 +442,21 @@ class Gateway:
 
 
 RETIRE_AFTER = 30.0
-"""Seconds that an engine replaced by a reload stays open for the requests that began with it."""
+"""Seconds for which a runtime replaced by a reload stays open for the requests that started with it."""
 
 
 def _raw_path(path: str) -> bytes:
-    """For servers that give no `raw_path` (it is optional in ASGI): the path, escaped as a client would have."""
+    """Return `path`, percent-encoded like a client would, for servers without `raw_path` (it is optional in ASGI)."""
     from urllib.parse import quote  # noqa: PLC0415 - only such servers need it
 
     return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
 
 
 async def _refuse_lifespan_or_send(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
-    """Before the handshake is accepted: an HTTP answer where the server can send one, a plain 403 elsewhere."""
+    """Refuse a WebSocket before its handshake is accepted.
+
+    The client gets the HTTP response if the server supports that, and a plain 403 otherwise.
+    """
     message: Message = await receive()
     if message["type"] == "websocket.connect":
         await _deny(scope, send, response)

@@ -1,7 +1,7 @@
-"""Where the middleware is mounted in the app around it: the only `root_path` that its requests may have.
+"""Checks the `root_path` of requests: only the configured mount point is accepted.
 
-An app serves what is left of the path behind `root_path`. Some servers take that from a client's header (daphne:
-`Daphne-Root-Path`), so a value that the operator did not name is refused.
+An app serves the part of the path after `root_path`. Some servers take `root_path` from a client header (daphne:
+`Daphne-Root-Path`), so a value that the operator did not configure is rejected.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from akoya_gateway.log import logger
 log = logger("akoya_gateway.gateway")
 
 LOGGED = 10
-"""Other values that are logged, once each, so that a mount that was forgotten in the configuration is found."""
+"""Maximum number of unexpected values to log, once each.
+
+The log reveals a mount that is missing in the configuration.
+"""
 
 
 class OtherRootPath(UserError):
+    """The request's `root_path` or path does not match the configured `root_path`."""
+
     code = "root-path"
     title = "The address is not valid"
 
 
 class Mount:
-    """`root_path` of the configuration, empty at the root."""
+    """The configured `root_path`; empty for an app at the root."""
 
     def __init__(self, root_path: str) -> None:
         self._root_path = root_path
@@ -29,7 +34,7 @@ class Mount:
         self._logged: set[str] = set()
 
     def require(self, named: str, path: str) -> None:
-        """Raise `OtherRootPath` unless the server names this mount and the path is below it."""
+        """Raise `OtherRootPath` unless `named` is the configured `root_path` and the path is below it."""
         if named != self._root_path:
             if named not in self._logged and len(self._logged) < LOGGED:
                 self._logged.add(named)

@@ -1,6 +1,6 @@
-"""What a proxy asks at `/akoya/forward-auth`: the request it describes, read once for all questions that are the same.
+"""Parses the original request that a proxy describes to `/akoya/forward-auth`, and caches the result.
 
-See `gateway.forward_auth` for the three ways to describe one.
+`gateway.forward_auth` documents the three ways to describe a request.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ORIGINAL_METHOD, ORIGINAL_URI = b"x-original-method", b"x-original-uri"
 FORWARDED_METHOD, FORWARDED_URI, FORWARDED_HOST = b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"
 
 MAX_ENTRIES = 1024
-"""Questions kept at hand, first in, first out."""
+"""Maximum number of cached requests. The oldest entry is evicted first."""
 MAX_KEY_BYTES = 4096
-"""Bytes of one that is kept."""
+"""Maximum size of a cached request."""
 
 _DESCRIBING = frozenset({ORIGINAL_METHOD, ORIGINAL_URI, FORWARDED_METHOD, FORWARDED_URI})
 _METHOD_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
@@ -34,7 +34,10 @@ class InvalidOriginalRequest(UserError):
 
 
 class OriginalRequest:
-    """The original request, and what the proxy has to be told of its headers. Shared, so nobody changes it."""
+    """The original request, and what the proxy must do with its headers.
+
+    Instances are shared between requests: do not modify them.
+    """
 
     __slots__ = (
         "_kept_headers",
@@ -52,28 +55,34 @@ class OriginalRequest:
     def __init__(
         self, request: RequestInfo, route: bytes, cookies: GatewayCookies, client_headers: ClientHeaders
     ) -> None:
-        """Raises `InvalidOriginalRequest`."""
+        """Parse the request that `request` describes. Raises `InvalidOriginalRequest`."""
         self.method, self.raw_path, self.query = _read_request_line(request, route)
         self.headers = request.headers if _single_value(request, FORWARDED_URI) is None else _client_headers(request)
         self.websocket = _is_websocket_handshake(request)
         injected = {name for name, _ in request.headers if is_gateway_header(name)}
         dropped = {name for name, _ in request.headers if client_headers.handling(name) is DROP} - _DESCRIBING
         self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_alias, dropped))
-        """nginx replaces headers that its configuration names, and no others. False: there is one of another name that
-        an upstream could take for ours, or for another that the gateway knows (nginx drops names with `_` or `.` by
-        default)."""
+        """True if nginx replaces every gateway header of the client.
+
+        nginx replaces only the headers named in its configuration. False if there is another one that an upstream could
+        take for a gateway header, or for another header the gateway handles (by default nginx drops names with `_` or
+        `.`).
+        """
         sent = [value for name, value in request.headers if name == b"cookie"]
-        # The session cookie is for the gateway alone (design.md section 5).
+        # The session cookie must not reach the upstream (docs/design.md section 5).
         left = cookies.without_gateway_cookies(b"; ".join(sent)) if sent else b""
         self._kept_headers: Headers = [(b"cookie", left)] if left else []
         gone = injected | dropped
         self._removed_headers = gone | {b"cookie"} if sent and not left else gone
         self._removal_headers = _removal_headers(self._removed_headers)
         self.plain = not injected
-        """The client sent no header of ours."""
+        """True if the client sent no gateway headers."""
 
     def request_info(self, request: RequestInfo) -> RequestInfo:
-        """As a request of its own; `request` asked. The body at hand is the question's."""
+        """Return the original request as a `RequestInfo`; `request` is the proxy's own request.
+
+        It has no body: a body in the proxy's request is not the client's.
+        """
         return RequestInfo(
             self.method,
             self.raw_path,
@@ -86,7 +95,7 @@ class OriginalRequest:
         )
 
     def response_headers(self, injected_headers: Headers) -> Headers:
-        """Our headers, what is left of the client's cookies, and for Envoy the list of what it has to take away."""
+        """Return the gateway headers, the remaining client cookies and, for Envoy, the list of headers to remove."""
         if self.plain:
             return injected_headers + self._kept_headers + self._removal_headers
         return (
@@ -101,7 +110,7 @@ def _removal_headers(names: set[bytes]) -> Headers:
 
 
 class OriginalRequestCache:
-    """A bounded memory of them. `route`: the path of the question itself."""
+    """Bounded cache of `OriginalRequest`. `route` is the forward-auth route."""
 
     def __init__(self, route: bytes, cookies: GatewayCookies, client_headers: ClientHeaders) -> None:
         self.route = route
@@ -110,14 +119,14 @@ class OriginalRequestCache:
         self._entries: OrderedDict[tuple[object, ...], OriginalRequest] = OrderedDict()
 
     def read(self, request: RequestInfo) -> OriginalRequest:
-        """Raises `InvalidOriginalRequest`."""
+        """Return the original request that `request` describes. Raises `InvalidOriginalRequest`."""
         key = (request.method, request.raw_path, request.query, *request.headers)
         try:
             return self._entries[key]
         except KeyError:
             original = OriginalRequest(request, self.route, self._cookies, self._client_headers)
         except TypeError:
-            # ASGI lets a server give lists for pairs.
+            # ASGI allows a server to pass headers as lists, which are not hashable.
             return OriginalRequest(request, self.route, self._cookies, self._client_headers)
         if (
             len(request.raw_path) + len(request.query) + sum(len(name) + len(value) for name, value in request.headers)
@@ -130,7 +139,7 @@ class OriginalRequestCache:
 
 
 def _read_request_line(request: RequestInfo, route: bytes) -> tuple[str, bytes, bytes]:
-    """Method, raw path and query. Raises `InvalidOriginalRequest`."""
+    """Return method, raw path and query. Raises `InvalidOriginalRequest`."""
     below = request.raw_path.removeprefix(route)
     original, forwarded = _single_value(request, ORIGINAL_URI), _single_value(request, FORWARDED_URI)
     ways = [way for way in (original, forwarded, below or None) if way is not None]
@@ -152,14 +161,18 @@ def _read_request_line(request: RequestInfo, route: bytes) -> tuple[str, bytes, 
 
 
 def _is_websocket_handshake(request: RequestInfo) -> bool:
-    """By `Upgrade`, or by the key of the handshake (RFC 6455 section 4.1) where the proxy keeps `Upgrade` to itself, as
-    Traefik does. No script can send that key with another request: a browser keeps `Sec-*` from it."""
+    """Return True for a WebSocket handshake, recognized by `Upgrade` or by its key (RFC 6455 section 4.1).
+
+    The key is needed for proxies that do not forward `Upgrade`, such as Traefik. A script cannot send the key with
+        another request:
+    browsers forbid scripts to set `Sec-*` headers.
+    """
     upgrade = request.header(b"upgrade")
     return (upgrade is not None and upgrade.lower() == b"websocket") or request.header(b"sec-websocket-key") is not None
 
 
 def _client_headers(request: RequestInfo) -> Headers:
-    """The client's headers, with the authority it asked for."""
+    """Return the client's headers, with `Host` set to the authority that the client requested."""
     host = _single_value(request, FORWARDED_HOST)
     if host is None:
         return request.headers

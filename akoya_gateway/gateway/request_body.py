@@ -1,4 +1,4 @@
-"""Request bodies: read whole up to a limit for our own forms, counted on the way for the app's."""
+"""Request bodies: reads small bodies for the gateway's own forms, and limits bodies that stream to the app."""
 
 from __future__ import annotations
 
@@ -12,24 +12,41 @@ from akoya_gateway.signing.content_digest import sha256
 
 
 class BodyTooLarge(UserError):
+    """The request body exceeds the limit."""
+
     status = 413
     code = "body-too-large"
     title = "The request is too large"
 
 
 class BodyTimeout(UserError):
+    """The request body did not arrive in time."""
+
     status = 408
     code = "body-timeout"
     title = "The request took too long to arrive"
 
 
 BODY_TIMEOUT = 60.0
-"""Seconds for a body that is read whole: until then nothing of the request has been judged, and nobody else waits."""
+"""Timeout in seconds for reading a complete body.
+
+The request is not authorized until then, and holds up no other request.
+"""
 
 
 async def read_body(receive: Receive, limit: int, within: float = BODY_TIMEOUT) -> bytes:
-    """The body, at most `limit` bytes. Raises `BodyTooLarge`, `BodyTimeout`, and `UserError` when the client goes
-    away."""
+    """Return the complete body.
+
+    Args:
+        receive: ASGI's `receive`.
+        limit: Maximum size in bytes.
+        within: Timeout in seconds.
+
+    Raises:
+        BodyTooLarge: The body exceeds `limit`.
+        BodyTimeout: The body did not arrive in time.
+        UserError: The client disconnected.
+    """
     try:
         async with asyncio.timeout(within):
             return await _read_body(receive, limit)
@@ -51,7 +68,10 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
 
 
 def limit_body(receive: Receive, request: RequestInfo, limit: int) -> Receive:
-    """`receive` that raises `BodyTooLarge` past `limit` bytes; at once where Content-Length tells."""
+    """Return a `receive` that raises `BodyTooLarge` after `limit` bytes.
+
+    Raises `BodyTooLarge` at once if Content-Length exceeds the limit.
+    """
     announced = request.header(b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge
@@ -69,10 +89,10 @@ def limit_body(receive: Receive, request: RequestInfo, limit: int) -> Receive:
 
 
 async def digest_body(request: RequestInfo, receive: Receive, largest: int) -> tuple[RequestInfo, Receive]:
-    """The request with the Content-Digest of its body, if that is announced to be no longer than `largest` bytes; the
-    body is read for it, and given out again by the `receive` that is returned.
+    """Read the body and return the request with its Content-Digest, and a `receive` that replays the body.
 
-    A body of unknown or greater length streams on without one. Raises `UserError` when the client goes away.
+    A body of unknown length, or longer than `largest` bytes, is not read: it is streamed without a digest. Raises
+    `UserError` if the client disconnects.
     """
     announced = request.header(b"content-length")
     if announced is None or not announced.isdigit() or not 0 < int(announced) <= largest:

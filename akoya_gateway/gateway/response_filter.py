@@ -1,4 +1,4 @@
-"""The app's answer on its way back to the client: our own names taken out, ended from outside where it is a stream."""
+"""Filters the app's response: removes hidden headers and closes event streams that are no longer admitted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from akoya_gateway.upstream.errors import StreamCancelled
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 
 TOKEN_REJECTED = b"akoya-token-rejected"
-"""A response header by which the app says that Akoya did not take the token (401, code 602): it is refreshed."""
+"""Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed."""
 
 _EVENT_STREAM = b"text/event-stream"
 _START_MESSAGES = ("http.response.start", "websocket.accept")
@@ -24,7 +24,7 @@ _HEADER_MESSAGES = ("http.response.trailers", "websocket.http.response.start")
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Whether the response is one that goes on and on (WHATWG HTML, server-sent events)."""
+    """Return True for an event stream (WHATWG HTML, server-sent events), which may never end."""
     for name, value in headers:
         if name == b"content-type":
             return value[:17].lower() == _EVENT_STREAM
@@ -32,7 +32,7 @@ def is_event_stream(headers: Headers) -> bool:
 
 
 class ExchangeHost(Protocol):
-    """Where the request was let in: the gateway."""
+    """What a `ResponseFilter` needs of the gateway."""
 
     connections: ConnectionMonitor
     hides: Hides
@@ -43,8 +43,11 @@ class ExchangeHost(Protocol):
 
 
 class ResponseFilter(StreamCancellation):
-    """ASGI's `send` for the app that a request was passed on to. An event stream outlives the decision that let it in,
-    as a WebSocket does: it is looked after the same way, and ended here, as an `StreamCancellation`."""
+    """ASGI `send` for the app that a request was forwarded to.
+
+    An event stream outlives the decision that admitted it, like a WebSocket. It is monitored in the same way and
+    cancelled through `StreamCancellation`.
+    """
 
     __slots__ = (
         "_gateway",
@@ -67,8 +70,16 @@ class ResponseFilter(StreamCancellation):
         began: float,
         request: RequestInfo | None = None,
     ) -> None:
-        """`request`: the request that `scope` is, if somebody has read it. `began`: when it did, for
-        `ExchangeHost.record_response`."""
+        """Initialize the filter.
+
+        Args:
+            gateway: The gateway that admitted the request.
+            scope: The ASGI scope of the request.
+            send: The server's `send`.
+            admission: The decision.
+            began: The start time, for `ExchangeHost.record_response`.
+            request: The parsed `scope`, if it has been parsed already.
+        """
         self.cancelled = None
         self._listeners = []
         self._gateway = gateway
@@ -88,7 +99,10 @@ class ResponseFilter(StreamCancellation):
         return self._request
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        """Not a coroutine itself: one less to be stepped through for every message."""
+        """Filter a message and return the awaitable that sends it.
+
+        Not a coroutine itself, which saves one coroutine per message.
+        """
         kind = message["type"]
         if kind in _START_MESSAGES:
             message = self._begin(kind, message)
@@ -99,13 +113,16 @@ class ResponseFilter(StreamCancellation):
         return self._send(message)
 
     def _begin(self, kind: str, message: Message) -> Message:
-        """The message as the client is to get it. One look at each header, since every answer has some."""
+        """Return the start message as the client gets it.
+
+        Goes through the headers only once, because this runs for every response.
+        """
         self.started = True
         self._gateway.record_response(self, message.get("status", 101), self.admission.rule.label, self.began)
         stream = injected = False
         headers = message.get("headers", ())
         if type(headers) is not list:
-            # Any iterable will do for ASGI, and some can be gone through once only.
+            # ASGI allows any iterable, and some can be iterated only once.
             message = {**message, "headers": (headers := list(headers))}
         for name, value in headers:
             if name == b"content-type":
@@ -118,7 +135,7 @@ class ResponseFilter(StreamCancellation):
         return self._filtered(message) if injected else message
 
     def finish(self) -> None:
-        """The app is done."""
+        """Stop monitoring the response; called when the app has finished."""
         if self._monitored is not None:
             self._gateway.connections.remove(self._monitored)
 

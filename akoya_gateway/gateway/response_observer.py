@@ -1,4 +1,4 @@
-"""Answers of ours to one request, and who is told of them."""
+"""Reports requests to an observer when their response starts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from akoya_gateway.gateway.lifespan import Message, Send
 
 
 class HasRequest(Protocol):
-    """Whoever has the request: it may take work to say it, which is for nothing where nobody wants to know."""
+    """An object that has a request. The property may build it on demand, which is wasted if no observer reads it."""
 
     @property
     def request(self) -> RequestInfo: ...
 
 
 class RequestObserver(Protocol):
-    """Told once of every request, when its answer begins. Must not raise."""
+    """Called once for every request, when its response starts. Must not raise."""
 
     def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
 
 
 class ObservedSend:
-    """Wraps `send` for one request that is answered here."""
+    """Wraps `send` for the gateway's own response to one request."""
 
     __slots__ = ("_clock", "_observer", "_outcome", "_rule", "_send", "_started_at", "request")
 
@@ -41,23 +41,26 @@ class ObservedSend:
         self._outcome = "own"
 
     def on_original_request(self, original: RequestInfo) -> None:
-        """Forward-auth: the log is to name the request that was asked about."""
+        """Report the original request instead of the proxy's own; for forward-auth."""
         self.request = original
 
     def on_decision(self, outcome: Admitted | Denied) -> None:
+        """Set the rule and the outcome to report."""
         if isinstance(outcome, Admitted):
             self.on_forwarded(outcome.rule.label)
         else:
             self._rule, self._outcome = outcome.rule.label if outcome.rule else "-", outcome.reason
 
     def on_forwarded(self, rule: str) -> None:
-        """Under the rule of this label."""
+        """Record that the request was admitted under the rule with this label."""
         self._rule, self._outcome = rule, "passed"
 
     def on_error(self, error: GatewayError) -> None:
+        """Record the error as the outcome to report."""
         self._outcome = error.code
 
     async def send_own(self, message: Message) -> None:
+        """Send a message of the gateway's own response, and report the request when it starts."""
         if message["type"] == "http.response.start" and self._observer is not None:
             self._observer.on_response(
                 self, message["status"], self._rule, self._outcome, self._clock() - self._started_at

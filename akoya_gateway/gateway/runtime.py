@@ -1,4 +1,4 @@
-"""Everything compiled from one `Config`: opened together, closed together, swapped as one on reload."""
+"""All objects built from one `Config`. They are opened and closed together, and replaced as a whole on reload."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from akoya_gateway.trusted_proxies import TrustedProxies
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Who is told what happens; metrics and logs in the sidecar, nobody in a test."""
+    """Receive reports about grants, authorizations and requests: metrics and logs in the sidecar, no-ops by default."""
 
     grants: GrantObserver
     authorizations: AuthorizationObserver
@@ -57,12 +57,16 @@ NO_OBSERVERS = Observers(NullGrantObserver(), NullAuthorizationObserver())
 
 
 class Runtime:
-    """Made by `Runtime.open`; `gate` decides, `router` answers what is ours, `injector` prepares what goes upstream."""
+    """The objects of one configuration; create it with `Runtime.open`.
+
+    `gate` decides requests, `router` handles the gateway's own routes and `injector` prepares the headers for the
+    upstream.
+    """
 
     def __init__(self, config: Config, store: Store, observers: Observers, clock: Clock) -> None:
         self.config = config
         self.digests = config.signing.content_digest
-        """Bodies up to so many bytes get a Content-Digest."""
+        """Maximum size in bytes of a body that gets a Content-Digest; 0 for none."""
         self.body_bytes = config.limits.body_bytes
         self.store = store
         self.pages = Pages(config.prefix)
@@ -117,9 +121,16 @@ class Runtime:
         clock: Clock = time.time,
         store: Store | None = None,
     ) -> Runtime:
-        """`store`: an open one to go on with (reload); otherwise the configured store is opened.
+        """Open a runtime.
 
-        Raises `GatewayError` when the store is unusable for good.
+        Args:
+            config: The configuration.
+            observers: Receive reports about grants, authorizations and requests.
+            clock: Returns the current time.
+            store: An open store to reuse (reload). If None, the configured store is opened.
+
+        Raises:
+            GatewayError: The store is permanently unusable.
         """
         used = store or open_store(config.sessions.store, clock)
         try:
@@ -135,17 +146,17 @@ class Runtime:
         return runtime
 
     async def close(self, *, keep_store: bool = False) -> None:
-        """Exchanges and refreshes in flight finish first: their answers must reach the store."""
+        """Close everything. Code exchanges and refreshes in progress finish first: their results must be stored."""
         await self.orphan_cleaner.stop()
         await self.grants.stop()
-        # Last: an exchange may have begun while the others ended, and from here on none can.
+        # Last: an exchange may have started while the others stopped. From here on none can.
         await self.callback.finish()
         await self.providers.close()
         if not keep_store:
             await self.store.close()
 
     async def check(self) -> list[str]:
-        """What keeps this from serving, in words; empty when ready."""
+        """Return the reasons why this runtime cannot serve, as text; empty when ready."""
         try:
             await self.store.check()
         except GatewayError as error:
@@ -177,7 +188,7 @@ def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
     made: tuple[int, Response] = (-1, Response(200))
 
     def answer() -> Response:
-        # The schedule moves with time, but nobody needs it more often than once a second.
+        # The key schedule depends on the time, but rebuilding it once a second is enough.
         nonlocal made
         second = int(clock())
         if made[0] != second:
@@ -188,5 +199,5 @@ def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
 
 
 def _process_name() -> str:
-    """Names this process in leases: readable in `grants show`, and never the same twice."""
+    """Return the name of this process for leases: readable in `grants show`, and unique."""
     return f"{os.uname().nodename[:32]}:{os.getpid()}:{os.urandom(6).hex()}"

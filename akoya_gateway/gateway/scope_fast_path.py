@@ -1,8 +1,8 @@
-"""The plain case of `Gateway`: a request of a known session with a fresh grant, let in by what stands already.
+"""Fast path of `Gateway` for ASGI scopes: a request whose session is cached and whose grant is fresh.
 
-The target of a request and its header fields are judged when they are first seen, by the functions that the whole
-decision uses; what was decided for the session stands for a while (`standing`). What is left for each request is to
-find the three and to sign. Whatever is not plain is `admission`'s, which decides from the start.
+Request targets and headers are parsed once, by the functions that the full decision uses, and the decision for the
+session is cached (`admission.decision_cache`). What remains for each request is three cache lookups and the signature.
+Every other request is left to `admission.gate`, which decides it from the start.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.trusted_proxies import peer_of
 
 MAX_ENTRIES = 4096
-"""Targets kept; after so many it is begun anew."""
+"""Maximum number of cached targets. The cache is cleared when it is full."""
 MAX_KEY_BYTES = 1024
-"""Bytes of a method and a path that are kept."""
+"""Maximum size of a cached target (method and path)."""
 
 
 FastAdmission = tuple[CachedDecision | Admitted, Headers, int]
-"""A request that goes on: what let it in, the headers for the app, and how many of them, the last ones, are ours."""
+"""An admitted request: the decision, the headers for the app, and how many of the last headers are the gateway's."""
 
 
 class _CachedTarget:
-    """A method and a path, judged. `public`: it needs no session. `secure`: the app is spoken to in https."""
+    """A parsed method and path.
+
+    `public` is set if no session is needed. `secure` is True if the app is reached over https. `minds_method` is True
+    if the rules of the path depend on the method.
+    """
 
     __slots__ = ("match", "minds_method", "path", "public", "secure", "verb")
 
@@ -47,12 +51,15 @@ class _CachedTarget:
 
 
 class ScopeFastPath:
-    """Good for one configuration."""
+    """Admits simple requests from cached data. Valid for one configuration."""
 
     def __init__(
         self, gate: AccessGate, injector: HeaderInjector, router: Router, clock: Clock, *, bodies: bool, root_path: str
     ) -> None:
-        """`bodies`: a request that has one may be plain, since nobody here looks at it."""
+        """Initialize the fast path.
+
+        `bodies` is True if requests with a body may take it, because neither a digest nor a limit applies to them.
+        """
         self._gate = gate
         self._decisions = gate.decisions
         self._injector = injector
@@ -64,14 +71,17 @@ class ScopeFastPath:
         self._targets: BoundedCache[tuple[str, bytes], _CachedTarget | None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
 
     def admit(self, scope: Scope) -> FastAdmission | None:
-        """None: not plain, or not now. Raises `OperatorError` for headers that are too large."""
+        """Return the admission and the headers for the app, or None if the full decision must be made.
+
+        Raises `OperatorError` if the gateway headers exceed `max_header_bytes`.
+        """
         key = scope["method"], scope.get("raw_path", b"")
         try:
             target = self._targets[key]
         except KeyError:
             target = self._read_target(*key)
         except TypeError:
-            # Neither bytes nor absent.
+            # `raw_path` is neither bytes nor absent.
             return None
         if target is None or target.path != scope["path"] or (scope.get("root_path") or "") != self._root_path:
             return None
@@ -86,7 +96,7 @@ class ScopeFastPath:
         peer, told = peer_of(scope.get("client")) if trusts else (None, True)
         onward = request_headers.upstream_headers if trusts(peer, told=told) else request_headers.onward_from_client
         if target.public is not None:
-            # A copy: what the app does with its scope must not be remembered.
+            # A copy: the app may modify its scope, but not the cached headers.
             return target.public, onward.copy(), 0
         now = self._clock()
         cached = self._decisions.get(request_headers.session, target.match, now)

@@ -1,4 +1,4 @@
-"""The hop of the sidecar: one reverse proxy for each upstream, and which of them a reload replaces."""
+"""Routes requests of the sidecar to the reverse proxy of their upstream, and replaces proxies on reload."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 Proxies = Mapping[str, ReverseProxy]
-"""By the name of the upstream (`config.model.Upstream.name`)."""
+"""Reverse proxies by upstream name (`config.model.Upstream.name`)."""
 
 _SHARED = ("trusted_proxies", "limits", "public_url", "allow_underscore_headers", "identity")
-"""Parts of the configuration that every proxy is made from."""
+"""Configuration keys that every proxy depends on. A change of one replaces all proxies."""
 
 
 class UpstreamRouter:
-    """The proxies of the configuration in force; `scope["akoya.upstream"]` (an `Upstream`) says which is meant."""
+    """ASGI app that forwards to the proxy of `scope["akoya.upstream"]` (an `Upstream`).
+
+    Holds the proxies of the active configuration.
+    """
 
     def __init__(self, config: Config, metrics: Metrics | None = None) -> None:
         self._config = config
@@ -44,16 +47,22 @@ class UpstreamRouter:
             metrics.websocket_closed()
 
     def current_proxies(self) -> Proxies:
-        """Another object after every `switch`."""
+        """Return the active proxies. The object is another one after every `switch`."""
         return self._proxies
 
     @property
     def max_message(self) -> int:
-        """Bytes: the largest WebSocket message that any of them takes; each has a limit of its own behind it."""
+        """Size in bytes of the largest WebSocket message that any upstream accepts.
+
+        Each proxy also applies the limit of its own upstream.
+        """
         return max(each.websocket.max_message for each in self._config.all_upstreams)
 
     def build_proxies(self, config: Config) -> Proxies:
-        """New proxies where they are needed. Raises OSError or ssl.SSLError for bad TLS files."""
+        """Return new proxies for the upstreams that a switch to `config` would change.
+
+        Upstreams with TLS files always get a new one. Raises OSError or ssl.SSLError for invalid TLS files.
+        """
         before = self._config
         cached = before.all_upstreams if _shared(config) == _shared(before) else ()
         return {
@@ -63,8 +72,11 @@ class UpstreamRouter:
         }
 
     def switch(self, config: Config, fresh: Proxies) -> None:
-        """Requests under way and streams end on the old pools, however long they take. An upstream that is gone keeps
-        its proxy: a request that was let in a moment ago may still be on its way there."""
+        """Activate a configuration and the proxies that `build_proxies` returned for it.
+
+        Requests and streams in progress finish on the old pools, however long they take. An upstream that was removed
+        keeps its proxy: a request admitted just before may still be on its way to it.
+        """
         names = {each.name for each in config.all_upstreams}
         for name, proxy in self._proxies.items():
             if name in fresh or name not in names:
@@ -73,7 +85,7 @@ class UpstreamRouter:
         self._proxies = {**self._proxies, **fresh}
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """ASGI's lifespan, under somebody else's server."""
+        """Handle ASGI lifespan events, for servers other than the sidecar's own."""
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
@@ -83,12 +95,13 @@ class UpstreamRouter:
                 return
 
     async def close(self) -> None:
+        """Close the connection pools of all proxies."""
         for proxy in self._proxies.values():
             await proxy.pool.close()
 
 
 async def no_upstream(scope: Scope, receive: Receive, send: Send) -> None:
-    """What stands behind a gateway that only decides for other proxies."""
+    """ASGI app for a gateway without upstreams, which only serves forward-auth. Raises `UserError` (404)."""
     raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
 
 
@@ -107,6 +120,6 @@ def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
 
 
 def _has_tls_files(upstream: Upstream) -> bool:
-    """Their content may have changed under the same names."""
+    """Return True if the upstream uses TLS files, whose content may change under the same name."""
     tls = upstream.tls
     return any((tls.ca, tls.certificate, tls.key))

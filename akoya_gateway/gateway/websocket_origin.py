@@ -1,4 +1,7 @@
-"""Cross-site WebSocket hijacking: cookies go along with a WebSocket handshake from any site (RFC 6455 section 10.2)."""
+"""Prevents cross-site WebSocket hijacking.
+
+Browsers send cookies with a WebSocket handshake from any site (RFC 6455 section 10.2).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from akoya_gateway.errors import UserError
 
 
 def require_own_origin(request: RequestInfo, public_url: Origin) -> None:
-    """A browser says where the script came from: it must be the public origin. Other clients send no `Origin`.
+    """Require that `Origin`, if present, is the public origin.
 
-    Raises `UserError` (403).
+    Browsers always send it with the origin of the script. Other clients send no `Origin`. Raises `UserError` (403).
     """
     origin = request.header(b"origin")
     own = f"{public_url.scheme}://{public_url.authority}".encode()
