@@ -1,11 +1,13 @@
-"""Verifies what Akoya Gateway signed. For the app behind the gateway; needs the standard library and `cryptography`.
+"""Verifies the headers that Akoya Gateway signs, for the app behind the gateway.
 
     keys = RemoteKeys("https://app.example.com/akoya/jwks.json")
-    said = verify(method, host, path, query, headers, keys, time.time())
-    said.owner, said.connector, said.id_token
+    verified = verify(method, host, path, query, headers, keys, time.time())
+    verified.owner, verified.connector, verified.id_token
 
-or, around a whole app, `AsgiVerifier(app, keys)` (`scope["akoya"]`) and `WsgiVerifier(app, keys)` (`environ["akoya"]`).
-It imports nothing else of the gateway.
+To protect a whole app, wrap it in `AsgiVerifier(app, keys)` (sets `scope["akoya"]`) or `WsgiVerifier(app, keys)` (sets
+`environ["akoya"]`).
+
+This package needs only the standard library and `cryptography`. It imports no other package of the gateway.
 """
 
 from __future__ import annotations

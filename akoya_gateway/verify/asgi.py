@@ -1,4 +1,4 @@
-"""ASGI middleware: `scope["akoya"]` is a `Verified`, or the app is never reached."""
+"""ASGI middleware: calls the app only with a `Verified` in `scope["akoya"]`, except for exempt paths."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class AsgiVerifier:
     """Verifies every HTTP request and WebSocket handshake and puts the `Verified` into `scope["akoya"]`.
 
-    What does not verify is answered 401 (503 when the keys cannot be had). A body under a signed Content-Digest is
-    held, up to `largest_body` bytes, and compared before the app gets it. Paths in `exempt` (`/healthz`, `/static/*`:
-    what needs no owner, and health checks that do not come through the gateway) pass without any `Akoya-*` header and
-    with `scope["akoya"]` None.
+    Requests that cannot be verified get a 401 response, or 503 if the keys are not available.
 
-    An app serves what is left of the path behind `scope["root_path"]`, which some servers take from a client's header.
-    So a `root_path` other than the one given here is refused, and a `path` that is not the one that was signed.
+    A body with a signed Content-Digest is buffered, up to `largest_body` bytes, and compared before the app gets it.
+
+    Paths in `exempt` are passed on unverified, without any `Akoya-*` header and with `scope["akoya"]` None. Use it for
+    paths that need no owner (`/static/*`) and for health checks that do not come through the gateway (`/healthz`).
+
+    An app routes by the part of the path after `scope["root_path"]`, which some servers take from a client header.
+    Therefore a `root_path` other than the configured one is rejected, and so is a `path` other than the signed one.
     """
 
     def __init__(
@@ -48,7 +50,22 @@ class AsgiVerifier:
         clock: Callable[[], float] = time.time,
         root_path: str = "",
     ) -> None:
-        """`root_path`: where the app is mounted (`uvicorn --root-path`, Starlette's `Mount`), empty at the root."""
+        """Wrap `app`.
+
+        Args:
+            keys: The gateway's keys.
+            issuer: The gateway's `public_url`. Set it together with `audience` for the `jwt` scheme only.
+            audience: The name of this upstream in the assertion, see `verify_assertion`.
+            skew: Clock difference to tolerate, in seconds.
+            replay: Accepts each signature only once. None: no replay protection.
+            exempt: Paths that are not verified, see `Exempt`.
+            largest_body: Maximum bytes of a body with a signed Content-Digest.
+            clock: Returns Unix seconds.
+            root_path: Where the app is mounted (`uvicorn --root-path`, Starlette's `Mount`), empty at the root.
+
+        Raises:
+            ValueError: Only one of `issuer` and `audience` is set, or an exempt pattern is not a path.
+        """
         self.app = app
         self._root_path = root_path
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
@@ -82,7 +99,7 @@ class AsgiVerifier:
             may_renew = getattr(self._policy.keys, "may_renew", None)
             return self._policy.verify(*request, keys=_AtHand(peek, may_renew))
         except _NotAtHand:
-            # Fetching waits, so it happens beside the event loop.
+            # Fetching keys blocks, so verify in a thread.
             return await asyncio.to_thread(self._policy.verify, *request)
 
 
@@ -91,7 +108,7 @@ class _NotAtHand(Exception):
 
 
 class _AtHand:
-    """Keys that need no waiting."""
+    """A key source that raises `_NotAtHand` instead of fetching keys, because fetching blocks."""
 
     def __init__(self, peek: Callable[[str], Key | None], may_renew: Callable[[], bool] | None) -> None:
         self._peek = peek
@@ -104,7 +121,7 @@ class _AtHand:
         return key
 
     def renewed(self, key: Key, /) -> Key | None:
-        """Fetching waits; without it the key is the same."""
+        """Return None: without a fetch the key cannot have changed."""
         if self._may_renew is not None and self._may_renew():
             raise _NotAtHand
         return None
@@ -126,7 +143,7 @@ def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]
 
 
 async def _verified_body(receive: Receive, digest: str, largest: int) -> Receive:
-    """The whole body, compared; then a `receive` that hands it out."""
+    """Read the whole body, compare it with the digest, and return a `receive` that replays it."""
     held = bytearray()
     more = True
     while more:
@@ -151,7 +168,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, fault: NotVerified
     status, problem = refusal(fault)
     if scope["type"] == "websocket":
         await receive()
-        # Before it is accepted, closing a WebSocket answers its handshake with 403.
+        # Closing a WebSocket before it is accepted rejects the handshake with 403.
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(problem)).encode())]

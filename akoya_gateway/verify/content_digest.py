@@ -1,4 +1,4 @@
-"""Content-Digest (RFC 9530)."""
+"""Verification of a body against its Content-Digest (RFC 9530)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from akoya_gateway.verify.structured_fields import Item, parse_dictionary
 
 
 def body_matches(content_digest: str, body: bytes) -> bool:
-    """Whether every `sha-256` or `sha-512` digest in the value is the body's, and there is one."""
+    """Return whether the value has at least one `sha-256` or `sha-512` digest and all of them match the body."""
     try:
         members = parse_dictionary(content_digest, "Content-Digest")
     except NotVerified:

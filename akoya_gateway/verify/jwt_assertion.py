@@ -1,4 +1,4 @@
-"""`scheme: jwt`: the `Akoya-Assertion` header (RFC 7519, with the advice of RFC 8725)."""
+"""Verification of the `Akoya-Assertion` header, which `scheme: jwt` sends (RFC 7519, as RFC 8725 recommends)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,22 @@ def verify_assertion(
     skew: float = 5.0,
     replay: ReplayCache | None = None,
 ) -> Verified:
-    """What the gateway says of this request, or `NotVerified`.
+    """Verify the assertion and return its claims.
 
-    `issuer` is the gateway's `public_url`, `audience` this upstream as the gateway names it (`signing.audience`, or
-    the upstream's URL): both are compared exactly. An assertion is good for any request until it ends, so `replay` is
-    for callers that know better; see docs/signed-headers.md on which scheme to choose.
+    An assertion is not bound to one request: it is valid for any request until it expires. Use `replay` only if each
+    assertion is sent once. docs/signed-headers.md explains which scheme to choose.
+
+    Args:
+        headers: All headers of the request.
+        keys: Finds a key by its ID.
+        issuer: The gateway's `public_url`. Compared exactly.
+        audience: The name of this upstream at the gateway: `signing.audience`, or the upstream's URL. Compared exactly.
+        now: Unix seconds.
+        skew: Clock difference to tolerate, in seconds.
+        replay: Accepts each `jti` only once.
+
+    Raises:
+        NotVerified: The assertion is missing, invalid, expired, or signed with an unknown key.
     """
     protected, payload, signature, signed = _split(_only_assertion(headers))
     key = _key(protected, keys)
@@ -61,7 +72,7 @@ def _only_assertion(headers: RawHeaders) -> str:
 
 
 def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """RFC 7515 section 5.2, size first."""
+    """Split and decode a compact JWS (RFC 7515 section 5.2), after a check of its size."""
     if len(token) > MAX_TOKEN_BYTES or not token.isascii():
         raise NotVerified("malformed", "the assertion is too long or no JWT")
     parts = token.split(".")

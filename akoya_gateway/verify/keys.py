@@ -1,4 +1,4 @@
-"""Keys that verify. The algorithm belongs to the key; a message cannot choose one (RFC 9421 section 3.2)."""
+"""Verification keys. Each key has one algorithm, which a message cannot change (RFC 9421 section 3.2)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ _JWS = {"ed25519": "EdDSA", "ecdsa-p256-sha256": "ES256", "hmac-sha256": "HS256"
 
 
 class KeySource(Protocol):
-    """Where keys come from: `RemoteKeys`, or a mapping of key id to `Key` as `keys_of` makes it."""
+    """A source of keys: `RemoteKeys`, or a mapping of key ID to `Key` such as `keys_of` returns."""
 
     def get(self, key_id: str, /) -> Key | None:
-        """The key of this id; None when there is none. Raises `NotVerified("keys-unavailable")` when it cannot tell."""
+        """Return the key with this ID, or None if there is none.
+
+        Raises:
+            NotVerified: The keys cannot be fetched (`keys-unavailable`).
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the one algorithm it verifies: `ed25519`, `ecdsa-p256-sha256` or `hmac-sha256`."""
+    """A key and its algorithm: `ed25519`, `ecdsa-p256-sha256` or `hmac-sha256`."""
 
     id: str
     algorithm: str
@@ -39,10 +43,11 @@ class Key:
 
     @property
     def jws_algorithm(self) -> str:
+        """The name of the algorithm in JWS."""
         return _JWS[self.algorithm]
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether `signature` over `message` was made with this key. False for anything malformed."""
+        """Return whether `signature` over `message` was made with this key. False for a malformed signature."""
         try:
             if isinstance(self.public, bytes):
                 return hmac.compare_digest(signature, hmac.digest(self.public, message, "sha256"))
@@ -56,10 +61,15 @@ class Key:
 
 
 def secret_key(key_id: str, secret: str | bytes) -> Key:
-    """The shared secret of `hmac-sha256`: the text given to the gateway, white space around it removed; or its bytes.
+    """Return a key for `hmac-sha256`.
 
-    Raises ValueError below 32 bytes, for a byte order mark, which the gateway does not take either, and for PEM text: a
-    public key used as an HMAC secret is the classic forgery.
+    Args:
+        secret: The shared secret. As text it is what the gateway is configured with, and surrounding white space is
+            removed. Bytes are used unchanged.
+
+    Raises:
+        ValueError: The secret has fewer than 32 bytes, starts with a byte order mark (which the gateway rejects too),
+            or is PEM text: using a public key as an HMAC secret is the classic algorithm confusion attack.
     """
     if isinstance(secret, str) and secret.startswith("\ufeff"):
         raise ValueError("the shared secret begins with a byte order mark; save it as UTF-8 without BOM")
@@ -72,9 +82,14 @@ def secret_key(key_id: str, secret: str | bytes) -> Key:
 
 
 def pem_key(pem: str | bytes, key_id: str = "") -> Key:
-    r"""A public key in PEM. Without an id it goes by its RFC 7638 thumbprint, as at the gateway.
+    r"""Return the key of a public key in PEM.
 
-    Line ends may be the two characters `\n`, as env files have them. Raises ValueError for another kind of key.
+    Args:
+        pem: Line ends may be the two characters `\n`, as in env files.
+        key_id: Defaults to the RFC 7638 thumbprint, as in the gateway.
+
+    Raises:
+        ValueError: The key is neither Ed25519 nor P-256.
     """
     octets = pem.encode() if isinstance(pem, str) else pem
     public = serialization.load_pem_public_key(octets.replace(b"\\r", b"").replace(b"\\n", b"\n"))
@@ -82,9 +97,12 @@ def pem_key(pem: str | bytes, key_id: str = "") -> Key:
 
 
 def jwk_key(jwk: Mapping[str, Any]) -> Key:
-    """A public JWK: `OKP` with Ed25519 or `EC` with P-256. Raises ValueError for any other.
+    """Return the key of a public JWK: `OKP` with Ed25519 or `EC` with P-256.
 
-    A symmetric JWK is refused, so that a key set fetched from the network cannot bring a secret.
+    A symmetric JWK is rejected, so that a key set fetched from the network cannot introduce a shared secret.
+
+    Raises:
+        ValueError: The JWK is of any other kind.
     """
     try:
         if jwk["kty"] == "OKP" and jwk["crv"] == "Ed25519":
@@ -103,8 +121,11 @@ def jwk_key(jwk: Mapping[str, Any]) -> Key:
 
 
 def jwks_keys(document: bytes | str) -> dict[str, Key]:
-    """The usable keys of a JWK Set by id; others are passed over (RFC 7517 section 5). Raises ValueError when it is no
-    JWK Set."""
+    """Return the usable keys of a JWK Set by ID. Other keys are skipped (RFC 7517 section 5).
+
+    Raises:
+        ValueError: The document is not a JWK Set.
+    """
     parsed = json.loads(document)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("keys"), list):
         raise ValueError("no JWK Set")
@@ -119,7 +140,7 @@ def jwks_keys(document: bytes | str) -> dict[str, Key]:
 
 
 def keys_of(keys: Iterable[Key]) -> dict[str, Key]:
-    """A fixed key source. Raises ValueError when two keys have one id."""
+    """Return a fixed key source. Raises ValueError if two keys have the same ID."""
     listed = list(keys)
     found = {key.id: key for key in listed}
     if len(found) != len(listed):
@@ -147,7 +168,7 @@ def _thumbprint(public: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) ->
 
 
 def _der(signature: bytes) -> bytes:
-    """From r and s, 32 bytes each (RFC 9421 section 3.3.4). Raises ValueError for any other length."""
+    """Encode a signature of r and s, 32 bytes each, as DER (RFC 9421 section 3.3.4). Raises ValueError otherwise."""
     if len(signature) != 64:
         raise ValueError("an ECDSA P-256 signature has 64 bytes")
     return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
@@ -165,7 +186,10 @@ def _base64url(text: str) -> bytes:
 
 
 def verifies(keys: KeySource, key: Key, signature: bytes, signed: bytes) -> bool:
-    """Whether the signature is of `key`, or of the key that has replaced it under its id where `keys` can fetch."""
+    """Return whether the signature was made with `key`, or with a key that has replaced it under the same ID.
+
+    A replaced key is found only if `keys` can fetch (has a method `renewed`).
+    """
     if key.verifies(signature, signed):
         return True
     renewed = getattr(keys, "renewed", None)

@@ -1,4 +1,4 @@
-"""RFC 9421: is this request, with these `Akoya-*` headers, the one that the gateway signed?"""
+"""Verification of the gateway's HTTP message signature (RFC 9421) over a request and its `Akoya-*` headers."""
 
 from __future__ import annotations
 
@@ -37,15 +37,24 @@ def verify(
     skew: float = 5.0,
     replay: ReplayCache | None = None,
 ) -> Verified:
-    """What the gateway says of this request, or `NotVerified`.
+    """Verify the signature of a request and return what the gateway signed.
 
-    `authority` is the Host as received (a default port is yours to remove, see `authority_of`), `path` and `query` are
-    raw, as on the request line, the query without its `?`; `headers` are all of the request's, duplicates and all.
-    `keys` finds a key by its id: `RemoteKeys`, or a mapping. `now` is Unix seconds and `skew` the clock difference
-    forgiven. With `replay` a nonce is accepted once.
+    There must be exactly one signature labelled `akoya` with the gateway's tag. It must cover `@method`, `@authority`,
+    `@path`, `@query` and every `Akoya-*` header of the request, and each of these headers must occur exactly once.
 
-    Required: exactly one signature labelled `akoya` with our tag; `@method`, `@authority`, `@path`, `@query` and every
-    `Akoya-*` header that is there, covered and there exactly once.
+    Args:
+        method: The request method.
+        authority: The Host header as received, without the default port (see `authority_of`).
+        path: The raw path, as in the request line.
+        query: The raw query, as in the request line, without its `?`.
+        headers: All headers of the request, including duplicates.
+        keys: Finds a key by its ID: `RemoteKeys`, or a mapping.
+        now: Unix seconds.
+        skew: Clock difference to tolerate, in seconds.
+        replay: Accepts each nonce only once.
+
+    Raises:
+        NotVerified: The request is not the one that the gateway signed.
     """
     fields = _collect(headers)
     covered = _covered(fields)
@@ -69,12 +78,12 @@ def verify(
 
 
 def authority_of(host: str, scheme: str) -> str:
-    """A Host value without its scheme's default port, lower case (RFC 9421 section 2.2.3)."""
+    """Return a Host value in lower case and without the default port of the scheme (RFC 9421 section 2.2.3)."""
     return host.lower().removesuffix(":443" if scheme in {"https", "wss"} else ":80")
 
 
 def _collect(headers: RawHeaders) -> dict[str, list[str]]:
-    """Values by lower-case name. An alias that a server could fold into a name of ours is refused."""
+    """Return the values by lower-case name. Reject aliases that a server could normalize to a gateway header."""
     fields: dict[str, list[str]] = {}
     for raw_name, raw_value in headers:
         name = _text(raw_name).lower()
@@ -163,14 +172,14 @@ def _key(covered: InnerList, keys: KeySource) -> Key:
     key = keys.get(key_id)
     if key is None:
         raise NotVerified("unknown-key", f"no key {key_id!r}")
-    # `alg` may only repeat what the key says: it never chooses (RFC 9421 section 7.3.6).
+    # `alg` must match the key's algorithm. It never selects one (RFC 9421 section 7.3.6).
     if _parameter(covered, "alg", str, required=False) not in {None, key.algorithm}:
         raise NotVerified("wrong-algorithm", f"key {key_id!r} is for {key.algorithm} and nothing else")
     return key
 
 
 def _base(names: tuple[str, ...], target: dict[str, str], fields: dict[str, list[str]], covered: InnerList) -> bytes:
-    """RFC 9421 section 2.5."""
+    """Build the signature base (RFC 9421 section 2.5)."""
     lines: list[str] = []
     for name in names:
         if name.startswith("@"):

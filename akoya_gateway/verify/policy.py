@@ -1,4 +1,4 @@
-"""What an app has decided about verification, shared by the ASGI and the WSGI middleware."""
+"""Verification settings, exempt paths and error responses, shared by the ASGI and the WSGI middleware."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBLEM = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """With `issuer` and `audience` an `Akoya-Assertion` is wanted, without them an RFC 9421 signature."""
+    """Verification settings. Requires an `Akoya-Assertion` if `issuer` is set, else an RFC 9421 signature."""
 
     keys: KeySource
     issuer: str | None
@@ -36,7 +36,11 @@ class Policy:
     def verify(
         self, method: str, authority: str, path: str, query: str, headers: RawHeaders, *, keys: KeySource | None = None
     ) -> Verified:
-        """Raises `NotVerified`. `keys` stands in for the policy's own."""
+        """Verify a request. Raises `NotVerified`.
+
+        Args:
+            keys: Used instead of the policy's own keys.
+        """
         source = self.keys if keys is None else keys
         now = self.clock()
         if self.issuer is not None and self.audience is not None:
@@ -47,11 +51,14 @@ class Policy:
 
 
 class Exempt:
-    """Paths that pass unverified: exact ones, and those below `/static/*`. A path that two parties could read
-    differently (dot segments, empty segments, backslashes, a percent sign left after decoding) is never below."""
+    """Paths that are not verified: exact paths such as `/healthz`, and patterns such as `/static/*`.
+
+    A pattern never matches a path that two parties may interpret differently: one with dot segments, empty segments,
+    backslashes, or a percent sign that is left after decoding.
+    """
 
     def __init__(self, patterns: Collection[str]) -> None:
-        """Raises ValueError for a pattern that is no path."""
+        """Raises ValueError for a pattern that is not a path."""
         for pattern in patterns:
             if not pattern.startswith("/") or "*" in pattern.removesuffix("/*"):
                 raise ValueError(f"{pattern!r} is neither a path such as /healthz nor a pattern such as /static/*")
@@ -68,7 +75,7 @@ def _is_plain(path: str) -> bool:
 
 
 def refusal(fault: NotVerified) -> tuple[int, bytes]:
-    """Status and problem document (RFC 9457): 503 when the keys could not be had, else 401."""
+    """Log the failure and return the status and problem document (RFC 9457): 503 if keys are unavailable, else 401."""
     status, title = (503, "Service Unavailable") if fault.reason == "keys-unavailable" else (401, "Unauthorized")
     _log.warning("request refused: %s", fault.reason, extra={"reason": fault.reason, "detail": fault.detail})
     return status, json.dumps(
@@ -77,5 +84,5 @@ def refusal(fault: NotVerified) -> tuple[int, bytes]:
 
 
 def is_gateway_header(name: str) -> bool:
-    """Whether an app could take a header of this name for one of the gateway's."""
+    """Return whether an app could mistake a header of this name for a gateway header."""
     return name.lower().replace("_", "-").replace(".", "-").startswith("akoya-")

@@ -1,4 +1,4 @@
-"""The gateway's key set, fetched and kept."""
+"""Fetches and caches the gateway's JWK Set."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from akoya_gateway.verify.result import NotVerified
 MAX_SET_BYTES = 262_144
 
 Fetch = Callable[[str], bytes]
-"""Gets the document at the URL. Raises OSError or `http.client.HTTPException` when it cannot."""
+"""Fetches the document at a URL. Raises OSError or `http.client.HTTPException` on failure."""
 
 
 class RemoteKeys:
-    """The keys of a JWK Set URL, by id; safe between threads.
+    """The keys of a JWK Set URL, by ID. Thread-safe.
 
-    - A set is fresh for `max_age` seconds. A key that is known but no longer fresh is used while one thread fetches the
-      set anew in the background; when that fails it stays in use for `stale` seconds (stale-while-error).
-    - An unknown key id fetches at once, but no more often than every `throttle` seconds, whoever asks.
-    - So does a known key id whose key does not verify: a key can be replaced under its id.
-    - Any number of callers share one fetch.
+    - A set is fresh for `max_age` seconds. After that its keys are still used while one thread refreshes the set in the
+      background. If that fails, they stay in use until the set is `stale` seconds old (stale-if-error).
+    - An unknown key ID causes an immediate fetch, at most one every `throttle` seconds for all callers.
+    - A cached key that does not verify a signature does the same, because a key can be replaced under the same ID.
+    - Concurrent callers share one fetch.
     """
 
     def __init__(
@@ -44,8 +44,21 @@ class RemoteKeys:
         fetch: Fetch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ValueError for a plain http URL that is not loopback: who can change the keys can sign. A network
-        that is trusted all the same is named by `allow_plain_http`."""
+        """Create the key source. Does not fetch.
+
+        Args:
+            url: Must be https, or http on loopback: an attacker who can change the keys can sign requests.
+            max_age: Seconds until a set is refreshed.
+            stale: Seconds until a set is no longer used.
+            throttle: Minimum seconds between two fetches.
+            timeout: Seconds for connecting and for each read.
+            allow_plain_http: Allows http on a trusted network.
+            fetch: Replaces the built-in HTTP client.
+            clock: Returns monotonic seconds.
+
+        Raises:
+            ValueError: The URL is plain http and not loopback.
+        """
         if not (allow_plain_http or _is_safe(url)):
             raise ValueError(f"{url}: fetch keys over https (or say allow_plain_http=True)")
         self._url = url
@@ -60,13 +73,13 @@ class RemoteKeys:
         self._refreshing = threading.Lock()
 
     def get(self, key_id: str, /) -> Key | None:
-        """See `KeySource.get`. May wait for a fetch; see `peek`."""
+        """Return the key with this ID, or None (see `KeySource.get`). May block for a fetch. `peek` does not."""
         cached = self.peek(key_id)
         if cached is not None:
             return cached
         asked_at = self._clock()
         with self._refreshing:
-            # Whoever waited here finds what the flight before brought.
+            # A caller that waited for another caller's fetch uses its result.
             if self._tried_at < asked_at and asked_at - self._tried_at >= self._throttle:
                 self._refresh()
         cached = self._usable(key_id)
@@ -75,7 +88,7 @@ class RemoteKeys:
         return cached
 
     def peek(self, key_id: str, /) -> Key | None:
-        """The key if it is at hand; never waits, but may start a fetch in the background."""
+        """Return the key if it is cached. Does not block, but may start a refresh in the background."""
         cached = self._usable(key_id)
         now = self._clock()
         overdue = now - self._fetched_at >= self._max_age and now - self._tried_at >= self._throttle
@@ -84,14 +97,17 @@ class RemoteKeys:
         return cached
 
     def may_renew(self) -> bool:
-        """Whether `renewed` would fetch now, or wait for a fetch."""
+        """Return whether `renewed` would block, to fetch or to wait for a fetch."""
         return self._refreshing.locked() or self._may_fetch()
 
     def _may_fetch(self) -> bool:
         return self._clock() - self._tried_at >= self._throttle
 
     def renewed(self, key: Key, /) -> Key | None:
-        """Another key of the same id, after at most one fetch in `throttle` seconds; None if there is none."""
+        """Return a key that has replaced `key` under the same ID, or None.
+
+        Fetches the set first, but at most once in `throttle` seconds.
+        """
         with self._refreshing:
             if self._may_fetch():
                 self._refresh()
@@ -108,7 +124,7 @@ class RemoteKeys:
             self._refreshing.release()
 
     def _refresh(self) -> None:
-        """Called with the flight held. What cannot be fetched or read leaves the old set in place."""
+        """Fetch the set, or keep the old one if that fails. The caller holds `_refreshing`."""
         self._tried_at = self._clock()
         try:
             keys = jwks_keys(self._fetch(self._url))
@@ -133,7 +149,7 @@ def _is_safe(url: str) -> bool:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """A key set is where it is said to be."""
+        """Follow no redirects: the key set must be at the configured URL."""
 
 
 def _fetcher(timeout: float) -> Fetch:

@@ -1,4 +1,4 @@
-"""Nonces seen, so that a captured request cannot be sent twice."""
+"""Replay protection: remembers nonces, so that a captured request cannot be sent again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from akoya_gateway.verify.result import NotVerified
 
 
 class ReplayCache:
-    """Remembers up to `capacity` nonces until their signatures have expired; safe between threads.
+    """Remembers up to `capacity` nonces until their signatures have expired. Thread-safe.
 
-    One process, one cache: behind several workers use a shared one with the same `admit`. When it is full of live
-    nonces the next request is refused, for forgetting one would let it be replayed: `capacity` is at least requests a
-    second times `signing.expires`.
+    The cache belongs to one process. With several workers, use a shared cache with the same `admit` method.
+
+    If the cache is full of nonces that have not expired, requests are rejected, because evicting a nonce would allow a
+    replay. Set `capacity` to at least the requests per second times `signing.expires`.
     """
 
     def __init__(self, capacity: int = 200_000) -> None:
@@ -22,7 +23,11 @@ class ReplayCache:
         self._lock = threading.Lock()
 
     def admit(self, nonce: str | None, until: float, now: float) -> None:
-        """Remember `nonce` until `until`. Raises `NotVerified` when it is missing, known, or there is no room."""
+        """Remember `nonce` until `until`.
+
+        Raises:
+            NotVerified: The nonce is missing or was used before, or the cache is full.
+        """
         if not nonce:
             raise NotVerified("no-nonce", "the signature has no nonce")
         with self._lock:
@@ -34,7 +39,7 @@ class ReplayCache:
             self._seen[nonce] = until
 
     def _forget(self, now: float) -> None:
-        # Signatures of one gateway live equally long, so the oldest are in front.
+        # All signatures of one gateway have the same lifetime, so the first entries expire first.
         while self._seen:
             nonce, until = next(iter(self._seen.items()))
             if until > now:

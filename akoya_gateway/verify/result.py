@@ -1,4 +1,4 @@
-"""What verification ends in."""
+"""Results of verification."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 
 class NotVerified(Exception):
-    """The request is not what the gateway signed: answer 401 and use nothing of it.
+    """The request is not the one that the gateway signed. Respond with 401 and do not use any of its headers.
 
-    `reason` is a stable word for logs and metrics (`expired`, `bad-signature`, ...; all are listed in
-    docs/signed-headers.md); the text says more. Neither holds a token.
+    `reason` is a stable code for logs and metrics (`expired`, `bad-signature`, ...). docs/signed-headers.md lists all
+    of them. `detail` explains it. Neither contains a token.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -21,17 +21,18 @@ class NotVerified(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One bank login of the owner. `state` is `live`, `refreshing`, `uncertain`, `needs_reconnect` or `revoked`;
-    `expires` is the end of its token, Unix seconds."""
+    """One bank login of the owner."""
 
     connector: str
     state: str
+    """`live`, `refreshing`, `uncertain`, `needs_reconnect` or `revoked`."""
     expires: int | None
+    """Expiry of its token, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What the gateway says of this request. Without a grant `connector`, `id_token`, `expires` are None."""
+    """What the gateway signed for this request. Without a grant, `connector`, `id_token` and `expires` are None."""
 
     owner: str
     connector: str | None = None
@@ -41,16 +42,16 @@ class Verified:
     environment: str | None = None
     connections: tuple[Connection, ...] = ()
     rule: str | None = None
-    """The access rule that let the request through; said by the JWT scheme only."""
+    """The access rule that allowed the request. Only the JWT scheme sends it."""
     key_id: str = ""
     signed_at: int = 0
     signed_until: int = 0
     nonce: str | None = None
     """The signature's `nonce`, or the assertion's `jti`."""
     content_digest: str | None = None
-    """The covered Content-Digest: the body is the signed one only if `body_matches(content_digest, body)`."""
+    """The signed Content-Digest. The body itself is verified only by `body_matches(content_digest, body)`."""
 
 
 def decode_owner(text: str) -> str:
-    """`Akoya-Owner` percent-encodes what is not visible ASCII."""
+    """Decode the value of `Akoya-Owner`, in which characters other than visible ASCII are percent-encoded."""
     return unquote(text)

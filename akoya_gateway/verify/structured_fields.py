@@ -1,4 +1,4 @@
-"""Dictionaries of RFC 9651, read strictly and written canonically."""
+"""Structured field dictionaries (RFC 9651): a strict parser, and a canonical serializer of inner lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from akoya_gateway.verify.result import NotVerified
 
 
 class Token(str):
-    """A token, to be told from a string; or the text of a date or display string, which nothing here looks into."""
+    """A token, as distinct from a string. Also the unparsed text of a date or display string."""
 
     __slots__ = ()
 
@@ -23,12 +23,16 @@ Parameters = dict[str, BareItem]
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """A value with its parameters."""
+
     value: BareItem
     parameters: Parameters
 
 
 @dataclass(frozen=True, slots=True)
 class InnerList:
+    """A list of items with parameters of its own."""
+
     items: tuple[Item, ...]
     parameters: Parameters
 
@@ -37,8 +41,14 @@ Member = Item | InnerList
 
 
 def parse_dictionary(text: str, field: str) -> dict[str, Member]:
-    """RFC 9651 section 4.2.2, but a repeated key or parameter is an error, not overwritten: two parsers must not read
-    two things. Raises `NotVerified("malformed")`, naming `field`."""
+    """Parse a dictionary (RFC 9651 section 4.2.2).
+
+    In contrast to the RFC, a repeated key or parameter is an error and does not overwrite the first one, so that two
+    parsers cannot get different results.
+
+    Raises:
+        NotVerified: The text is malformed or has duplicates. The detail names `field`.
+    """
     reader = _Reader(text.strip(" "), field)
     found: dict[str, Member] = {}
     while not reader.done:
@@ -54,7 +64,7 @@ def parse_dictionary(text: str, field: str) -> dict[str, Member]:
 
 
 def serialize_inner_list(value: InnerList) -> str:
-    """RFC 9651 section 4.1.1.1."""
+    """Serialize an inner list (RFC 9651 section 4.1.1.1)."""
     items = " ".join([_bare(item.value) + _parameters(item.parameters) for item in value.items])
     return f"({items}){_parameters(value.parameters)}"
 
@@ -91,15 +101,15 @@ _BYTES = re.compile(r":([A-Za-z0-9+/]*+={0,2}):")
 _DECIMAL = re.compile(r"-?[0-9]{1,12}+\.[0-9]{1,3}+(?![0-9.])")
 _INTEGER = re.compile(r"-?[0-9]{1,15}+(?![0-9.])")
 _BOOLEAN = re.compile(r"\?([01])")
-# What covered components nearly always are: names without parameters, one space between. Only for speed.
+# Fast path: covered components are nearly always names without parameters, separated by one space.
 _PLAIN_LIST = re.compile(r'"([a-z0-9@\-]++(?:" "[a-z0-9@\-]++)*+)"\)')
-# Dates and display strings (RFC 9651 section 3.3.7, 3.3.8): only ever in members that are not ours.
+# Dates and display strings (RFC 9651 sections 3.3.7 and 3.3.8). They occur only in members of other senders.
 _OPAQUE = re.compile(r"@-?[0-9]{1,15}+(?![0-9.])" r'|%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*+"')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
 class _Reader:
-    """Walks the text once."""
+    """Parses the text in one pass."""
 
     def __init__(self, text: str, field: str) -> None:
         self._text = text
@@ -121,7 +131,7 @@ class _Reader:
         return match
 
     def sees(self, sign: str) -> bool:
-        """Steps over `sign` if it is next."""
+        """Skip `sign` and return True if it is next."""
         if not self._text.startswith(sign, self._at):
             return False
         self._at += 1
@@ -181,7 +191,7 @@ class _Reader:
             octets = base64.b64decode(text, validate=True)
         except binascii.Error:
             raise self.fault("base64 before this place") from None
-        # Stricter than RFC 9651 section 4.2.7: spare bits set would give one signature many spellings.
+        # Stricter than RFC 9651 section 4.2.7: non-zero padding bits would allow many spellings of one signature.
         if base64.b64encode(octets).decode() != text:
             raise self.fault("canonical base64 before this place")
         return octets

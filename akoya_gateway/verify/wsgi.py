@@ -1,4 +1,4 @@
-"""WSGI middleware: `environ["akoya"]` is a `Verified`, or the app is never reached."""
+"""WSGI middleware: calls the app only with a `Verified` in `environ["akoya"]`, except for exempt paths."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class WsgiVerifier:
-    """Verifies every request and puts the `Verified` into `environ["akoya"]`; see `AsgiVerifier` for the settings.
+    """Verifies every request and puts the `Verified` into `environ["akoya"]`. See `AsgiVerifier` for the settings.
 
-    WSGI hands over header names upper case with `_`, repeated headers joined by commas, and the path decoded. The first
-    two cannot make a forged request pass: what the app reads is what is verified. The path is taken raw from `RAW_URI`
-    or `REQUEST_URI` (gunicorn, uWSGI, mod_wsgi, waitress, Werkzeug) and otherwise encoded again from `PATH_INFO`: then
-    paths that were encoded in an unusual way are refused.
+    WSGI servers pass header names in upper case with `_`, join repeated headers with commas, and decode the path. The
+    first two do not allow forged requests, because the app sees the same values that are verified.
 
-    An app serves `PATH_INFO`, and some servers take `SCRIPT_NAME` from a client's header. So a `SCRIPT_NAME` other than
-    the one given here is refused, and a `PATH_INFO` that is not what is left of the path that was signed.
+    The raw path comes from `RAW_URI` or `REQUEST_URI` (gunicorn, uWSGI, mod_wsgi, waitress, Werkzeug). On other servers
+    `PATH_INFO` is encoded again, and requests whose path was encoded in an unusual way are rejected.
+
+    An app routes by `PATH_INFO`, and some servers take `SCRIPT_NAME` from a client header. Therefore a `SCRIPT_NAME`
+    other than the configured one is rejected, and so is a `PATH_INFO` that is not the rest of the signed path.
     """
 
     def __init__(
@@ -46,7 +47,13 @@ class WsgiVerifier:
         clock: Callable[[], float] = time.time,
         script_name: str = "",
     ) -> None:
-        """`script_name`: where the app is mounted (the variable SCRIPT_NAME of gunicorn, a mount of uWSGI)."""
+        """Wrap `app`.
+
+        Args:
+            script_name: Where the app is mounted (the variable SCRIPT_NAME of gunicorn, a mount of uWSGI).
+
+        The other arguments are those of `AsgiVerifier`.
+        """
         self.app = app
         self._script_name = script_name
         self._policy = Policy(keys, issuer, audience, skew, replay, clock)
@@ -89,7 +96,7 @@ def _request(environ: Environ) -> tuple[str, str, str, str, list[tuple[bytes | s
 
 
 def _target(environ: Environ) -> tuple[str, str]:
-    """Path and query as they were on the request line. Raises `NotVerified` where the app serves another path."""
+    """Return path and query as in the request line. Raises `NotVerified` if the app would serve another path."""
     served: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
