@@ -1,4 +1,4 @@
-"""One line a request. Hand-formatted, because it is the only log line on the request path."""
+"""The access log: one line per request. Formatted by hand because it is the only log line on the request path."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from akoya_gateway.observability.stdout import StandardOutput
 
 
 class AccessLog:
-    """Call it once per request, when its last byte is sent. Look at `enabled` first where arguments cost something.
+    """Writes the access log. Call it once per request, after the last byte of the response has been sent.
 
-    It takes the path alone: no query, no header ever comes here.
+    Check `enabled` first if the arguments are expensive to compute. Only the path is logged, never a query or a header.
     """
 
     def __init__(self, settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -36,8 +36,18 @@ class AccessLog:
         request_id: str,
         sent: int | None = None,
     ) -> None:
-        """`seconds` since the request began, `sent` bytes of body where they are known, `rule` the label of the access
-        rule (`-`: none), `outcome` a word of a fixed set (`passed`, `not-connected`, ...)."""
+        """Log one request.
+
+        Args:
+            method: HTTP method.
+            path: request path. A query, if there is one, is dropped.
+            status: response status.
+            seconds: time since the request began.
+            rule: label of the access rule, or `-`.
+            outcome: one of a fixed set of words (`passed`, `not-connected`, ...).
+            request_id: ID of the request.
+            sent: body bytes of the response, or None if unknown.
+        """
         if self.enabled:
             path = redact_text(path.partition("?")[0], 2048)
             self._write(self._format(method, path, status, seconds, rule, outcome, request_id, sent))

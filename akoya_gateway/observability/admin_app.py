@@ -1,4 +1,4 @@
-"""The admin listener: `/livez`, `/readyz`, `/metrics`. Never on the public port; loopback by default."""
+"""The ASGI app of the admin listener: `/livez`, `/readyz`, `/metrics`. It is never served on the public port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON = b"application/json"
 
 
 class StatsSource(Protocol):
-    """What it shows; `worker_stats.WorkerStats` is one."""
+    """Source of metrics and readiness reports. Implemented by `worker_stats.WorkerStats`."""
 
     def metrics_text(self) -> bytes: ...
 
@@ -28,7 +28,7 @@ class StatsSource(Protocol):
 
 
 class ExtraApp(Protocol):
-    """An ASGI app for some paths."""
+    """An ASGI app that serves additional paths."""
 
     def handles(self, path: str) -> bool: ...
 
@@ -36,10 +36,10 @@ class ExtraApp(Protocol):
 
 
 class AdminApp:
-    """An ASGI app. `/livez` answers as soon as the event loop does; `/readyz` is 200 or 503 with the reasons."""
+    """ASGI app. `/livez` returns 200 whenever the event loop runs; `/readyz` returns 200, or 503 with the reasons."""
 
     def __init__(self, stats: StatsSource, extra_app: ExtraApp | None = None) -> None:
-        """`extra_app`: what else the listener serves."""
+        """Serve `stats`, and `extra_app` for the paths that it handles."""
         self._stats = stats
         self._extra_app = extra_app
 

@@ -1,7 +1,7 @@
-"""Protects the admin listener from DNS rebinding: a web page whose name is made to lead to the listener's address.
+"""Protects the admin listener from DNS rebinding: a web page whose host name is made to resolve to the listener.
 
-The page's requests are same-origin for the browser, so it may read the responses. What it cannot change is the `Host`
-header, which holds the page's name.
+The browser treats the page's requests as same-origin, so the page may read the responses. It cannot change the `Host`
+header, which contains the page's host name.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import ipaddress
 from collections.abc import Iterable
 
 _PRIVATE = ("localhost", "local", "localdomain", "internal", "svc", "lan", "home.arpa")
-"""Ends of names that no public DNS has (RFC 6761, 6762, 8375, `internal` by ICANN, `svc` in Kubernetes)."""
+"""Suffixes that do not exist in public DNS (RFC 6761, 6762, 8375, `internal` by ICANN, `svc` in Kubernetes)."""
 _OF_BROWSERS = frozenset({b"accept-language", b"origin", b"referer", b"sec-fetch-site"})
-"""Browsers send at least one of them with each request, and a page cannot remove `Accept-Language`."""
+"""Browsers send at least one of these headers with each request. A page cannot remove `Accept-Language`."""
 
 
 def is_rebound(headers: Iterable[tuple[bytes, bytes]], local_address: str | None) -> bool:
-    """Return True for a request that may come from a page with a name of its own.
+    """Return True if the request may come from a web page whose name was rebound to this listener.
 
-    IP addresses, names without a dot and private names are always accepted: pods and services are asked by them. On
-    loopback any other name is refused. On other addresses it is refused if a browser sent the request: monitoring may
-    use the public name of the machine.
+    IP addresses, names without a dot and private names are always accepted, because pods and services are addressed by
+    them. Any other name is refused on loopback. On other addresses it is refused only if a browser sent the request,
+    because monitoring may use the public name of the machine.
     """
     host = b""
     browser = False
@@ -49,5 +49,5 @@ def _is_loopback(address: str | None) -> bool:
     try:
         return ipaddress.ip_address(address or "").is_loopback
     except ValueError:
-        # A unix socket: no browser connects to one.
+        # A unix socket. Browsers cannot connect to it.
         return False

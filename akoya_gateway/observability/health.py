@@ -1,4 +1,4 @@
-"""Whether this process, and all of them together, should get requests."""
+"""Readiness of this process: runs the checks, caches the result and encodes it for other processes."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from dataclasses import asdict, dataclass, field
 from akoya_gateway.observability.redaction import redact_text
 
 CHECK_TIMEOUT = 2.0
-"""Seconds the checks may take together."""
+"""Maximum seconds for all checks together."""
 CACHE_SECONDS = 0.5
-"""Seconds for which an answer is given again, so that a busy prober costs the store nothing."""
+"""Seconds for which a report is reused, so that frequent probes put no load on the store."""
 
 Check = Callable[[], Awaitable[Sequence[str]]]
-"""Says what keeps this from serving, each with what to do; empty: nothing."""
+"""Returns the problems that keep the process from serving, each with its remedy. Empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`problems` keep it from being ready; `notes` do not: one bank that is down must not take the app away from the
-    users of all the others."""
+    """Readiness of one process."""
 
     pid: int
     ready: bool
     draining: bool = False
     problems: list[str] = field(default_factory=list)
+    """Reasons why the process is not ready."""
     notes: list[str] = field(default_factory=list)
+    """Remarks that do not affect readiness: one bank that is down must not make the app unavailable to the users of
+    all other banks."""
 
     def encoded(self) -> str:
+        """Return the report as JSON."""
         return json.dumps(asdict(self))
 
 
 def decoded(text: str) -> Report:
+    """Return the report that `Report.encoded` has encoded."""
     return Report(**json.loads(text))
 
 
 class Readiness:
-    """`check` gives the problems, `notes` what is worth knowing."""
+    """Run the checks and build the report. `check` returns the problems, `notes` returns the notes."""
 
     def __init__(
         self,
@@ -56,12 +60,12 @@ class Readiness:
         self.draining = False
 
     def drain(self) -> None:
-        """From now on not ready, whatever the checks say."""
+        """Report not ready from now on, regardless of the checks."""
         self.draining = True
         self._last = None
 
     async def report(self) -> Report:
-        """Never raises; one round of checks serves all who ask meanwhile."""
+        """Return a report. Concurrent callers share one round of checks. A failing check is reported, not raised."""
         if self._last is not None and self._clock() - self._last[0] < CACHE_SECONDS:
             return self._last[1]
         if self._running is None:
@@ -80,7 +84,7 @@ class Readiness:
                 problems = [redact_text(str(each)) for each in await self._check()]
         except TimeoutError:
             problems = [f"the checks took more than {CHECK_TIMEOUT:g} s: is the store slow or out of reach?"]
-        except Exception as error:  # a check that fails to check has found something
+        except Exception as error:  # a check that raises is reported as a problem
             problems = [f"the checks failed: {redact_text(repr(error))}"]
         if self.draining:
             problems.insert(0, "draining: this process was asked to stop")
@@ -89,5 +93,5 @@ class Readiness:
     def _current_notes(self) -> list[str]:
         try:
             return [redact_text(str(each)) for each in self._notes()]
-        except Exception as error:  # a note is worth no failure
+        except Exception as error:  # notes must not make the report fail
             return [f"no notes: {redact_text(repr(error))}"]

@@ -1,8 +1,8 @@
-"""One structured line an event, on standard output, with nothing secret in it.
+"""Structured logging: one redacted line per event on standard output.
 
-`open_log` makes a logger that is handed to whoever logs: nothing is configured globally, so the middleware does not
-touch its host application's logging. The sidecar owns its process and takes over structlog's and the standard
-library's loggers (uvicorn, httpx, asyncio, `akoya_gateway.log`) too: `configure_process_logging`.
+`open_log` returns a logger that is passed to the code that logs. It configures nothing globally, so the middleware does
+not change the logging of its host application. The sidecar owns its process, so it also redirects the loggers of
+structlog and of the standard library (uvicorn, httpx, asyncio, `akoya_gateway.log`): `configure_process_logging`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from akoya_gateway.observability.stdout import StandardOutput
 
 Log = structlog.typing.FilteringBoundLogger
 Write = Callable[[bytes], object]
-"""Takes one whole line, newline included. Must not raise."""
+"""Writes one complete line, including its newline. Must not raise."""
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("timestamp", "level", "event", "request_id")
@@ -32,7 +32,7 @@ _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "cri
 
 
 class Timestamp:
-    """RFC 3339 in UTC with milliseconds; the text of a second is made once."""
+    """Format the current time as RFC 3339 in UTC with milliseconds. The text of the current second is cached."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -49,7 +49,7 @@ class Timestamp:
 
 
 class JsonLine:
-    """A structlog processor: the last one."""
+    """Final structlog processor that renders an event as one line of JSON."""
 
     def __init__(self, stamp: Callable[[], str]) -> None:
         self._stamp = stamp
@@ -59,7 +59,7 @@ class JsonLine:
 
 
 class ConsoleLine:
-    """The same for people: `12:00:01.234 warning  store unavailable  store=sqlite:x.db`."""
+    """Final structlog processor for a terminal: `12:00:01.234 warning  store unavailable  store=sqlite:x.db`."""
 
     def __init__(self, stamp: Callable[[], str], colour: bool) -> None:
         self._stamp = stamp
@@ -80,7 +80,7 @@ class ConsoleLine:
 
 
 def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[str, Any]:
-    """The fields in the order they are printed: time, level, event, request_id, the rest; all of them redacted."""
+    """Return the redacted fields in the order of output: timestamp, level, event, request_id, then the others."""
     trace = _trace(event.pop("exc_info", None))
     event.pop("stack_info", None)
     clean = redact_event(event)
@@ -94,17 +94,20 @@ def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[s
 
 
 def open_log(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
-    """A logger that writes to standard output (or `write`). Methods below `settings.level` do nothing at all."""
+    """Return a logger that writes to standard output (or `write`). Methods below `settings.level` are no-ops."""
     wrapper, processors, lines = _build_logger(settings, write, clock)
     logger = structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper, context_class=dict)
-    # Bound once: a lazy proxy would assemble the logger anew at every call.
+    # Bind once: structlog's lazy proxy would build the logger at every call.
     return cast("Log", logger.bind())
 
 
 def configure_process_logging(
     settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time
 ) -> Log:
-    """`open_log`, and everybody else's log lines as well: those of structlog's users and of the standard library's."""
+    """Return a logger as `open_log` does, and redirect all other logging of this process to it.
+
+    This affects the loggers of structlog and of the standard library.
+    """
     wrapper, processors, lines = _build_logger(settings, write, clock)
     structlog.configure(
         processors=processors,
@@ -119,15 +122,16 @@ def configure_process_logging(
 
 
 def route_standard_logging(log: Log, settings: Logging) -> None:
-    """Sends what the standard library's loggers say through `log`.
+    """Redirect the loggers of the standard library to `log`.
 
-    uvicorn's access log is off (ours has no queries in it), as are uvicorn's and httpx's lines that name URLs.
+    uvicorn's access log is turned off: the gateway has its own, which contains no queries. The INFO messages of uvicorn
+    and httpx, some of which contain URLs, are off unless the level is DEBUG.
     """
     level = LEVELS.get(settings.level, logging.INFO)
     root = logging.getLogger()
     root.handlers[:] = [_StructlogHandler(log)]
     root.setLevel(level)
-    # Explicit levels: uvicorn compares `logger.level` and takes 0 for "trace".
+    # Set explicit levels: uvicorn reads `logger.level` and treats 0 as "trace".
     chatty = level if level <= logging.DEBUG else max(level, logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "httpx", "httpcore", "websockets", "asyncio"):
         logger = logging.getLogger(name)
@@ -143,8 +147,10 @@ def route_standard_logging(log: Log, settings: Logging) -> None:
 
 
 def _level_for_uvicorn_error(record: logging.LogRecord) -> bool:
-    """A client whose text is not UTF-8 is told so (1007, RFC 6455 section 8.1). uvicorn calls that an error
-    and adds a traceback, but nobody except that client has anything to do about it.
+    """Log invalid UTF-8 from a WebSocket client at DEBUG and without a traceback.
+
+    The client is notified with close code 1007 (RFC 6455 section 8.1). uvicorn logs an error with a traceback, but only
+    the client can do anything about it.
     """
     if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
@@ -163,7 +169,7 @@ def _build_logger(
 
 
 class _Lines:
-    """What structlog calls the logger: takes the finished line."""
+    """The object that structlog calls the logger. It writes finished lines."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -176,7 +182,7 @@ class _Lines:
 
 
 class _StructlogHandler(logging.Handler):
-    """From a standard library record to an event of ours, its `extra` included."""
+    """Log handler that turns standard library records, including their `extra`, into structlog events."""
 
     _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
@@ -195,7 +201,7 @@ class _StructlogHandler(logging.Handler):
                 logging.WARNING: self._log.warning,
                 logging.CRITICAL: self._log.critical,
             }
-            # The message goes in as a field: its percent signs are nobody's format.
+            # Pass the message as the event without arguments, so that its percent signs are not interpreted.
             say.get(record.levelno - record.levelno % 10, self._log.error)(event, **extra)
         except Exception:
             self.handleError(record)
@@ -213,7 +219,7 @@ class _StructlogHandler(logging.Handler):
 
 
 def _trace(exc_info: object) -> str | None:
-    """The traceback without local variables: those may hold secrets."""
+    """Return the traceback without local variables, which may contain secrets."""
     if exc_info is True or exc_info == 1:
         exc_info = sys.exc_info()[1]
     if isinstance(exc_info, tuple):

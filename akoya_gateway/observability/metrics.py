@@ -1,7 +1,7 @@
-"""What is counted, with typed methods to count it. One object a process, no global registry.
+"""The Prometheus metrics, with typed methods to update them. One object per process, no global registry.
 
-Labels are names from the configuration and words of fixed sets: never a user, a path, a token or a request id.
-Names and meanings are part of docs/operations.md.
+Labels are names from the configuration and words from fixed sets. They never contain a user, a path, a token or a
+request ID. docs/operations.md documents the names and meanings.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from akoya_gateway.observability.request_metrics import RequestMetrics
 REFRESH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 PREFIX = "akoya_gateway"
 MAX_LABEL_SETS = 1000
-"""Label combinations of one metric; what comes after is counted under `other`."""
+"""Maximum label combinations per metric. Further ones are counted under `other`."""
 
 M = TypeVar("M", Counter, Gauge)
 
 
 class BoundedLabels(Generic[M]):
-    """A metric whose children are found by one dictionary look-up, and which cannot grow without end."""
+    """A metric with a bounded number of children, each found by one dictionary lookup."""
 
     def __init__(self, metric: M, width: int) -> None:
         self._metric: M = metric
@@ -33,6 +33,7 @@ class BoundedLabels(Generic[M]):
         self._children: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
+        """Return the child for these label values, or the one for `other` if there are too many."""
         child = self._children.get(values)
         return child if child is not None else self._child(values)
 
@@ -52,7 +53,7 @@ class _Key(Protocol):
 
 
 class _Moved(Protocol):
-    """What `moved` reads of a `grants.grant.Grant`; operations do not import grants."""
+    """The attributes of `grants.grant.Grant` that `moved` reads. This package does not import `grants`."""
 
     @property
     def key(self) -> _Key: ...
@@ -61,8 +62,10 @@ class _Moved(Protocol):
 
 
 class Metrics:
-    """Implements `grants.observer.GrantObserver` and the counting half of
-    `endpoints.observer.AuthorizationObserver`."""
+    """All metrics of a process.
+
+    Implements `grants.observer.GrantObserver` and the methods of `endpoints.observer.AuthorizationObserver` that count.
+    """
 
     def __init__(self, version: str, clock: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
@@ -71,7 +74,7 @@ class Metrics:
         self.registry.register(self._tally)
         ProcessCollector(registry=self.registry)
         self.request = self._tally.add
-        """`request(rule, outcome, status, seconds)`: one request was answered. `rule`: its label, `-` for none."""
+        """`request(rule, outcome, status, seconds)` counts one request. `rule`: label of its access rule, or `-`."""
 
         self._refreshes = self._counter("refreshes", "Refresh calls.", "environment", "connector", "outcome")
         self._refresh_seconds = Histogram(
@@ -104,73 +107,80 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> BoundedLabels[Gauge]:
         return BoundedLabels(Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
 
-    # grants.observer.Observer
+    # -- grants.observer.GrantObserver
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
-        """One refresh call was answered; `seconds` until its result was durable."""
+        """Count a token refresh. `seconds` is the time until its result was durable."""
         self._refreshes.labels(environment, connector, outcome).inc()
         self._refresh_seconds.labels(environment).observe(seconds)
         self._answers.labels(environment, "refresh", outcome).inc()
 
     def moved(self, grant: _Moved, before: object) -> None:
-        """A grant is in another state."""
+        """Count a grant that has changed its state."""
         if before != grant.state:
             self._moves.labels(grant.key.environment, grant.key.connector, str(grant.state)).inc()
 
     def unsaved(self, count: int) -> None:
+        """Set the number of refreshed tokens that are only in memory because the store refuses them."""
         self._unsaved.labels().set(count)
 
     def revoked(self, environment: str, outcome: str) -> None:
+        """Count a revocation request to the provider."""
         self._answers.labels(environment, "revoke", outcome).inc()
 
     def breaker(self, environment: str, is_open: bool) -> None:
+        """Set whether the circuit breaker of an environment is open."""
         self._breakers.labels(environment).set(1 if is_open else 0)
 
-    # endpoints.observer.Journal
+    # -- endpoints.observer.AuthorizationObserver
 
     def attempt_started(self, connector: str) -> None:
+        """Count the start of an authorization attempt."""
         self._started.labels(connector).inc()
 
     def attempt_ended(self, connector: str | None, result: str) -> None:
-        """`result`: `granted` or the stable code of the error."""
+        """Count the end of an authorization attempt. `result` is `granted` or the stable code of the error."""
         self._finished.labels(connector or "none", result).inc()
 
     def disconnected(self, connector: str) -> None:
+        """Count a grant that its user has disconnected."""
         self._disconnects.labels(connector).inc()
 
-    # everybody else
+    # -- other callers
 
     def provider_answered(self, environment: str, operation: str, answer: str) -> None:
-        """`operation`: exchange, keys. Refreshes and revocations come by `refreshed` and `revoked`."""
+        """Count a provider response to `exchange` or `keys`. `refreshed` and `revoked` count the others."""
         self._answers.labels(environment, operation, answer).inc()
 
     def store_failed(self, operation: str) -> None:
-        """A store call raised; `operation` is its verb."""
+        """Count a store call that raised. `operation` is its verb."""
         self._store_errors.labels(operation).inc()
 
     def upstream_failed(self, kind: str) -> None:
-        """`kind`: the stable code of the `UpstreamError`."""
+        """Count a failed upstream request. `kind` is the stable code of the `UpstreamError`."""
         self._upstream.labels(kind).inc()
 
     def grants_in_use(self, count: Callable[[], float]) -> None:
-        """Asked at every scrape; not shown before it is known. A reload hands in the new engine's."""
+        """Set the function that each scrape calls. The gauge does not exist before. A reload sets the new runtime's."""
         if self._in_use is None:
             self._in_use = self._gauge("grants_in_use", "Grants at hand in memory.")
         self._in_use.labels().set_function(count)
 
     def websocket_opened(self) -> None:
+        """Count an open WebSocket."""
         self._websockets.inc()
 
     def websocket_closed(self) -> None:
+        """Stop counting a WebSocket."""
         self._websockets.dec()
 
     def loaded(self) -> None:
-        """A configuration was taken over at start."""
+        """Record that a configuration is in force, at start or after a reload."""
         self._loaded.labels().set(self._clock())
         self._good.labels().set(1)
 
     def reloaded(self, ok: bool) -> None:
-        """A reload was tried; when it failed the last good configuration goes on."""
+        """Record a reload. If it failed, the last valid configuration stays in force."""
         self._reloads.labels("ok" if ok else "failed").inc()
         if ok:
             self.loaded()

@@ -1,4 +1,4 @@
-"""Metrics of several workers as one: taken down as plain data, added up, printed in Prometheus' text format."""
+"""Aggregates the metrics of several workers: snapshots as plain data, sums, and the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
-# How the samples of several workers become one; all others are added up.
+# How the samples of several workers are combined. All metrics that are not listed are added up.
 _AGGREGATIONS: dict[str, Callable[[float, float], float]] = {
     "akoya_gateway_build_info": max,
     "akoya_gateway_provider_breaker_open": max,
@@ -22,35 +22,37 @@ _AGGREGATIONS: dict[str, Callable[[float, float], float]] = {
     "process_start_time_seconds": min,
     "process_max_fds": max,
 }
-# What a worker leaves behind when it dies: what it counted, not what it held.
+# Kept after a worker has exited: totals (counters), not current values (gauges).
 _RETAINED_KINDS = frozenset({"counter", "histogram"})
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class Collector(Protocol):
+    """Anything that yields metrics, such as a `CollectorRegistry`."""
+
     def collect(self) -> Iterable[Metric]: ...
 
 
 class MetricsAggregator:
-    """Samples by metric, name and labels. Add snapshots to it, then print or take down."""
+    """Samples by metric, name and labels. Add registries and snapshots, then call `text` or `snapshot`."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[str, str]] = {}
         self._samples: dict[str, dict[tuple[str, Labels], float]] = {}
 
     def add_registry(self, registry: Collector) -> None:
-        """What one process counts."""
+        """Add the metrics of this process."""
         for metric in registry.collect():
             self._declare(metric.name, metric.type, metric.documentation)
             for sample in metric.samples:
-                # A counter's moment of creation means nothing once several are added up.
+                # The creation time of a counter is meaningless for a sum of several.
                 if not sample.name.endswith("_created"):
                     labels = tuple(sorted(sample.labels.items()))
                     self._add(metric.name, sample.name, labels, sample.value)
 
     def add(self, snapshot: bytes) -> None:
-        """What `snapshot()` took down elsewhere. Raises ValueError for anything else."""
+        """Add a snapshot made by `snapshot()`. Raises ValueError if it is not one."""
         for name, kind, text, samples in json.loads(snapshot):
             self._declare(name, kind, text)
             for sample, labels, value in samples:
@@ -58,7 +60,7 @@ class MetricsAggregator:
                 self._add(name, sample, pairs, float(value))
 
     def snapshot(self, *, lasting: bool = False) -> bytes:
-        """All of it as bytes; `lasting`: only what outlives a process."""
+        """Return all metrics as bytes. If `lasting` is true, only those that are kept after a worker has exited."""
         return json.dumps(
             [
                 [name, kind, text, [[sample, labels, value] for (sample, labels), value in samples.items()]]
@@ -69,6 +71,7 @@ class MetricsAggregator:
         ).encode()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the aggregated metrics."""
         for name, (kind, text) in self._kinds.items():
             metric = Metric(name, text, kind)
             for (sample, labels), value in self._samples[name].items():
@@ -76,8 +79,8 @@ class MetricsAggregator:
             yield metric
 
     def text(self) -> bytes:
-        """Prometheus' text format."""
-        registry: Any = self  # generate_latest asks for nothing but `collect`
+        """Return the metrics in the Prometheus text format."""
+        registry: Any = self  # generate_latest only calls `collect`
         return generate_latest(registry)
 
     def _declare(self, name: str, kind: str, text: str) -> None:
@@ -97,7 +100,7 @@ class MetricsAggregator:
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """One process's metrics in the text format."""
+    """Return the metrics of one process in the Prometheus text format."""
     totals = MetricsAggregator()
     totals.add_registry(registry)
     return totals.text()

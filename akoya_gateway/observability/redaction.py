@@ -1,6 +1,6 @@
-"""The last line of defence before a log line leaves: what looks like a secret does not pass.
+"""Redacts anything that looks like a secret before it is logged.
 
-Whoever logs should not hand in secrets at all; this is for the day when somebody does. It errs on the side of hiding.
+This is a last line of defence: code must not log secrets in the first place. When in doubt, a value is hidden.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from akoya_gateway.secret import Secret
 
 HIDDEN = "[secret]"
 MAX_TEXT_CHARACTERS = 4096
-"""Characters of one value; what is beyond is cut. Exceptions get `MAX_TRACE_CHARACTERS`."""
+"""Maximum characters of one value; the rest is truncated. The limit of tracebacks is `MAX_TRACE_CHARACTERS`."""
 MAX_TRACE_CHARACTERS = 16_384
 MAX_DEPTH = 6
 MAX_ITEMS = 64
@@ -55,7 +55,7 @@ _SECRET_ENDINGS = ("_token", "_secret", "_password", "_cookie", "_verifier")
 _NAMES = "|".join(_PARAMETERS)
 _SUSPICIOUS = re.compile(r"[=:?@\"']|eyJ|ory_|bearer|basic", re.IGNORECASE)
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
-    # Header lines first: everything after the colon goes, whatever its form.
+    # Header lines first: everything after the colon is replaced, regardless of its form.
     (
         re.compile(
             r"\b((?:set-)?cookie|(?:proxy-)?authorization|akoya-(?:id-token|assertion)|signature)\s*:\s*[^\r\n]+", re.I
@@ -66,7 +66,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)\?[^\s\"'<>]*", re.I), r"\1?[query]"),
     (re.compile(r"\b(bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.I), rf"\1 {HIDDEN}"),
     (re.compile(r"\b(basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/=._~-]{6,}", re.I), rf"\1 {HIDDEN}"),
-    # A cut JWT is still one: any base64url text that starts as a JSON object does.
+    # A truncated JWT is a secret, too: match any base64url text that starts like a JSON object.
     (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*"), HIDDEN),
     (re.compile(r"\bory_[A-Za-z0-9._~-]{4,}"), HIDDEN),
     (
@@ -77,19 +77,19 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(rf"([\"'])({_NAMES})\1(\s*[:,]\s*)b?([\"'])[^\"']*\4", re.I), rf"\1\2\1\3\4{HIDDEN}\4"),
 )
-# C0, DEL, C1, the line separators and the marks that change the direction of text: nothing that starts a new line or
-# repaints a terminal.
+# C0, DEL, C1, line separators, bidirectional marks, BOM and surrogates: all that could start a new line or repaint a
+# terminal.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value under this name is never shown. `-` and `_` and case do not matter."""
+    """Return True if a value of this name must be hidden. Ignores case and the difference between `-` and `_`."""
     folded = name.lower().replace("-", "_")
     return folded in _SECRET_KEYS or folded.endswith(_SECRET_ENDINGS)
 
 
 def redact_text(text: str, longest: int = MAX_TEXT_CHARACTERS) -> str:
-    """Tokens, credentials, queries and user information of URLs masked; at most `longest` characters."""
+    """Mask tokens, credentials, and queries and user information of URLs. Truncates to `longest` characters."""
     if len(text) > longest:
         text = text[:longest] + "..."
     if _SUSPICIOUS.search(text) is not None:
@@ -99,12 +99,12 @@ def redact_text(text: str, longest: int = MAX_TEXT_CHARACTERS) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Control characters as `\\n`, `\\x1b`, `\\u2028`: one event stays one line."""
+    """Escape control characters as `\\n`, `\\x1b`, `\\u2028`, so that one event stays one line."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
 def redact(value: Any, depth: int = 0) -> Any:
-    """The value as it may be shown: plain JSON types only, secrets replaced, depth and width bounded."""
+    """Return the value with secrets replaced, as plain JSON types, bounded in depth and width."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Secret):
@@ -123,7 +123,7 @@ def redact(value: Any, depth: int = 0) -> Any:
 
 
 def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of one event. Unlike `redact`, width is not bounded: the names are the programmer's."""
+    """Redact the fields of one event. Their number is not bounded: the field names come from the code."""
     return {name: HIDDEN if is_secret_name(name) else redact(value) for name, value in event.items()}
 
 
@@ -140,7 +140,7 @@ def _redact_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
 
 def _redact_sequence(value: Iterable[Any], depth: int) -> list[Any]:
     items = list(value)
-    # A header: ("cookie", "...").
+    # A name-value pair such as ("cookie", "...").
     if len(items) == 2 and isinstance(items[0], (str, bytes)) and is_secret_name(_name(items[0])):
         return [redact(items[0]), HIDDEN]
     shown = [redact(each, depth + 1) for each in items[:MAX_ITEMS]]

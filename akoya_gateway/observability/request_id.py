@@ -1,4 +1,4 @@
-"""Names of requests, for logs, problem answers and the upstream."""
+"""Request IDs, for logs, problem responses and the upstream."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WIDTH = 0xFFFF_FFFF
-# Odd, so that multiplying modulo 2^32 maps no two counts to one: ids do not tell how many requests there were.
+# Hides how many requests there were. Odd, so that multiplication modulo 2^32 never maps two counts to one ID.
 _SCATTER = 0x9E37_79B1
 
 
 class RequestIds:
-    """16 hex digits: 8 random ones for this process, 8 from a counter. Make it after a fork, not before.
+    """Creates request IDs of 16 hex digits: 8 random ones per process, 8 from a counter.
 
-    An incoming `X-Request-Id` is taken over only from a peer in `trusted` and only if it is 1 to 64 of
-    `A-Z a-z 0-9 . _ -`.
+    Create it after a fork, not before, so that processes do not share the random part. An incoming `X-Request-Id` is
+    accepted only from a peer in `trusted`, and only if it consists of 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
     """
 
-    def __init__(
-        self, trusted: Sequence[TrustedPeer] = (), random: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, trusted: Sequence[TrustedPeer] = (), random: Callable[[int], bytes] = os.urandom) -> None:
         self._trusted = TrustedProxies(trusted)
         self._random = random
         self._renew()
 
     def new(self) -> str:
-        """A fresh id."""
+        """Return a new ID."""
         self._count += 1
         if self._count > _WIDTH:
             self._renew()
         return f"{self._prefix}{self._count * _SCATTER & _WIDTH:08x}"
 
     def for_request(self, peer: str | None, given: bytes | None, *, told: bool = False) -> str:
-        """The id of a request. `peer`, `told`: see `TrustedProxies`; `given`: its `X-Request-Id`, if it has one."""
+        """Return the ID of a request.
+
+        Args:
+            peer: see `TrustedProxies`.
+            given: its `X-Request-Id` header, or None.
+            told: see `TrustedProxies`.
+        """
         if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, told=told):
             return given.decode("ascii")
         return self.new()

@@ -1,6 +1,6 @@
-"""Requests, counted in plain lists: what the request path pays is one dictionary look-up and a few additions.
+"""Request counters in plain lists. Each request costs one dictionary lookup and a few additions.
 
-The counters of prometheus-client take a lock each and together cost ten times as much.
+The counters of prometheus-client take one lock each and together cost ten times as much.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from prometheus_client.registry import Collector
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 """Upper bounds in seconds."""
 MAX_SERIES = 2000
+"""Maximum combinations of rule, outcome and status class. Further ones are counted under `other`."""
 
 
 class RequestMetrics(Collector):
-    """Used from one thread, the event loop's, and read by whoever scrapes."""
+    """Counts requests. Not thread-safe: use it in the event loop's thread only. Scrapes may read it at any time."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, int], list[int]] = {}
@@ -26,6 +27,7 @@ class RequestMetrics(Collector):
         self._seconds = 0.0
 
     def add(self, rule: str, outcome: str, status: int, seconds: float) -> None:
+        """Count one request. `seconds` is the time until the beginning of its response."""
         key = (rule, outcome, status // 100)
         cell = self._counts.get(key)
         if cell is None:
@@ -35,6 +37,7 @@ class RequestMetrics(Collector):
         self._seconds += seconds
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics for prometheus-client."""
         requests = CounterMetricFamily(
             "akoya_gateway_requests",
             "Requests answered, by access rule, outcome and class of the status.",

@@ -1,7 +1,7 @@
-"""What workers tell each other: a shared piece of memory with one slot each, and one for the dead.
+"""Shared memory with one slot per worker and one for the totals of exited workers.
 
-It is made before the workers are forked and needs no file, no socket and no lock. Every slot has two halves, written
-in turn, each with a number and a checksum: a writer that is killed half-way leaves the half before.
+It is created before the workers are forked and needs no file, socket or lock. Each slot has two halves that are written
+in turn, each with a sequence number and a checksum. If a writer is killed while it writes, the other half stays valid.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-_HEAD = struct.Struct("<QdQII")  # number, moment, pid, length, checksum
+_HEAD = struct.Struct("<QdQII")  # sequence number, time, pid, length, checksum
 HALF_BYTES = 512 * 1024
-"""Bytes of one half. Pages that were never written cost no memory."""
+"""Bytes of one half. Pages that were never written use no memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotValue:
-    """`written_at`: when it was posted, by the clock of the one who posted. `pid`: who."""
+    """The content of a slot."""
 
     written_at: float
+    """Time of writing, by the clock of the writer."""
     pid: int
+    """Process ID of the writer."""
     content: bytes
 
 
 class SharedSlots:
-    """`slots` places, 0 to slots - 1. Each has one writer at a time and any number of readers."""
+    """Slots 0 to `slots` - 1 in shared memory. Each has one writer at a time and any number of readers."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -34,26 +36,26 @@ class SharedSlots:
         self._numbers = [0] * slots
 
     def write(self, slot: int, at: float, pid: int, content: bytes) -> bool:
-        """False: too long, nothing has changed."""
+        """Write a slot. Returns False, and changes nothing, if `content` is too long."""
         if len(content) > HALF_BYTES - _HEAD.size:
             return False
         number = max(self._numbers[slot], self._newest(slot)) + 1
         self._numbers[slot] = number
         start = self._start(slot, number % 2)
         head = _HEAD.pack(number, at, pid, len(content), _checksum(number, at, pid, content))
-        # The head last: until it is there, the old head's checksum does not fit the new content.
+        # Write the head last: until then, the checksum in the old head does not match the new content.
         self._memory[start + _HEAD.size : start + _HEAD.size + len(content)] = content
         self._memory[start : start + _HEAD.size] = head
         return True
 
     def read(self, slot: int) -> SlotValue | None:
-        """The newest that is whole; None: nothing has been posted, or it has been cleared."""
+        """Return the newest complete value, or None if the slot was never written or has been cleared."""
         halves = [half for half in (self._read(slot, 0), self._read(slot, 1)) if half is not None]
         newest = max(halves, key=lambda half: half[0], default=None)
         return None if newest is None or not newest[1].content else newest[1]
 
     def clear(self, slot: int) -> None:
-        """Forget what a dead writer left."""
+        """Clear the slot of an exited writer."""
         self.write(slot, 0.0, 0, b"")
 
     def _read(self, slot: int, half: int) -> tuple[int, SlotValue] | None:

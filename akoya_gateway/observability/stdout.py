@@ -1,4 +1,4 @@
-"""Standard output as a place for lines that nobody has to wait for."""
+"""Writes log lines to standard output without blocking requests for long."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from collections.abc import Callable
 from functools import partial
 
 WRITE_TIMEOUT = 1.0
-"""Seconds in which a reader that is behind may catch up."""
+"""Seconds to wait for a reader that is behind."""
 
 Put = Callable[[memoryview], int]
-"""Writes what there is room for, and raises BlockingIOError where there is none."""
+"""Writes as many bytes as there is room for. Raises BlockingIOError if there is none."""
 
 
 class StandardOutput:
     """Writes each line with one system call, so that the lines of several workers do not mix.
 
-    A reader that is gone or stuck for a second costs the line, never the request. `lost` counts such lines.
+    If the reader is gone or does not read for `WRITE_TIMEOUT` seconds, the line is dropped and the request continues.
+    `lost` counts dropped lines.
     """
 
     def __init__(self, fd: int = 1) -> None:
@@ -36,7 +37,7 @@ class StandardOutput:
                 self._write_timeout = WRITE_TIMEOUT
             except BlockingIOError:
                 if not select.select([], [self._fd], [], self._write_timeout)[1]:
-                    # A second for every line would be as bad as to wait for the reader.
+                    # Wait only once: a second for each line would be as bad as blocking until the reader reads.
                     self._write_timeout = 0.0
                     self.lost += 1
                     return
@@ -46,12 +47,15 @@ class StandardOutput:
 
 
 def _never_waiting(fd: int) -> Put:
-    """As far as that can be had for us alone: the flag O_NONBLOCK would be everybody's who holds the same end, as do
-    the shell that started us and standard error. Files are always ready, and who stops a terminal means it."""
+    """Return a function that writes to `fd` and does not block if it is a pipe or a socket.
+
+    O_NONBLOCK cannot be set on `fd`: the flag belongs to the open file description, which standard error and the shell
+    that started the process may share. Files never block. A stopped terminal blocks, which its user intended.
+    """
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode):
-            # Opened anew, the pipe has flags of its own (Linux).
+            # Reopening the pipe creates an open file description with its own flags (Linux).
             return partial(os.write, os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK))
         if stat.S_ISSOCK(mode):
             journal = socket.socket(fileno=os.dup(fd))

@@ -1,4 +1,4 @@
-"""What one worker knows of all: its own live figures, and what the others posted a moment ago."""
+"""Metrics and readiness of all workers: live values of this worker, and what the others published last."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from akoya_gateway.observability.metrics_aggregation import MetricsAggregator
 from akoya_gateway.observability.shared_memory import SharedSlots, SlotValue
 
 PUBLISH_INTERVAL = 1.0
-"""Seconds between posts: how old the figures of other workers may be."""
+"""Seconds between two publications, which is also how old the values of other workers may be."""
 STALE_AFTER = 10.0
-"""Seconds without a post after which a worker is said to be stuck."""
+"""Seconds without a publication after which a worker is reported as stuck."""
 
 
 class WorkerStats:
-    """`slots` None: this is the only process. Otherwise slot `slot` is ours and the last slot is the dead ones'."""
+    """Publish the state of this worker and read that of the others.
+
+    If `slots` is None, this is the only process. Otherwise this worker owns slot `slot`, and the last slot holds the
+    totals of exited workers.
+    """
 
     def __init__(
         self,
@@ -41,12 +45,13 @@ class WorkerStats:
         self._too_long = False
 
     async def publish_forever(self) -> None:
-        """Runs until cancelled. It is the worker's heartbeat, too: a stuck event loop posts nothing."""
+        """Publish until cancelled. This is also the heartbeat: a worker with a blocked event loop publishes nothing."""
         while self._slots is not None:
             self.publish(await self._health.report())
             await asyncio.sleep(PUBLISH_INTERVAL)
 
     def publish(self, report: Report) -> None:
+        """Write the report and the metrics to this worker's slot. Leaves out the metrics if they are too large."""
         if self._slots is None:
             return
         totals = MetricsAggregator()
@@ -59,7 +64,7 @@ class WorkerStats:
             self._slots.write(self._slot, self._clock(), os.getpid(), encode_slot(report, b"[]"))
 
     def metrics_text(self) -> bytes:
-        """Everybody's figures, the dead ones' included."""
+        """Return the metrics of all workers, including those that have exited."""
         totals = MetricsAggregator()
         totals.add_registry(self._metrics.registry)
         for place, value in self._other_workers():
@@ -68,7 +73,10 @@ class WorkerStats:
         return totals.text()
 
     async def reports(self) -> list[Report]:
-        """Ours first. A worker that is stuck is one with a problem; one that is being replaced is not there."""
+        """Return the reports of all workers, this one first.
+
+        A stuck worker is reported with a problem. A worker that is being replaced is left out.
+        """
         found = [await self._health.report()]
         for place, value in self._other_workers():
             if place == self._retained_slot:
@@ -93,16 +101,18 @@ class WorkerStats:
 
 
 def encode_slot(report: Report, metrics: bytes) -> bytes:
+    """Return the content of a worker's slot."""
     return report.encoded().encode() + b"\n" + metrics
 
 
 def decode_slot(value: SlotValue) -> tuple[Report, bytes]:
+    """Return the report and the metrics snapshot of a worker's slot."""
     report, _, metrics = value.content.partition(b"\n")
     return decoded(report.decode()), metrics
 
 
 def retain_counters(slots: SharedSlots, slot: int) -> None:
-    """The worker at `slot` is dead: keep what it counted, so that no counter ever goes back, and free the place."""
+    """Add an exited worker's counters to the retained totals, so that counters stay monotonic, and free its slot."""
     last = slots.read(slot)
     if last is None:
         return
@@ -117,6 +127,6 @@ def retain_counters(slots: SharedSlots, slot: int) -> None:
 
 
 def last_published(slots: SharedSlots) -> dict[int, tuple[int, float]]:
-    """Of every living place: who posted last, and when."""
+    """Return, for each worker slot in use, the pid that published last and the time."""
     posted = {place: slots.read(place) for place in range(slots.slots - 1)}
     return {place: (each.pid, each.written_at) for place, each in posted.items() if each is not None}

@@ -40,6 +40,7 @@ Until then it holds memory, and an upstream connection that other requests could
 MAX_PIPELINED = 64
 """Maximum requests queued behind the one in progress. A request of 20 bytes takes some kilobytes of memory."""
 
+
 class Refused(Exception):
     """Raised in a parser callback to refuse the request with this status."""
 
