@@ -1,4 +1,4 @@
-"""The cookie, who it stands for, and authorization attempts."""
+"""Sessions and their cookies, authorization attempts, and the recovery of sessions."""
 
 from __future__ import annotations
 

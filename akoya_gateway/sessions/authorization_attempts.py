@@ -1,7 +1,7 @@
-"""Authorization attempts: begun in one browser, taken once, by the same browser, within some minutes.
+"""Authorization attempts. Each is consumed once, by the browser that started it, within `limits.attempt_lifetime`.
 
-`state` is the only thing that comes back (RFC 6749 section 10.12); everything else about the attempt stays here, under
-the digest of `state`, sealed. The browser is known by a cookie of its own, so that an attempt needs no session.
+Only `state` comes back from the provider (RFC 6749 section 10.12). Everything else about the attempt is stored
+encrypted under the digest of `state`. The browser is identified by a separate cookie, so an attempt needs no session.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from akoya_gateway.store.encrypted_store import EncryptedStore
 KIND = "attempt"
 
 COUNT_VALID = 1.0
-"""Seconds for which the number of all pending attempts is believed."""
+"""Seconds for which the count of all pending attempts is cached."""
 
 
 class TooManyAttempts(OperatorError):
-    """`limits.attempts` are pending in all."""
+    """The total number of pending attempts has reached `limits.attempts`."""
 
     code = "too-many-attempts"
     title = "Too many people are connecting a bank right now"
@@ -34,8 +34,12 @@ class TooManyAttempts(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationAttempt:
-    """`connector` is its key in gateway.yaml, `return_to` was judged when it began, `owner` is who was known then.
-    `session` is the id of the session whose cookie the browser showed then, be it alive or dead."""
+    """One authorization attempt.
+
+    `connector` is its key in gateway.yaml. `return_to` was validated when the attempt began. `owner` is the owner that
+    was known at that time. `session` is the ID that belongs to the session cookie of that request, whether or not the
+    session still existed.
+    """
 
     connector: str
     return_to: str
@@ -48,15 +52,17 @@ class AuthorizationAttempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptUnknown:
-    """No such attempt: never begun, taken before, too old, or pushed out by the browser's later ones."""
+    """No such attempt: never started, already consumed, expired, or displaced by later attempts of the same browser."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOfOtherBrowser:
-    """Begun in another browser. It is used up all the same."""
+    """The attempt was started in another browser. It has been consumed nevertheless."""
 
 
 class AuthorizationAttempts:
+    """Stores authorization attempts and limits their number."""
+
     def __init__(
         self, store: EncryptedStore, limits: Limits, *, clock: Clock = time.time, random: NewToken = new_token
     ) -> None:
@@ -78,8 +84,22 @@ class AuthorizationAttempts:
         nonce: str | None = None,
         session: str | None = None,
     ) -> str:
-        """Remember the attempt, durably; returns its `state`, 256 random bits. `browser` is a `new_token` that the
-        browser holds in its cookie. The browser's oldest attempts make room; too many in all raise `TooManyAttempts`.
+        """Store the attempt durably and return its `state`, 256 random bits.
+
+        If the browser has too many pending attempts, its oldest ones are deleted.
+
+        Args:
+            connector: The connector's key in gateway.yaml.
+            browser: The value of the browser cookie, a `new_token`.
+            return_to: The validated URL to return to.
+            owner: The owner, if known.
+            code_verifier: The PKCE code verifier, if used.
+            nonce: The nonce of the request, if used.
+            session: The ID of the browser's session, if it sent a session cookie.
+
+        Raises:
+            TooManyAttempts: Too many attempts are pending in total.
+            ValueError: `browser` does not have the form of a `new_token`.
         """
         if not is_token(browser):
             raise ValueError("an attempt is bound to a browser by a token of ours")
@@ -108,7 +128,12 @@ class AuthorizationAttempts:
     async def consume(
         self, state: str, browser: str | None
     ) -> AuthorizationAttempt | AttemptUnknown | AttemptOfOtherBrowser:
-        """The attempt, once: whatever comes of it, nobody gets it again. `browser`: the cookie's value, if any."""
+        """Consume the attempt: whatever the result, no later call returns it.
+
+        Args:
+            state: The `state` of the callback.
+            browser: The value of the browser cookie, or None if the request has none.
+        """
         if not is_token(state):
             return AttemptUnknown()
         record = await self._store.take(KIND, _key(state))
@@ -124,9 +149,9 @@ class AuthorizationAttempts:
             owner=document["owner"],
             code_verifier=_secret(document["code_verifier"]),
             nonce=_secret(document["nonce"]),
-            session=document.get("session"),  # An older release, which may run beside us, leaves it out.
+            session=document.get("session"),  # An older release, which may use the same store, omits it.
         )
-        # The store forgets what has ended, but by its own clock; ours is the one that counts.
+        # The store expires attempts by its own clock, but only the gateway's clock is authoritative.
         too_old = self._clock() >= attempt.started_at + self._limits.attempt_lifetime
         return AttemptUnknown() if too_old else attempt
 

@@ -1,4 +1,4 @@
-"""Our cookies on the wire (RFC 6265): reading, setting and hiding them. Pure, and linear in what it is given."""
+"""Reads, sets and strips the gateway's cookies (RFC 6265). Without I/O, and in time linear in the input."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _SEMICOLON = 0x3B
 
 
 def read_cookie(header: bytes, name: bytes) -> str | None:
-    """The value of our cookie in a Cookie header, or None: absent, not of the form we give out, or there twice.
+    """Return the value of a gateway cookie, or None if it is absent, malformed or sent twice.
 
-    Two cookies of our name cannot both be ours, and which of them a browser sends first is up to whoever set the
-    other (RFC 6265 section 5.4): then there is none. The search ends at the second; junk around is skipped, not split.
+    At most one of two cookies with the same name can be the gateway's, and the order in which a browser sends them is
+    under the control of whoever set the other one (RFC 6265 section 5.4). Neither is used then. The search stops at the
+    second cookie. Malformed text around the cookie is skipped without splitting the header.
     """
     wanted = name + b"="
     at = _find(header, wanted, 0)
@@ -37,7 +38,7 @@ def is_sent_twice(header: bytes, name: bytes) -> bool:
 
 
 def _find(header: bytes, wanted: bytes, start: int) -> int:
-    """Where the next pair begins with `wanted`, -1 if none does."""
+    """Return the offset of the next pair that begins with `wanted`, or -1."""
     at = header.find(wanted, start)
     while at >= 0:
         before = at
@@ -50,7 +51,10 @@ def _find(header: bytes, wanted: bytes, start: int) -> int:
 
 
 def strip_cookies(header: bytes, names: Iterable[bytes]) -> bytes | None:
-    """The Cookie header without the cookies called `names`, the others byte for byte as they were; None: none left."""
+    """Return the Cookie header without the cookies called `names`, or None if no cookie is left.
+
+    The other cookies keep their exact bytes.
+    """
     hidden = tuple(names)
     if not any(name in header for name in hidden):
         return header
@@ -59,35 +63,42 @@ def strip_cookies(header: bytes, names: Iterable[bytes]) -> bytes | None:
 
 
 def set_cookie(cookie: Cookie, value: str, max_age: float) -> bytes:
-    """A Set-Cookie value for the session; `max_age` in seconds (what is left of its absolute life)."""
+    """Return a Set-Cookie value for the session. `max_age` is the rest of its absolute lifetime in seconds."""
     return _set(cookie.name, value, max_age, cookie.same_site, secure=cookie.secure)
 
 
 def delete_cookie(cookie: Cookie) -> bytes:
-    """Takes the session cookie away: same name and attributes, or a browser would keep it (compare CVE-2025-55162)."""
+    """Return a Set-Cookie value that deletes the session cookie.
+
+    Name and attributes must be the same as when it was set, or a browser keeps the cookie (compare CVE-2025-55162).
+    """
     return _set(cookie.name, "", 0, cookie.same_site, secure=cookie.secure)
 
 
 def browser_cookie_name(cookie: Cookie) -> str:
-    """The cookie that binds authorization attempts to the browser that began them."""
+    """Return the name of the cookie that binds authorization attempts to the browser that started them."""
     return f"{cookie.name}-browser"
 
 
 def set_browser_cookie(cookie: Cookie, value: str, max_age: float) -> bytes:
-    """Always SameSite=Lax: the callback is a navigation that Akoya's site starts, where Strict cookies stay behind."""
+    """Return a Set-Cookie value for the browser cookie, always with SameSite=Lax.
+
+    The callback is a navigation that Akoya's site starts, and browsers do not send Strict cookies with it.
+    """
     return _set(browser_cookie_name(cookie), value, max_age, SameSite.LAX, secure=cookie.secure)
 
 
 def delete_browser_cookie(cookie: Cookie) -> bytes:
+    """Return a Set-Cookie value that deletes the browser cookie."""
     return _set(browser_cookie_name(cookie), "", 0, SameSite.LAX, secure=cookie.secure)
 
 
 def gateway_cookie_names(cookie: Cookie) -> tuple[bytes, ...]:
-    """For `strip_cookies`: what the upstream does not get to see."""
+    """Return the names of the cookies that `strip_cookies` removes before a request goes to the upstream."""
     return cookie.name.encode(), browser_cookie_name(cookie).encode()
 
 
 def _set(name: str, value: str, max_age: float, same_site: SameSite, *, secure: bool) -> bytes:
-    # No Domain, Path=/: what the __Host- prefix demands and a plain name should have too.
+    # No Domain and Path=/: required by the __Host- prefix, and advisable for a plain name too.
     written = f"{name}={value}; Path=/; Max-Age={max(int(max_age), 0)}; HttpOnly; SameSite={same_site.capitalize()}"
     return (written + "; Secure" if secure else written).encode("ascii")

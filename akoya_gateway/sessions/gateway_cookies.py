@@ -1,4 +1,4 @@
-"""Our two cookies of one configuration: reading them from requests, writing them into answers."""
+"""The gateway's two cookies for one configuration: reads them from requests and writes them to responses."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _log = logger(__name__)
 
 
 class CookieSentTwice(UserError):
-    """Another app on this host has set a cookie of our name, for another path or domain.
+    """Another app on this host has set a cookie of the same name for another path or domain.
 
-    Which of the two is ours cannot be told, so there is no session, and the browser would go to the bank in vain.
+    It cannot be determined which of the two is the gateway's, so the request has no session, and an authorization
+    attempt could not succeed.
     """
 
     code = "cookie-twice"
@@ -45,7 +46,10 @@ class CookieSentTwice(UserError):
 
 
 class GatewayCookies:
-    """`attempt_lifetime`: how long the browser binding is kept, at least as long as an attempt lives."""
+    """Reads and writes the session cookie and the browser cookie.
+
+    `attempt_lifetime` is the Max-Age of the browser cookie; it must be at least the lifetime of an attempt.
+    """
 
     def __init__(self, cookie: Cookie, attempt_lifetime: Seconds, clock: Clock = time.time) -> None:
         self._cookie = cookie
@@ -57,15 +61,18 @@ class GatewayCookies:
         self._twice_logged = False
 
     def session(self, headers: Headers) -> str | None:
-        """The value of the session cookie, None if there is none or two."""
+        """Return the value of the session cookie, or None if the request has none or two."""
         return _read(headers, self._session_name)
 
     def browser(self, headers: Headers) -> str | None:
-        """The secret that binds authorization attempts to this browser."""
+        """Return the secret that binds authorization attempts to this browser, or None."""
         return _read(headers, self._browser_name)
 
     def require_once(self, headers: Headers) -> None:
-        """Raise `CookieSentTwice` if the browser sends two cookies of a name of ours, and log the first time."""
+        """Raise `CookieSentTwice` if the request has two cookies with the name of a gateway cookie.
+
+        The first occurrence is logged.
+        """
         sent = b"; ".join(value for key, value in headers if key == b"cookie")
         name = next((name.decode() for name in self._names if is_sent_twice(sent, name)), None)
         if name is None:
@@ -76,20 +83,24 @@ class GatewayCookies:
         raise CookieSentTwice(name)
 
     def without_gateway_cookies(self, value: bytes) -> bytes:
-        """A Cookie value for the upstream; empty when nothing is left."""
+        """Return the Cookie value for the upstream; empty if no cookie is left."""
         return strip_cookies(value, self._names) or b""
 
     def new_browser(self) -> str:
+        """Return a new value for the browser cookie."""
         return new_token()
 
     def set_browser(self, value: str) -> tuple[bytes, bytes]:
+        """Return the header that sets the browser cookie."""
         return b"set-cookie", set_browser_cookie(self._cookie, value, self._attempt_lifetime)
 
     def set_session(self, session: Session, value: str) -> tuple[bytes, bytes]:
+        """Return the header that sets the session cookie, for the rest of the session's lifetime."""
         left = session.created_at + self._cookie.lifetime - self._clock()
         return b"set-cookie", set_cookie(self._cookie, value, left)
 
     def delete_session(self) -> tuple[bytes, bytes]:
+        """Return the header that deletes the session cookie."""
         return b"set-cookie", delete_cookie(self._cookie)
 
 
@@ -97,5 +108,5 @@ def _read(headers: Headers, name: bytes) -> str | None:
     cookies = [value for key, value in headers if key == b"cookie"]
     if not cookies:
         return None
-    # HTTP/2 may split the field (RFC 9113 section 8.2.3); joined, so that a second copy is seen as one.
+    # HTTP/2 may split the field (RFC 9113 section 8.2.3). Join the parts, so that a second copy is detected.
     return read_cookie(cookies[0] if len(cookies) == 1 else b"; ".join(cookies), name)

@@ -1,4 +1,4 @@
-"""Random names that only their holder knows, and what is kept of them."""
+"""Random tokens that only their holder knows, and the digests under which the gateway stores them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 def new_token() -> str:
-    """256 random bits, base64url: 43 characters."""
+    """Return 256 random bits as 43 base64url characters."""
     return secrets.token_urlsafe(32)
 
 
 def is_token(text: str) -> bool:
-    """It has the form of a `new_token`: everything else is refused before anything is computed or looked up."""
+    """Return True if the text has the form of a `new_token`. Checked before any text is hashed or looked up."""
     return _FORM.fullmatch(text) is not None
 
 
 def digest(purpose: str, text: str) -> str:
-    """SHA-256, base64url: the name a secret is stored under, so that the store gives none away. One `purpose`'s
-    digest is not another's."""
+    """Return the SHA-256 of the text, base64url-encoded.
+
+    Secrets are stored under their digest, so that the store does not reveal them. Digests for different purposes
+    differ.
+    """
     packed = hashlib.sha256(purpose.encode() + b"\0" + text.encode("utf-8", "surrogatepass")).digest()
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()

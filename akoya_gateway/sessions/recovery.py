@@ -1,11 +1,13 @@
-"""Where the holder of a dead session id belongs, should the answer with the new one never have reached them.
+"""Recovery after a lost callback response: maps a rotated session ID and a provider login to its successor session.
 
-A bank that was connected gives the session a new id, and the old one dies with its rights (session fixation). If that
-answer is lost on its way, in a tunnel or by a reload, the browser holds the dead id and nobody the living one: all the
-banks of that owner would be out of reach for good. So a word is left under the digest of the dead id and of the login
-that was connected: the owner, and the session that came of it. It opens nothing by itself. Only who signs in once more
-at that bank, with that very login, finds it: whoever planted the id in the browser cannot. And it leads to that session
-or nowhere: what was connected in the one that took *its* place may be somebody else's.
+Connecting a bank gives the session a new ID and invalidates the old one, to prevent session fixation. If the response
+is lost, for example in a tunnel or because of a reload, the browser holds the old ID and no browser holds the new one.
+All banks of that owner would be permanently unreachable.
+
+A recovery entry is therefore stored under the digest of the old ID and of the login that was connected. It contains the
+owner and the session that replaced the old one, and grants no access by itself. It is found only by signing in to that
+bank again with the same login, which an attacker who planted the session ID cannot do. It leads to that one session or
+to none: the session that later replaced *that* session may contain connections of another person.
 """
 
 from __future__ import annotations
@@ -24,29 +26,29 @@ KIND = "forwarding"
 FORMAT = 1
 
 ENTRY_LIFETIME = 86_400.0
-"""Seconds in which somebody whose sign-in seems to have failed tries again."""
+"""Seconds for which an entry is kept: the time within which a user whose sign-in seems to have failed tries again."""
 
 Login = tuple[str, ...]
-"""What stands for one login at one bank."""
+"""Identifies one login at one bank."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryEntry:
-    """`session` is an id."""
+    """A stored recovery entry. `session` is the ID of the session that replaced the old one."""
 
     owner: str
     session: str
 
 
 class SessionRecovery:
-    """Raises `StoreUnavailable`."""
+    """Stores and finds recovery entries. Methods raise `StoreUnavailable`."""
 
     def __init__(self, store: EncryptedStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
     async def store(self, dead: str, login: Login, session: Session) -> None:
-        """`session` came of the one of the id `dead`, because `login` was connected."""
+        """Record that `session` replaced the session with the ID `dead` because `login` was connected."""
         key = _key(dead, login)
         document = {"format": FORMAT, "owner": session.owner, "session": session.id}
         body = json.dumps(document, separators=(",", ":")).encode()
@@ -54,7 +56,7 @@ class SessionRecovery:
         await self._store.put(Record(KIND, key, body, expires_at=self._clock() + ENTRY_LIFETIME))
 
     async def find(self, dead: str, login: Login) -> RecoveryEntry | None:
-        """A word that cannot be read, or is of a newer release, is as none.
+        """Return the entry, or None if there is none, it cannot be decoded, or it was written by a newer version.
 
         Also raises `UndecryptableRecord` and `DamagedRecord`.
         """

@@ -1,4 +1,4 @@
-"""What a session is: who the browser stands for, and no token."""
+"""The session and its stored form. It names the owner that the browser acts for and holds no token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FORMAT = 1
 
 
 class UnreadableSession(OperatorError):
-    """The record is of a newer format, or not a session at all. Says nothing of what is in it."""
+    """The record has a newer format or is not a session. The error text contains nothing of its content."""
 
     code = "session-unreadable"
 
 
 class SessionGone(UserError):
-    """It was renewed or ended by somebody else in this moment."""
+    """Another request renewed or ended the session at the same time."""
 
     code = "other-owner"
     title = "Your session has changed meanwhile"
@@ -29,10 +29,11 @@ class SessionGone(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`id` is the digest of the cookie's value, never the value. Times are Unix seconds.
+    """One session of a browser.
 
-    `created_at` is when the first of its ids was given out: a renewed session does not live longer for it. `csrf` is
-    what our own forms carry and our POST routes compare.
+    `id` is the digest of the cookie's value, never the value itself. Times are Unix seconds. `created_at` is when the
+    first of its IDs was issued: renewal does not extend the lifetime. `csrf` is the token that the gateway's own forms
+    contain and its POST routes compare.
     """
 
     id: str
@@ -43,20 +44,21 @@ class Session:
     version: int = 1
 
     def ends_at(self, cookie: Cookie) -> float:
-        """By idleness or by age, whichever is sooner."""
+        """Return when the session ends, because of idleness or age, whichever comes first."""
         return min(self.seen_at + cookie.idle, self.created_at + cookie.lifetime)
 
     def csrf_matches(self, text: str) -> bool:
-        """Constant-time."""
+        """Compare the CSRF token in constant time."""
         return self.csrf == Secret(text)
 
 
 def id_of(cookie_value: str) -> str:
-    """The id of the session that this cookie names."""
+    """Return the ID of the session that this cookie value identifies."""
     return digest("akoya-gateway session", cookie_value)
 
 
 def encode(session: Session) -> bytes:
+    """Return the body of the session's record."""
     document = {
         "format": FORMAT,
         "owner": session.owner,
@@ -68,7 +70,7 @@ def encode(session: Session) -> bytes:
 
 
 def decode(session_id: str, version: int, body: bytes) -> Session:
-    """Raises `UnreadableSession`."""
+    """Decode the body of a session's record. Raises `UnreadableSession`."""
     try:
         document: Any = json.loads(body)
         if document["format"] == FORMAT:
@@ -86,5 +88,5 @@ def decode(session_id: str, version: int, body: bytes) -> Session:
 
 
 def touch(session: Session, now: float) -> Session:
-    """The next version of the session, with this sign of life."""
+    """Return the next version of the session, last seen at `now`."""
     return replace(session, seen_at=now, version=session.version + 1)

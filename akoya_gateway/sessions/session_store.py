@@ -1,4 +1,4 @@
-"""Sessions in the vault: found by the cookie's value, kept under its digest."""
+"""Stores sessions encrypted, under the digest of the cookie's value."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from akoya_gateway.store.encrypted_store import EncryptedStore
 KIND = "session"
 
 TOUCH_FRACTION = 0.05
-"""Part of the idle time for which a sign of life is not written again. A session may end by that much early."""
+"""Fraction of the idle timeout within which `seen_at` is not written again. A session may expire early by that much."""
 
 RESTORE, RESTORE_WAIT = 60.0, 5.0
-"""Seconds for which restoring a session is tried after a renewal that failed, and how many of them the caller waits."""
+"""Seconds for which restoring a session is retried after a failed renewal, and how many of them the caller waits."""
 
 
 @dataclass(slots=True, eq=False)
 class CachedSession(CacheEntry):
-    """A session looked up a moment ago. What holds it sees its end."""
+    """A cached session. Holders of the entry see when the session ends, because the entry is then expired."""
 
     session: Session
 
 
 class SessionStore:
-    """A store that is away raises `StoreUnavailable`: that is a 503 and never a logout, the cookie stays.
+    """Stores, caches and renews sessions.
 
-    What this process ends is ended here at once; another replica may believe it for `valid` seconds more.
+    If the store is unavailable, methods raise `StoreUnavailable`. That results in a 503 and never in a logout; the
+    browser keeps its cookie. A session that this process ends is invalid here at once. Another replica may accept it
+    for up to `valid` seconds longer.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class SessionStore:
         self._random = random
         self._valid = valid
         self._max_entries = max_entries
-        # By the cookie's value, so that a request whose session is known costs no digest.
+        # Keyed by the cookie's value, so that a cached session needs no digest.
         self._cache: OrderedDict[str, CachedSession] = OrderedDict()
         self._cookie_values: dict[str, str] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -64,7 +66,10 @@ class SessionStore:
         self._restoring: set[asyncio.Future[None]] = set()
 
     def cached_entry(self, cookie_value: str) -> CachedSession | None:
-        """The session, if it was looked up a moment ago; None says to ask `resolve`."""
+        """Return the cached entry of this cookie, or None, in which case the caller must use `resolve`.
+
+        Starts a background refresh if the entry is due for one.
+        """
         cached, now = self._cache.get(cookie_value), self._clock()
         if cached is None or not cached.is_valid(now, self._valid):
             return None
@@ -74,24 +79,24 @@ class SessionStore:
         return cached
 
     def get_cached(self, cookie_value: str) -> Session | None:
-        """As `cached`."""
+        """Return the cached session of this cookie, or None. See `cached_entry`."""
         cached = self.cached_entry(cookie_value)
         return None if cached is None else cached.session
 
     async def resolve(self, cookie_value: str) -> Session | None:
-        """The live session of this cookie, or None: unknown, ended, expired, or not of our making.
+        """Return the live session of this cookie, or None if it is unknown, ended, expired or malformed.
 
-        Notes the sign of life, but not each time. Raises `StoreUnavailable`, `UndecryptableRecord`.
+        Updates `seen_at`, but not on every call. Raises `StoreUnavailable` and `UndecryptableRecord`.
         """
         if not is_token(cookie_value):
             return None
-        # Shielded: one caller going away must not take the answer from the others.
+        # Shielded: the cancellation of one caller must not cancel the lookup for the others.
         session = await asyncio.shield(self._start_read(cookie_value))
-        # What ended here while others waited has ended for them, too.
+        # The session may have ended while this caller waited.
         return None if session is None or session.id in self._ended else session
 
     def _start_read(self, cookie_value: str) -> asyncio.Task[Session | None]:
-        """One look-up at a time for each cookie, however many wait for it."""
+        """Return the lookup in flight for this cookie, or start one. All callers share it."""
         look = self._reads.get(cookie_value)
         if look is None:
             look = self._reads[cookie_value] = asyncio.ensure_future(self._read(cookie_value))
@@ -117,24 +122,27 @@ class SessionStore:
         return self._cache_session(await self._touched(session, now), cookie_value)
 
     async def start(self, owner: str | None = None) -> tuple[Session, str]:
-        """A new session, durable, and the value for its cookie, which is known to nobody else."""
+        """Create a durable session and return it with its cookie value, which is never written to the store."""
         now = self._clock()
         owner = owner if owner is not None else f"own_{self._random()}"
         return await self._create(Session("", owner, created_at=now, seen_at=now, csrf=Secret(self._random())))
 
     async def renew(self, session: Session) -> tuple[Session, str]:
-        """The same session under a new id and a new CSRF secret, because its rights grow; the old id dies.
+        """Replace the session by one with a new ID and CSRF token because it gains rights; the old ID becomes invalid.
 
-        Its age stays. If the store fails half-way the old cookie goes on working: the old session is restored as soon
-        as the store takes it, within `RESTORE` seconds. Of any number of callers one gets the renewed session, and the
-        others `SessionGone`: who planted the old id may come in the same moment as their victim.
+        The age of the session does not change. If the store fails half-way, the old cookie must keep working: the old
+        session is restored as soon as the store accepts the write, for at most `RESTORE` seconds.
+
+        Of any number of concurrent callers one gets the renewed session. The others get `SessionGone`, because an
+        attacker who planted the old ID may send a request at the same moment as the victim.
         """
         renewed, cookie_value = await self._create(replace(session, seen_at=self._clock(), csrf=Secret(self._random())))
         try:
             mine = await self.end(session)
         except Exception:
-            # It may have been deleted all the same, and no browser has the new cookie. That cookie must not be handed
-            # out either: if the old session is still there, whoever planted its id would share the owner with it.
+            # The old session may have been deleted nevertheless, and no browser has the new cookie. The new cookie must
+            # not be issued either: if the old session still exists, an attacker who planted its ID would share the
+            # owner with it.
             restoring = asyncio.ensure_future(self._restored(renewed, session))
             self._restoring.add(restoring)
             restoring.add_done_callback(self._restoring.discard)
@@ -147,10 +155,10 @@ class SessionStore:
         return renewed, cookie_value
 
     async def _restored(self, renewed: Session, session: Session) -> None:
-        """`take_back`, repeated until the store takes it, unless another caller has renewed the old session meanwhile.
+        """Call `take_back` until the store accepts it, unless another caller has renewed the old session meanwhile.
 
-        That caller wrote its renewed session before it deleted the old one, so it is found by its owner: looked for
-        before the old session is written, and once more after it.
+        Such a caller wrote its renewed session before it deleted the old one, so `for_owner` finds it. This is checked
+        before the old session is written and again afterwards.
         """
         deadline, pause = time.monotonic() + RESTORE, 0.05
         while time.monotonic() < deadline and session.id not in self._ended:
@@ -164,29 +172,32 @@ class SessionStore:
             pause = min(pause * 2, 2.0)
 
     async def _only(self, *sessions: Session) -> bool:
-        """Whether the owner has no other sessions than these."""
+        """Return True if the owner has no other sessions than these."""
         ids = {session.id for session in sessions}
         return all(each.id in ids for each in await self.for_owner(sessions[0].owner))
 
     async def take_back(self, renewed: Session, session: Session) -> None:
-        """`session` was renewed, and its rights have not grown after all: it lives again, the renewed one dies."""
+        """Undo a renewal because the rights have not grown after all: restore `session` and end `renewed`."""
         await self._store.put(self._record(replace(session, version=1)))
         self._ended.pop(session.id, None)
         with contextlib.suppress(StoreUnavailable):
-            await self.end(renewed)  # Nobody has it.
+            await self.end(renewed)  # No browser has its cookie.
 
     async def end(self, session: Session) -> bool:
-        """Gone, everywhere within `valid` seconds. True: by this call."""
+        """End the session and return True if this call ended it.
+
+        Other replicas stop accepting the session within `valid` seconds.
+        """
         ended = await self._store.delete(KIND, session.id)
         _expire(self._cache.pop(self._cookie_values.pop(session.id, ""), None))
-        # A look-up that read the record just before must not bring it back.
+        # A lookup that read the record just before must not put it back into the cache.
         self._ended[session.id] = None
         while len(self._ended) > self._max_entries:
             self._ended.popitem(last=False)
         return ended
 
     async def for_owner(self, owner: str) -> tuple[Session, ...]:
-        """The owner's sessions that have not ended, the most recently seen first. Raises `StoreUnavailable`."""
+        """Return the owner's live sessions, the most recently seen first. Raises `StoreUnavailable`."""
         now = self._clock()
         records = await self._store.find(KIND, digest("akoya-gateway owner", owner))
         sessions = [decode(record.key, record.version, record.body) for record in records]
@@ -205,10 +216,11 @@ class SessionStore:
             return session
         touched = touch(session, now)
         try:
-            # False: another request was first, or the session has just ended; the next look-up will tell.
+            # If `put` returns False, another request was first, or the session has just ended; the next lookup finds
+            # out.
             return touched if await self._store.put(self._record(touched)) else session
         except StoreUnavailable:
-            # A store that is read-only for the moment still knows the session.
+            # A store that is temporarily read-only can still return the session.
             return session
 
     def _record(self, session: Session) -> Record:
@@ -236,7 +248,7 @@ class SessionStore:
         return session
 
     def _forget(self, cookie_value: str) -> None:
-        """It has ended elsewhere."""
+        """Drop the cache entry of a session that has ended elsewhere."""
         cached = self._cache.pop(cookie_value, None)
         if cached is not None:
             self._cookie_values.pop(cached.session.id, None)
@@ -244,12 +256,12 @@ class SessionStore:
 
 
 def _expire(known: CachedSession | None) -> None:
-    """What leaves the cache is not heard of again when its session ends, so nobody may go by it any more."""
+    """Expire an entry that leaves the cache: the cache can no longer invalidate it when the session ends."""
     if known is not None:
         known.expire()
 
 
 def _retrieve_exception(look: asyncio.Task[Session | None]) -> None:
-    """Where nobody waited for it, a failure is nobody's: who asks once the session is too old looks for himself."""
+    """Retrieve the exception so that asyncio does not log it. The next caller retries the lookup."""
     if not look.cancelled():
         look.exception()
