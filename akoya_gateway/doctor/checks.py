@@ -1,7 +1,7 @@
-"""A live examination of a configuration: everything it names is asked, nothing is changed.
+"""Live checks of a configuration: contacts every service that it names and changes nothing.
 
-The client's credentials are tried with a code that cannot exist, as the dialect prescribes: a provider that answers
-"bad code" has accepted the credentials.
+Client credentials are tested with an authorization code that cannot exist, sent as the dialect prescribes. A provider
+that rejects only the code has accepted the credentials.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ from akoya_gateway.store import Keyring, Store, describe, open_store
 from akoya_gateway.store.encrypted_store import context
 
 MAX_CLOCK_SKEW = 5.0
-"""Seconds of difference between clocks worth a warning; beyond `tokens.leeway` id_tokens are refused."""
+"""Seconds of clock difference above which to warn. Beyond `tokens.leeway`, id_tokens are refused."""
 SLOW_STORE_MILLISECONDS = 50.0
-"""Milliseconds."""
+"""Median duration of a store round trip above which to warn."""
 DISCOVERY = "/.well-known/openid-configuration"
 MAX_DISCOVERY = 262_144
+"""Maximum bytes of a discovery document."""
 SAMPLE = 50
-"""Records of a kind that are opened."""
+"""Maximum records of each kind to decrypt."""
 NOT_A_CODE = "akoya-gateway-doctor-not-a-code"
 
 Clock = Callable[[], float]
@@ -61,9 +62,16 @@ async def run_checks(
     clock: Clock = time.time,
     http: httpx.AsyncClient | None = None,
 ) -> list[CheckResult]:
-    """Everything, in the order of the configuration. `upstream_tls`: how each upstream is trusted, by its name.
-    `credentials`: try each client's against its token endpoint."""
-    # The client and the authorities of the work itself, so that what is found here is what the gateway would meet.
+    """Run all checks and return the results in the order of the configuration.
+
+    Args:
+        config: the configuration to check.
+        upstream_tls: TLS context of each upstream, by its name.
+        credentials: whether to test each client's credentials at its token endpoint.
+        clock: wall clock, for token times and certificate expiry.
+        http: client to use instead of a new one.
+    """
+    # Use the gateway's own HTTP client and CA certificates, so that the results apply to the gateway.
     async with http or http_client(surroundings=config.surroundings) as client:
         examinations: list[Awaitable[list[CheckResult]]] = [
             _settings(config),
@@ -78,7 +86,7 @@ async def run_checks(
 
 
 async def _settings(config: Config) -> list[CheckResult]:
-    """What `check` warns of (file permissions, cookies, plain http), and where the admin listener is."""
+    """Return the warnings of `akoya-gateway check` (file permissions, cookies, plain http) and facts about settings."""
     findings = [warning("configuration", each) for each in config.warnings]
     cookie = config.sessions.cookie
     findings.append(
@@ -130,14 +138,17 @@ async def _environment(
 
 
 def _hop(config: Config, origin: Origin) -> Origin:
-    """Where a request to the origin is sent: there, or to the proxy."""
+    """Return where a request to the origin is sent: the origin itself, or the proxy."""
     proxy = config.surroundings.proxy_for(origin.host, origin.port) if origin.scheme == "https" else None
     return origin if proxy is None else _origin(proxy.shown)
 
 
 async def _discovery(about: str, environment: Environment, http: httpx.AsyncClient) -> list[CheckResult]:
-    """Compare the configuration with what the issuer publishes (OpenID Connect Discovery section 4); nothing if it
-    publishes nothing. An issuer that differs by a slash makes every id_token untrusted."""
+    """Compare the configuration with the issuer's discovery document (OpenID Connect Discovery section 4).
+
+    Returns no results if there is no document. An issuer that differs by as little as a slash makes every id_token
+    untrusted.
+    """
     assert environment.issuer is not None
     try:
         found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, CONNECT_TIMEOUT)
@@ -164,7 +175,7 @@ async def _endpoint(
     http: httpx.AsyncClient,
     time_of_day: tuple[float, Clock],
 ) -> list[CheckResult]:
-    """An empty request: an endpoint that refuses it as its specification says is the right one, and alive."""
+    """Send an empty request. An endpoint that refuses it as its specification requires is the right one and works."""
     began = time.perf_counter()
     try:
         answer = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
@@ -186,7 +197,7 @@ async def _endpoint(
 
 
 def _key_set(about: str, answer: httpx.Response, taken: float) -> CheckResult:
-    """Read the keys as `provider.remote_keys` does: what is no key for signatures is not counted."""
+    """Read the keys as `provider.remote_keys` does. Keys that cannot verify signatures are not counted."""
     try:
         keys = read_keys(answer.content).keys
     except UnreadableKeys as unreadable:
@@ -200,7 +211,7 @@ def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> l
         theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return []
-    # Date has whole seconds.
+    # `Date` has a resolution of one second.
     difference = clock() - theirs - 0.5
     says = f"clock: {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} the provider"
     if abs(difference) > leeway:
@@ -240,8 +251,10 @@ async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, 
 
 
 async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> CheckResult:
-    """What a browser would meet. A provider shows a page for a wrong redirect_uri and never redirects to it (RFC 6749
-    section 4.1.2.1)."""
+    """Send the authorization request as a browser would.
+
+    For a wrong redirect_uri, a provider shows an error page and does not redirect to it (RFC 6749 section 4.1.2.1).
+    """
     try:
         answer = await http.get(url, timeout=CONNECT_TIMEOUT)
     except httpx.HTTPError as error:
@@ -258,7 +271,7 @@ async def _authorization(about: str, url: str, client: Client, http: httpx.Async
         return fine(about, f"the authorization request is accepted ({answer.status_code})")
     if location.startswith(client.redirect_uri):
         return fault(about, f"known, but the authorization request is refused: {refused}", "check connector and scopes")
-    # Ory Hydra and others redirect to an error page of their own.
+    # Ory Hydra and others redirect to their own error page.
     return fault(about, f"the authorization request is refused: {refused}", _unregistered(client))
 
 
@@ -277,7 +290,10 @@ def _error_of(location: str) -> str | None:
 
 
 async def _public(config: Config, clock: Clock) -> list[CheckResult]:
-    """The way browsers come: through whatever ends TLS in front of us. Seen from here, so faults are only warnings."""
+    """Check the public URL, which leads to whatever terminates TLS in front of the gateway.
+
+    Faults become warnings, because browsers may reach the URL although this machine cannot.
+    """
     if config.public_url.scheme != "https":
         return []
     found = await check_connectivity("public_url", config.public_url, None, clock)
@@ -323,7 +339,7 @@ async def _store(config: Config) -> list[CheckResult]:
 
 
 async def _shut_records(config: Config, store: Store) -> list[str]:
-    """What is wrong with the records that do not open: requests need that, and a round trip does not show it."""
+    """Return the problems of records that cannot be decrypted. `store.check` does not find these."""
     keyring, shut, looked = Keyring(config.sessions.keys), Counter[str](), 0
     async with asyncio.timeout(CONNECT_TIMEOUT):
         for kind in ("grant", "session"):
@@ -340,7 +356,10 @@ async def _shut_records(config: Config, store: Store) -> list[str]:
 
 
 def _missing_file_result(name: str) -> CheckResult | None:
-    """A database that is not there yet is left for the gateway's own user to make."""
+    """Return the result for an SQLite database that does not exist yet, or None.
+
+    The file is not created here, because it must belong to the user that runs the gateway.
+    """
     kind, _, rest = name.partition(":")
     path = Path(rest)
     if kind != "sqlite" or path.exists():
@@ -358,7 +377,7 @@ async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock
 
 
 def _origins(environment: Environment) -> list[Origin]:
-    """Each host once."""
+    """Return the origins of all endpoints, without duplicates."""
     urls = (
         environment.authorization_endpoint,
         environment.token_endpoint,

@@ -1,4 +1,4 @@
-"""Whether a host can be found, reached and trusted: DNS, TCP or unix socket, TLS."""
+"""Checks whether a host can be resolved, reached and trusted: DNS, TCP or unix socket, TLS."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from akoya_gateway.config.model import Origin
 from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for one step."""
+"""Timeout of one step in seconds."""
 EXPIRY_WARNING_DAYS = 21
-"""Days before its end at which a certificate is worth a warning."""
+"""Days before the expiry of a certificate from which to warn."""
 
 
 async def check_connectivity(
     about: str, origin: Origin, tls: ssl.SSLContext | None, clock: Callable[[], float]
 ) -> list[CheckResult]:
-    """One finding a step, up to the first fault. `tls` None: the system's authorities."""
+    """Return one result per step, up to the first fault. If `tls` is None, the system's CA certificates are used."""
     if origin.path is not None:
         return [await _connect_unix(about, origin.path)]
     found = await _resolve(about, origin.host, origin.port)
