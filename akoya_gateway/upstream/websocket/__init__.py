@@ -1,1 +1,1 @@
-"""WebSockets to the upstream."""
+"""WebSocket proxying to the upstream (RFC 6455)."""

@@ -1,4 +1,4 @@
-"""The opening handshake with an upstream (RFC 6455 section 4.1). Whoever goes on from there takes the connection."""
+"""The opening handshake with an upstream (RFC 6455 section 4.1). The connection is then handed to another protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class HandshakeRejected(Exception):
-    """The upstream answered the handshake with an ordinary response."""
+    """The upstream did not switch protocols but sent an ordinary HTTP response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
@@ -33,12 +33,15 @@ class HandshakeRejected(Exception):
 
 
 class ClientHandshake(asyncio.Protocol):
-    """`protocol` has seen the upstream's answer and no byte behind it: those are held for who comes next."""
+    """asyncio protocol of an upstream connection during the handshake.
+
+    `protocol` is fed the upstream's response, but none of the bytes after it. Those are kept for the successor.
+    """
 
     transport: asyncio.Transport
 
     def __init__(self, subprotocols: list[str], max_message: int) -> None:
-        """`max_message` in bytes."""
+        """Create the protocol. `max_message` is the largest message in bytes."""
         self.protocol = ClientProtocol(
             _ANY_URI,
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
@@ -46,25 +49,40 @@ class ClientHandshake(asyncio.Protocol):
         )
         self._opened: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._tail: bytes | None = b""
-        """The last bytes of an answer whose head has not ended."""
+        """The last bytes received of an incomplete response head, or None once it is complete."""
         self._early_data = b""
         self._lost = False
 
     async def open(self, writer: RequestWriter, scope: Scope, timeout: float) -> Response:
-        """`timeout` in seconds. Raises Refusal, UpstreamError or RefusedRequest."""
+        """Send the handshake request and return the upstream's response.
+
+        Args:
+            writer: Writes the request head.
+            scope: The ASGI websocket scope.
+            timeout: Seconds to wait for the response.
+
+        Raises:
+            HandshakeRejected: The upstream sent an ordinary response.
+            UpstreamError: There was no valid response in time.
+            RefusedRequest: The handshake request must not be forwarded.
+        """
         self.transport.write(handshake(writer, scope, self.protocol.key))
         try:
             async with asyncio.timeout(timeout):
                 return await self._opened
         except TimeoutError:
-            raise UpstreamTimeout("no answer to the handshake") from None
+            raise UpstreamTimeout("no response to the WebSocket handshake") from None
 
     @property
     def subprotocol(self) -> str | None:
+        """The subprotocol that the upstream selected."""
         return self.protocol.subprotocol
 
     def transfer_to(self, successor: asyncio.Protocol) -> None:
-        """From now on the connection is the successor's, who hears of all that has happened since the handshake."""
+        """Hand the connection over to `successor`.
+
+        Bytes received after the handshake, and the loss of the connection, are delivered to it now.
+        """
         self.transport.set_protocol(successor)
         if not self.transport.is_closing():
             self.transport.resume_reading()
@@ -74,7 +92,7 @@ class ClientHandshake(asyncio.Protocol):
             successor.connection_lost(None)
 
     def abort(self) -> None:
-        """Nobody goes on from here."""
+        """Abort the connection. It will not be handed over."""
         self._opened.cancel()
         self.transport.abort()
 
@@ -85,7 +103,7 @@ class ClientHandshake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.protocol.state is OPEN:
-            # It was read before reading was paused.
+            # These bytes were read before reading was paused.
             self._early_data += data
             return
         end = self._end_of_head(data)
@@ -108,7 +126,10 @@ class ClientHandshake(asyncio.Protocol):
     # -- inside
 
     def _end_of_head(self, data: bytes) -> int:
-        """How much of `data` belongs to the head; all of it as long as the head goes on, and once it is behind us."""
+        """Return how many bytes of `data` belong to the response head.
+
+        Return its whole length if the head does not end in `data`, or has ended before.
+        """
         if self._tail is None:
             return len(data)
         before, self._tail = self._tail, None
@@ -132,9 +153,10 @@ class ClientHandshake(asyncio.Protocol):
                 elif isinstance(error, InvalidStatus):
                     self._opened.set_exception(HandshakeRejected(event))
         if error is not None:
-            self._fail(InvalidResponse("the upstream's answer to the WebSocket handshake is not valid"))
+            self._fail(InvalidResponse("the upstream's response to the WebSocket handshake is invalid"))
 
     def _fail(self, error: UpstreamError) -> None:
         if not self._opened.done():
             self._opened.set_exception(error)
-            self._opened.exception()  # Whoever waits has it; the dialling may have been cancelled.
+            # Mark the exception as retrieved, so that asyncio does not log it if `open` was cancelled.
+            self._opened.exception()

@@ -1,4 +1,4 @@
-"""How a WebSocket ends: codes, and the close frame (RFC 6455 sections 5.5.1 and 7.4): no I/O."""
+"""WebSocket close codes and close frames (RFC 6455 sections 5.5.1 and 7.4). Does no I/O."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ _MAX_REASON = 123
 
 
 def is_sendable_code(code: int) -> bool:
-    """RFC 6455 section 7.4: not every code may be in a close frame."""
+    """Return True if the code may be sent in a close frame (RFC 6455 section 7.4)."""
     return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
 
 
 def truncate_reason(reason: str) -> str:
-    """A close frame has room for 123 bytes (RFC 6455 section 5.5)."""
+    """Truncate the reason to the 123 bytes that fit into a close frame (RFC 6455 section 5.5)."""
     return reason.encode()[:_MAX_REASON].decode(errors="ignore")
 
 
 def close_frame(code: int, reason: str = "", *, masked: bool) -> bytes:
-    """`masked`: for an upstream (RFC 6455 section 5.1). A code that cannot be sent becomes 1001."""
+    """Return a close frame. A code that must not be sent is replaced with 1001.
+
+    `masked` must be True for frames to an upstream and False for frames to a client (RFC 6455 section 5.1).
+    """
     words = Close(code if is_sendable_code(code) else GOING_AWAY, truncate_reason(reason))
     return Frame(Opcode.CLOSE, words.serialize()).serialize(mask=masked)

@@ -1,16 +1,18 @@
-"""Where WebSocket frames begin and end, and whether they may go on as they are (RFC 6455 section 5): no I/O.
+"""Finds frame boundaries in a WebSocket byte stream and validates the frames (RFC 6455 section 5). Does no I/O.
 
-After the handshakes nothing has to be taken apart: a client's frames are masked, as the upstream must get them, and an
-upstream's are not. So the bytes pass unchanged, and a `FrameValidator` for each direction walks the headers beside
-them.
+Frames do not have to be decoded and encoded again: frames of the client are masked, as the upstream requires, and
+frames of the upstream are not. The bytes are therefore forwarded unchanged, and a `FrameValidator` for each direction
+only parses the frame headers.
 
-Theory of operation. What passes always ends in one of two places:
+Theory of operation. The forwarded bytes always end in one of two places:
 
-- between two frames. A header, and a control frame as a whole, pass only when they are complete and judged; until then
-  they are held, which are at most 131 bytes.
-- within the payload of a data frame, which passes as it comes: `left` says how much of it is still to come.
+- Between two frames. The header of a data frame, and a control frame as a whole, are forwarded only when they are
+  complete and valid. Until then they are buffered, which takes at most 131 bytes.
+- Within the payload of a data frame, which is forwarded as it arrives. `remaining` is the number of bytes that are
+  still missing.
 
-So a frame of ours (a close) can stand wherever `left` is 0, and what is refused has not passed in part.
+The gateway can therefore insert its own close frame whenever `remaining` is 0, and a rejected header or control frame
+has never been forwarded in part.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ _WHOLE_MESSAGE = (0x81, 0x82)
 
 
 class FrameValidator:
-    """One direction. `is_closed`: nothing passes any more, because of a close frame, or for the close code
-    `close_code`."""
+    """Validates one direction of a WebSocket.
+
+    When `is_closed` is True, nothing more is forwarded. In this case `close_code` is the code of the violated rule, or
+    None if the peer has sent a valid close frame.
+    """
 
     __slots__ = (
         "_buffered",
@@ -43,11 +48,16 @@ class FrameValidator:
     )
 
     def __init__(self, *, masked: bool, max_message: int) -> None:
-        """`masked`: these are a client's frames (section 5.1). `max_message` in bytes, fragments added up."""
+        """Create the validator.
+
+        Args:
+            masked: True for frames of a client (section 5.1).
+            max_message: The largest message in bytes, over all its fragments.
+        """
         self.is_closed = False
         self.close_code: int | None = None
         self.remaining = 0
-        """Bytes of a data frame's payload that have not come yet."""
+        """Bytes of the current data frame's payload that have not arrived yet."""
         self._mask = 0x80 if masked else 0
         self._head = 6 if masked else 2
         """Length of the shortest header."""
@@ -57,11 +67,11 @@ class FrameValidator:
         self._fragmented = False
         self._message = 0
         self._plain = True
-        """Between two messages, with nothing held: what comes begins a frame."""
+        """True between two messages with nothing buffered, when the next byte starts a frame."""
 
     def feed(self, data: bytes) -> bytes:
-        """What of these bytes, and of those held, passes now."""
-        # The most frequent of all: one small message and nothing else.
+        """Return the bytes to forward now, taken from the buffered ones and `data`."""
+        # Fast path for the most frequent case: exactly one small unfragmented message.
         if self._plain and len(data) > 1 and data[0] in _WHOLE_MESSAGE:
             length = data[1] ^ self._mask
             if length <= self._buffered and len(data) == length + self._head:
@@ -92,7 +102,11 @@ class FrameValidator:
         return at
 
     def _read_header(self, data: bytes, at: int) -> int:
-        """Where to go on behind the header at `at`, or behind the whole control frame; `at`: not now."""
+        """Validate the frame header at `at` and return the position after it.
+
+        For a control frame the position is after the whole frame. Return `at` if the header or the control frame is
+        incomplete or invalid.
+        """
         if len(data) - at < 2:
             return at
         first, second = data[at], data[at + 1]
@@ -103,7 +117,10 @@ class FrameValidator:
         return self._data(data, at, first, second & 0x7F)
 
     def _allowed(self, first: int, second: int) -> bool:
-        """Sections 5.1, 5.2, 5.4 and 5.5. No extension is ever negotiated, so no reserved bit has a meaning."""
+        """Return True if the first two bytes of a frame are valid (sections 5.1, 5.2, 5.4 and 5.5).
+
+        Reserved bits must be 0, because no extension is ever negotiated.
+        """
         opcode = first & 0x0F
         if first & 0x70 or opcode not in _OPCODES or second & 0x80 != self._mask:
             return False
@@ -130,7 +147,7 @@ class FrameValidator:
             if len(field) < extended:
                 return at
             length = int.from_bytes(field, "big")
-            # Section 5.2: the least number of bytes, and the most significant bit of eight is 0.
+            # Section 5.2: the shortest encoding must be used, and the top bit of an 8-byte length must be 0.
             if length < (126 if extended == 2 else 65_536) or length >> 63:
                 return self._refuse(at, PROTOCOL_ERROR)
         message = (self._message if self._fragmented else 0) + length
@@ -151,7 +168,10 @@ class FrameValidator:
 
 
 def _validate_close(payload: bytes, key: bytes) -> int | None:
-    """The code to refuse a close frame with (sections 5.5.1, 7.4 and 8.1). `key`: what masks it, if anything does."""
+    """Return the code with which to reject a close frame, or None if it is valid (sections 5.5.1, 7.4 and 8.1).
+
+    `key` is the masking key, or empty for an unmasked frame.
+    """
     if key:
         payload = bytes(byte ^ key[at & 3] for at, byte in enumerate(payload))
     if not payload:

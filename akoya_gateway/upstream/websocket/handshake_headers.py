@@ -1,4 +1,4 @@
-"""The opening words of a WebSocket (RFC 6455 section 4): no I/O."""
+"""Headers of the WebSocket opening handshake (RFC 6455 section 4). Does no I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _OWN = HOP_BY_HOP | {b"content-length", b"sec-websocket-accept", b"sec-websocket
 
 
 def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
-    """The opening request (RFC 6455 section 4.1): the client's headers, our key. Raises RefusedRequest."""
+    """Return the handshake request with the client's headers and the gateway's own `key` (RFC 6455 section 4.1).
+
+    Raises:
+        RefusedRequest: The request must not be forwarded.
+    """
     peer, told = peer_of(scope.get("client"))
     path: bytes = scope["raw_path"]
     query = scope.get("query_string", b"")
@@ -37,7 +41,7 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
 
 
 def end_to_end(response: Response) -> Headers:
-    """The handshake response's headers that are for the client."""
+    """Return the headers of a handshake response that may be forwarded to the client."""
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.raw_items()
     ]

@@ -1,7 +1,8 @@
-"""A WebSocket relayed message by message, under any ASGI server: the server in front ends the client's socket, this one
-speaks to the upstream. Framing is the `websockets` library's sans-I/O ClientProtocol.
+"""Relays a WebSocket message by message, under any ASGI server.
 
-One task and one timer a socket; none a message. Each side answers its own pings.
+The server terminates the client's WebSocket, and `UpstreamWebSocket` is the client of the upstream. Framing is done by
+the sans-I/O ClientProtocol of the `websockets` library. There is one task and one timer per WebSocket, and none per
+message. Pings are not relayed: each side responds to its own.
 """
 
 from __future__ import annotations
@@ -32,24 +33,28 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 HIGH_WATER_MARK = 131_072
-"""Bytes of messages held for a slow client before the upstream is read no further."""
+"""Bytes of messages buffered for a slow client before reading from the upstream is paused."""
 MESSAGE_OVERHEAD = 256
-"""Bytes that a message counts for beside its content: there are empty ones."""
+"""Bytes counted for each message in addition to its content, so that empty messages are limited too."""
 
 _CLOSE_TIMEOUT = 5.0
 
 
 class UpstreamWebSocket(asyncio.Protocol):
-    """One WebSocket to the upstream. `next()` gives ASGI `websocket.send` events until it is closed; then `verdict` is
-    the close code and reason for the client."""
+    """A WebSocket to the upstream.
+
+    `next()` returns ASGI `websocket.send` events until the WebSocket is closed. Then `verdict` contains the close code
+    and reason for the client.
+    """
 
     def __init__(self, handshake: ClientHandshake, bounds: WebSocketBounds) -> None:
+        """Take over the connection of a completed handshake."""
         self.verdict: tuple[int, str] = (BAD_GATEWAY, "")
         self._loop = asyncio.get_running_loop()
         self._transport = handshake.transport
         self._protocol = handshake.protocol
         self._messages: deque[tuple[int, Message]] = deque()
-        """Each with what it counts for in `_buffered`."""
+        """Messages for the client, each with the number of bytes that it counts in `_buffered`."""
         self._buffered = 0
         self._fragments: list[bytes] = []
         self._opcode = Opcode.BINARY
@@ -65,7 +70,7 @@ class UpstreamWebSocket(asyncio.Protocol):
     # -- for the relay
 
     async def next(self) -> Message | None:
-        """The next message for the client; None: closed."""
+        """Return the next message for the client, or None if the WebSocket is closed."""
         while not self._messages:
             if self._closed:
                 return None
@@ -79,14 +84,14 @@ class UpstreamWebSocket(asyncio.Protocol):
         return message
 
     async def send(self, message: Message) -> None:
-        """A message of the client (`websocket.receive`). Waits while the upstream takes no more."""
+        """Send a message of the client (an ASGI `websocket.receive` event). Waits while the transport is congested."""
         if self._protocol.state is not OPEN:
             return
         self._last = self._loop.time()
         data = message.get("bytes")
         payload: bytes = message["text"].encode() if data is None else data
         if len(payload) > self._max_message:
-            # The server in front has one limit for all upstreams.
+            # The ASGI server enforces only one limit for all upstreams.
             self.end(TOO_BIG, "")
             return
         if data is None:
@@ -99,7 +104,7 @@ class UpstreamWebSocket(asyncio.Protocol):
             await self._writable
 
     def start_close(self, code: int, reason: str) -> None:
-        """The client closed: say the same to the upstream."""
+        """Forward the client's close to the upstream."""
         if self._protocol.state is OPEN and not self._transport.is_closing():
             if code == NO_STATUS:
                 self._protocol.send_close()
@@ -109,16 +114,20 @@ class UpstreamWebSocket(asyncio.Protocol):
             self._start_closing()
 
     def end(self, code: int, reason: str) -> None:
-        """Close both sides with this code, at once: what is held is no longer delivered."""
+        """Close both sides with this code immediately. Buffered messages are discarded."""
         self._set_close(code, reason)
         self._messages.clear()
         self.start_close(code, reason)
         self._finish()
 
     def release(self) -> None:
-        """The relay is done with it: a farewell that was begun is sent, anything else is cut."""
+        """Close the connection when the relay has finished.
+
+        If the WebSocket is closed, data that is still buffered, such as a close frame, is sent first. Otherwise the
+        connection is aborted.
+        """
         if self._closed:
-            # An upstream that takes nothing any more would keep it open: `_start_closing` has set a time for that.
+            # An upstream that no longer reads would keep it open. The timer set by `_start_closing` aborts it then.
             self._transport.close()
         else:
             self._transport.abort()
@@ -202,7 +211,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._wake()
 
     def _set_close(self, code: int, reason: str) -> None:
-        """The first reason to close is the one the client hears."""
+        """Set the close code and reason for the client. Only the first call has an effect."""
         if not self._decided:
             self._decided = True
             self.verdict = (code, truncate_reason(reason))
@@ -213,7 +222,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._wake_writer()
 
     def _start_closing(self) -> None:
-        """The closing handshake has begun: the upstream closes the connection (RFC 6455 section 7.1.1), or we do."""
+        """Wait a limited time for the upstream to close the connection (RFC 6455 section 7.1.1), then abort it."""
         self._timer.cancel()
         if self._paused:
             self._paused = False
@@ -234,7 +243,7 @@ class UpstreamWebSocket(asyncio.Protocol):
             if data:
                 self._transport.write(data)
             if not writes[-1]:
-                # SEND_EOF: nothing more to say.
+                # An empty entry is SEND_EOF: the protocol has nothing more to send.
                 self._transport.close()
 
     def _wake(self) -> None:
@@ -247,7 +256,7 @@ class UpstreamWebSocket(asyncio.Protocol):
 
 
 async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None:
-    """Until either side has closed."""
+    """Relay messages in both directions until either side has closed."""
     left = False
 
     async def from_client() -> None:
@@ -273,8 +282,8 @@ async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None
     try:
         await to_client()
     except (OSError, RuntimeError) as error:
-        # The client is gone (OSError, ASGI 2.4), or has broken a rule, for which uvicorn closes by itself and takes no
-        # more (RuntimeError). `receive` is about to tell with which code.
+        # OSError: the client has disconnected (ASGI 2.4). RuntimeError: the client violated the protocol, uvicorn has
+        # closed the WebSocket by itself and accepts no more messages. `receive` is about to return the close code.
         await asyncio.wait({task}, timeout=_CLOSE_TIMEOUT)
         if not left:
             socket.start_close(GOING_AWAY, "")

@@ -1,7 +1,7 @@
-"""WebSockets passed through (RFC 6455): a handshake with the upstream, its answer to the client, then one of two ways.
+"""The WebSocket proxy (RFC 6455): performs the upstream handshake, forwards the response, then connects both sides.
 
-Where the server in front can give its connection away, the bytes go from one to the other (`tunnel`); elsewhere whole
-messages are relayed (`messages`).
+If the ASGI server can hand over the client's connection, bytes are copied between the two connections (`tunnel`).
+Otherwise whole messages are relayed (`message_relay`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,22 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class WebSocketProxy:
-    """Relays ASGI websocket scopes. `scope["akoya.ending"]` may end one from outside, with its close code."""
+    """Proxies ASGI websocket scopes.
+
+    The `StreamCancellation` in `scope["akoya.ending"]` closes the WebSocket from outside, with its close code.
+    """
 
     def __init__(self, pool: ConnectionPool, writer: RequestWriter) -> None:
         self._pool = pool
         self._writer = writer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises RefusedRequest or UpstreamError before anything was sent to the client."""
+        """Proxy one WebSocket.
+
+        Raises:
+            RefusedRequest: The handshake request must not be forwarded. Nothing was sent to the client.
+            UpstreamError: The upstream handshake failed. Nothing was sent to the client.
+        """
         message = await receive()
         if message["type"] != "websocket.connect":
             return
@@ -85,7 +93,10 @@ def _cancelled_by(cancellation: StreamCancellation | None, end: OnCancel) -> Ite
 
 
 async def _refuse(response: Response, scope: Scope, send: Send) -> None:
-    """The upstream said no: pass its answer on where the server can, else ASGI's plain 403."""
+    """Forward the response with which the upstream rejected the handshake.
+
+    If the server does not support this, close the WebSocket, for which ASGI servers send a plain 403.
+    """
     if "websocket.http.response" in (scope.get("extensions") or ()) and 200 <= response.status_code <= 599:
         body = bytes(response.body)
         headers = [*end_to_end(response), (b"content-length", b"%d" % len(body))]

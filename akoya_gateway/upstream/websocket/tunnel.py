@@ -1,22 +1,24 @@
-"""A WebSocket whose bytes pass as they are: the client's connection and the upstream's, joined after both handshakes.
+"""Tunnels a WebSocket: copies bytes between the client's and the upstream's connection after both handshakes.
 
-Theory of operation. Each `TunnelEnd` is the protocol of one connection. What arrives there goes through the
-`FrameValidator` of that direction, and what it lets pass is written to the other end. A side that takes no more stops
-the reading of the other, so a direction holds what one transport buffers and one read. A tunnel is in one of two
-states:
+Theory of operation. Each `TunnelEnd` is the asyncio protocol of one connection. Bytes that arrive on it go through the
+`FrameValidator` of their direction, and the bytes that it returns are written to the other end. When the write buffer
+of one end is full, reading from the other end is paused, so the memory per direction is limited to one transport
+buffer and one read. A tunnel is in one of two states (`is_closing`):
 
 =======  ====================================================  ====================================================
 state    meaning                                               bytes that arrive
 =======  ====================================================  ====================================================
-PASSING  both sides talk, or one has closed and the other has  pass; behind a close frame nothing does
-         not yet answered
-LEAVING  we end it: broken rules, idleness, the end of a       finish the frame that has passed in part, then our
-         grant, a drain, or one side is gone                   close frame goes out; the rest is only overheard
+OPEN     both sides send, or one side has sent a close frame   are forwarded, except after a close frame
+         and the other has not yet replied
+CLOSING  the gateway closes the tunnel (protocol violation,    complete the frame that was forwarded in part, after
+         idle timeout, ended grant, shutdown), or one side     which the gateway's close frame is sent; the rest is
+         has disconnected                                      only parsed to detect the peer's close frame
 =======  ====================================================  ====================================================
 
-An end is closed when it has both been told goodbye (`said`) and answered (`heard`), by whichever of the two sides. Who
-is gone without a close frame is not given one on the other side either: an abnormal end stays one (RFC 6455 section
-7.1.5). Whatever is not over in time is cut.
+An end is closed once a close frame has been sent to it (`close_sent`) and one received from it (`close_received`). The
+frame sent to it may come from the other side or from the gateway. If one side disconnects without a close frame, the
+other side gets none either, so that an abnormal closure stays one (RFC 6455 section 7.1.5). Connections that are not
+closed in time are aborted.
 """
 
 from __future__ import annotations
@@ -30,31 +32,38 @@ from akoya_gateway.upstream.websocket.close_frames import BAD_GATEWAY, GOING_AWA
 from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
 
 EXTENSION = "akoya.tunnel"
-"""ASGI scope extension, private: a `ClientConnection` of a server in the same process that can be had whole."""
+"""Private ASGI scope extension: a `ClientConnection` of a server in the same process, which can be taken over."""
 
 CLOSE_TIMEOUT = 10.0
-"""Seconds for a closing handshake that has begun."""
+"""Seconds for the closing handshake."""
 FINISH_TIMEOUT = 1.0
-"""Seconds for a frame that has passed in part, when the tunnel is to end."""
+"""Seconds for the rest of a frame that was forwarded in part when the gateway closes the tunnel."""
 
 
 class ClientConnection(Protocol):
-    """The client's side of a WebSocket whose handshake is complete, as the server in front offers it."""
+    """The client's connection after the handshake, as the ASGI server provides it."""
 
     @property
     def transport(self) -> asyncio.Transport: ...
 
     def detach_to(self, successor: asyncio.Protocol, tunnel: Tunnel) -> None:
-        """From now on `successor` has the connection, but for `connection_lost`, which the server hears of through it.
-        It ends the tunnel when it has to close."""
+        """Hand the connection over to `successor`.
+
+        The successor must forward `connection_lost` to this object. The server ends `tunnel` when it shuts down.
+        """
 
     def connection_lost(self, exc: Exception | None) -> None: ...
 
 
 class TunnelEnd(asyncio.Protocol):
-    """One of the two sides. `close_sent`: a close frame went to it, ours or the other side's; `close_received`: it sent
-    one; `pending_close`: our close frame that waits until the frame before it is complete; `is_lost`: its connection is
-    no more."""
+    """One side of a tunnel.
+
+    Attributes:
+        close_sent: A close frame was sent to this side, by the gateway or by the other side.
+        close_received: This side has sent a close frame, or has violated the protocol so that none can be parsed.
+        pending_close: The gateway's close frame for this side while it waits for the frame before it to be complete.
+        is_lost: The connection is closed.
+    """
 
     __slots__ = (
         "_feed",
@@ -80,7 +89,7 @@ class TunnelEnd(asyncio.Protocol):
         reader: FrameValidator,
         server: ClientConnection | None = None,
     ) -> None:
-        """`server`: to be told when the connection is lost."""
+        """Create one side. `server` is notified when the connection is lost."""
         self._tunnel = tunnel
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -104,7 +113,7 @@ class TunnelEnd(asyncio.Protocol):
             tunnel.on_close_frame(self)
 
     def eof_received(self) -> None:
-        # There are no half-closed WebSockets: the event loop closes the connection now.
+        # WebSockets cannot be half-closed. Returning None makes the event loop close the connection.
         self._tunnel.on_gone(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,34 +130,37 @@ class TunnelEnd(asyncio.Protocol):
         self.other.resume()
 
     def pause(self) -> None:
+        """Pause reading from this side."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
+        """Resume reading from this side."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def send_close(self) -> None:
-        """Our close frame, if it has one to be told and no frame is half passed."""
+        """Send the pending close frame, if there is one and no frame to this side is incomplete."""
         if self.pending_close and not self.other.reader.remaining:
             self.write(self.pending_close)
             self.pending_close = b""
             self.close_sent = True
-            # What comes from there passes no more, and its own close is to be heard.
+            # The other side's data is no longer forwarded, but must be read to receive its close frame.
             self.other.resume()
 
 
 class Tunnel:
-    """See the module's text."""
+    """A tunnel between a client and an upstream (see the module docstring)."""
 
     def __init__(self, client: ClientConnection, handshake: ClientHandshake, bounds: WebSocketBounds) -> None:
+        """Take over both connections and start to copy."""
         self.is_closing = False
         self._wait_for_close = True
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._idle_timeout = bounds.idle_timeout
         self.last = self._loop.time()
-        """When something came, by the event loop's clock."""
+        """Time of the last received data, on the event loop's clock."""
         most = bounds.max_message
         self._client = TunnelEnd(self, client.transport, FrameValidator(masked=True, max_message=most), client)
         self._upstream = TunnelEnd(self, handshake.transport, FrameValidator(masked=False, max_message=most))
@@ -158,7 +170,11 @@ class Tunnel:
         client.detach_to(self._client, self)
 
     async def run(self) -> None:
-        """Until the client's connection is no more, or nobody is to wait for that. The rest goes on by itself."""
+        """Wait until the client's connection is closed, or until `end` was called with `wait=False`.
+
+        The upstream's connection may still be open then. It is closed in the background. If this is cancelled, both
+        connections are aborted.
+        """
         try:
             await self._finished
         except BaseException:
@@ -166,17 +182,17 @@ class Tunnel:
             raise
 
     def end(self, code: int, reason: str, *, wait: bool = True) -> None:
-        """Close both sides with this code. `wait`: for their answers."""
+        """Close both sides with this code. If `wait` is True, wait for their close frames."""
         self._wait_for_close = wait
         if self.is_closing:
             self._settle()
         else:
             self._start_close(close_frame(code, reason, masked=False), close_frame(code, reason, masked=True))
 
-    # -- for its ends
+    # -- called by the tunnel ends
 
     def on_close_frame(self, end: TunnelEnd) -> None:
-        """Nothing more passes from there: its close frame did, or what it sent broke a rule."""
+        """Handle a close frame of `end`, which was forwarded, or a violation of the protocol by `end`."""
         fault = end.reader.close_code
         if fault is None:
             end.close_received = end.other.close_sent = True
@@ -189,7 +205,7 @@ class Tunnel:
             self._start_close(close_frame(told, masked=False), close_frame(fault, masked=True))
 
     def on_frame_data(self, end: TunnelEnd, data: bytes) -> None:
-        """Bytes that come while we leave."""
+        """Handle bytes that arrive while the tunnel is closing."""
         reader = end.reader
         if end.other.pending_close:
             rest = data[: reader.remaining]
@@ -201,11 +217,11 @@ class Tunnel:
         self._settle()
 
     def on_gone(self, end: TunnelEnd) -> None:
-        """It has ended its connection, in order or not."""
+        """Handle the end of the connection of `end`, with or without a closing handshake."""
         if not self.is_closing:
             self.is_closing = True
             self._set_deadline(CLOSE_TIMEOUT)
-        # A frame that is half passed will never be complete, nor can anything stand behind it.
+        # A frame that was forwarded in part will never be completed, so no close frame can follow it.
         end.pending_close = end.other.pending_close = b""
         other = end.other
         if other.close_sent and not other.close_received:
@@ -214,9 +230,10 @@ class Tunnel:
             other.transport.close()
 
     def on_lost(self, end: TunnelEnd) -> None:
+        """Handle the loss of the connection of `end`."""
         self.on_gone(end)
         if end is self._client:
-            # What the upstream still has to say is for nobody.
+            # The client has disconnected. Further upstream data is discarded.
             self._finish()
         if end.other.is_lost:
             self._timer.cancel()
@@ -239,9 +256,9 @@ class Tunnel:
             self._set_deadline(CLOSE_TIMEOUT)
 
     def _settle(self) -> None:
-        """Close whom nothing more is expected from."""
+        """Close each end from which nothing more is expected."""
         for end in (self._client, self._upstream):
-            # Also who broke a rule: nothing it says can be read any more.
+            # This includes an end that violated the protocol, because its frames can no longer be parsed.
             end.close_received = end.close_received or end.reader.is_closed
             if end.close_sent and (end.close_received or not self._wait_for_close):
                 end.transport.close()
