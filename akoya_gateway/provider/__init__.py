@@ -1,6 +1,6 @@
-"""httpx to Akoya: the token endpoint, revocation, and the keys of its id_tokens.
+"""HTTP requests to Akoya with httpx: the token endpoint, revocation, and the keys for its id_tokens.
 
-`open_providers(config)` gives one `Provider` for each client, all over one HTTP client.
+`open_providers(config)` returns one `Provider` per client, all of which share one HTTP client.
 """
 
 from __future__ import annotations

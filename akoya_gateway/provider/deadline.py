@@ -1,9 +1,9 @@
 """A deadline that counts only the time in which this process could receive a response.
 
 A refresh token is spent once its request has been sent, and its successor is in the response. A stopped process
-(SIGSTOP), a suspended machine or a blocked event loop must not be mistaken for a provider that does not respond:
-afterwards the response is in the socket, and an ordinary timer, which is overdue, cancels the read in the same turn of
-the loop that would deliver it.
+(SIGSTOP), a suspended machine or a blocked event loop must not be mistaken for a provider that does not respond. After
+such a pause the response is already in the socket, but an ordinary timer is overdue and would cancel the read in the
+same iteration of the event loop that would deliver the response.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from typing import Any, TypeVar
 from akoya_gateway.tasks import cancel_and_wait
 
 SLICES = 16
-"""The time is waited for in slices, each of which starts when the loop runs, so that a pause costs at most one."""
+"""Number of slices into which the time is divided. Each starts while the loop runs, so a pause costs at most one slice.
+"""
 POLLS = 256
-"""Turns of the loop after the last slice, each of which polls for I/O and does not block: enough to read all that the
-kernel holds, through TLS and several reads, if the pause came in the last slice. They take milliseconds."""
+"""Iterations of the event loop after the last slice, each of which polls for I/O without blocking.
+
+They matter if the pause came in the last slice. They are enough to read everything that the kernel has buffered, also
+through TLS and in several reads, and take milliseconds.
+"""
 
 T = TypeVar("T")
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, or cancel it and raise `TimeoutError` after `seconds` in which the loop ran.
+    """Return the result of `work`, or cancel it after `seconds` in which the event loop ran.
 
-    A result or an exception that `work` ends with after it has been cancelled counts.
+    If `work` ends with a result or an exception after it was cancelled, that is returned or raised.
+
+    Raises:
+        TimeoutError: The time is over.
     """
     task = asyncio.get_running_loop().create_task(work)
     try:

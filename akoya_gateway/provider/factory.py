@@ -1,4 +1,4 @@
-"""The providers of a configuration, over one HTTP client."""
+"""Creates the providers of a configuration and the HTTP client that they share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _KEYS_TIMEOUT = 5.0
 
 
 def trust(surroundings: ProcessEnvironment) -> ssl.SSLContext:
-    """Return the context of all HTTPS requests to the provider: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or certifi's list."""
+    """Return the TLS context for requests to the provider.
+
+    It trusts `SSL_CERT_FILE` and `SSL_CERT_DIR` if either is set, and certifi's list otherwise.
+    """
     if surroundings.ca_file is None and surroundings.ca_folder is None:
         return ssl.create_default_context(cafile=certifi.where())
     return ssl.create_default_context(cafile=surroundings.ca_file, capath=surroundings.ca_folder)
@@ -33,17 +36,19 @@ def trust(surroundings: ProcessEnvironment) -> ssl.SSLContext:
 def http_client(
     verify: ssl.SSLContext | None = None, surroundings: ProcessEnvironment | None = None
 ) -> httpx.AsyncClient:
-    """Return an HTTP client fit for tokens; the only one that asks the provider, also for `doctor`.
-
-    `verify`: authorities, if not `trust(surroundings)`. `surroundings`: of the configuration, else of this process.
+    """Return an HTTP client that is safe for tokens; all requests to the provider use it, also those of `doctor`.
 
     - Certificates are verified, redirects are never followed, nothing is retried.
-    - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured: many banks' customers reach the outside by a proxy
-      only, and TLS to Akoya passes through it end to end. Plain http, which is for loopback addresses, never takes one:
-      it would show the proxy the tokens.
-    - Cookies are neither kept nor sent, connections are not kept (see `provider.transport`).
-    - httpx and httpcore do not log below WARNING, unless their loggers were given a level by name: at DEBUG httpcore
-      quotes what the peer sent, and a peer can echo a token.
+    - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured, because many data recipients can reach the internet
+      only through a proxy. TLS to Akoya passes through the proxy end to end. Plain http, which is allowed for loopback
+      addresses only, never uses the proxy, which would see the tokens.
+    - Cookies are neither stored nor sent, and connections are not kept alive (see `provider.transport`).
+    - httpx and httpcore do not log below WARNING unless their loggers have a level of their own: at DEBUG httpcore logs
+      what the peer sent, and a peer can echo a token.
+
+    Args:
+        verify: The TLS context, by default `trust(surroundings)`.
+        surroundings: The process environment of the configuration, by default that of this process.
     """
     for name in ("httpx", "httpcore"):
         if logging.getLogger(name).level == logging.NOTSET:
@@ -65,7 +70,7 @@ def http_client(
 
 
 class _ByProxy(httpx.AsyncBaseTransport):
-    """Sends requests by the proxy, but for the exceptions of `NO_PROXY`, which httpx cannot match networks with."""
+    """Sends requests through the proxy, except to the hosts in `NO_PROXY`, whose networks httpx cannot match."""
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class _ByProxy(httpx.AsyncBaseTransport):
 
 
 class Providers(Mapping[str, Provider]):
-    """Client name -> `Provider`. Close it, or use it as an async context manager."""
+    """Maps client names to `Provider`s. Close it, or use it as an async context manager."""
 
     def __init__(
         self, providers: Mapping[str, Provider], sources: Mapping[str, RemoteKeySet], http: httpx.AsyncClient
@@ -108,14 +113,17 @@ class Providers(Mapping[str, Provider]):
         return len(self._providers)
 
     def keys_of(self, uri: str, clock: Clock) -> RemoteKeySet:
-        """Somebody else's keys, over the same client and closed with the rest. Raises `ValueError` as
-        `RemoteKeySet`."""
+        """Return the key set of another issuer, fetched with the same HTTP client and closed with the providers.
+
+        Raises:
+            ValueError: As for `RemoteKeySet`.
+        """
         source = RemoteKeySet(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
         self._sources[f"keys of {uri}"] = source
         return source
 
     async def close(self) -> None:
-        """End key fetches and close the connections. Calls in flight fail as if the network had."""
+        """Cancel key fetches and close the connections. Calls in flight fail as if the network had failed."""
         for source in self._sources.values():
             await source.close()
         await self._http.aclose()
@@ -130,9 +138,13 @@ class Providers(Mapping[str, Provider]):
 
 
 def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncClient | None = None) -> Providers:
-    """One provider for each client of `config`; clients of one environment share its keys. No request is made yet.
+    """Return one provider per client of `config`. Makes no request.
 
-    Raises `ValueError` where `tokens.verify` is `always` and an environment has no `jwks_uri`, or an unfit one.
+    Clients of one environment share its keys.
+
+    Raises:
+        ValueError: `tokens.verify` is `always` and an environment has no `jwks_uri`; or a `jwks_uri` is neither https
+            nor on a loopback address.
     """
     http = http or http_client(surroundings=config.surroundings)
     sources: dict[str, RemoteKeySet] = {}

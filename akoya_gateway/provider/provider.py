@@ -1,4 +1,4 @@
-"""One OAuth client at its provider: exchange a code, refresh, revoke. Every outcome is a value."""
+"""Requests of one OAuth client to its provider: code exchange, refresh, revocation. Every outcome is a value."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _SECRET_FIELDS = frozenset({"code", "code_verifier", "refresh_token", "token", "
 
 
 class Provider:
-    """What one client may ask of its provider.
+    """The requests that one OAuth client sends to its provider.
 
-    No method raises for anything a provider or a network can do. Cancellation passes through; a caller that cancels
-    after the request left knows as little as after `OutcomeUnknown`, so run a refresh in a task of its own and shield
-    it. Nothing is sent twice: whether to ask again is for the caller, who knows what was stored.
+    No method raises an exception for a failure of the provider or the network. Cancellation propagates. A caller that
+    cancels after the request was sent knows as little as after `OutcomeUnknown`, so run a refresh in its own task and
+    shield it. No request is sent twice: only the caller knows what was stored and can decide whether to retry.
 
-    `keys` None: signatures of id_tokens are not checked (no `jwks_uri`, or `tokens.verify: never`).
+    If `keys` is None, signatures of id_tokens are not checked (no `jwks_uri`, or `tokens.verify: never`).
     """
 
     def __init__(
@@ -73,12 +73,19 @@ class Provider:
 
     @property
     def client(self) -> Client:
+        """The client that this provider serves."""
         return self._client
 
     async def exchange(
         self, code: Secret, code_verifier: Secret | None = None, nonce: str | None = None
     ) -> TokenOutcome:
-        """Exchange an authorization code (RFC 6749 section 4.1.3). `nonce` is what the authorization request sent."""
+        """Exchange an authorization code (RFC 6749 section 4.1.3).
+
+        Args:
+            code: The authorization code.
+            code_verifier: The PKCE code verifier, if the authorization request had a challenge.
+            nonce: The nonce of the authorization request.
+        """
         request = exchange_request(self._client, code, code_verifier)
         answer = await self._request(request, nonce, expected_sub=None)
         if isinstance(answer, TokensIssued) and not answer.tokens.scope:
@@ -86,14 +93,19 @@ class Provider:
         return answer
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        """Refresh (RFC 6749 section 6). `nonce` is what the login sent, None if it is not known.
+        """Refresh the tokens (RFC 6749 section 6).
 
-        Tokens of another `sub` or with another nonce are `Untrusted` (OpenID Connect Core 12.2).
+        An id_token with another `sub` or another nonce is `Untrusted` (OpenID Connect Core 12.2).
+
+        Args:
+            refresh_token: The current refresh token.
+            sub: The `sub` of the grant.
+            nonce: The nonce of the login, or None if unknown.
         """
         return await self._request(refresh_request(self._client, refresh_token), nonce, expected_sub=sub)
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
-        """Revoke (RFC 7009). May be repeated: revoking a dead token is a success."""
+        """Revoke the grant (RFC 7009). May be repeated: revoking a dead token succeeds."""
         request = revocation_request(self._client, refresh_token)
         if request is None:
             return ClientRejected("no_revocation_endpoint")
@@ -106,7 +118,10 @@ class Provider:
         return parse_revocation_response(self._client, answer, self._clock(), self._secrets(request))
 
     async def _request(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenOutcome:
-        """Keys first: an outage of the `jwks_uri` must be found while the token is still unspent."""
+        """Fetch the keys, then send the request and evaluate the response.
+
+        The keys come first because an outage of the `jwks_uri` must be detected while the token is still unspent.
+        """
         keys: KeySet | None = None
         if self._keys is not None:
             try:
@@ -128,8 +143,10 @@ class Provider:
         return await self._validate_response(response, keys, nonce, expected_sub)
 
     def _parse_truncated(self, lost: ResponseLost, request: TokenRequest) -> TokenResponse | TokenFailure:
-        """What came of a response that was cut off counts where it is a whole JSON object, or holds a new refresh
-        token: the one that was sent is spent then."""
+        """Evaluate a truncated response.
+
+        It counts if it contains a complete JSON object, or a new refresh token, because the old one is spent then.
+        """
         if lost.part is not None:
             judged = parse_token_response(
                 self._client.environment.dialect, lost.part, self._clock(), self._secrets(request)
@@ -139,12 +156,12 @@ class Provider:
         return OutcomeUnknown(lost.detail)
 
     def _secrets(self, request: FormRequest) -> tuple[Secret, ...]:
-        """What was sent and must not be logged where the provider quotes it."""
+        """Return the secrets of the request, which must not be logged if the provider quotes them."""
         sent = (Secret(value) for name, value in request.form if name in _SECRET_FIELDS)
         return (*sent, self._client.client_secret)
 
     def _report(self, response: TokenResponse) -> None:
-        """Log once for each member: it would be the same with every refresh."""
+        """Log each unreadable member once: it would recur with every refresh."""
         for member in response.ignored:
             if member not in self._reported:
                 self._reported.add(member)
@@ -153,7 +170,10 @@ class Provider:
     async def _validate_response(
         self, response: TokenResponse, keys: KeySet | None, nonce: str | None, expected_sub: str | None
     ) -> TokenOutcome:
-        """Tokens become `TokensIssued` only when the id_token passed; the new refresh token survives either way."""
+        """Validate the id_token of a token response.
+
+        The result is `TokensIssued` only if the id_token is valid. The new refresh token is kept in either case.
+        """
         try:
             id_token = await self._validate_id_token(response.id_token, keys, nonce, expected_sub)
         except IdTokenRejected as fault:
@@ -164,7 +184,11 @@ class Provider:
     async def _validate_id_token(
         self, token: Secret | None, keys: KeySet | None, nonce: str | None, expected_sub: str | None
     ) -> IdToken | None:
-        """None: a refresh answer without an id_token, where it is not the bearer (OpenID Connect Core 12.2)."""
+        """Validate the id_token; fetch the keys again, once, if none of them verifies it.
+
+        Returns None for a refresh response without an id_token, which is allowed where the id_token is not the bearer
+        (OpenID Connect Core 12.2).
+        """
         if token is None:
             if expected_sub is None:
                 raise IdTokenRejected("missing")
@@ -195,7 +219,7 @@ class Provider:
         )
 
     def _token_set(self, response: TokenResponse, id_token: IdToken | None, expected_sub: str | None) -> TokenSet:
-        """`parse_token_response` has made sure that the bearer is there."""
+        """Build the token set. `parse_token_response` has already checked that the bearer is present."""
         is_bearer = self._client.environment.dialect.bearer is Bearer.ID_TOKEN
         bearer = response.id_token if is_bearer else response.access_token
         sub = expected_sub if id_token is None else id_token.sub

@@ -1,6 +1,6 @@
-"""The provider's public keys: fetched when needed, by one request for all who wait, and kept.
+"""The provider's public keys: fetched when needed, by one request for all waiting callers, and cached.
 
-The shape is that of go-oidc's remote key set (`oidc/jwks.go`): a cache, a shared fetch in flight, the clock handed in.
+The design follows go-oidc's remote key set (`oidc/jwks.go`): a cache, a shared fetch in flight, an injected clock.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, KeySet, UnreadableKeys,
 from akoya_gateway.provider.transport import FetchFailed, get
 
 DEFAULT_AGE = 3600.0
-"""Seconds that keys count as fresh when the server does not say."""
+"""Seconds for which keys are fresh if the server does not say."""
 MIN_AGE = 60.0
 MAX_AGE = 86_400.0
 MAX_STALE = 86_400.0
-"""Seconds that keys are used beyond their age while the server cannot be reached."""
+"""Seconds for which stale keys are used while the server is unreachable."""
 RETRY_STALE = 30.0
 RETRY_EMPTY = 1.0
 FORCED_REFRESH_INTERVAL = 10.0
-"""Least seconds between two fetches for the sake of a token that no key verifies: tokens must not drive the traffic."""
+"""Minimum seconds between two fetches that are caused by a token that no key verifies.
+
+The sender of a token must not be able to control the traffic to the server.
+"""
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})\"?(?:$|[\s,])", re.IGNORECASE)
 
 
 class KeysUnavailable(Exception):
-    """No keys can be had now. The text is ours and may be logged."""
+    """No keys are available. The text does not quote the server and may be logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,16 @@ class _Cached:
 
 
 class RemoteKeySet:
-    """The keys of one `jwks_uri`. Use within one event loop; `close` when done.
+    """The keys of one `jwks_uri`. Use it within one event loop, and `close` it.
 
-    `timeout`: seconds for one fetch. Raises `ValueError` for a URI that is neither https nor on a loopback address.
+    Args:
+        uri: The `jwks_uri`.
+        http: The HTTP client.
+        clock: Used for the age of the keys.
+        timeout: Seconds for one fetch.
+
+    Raises:
+        ValueError: The URI is neither https nor on a loopback address.
     """
 
     def __init__(self, uri: str, http: httpx.AsyncClient, clock: Clock, *, timeout: float = 5.0) -> None:
@@ -61,9 +71,10 @@ class RemoteKeySet:
         self._fetch: asyncio.Task[None] | None = None
 
     async def current(self) -> KeySet:
-        """The keys, from the cache while they are fresh. Old keys serve on while the server fails, for a day.
+        """Return the keys, from the cache while they are fresh. If fetching fails, stale keys are used for up to a day.
 
-        Raises `KeysUnavailable`.
+        Raises:
+            KeysUnavailable: There are no usable keys.
         """
         now = self._clock()
         if self._cached is not None and now < self._cached.fresh_until:
@@ -76,9 +87,12 @@ class RemoteKeySet:
         return self._cached.keys
 
     async def refresh(self) -> KeySet:
-        """The keys after a fetch made because none of them verifies a token; at most one such fetch in 10 seconds.
+        """Fetch the keys because none of them verifies a token, at most once in 10 seconds, and return them.
 
-        Gives the keys at hand if it may not fetch or the fetch fails. Raises `KeysUnavailable` if there are none.
+        If a fetch is not allowed yet, or it fails, the cached keys are returned.
+
+        Raises:
+            KeysUnavailable: No keys are cached.
         """
         now = self._clock()
         if (
@@ -91,13 +105,13 @@ class RemoteKeySet:
         return self._cached.keys
 
     async def close(self) -> None:
-        """End a fetch in flight; its waiters get what is cached, or `KeysUnavailable`."""
+        """Cancel a fetch in flight; its waiters get the cached keys, or `KeysUnavailable`."""
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.wait([self._fetch])
 
     async def _fetch_once(self) -> None:
-        """Wait for the fetch in flight, or for a new one. A waiter that is cancelled leaves the others theirs."""
+        """Wait for the fetch in flight, or for a new one. Cancelling one waiter does not affect the others."""
         if self._fetch is None:
             self._fetch = asyncio.create_task(self._run(), name="akoya-gateway keys")
             self._fetch.add_done_callback(self._on_fetched)
@@ -124,7 +138,7 @@ class RemoteKeySet:
 
 
 def max_age(cache_control: str) -> float:
-    """Seconds that keys stay fresh by `Cache-Control` (RFC 9111 section 5.2.2), kept between a minute and a day."""
+    """Return the seconds for which keys are fresh by `Cache-Control` (RFC 9111 section 5.2.2): a minute to a day."""
     directives = {part.strip().lower() for part in cache_control.split(",")}
     if directives & {"no-store", "no-cache"}:
         return MIN_AGE

@@ -1,13 +1,15 @@
-"""One HTTP request to the provider, sent at most once, and the truth about whether it left.
+"""Sends a request to the provider at most once and reports whether the provider may have received it.
 
-A refresh token is dead once it is used, so after a failure only one thing matters: can the provider have read it?
+A refresh token is dead once it has been used, so after a failure the question is whether the provider may have received
+the request.
 
-- Not sent: no connection was made (`ConnectError`, `ConnectTimeout`, a refusing proxy), no free place in the pool
-  (`PoolTimeout`), or the deadline ran out while we were still connecting.
-- Everything else counts as sent, also what we cannot explain.
+- Not sent: no connection was made (`ConnectError`, `ConnectTimeout`, a proxy that refused), no connection was available
+  in the pool (`PoolTimeout`), or the deadline passed while connecting.
+- Every other failure counts as sent, including unknown ones.
 
-Connections are not reused (`Connection: close`): a server may close an idle connection at the very moment we write to
-it, and then nobody can know whether the request was read. That costs a handshake a refresh, and saves grants.
+Connections are not reused (`Connection: close`). A server may close an idle connection while the request is being
+written, and then it cannot be known whether the request was read. This costs a handshake per refresh and avoids losing
+grants.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _NEVER_LEFT = (
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Nothing left this machine that the provider could act upon."""
+    """The provider cannot have received the request."""
 
     detail: str
     reason: DownReason = field(default=DownReason.UNREACHABLE, compare=False)
@@ -49,10 +51,10 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class ResponseLost:
-    """The request left, or may have, and no complete answer came back.
+    """The request was sent, or may have been, and no complete response was received.
 
-    `part` is what did come of the answer, when its head was complete and some of its body is there. A JSON object says
-    itself where it ends, so the part may be all that matters.
+    `part` is the received part of the response, if its head was complete and some of the body was received. The end of
+    a JSON object can be recognized, so the part may contain everything that is needed.
     """
 
     detail: str
@@ -60,14 +62,14 @@ class ResponseLost:
 
 
 class _Progress:
-    """How far the request and the response came; also httpcore's trace."""
+    """Progress of the request and the response; also the trace callback of httpcore."""
 
     def __init__(self, limit: int) -> None:
         self.connecting = False
         self.sending = False
         self.response: httpx.Response | None = None
         self.whole = False
-        """All of the response has come."""
+        """The complete response has been received."""
         self._limit = limit
         self._raw = bytearray()
 
@@ -78,9 +80,9 @@ class _Progress:
             self.sending = True
 
     async def read(self, response: httpx.Response) -> None:
-        """Read the body to its end, or until there are more than `limit` bytes of it."""
+        """Read the body to its end, or until more than `limit` bytes have been received."""
         self.response = response
-        # Not `aiter_raw`, which closes the response at its end: what goes wrong then would take the body with it.
+        # Not `aiter_raw`, which closes the response at its end: an error in closing would lose the body.
         async for chunk in cast("httpx.AsyncByteStream", response.stream):
             self._raw += chunk
             if len(self._raw) > self._limit:
@@ -96,7 +98,7 @@ class _Progress:
         return {} if self.response is None else self.response.headers
 
     def body(self) -> bytes:
-        """What has come of the body, see `plain_body`. Raises `UnreadableBody`."""
+        """Return the received part of the body, decoded by `plain_body`. Raises `UnreadableBody`."""
         labels = self.headers.get("content-encoding", ""), self.headers.get("content-type", "")
         return plain_body(bytes(self._raw), *labels, self._limit)
 
@@ -107,8 +109,11 @@ class _Progress:
             return self._by_status() or ResponseLost(str(fault), self._made(fault.part) if fault.part else None)
 
     def response_lost(self, detail: str) -> HttpResponse | ResponseLost:
-        """A status that speaks for itself (429, 5xx, a redirect) counts even when its body got lost; a whole answer,
-        which may hold the one living refresh token, when the connection could not be closed after it."""
+        """Return the outcome when the response could not be received completely.
+
+        Some statuses (408, 425, 429, 5xx, a redirect) are sufficient without the body. A complete response counts even
+        if closing the connection failed afterwards: it may contain the only valid refresh token.
+        """
         if self.whole:
             return self.answer()
         if (answer := self._by_status()) is not None:
@@ -129,9 +134,9 @@ class _Progress:
 
 
 async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpResponse | NotSent | ResponseLost:
-    """Send the form once and read the answer, all within `timeout` seconds. Redirects are answers, not followed.
+    """Send the form once and read the response, all within `timeout` seconds. Redirects are returned, not followed.
 
-    A body of more than `MAX_BODY_BYTES` bytes, decoded, comes back cut to one byte more. Raises nothing but
+    A decoded body of more than `MAX_BODY_BYTES` bytes is truncated to one byte more than that. Raises only
     cancellation, after which the outcome is as unknown as after `ResponseLost`.
     """
     if http.is_closed:
@@ -147,7 +152,7 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
             return NotSent(f"no connection to the provider within {timeout:g} s")
         return progress.response_lost(f"no complete answer within {timeout:g} s")
     except Exception as fault:
-        # Whatever it was, it must not be taken for "nothing happened". The text of the fault may quote the peer.
+        # An unknown error must not count as "not sent". Its text is not used because it may quote the peer.
         return progress.response_lost(f"the connection failed ({type(fault).__name__})")
 
 
@@ -160,7 +165,7 @@ def _not_sent(fault: Exception) -> NotSent:
 
 
 def certificate_fault(fault: BaseException) -> str | None:
-    """Why the peer's certificate was not accepted, in OpenSSL's words; None if `fault` came of something else."""
+    """Return OpenSSL's reason for rejecting the peer's certificate, or None if `fault` has another cause."""
     cause: BaseException | None = fault
     for _ in range(8):
         if cause is None:
@@ -173,14 +178,14 @@ def certificate_fault(fault: BaseException) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The body of a 200 and its `Cache-Control`."""
+    """The body of a 200 response and its `Cache-Control`."""
 
     body: bytes
     cache_control: str
 
 
 class FetchFailed(Exception):
-    """A document could not be had. The text is ours."""
+    """A document could not be fetched. The text does not quote the server."""
 
 
 async def get(http: httpx.AsyncClient, url: str, limit: int, timeout: float) -> Document:
@@ -225,14 +230,15 @@ async def _exchange(http: httpx.AsyncClient, request: httpx.Request, timeout: fl
 async def _response(
     http: httpx.AsyncClient, request: httpx.Request, timeout: float, progress: _Progress
 ) -> AsyncIterator[httpx.Response]:
-    """The response to one request, its body not yet read."""
+    """Send the request and yield the response before its body has been read."""
     request.headers.update(_HEADERS)
-    # The only deadline is that of `within`: httpx's own would count a pause of this process as silence.
+    # `within` is the only deadline: httpx's own timeouts would count a pause of this process as inactivity of the
+    # server.
     request.extensions["timeout"] = httpx.Timeout(None, pool=timeout / 2).as_dict()
     request.extensions["trace"] = progress
     response = await http.send(request, stream=True, follow_redirects=False)
     try:
         yield response
     finally:
-        # Shielded: a close that is cancelled costs httpcore's pool a place for good.
+        # Shielded: cancelling a close permanently occupies a slot in httpcore's pool.
         await asyncio.shield(response.aclose())
