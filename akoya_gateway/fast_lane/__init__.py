@@ -1,1 +1,1 @@
-"""The fast path below ASGI: plain requests, read from bytes or from an ASGI scope."""
+"""The fast path below ASGI, for simple requests read from bytes or from an ASGI scope."""

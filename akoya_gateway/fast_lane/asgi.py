@@ -1,9 +1,10 @@
-"""The plain case on ASGI: straight from the scope to the upstream's connection.
+"""The fast lane for ASGI servers: forwards a simple request from its scope directly to an upstream connection.
 
-What the fast lane does below ASGI, for any other ASGI server: a request without a body, of a known session with a fresh
-grant, is judged header by header, each judged once (`plain_requests`), admitted as long as that stands (`standing`),
-and written to an idle connection of the pool. Whatever is not plain goes the general way (`gateway`), which decides
-again from the start. `tests/fast_lane/` holds the ways side by side, byte by byte; `docs/performance.md` has the gain.
+It does for any ASGI server what `fast_lane.uvicorn_protocol` does below ASGI. It handles requests without a body whose
+session is cached and whose grant is fresh. Headers are parsed once (`request_cache`), the decision is cached
+(`admission.decision_cache`), and the request is written to an idle connection of the pool. All other requests take the
+general path (`gateway`), which decides again from the start. `tests/fast_lane/` compares the paths byte by byte;
+`docs/performance.md` has the gain.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from akoya_gateway.upstream.reverse_proxy import VIA_HEADER, ProxiedExchange
 
 
 class AsgiFastLane:
-    """An ASGI app around `app`, the general way."""
+    """ASGI app that tries the fast lane first. `app` is the general path."""
 
     def __init__(self, lane: FastLane, app: App, date_header: DateHeader) -> None:
         self.lane = lane
@@ -77,8 +78,11 @@ class AsgiFastLane:
 
 
 class AsgiExchange:
-    """One request on its way: the upstream's `interfaces.ResponseHandler` until something comes that is more than a
-    whole plain answer. Then it becomes a `ProxiedExchange`, as on the general way."""
+    """One proxied request.
+
+    It is the upstream connection's `ResponseHandler` until something other than a complete, simple response arrives.
+    Then it continues as a `ProxiedExchange`, as on the general path.
+    """
 
     __slots__ = (
         "_asgi",
@@ -116,7 +120,7 @@ class AsgiExchange:
         self.admission = admission
         self.started_at = straight.gateway.started_at()
         self.response: asyncio.Future[CachedResponseHead | None] = target.pool.new_future()
-        """The head of a whole plain answer, whose `body` is there too. None: `resume`."""
+        """The head of a complete, simple response, whose content is in `body`. None if `resume` must be called."""
         self.body = b""
 
     @property
@@ -124,14 +128,20 @@ class AsgiExchange:
         return self._fast_lane.lane.request(self._target, self._headers)
 
     def abandon(self) -> None:
-        """Whoever waited for it does not any more. A connection that is back in the pool may be somebody else's."""
+        """Abandon the exchange: the caller no longer waits for the response.
+
+        A connection that is back in the pool is not aborted, because another request may be using it.
+        """
         if self._proxied is not None:
             self._proxied.clean_up()
         elif not self._finished:
             self._connection.abort()
 
     async def resume(self) -> bool:
-        """What is left to be done. False: nothing has happened, the general way starts over."""
+        """Finish a response that was not complete and simple, or handle its failure.
+
+        Returns False if the general path must handle the request from the start.
+        """
         scope, receive, send = self._asgi
         if self._proxied is None:
             assert self._failure is not None
@@ -143,14 +153,15 @@ class AsgiExchange:
             return True
         except GatewayError as error:
             if self._proxied.started:
-                # Too late for an answer: the server closes the connection, and nobody takes the torso for a whole.
+                # The response has already started. Re-raise so that the server aborts the connection and the client
+                # sees a truncated response.
                 raise
             return await self._fail(error, scope, receive, send)
         finally:
             self._proxied.clean_up()
         return True
 
-    # -- upstream.http.interfaces.Sink
+    # -- upstream.http.interfaces.ResponseHandler
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self._finished = True
@@ -164,13 +175,13 @@ class AsgiExchange:
         self._to_stream().on_head(status, head)
 
     def on_body(self, chunk: bytes) -> None:
-        """Never: whatever has a head of its own is the transfer's."""
+        """Never called: a response with a separate head is handled by the `ProxiedExchange`."""
 
     def on_trailers(self, headers: Headers) -> None:
-        """Never."""
+        """Never called."""
 
     def on_end(self) -> None:
-        """Never."""
+        """Never called."""
 
     def on_failure(self, error: GatewayError) -> None:
         self._finished = True
@@ -181,10 +192,10 @@ class AsgiExchange:
         return
 
     def on_tick(self) -> None:
-        """It takes longer: from now on somebody looks whether the client is still there."""
+        """Continue as a `ProxiedExchange`, which watches for a client disconnect, because the response takes longer."""
         self._to_stream().on_tick()
 
-    # -- inside
+    # -- internals
 
     def _to_stream(self) -> ResponseStream:
         self._proxied = ProxiedExchange(self._target.proxy, *self._asgi)
@@ -213,7 +224,7 @@ class AsgiExchange:
     async def _fail(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> bool:
         again = self._target.idempotent and self._connection.request_count > 1
         if isinstance(error, ClosedEarly) and error.no_response_bytes and again:
-            # It may have been closing just as we wrote.
+            # The upstream may have closed the idle connection just as the request was written.
             scope["akoya.again"] = True
             return False
         failing = self._fast_lane.lane.failing(error, self.admission.rule.label, self.started_at)

@@ -1,4 +1,4 @@
-"""What the parts of the fast lane need of each other, so that none of them imports the one that made it."""
+"""Protocols between the parts of the fast lane, so that no part imports the one that creates it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Exchange_contra = TypeVar("_Exchange_contra", contravariant=True)
 
 
 class LaneServices(Protocol):
-    """The lane, as an exchange sees it."""
+    """The lane, as used by an exchange."""
 
     gateway: Gateway
     date_header: DateHeader
@@ -31,7 +31,7 @@ class LaneServices(Protocol):
 
 
 class ClientConnection(Protocol[_Exchange_contra]):
-    """The client's connection, as the lane and its exchanges see it."""
+    """The client's connection, as used by the lane and its exchanges."""
 
     transport: asyncio.Transport
     flow: FlowControl

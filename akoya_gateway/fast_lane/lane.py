@@ -1,12 +1,14 @@
-"""The plain case below ASGI: a request without a body, a known session, a fresh grant, an idle upstream connection.
+"""The fast lane: forwards simple requests below ASGI.
 
-It asks the same desk, strips and signs with the same `HeaderInjector`, writes the head with the same `RequestWriter`
-and uses the same pool as the ASGI path; what it saves is the event loop: no task, no ASGI messages, no futures. The
-lines of a request are remembered (`plain_requests`), and what was decided for its session stands for a while
-(`standing`). Whatever is not plain (or goes wrong before a byte of the answer) is handed to the ASGI path, which
-decides again from the start. `tests/fast_lane/` holds both paths side by side, byte by byte.
+A request is simple if it has no body, a cached session, a fresh grant and an idle upstream connection.
 
-`docs/performance.md` has what it gains; `akoya-gateway run --no-fast-lane` turns it off.
+The lane uses the same access gate, `HeaderInjector`, `RequestWriter` and connection pool as the ASGI path. It saves the
+event loop's work: no task, no ASGI messages, no futures. The header lines of a request are cached (`request_cache`),
+and so is the decision for its session (`admission.decision_cache`). Every other request, and any failure before the
+first byte of the response, is handed to the ASGI path, which decides again from the start. `tests/fast_lane/` compares
+both paths byte by byte.
+
+`docs/performance.md` has the gain; `akoya-gateway run --no-fast-lane` turns the lane off.
 """
 
 from __future__ import annotations
@@ -38,8 +40,11 @@ from akoya_gateway.upstream.http.request_head import IDEMPOTENT, Body, RequestWr
 
 
 class FastLane:
-    """Decides whether a request is plain. `proxies` gives the reverse proxies in force, None where the gateway only
-    decides for others; `clock` is the gateway's."""
+    """Decides whether a request is simple enough for the fast lane, and dispatches it.
+
+    `proxies` returns the active reverse proxies, or None if the gateway only serves forward-auth. `clock` is the
+    gateway's clock.
+    """
 
     def __init__(
         self, gateway: Gateway, proxies: Callable[[], Proxies | None], date_header: DateHeader, clock: Clock = time.time
@@ -56,13 +61,13 @@ class FastLane:
         self._writer = RequestWriter(ForwardedHeaders(), b"")
 
     def parse(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
-        """A plain request, by its bytes; see `read` for one that has been parsed."""
+        """Parse a simple request from its bytes, or return None. `read` is for requests that uvicorn has parsed."""
         if self.gateway.current_runtime is not self._runtime or self._current_proxies() is not self._proxies:
             self._rebuild()
         return None if self._requests is None else self._requests.read(data, peer)
 
     def parse_scope(self, scope: Scope) -> tuple[CachedTarget, CachedHeaders] | None:
-        """A plain request that another server has read (ASGI's `http` scope)."""
+        """Parse a simple request from an ASGI `http` scope, or return None."""
         if self.gateway.current_runtime is not self._runtime or self._current_proxies() is not self._proxies:
             self._rebuild()
         if self._requests is None or scope["http_version"] != "1.1" or scope.get("root_path"):
@@ -73,14 +78,17 @@ class FastLane:
         try:
             return self._requests.read_scope(scope, peer)
         except TypeError:
-            # ASGI lets a server give lists for pairs.
+            # ASGI allows a server to pass headers as lists, which are not hashable.
             return None
 
     def read(
         self, method: str, url: bytes, headers: Headers, peer: str | None, scheme: str, data: bytes | None
     ) -> tuple[CachedTarget, CachedHeaders] | None:
-        """Judge a request as far as it does not depend on who asks; None: it is not for the lane. `data`: its bytes,
-        where they came in one piece."""
+        """Build target and headers from a request that uvicorn has parsed, or return None if the lane cannot handle it.
+
+        Does not decide whether the sender may access the target. `data` holds the bytes of the request, if they arrived
+        in one piece.
+        """
         if self.gateway.current_runtime is not self._runtime or self._current_proxies() is not self._proxies:
             self._rebuild()
         try:
@@ -95,8 +103,10 @@ class FastLane:
         return target, cached_headers
 
     def reply(self, data: bytes, peer: str | None) -> EncodedResponse | None:
-        """The answer to a question of another proxy's that was asked before in the very same bytes; call `parse` first.
-        None: the ASGI path answers."""
+        """Return the response to a repeated forward-auth check, or None if the ASGI path must handle it.
+
+        The check must have been seen before in exactly the same bytes. Call `parse` first.
+        """
         try:
             return (
                 None if self._runtime is None else self._forward_auth.response(self._runtime, data, peer, self._clock())
@@ -107,7 +117,11 @@ class FastLane:
     def dispatch(
         self, target: CachedTarget, headers: CachedHeaders, protocol: ClientConnection[LaneExchange]
     ) -> LaneExchange | None:
-        """None: not plain, or not now. Nothing has happened then, and the ASGI path answers, refusals included."""
+        """Start the request on an idle upstream connection.
+
+        Returns None if that is not possible. Nothing has been sent then, and the ASGI path handles the request,
+        including a denial.
+        """
         admitted = self.admit(target, headers)
         runtime = self._runtime
         if admitted is None or runtime is None:
@@ -121,7 +135,7 @@ class FastLane:
         return exchange
 
     def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[CachedDecision | Admitted, bytes] | None:
-        """Whether it may go on, and our lines for its head."""
+        """Return the decision and the gateway's header lines, or None if the ASGI path must decide."""
         runtime, decisions = self._runtime, self._decisions
         if runtime is None or decisions is None:
             return None
@@ -140,10 +154,11 @@ class FastLane:
             return None
 
     def request(self, target: CachedTarget, headers: CachedHeaders) -> RequestInfo:
+        """Build the `RequestInfo` of a request, for logs and for the access gate."""
         return self.gateway.request_info(target.method, target.raw_path, target.query, headers.headers, headers.peer)
 
     def failing(self, error: GatewayError, rule: str, began: float) -> App:
-        """An app that answers with what went wrong, as the ASGI path would have; see `Gateway.record_response`."""
+        """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await self.gateway.answer_error(error, scope, send, rule, began)
@@ -151,12 +166,12 @@ class FastLane:
         return DateMiddleware(app, self.date_header)
 
     def _rebuild(self) -> None:
-        """Another configuration: what was judged under the last one is worth nothing."""
+        """Drop everything cached under the old configuration, because the configuration has changed."""
         self._runtime = self.gateway.current_runtime
         self._proxies = self._current_proxies()
         self._decisions = None if self._runtime is None else self._runtime.gate.decisions
         if self._runtime is not None:
-            # Requests of HTTP/1.1 alone come here, which all have a host.
+            # No default host is needed: only HTTP/1.1 requests get here, and they always have one.
             config = self._runtime.config
             forwarding = ForwardedHeaders(config.trusted_proxies, config.public_url)
             self._writer = RequestWriter(forwarding, b"", self._runtime.injector.client_headers)

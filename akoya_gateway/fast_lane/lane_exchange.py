@@ -1,4 +1,4 @@
-"""A request on its way in the fast lane, from the upstream's answer to the client's connection."""
+"""One proxied request of the fast lane: writes the upstream's response to the client's connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VIA_LINE = b"via: " + VIA + b"\r\n"
 
 
 class _NullEvent:
-    """Stands where uvicorn's cycles have an event: nobody waits for ours."""
+    """No-op stand-in for the `asyncio.Event` of uvicorn's cycle. Nothing waits for it."""
 
     def set(self) -> None:
         return
@@ -37,9 +37,11 @@ _NULL_EVENT = _NullEvent()
 
 
 class LaneExchange:
-    """A request on its way in the lane: the `upstream.http.interfaces.ResponseHandler` that writes to the client, and,
-    for uvicorn, the cycle that is under way on the connection (`response_complete`, `disconnected`, `keep_alive`,
-    ...)."""
+    """One proxied request in the fast lane.
+
+    It is the upstream connection's `ResponseHandler` and writes to the client. For uvicorn it is the connection's
+    current cycle, with the attributes uvicorn uses (`response_complete`, `disconnected`, `keep_alive`, ...).
+    """
 
     __slots__ = (
         "_admission",
@@ -98,7 +100,7 @@ class LaneExchange:
         return self._request
 
     def client_gone(self) -> None:
-        """The upstream need not go on."""
+        """Abort the upstream connection, because the client disconnected."""
         if not self.response_complete:
             self.disconnected = True
             self.response_complete = True
@@ -106,18 +108,18 @@ class LaneExchange:
             self._connection.abort()
 
     def resume(self) -> None:
-        """The client reads again."""
+        """Resume reading from the upstream, because the client reads again."""
         if not self.response_complete:
             self._connection.resume_reading()
 
-    # -- upstream.http.interfaces.Sink
+    # -- upstream.http.interfaces.ResponseHandler
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         protocol = self._protocol
         if head.special or protocol.server_state.default_headers:
             self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
             if body:
-                # Not by `on_body`: the connection is no longer ours to pause.
+                # Not `on_body`: the connection is back in its pool and must not be paused.
                 self._write(body)
             self.on_end()
             return
@@ -133,7 +135,7 @@ class LaneExchange:
         self.started = True
         protocol = self._protocol
         if protocol.server_state.default_headers:
-            # The server is draining.
+            # Default headers are set while the server is draining.
             self.keep_alive = False
         protocol.transport.write(self._written(status, head))
         if is_event_stream(head.headers):
@@ -149,7 +151,7 @@ class LaneExchange:
             self._connection.pause_reading()
 
     def on_trailers(self, headers: Headers) -> None:
-        """uvicorn cannot send them, so neither path does."""
+        """Ignore trailers: uvicorn cannot send them, so neither path does."""
 
     def on_end(self) -> None:
         if self._chunked:
@@ -164,17 +166,18 @@ class LaneExchange:
         self._forget()
         self.response_complete = True
         if self.started:
-            # A torso must not pass for a whole answer.
+            # Close the connection so that a truncated response is not mistaken for a complete one.
             self._protocol.detach()
             return
         again = self._target.idempotent and self._connection.request_count > 1
         stale = isinstance(error, ClosedEarly) and error.no_response_bytes and again
-        # It may have been closing just as we wrote: the ASGI path starts over. Anything else it answers as its own.
+        # If the upstream closed the idle connection just as the request was written, the ASGI path starts over. For any
+        # other error, the ASGI path only sends the error response.
         app = None if stale else self._lane.failing(error, self._admission.rule.label, self._started_at)
         self._protocol.fall_back(self, app, retry=stale)
 
     def scope(self) -> Scope:
-        """The ASGI scope of this request, as uvicorn would have filled it."""
+        """Return the ASGI scope of this request, as uvicorn would have built it."""
         target = self._target
         scope = self._protocol.make_scope(self._headers.headers)
         scope["method"] = target.method
@@ -187,19 +190,19 @@ class LaneExchange:
         return
 
     def on_tick(self) -> None:
-        """It takes longer: a download, a stream. From now on its admission is looked after."""
+        """Monitor the admission from now on, because the response takes longer (a download or a stream)."""
         if self._monitored is None and self._admission.owner is not None:
             self._monitored = MonitoredConnection(self.request, self._target.path, self._cut)
             self._lane.gateway.connections.add(self._monitored)
 
-    # -- inside
+    # -- internals
 
     def _write(self, chunk: bytes) -> None:
-        """A piece of the body."""
+        """Write a chunk of the body."""
         self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def _written(self, status: int, head: ResponseHead) -> bytes:
-        """The head as the client gets it."""
+        """Return the response head as the client gets it, without hidden headers."""
         default_headers = self._protocol.server_state.default_headers
         lines = [STATUS_LINE[status]]
         lines += [b"%b: %b\r\n" % header for header in default_headers]
@@ -225,8 +228,9 @@ class LaneExchange:
         if self.started:
             self._protocol.transport.abort()
         else:
-            # It was admitted, and a connection that closes without a word tells its sender nothing. As on the ASGI path
-            # the answer may still come; if it goes on and on, the next look ends it.
+            # The request was admitted, and closing the connection before any response would not tell the client why. As
+            # on the ASGI path, the response may still arrive. If it takes long, `on_tick` monitors it again and the
+            # next check closes it.
             self._monitored = None
 
     def _forget(self) -> None:

@@ -1,14 +1,14 @@
-"""Requests of the plain form, read line by line, each line judged once.
+"""Parses simple requests line by line and caches each parsed line.
 
-A browser's requests consist of lines that were seen a moment ago and a few that were not (a trace id, another path).
-Each line is parsed, stripped and made ready for the upstream when it is first seen, by the very functions that the ASGI
-path uses; a request of eight lines is then put together in 1.4 us instead of 6.3 us (on the machine of
-`docs/performance.md`), and none of uvicorn's own work for one is done.
+Most lines of a browser's request were seen recently; a few are new (a trace ID, another path). Each line is parsed,
+stripped and prepared for the upstream when it is first seen, by the same functions that the ASGI path uses. Assembling
+a request of eight lines then takes 1.4 us instead of 6.3 us (on the machine of `docs/performance.md`), and uvicorn's
+own work for it is avoided.
 
-Read here is only what can be read in one way: a known method, a path of unreserved and reserved characters, HTTP/1.1;
-then lines of a token, a colon, one blank, and visible ASCII that neither begins nor ends with a blank; no body, no
-upgrade, nothing that closes the connection. Everything else is the parser's (`fast_lane.uvicorn_protocol`).
-`tests/fast_lane/test_request_cache.py` holds both together.
+Only unambiguous requests are accepted: a supported method, a path of unreserved and reserved characters, HTTP/1.1; then
+header lines with a token, a colon, one space, and visible ASCII that neither begins nor ends with a space; no body, no
+upgrade, nothing that closes the connection. Everything else is left to uvicorn's parser (`fast_lane.uvicorn_protocol`).
+`tests/fast_lane/test_request_cache.py` compares the two.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from akoya_gateway.upstream.http.request_head import HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 MAX_ENTRIES = 4096
-"""Lines of each kind that are kept; after so many it is begun anew."""
+"""Maximum number of cached lines of each kind. A cache is cleared when it is full."""
 MAX_KEY_BYTES = 1024
-"""Bytes of a line that is kept."""
+"""Maximum size of a cached line."""
 MAX_HEAD_BYTES = 16_384
-"""Bytes of a request that is read here."""
+"""Maximum size of a request head that is parsed here."""
 MAX_HEADERS = 100
-"""Lines of one: not more than any `limits.header_fields` allows (the schema has its minimum)."""
+"""Maximum number of header lines in a request. Not more than the smallest `limits.header_fields` the schema allows."""
 
 _SIGNATURES = frozenset({b"signature", b"signature-input"})
 _UNCACHED_HEADERS = _SIGNATURES | {b"connection"}
-"""Those of which `strip` takes a part."""
+"""Headers that `strip` may change instead of removing them, so their lines are not cached by name."""
 
 _END = b"\r\n\r\n"
 _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
-"""A header as it came: its line, or ASGI's pair."""
+"""A header as received: its line, or ASGI's pair."""
 
 _REQUEST = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) "
@@ -56,8 +56,11 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 
 
 class CachedTarget:
-    """A request line, judged. `start` is what of it goes to the upstream; `pool` has that one's connections, `proxy` is
-    what else leads there, and `secure` says whether they are https. `public`: it needs no session."""
+    """A parsed request line.
+
+    `start` is the request line for the upstream, `pool` has the connections to it, `proxy` is its reverse proxy and
+    `secure` is True if the connections use https. `public` is set if no session is needed.
+    """
 
     __slots__ = (
         "closing",
@@ -105,7 +108,10 @@ class CachedTarget:
 
 
 class CachedHeaders:
-    """A header section from one address, judged: `before` and `after` stand around what we add for the upstream."""
+    """A parsed header section, as sent by one peer.
+
+    The gateway headers for the upstream go between `before` and `after`.
+    """
 
     __slots__ = ("_headers", "after", "authority", "before", "peer", "session")
 
@@ -118,7 +124,7 @@ class CachedHeaders:
         before: bytes,
         after: bytes,
     ) -> None:
-        """`headers`: as ASGI has them, or plain lines to be taken apart when somebody wants to know."""
+        """Store the section. `headers` are ASGI's pairs, or plain lines that are split when they are needed."""
         self._headers = headers
         self.peer = peer
         self.session = session
@@ -132,7 +138,7 @@ class CachedHeaders:
 
 
 def head(target: CachedTarget, headers: CachedHeaders, ours: bytes) -> bytes:
-    """The request head for the upstream. `ours`: the lines that the gateway adds."""
+    """Return the request head for the upstream. `ours` are the header lines that the gateway adds."""
     return b"".join((target.start, headers.before, ours, target.closing, headers.after))
 
 
@@ -156,7 +162,7 @@ _FORWARDED, _UNTRUSTED, _ONCE = int(_HeaderKind.FORWARDED), int(_HeaderKind.UNTR
 
 
 class _CachedHeader:
-    """A header line. `wire`: as it goes to the upstream, empty where it does not."""
+    """A parsed header line. `wire` is the line for the upstream, empty if it is not passed on."""
 
     __slots__ = ("authorities", "host", "kind", "name", "session", "value", "wire")
 
@@ -171,8 +177,7 @@ class _CachedHeader:
 
 
 class RequestParser:
-    """Good for one configuration. `line` judges a method and a target, None: not for the lane; `scheme` is the one of
-    our own connections; `limit` the bytes that a request's head may have."""
+    """Caching parser for simple requests. Valid for one configuration."""
 
     def __init__(
         self,
@@ -182,6 +187,15 @@ class RequestParser:
         scheme: str,
         limit: int,
     ) -> None:
+        """Initialize the parser.
+
+        Args:
+            line: Builds the target of a method and URL, or returns None if the lane cannot handle it.
+            writer: Writes the request heads for the upstream.
+            cookies: Finds and removes the gateway's cookies.
+            scheme: The scheme of the gateway's own client connections.
+            limit: Maximum size of a request head.
+        """
         self._build_target = line
         self._writer = writer
         self._cookies = cookies
@@ -196,10 +210,10 @@ class RequestParser:
             MAX_ENTRIES, MAX_KEY_BYTES
         )
         self._simple_headers: set[bytes] = set()
-        """Names whose every value goes on as it is."""
+        """Names of headers that are passed on unchanged whatever their value."""
 
     def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
-        """The request that `data` is, if it is one and nothing else; None: leave it to the parser."""
+        """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it."""
         if data[-4:] != _END or len(data) > self._max_head_bytes:
             return None
         written = data[:-4].split(b"\r\n", MAX_HEADERS)
@@ -217,7 +231,7 @@ class RequestParser:
         return None if headers is None else (target, headers)
 
     def read_scope(self, scope: Scope, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
-        """The same for a request of HTTP/1.1 that another server has read (ASGI's `http` scope)."""
+        """Parse an HTTP/1.1 request from an ASGI `http` scope, or return None."""
         target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
         headers: Headers = scope["headers"]
         try:
@@ -286,8 +300,8 @@ class RequestParser:
         return self._scope_target_cache.store(target, cached_target, len(written))
 
     def _read_scope_header(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
-        # ASGI's names are in lower case, and a colon in one would end it here. Whether an upstream is told of trailers
-        # hangs on the server in front. The general path knows what to do with all of these.
+        # ASGI header names are lower-case, and a colon in one would end the name in a header line. Whether the upstream
+        # may send trailers depends on the server in front. The general path handles all of these.
         name = pair[0]
         odd = name == b"te" or b":" in name or name != name.lower()
         field = _ODD if odd else self._parse_header(b"%b: %b" % pair)
@@ -299,7 +313,7 @@ class RequestParser:
     def _parse_header(self, written: bytes) -> _CachedHeader:
         found = _FIELD.fullmatch(written)
         if found is None or found[1].lower() == b"proxy-connection":
-            # The parser takes the latter for `Connection`.
+            # uvicorn's parser treats `Proxy-Connection` as `Connection`.
             return _ODD
         header = found[1].lower(), found[2]
         if header[0] in self._simple_headers:
@@ -340,7 +354,7 @@ class RequestParser:
         return _CachedHeader(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
 
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
-        """Raises `RefusedRequest`."""
+        """Parse a `Host` header. Raises `RefusedRequest`."""
         host = self._writer.host([header[1]])
         field = _CachedHeader(_HOST, *header, b"host: %b\r\n" % host)
         field.host = host

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the fast lane in front of its ASGI cycles."""
+"""uvicorn's HTTP protocol, with the fast lane in front of its ASGI cycles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 
 
 class FastLaneProtocol(LimitedHttpProtocol):
-    """See the module's text."""
+    """HTTP protocol that tries the fast lane for each request before it starts an ASGI cycle."""
 
     def __init__(self, *args: Any, lane: FastLane, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -26,12 +26,12 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self._exchange: LaneExchange | None = None
         self._peer: str | None = None
         self._between_requests = True
-        """The parser stands between two messages: nothing of a next one has been given to it."""
+        """True if the parser is between two messages and has not received any byte of the next one."""
         self._is_single_request: bytes | None = None
-        """What is being parsed, where it began between two messages."""
+        """The bytes being parsed, if they started at a message boundary."""
         self._declined = False
-        """The lane has seen that it cannot serve it now."""
-        # uvicorn sets these when it begins to parse, which may never be.
+        """True if the lane has already declined the request being parsed."""
+        # uvicorn sets these when it starts to parse, which may never happen.
         self.url = b""
         self.headers = []
         self._response_sent_at = 0.0
@@ -42,7 +42,10 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self._peer = self.client[0] if self.client else None
 
     def data_received(self, data: bytes) -> None:
-        """A plain request never sees the parser, which stays where it is."""
+        """Handle received data.
+
+        A request that the lane accepts is not given to uvicorn's parser, whose state does not change.
+        """
         if not self._between_requests or not self._free:
             super().data_received(data)
             return
@@ -50,7 +53,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         if found is not None:
             if self._dispatch(*found):
                 return
-            # Not now: it is not asked again once it has been parsed.
+            # The lane cannot handle it now. Do not try again after parsing.
             self._declined = True
         elif not self.server_state.default_headers and (reply := self._lane.reply(data, self._peer)) is not None:
             self._write(reply)
@@ -62,15 +65,21 @@ class FastLaneProtocol(LimitedHttpProtocol):
 
     @property
     def _free(self) -> bool:
-        """Nothing is under way, and the client takes what it is sent. The lane does not wait for that: what somebody
-        asks for who never reads would all be kept here, while on the ASGI path the next answer waits."""
-        # As `under_way`, without a call: this is asked for each request.
+        """True if no request is in progress and the client keeps reading.
+
+        The lane does not wait for a client that does not read, so its responses would pile up in memory. On the ASGI
+        path the next response waits until the client reads.
+        """
+        # Same as `under_way`, but without a call, because this runs for each request.
         running = self._running
         over = running is None or running.response_complete
         return over and not self.pipeline and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
-        """As uvicorn's, but the scope is made only for a request that needs one (see `make_scope`)."""
+        """Reset the parser state as uvicorn does, but do not create the scope.
+
+        Not every request needs one; see `make_scope`.
+        """
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -83,7 +92,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self._between_requests = self.parser.should_keep_alive() and not self.parser.should_upgrade()
 
     def make_scope(self, headers: Headers) -> Scope:
-        """The scope that uvicorn begins a request with, around these headers."""
+        """Return the scope that uvicorn creates for a request, with these headers."""
         url, present, expects = self.url, self.headers, self.expect_100_continue
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.headers, self.expect_100_continue = url, present, expects
@@ -125,7 +134,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self.on_response_sent()
 
     def _busy(self) -> None:
-        """A request has come: nothing waits for one any more."""
+        """Stop the keep-alive and request head timers, because a request has arrived."""
         if self.timeout_keep_alive_task is not None or self._head_timer is not None:
             self._unset_keepalive_if_required()
             self._disarm()
@@ -145,7 +154,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
             self._exchange.resume()
 
     def on_response_sent(self) -> None:
-        """The passage is over; what was pipelined behind it may start."""
+        """End the exchange and start the next pipelined request."""
         self._exchange = None
         if self.pipeline or self._refusal is not None:
             self.on_response_complete()
@@ -158,11 +167,15 @@ class FastLaneProtocol(LimitedHttpProtocol):
                 self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        """uvicorn sets and cancels a keep-alive timer for each request; the lane has one that looks at the time."""
+        """Close the connection if it has been idle for the keep-alive timeout.
+
+        uvicorn sets and cancels a timer for each request. The lane uses one timer that compares timestamps.
+        """
         self._idle_timer = None
         busy = self._in_head or self.under_way
         if busy or self.timeout_keep_alive_task is not None or not self.owns_connection:
-            # Whoever is at work now sees to it: the next arrival, the head's timer, or uvicorn's own.
+            # Another timer or event covers this: the next request, the timer for the request head, or uvicorn's own
+            # timer.
             return
         left = self._response_sent_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
@@ -171,7 +184,13 @@ class FastLaneProtocol(LimitedHttpProtocol):
             self.detach()
 
     def fall_back(self, exchange: LaneExchange, app: App | None, *, retry: bool) -> None:
-        """Start over on the ASGI path; `app` answers in place of the gateway, if given. `retry`: it has been sent."""
+        """Handle the request again on the ASGI path.
+
+        Args:
+            exchange: The exchange that cannot continue.
+            app: Sends the response instead of the gateway, if given.
+            retry: True if the request has already been sent to the upstream.
+        """
         self._exchange = None
         if self.transport.is_closing():
             return
@@ -198,7 +217,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self._start_asgi_task(cycle, cast("Any", app) or self.app)
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
-        """Something that the answer does not wait for."""
+        """Run a coroutine that the response does not wait for."""
         task: asyncio.Task[Any] = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
