@@ -1,4 +1,7 @@
-"""What users granted: kept, renewed, ended. `GrantManager` is the way in; `life` is the state machine."""
+"""Grants: storing, refreshing and revoking the tokens of a user's bank connections.
+
+`GrantManager` is the entry point; `state_machine` is the state machine, described in docs/grants.md.
+"""
 
 from __future__ import annotations
 

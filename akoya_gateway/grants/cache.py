@@ -1,8 +1,9 @@
-"""What owners hold, remembered for a moment, so that a request needs no store.
+"""A short-lived cache of each owner's grants, so that most requests need no store access.
 
-Staleness: an entry is believed for `valid` seconds (1 by default). What this process changes is seen in it at once;
-what another replica changes is seen after `valid` seconds at the latest. The worst of that: a grant disconnected at
-one replica is passed on for that second by another. A refresh elsewhere does no harm: the old bearer lives on.
+An entry is valid for `valid` seconds (1 by default). Changes made by this process are visible at once, changes made by
+another replica after `valid` seconds at the latest. The worst effect is that the tokens of a grant disconnected at one
+replica are still passed on by another for that second. A refresh by another replica does no harm, because the old
+bearer remains valid.
 """
 
 from __future__ import annotations
@@ -20,23 +21,32 @@ from akoya_gateway.store.cache_entry import REFRESH_FRACTION, VALID_SECONDS, Cac
 
 @dataclass(slots=True, eq=False)
 class CachedGrants(CacheEntry):
-    """What an owner holds, read a moment ago. Whoever keeps it sees what changes in this process: `grants` is replaced,
-    and it holds no longer once the cache has let go of it."""
+    """A cache entry: one owner's grants. Callers may keep it.
+
+    The cache replaces `grants` when this process changes one of them, and expires the entry when it evicts or replaces
+    it.
+    """
 
     grants: OwnerGrants
     disconnected: dict[str, int] = field(default_factory=dict)
-    """Disconnected since it was read: id -> version, or a flight that read the store before brings it back."""
+    """Versions of the grants disconnected since the entry was read, by ID.
+
+    Without this, a refresh that had read the store earlier could put such a grant back.
+    """
 
 
 @dataclass(slots=True)
 class _Load:
     task: asyncio.Task[OwnerGrants]
     is_outdated: bool = False
-    """Something changed here while it read: what it read may be older."""
+    """Whether this process changed a grant of the owner during the read, so that the result may be stale."""
 
 
 class GrantCache:
-    """A bounded LRU of owners. `on_grants_seen` is told of each owner's grants when they are read or changed."""
+    """An LRU cache of at most `max_entries` owners.
+
+    `on_grants_seen` is called with an owner's grants when they are read or changed.
+    """
 
     def __init__(
         self,
@@ -56,7 +66,10 @@ class GrantCache:
         self._loads: dict[str, _Load] = {}
 
     def cached_entry(self, owner: str) -> CachedGrants | None:
-        """What is known of the owner without looking: None says to look (`for_owner`)."""
+        """Return the valid cache entry of the owner, or None. Does not block; on None, call `for_owner`.
+
+        Starts a refresh in the background if the entry is about to expire.
+        """
         entry, now = self._entries.get(owner), self._clock()
         if entry is None or not entry.is_valid(now, self._valid):
             return None
@@ -66,18 +79,21 @@ class GrantCache:
         return entry
 
     def get_cached(self, owner: str) -> OwnerGrants | None:
-        """As `cached_entry`."""
+        """Return the cached grants of the owner, or None. See `cached_entry`."""
         entry = self.cached_entry(owner)
         return None if entry is None else entry.grants
 
     async def for_owner(self, owner: str) -> OwnerGrants:
-        """From the cache or the book; callers for one owner share one read. Raises what the book raises."""
+        """Return the owner's grants from the cache or the repository.
+
+        Concurrent callers for one owner share one read. Raises what `GrantRepository.for_owner` raises.
+        """
         cached = self.get_cached(owner)
         return cached if cached is not None else await self.load(owner)
 
     async def load(self, owner: str) -> OwnerGrants:
-        """From the book, whatever is remembered."""
-        # Shielded: one caller going away must not take the answer from the others.
+        """Return the owner's grants from the repository, regardless of the cache."""
+        # Shielded: cancelling one caller must not cancel the read that others share.
         return await asyncio.shield(self._start_load(owner).task)
 
     def _start_load(self, owner: str) -> _Load:
@@ -88,7 +104,10 @@ class GrantCache:
         return load
 
     def put(self, grant: Grant) -> None:
-        """This process has made the grant durable; a revoked one is not there any more."""
+        """Update the cache with a grant as it is in the store, unless the cache has a newer version.
+
+        A revoked grant is removed from the owner's entry.
+        """
         owner = grant.key.owner
         load = self._loads.get(owner)
         if load is not None:
@@ -111,7 +130,7 @@ class GrantCache:
         self._on_grants_seen(entry.grants)
 
     def newest(self, grant: Grant) -> Grant:
-        """The grant, or a later version of it that this process knows of."""
+        """Return the cached version of the grant if it is newer than `grant`, otherwise `grant`."""
         entry = self._entries.get(grant.key.owner)
         for cached in entry.grants.grants if entry is not None else ():
             if cached.id == grant.id and cached.version > grant.version:
@@ -145,6 +164,6 @@ class GrantCache:
 
 
 def _retrieve_exception(task: asyncio.Task[OwnerGrants]) -> None:
-    """Where nobody waited for it, a failure is nobody's: who asks once the entry is too old reads for himself."""
+    """Retrieve the exception so that asyncio does not log it when no caller waits. The next caller retries the read."""
     if not task.cancelled():
         task.exception()

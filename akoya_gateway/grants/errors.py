@@ -1,4 +1,4 @@
-"""Why a grant's bearer cannot be passed, sorted by who can do something about it (see `akoya_gateway.errors`)."""
+"""Errors raised if a grant's bearer cannot be passed on, by the party that can fix it (see `akoya_gateway.errors`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from akoya_gateway.grants.grant import Grant
 
 
 class NeedsReconnect(UserError):
-    """Only the user can help: by connecting the same bank again. `grant` says which, `grant.reason` why."""
+    """The user must connect the same bank again. `grant` is the grant that ended, `grant.reason` the cause."""
 
     status = 401
     code = "reconnect"
@@ -19,7 +19,7 @@ class NeedsReconnect(UserError):
 
 
 class TemporarilyUnavailable(ProviderError):
-    """The token has ended and the provider cannot renew it at the moment. The grant is kept; `retry_after` seconds."""
+    """The token has expired and the provider cannot refresh it now. The grant is kept; retry after `retry_after` s."""
 
     status = 503
     code = "provider-unavailable"
@@ -27,8 +27,11 @@ class TemporarilyUnavailable(ProviderError):
 
 
 class UntrustedResponses(OperatorError):
-    """The token has ended, and the response to its refresh cannot be trusted. The grant is kept, the refresh repeated.
-    `reconnect`: the connector to offer to the user after several such responses in a row, else None."""
+    """The token has expired and the response to its refresh cannot be trusted.
+
+    The grant is kept and the refresh is retried. `reconnect` is the connector that the user should be offered to
+    connect again, after several such responses in a row; otherwise None.
+    """
 
     status = 503
     code = "untrusted-response"
@@ -40,7 +43,7 @@ class UntrustedResponses(OperatorError):
 
 
 class RegistrationFault(OperatorError):
-    """The provider does not accept our client registration, so the token cannot be renewed. The grant is kept."""
+    """The provider rejects the client registration, so the token cannot be refreshed. The grant is kept."""
 
     code = "registration-refused"
     title = "The bank connection service is not available right now"

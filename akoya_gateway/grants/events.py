@@ -1,4 +1,4 @@
-"""What can happen to a grant, and the words for why it is not live. See `grants.state_machine`."""
+"""The events of the grant state machine, and the reasons why a grant is not live. See `grants.state_machine`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from akoya_gateway.secret import Secret
 
 
 class Reason(StrEnum):
-    """Why a grant is not simply live. Stable words: they reach logs, `grants` and the connections page."""
+    """Why a grant is not simply live.
+
+    The values are stable: they appear in logs, in the output of `grants` and on the connections page.
+    """
 
     DEAD_TOKEN = "dead_token"
     OUTCOME_UNKNOWN = "refresh_outcome_unknown"
@@ -34,7 +37,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequested:
-    """`holder` wants to use the refresh token, and to be waited for `lease` seconds."""
+    """`holder` requests a lease of `lease` seconds in order to use the refresh token."""
 
     holder: str
     lease: float
@@ -42,7 +45,7 @@ class RefreshRequested:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewed:
-    """`holder` is still at it."""
+    """`holder` is still refreshing and extends its lease to `lease` seconds from now."""
 
     holder: str
     lease: float
@@ -50,33 +53,37 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired:
-    """Nobody has heard of the holder for the length of its lease. `reuse_grace`: as in `ProviderResponded`."""
+    """The holder did not renew its lease in time. `reuse_grace` is as in `ProviderResponded`."""
 
     reuse_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderResponded:
-    """What the provider said to `holder`'s use of `used`. `jitter` in [0, 1) spreads the back-off. `since`: when the
-    configuration that validated the response was loaded. `reuse_grace`: seconds for which the provider accepts a
-    refresh token that is spent."""
+    """The outcome of a refresh that `holder` requested with the refresh token `used`."""
 
     holder: str
     used: Secret
     outcome: TokenOutcome
     jitter: float = 0.0
+    """A random number in [0, 1) that spreads the back-off."""
     since: float = 0.0
+    """When the configuration that validated the response was loaded."""
     reuse_grace: float = 0.0
+    """Seconds for which the provider accepts a spent refresh token."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeRequested:
-    """The user disconnects."""
+    """The user disconnects the grant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """A newer consent for the same connector. Tokens of another `sub` leave this grant as it is: they are another."""
+    """The user gave a newer consent for the same connector.
+
+    Tokens with another `sub` do not change this grant, because they belong to another one.
+    """
 
     tokens: TokenSet = field(repr=False)
 
@@ -85,4 +92,4 @@ Event = RefreshRequested | LeaseRenewed | LeaseExpired | ProviderResponded | Rev
 
 OUTCOMES = (TokensIssued, Refused, ClientRejected, ProviderDown, OutcomeUnknown, Untrusted)
 EVENTS: tuple[type, ...] = (RefreshRequested, LeaseRenewed, LeaseExpired, *OUTCOMES, RevokeRequested, Reconnected)
-"""The columns of the table: an `ProviderResponded` counts as its answer."""
+"""The columns of the transition table. A `ProviderResponded` is represented by the type of its outcome."""

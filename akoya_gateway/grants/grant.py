@@ -1,4 +1,7 @@
-"""What a user granted: the value that the state machine moves and the store keeps."""
+"""The grant: the tokens of one bank connection and their state, as the store keeps them.
+
+State transitions are in `state_machine`, storage is in `repository`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from akoya_gateway.oauth.outcomes import TokenSet
 
 
 class GrantState(StrEnum):
-    """See `grants.state_machine` for the moves between them."""
+    """State of a grant. The transitions are in `grants.state_machine`."""
 
     LIVE = "live"
     REFRESHING = "refreshing"
@@ -22,7 +25,10 @@ class GrantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GrantKey:
-    """(environment, client, connector, sub) under its owner: `sub` is unique per provider login only (akoya.md 7)."""
+    """Identifies a grant: owner, environment, client, connector and `sub`.
+
+    `sub` alone is not enough: it is unique per provider login only (docs/akoya.md section 7).
+    """
 
     owner: str
     environment: str
@@ -32,16 +38,19 @@ class GrantKey:
 
     @property
     def id(self) -> str:
-        """22 characters, the same for the same key: reconnecting one login lands on its own record."""
+        """The grant ID, 22 characters derived from the key, so that reconnecting a login updates its own record."""
         parts = (self.owner, self.environment, self.client, self.connector, self.sub)
-        # Length prefixes keep ("ab", "c") and ("a", "bc") apart (compare CVE-2023-35941).
+        # Length prefixes distinguish ("ab", "c") from ("a", "bc") (compare CVE-2023-35941).
         packed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
         return base64.urlsafe_b64encode(hashlib.sha256(packed).digest()[:16]).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who is refreshing, since when, until when others wait; `sent` once the request may have left."""
+    """The right of one process (`holder`) to refresh a grant. The others wait until `expires_at`.
+
+    `sent` is True once the request may have left.
+    """
 
     holder: str
     started_at: float
@@ -51,7 +60,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """A refresh token whose fate is unknown may be used again from `at` on, before `until`: the provider's grace."""
+    """The period in which a refresh token whose last outcome is unknown may be used again: from `at`, before `until`.
+
+    Only for providers that accept a spent token for a grace period (`dialect.reuse_grace`).
+    """
 
     at: float
     until: float
@@ -59,6 +71,11 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
+    """One bank connection of one user. Immutable: only `state_machine.transition` changes a grant, by making a new one.
+
+    Times are Unix seconds.
+    """
+
     key: GrantKey
     tokens: TokenSet = field(repr=False)
     state: GrantState
@@ -68,19 +85,19 @@ class Grant:
     """The record's version in the store."""
     lease: Lease | None = None
     reason: str | None = None
-    """Why it is not live, as a stable word (`dead_token`, `refresh_outcome_unknown`, ...)."""
+    """Why the grant is not simply live, as a stable identifier (`dead_token`, `refresh_outcome_unknown`, ...)."""
     retry_at: float = 0.0
-    """No refresh before this moment (back-off after the provider was down)."""
+    """The earliest time of the next refresh (back-off after a failure)."""
     failures: int = 0
-    """Attempts in a row that brought no new tokens."""
+    """Consecutive attempts that brought no new tokens."""
     unknowns: int = 0
-    """Uses of the present refresh token whose outcome nobody knows: while above 0 the token may be spent."""
+    """Uses of the current refresh token with an unknown outcome. While this is above 0, the token may be spent."""
     untrusted: int = 0
-    """Responses in a row that could not be trusted (`life`), counted anew after a reload."""
+    """Consecutive untrusted responses (see `state_machine`). Counting restarts after a reload."""
     failed_under: float = 0.0
-    """When the newest configuration was loaded under which an attempt failed for a reason that a reload may remove."""
+    """Load time of the newest configuration under which an attempt failed for a reason that a reload may remove."""
     reuse: Reuse | None = None
-    """While it is uncertain, and the provider may still accept a token that is spent."""
+    """Set while the grant is uncertain and the provider may still accept a spent token."""
 
     @property
     def id(self) -> str:
@@ -91,7 +108,7 @@ class Grant:
         return self.key.connector
 
     def usable(self, now: float) -> bool:
-        """Its bearer may be passed: not revoked or dead, and the token has not ended."""
+        """Return True if the bearer may be passed on: it has not expired, and the grant is not dead or revoked."""
         return self.state in _PASSABLE_STATES and now < self.tokens.expires_at
 
 
@@ -100,10 +117,11 @@ _PASSABLE_STATES = frozenset({GrantState.LIVE, GrantState.REFRESHING, GrantState
 
 @dataclass(frozen=True, slots=True)
 class OwnerGrants:
-    """One owner's grants as read at one moment, most recently connected first."""
+    """A snapshot of one owner's grants, most recently connected first."""
 
     owner: str
     grants: tuple[Grant, ...] = ()
 
     def for_connector(self, connector: str) -> tuple[Grant, ...]:
+        """Return the grants of this connector."""
         return tuple(g for g in self.grants if g.key.connector == connector)

@@ -1,4 +1,4 @@
-"""What this package needs of a provider: the smallest interface (`provider.Provider` has it)."""
+"""The interface to a provider that this package needs. `provider.Provider` implements it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,31 @@ from akoya_gateway.secret import Secret
 
 
 class TokenEndpoint(Protocol):
-    """One client registration's way to its provider. Nothing a provider can do is raised: it is an answer."""
+    """The token and revocation endpoints of a provider, for one client registration.
+
+    Provider failures are never raised; they are returned as outcomes.
+    """
 
     @property
-    def client(self) -> Client: ...
+    def client(self) -> Client:
+        """The client registration."""
+        ...
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        """RFC 6749 section 6, once: never repeated by itself, whatever comes back. An answer of another `sub`, or with
-        another nonce than that of the login, is `Untrusted`."""
+        """Send one refresh request (RFC 6749 section 6). It is never retried, whatever the outcome.
+
+        A response with another `sub`, or with another nonce than that of the login, is `Untrusted`.
+        """
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
-        """RFC 7009. May be repeated."""
+        """Revoke a refresh token (RFC 7009). May be repeated."""
 
 
 def token_endpoint_for(providers: Mapping[str, TokenEndpoint], key: GrantKey) -> TokenEndpoint | None:
-    """Where the grant's tokens came from. None: its client is not configured any more, or its name now stands for one
-    of another environment, whose provider must never see them.
+    """Return the endpoint that issued the grant's tokens, or None.
+
+    None means that the client is no longer configured, or that its name now belongs to a client of another environment,
+    whose provider must never see these tokens.
     """
     endpoint = providers.get(key.client)
     if endpoint is None or endpoint.client.environment.name != key.environment:

@@ -1,4 +1,4 @@
-"""What happens to grants, for metrics. Labels are names from the configuration and words of a fixed set."""
+"""The observer interface for grant metrics. Label values are names from the configuration or from a fixed set."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from akoya_gateway.grants.grant import Grant, GrantState
 
 
 class GrantObserver(Protocol):
-    """Called synchronously and often; must not raise and must not block."""
+    """Receives grant events. Methods are called synchronously and often; they must not raise and must not block."""
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
-        """One refresh call was answered. `outcome`: granted, refused, operator_fault, provider_down,
-        outcome_unknown, untrusted; `seconds` from the request to the durable result."""
+        """Record a finished refresh.
+
+        Args:
+            environment: The environment of the grant.
+            connector: The connector of the grant.
+            outcome: granted, refused, client-rejected, provider-down, outcome-unknown or untrusted.
+            seconds: The time from the request to the durable result.
+        """
 
     def moved(self, grant: Grant, before: GrantState | None) -> None:
-        """The grant is now, durably, in `grant.state`; `before` is None for a new one."""
+        """Record a durable state change to `grant.state`. `before` is the previous state, or None for a new grant."""
 
     def unsaved(self, count: int) -> None:
-        """How many refreshed pairs are held in memory only, because the store does not take them."""
+        """Set the number of refreshed token pairs that are only in memory because the store does not accept them."""
 
     def revoked(self, environment: str, outcome: str) -> None:
-        """One revocation call was answered: revoked, operator_fault, provider_down, outcome_unknown."""
+        """Record a finished revocation request: revoked, client-rejected, provider-down or outcome-unknown."""
 
     def breaker(self, environment: str, is_open: bool) -> None:
-        """The circuit breaker of the environment opened or closed."""
+        """Record that the circuit breaker of the environment opened or closed."""
 
 
 class NullGrantObserver:
-    """Sees nothing."""
+    """Ignores all events."""
 
     def refreshed(self, environment: str, connector: str, outcome: str, seconds: float) -> None:
         return

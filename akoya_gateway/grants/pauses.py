@@ -1,41 +1,52 @@
-"""How long a grant waits between two uses of a refresh token, by what came of the last one. Pure."""
+"""Back-off times between two uses of a refresh token, by the outcome of the last one. Pure functions."""
 
 from __future__ import annotations
 
 from akoya_gateway.grants.grant import Lease, Reuse
 
 UNKNOWN_OUTCOME_PAUSE = 30.0
-"""Seconds between a use whose outcome is unknown and the next use of the same token."""
+"""Minimum seconds between a use whose outcome is unknown and the next use of the same token."""
 
 MAX_UNKNOWN_OUTCOMES = 8
-"""Uses of one token without a known outcome, after which the grant ends."""
+"""Number of uses of one token with an unknown outcome after which the grant ends."""
 
 MAX_BACK_OFF = 900.0
+"""Longest back-off in seconds."""
 
 UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
-"""Seconds after the first untrusted response, and what each further one multiplies them by. A fault of D seconds is
-over for the user about D/2 seconds after it has been corrected, and after the longest back-off at the latest.
+"""Pause in seconds after the first untrusted response, and the factor for each further one.
+
+After a fault that lasted D seconds is fixed, the user waits about D/2 seconds, and at most the longest back-off.
 """
 
 MAX_LEASE = 60.0
-"""Seconds a grant waits after the provider was down or refused our registration. Short, because the circuit breakers
-(`health`) keep the requests few, and a grant should not wait long once all is well again.
+"""Longest own back-off of a grant, in seconds, after the provider was down or rejected the client registration.
+
+A longer `Retry-After` takes precedence. The limit is short because the circuit breakers (`provider_health`) already
+limit the requests, and a grant should not wait long once the provider has recovered.
 """
 
 REUSE_PART = 0.75
-"""Part of the grace in which reuses begin; the rest is for the way of the last one."""
+"""The part of the grace period in which a reuse may start. The rest is a margin for the last request to arrive."""
 REUSE_PAUSE = 2.0
-"""Seconds between two reuses. The first one comes at once."""
+"""Longest pause in seconds between two reuses. The first reuse is immediate."""
 
 
 def back_off(failures: int, first: float, jitter: float, growth: float = 2.0) -> float:
-    """Seconds: `first`, times `growth` for each further failure, at most `MAX_BACK_OFF`; half of it by `jitter`."""
+    """Return an exponential back-off in seconds, at most `MAX_BACK_OFF`.
+
+    The pause after the first failure is `first`; each further failure multiplies it by `growth`. `jitter` (0 to 1)
+    scales the result between one half and the whole.
+    """
     whole = min(first * growth ** min(failures - 1, 30), MAX_BACK_OFF)
     return whole * (0.5 + 0.5 * jitter)
 
 
 def quarantine(unknowns: int, jitter: float) -> float:
-    """Whole quarantine first, jitter on top: the distance is what keeps two uses from being in flight together."""
+    """Return the seconds to wait after an unknown outcome, at least `UNKNOWN_OUTCOME_PAUSE`.
+
+    Jitter only adds to that minimum, because the pause ensures that two uses are not in flight at the same time.
+    """
     return (
         UNKNOWN_OUTCOME_PAUSE
         + back_off(unknowns, UNKNOWN_OUTCOME_PAUSE, jitter)
@@ -44,10 +55,16 @@ def quarantine(unknowns: int, jitter: float) -> float:
 
 
 def next_reuse(last: Reuse | None, lease: Lease | None, grace: float, now: float, jitter: float) -> Reuse | None:
-    """Return when a token of unknown fate may be used again within the provider's grace, None if that is over.
+    """Return when a token with an unknown outcome may be used again within the grace period, or None if that is over.
 
-    `last`: as planned after the use before this one, None for the first. The grace is counted from the start of the
-    first use, which the provider cannot have acted upon earlier.
+    The grace period is counted from the start of the first use, because the provider cannot have acted earlier.
+
+    Args:
+        last: The `Reuse` planned after the previous use, or None after the first use.
+        lease: The lease of the first use.
+        grace: The provider's grace period in seconds.
+        now: The current time.
+        jitter: A random number in [0, 1).
     """
     if last is not None:
         again = Reuse(now + back_off(1, REUSE_PAUSE, jitter), last.until)

@@ -1,4 +1,4 @@
-"""What is to be done with a grant now, and by whom. Pure: the grant and the time decide."""
+"""What has to be done with a grant now, and by whom. Pure functions of the grant and the time."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from akoya_gateway.grants.grant import Grant, GrantState
 
 
 class Action(Enum):
+    """The next step for a grant. `until` is that of `NextAction`."""
+
     USE = auto()
-    """Pass the bearer; nothing to do until `until`."""
+    """Pass on the bearer. Nothing else to do before `until`."""
     REFRESH = auto()
     """Use the refresh token now."""
     WAIT = auto()
-    """Another holder is at it: wait for its result, at most until `until`, when its lease ends."""
+    """Another holder is refreshing. Wait for its result, at most until its lease expires at `until`."""
     EXPIRE = auto()
-    """The lease of another holder has ended without a result: say so, then look again."""
+    """The lease of another holder has expired without a result. Record that, then evaluate the grant again."""
     HOLD = auto()
-    """A refresh is due but not before `until`."""
+    """A refresh is due, but must not start before `until`."""
     RECONNECT = auto()
-    """Only the user can help."""
+    """The user must reconnect."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
+    """The next action, and the time (Unix seconds) until which it applies, if any."""
+
     action: Action
     until: float = 0.0
 
 
 OFFER_AFTER = 3
-"""Untrusted responses in a row, after which a user who has to wait is offered to reconnect."""
+"""Number of consecutive untrusted responses after which a waiting user is offered to reconnect."""
 
 _BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT})
 
@@ -43,8 +47,15 @@ _EXPIRE = NextAction(Action.EXPIRE)
 def next_action(
     grant: Grant, now: float, refresh_before: float, *, early: float = 1.0, stale: bool = False, since: float = 0.0
 ) -> NextAction:
-    """`early`: a multiple of the margin, for work ahead of need. `stale`: the upstream has learnt that the bearer is
-    dead although it has not ended (602). `since`: as in `held_until`.
+    """Return the next action for a grant.
+
+    Args:
+        grant: The grant.
+        now: The current time.
+        refresh_before: The margin: seconds before the expiry of the bearer at which it is refreshed.
+        early: A multiple of the margin, for refreshes ahead of need.
+        stale: Whether the upstream reported that the bearer is dead although it has not expired (code 602).
+        since: As in `held_until`.
     """
     if grant.state is GrantState.REFRESHING:
         if grant.lease is None or grant.lease.expires_at <= now:
@@ -57,7 +68,7 @@ def next_action(
             return _REFRESH
         return NextAction(Action.USE if now < grant.tokens.expires_at else Action.HOLD, grant.reuse.at)
     elif grant.state is GrantState.UNCERTAIN:
-        # An attempt could cost the bearer that still lives (see `life`), so not before its end.
+        # An attempt could invalidate the current bearer (see `state_machine`), so wait until it has expired.
         due = grant.tokens.expires_at
     else:
         return _RECONNECT
@@ -70,25 +81,31 @@ def next_action(
 
 
 def held_until(grant: Grant, since: float) -> float:
-    """Return when the next refresh may be tried.
+    """Return the earliest time of the next refresh.
 
-    `since`: when the configuration in force was loaded. What failed before that for a reason that a reload may have
-    removed is tried at once.
+    Args:
+        grant: The grant.
+        since: When the current configuration was loaded. If the grant failed before that for a reason that a reload may
+            have removed, it may be refreshed at once.
     """
     return 0.0 if grant.reason in _BY_CONFIGURATION and grant.failed_under < since else grant.retry_at
 
 
 def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:
-    """When a live grant is to be refreshed: `refresh_before` seconds before the end of its bearer, but never in the
-    first three quarters of its life, or a short-lived token would be refreshed by every request.
+    """Return when a live grant should be refreshed: `refresh_before` seconds, times `early`, before its bearer expires.
+
+    The margin without `early` is at most a quarter of the bearer's lifetime. Otherwise every request would refresh a
+    short-lived token.
     """
     tokens = grant.tokens
     return tokens.expires_at - early * min(refresh_before, 0.25 * max(tokens.expires_at - grant.refreshed_at, 0.0))
 
 
 def must_reconnect(grant: Grant) -> bool:
-    """The user is sent to the bank again rather than asked to wait. An uncertain grant whose second use came to
-    nothing as well may still be won back by a later one, but nobody is left waiting for that.
+    """Return True if the user should reconnect rather than wait.
+
+    This includes uncertain grants after the second unknown outcome: a later attempt may still recover such a grant, but
+    the user should not have to wait for it.
     """
     if grant.state is GrantState.UNCERTAIN:
         return grant.unknowns > 1
@@ -96,13 +113,16 @@ def must_reconnect(grant: Grant) -> bool:
 
 
 def offered_reconnect(grant: Grant, since: float) -> bool:
-    """Whether a user who has to wait is offered to connect the bank again. For untrusted responses this may help, where
-    the fault is this connection's, and costs nothing: the grant is kept either way.
+    """Return True if a waiting user should be offered to connect the bank again, because of untrusted responses.
+
+    Reconnecting helps if only this connection is affected. It costs nothing, because the grant is kept either way.
     """
     return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_under >= since
 
 
 class ResponsibleParty(Enum):
+    """Who has to act. `NOBODY` means that no action is needed."""
+
     NOBODY = "nobody"
     USER = "user"
     OPERATOR = "operator"
@@ -110,7 +130,7 @@ class ResponsibleParty(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Who must do something, and what: a sentence that may be shown to that person."""
+    """Who has to act, and the instruction as a sentence that may be shown to that person."""
 
     who: ResponsibleParty
     what: str
@@ -142,7 +162,7 @@ _DEAD_REMEDIES = {
 
 
 def remedy(state: GrantState, reason: str | None) -> Remedy:
-    """No state is a dead end: what the user or the operator must do, or that nobody must."""
+    """Return who has to act on a grant in this state, and how. Every state has a remedy."""
     match state:
         case GrantState.LIVE:
             cached = Reason(reason) if reason in set(Reason) else None

@@ -1,4 +1,4 @@
-"""A grant as bytes, for the vault: JSON with a format number. The vault seals it; here it is plain."""
+"""Serializes grants as JSON with a format number. The output is plaintext; the encrypted store encrypts it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ FORMAT = 1
 
 
 class UnreadableGrant(OperatorError):
-    """The record is of a newer format, or not a grant at all. Says nothing of what is in it."""
+    """Raised if a record has a newer format or is not a grant. The message contains nothing from the record."""
 
     code = "grant-unreadable"
 
 
 def encode(grant: Grant) -> bytes:
+    """Serialize a grant. The version is not included, because the record has it."""
     key, tokens = grant.key, grant.tokens
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -52,14 +53,22 @@ def encode(grant: Grant) -> bytes:
 
 
 def decode(body: bytes, version: int) -> Grant:
-    """Raises `UnreadableGrant`. `version` is the record's."""
+    """Parse a grant.
+
+    Args:
+        body: The output of `encode`.
+        version: The version of the record.
+
+    Raises:
+        UnreadableGrant: The body cannot be parsed or has a newer format.
+    """
     document: Any = None
     try:
         document = json.loads(body)
         if document["format"] == FORMAT:
             return _grant(document, version)
     except (ValueError, KeyError, TypeError, AttributeError):
-        # The cause is not chained: its text would hold a piece of the body.
+        # The cause is not chained because its text would contain part of the body.
         raise UnreadableGrant("a grant in the store cannot be read") from None
     raise UnreadableGrant("a grant in the store was written by a newer release: run that release")
 
@@ -87,7 +96,7 @@ def _grant(document: dict[str, Any], version: int) -> Grant:
         retry_at=document["retry_at"],
         failures=document["failures"],
         unknowns=document["unknowns"],
-        # Records of earlier releases have neither.
+        # Records of earlier releases have neither `untrusted` nor `failed_under`.
         untrusted=document.get("untrusted", 0),
         failed_under=document.get("failed_under", 0.0),
         reuse=None if reuse is None else Reuse(*reuse),

@@ -1,71 +1,71 @@
-"""The life of a grant: one table, no I/O, no clock.
+"""The state machine of a grant: one transition table, without I/O and without a clock.
 
 Theory of operation
 ===================
 
 Two rules keep this simple:
 
-1. Everything that decides what may happen to a grant is in the `Grant` value, and the `Grant` value is changed by
-   `transition` alone. Whoever wants to do something makes the next value and writes it by compare-and-set. A write that
-   wins *is* the lease won; a write that loses is the lease lost: read again, start over.
-2. An answer belongs to the refresh token it was asked with. `ProviderResponded.used` is that token, and an answer is
-  applied
-   only while the record still holds it. So an old answer can never replace what came after it, whoever brings it
-   and however late, and a new pair finds its place even when its asker has lost the lease in the meantime.
+1. The `Grant` value contains everything that determines what may happen to a grant, and only `transition` changes it.
+   A process that wants to act computes the next value and writes it by compare-and-set. If the write succeeds, the
+   process has the lease. If the write fails, another process was first; read the grant again and start over.
+2. A response belongs to the refresh token that was sent in its request. `ProviderResponded.used` is that token, and a
+   response is applied only while the record still has it. So a late response can never overwrite newer tokens,
+   and a new token pair is stored even if the holder that requested it has lost its lease in the meantime.
 
-Why a state `uncertain`
------------------------
+Why there is a state `uncertain`
+--------------------------------
 
-A used refresh token is dead at once at Akoya (akoya.md section 4), so the intent is recorded before the request
-leaves: the grant is `refreshing`, with a lease. If the holder of the lease dies, or its request is cut after it left,
-there are two worlds and nobody can tell them apart:
+At Akoya a refresh token is invalid as soon as it has been used (docs/akoya.md section 4). Therefore the intent is
+recorded before the request leaves: the grant becomes `refreshing`, with a lease. If the holder of the lease crashes, or
+its connection breaks after the request has left, there are two cases, and they cannot be told apart:
 
-A. the provider never acted: the token we hold is good;
-B. it did: our token is spent, and its successor was in the answer that we never got.
+A. The provider never acted. Our token is still valid.
+B. The provider acted. Our token is spent, and its successor was in the response that was lost.
 
-What can one later attempt with the same token do?
+What happens if the same token is tried once more?
 
 =======================  =============================  ===============================================
-                         world A (never acted)          world B (acted, answer lost)
+provider behavior        A (never acted)                B (acted, response lost)
 =======================  =============================  ===============================================
-plain rejection of       new tokens: won back           refused: the truth, nothing lost that was not
-reuse (Dex-era)                                         lost before
-family revocation on     new tokens: won back           refused, and the family is revoked. Its refresh
-reuse (Hydra-era)                                       token never reached us, so it is no loss; what
-                                                        it can harm is the id_token that still lives
+rejects the reuse        new tokens: recovered          refused. This is correct; nothing is lost that
+(Dex-era)                                               was not lost before
+revokes the token        new tokens: recovered          refused, and the token family is revoked. Its
+family (Hydra-era)                                      refresh token never reached us, so that is no
+                                                        loss. It may invalidate the current id_token
 =======================  =============================  ===============================================
 
-So the attempt is right, and the only thing to lose is what is left of the present bearer. Hence: no attempt while the
-bearer lives (it is passed on until its end); then one attempt. It also waits `QUARANTINE` seconds after the unknown
-outcome, because the first request may still be on its way: arriving *after* the second it would be the reuse that
-gets the new family revoked. If the attempt's outcome is unknown too, the two worlds are the same as before and with no
-living bearer nothing is left to harm, so it may be repeated, with doubling distance, `MAX_UNKNOWN_OUTCOMES` uses in all
-(about 45 minutes); then the grant ends. From the second unknown outcome on the user is told to reconnect
-(`told_to_reconnect`): nobody waits in a loop, and a provider's outage does not cost everybody their grant.
+So a second attempt is right, and all it can cost is the remaining lifetime of the current bearer. Hence there is no
+attempt before the bearer expires (until then it is passed on); afterwards there is one. The attempt also
+waits at least `UNKNOWN_OUTCOME_PAUSE` seconds after the unknown outcome, because the first request may still be in
+transit: if it arrived *after* the second one, it would be the reuse that revokes the new family. If the outcome of the
+attempt is unknown too, the two cases are the same as before. Without a valid bearer nothing is left to lose, so the
+attempt is repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant
+ends. From the second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user
+has to wait for the retries, and an outage of the provider does not end every grant.
 
-Some providers accept a spent token for a short time and answer with new tokens (`dialect.reuse_grace`: Hydra's and
-Dex's grace after a rotation). There the attempt costs nothing in either world, so it is made at once, while the bearer
-lives, and repeated until three quarters of the grace, counted from the first use, are over; after that all is as above.
-Akoya documents none, so this is off unless configured.
+Some providers accept a spent token for a short time and respond with new tokens (`dialect.reuse_grace`: the grace
+period of Hydra and Dex after a rotation). There the attempt costs nothing in either case. It is made at once, even
+while the bearer is valid, and repeated until three quarters of the grace period, counted from the first use, are over.
+After that, the rules above apply. Akoya documents no grace period, so this is off unless configured.
 
-A token whose earlier use had a *known* good outcome is never used again: the new pair has replaced it (rule 2).
+A token whose earlier use is *known* to have succeeded is never used again: the new pair has replaced it (rule 2).
 
-Why an untrusted response never ends a grant
+Why an untrusted response does not end a grant
 --------------------------------------------
 
-A response whose id_token fails validation says nothing against the grant. The provider has accepted the refresh token,
-and its successor is in the response and is stored. The cause is nearly always on our side (a clock, `issuer`,
-`jwks_uri`) or passing (a key set that is being replaced), and touches every user at once. So the refresh is repeated
-with pauses that grow from 5 s to 15 min, for as long as it takes, and the first response that can be trusted makes the
-grant live again without the user. Meanwhile the old bearer is passed until it ends, and nothing after that.
+A response whose id_token fails validation is no evidence against the grant. The provider has accepted the refresh
+token, and its successor is in the response and is stored. The cause is nearly always on our side (the clock, `issuer`,
+`jwks_uri`) or temporary (a key set that is being replaced), and affects every user at once. So the refresh is repeated
+without a limit, with pauses that grow from 5 s to 15 min. The first trusted response makes the grant live again
+without action by the user. Meanwhile the old bearer is passed on until it expires; after that, no bearer is passed on.
 
-The number of untrusted responses in a row is kept in the grant: replicas share the pauses, and none begins again with
-the shortest. What was counted under an earlier configuration does not count (`since`, `failed_under`), so
-a reload or a restart after a correction is tried at once. What is known about connectors and environments, on the other
-hand, is kept by each process (`trust`).
+The number of consecutive untrusted responses is kept in the grant, so that replicas share the back-off and none starts
+with the shortest pause. Responses counted under an earlier configuration are ignored (`since`, `failed_under`), so the
+refresh is retried at once after a reload or restart that fixes the cause. The state of connectors and environments, in
+contrast, is kept by each process (`trust`).
 
-Three things about such a response do end the grant: another `sub` (the user signed in to another account at the bank);
-a refusal of the old refresh token where the response brought no new one; and the limit of unknown outcomes, above.
+Three things do end the grant in this situation: another `sub` (the user signed in to another account at the bank);
+a refusal of the old refresh token if the response contained no new one; and the limit of unknown outcomes, above.
 """
 
 from __future__ import annotations
@@ -107,15 +107,15 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.secret import Secret
 
-# --- what the moves do ----------------------------------------------------------------------------------------------
+# --- transitions ----------------------------------------------------------------------------------------------------
 
 
 def _lease(grant: Grant, event: RefreshRequested, now: float) -> Grant:
     if grant.tokens.refresh_token is None:
         return _ended(grant, Reason.NO_REFRESH_TOKEN)
-    # One write says both "mine" and "sent": nothing is waited for between winning the lease and the request, so a
-    # second write would cost every refresh a disk flush and would tell a crash apart from a sent request only in the
-    # microseconds between the two.
+    # One write records both the lease and `sent`. The request follows the lease without an await in between. A second
+    # write would cost every refresh a disk flush, only to distinguish a crash from a sent request in the microseconds
+    # between the two.
     lease = Lease(event.holder, started_at=now, expires_at=now + event.lease, sent=True)
     return replace(grant, state=GrantState.REFRESHING, lease=lease)
 
@@ -166,7 +166,7 @@ def _refuse(grant: Grant, event: ProviderResponded, now: float) -> Grant:
 
 
 def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
-    """The token was not used up, and asking again at once would not help."""
+    """Release the lease and back off: the token is not spent, and an immediate retry would not help."""
     if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
     answer, failures = event.outcome, grant.failures + 1
@@ -191,7 +191,7 @@ def _mark_unknown(grant: Grant, event: ProviderResponded, now: float) -> Grant:
 
 
 def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
-    """A new refresh token is kept, because the old one is spent with it; the bearer of the answer is not."""
+    """Keep the new refresh token of an untrusted response, because the old one is spent, but not the new bearer."""
     answer = event.outcome
     assert isinstance(answer, Untrusted)
     if not _is_current(grant, event):
@@ -212,13 +212,13 @@ def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
         failures=grant.failures + 1,
         untrusted=untrusted,
         retry_at=now + pause,
-        # The older configuration of a replica, or of a refresh that was under way, does not count as the newer one.
+        # A replica, or a refresh that was in flight during a reload, may have an older configuration; keep the newest.
         failed_under=max(grant.failed_under, event.since),
     )
 
 
 def _revoke(grant: Grant, event: RevokeRequested, now: float) -> Grant:
-    """What stays is a marker without tokens, so that who comes late finds out and versions go on counting."""
+    """Leave a tombstone without tokens, so that late writers find the grant revoked and versions keep increasing."""
     blank = replace(grant.tokens, bearer=Secret(""), refresh_token=None, expires_at=0.0, scope=(), consent_id=None)
     return replace(grant, tokens=blank, state=GrantState.REVOKED, lease=None, reason=Reason.DISCONNECTED)
 
@@ -228,7 +228,7 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
         return grant
     return replace(
         grant,
-        # Nothing is carried over from the older consent: its family may end with it.
+        # Nothing is carried over from the older consent, because its token family may be revoked with it.
         tokens=event.tokens,
         state=GrantState.LIVE,
         connected_at=now,
@@ -245,22 +245,26 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
 
 
 def _is_current(grant: Grant, event: ProviderResponded) -> bool:
-    """Rule 2: the answer is about the token that the grant still holds."""
+    """Return True if the response belongs to the grant's current refresh token (rule 2)."""
     return grant.tokens.refresh_token is not None and grant.tokens.refresh_token == event.used
 
 
 def _is_other_holder(grant: Grant, event: ProviderResponded) -> bool:
-    """Another holder is using the token now: only good news of ours counts, the rest is told by their answer."""
+    """Return True if another holder has the lease.
+
+    Its own response decides then; from the sender of this event, only new tokens are accepted.
+    """
     return grant.lease is not None and grant.lease.holder != event.holder
 
 
 def _released(grant: Grant) -> Grant:
-    """Back to where it was before the lease."""
+    """Return the grant in the state that it had before the lease."""
     return replace(grant, state=GrantState.UNCERTAIN if grant.unknowns else GrantState.LIVE, lease=None)
 
 
 def _uncertain(grant: Grant, reason: Reason, now: float, jitter: float, grace: float) -> Grant:
-    # A reuse within the grace costs nothing if its outcome is unknown, too, so it does not count towards the limit.
+    # A reuse within the grace period costs nothing even if its outcome is unknown, so it does not count towards the
+    # limit.
     unknowns = grant.unknowns + (grant.reuse is None)
     reuse = next_reuse(grant.reuse, grant.lease, grace, now, jitter) if grant.reuse or not grant.unknowns else None
     doubted = replace(grant, unknowns=unknowns, failures=grant.failures + 1, reuse=reuse)
@@ -275,7 +279,7 @@ def _ended(grant: Grant, reason: Reason) -> Grant:
 
 
 def _carry_over(new: TokenSet, old: TokenSet) -> TokenSet:
-    """What a refresh answer leaves out stays as it was (RFC 6749 sections 5.1 and 6)."""
+    """Keep the old values of what a refresh response omits (RFC 6749 sections 5.1 and 6)."""
     return replace(
         new,
         refresh_token=new.refresh_token or old.refresh_token,
@@ -284,13 +288,15 @@ def _carry_over(new: TokenSet, old: TokenSet) -> TokenSet:
     )
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
+# --- the transition table -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """`apply` makes the next grant; its state is one of `targets`, or nothing has changed (`unchanged_because` says
-    when and why)."""
+    """`apply` returns the next grant, whose state is one of `targets`, or the same grant if nothing changes.
+
+    `unchanged_because` is the condition under which nothing changes.
+    """
 
     apply: Callable[..., Grant]
     targets: tuple[GrantState, ...]
@@ -299,7 +305,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class NoTransition:
-    """The event changes nothing, and this is why."""
+    """The event never changes the grant in this state, for the given reason."""
 
     reason: str
 
@@ -307,11 +313,11 @@ class NoTransition:
 _LIVE, _REFRESHING, _UNCERTAIN = GrantState.LIVE, GrantState.REFRESHING, GrantState.UNCERTAIN
 _DEAD, _REVOKED = GrantState.NEEDS_RECONNECT, GrantState.REVOKED
 
-_LATE = Transition(_accept, (_LIVE, _DEAD), "the answer is about an older token")
-_LATE_UNTRUSTED = Transition(_distrust, (_LIVE, _DEAD), "an older token, or no new one: the next use will tell")
-_NOT_HELD = "nobody holds the lease: an answer without new tokens says nothing that is not known"
+_LATE = Transition(_accept, (_LIVE, _DEAD), "the response is about an older token")
+_LATE_UNTRUSTED = Transition(_distrust, (_LIVE, _DEAD), "an older token, or no new one: the next refresh decides")
+_NOT_HELD = "there is no lease, and a response without new tokens adds nothing"
 _NO_LEASE = "there is no lease"
-_DISCONNECTED = "the user has disconnected; who brought a new token has it revoked"
+_DISCONNECTED = "the user has disconnected; the holder that received a new token revokes it"
 
 TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingProxyType(
     {
@@ -320,7 +326,7 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             LeaseRenewed: NoTransition(_NO_LEASE),
             LeaseExpired: NoTransition(_NO_LEASE),
             TokensIssued: _LATE,
-            Refused: NoTransition("a late answer; the next use will tell"),
+            Refused: NoTransition("a late response; the next refresh decides"),
             ClientRejected: NoTransition(_NOT_HELD),
             ProviderDown: NoTransition(_NOT_HELD),
             OutcomeUnknown: NoTransition(_NOT_HELD),
@@ -329,15 +335,15 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _REFRESHING: {
-            RefreshRequested: NoTransition("somebody is at it: wait for the result"),
-            LeaseRenewed: Transition(_renew, (_REFRESHING,), "it is another's lease"),
-            LeaseExpired: Transition(_expire, (_UNCERTAIN, _LIVE, _DEAD), "it has not expired"),
-            TokensIssued: Transition(_accept, (_LIVE, _DEAD), "the answer is about an older token"),
-            Refused: Transition(_refuse, (_DEAD,), "an older token, or another's lease"),
-            ClientRejected: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
-            ProviderDown: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another's lease"),
-            OutcomeUnknown: Transition(_mark_unknown, (_UNCERTAIN, _DEAD), "an older token, or another's lease"),
-            Untrusted: Transition(_distrust, (_LIVE, _UNCERTAIN, _DEAD), "an older token, or another's lease"),
+            RefreshRequested: NoTransition("a refresh is in progress: wait for its result"),
+            LeaseRenewed: Transition(_renew, (_REFRESHING,), "another holder has the lease"),
+            LeaseExpired: Transition(_expire, (_UNCERTAIN, _LIVE, _DEAD), "the lease has not expired"),
+            TokensIssued: Transition(_accept, (_LIVE, _DEAD), "the response is about an older token"),
+            Refused: Transition(_refuse, (_DEAD,), "an older token, or another lease holder"),
+            ClientRejected: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another lease holder"),
+            ProviderDown: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another lease holder"),
+            OutcomeUnknown: Transition(_mark_unknown, (_UNCERTAIN, _DEAD), "an older token, or another lease holder"),
+            Untrusted: Transition(_distrust, (_LIVE, _UNCERTAIN, _DEAD), "an older token, or another lease holder"),
             RevokeRequested: Transition(_revoke, (_REVOKED,)),
             Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
@@ -345,9 +351,9 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             RefreshRequested: Transition(_lease, (_REFRESHING, _DEAD)),
             LeaseRenewed: NoTransition(_NO_LEASE),
             LeaseExpired: NoTransition(_NO_LEASE),
-            # The holder was only slow: its answer settles the doubt.
+            # The holder was only slow; its response resolves the uncertainty.
             TokensIssued: _LATE,
-            Refused: Transition(_refuse, (_DEAD,), "the answer is about an older token"),
+            Refused: Transition(_refuse, (_DEAD,), "the response is about an older token"),
             ClientRejected: NoTransition(_NOT_HELD),
             ProviderDown: NoTransition(_NOT_HELD),
             OutcomeUnknown: NoTransition(_NOT_HELD),
@@ -356,16 +362,16 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
         _DEAD: {
-            RefreshRequested: NoTransition("only the user can help"),
+            RefreshRequested: NoTransition("the user must reconnect"),
             LeaseRenewed: NoTransition(_NO_LEASE),
             LeaseExpired: NoTransition(_NO_LEASE),
-            # A later attempt was refused *because* this one had succeeded: its pair is the living one.
+            # A later attempt was refused *because* this one had succeeded, so its token pair is the valid one.
             TokensIssued: _LATE,
-            Refused: NoTransition("known"),
+            Refused: NoTransition("already known"),
             ClientRejected: NoTransition(_NOT_HELD),
             ProviderDown: NoTransition(_NOT_HELD),
             OutcomeUnknown: NoTransition(_NOT_HELD),
-            Untrusted: Transition(_distrust, (_LIVE,), "an older token, no new one, or of another sub"),
+            Untrusted: Transition(_distrust, (_LIVE,), "an older token, no new one, or another sub"),
             RevokeRequested: Transition(_revoke, (_REVOKED,)),
             Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
@@ -379,7 +385,7 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             ProviderDown: NoTransition(_DISCONNECTED),
             OutcomeUnknown: NoTransition(_DISCONNECTED),
             Untrusted: NoTransition(_DISCONNECTED),
-            RevokeRequested: NoTransition("done before"),
+            RevokeRequested: NoTransition("already revoked"),
             Reconnected: Transition(_reconnect, (_LIVE,), "another sub: another grant"),
         },
     }
@@ -387,9 +393,9 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
 
 
 def transition(grant: Grant, event: Event, now: float) -> Grant:
-    """The grant after the event. The same object: nothing happened, nothing is to be written.
+    """Return the grant after the event, or the same object if nothing changed and nothing has to be written.
 
-    The record's version is not touched: that is the store's business.
+    The version is left unchanged; `GrantRepository.write` sets it.
     """
     column = type(event.outcome) if isinstance(event, ProviderResponded) else type(event)
     move = TABLE[grant.state][column]
