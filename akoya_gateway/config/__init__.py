@@ -1,4 +1,4 @@
-"""Text in, one frozen `Config` out."""
+"""Parses and validates gateway.yaml, and returns one frozen `Config`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ConfigurationError", "Diagnostic", "load_config"]
 
 
 def __getattr__(name: str) -> object:
-    # The parsers are loaded with the first file, so that `config.model` alone stays light.
+    # Import lazily: code that needs only `config.model` should not load the parsers.
     if name == "load_config":
         from akoya_gateway.config.loader import load_config  # noqa: PLC0415
 

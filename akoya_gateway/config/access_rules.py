@@ -1,4 +1,4 @@
-"""Access rules: patterns, what they require, and rules that can never match."""
+"""Reads the access rules: path patterns, requirements, and warnings about rules that can never match."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _REST = ("*", "**")
 def read_rules(
     node: Node, connectors: Node, upstreams: UpstreamSet, prefix: str | None, root_path: str, variants: PathVariants
 ) -> tuple[AccessRule, ...]:
-    """The paths of the rules that come out begin with `root_path`, as `prefix` does."""
+    """Read the access rules and report errors in them.
+
+    The paths of the returned rules begin with `root_path`, as `prefix` does.
+    """
     found: list[AccessRule] = []
     nodes: dict[int, Node] = {}
     for rule in node.items():
@@ -77,7 +80,7 @@ def _read_upstream(node: Node, upstreams: UpstreamSet) -> Upstream | None:
 
 
 def _parameters(node: Node) -> list[str] | None:
-    """Names of the pattern's parameters; None, and a fault, for a pattern that cannot be used."""
+    """Return the names of the pattern's parameters. Report an error and return None if the pattern is invalid."""
     segments: list[str] = node.value.split("/")[1:]
     names: list[str] = []
     for position, segment in enumerate(segments):
@@ -113,9 +116,7 @@ def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
     return None
 
 
-def _requirement(
-    node: Node, names: list[str], connectors: Node
-) -> tuple[Require, tuple[str, ...], str | None] | None:
+def _requirement(node: Node, names: list[str], connectors: Node) -> tuple[Require, tuple[str, ...], str | None] | None:
     value = node.value
     if value == "nothing":
         return Require.NOTHING, (), None
@@ -154,7 +155,10 @@ def _warn_if_shadowed(node: Node, rule: AccessRule, earlier: list[AccessRule]) -
 
 
 def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> None:
-    """A rule for one path that is refused because the path with or without a slash at its end is under another."""
+    """Warn if requests for the rule's path are refused because of its variant with or without a trailing slash.
+
+    That is the case if the variant matches another rule with a different requirement.
+    """
     if "{" in rule.path or rule.path.endswith("*") or _first(rule.path, rule, rules) is not rule:
         return
     variant = rule.path[:-1] if rule.path.endswith("/") else rule.path + "/"
@@ -167,7 +171,7 @@ def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> N
 
 
 def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule | None:
-    """The first rule for the path and a method of `asked`, whatever the case."""
+    """Return the first rule that matches the path, ignoring case, and a method of `asked`, or None."""
     method = min(asked.methods or {"GET"})
     segments = path.casefold().split("/")[1:]
     for rule in rules:
@@ -179,14 +183,14 @@ def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule 
 
 
 def _heads(rule: AccessRule, other: AccessRule) -> bool:
-    """GET includes HEAD."""
+    """Return True if `other` accepts HEAD or `rule` does not. A rule for GET also accepts HEAD."""
     assert rule.methods is not None
     assert other.methods is not None
     return "HEAD" not in rule.methods or bool(other.methods & {"GET", "HEAD"})
 
 
 def _method_sets_overlap(wide: list[str], narrow: list[str]) -> bool:
-    """Whether every path of `narrow` is one of `wide`."""
+    """Return True if every path that matches the pattern `narrow` also matches the pattern `wide`."""
     for position, segment in enumerate(wide):
         if segment in _REST:
             return position < len(narrow)

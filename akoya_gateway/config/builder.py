@@ -1,4 +1,8 @@
-"""From a document of the right shape to a `Config`: the order in which the parts are judged, and what spans them."""
+"""Builds a `Config` from a document that has been checked against the schema.
+
+Calls the readers of all sections in order, and checks what involves more than one section. The readers of access rules,
+clients, secrets and server settings are in modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +57,11 @@ _HOST_PREFIX = "__Host-"
 
 
 def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
-    """Every mistake of meaning goes to `reader.faults`. None where parts are missing; a `Config` is only good if
-    there are no faults at all, the schema's included.
+    """Build the configuration, and add all semantic errors to `reader.diagnostics`.
+
+    Returns:
+        The configuration, or None if essential parts are missing. It may be used only if no errors were reported,
+        including those of the schema.
     """
     top = reader.top()
     public = read_public_url(top)
@@ -115,7 +122,10 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
 
 
 def _process_environment(top: Node, clients: dict[str, Client], identity: Identity) -> ProcessEnvironment:
-    """Parse the proxy and trust variables if HTTPS is used at all. Their problems are those of the whole file."""
+    """Parse the environment variables for proxy and certificate authorities, if HTTPS is used at all.
+
+    Their problems are reported for the file as a whole.
+    """
     used = {client.environment.name: client.environment for client in clients.values()}.values()
     urls = [getattr(each, name) or "" for each in used for name in ENDPOINTS]
     if not top.reader.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
@@ -159,8 +169,8 @@ def _store(node: Node) -> str:
 
 
 def _check_redis(node: Node, text: str) -> None:
-    """Parse the URL as the store will, so that `check` finds what `run` would stumble over."""
-    # Here, for the other stores do without it: the parser is the store's own, and importing it brings the stores.
+    """Parse the URL as the store will, so that `check` reports the errors that `run` would have."""
+    # Import lazily: this is the store's own parser, importing it loads the store modules, and only Redis needs it.
     from akoya_gateway.store.redis.url import parse  # noqa: PLC0415
 
     try:
@@ -170,13 +180,13 @@ def _check_redis(node: Node, text: str) -> None:
 
 
 def _has_password(text: str) -> bool:
-    """Whether the URL may have a password, which need not be well-formed for that: `redis://:a/b@host`."""
+    """Return True if the URL may contain a password. The URL need not be well-formed: `redis://:a/b@host`."""
     before_host = text.partition("://")[2].rpartition("@")[0]
     return ":" in before_host or "password=" in text.lower()
 
 
 def _sqlite(node: Node, text: str) -> str:
-    """`sqlite:path` becomes `sqlite:///absolute/path`."""
+    """Return the URL with an absolute path: `sqlite:path` becomes `sqlite:///absolute/path`."""
     rest = text.removeprefix("sqlite:")
     if rest.startswith("//") and not rest.startswith("///"):
         node.error("`sqlite://` is followed by an absolute path", "write sqlite:///absolute or sqlite:relative")
@@ -209,7 +219,7 @@ def _cookie(node: Node, public: Origin | None) -> Cookie:
     if secure and not name.startswith(_HOST_PREFIX):
         node.error("with https the name must begin with __Host-", f"write {_HOST_PREFIX}{name}", key="name")
     if not secure and written is None and public is not None:
-        # Cookies know no ports: two gateways on localhost would end each other's sessions.
+        # Cookies are not bound to a port: two gateways on localhost would overwrite each other's session cookie.
         name = f"akoya-{public.port}"
     elif not secure and written and name.lower().startswith(("__host-", "__secure-")):
         name = name.split("-", 1)[1] or "akoya"

@@ -1,4 +1,4 @@
-"""Environments, clients and connectors: references and guard rails between sandbox and production."""
+"""Reads environments, clients and connectors, and checks that sandbox and production are not mixed."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ _RESERVED_PARAMETERS = frozenset(
     }
 )
 _WRONG_HOSTS = {True: SANDBOX_HOSTS, False: PRODUCTION_HOSTS}
-"""Hosts that an environment must not have, by whether it is production."""
+"""The hosts that an environment must not use. The key is True for production."""
 _RESERVED_CONNECTOR_NAMES = frozenset({"nothing", "any"})
 
 
 def read_environments(node: Node) -> dict[str, Environment]:
-    """Also those with faults, so that what refers to them is judged as well."""
+    """Read the environments. Those with errors are included, so that references to them can be checked."""
     return {name: _environment(name, below) for name, below in node.entries()}
 
 
@@ -94,7 +94,7 @@ def _environment(name: str, node: Node) -> Environment:
 
 
 def _check_endpoints(node: Node) -> None:
-    """Without a preset the two endpoints that no flow can do without must be there."""
+    """Check that an environment without a preset has the two endpoints that every flow needs."""
     missing = [key for key in ("authorization_endpoint", "token_endpoint") if node.is_missing(key)]
     if missing and node.is_missing("preset"):
         remedy = f"name a preset ({', '.join(PRESETS)}) or give the endpoints"
@@ -119,7 +119,7 @@ def _host_of(text: str | None) -> str:
 
 
 def _check_hosts(node: Node, urls: Mapping[str, str | None], production: bool) -> None:
-    """Users of production must never be sent to the sandbox, nor test logins to real banks."""
+    """Check that production users are never sent to the sandbox, and test logins never to real banks."""
     here, there = ("production", "sandbox") if production else ("sandbox", "production")
     wrong = {key: host for key, text in urls.items() if (host := _host_of(text)) in _WRONG_HOSTS[production]}
     remedy = "keep one environment for each; hosts, client_id and connectors all differ"
@@ -166,7 +166,7 @@ def _parameters(node: Node) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class RedirectContext:
-    """Where the gateway lives: what redirect URIs are judged against."""
+    """The gateway's origin and prefix, against which redirect URIs are checked."""
 
     origin: Origin | None
     prefix: str | None
@@ -175,7 +175,10 @@ class RedirectContext:
 def read_clients(
     node: Node, environments: Node, built: Mapping[str, Environment], redirect_context: RedirectContext
 ) -> dict[str, Client]:
-    """Also those with faults, so that connectors are judged as well; without secrets, what is read is empty."""
+    """Read the clients. Those with errors are included, so that connectors can be checked.
+
+    If the reader does not read secrets, the client secrets are empty.
+    """
     found: dict[str, Client] = {}
     ids: dict[str, list[tuple[str, Environment]]] = {}
     for name, below in node.entries():
@@ -259,7 +262,10 @@ def _path_problem(path: str, prefix: str | None) -> str | None:
 
 
 def _check_client_id(node: Node, environment: Environment, users: list[tuple[str, Environment]]) -> None:
-    """Akoya gives an app its own client_id in each environment. `users`: earlier clients with the same client_id."""
+    """Report a client_id that is used both in production and elsewhere.
+
+    Akoya gives an app a separate client_id for each environment. `users` are the earlier clients with this client_id.
+    """
     for other, its in users:
         if its.production != environment.production:
             message = f"the same client_id as client {quoted(other)}, one in production and one not"
@@ -268,6 +274,7 @@ def _check_client_id(node: Node, environment: Environment, users: list[tuple[str
 
 
 def read_connectors(node: Node, clients: Node, built: Mapping[str, Client]) -> dict[str, Connector]:
+    """Read the connectors. Those with errors are left out."""
     found: dict[str, Connector] = {}
     for key, below in node.entries():
         if key in _RESERVED_CONNECTOR_NAMES:

@@ -1,4 +1,4 @@
-"""What is wrong in a configuration, where, and what to do about it."""
+"""Diagnostics: what is wrong in a configuration, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 PathKey = str | int
 Path = tuple[PathKey, ...]
-"""The way from the top of the document to a value: keys and list indexes."""
+"""The keys and list indexes that lead from the top of the document to a value."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_*-][A-Za-z0-9_.*-]*\Z")
 
 
 def dotted(path: Path) -> str:
-    """`access[2].require`; keys that would be unreadable are quoted, so that a fault is always one line."""
+    """Format a path as in `access[2].require`.
+
+    Keys with unusual characters are quoted, so that a diagnostic is always one line.
+    """
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -28,13 +31,13 @@ def dotted(path: Path) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as it may stand in a message: JSON, ASCII only, on one line, cut when long."""
+    """Format a value for a message: as JSON, in ASCII, on one line, truncated if it is long."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """The nearest of the known names as a remedy, or None when nothing is near."""
+    """Return a remedy that suggests the most similar of the known names, or None if none is similar."""
     by_folded = {each.lower().replace("-", "_"): each for each in known}
     near = difflib.get_close_matches(name[:100].lower().replace("-", "_"), by_folded, n=1, cutoff=0.6)
     return f"did you mean {quoted(by_folded[near[0]])}?" if near else None
@@ -42,9 +45,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake. `line` and `column` start at 1; faults of the file as a whole stand at 1:1 with an empty path.
+    """One error or warning.
 
-    `message` says what is wrong, `remedy` what to do. Neither ever holds the value of a secret.
+    `line` and `column` start at 1. Errors about the file as a whole are at 1:1 with an empty path. `message` says what
+    is wrong, `remedy` what to do. Neither ever contains the value of a secret.
     """
 
     file: str
@@ -56,24 +60,28 @@ class Diagnostic:
 
     @property
     def location(self) -> str:
+        """The path in dotted form."""
         return dotted(self.path)
 
     def __str__(self) -> str:
-        """`gateway.yaml:31:13: connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)`"""
+        """Format the diagnostic on one line.
+
+        `gateway.yaml:31:13: connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)`
+        """
         where = f"{self.location}: " if self.path else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{self.file}:{self.line}:{self.column}: {where}{self.message}{remedy}"
 
 
 def sorted_by_position(faults: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """By position, each once."""
+    """Sort the diagnostics by position and remove duplicates."""
     return tuple(
         sorted(dict.fromkeys(faults), key=lambda diagnostic: (diagnostic.line, diagnostic.column, diagnostic.location))
     )
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used. `diagnostics` has every mistake that was found, in the order of the file."""
+    """The configuration cannot be used. `diagnostics` has all errors that were found, in the order of the file."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = sorted_by_position(diagnostics)

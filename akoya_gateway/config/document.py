@@ -1,8 +1,8 @@
-"""YAML text -> plain values, and the place of every one of them.
+"""Parses YAML into plain values, and records the position of each value and key.
 
-Built on PyYAML's events, which carry line and column and, unlike its node composer, let depth, aliases and sizes be
-judged while the text is read. Scalars are resolved as the YAML 1.2 core schema does it, which is also what editors
-do: `on`, `no` and `12:30` are text.
+It uses PyYAML's events. They have the line and column and, unlike PyYAML's node composer, let this module limit depth,
+aliases and sizes while the text is parsed. Scalars are resolved by the YAML 1.2 core schema, as in editors: `on`, `no`
+and `12:30` are strings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, Pat
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
 MAX_VALUES = 20_000
-"""Counted after aliases are followed: a few lines of nested aliases can stand for billions of values."""
+"""Maximum number of values after aliases are expanded: a few lines of nested aliases can stand for billions of values.
+"""
 
 Value = dict[str, Any] | list[Any] | str | int | float | bool | None
 
@@ -51,7 +52,7 @@ _TAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Both start at 1; columns count characters."""
+    """A position in the text. Line and column start at 1. Columns count characters."""
 
     line: int
     column: int
@@ -64,7 +65,7 @@ _START_REMEDY = "start with `version: 1`; `akoya-gateway schema` prints all that
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`values` and `keys` give the place of the value, and of the key before it, for every path."""
+    """A parsed file. `values` and `keys` map every path to the position of its value and of its key."""
 
     file: str
     data: dict[str, Any]
@@ -72,7 +73,10 @@ class Document:
     keys: dict[Path, Position] = field(repr=False)
 
     def diagnostic(self, path: Path, message: str, remedy: str | None = None, *, at_key: bool = False) -> Diagnostic:
-        """A fault at the value (or its key); where the path is not in the document, at the nearest thing above."""
+        """Return a diagnostic at the position of the value, or of its key if `at_key`.
+
+        If the path is not in the document, the position is that of the nearest ancestor.
+        """
         position = self.keys.get(path) if at_key else None
         above = path
         while position is None:
@@ -82,16 +86,21 @@ class Document:
 
 
 def read_document(path: FilePath, name: str | None = None) -> Document:
-    """Read and parse a file. Raises `ConfigurationError`, and nothing else, for whatever may be wrong with it.
+    """Read and parse a file.
 
-    `name` is what faults call the file; the path as given by default.
+    Args:
+        path: the file.
+        name: the name of the file in diagnostics; `path` by default.
+
+    Raises:
+        ConfigurationError: the file cannot be read or parsed. No other exception is raised.
     """
     name = name or str(path)
     return parse_document(_read(path, name), name)
 
 
 def parse_document(content: bytes, name: str) -> Document:
-    """Like `read_document`, for content that is at hand."""
+    """Parse content that has already been read. Like `read_document` otherwise."""
     text = _decode(content, name)
     reader = _Reader(name, text)
     try:
@@ -134,7 +143,7 @@ def _read(path: FilePath, name: str) -> bytes:
 def _decode(content: bytes, name: str) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _file_error(name, "the file is UTF-16", "save it as UTF-8")
-    content = content.removeprefix(codecs.BOM_UTF8)  # YAML 1.2 section 5.2 allows it, and some editors write it.
+    content = content.removeprefix(codecs.BOM_UTF8)  # Allowed by YAML 1.2 section 5.2; some editors add it.
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -158,7 +167,7 @@ def _position_of(before: str) -> Position:
 
 @dataclass(slots=True)
 class _Node:
-    """One node as written. An alias is the very node it names, so a node may stand in several places."""
+    """One node of the text. An alias is represented by the node it refers to, so a node may occur several times."""
 
     position: Position
     kind: type[Event]
@@ -170,7 +179,7 @@ class _Node:
 
 
 class _Reader:
-    """Events -> nodes. Mistakes that leave the rest readable are collected, not raised."""
+    """Turns events into nodes. Errors that do not prevent further parsing are collected instead of raised."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
@@ -244,7 +253,7 @@ class _Reader:
 
 
 class _Builder:
-    """Nodes -> values with their paths. Aliases are followed here, so here their number is bounded."""
+    """Turns nodes into values with their paths. Aliases are expanded here, so the number of values is limited here."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -294,7 +303,7 @@ class _Builder:
         return merged | own
 
     def _merge(self, node: _Node, path: Path, merged: dict[str, Any]) -> None:
-        """`<<: *alias` or `<<: [*one, *two]` (YAML merge key type): what is written beside it wins."""
+        """Apply `<<: *alias` or `<<: [*one, *two]` (YAML merge key type). The mapping's own keys take precedence."""
         sources = node.items if node.kind is SequenceStartEvent else [node]
         for source in sources:
             if source.kind is not MappingStartEvent:
@@ -307,7 +316,7 @@ class _Builder:
                     merged[key.text] = self.value(value, here)
 
     def _forget(self, path: Path) -> None:
-        """Drop the places of a merged value that the mapping's own key replaces."""
+        """Remove the positions of a merged value that the mapping's own key replaces."""
         if path in self.keys:
             for places in (self.keys, self.values):
                 for old in [each for each in places if each[: len(path)] == path]:
@@ -320,9 +329,12 @@ def _event_position(event: Event) -> Position:
 
 
 def _resolve(event: ScalarEvent) -> Value:
-    """YAML 1.2 core schema (YAML 1.2.2 section 10.3.2), without octal, hexadecimal, infinities and not-a-number."""
+    """Resolve a scalar by the YAML 1.2 core schema (YAML 1.2.2 section 10.3.2).
+
+    Octal and hexadecimal numbers, infinities and not-a-number are not supported and stay strings.
+    """
     text: str = event.value
-    if event.tag in (f"{_TAG}str", "!") or event.style:  # quoted, literal and folded texts stay texts
+    if event.tag in (f"{_TAG}str", "!") or event.style:  # Quoted, literal and folded scalars are strings.
         return text
     if _NULL.match(text):
         return None
@@ -334,7 +346,7 @@ def _resolve(event: ScalarEvent) -> Value:
 
 
 def kind_of(value: Value) -> str:
-    """How messages call the kind of a value."""
+    """Return the name of the value's type for messages."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -347,7 +359,7 @@ def kind_of(value: Value) -> str:
 
 
 _SYNTAX: tuple[tuple[str, str, str | None], ...] = (
-    # libyaml's own limit, which newer versions meet while they still look ahead of us.
+    # libyaml's own limit. Newer versions can reach it before our check does, because their scanner reads ahead.
     ("maximum nesting depth", _TOO_DEEP, "a configuration needs a few levels"),
     ("found character '\\t'", "a tab cannot indent or start a value", "use spaces"),
     ("that cannot start any token", "a character that cannot start a value", "quote the value"),

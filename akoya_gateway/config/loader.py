@@ -1,4 +1,4 @@
-"""The way in: a file -> `Config`, or every fault at once."""
+"""Loads a configuration file: returns a `Config`, or all errors at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from akoya_gateway.config.schema_validation import load_schema, validate_schema
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What is to be said of a configuration. `config` is there when nothing is wrong."""
+    """Result of validation. `config` is None if there are errors."""
 
     diagnostics: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
@@ -25,9 +25,14 @@ class ValidationResult:
 
 
 def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Config:
-    """The compiled configuration of a file. Raises `ConfigurationError` with every fault that was found.
+    """Load the configuration file, including its secrets.
 
-    Secrets are read here, from `environ` and from files relative to the folder of `path`.
+    Args:
+        path: the file. Names of secret files are relative to its folder.
+        environ: the environment variables from which secrets are read.
+
+    Raises:
+        ConfigurationError: the configuration is invalid. It has all errors that were found.
     """
     result = validate_config(path, environ)
     if result.config is None:
@@ -38,8 +43,13 @@ def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os.en
 def validate_config(
     path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, secrets: bool = True
 ) -> ValidationResult:
-    """Like `load_config`, but never raises. Without `secrets` nothing but the file itself is looked at, and `config`
-    holds no keys and empty secrets: good for explaining, not for running.
+    """Validate a configuration file. Like `load_config`, but returns errors and warnings instead of raising.
+
+    Args:
+        path: the file.
+        environ: the environment variables from which secrets are read.
+        secrets: if False, only the file itself is read. `config` then has no keys and empty secrets, which is enough
+            for `explain` but not for running the gateway.
     """
     source = Path(path)
     try:
@@ -52,7 +62,14 @@ def validate_config(
 def validate_document(
     document: Document, source: Path, environ: Mapping[str, str], *, secrets: bool = True
 ) -> ValidationResult:
-    """Shape, then meaning."""
+    """Validate a parsed document: against the schema first, then its meaning.
+
+    Args:
+        document: the parsed document.
+        source: the file it came from. Names of secret files are relative to its folder.
+        environ: the environment variables from which secrets are read.
+        secrets: if False, secrets are not read.
+    """
     schema = load_schema()
     shape = validate_schema(document, schema)
     reader = DocumentReader(document, schema, shape.broken, environ, source.parent, secrets)

@@ -1,7 +1,7 @@
-"""The frozen result of loading a configuration: what every other module reads.
+"""The frozen result of loading a configuration, which every other module reads.
 
-Nothing here validates; `config.loader` hands out only objects that cannot be wrong. Durations are seconds,
-sizes are bytes. Names are those of `gateway.yaml`.
+Nothing is validated here: `config.loader` returns only valid objects. Durations are in seconds, sizes in bytes. The
+names are those of `gateway.yaml`, where each setting is described in full (`docs/configuration.md`).
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ Bytes = NewType("Bytes", int)
 
 
 class ClientAuthentication(StrEnum):
-    """RFC 6749 section 2.3.1; names from the OAuth Token Endpoint Authentication Methods registry."""
+    """How a client authenticates at the token endpoint (RFC 6749 section 2.3.1).
+
+    The names are those of the OAuth Token Endpoint Authentication Methods registry.
+    """
 
     CLIENT_SECRET_BASIC = "client_secret_basic"
     CLIENT_SECRET_POST = "client_secret_post"
 
 
 class Bearer(StrEnum):
-    """Which token the data APIs take as the bearer. Akoya: the id_token."""
+    """Which token the data APIs accept as the bearer token. For Akoya it is the id_token."""
 
     ID_TOKEN = "id_token"
     ACCESS_TOKEN = "access_token"
 
 
 class ErrorCategory(StrEnum):
-    """What an error answer of the token endpoint means for the grant (akoya.md section 4)."""
+    """What an error response of the token endpoint means for the grant (`docs/akoya.md` section 4)."""
 
     DEAD_TOKEN = "dead_token"
     OPERATOR_FAULT = "operator_fault"
@@ -45,7 +48,10 @@ class ErrorCategory(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
-    """One row of `dialect.errors`: an answer with this status and `error` has this meaning. First match wins."""
+    """One row of `dialect.errors`: the meaning of a response with this status and `error`.
+
+    None matches any status or any `error`. The first match wins.
+    """
 
     category: ErrorCategory
     status: int | None = None
@@ -54,6 +60,8 @@ class ErrorRule:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
+    """How an environment differs from plain OAuth 2.0."""
+
     code_auth: ClientAuthentication = ClientAuthentication.CLIENT_SECRET_BASIC
     refresh_auth: ClientAuthentication = ClientAuthentication.CLIENT_SECRET_POST
     revoke_auth: ClientAuthentication = ClientAuthentication.CLIENT_SECRET_POST
@@ -61,15 +69,15 @@ class Dialect:
     pkce: bool = False
     nonce: bool = False
     optional_claims: frozenset[str] = frozenset()
-    """Of `exp` and `iat`, those that the provider's id_tokens may lack."""
+    """Which of `exp` and `iat` may be missing from the provider's id_tokens."""
     reuse_grace: Seconds = Seconds(0.0)
-    """For how long after a rotation the provider accepts the old refresh token once more; 0: not at all."""
+    """How long after a rotation the provider accepts the old refresh token once more. 0 means not at all."""
     errors: tuple[ErrorRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One Akoya deployment. `issuer` None: `iss` is not judged (and `check` says so)."""
+    """One Akoya deployment. If `issuer` is None, `iss` is not validated, and `check` warns about it."""
 
     name: str
     issuer: str | None
@@ -82,26 +90,31 @@ class Environment:
     authorization_parameters: tuple[tuple[str, str], ...] = ()
     timeout: Seconds = Seconds(15.0)
     rate: float = 5.0
-    """Token-endpoint requests a second that background work may make, and everything after a 429."""
+    """Limit on token endpoint requests per second: for background work, and for all requests after a 429."""
     production: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
+    """An OAuth client registration."""
+
     name: str
     environment: Environment
     client_id: str
     client_secret: Secret
     redirect_uri: str
-    """Byte for byte as registered at Akoya."""
+    """The redirect URI, byte for byte as registered at Akoya."""
     callback_path: str
     scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """`key` is its name in gateway.yaml and in our URLs and headers, `id` what Akoya calls it in the `connector`
-    parameter (the same unless configured otherwise), `name` what people read."""
+    """A data provider.
+
+    `key` is its name in gateway.yaml and in the gateway's URLs and headers. `id` is the value of Akoya's `connector`
+    parameter, which is the key unless configured otherwise. `name` is the name shown to users.
+    """
 
     key: str
     id: str
@@ -111,7 +124,7 @@ class Connector:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A web origin (RFC 6454) plus how to dial it. `path` is the unix socket, if it is one."""
+    """A web origin (RFC 6454) and how to connect to it. `path` is the path of the Unix socket, or None for TCP."""
 
     scheme: str
     host: str
@@ -120,7 +133,7 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """`host[:port]` without a default port, lower case, as `@authority` wants it (RFC 9421 2.2.3)."""
+        """`host[:port]` in lower case and without a default port, as `@authority` requires (RFC 9421 section 2.2.3)."""
         default = {"http": 80, "https": 443}.get(self.scheme)
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == default else f"{host}:{self.port}"
@@ -131,7 +144,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen: `host` and `port`, or the unix socket `path`."""
+    """Where to listen: on `host` and `port`, or on the Unix socket `path`."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -140,6 +153,8 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTLS:
+    """TLS settings for an https upstream."""
+
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -148,7 +163,7 @@ class UpstreamTLS:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketBounds:
-    """Both directions. `idle_timeout`: nothing came from either side."""
+    """Limits for WebSockets, in both directions. `idle_timeout` is the time without data from either side."""
 
     max_message: Bytes = Bytes(16_777_216)
     idle_timeout: Seconds = Seconds(600.0)
@@ -156,7 +171,7 @@ class WebSocketBounds:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """An app behind the gateway. `origins` are taken in turn."""
+    """An app behind the gateway. `origins` are used in turn."""
 
     origins: tuple[Origin, ...]
     connect_timeout: Seconds = Seconds(5.0)
@@ -166,22 +181,24 @@ class Upstream:
     tls: UpstreamTLS = UpstreamTLS()
     websocket: WebSocketBounds = WebSocketBounds()
     keep_alive: bool = True
-    """False: a connection carries one request."""
+    """If False, each connection carries only one request."""
     name: str = ""
-    """Its key in `upstreams`; empty: the one of `upstream`."""
+    """The key in `upstreams`, or an empty string for the default `upstream`."""
 
     @property
     def address(self) -> str:
-        """Where it stands in gateway.yaml."""
+        """The path of this section in gateway.yaml."""
         return f"upstreams.{self.name}" if self.name else "upstream"
 
     @property
     def secure(self) -> bool:
-        """Whether it is spoken to in https; its default port is the one that `@authority` leaves out."""
+        """True if the upstream uses https. This decides which default port `@authority` omits."""
         return self.origins[0].scheme == "https"
 
 
 class Require(StrEnum):
+    """Which grants an access rule requires."""
+
     NOTHING = "nothing"
     ANY = "any"
     CONNECTORS = "connectors"
@@ -189,13 +206,15 @@ class Require(StrEnum):
 
 
 class PathVariants(StrEnum):
-    """What becomes of a path whose other spelling falls under another rule."""
+    """What to do with a path if another spelling of it matches a different access rule."""
 
     REFUSE = "refuse"
     ALLOW = "allow"
 
 
 class Otherwise(StrEnum):
+    """What happens to a request that does not meet the requirement of its access rule."""
+
     CONNECT = "connect"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -204,7 +223,10 @@ class Otherwise(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """One row of `access`. `connectors` when `require` is CONNECTORS (all of them), `parameter` when PARAMETER."""
+    """One row of `access`.
+
+    `connectors` is set if `require` is CONNECTORS; all of them are required. `parameter` is set if it is PARAMETER.
+    """
 
     index: int
     path: str
@@ -215,11 +237,11 @@ class AccessRule:
     otherwise: Otherwise = Otherwise.CONNECT
     pass_token: bool = True
     line: int = 0
-    """Line in gateway.yaml, for `explain` and logs."""
+    """The line in gateway.yaml, for `explain` and logs."""
     upstream: Upstream | None = None
-    """Where it leads; None where the gateway passes nothing on itself."""
+    """The upstream of matching requests, or None if the gateway does not forward requests itself."""
     label: str = field(init=False)
-    """How logs, `explain` and assertions name the rule. Made once: every request says it."""
+    """The name of the rule in logs, `explain` and assertions. Computed once because every request needs it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", f"access[{self.index}] {self.path}")
@@ -227,6 +249,8 @@ class AccessRule:
 
 @dataclass(frozen=True, slots=True)
 class Redirects:
+    """Where browsers may be redirected."""
+
     after_connect: str
     after_error: str
     allow: tuple[str, ...]
@@ -234,12 +258,16 @@ class Redirects:
 
 
 class SameSite(StrEnum):
+    """The SameSite attribute of the session cookie."""
+
     LAX = "lax"
     STRICT = "strict"
 
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
+    """The session cookie. `idle` and `lifetime` limit how long a session lasts."""
+
     name: str
     secure: bool
     same_site: SameSite = SameSite.LAX
@@ -249,27 +277,34 @@ class Cookie:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionKey:
-    """One key that seals records: 32 bytes. `id` is derived from the key and is stored beside what it sealed."""
+    """A 32-byte key that encrypts records. `id` is derived from the key and stored with each encrypted record."""
 
     id: str
     key: bytes = field(repr=False)
 
 
 def key_id(key: bytes) -> str:
-    """The public name of a ring key: 8 hex digits of SHA-256 under a prefix of our own: it tells nothing else."""
+    """Return the public ID of an encryption key: the first 8 hex digits of a SHA-256 hash with a fixed prefix.
+
+    The prefix separates this hash from other uses of SHA-256. The ID reveals nothing else about the key.
+    """
     return hashlib.sha256(b"akoya-gateway ring key id\0" + key).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
+    """Browser sessions, and the store of sessions and grants."""
+
     store: str
-    """URL of the store; may hold a password, so never print it (see `store.describe`)."""
+    """The URL of the store. It may contain a password, so never print it (see `store.describe`)."""
     keys: tuple[EncryptionKey, ...]
-    """The first seals, all open."""
+    """The key ring. The first key encrypts, all keys decrypt."""
     cookie: Cookie
 
 
 class IdentitySource(StrEnum):
+    """What identifies the owner of grants: the browser session, a trusted proxy's header, or a JWT."""
+
     SESSION = "session"
     HEADER = "header"
     JWT = "jwt"
@@ -277,9 +312,11 @@ class IdentitySource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """How the owner of grants is identified. Apart from `source` and `header`, the fields are for JWT only."""
+
     source: IdentitySource = IdentitySource.SESSION
     header: str | None = None
-    """Lower-case header that holds the user (HEADER) or the token (JWT)."""
+    """The lower-case name of the header that contains the user (HEADER) or the token (JWT)."""
     jwks_uri: str | None = None
     issuer: str | None = None
     audience: str | None = None
@@ -287,12 +324,14 @@ class Identity:
 
 
 class SigningScheme(StrEnum):
+    """How the headers to the upstream are signed."""
+
     HTTP_MESSAGE_SIGNATURES = "http-message-signatures"
     JWT = "jwt"
 
 
 class SigningAlgorithm(StrEnum):
-    """Names of the RFC 9421 section 6.2.2 registry."""
+    """The algorithm of the signing keys. The names are those of the RFC 9421 section 6.2.2 registry."""
 
     ED25519 = "ed25519"
     ECDSA_P256_SHA256 = "ecdsa-p256-sha256"
@@ -301,7 +340,11 @@ class SigningAlgorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """`material`: PEM, JWK or JWK Set text, or the secret of `hmac-sha256`. An empty `id` means the thumbprint."""
+    """One entry of `signing.keys`.
+
+    `material` is the text of a PEM, a JWK or a JWK Set, or the shared secret of `hmac-sha256`. An empty `id` means the
+    thumbprint of the key.
+    """
 
     id: str
     material: Secret
@@ -309,19 +352,21 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
+    """How the headers to the upstream are signed."""
+
     scheme: SigningScheme
     algorithm: SigningAlgorithm
     keys: tuple[SigningKey, ...]
-    """The first signs; all are published (except shared secrets)."""
+    """The first key signs. All public keys are published; shared secrets are not."""
     expires: Seconds = Seconds(60.0)
     audience: str = ""
-    """`aud` of the JWT scheme; empty: the URL of the upstream in question (`Config.audience`)."""
+    """The `aud` of the JWT scheme. If empty, it is the URL of the request's upstream (`Config.audience`)."""
     content_digest: Bytes = Bytes(0)
-    """Largest body that gets a Content-Digest (RFC 9530); 0: none."""
+    """The size of the largest body that gets a Content-Digest (RFC 9530). 0 disables it."""
 
 
 class Verify(StrEnum):
-    """`auto`: id_token signatures are checked where the environment has a `jwks_uri`."""
+    """Whether id_token signatures are verified. `auto` verifies them if the environment has a `jwks_uri`."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -330,36 +375,44 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
+    """When tokens are fresh, when they are refreshed, and how they are verified."""
+
     refresh_before: Seconds = Seconds(60.0)
     assume_lifetime: Seconds = Seconds(900.0)
-    """Life of a token that says nothing of its end, counted from its arrival."""
+    """The lifetime of a token that does not state its expiry, counted from when it was received."""
     verify: Verify = Verify.AUTO
     leeway: Seconds = Seconds(60.0)
-    """Clock difference forgiven in `iat` and `exp`."""
+    """The tolerated clock difference in `iat` and `exp`."""
     background: bool = True
-    """Refresh grants in use before anybody has to wait."""
+    """Whether grants in use are refreshed early, so that no request has to wait for a refresh."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """Limits on authorization attempts (`attempts...`, `connects_per_minute`) and on requests."""
+
     attempts_per_browser: int = 8
     attempts: int = 100_000
     connects_per_minute: int = 30
-    """Attempts that one client address may begin, in each worker; 0: no limit."""
+    """Authorization attempts that one client address may start per minute, in each worker. 0 means no limit."""
     attempt_lifetime: Seconds = Seconds(900.0)
     header_bytes: Bytes = Bytes(65_536)
     header_fields: int = 256
     body_bytes: Bytes = Bytes(0)
-    """0: no limit (bodies are streamed, not held)."""
+    """The size of the largest request body. 0 means no limit, because bodies are streamed and not buffered."""
 
 
 class LogFormat(StrEnum):
+    """The format of log entries."""
+
     JSON = "json"
     CONSOLE = "console"
 
 
 @dataclass(frozen=True, slots=True)
 class Logging:
+    """What is logged. `access` logs each request."""
+
     format: LogFormat = LogFormat.JSON
     level: str = "info"
     access: bool = True
@@ -367,20 +420,23 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything the gateway does, decided. `warnings` are what `check` says without failing."""
+    """A complete, valid configuration. `warnings` are the warnings that `check` reports."""
 
     source: Path
     public_url: Origin
     prefix: str
-    """`/akoya`: no trailing slash."""
+    """The path prefix of the gateway's own routes, such as `/akoya`. It has no trailing slash."""
     listen: Listen
     admin: Listen | None
     token_bearer: Secret | None
-    """Who shows it at the admin listener gets tokens (`gateway.admin_token`); None: nobody does."""
+    """The bearer that authorizes token requests on the admin listener (`gateway.admin_token`). None disables them."""
     upstream: Upstream | None
-    """The one of every access rule that names no other; None: the gateway is middleware inside an app."""
+    """The upstream of every access rule that does not name another one.
+
+    None if the gateway is middleware inside an app, or if every access rule names one of `upstreams`.
+    """
     upstreams: Mapping[str, Upstream]
-    """The others, by name."""
+    """The other upstreams, by name."""
     environments: Mapping[str, Environment]
     clients: Mapping[str, Client]
     connectors: Mapping[str, Connector]
@@ -390,27 +446,30 @@ class Config:
     identity: Identity
     trusted_proxies: tuple[TrustedPeer, ...]
     forward_auth: bool | None
-    """Whether trusted proxies may ask for decisions; None: where the gateway has no app behind it."""
+    """Whether trusted proxies may use forward-auth. None allows it only if the gateway has no app behind it."""
     signing: Signing
     tokens: Tokens
     limits: Limits
     logging: Logging
     surroundings: ProcessEnvironment = ProcessEnvironment()
-    """Of the process, for HTTPS to the provider; empty if no https endpoint is configured."""
+    """The process's settings for HTTPS to the provider. Empty if no https endpoint is configured."""
     allow_underscore_headers: tuple[str, ...] = ()
-    """Lower-case names with `_` that reach the app (`client_headers`)."""
+    """Lower-case header names with `_` that reach the app (`client_headers`)."""
     root_path: str = ""
-    """Where the middleware is mounted. `prefix` and the paths of `access` begin with it already."""
+    """The path at which the middleware is mounted. `prefix` and the paths of `access` already include it."""
     path_variants: PathVariants = PathVariants.REFUSE
     warnings: tuple[str, ...] = ()
 
     @property
     def all_upstreams(self) -> tuple[Upstream, ...]:
-        """`upstream`, if there is one, and the others."""
+        """The default upstream, if there is one, followed by the others."""
         default = () if self.upstream is None else (self.upstream,)
         return (*default, *self.upstreams.values())
 
     def audience(self, upstream: Upstream | None) -> str:
-        """`aud` of what is said to `upstream`, or to the app around us. Each has its own unless `signing.audience`
-        says otherwise: what one was told is then worth nothing to another."""
+        """Return the `aud` of assertions for `upstream`, or for the surrounding app if `upstream` is None.
+
+        Unless `signing.audience` is set, each upstream has its own audience, so that no other upstream accepts its
+        assertions.
+        """
         return self.signing.audience or str(self.public_url if upstream is None else upstream.origins[0])

@@ -1,7 +1,7 @@
-"""What Akoya documents about its two environments (akoya.md sections 1 and 4), and the rules all environments share.
+"""Presets for Akoya's two environments as Akoya documents them (`docs/akoya.md` sections 1 and 4).
 
-Hosts may differ per tenant, so each value is only what an environment has where gateway.yaml says nothing else. Akoya
-documents no `jwks_uri`.
+Also has the error rules that all environments share. Hosts may differ per tenant, so gateway.yaml can override each
+value. Akoya documents no `jwks_uri`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from akoya_gateway.config.model import ErrorCategory, ErrorRule
 
 @dataclass(frozen=True, slots=True)
 class Preset:
+    """Default values for an environment."""
+
     issuer: str
-    """With the slash at its end, as in Akoya's id_tokens."""
+    """The issuer, with a trailing slash as in Akoya's id_tokens."""
     authorization_endpoint: str
     token_endpoint: str
     revocation_endpoint: str
@@ -48,18 +50,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 PRODUCTION_HOSTS = frozenset({"idp.ddp.akoya.com", "products.ddp.akoya.com"})
 SANDBOX_HOSTS = frozenset({"sandbox-idp.ddp.akoya.com", "sandbox-products.ddp.akoya.com"})
 SANDBOX_CONNECTOR = "mikomo"
-"""Exists in the sandbox only."""
+"""A connector that exists only in the sandbox."""
 
 DEFAULT_ERRORS = (
-    # The client is refused: the grant is as good as it was.
+    # The client was rejected. The grant is not affected.
     ErrorRule(ErrorCategory.OPERATOR_FAULT, status=401),
     ErrorRule(ErrorCategory.OPERATOR_FAULT, error="invalid_client"),
     ErrorRule(ErrorCategory.OPERATOR_FAULT, error="unauthorized_client"),
-    # Both eras of Akoya's identity provider. Only with 400: Dex answers `invalid_request` with 500 when its disk fails.
+    # Both generations of Akoya's identity provider. Only with 400: Dex also sends `invalid_request` with 500 when its
+    # disk fails.
     ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_grant"),
     ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_request"),
-    # Refused before it was looked at. Any other 5xx may have spent the token and is not listed on purpose.
+    # Rejected before it was processed. No other 5xx is listed, because the refresh token may have been consumed.
     ErrorRule(ErrorCategory.PROVIDER_DOWN, status=429),
     ErrorRule(ErrorCategory.PROVIDER_DOWN, status=503),
 )
-"""What an error answer of the token endpoint means where `dialect.errors` has no rule for it."""
+"""What an error response of the token endpoint means if no rule of `dialect.errors` matches it."""

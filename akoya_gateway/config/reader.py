@@ -1,7 +1,8 @@
-"""A walk over the judged document: values with their defaults from the schema, and faults with their places.
+"""Typed access to a document that has been checked against the schema.
 
-The schema is the only home of defaults. What `schema_validation.validate_schema` called broken reads as absent, so
-nothing is complained about twice.
+Values get their defaults from the schema, the only place where defaults are defined. Diagnostics get the position of
+the value. A value that `schema_validation.validate_schema` reported as broken is treated as absent, so that no error is
+reported twice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from akoya_gateway.config.value_parsers import Url, parse_duration, parse_size, 
 
 @dataclass(slots=True)
 class DocumentReader:
-    """What every part of the meaning shares. `folder` is what relative file names are relative to."""
+    """The document, its schema and the collected diagnostics, shared by all nodes.
+
+    `broken` are the paths for which an error has already been reported. Relative file names are resolved against
+    `folder`.
+    """
 
     document: Document
     schema: Mapping[str, Any]
@@ -27,15 +32,19 @@ class DocumentReader:
     environ: Mapping[str, str] = field(repr=False)
     folder: FilePath
     secrets: bool = True
-    """False: environment variables and files of secrets are not looked at."""
+    """If False, environment variables and secret files are not read."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
 
     def top(self) -> Node:
+        """Return the node of the whole document."""
         return Node(self, (), self.document.data, self.schema)
 
     def resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The schema behind `$ref` and, where null is the alternative, behind the choice."""
+        """Return the schema with `$ref` followed. For a choice, return its first branch that is a mapping or a list.
+
+        A choice without such a branch is returned as it is.
+        """
         while "$ref" in schema:
             found = self.schema["$defs"][schema["$ref"].rpartition("/")[2]]
             schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
@@ -48,7 +57,7 @@ class DocumentReader:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value, where it stands, and what the schema says of it."""
+    """One value with its path and its schema."""
 
     reader: DocumentReader
     path: Path
@@ -56,24 +65,32 @@ class Node:
     schema: Mapping[str, Any]
 
     def error(self, message: str, remedy: str | None = None, *, key: str | None = None, at_key: bool = False) -> None:
-        """A mistake here, or at `key` below."""
+        """Report an error at this node, or at its child `key`.
+
+        Args:
+            message: what is wrong.
+            remedy: what to do about it.
+            key: the child that the error is about; it may be missing.
+            at_key: if True, the position is that of the key instead of the value.
+        """
         path = self.path if key is None else (*self.path, key)
         self.reader.diagnostics.append(self.reader.document.diagnostic(path, message, remedy, at_key=at_key))
 
     def warn(self, message: str, remedy: str | None = None, *, key: str | None = None) -> None:
+        """Report a warning at the key of this node, or of its child `key`."""
         path = self.path if key is None else (*self.path, key)
         self.reader.warnings.append(self.reader.document.diagnostic(path, message, remedy, at_key=True))
 
     def is_present(self, key: str) -> bool:
-        """Whether the operator wrote the key, also if its value is no good."""
+        """Return True if the key is in the file, even if its value is invalid."""
         return key in self.value or (*self.path, key) in self.reader.broken
 
     def is_missing(self, key: str) -> bool:
-        """Absent or null, and nothing was said about it yet."""
+        """Return True if the key is absent or null and no error has been reported for it."""
         return self.value.get(key) is None and (*self.path, key) not in self.reader.broken
 
     def get(self, key: str) -> Node | None:
-        """The value of a key, or None if it is absent, null or broken."""
+        """Return the node of a key, or None if it is absent, null or broken."""
         path = (*self.path, key)
         value = self.value.get(key)
         if value is None or path in self.reader.broken:
@@ -81,17 +98,17 @@ class Node:
         return Node(self.reader, path, value, self._below(key))
 
     def section(self, key: str) -> Node:
-        """A mapping below; an absent one is empty."""
+        """Return the node of a mapping. It is empty if the key is absent, null or broken."""
         return self.get(key) or Node(self.reader, (*self.path, key), {}, self._below(key))
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """The keys of a mapping whose names the operator chose."""
+        """Iterate over the keys and nodes of a mapping whose keys are names chosen by the operator."""
         for key in self.value:
             if node := self.get(key):
                 yield key, node
 
     def items(self) -> Iterator[Node]:
-        """The items of a list; a single value counts as a list of one."""
+        """Iterate over the items of a list. A single value is treated as a list of one item."""
         if not isinstance(self.value, list):
             yield self
             return
@@ -101,22 +118,26 @@ class Node:
                 yield Node(self.reader, (*self.path, index), value, schema)
 
     def plain(self, key: str) -> Any:
-        """The value of a key as YAML has it, or the schema's default."""
+        """Return the value of a key as it is in the YAML, or the default from the schema."""
         node = self.get(key)
         return self._property(key).get("default") if node is None else node.value
 
     def seconds(self, key: str, *, zero: bool = False) -> Seconds:
-        """A duration; must be more than nothing unless `zero`."""
+        """Return the duration of a key. Report an error if it is 0, unless `zero` is True."""
         seconds = parse_duration(self.plain(key))
         if not seconds and not zero:
             self.error("must be more than 0", key=key)
         return seconds
 
     def bytes(self, key: str) -> Bytes:
+        """Return the size of a key in bytes."""
         return parse_size(self.plain(key))
 
     def url(self, key: str, *, private: bool = True) -> Url | None:
-        """A URL that is read strictly; `private`: https, or http on loopback. None (and a fault) if it is not."""
+        """Parse the URL of a key strictly. Return None if it is absent, or after reporting an error.
+
+        If `private` is True, the URL must use https, or http on a loopback address.
+        """
         node = self.get(key)
         if node is None:
             return None
@@ -140,7 +161,16 @@ class Node:
 
 
 def reference(node: Node, key: str, names: Node, what: str) -> str | None:
-    """The name under `key` if something has it; names that are there but broken count."""
+    """Return the name under `key` if it is defined in `names`, or report an error and return None.
+
+    Names whose definition is broken count as defined. If `names` itself is broken, nothing is reported.
+
+    Args:
+        node: the mapping that contains the reference.
+        key: the key of the reference.
+        names: the mapping that defines the names.
+        what: the kind of object that is named, for the message.
+    """
     below = node.get(key)
     if below is None or names.path in node.reader.broken:
         return None

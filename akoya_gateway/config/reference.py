@@ -1,4 +1,7 @@
-"""`docs/configuration.md` from the schema: `python -m akoya_gateway.config.reference > docs/configuration.md`."""
+"""Generates `docs/configuration.md` from the schema.
+
+Run `python -m akoya_gateway.config.reference > docs/configuration.md`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ line `# yaml-language-server: $schema=...` lets editors complete and explain; `a
 
 
 def reference(schema: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """Return the complete page."""
     parts = [_INTRODUCTION]
     told: dict[int, str] = {}
     for title, node in _sections(schema, "", schema, told):
@@ -59,8 +62,10 @@ def _presets() -> str:
 def _sections(
     node: Mapping[str, Any], path: str, schema: Mapping[str, Any], told: dict[int, str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping with keys of its own, in the order of the schema. `told`: where each was met first; what stands
-    below it is told there alone."""
+    """Iterate over the mappings with fixed keys, in the order of the schema, as pairs of path and schema.
+
+    `told` maps each mapping to the path where it occurred first. Its children are listed only there.
+    """
     yield path, node
     if told.setdefault(id(node), path) != path:
         return
@@ -72,7 +77,7 @@ def _sections(
 
 
 def _mappings(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The mappings that a value may be, or be made of."""
+    """Iterate over the mappings that a value may be or contain, each with the suffix of its path."""
     node = _resolve(node, schema)
     for branch in node.get("anyOf", ()):
         yield from _mappings(branch, schema)

@@ -1,7 +1,7 @@
-"""JSON Schema (2020-12) -> faults in plain English.
+"""Validates a document against the JSON Schema (2020-12) and reports violations in plain English.
 
-Besides the standard keywords the schema carries three annotations for the messages: `x-expected` (what a value should
-be, in words), `x-keys` (what a name chosen by the operator may look like) and `x-secret` (never show the value).
+Besides the standard keywords the schema has three annotations for the messages: `x-expected` (a description of valid
+values), `x-keys` (the form of names that the operator chooses) and `x-secret` (never show the value).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from akoya_gateway.config.document import Document, kind_of
 
 _FILE = "gateway.schema.json"
 _USERINFO = re.compile(r"//.*@", re.DOTALL)
-"""Up to the last `@`: a password that is not percent-encoded may hold any other delimiter."""
+"""Matches up to the last `@`: a password that is not percent-encoded may contain any other delimiter."""
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _KINDS = {
     "object": "a mapping",
@@ -44,11 +44,11 @@ _BOUNDS = {
     "maxLength": "must have at most {} characters",
 }
 _WHOLE_VALUE_KEYWORDS = ("type", "const", "enum", "anyOf", "oneOf", "pattern")
-"""Keywords that say the value is something else altogether: nothing more needs saying about it."""
+"""Keywords that concern the value as a whole. If one of them is violated, the value's other errors are not reported."""
 
 
 def schema_text() -> str:
-    """The schema as shipped: inside the wheel, or the checkout's `schema/` folder."""
+    """Return the text of the schema, from the installed package or from the `schema/` folder of the checkout."""
     shipped = resources.files("akoya_gateway.config").joinpath(_FILE)
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8")
@@ -56,14 +56,17 @@ def schema_text() -> str:
 
 
 def load_schema() -> dict[str, Any]:
+    """Return the parsed schema."""
     loaded: dict[str, Any] = json.loads(schema_text())
     return loaded
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaResult:
-    """`broken` are the paths that a fault is about: unusable values, unknown keys, and required keys that are missing.
-    Checks of meaning pass over them, so that one mistake gives one fault.
+    """Result of schema validation.
+
+    `broken` are the paths with an error: invalid values, unknown keys, and missing required keys. Semantic checks skip
+    them, so that each mistake is reported once.
     """
 
     diagnostics: tuple[Diagnostic, ...]
@@ -71,7 +74,7 @@ class SchemaResult:
 
 
 def validate_schema(document: Document, schema: dict[str, Any]) -> SchemaResult:
-    """Every way in which the document does not follow the schema."""
+    """Return all violations of the schema, and all texts with control characters."""
     shape = _SchemaValidator(document)
     shape.validate(Draft202012Validator(schema).iter_errors(document.data))
     shape.check_texts(document.data, ())
@@ -93,7 +96,7 @@ class _SchemaValidator:
             self._group(path, group, any(other[: len(path)] == path and other != path for other in groups))
 
     def _group(self, path: Path, group: list[ValidationError], faults_below: bool) -> None:
-        """All errors of one value."""
+        """Report the errors of one value."""
         if any(_schema(error).get("x-secret") for error in group):
             self._secret(path, group[0])
             return
@@ -122,7 +125,7 @@ class _SchemaValidator:
             self._add(path, f"expected {expected}")
 
     def _unknown_keys(self, path: Path, error: ValidationError) -> set[str]:
-        """Returns the known keys that were probably meant."""
+        """Report the unknown keys of a mapping, and return the known keys that were probably meant."""
         cached = list(_schema(error).get("properties", {}))
         patterns = [re.compile(pattern) for pattern in _schema(error).get("patternProperties", {})]
         meant: set[str] = set()
@@ -168,7 +171,7 @@ class _SchemaValidator:
             self._add(path, f"expected {_expected(schema)}, not {_shown(value)}", _quotes(value, schema))
 
     def check_texts(self, value: Any, path: Path) -> None:
-        """No text may hold line ends or other control characters: values go to headers, URLs and logs."""
+        """Report texts with line breaks or other control characters: values are used in headers, URLs and logs."""
         if isinstance(value, dict):
             for key, below in value.items():
                 if _CONTROL.search(key):
@@ -187,7 +190,10 @@ class _SchemaValidator:
 
 
 def _plain(error: ValidationError) -> Iterator[ValidationError]:
-    """The error itself or, for a choice of which one branch fits the kind of value, what is wrong in that branch."""
+    """Yield the error, or the errors of the branch that was meant if the schema is a choice.
+
+    That is the branch for the type of the value, if there is exactly one.
+    """
     if error.validator not in ("anyOf", "oneOf") or not error.context:
         yield error
         return
@@ -195,9 +201,7 @@ def _plain(error: ValidationError) -> Iterator[ValidationError]:
     for below in error.context:
         branches[below.schema_path[0]].append(below)
     fitting = [
-        branch
-        for branch in branches.values()
-        if not any(each.validator == "type" and not each.path for each in branch)
+        branch for branch in branches.values() if not any(each.validator == "type" and not each.path for each in branch)
     ]
     structured = isinstance(error.instance, dict | list)
     if len(fitting) == 1 and (structured or len(branches) == 1):
@@ -206,7 +210,7 @@ def _plain(error: ValidationError) -> Iterator[ValidationError]:
     elif len(fitting) == 1 and "x-expected" not in _schema(error):
         yield from fitting[0]
     elif "x-expected" not in _schema(error) and not structured:
-        # null is always the other choice: say what the real one is.
+        # The alternative is always null: report what the other branch expects.
         yield next(each for each in error.context if each.validator_value != "null")
     else:
         yield error
@@ -221,7 +225,7 @@ def _mapping(error: ValidationError) -> dict[str, Any]:
 
 
 def _values(error: ValidationError) -> list[Any]:
-    """What the keyword lists: names of `required`, choices of `enum`; the one value of `const`."""
+    """Return the values of the keyword: the names of `required`, the choices of `enum`, or the one value of `const`."""
     return error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
 
 
@@ -241,14 +245,14 @@ def _shown(value: Any) -> str:
 
 
 def _quotes(value: Any, schema: dict[str, Any]) -> str | None:
-    """`{connector}` without quotes is a mapping in YAML."""
+    """Return a remedy if the value looks like `{connector}` without quotes, which is a mapping in YAML."""
     if isinstance(value, dict) and len(value) == 1 and list(value.values()) == [None] and '"{' in _expected(schema):
         return 'put it in quotes: "{' + str(next(iter(value)))[:60] + '}"'
     return None
 
 
 def flow(value: Any) -> str:
-    """An example as one writes it in YAML."""
+    """Format an example value as YAML on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {flow(below)}" for key, below in value.items()) + "}"
     if isinstance(value, list):

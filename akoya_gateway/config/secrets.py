@@ -1,6 +1,6 @@
-"""Secrets: read from an environment variable or a file, present, clean and long enough.
+"""Reads secrets from environment variables and files, and checks their form and length.
 
-No message here ever holds a part of a secret, nor its length beyond what the rule is about.
+No message ever contains a part of a secret. About its length a message says only that it breaks the rule in question.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from akoya_gateway.secret import Secret
 
 _MAX_FILE_BYTES = 64 * 1024
 _MARK = "\ufeff"
-"""The byte order mark that some editors write before the text."""
+"""The byte order mark that some editors add at the beginning of a file."""
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _MAKERS = {"sessions": "`akoya-gateway keys new --store` makes one", "signing": "`akoya-gateway keys new` makes one"}
 
 
 def read_secret(node: Node | None) -> Secret | None:
-    """Return the text behind `{env: NAME}` or `{file: path}`, or None after reporting a fault.
+    """Return the secret that `{env: NAME}` or `{file: path}` refers to, or None.
 
-    A byte order mark before the text is dropped with a warning. Every secret goes through here, so no other code has to
+    A leading byte order mark is removed with a warning. Every secret passes through this check, so no other code has to
     expect invisible characters.
+
+    Returns:
+        The secret. None if `node` is None, if the reader does not read secrets, or after an error was reported.
     """
     text = _written(node)
     return None if node is None or text is None else _cleaned(node, text)
@@ -59,7 +62,10 @@ def _invisible(text: str) -> str | None:
 
 
 def _written(node: Node | None) -> str | None:
-    """Return the text of a secret exactly as it is in the environment or file, or None after reporting a fault."""
+    """Return the text of a secret as it is in the environment or file, or None as `read_secret` does.
+
+    One line end at the end of a file is removed.
+    """
     if node is None or not node.reader.secrets:
         return None
     if (variable := node.get("env")) is not None:
@@ -85,7 +91,10 @@ def _from_environment(node: Node) -> str | None:
 
 
 def _with_hint(node: Node, remedy: str) -> str:
-    """With the command where the secret is a key of ours; others come from Akoya."""
+    """Add the command that generates the key, if the secret is one of the gateway's own keys.
+
+    Other secrets come from Akoya.
+    """
     maker = _MAKERS.get(str(node.path[0]))
     return f"{remedy}; {maker}" if maker else remedy
 
@@ -98,7 +107,7 @@ def _from_file(node: Node) -> str | None:
     path: FilePath = node.reader.folder / node.value
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # Reading a pipe could block forever.
             node.error(f"{quoted(str(path))} is not a file", "name a file that holds the secret")
             return None
         with path.open("rb") as file:
@@ -132,7 +141,7 @@ def _from_file(node: Node) -> str | None:
 
 
 def read_password(node: Node | None) -> Secret | None:
-    """A secret that goes into a header or form as it is: no spaces around it, no line ends within."""
+    """Read a secret that is sent in a header or form. It must have no surrounding spaces and no control characters."""
     secret = read_secret(node)
     if node is None or secret is None:
         return None
@@ -144,7 +153,11 @@ def read_password(node: Node | None) -> Secret | None:
 
 
 def parse_encryption_key(text: str) -> EncryptionKey:
-    """32 bytes as 64 hex digits or as base64 (either alphabet, padding optional). ValueError for everything else."""
+    """Parse a 32-byte key from 64 hex digits or from base64 (either alphabet, padding optional).
+
+    Raises:
+        ValueError: the text is not such a key, or the key is obviously not random.
+    """
     raw = bytes.fromhex(text) if _HEX.fullmatch(text) else _base64(text)
     if len(raw) != 32:
         raise ValueError("it must be exactly 32 bytes, in base64 or hex")
@@ -162,7 +175,7 @@ def _base64(text: str) -> bytes:
 
 
 def read_encryption_key(node: Node) -> EncryptionKey | None:
-    """A key of `sessions.keys`."""
+    """Read a key of `sessions.keys`."""
     secret = read_secret(node)
     if secret is None:
         return None
@@ -174,13 +187,16 @@ def read_encryption_key(node: Node) -> EncryptionKey | None:
 
 
 def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | None:
-    """A key of `signing.keys`, fit for the algorithm. Without an id it goes by its thumbprint: see `signing.keys`."""
+    """Read a key of `signing.keys`, and check that it suits the algorithm.
+
+    A key without an `id` is identified by its thumbprint (see the `signing.keys` module).
+    """
     identifier = node.get("id")
     written = _written(node)
     if written is None:
         return None
     if _is_shared(written, algorithm) and written.startswith(_MARK):
-        # The app reads the same text. Whether it drops the mark is not known, so the two could have different keys.
+        # The app reads the same text. If it does not remove the mark as well, the two have different keys.
         remedy = "save it as UTF-8 without BOM, here and in the app"
         node.error("the shared secret begins with a byte order mark", remedy)
         return None
@@ -195,14 +211,15 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
 
 
 def _is_shared(text: str, algorithm: SigningAlgorithm) -> bool:
-    """True if the text itself is the shared secret, not a JWK that contains it."""
+    """Return True if the text is itself the shared secret, not a JWK that contains it."""
     return algorithm is SigningAlgorithm.HMAC_SHA256 and not text.removeprefix(_MARK).lstrip().startswith("{")
 
 
 def _with_line_ends(text: str) -> str:
-    r"""Return a PEM whose line ends are written as the two characters `\n` with real ones; other texts as they are.
+    r"""Restore the line breaks of a PEM in which they are written as the two characters `\n`.
 
-    Docker env files and many dashboards store it so, some with quotes around it. Neither character occurs in a PEM.
+    Docker env files and many dashboards store a PEM in this form, some of them in quotes. Neither backslashes nor
+    quotes occur in a PEM. Other texts are returned unchanged.
     """
     plain = text.strip().strip("\"'")
     if not plain.startswith("-----BEGIN") or not ("\\" in plain or plain != text.strip()):
@@ -211,14 +228,14 @@ def _with_line_ends(text: str) -> str:
 
 
 def _key_text_problem(text: str, algorithm: SigningAlgorithm) -> str | None:
-    """Why the key does not fit, or None."""
+    """Return the reason why the key does not suit the algorithm, or None if it does."""
     if _is_shared(text, algorithm):
         if text.lstrip().startswith("-----BEGIN"):
             return "it is a PEM, not a shared secret"
         return "it is shorter than 32 bytes" if len(text.strip().encode()) < 32 else None
     try:
         keys = _private_keys(text)
-    except Exception:  # the parsers raise many kinds on hostile text; the answer is the same
+    except Exception:  # The parsers raise many types of exceptions for invalid text.
         return _OTHER_PEM.get(_label(text), "it is not a PEM or JWK of an unencrypted private key")
     if not keys:
         return "the JWK Set has no key"
@@ -234,7 +251,7 @@ _OTHER_PEM = {
 
 
 def _label(text: str) -> str:
-    """Return what a PEM says it is (RFC 7468 section 2), or the empty string."""
+    """Return the label of a PEM (RFC 7468 section 2), or an empty string if the text is not a PEM."""
     found = re.match(r"\s*-----BEGIN ([A-Z0-9 ]{1,40})-----", text)
     return found[1] if found else ""
 
@@ -251,18 +268,21 @@ def _key_problem(key: object, algorithm: SigningAlgorithm) -> str | None:
 
 
 def _private_keys(text: str) -> list[object]:
-    """The keys in a PEM, a JWK, or a JWK Set (RFC 7517 section 5); a shared secret as bytes, None for a public key."""
+    """Return the keys in a PEM, a JWK or a JWK Set (RFC 7517 section 5).
+
+    A shared secret is returned as bytes, a public key as None.
+    """
     if not text.lstrip().startswith("{"):
         return [load_pem_private_key(text.encode(), password=None)]
     document = json.loads(text)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joserfc warns of short secrets; here they are faults.
+        warnings.simplefilter("ignore")  # joserfc warns about short secrets, which are reported as errors here.
         keys = [JWKRegistry.import_key(jwk) for jwk in document.get("keys", [document])]
     return [key.raw_value if isinstance(key, OctKey) else key.private_key for key in keys]
 
 
 def existing_file(node: Node | None) -> FilePath | None:
-    """A file that the configuration names and that must be there (certificates)."""
+    """Return the path of a file, such as a certificate. Report an error and return None if there is no such file."""
     if node is None:
         return None
     path: FilePath = node.reader.folder / node.value

@@ -1,4 +1,4 @@
-"""Where the gateway stands: its origin, listeners, upstream, redirects, and whom it believes."""
+"""Reads the gateway's origin, listeners, upstreams, redirects, trusted proxies and identity settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,;=:@%/]*")
 
 
 def read_public_url(top: Node) -> Origin | None:
-    """An origin, nothing more."""
+    """Read `public_url`, which must be an origin without path and query."""
     found = top.url("public_url")
     node = top.get("public_url")
     if found is None or node is None:
@@ -50,7 +50,7 @@ def read_public_url(top: Node) -> Origin | None:
 
 
 def read_root_path(top: Node) -> str:
-    """Where the middleware is mounted, empty at the root."""
+    """Read the path at which the middleware is mounted. It is empty at the root."""
     node = top.get("root_path")
     if node is None or not node.value:
         return ""
@@ -61,7 +61,7 @@ def read_root_path(top: Node) -> str:
 
 
 def warn_of_callbacks_outside(clients_node: Node, clients: Mapping[str, Client], root_path: str) -> None:
-    """A redirect URI outside of the mount reaches the gateway only if the app around it sees to it."""
+    """Warn about redirect URIs outside of `root_path`: they reach the gateway only if the app around it routes them."""
     for name, client in clients.items():
         if root_path and not client.callback_path.startswith(f"{root_path}/"):
             node = clients_node.section(name)
@@ -69,7 +69,7 @@ def warn_of_callbacks_outside(clients_node: Node, clients: Mapping[str, Client],
 
 
 def parse_or_report(node: Node, read: Callable[[str], T]) -> T | None:
-    """`read` applied to the text; its ValueError becomes a fault."""
+    """Return the result of `read` for the node's text. Report its ValueError as an error and return None."""
     try:
         return read(node.value)
     except ValueError as error:
@@ -78,7 +78,7 @@ def parse_or_report(node: Node, read: Callable[[str], T]) -> T | None:
 
 
 def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
-    """The public and the admin listener; the second is None also where it is switched off."""
+    """Return the public and the admin listener. Each is None if it is invalid; the admin listener also if it is off."""
     public = _listen(top)
     if "admin" in top.value and top.value["admin"] is None:
         return public, None
@@ -90,7 +90,7 @@ def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
 
 
 def read_token_bearer(top: Node) -> Secret | None:
-    """The bearer of the admin listener's token route, long enough not to be guessed."""
+    """Read the bearer for the admin listener's token route. It must be too long to be guessed."""
     if top.get("admin") is None:
         return None
     node = top.section("admin").get("token_bearer")
@@ -109,8 +109,11 @@ def _listen(node: Node) -> Listen | None:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSet:
-    """The apps behind the gateway, for access rules to lead to. `names`: the node of `upstreams`. `by_name_only`: a
-    rule that names none leads nowhere."""
+    """The apps behind the gateway, to which access rules refer.
+
+    `names` is the node of `upstreams`. `by_name_only` is True if every access rule must name an upstream, because there
+    is no default.
+    """
 
     default: Upstream | None
     others: Mapping[str, Upstream]
@@ -119,7 +122,7 @@ class UpstreamSet:
 
 
 def read_upstreams(top: Node) -> UpstreamSet:
-    """Also those with faults, so that the rules that name them are judged as well."""
+    """Read the upstreams. Those with errors are included, so that the rules that name them can be checked."""
     node = top.get("upstream")
     names = top.section("upstreams")
     return UpstreamSet(
@@ -160,17 +163,17 @@ def _upstream(node: Node, name: str) -> Upstream:
 
 
 def _judge_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key: FilePath | None) -> None:
-    """Load the files as the hop to the upstream will, so that `check` finds what `run` would stumble over."""
+    """Load the files as the upstream connection will, so that `check` reports the errors that `run` would have."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
         try:
             context.load_verify_locations(ca)
-        except OSError as error:  # ssl.SSLError is one.
+        except OSError as error:  # ssl.SSLError is a subclass.
             reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
             tls.error(f"{quoted(str(ca))} cannot be used: {reason}", key="ca")
     if certificate is not None and key is not None:
         try:
-            # With a password, or OpenSSL would ask for one at the terminal.
+            # Without a password, OpenSSL would prompt for one at the terminal.
             context.load_cert_chain(certificate, key, password="")
         except OSError as error:
             reason = "not PEM, not a pair, or encrypted" if isinstance(error, ssl.SSLError) else error.strerror
@@ -200,6 +203,7 @@ def _origin(node: Node, insecure: bool, upstream: Node) -> Origin | None:
 
 
 def read_redirects(top: Node, prefix: str, public: Origin | None, root_path: str) -> Redirects:
+    """Read where browsers may be redirected. `prefix` and `root_path` are used for the defaults."""
     node = top.section("redirects")
     after_connect: str = node.plain("after_connect")
     if node.is_missing("after_connect"):
@@ -216,7 +220,7 @@ def read_redirects(top: Node, prefix: str, public: Origin | None, root_path: str
 
 
 def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
-    """A path or URL; where `wildcard`, with one * at its very end."""
+    """Return True if the value is a valid path or URL. With `wildcard` it may have one `*` at its end."""
     text: str = node.value
     plain = text[:-1] if wildcard and text.endswith("*") else text
     if "*" in plain:
@@ -257,6 +261,7 @@ def _plain_path(node: Node, path: str, *, is_pattern: bool) -> bool:
 
 
 def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
+    """Read the trusted proxies. A network that covers all addresses is rejected without `trust_all_proxies`."""
     node = top.get("trusted_proxies")
     found: list[TrustedPeer] = []
     for item in node.items() if node else ():
@@ -279,7 +284,10 @@ def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
 
 
 def read_underscore_headers(top: Node) -> tuple[str, ...]:
-    """Names that no server can take for a header that the gateway knows."""
+    """Read the names of headers with `_` that reach the app.
+
+    A name is rejected if a server could mistake it for a header that has a meaning for the gateway.
+    """
     node = top.get("allow_underscore_headers")
     found = []
     for item in node.items() if node else ():
@@ -296,6 +304,7 @@ def read_underscore_headers(top: Node) -> tuple[str, ...]:
 
 
 def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
+    """Read how the owner of grants is identified. An identity header requires `trusted_proxies`."""
     node = top.section("identity")
     chosen = [key for key in ("from", "header", "jwt") if node.value.get(key) is not None]
     if len(chosen) > 1:
@@ -332,5 +341,6 @@ def _check_header(node: Node) -> None:
 
 
 def warn_if_plain_http(top: Node, public: Origin | None) -> None:
+    """Warn if `public_url` is plain http, which is accepted only on a loopback address."""
     if public is not None and public.scheme == "http" and is_loopback(public.host):
         top.warn("http on loopback: for development only, cookies are not Secure", key="public_url")

@@ -1,4 +1,7 @@
-"""Texts of gateway.yaml -> durations, sizes, URLs and addresses. Pure functions; ValueError says what is wrong."""
+"""Parsers for durations, sizes, URLs and addresses in gateway.yaml.
+
+They are pure functions. The text of a ValueError is the message for the operator.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_duration(text: str) -> Seconds:
-    """`500ms`, `5s`, `15m`, `12h`, `30d`."""
+    """Parse a duration such as `500ms`, `5s`, `15m`, `12h` or `30d`."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError("not a duration")
@@ -26,7 +29,7 @@ def parse_duration(text: str) -> Seconds:
 
 
 def parse_size(value: int | str) -> Bytes:
-    """A number of bytes, or a text such as `32KiB`."""
+    """Parse a size: a number of bytes, or a text such as `32KiB`."""
     if isinstance(value, int):
         return Bytes(value)
     match = _SIZE.fullmatch(value)
@@ -36,7 +39,7 @@ def parse_size(value: int | str) -> Bytes:
 
 
 def is_loopback(host: str) -> bool:
-    """`localhost`, names under it (RFC 6761 section 6.3), 127.0.0.0/8 and ::1."""
+    """Return True for `localhost`, names below it (RFC 6761 section 6.3), 127.0.0.0/8 and ::1."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -47,7 +50,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An absolute http(s) URL, taken apart. `text` is the URL as written."""
+    """The parts of an absolute http(s) URL. `text` is the URL as written."""
 
     text: str
     origin: Origin
@@ -56,12 +59,17 @@ class Url:
 
     @property
     def secure(self) -> bool:
-        """https, or a loopback address that nobody else can listen to."""
+        """True for https, and for loopback addresses, whose traffic does not leave the machine."""
         return self.origin.scheme == "https" or is_loopback(self.origin.host)
 
 
 def parse_url(text: str) -> Url:
-    """Strict: no userinfo, fragment, backslash or space, a host of plain ASCII, a port that exists."""
+    """Parse a URL strictly.
+
+    Raises:
+        ValueError: the URL has user information, a fragment, a backslash, a space, a non-ASCII character, an invalid
+            host or an invalid port.
+    """
     if not text.isascii():
         raise ValueError("only ASCII can stand in a URL; write host names in punycode and escape the rest")
     if any(character in text for character in '\\ <>"{}|^`#') or not text.isprintable():
@@ -93,7 +101,7 @@ def _host(host: str) -> str:
 
 
 def parse_listen(text: str) -> Listen:
-    """`host:port`, `[IPv6]:port`, `unix:/path`. Port 0: any free one."""
+    """Parse `host:port`, `[IPv6]:port` or `unix:/path`. Port 0 means any free port."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if len(path.encode()) > 107:
