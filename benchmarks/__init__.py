@@ -1,1 +1,1 @@
-"""Commands that measure the gateway beside its peers: `python -m benchmarks.compare --help`."""
+"""Commands that measure the gateway and compare it with other proxies: `python -m benchmarks.compare --help`."""

@@ -1,19 +1,20 @@
-"""The gateway beside its peers, in front of one upstream, in one run.
+"""Compares the gateway with other proxies in front of the same upstream, in one run.
 
     python -m benchmarks.compare                          everything, about ten minutes
-    python -m benchmarks.compare --quick                  does it work at all
+    python -m benchmarks.compare --quick                  a short run, to see whether everything works
     python -m benchmarks.compare -w small -s sidecar -s envoy-oauth2 --rounds 7 --seconds 5
     python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge      latencies at a constant rate
 
-Every system logs in for real at the Akoya emulator and is driven with its live session. Each server is pinned to the
-first core; wrk and the upstream have the second. Rounds are interleaved (A B C ... A B C ...); numbers are medians over
-the rounds, ratios are taken within a round and shown with the least and the greatest. `CPU us` is the server's own user
-and system time per request: it moves less than throughput does when the machine has other things to do.
+Every system performs a real login at the Akoya emulator and is loaded with the resulting session. Each server is pinned
+to the first core; wrk and the upstream share the second. Rounds are interleaved (A B C ... A B C ...). Numbers are
+medians over the rounds. Ratios are computed within a round and shown with their minimum and maximum. `CPU us` is the
+server's own user and system time per request. It varies less than throughput when the machine is busy.
 
-`steady` and `half` ask at a constant rate, and latencies count from when a request was due. They take a quiet machine.
-To try them on another, `chrt -f 1 python -m benchmarks.compare -w steady` (as root) puts all that is measured before
-whatever else runs. That is another scheduler, which spares threads their switches, and it stops whoever takes a whole
-core for 50 ms in a second: not for closed loops, and not for numbers to publish.
+`steady` and `half` send requests at a constant rate, and latencies count from the time at which a request was due. They
+need an idle machine. To try them on a busy one, `chrt -f 1 python -m benchmarks.compare -w steady` (as root) gives
+everything that is measured priority over all other processes. This uses a different scheduler, which saves context
+switches, and which stops processes that use a whole core for 50 ms in every second. Do not use it for closed loops or
+for numbers to publish.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What the sidecar takes when idle, and that streaming does not make it grow.
+"""Measures the start time and memory of the sidecar, and that streaming does not increase its memory.
 
     python -m benchmarks.footprint
-    python -m benchmarks.footprint --connections 500 --streamed 64    smaller, for a look
+    python -m benchmarks.footprint --connections 500 --streamed 64    a shorter run
 
-Measures: time from exec to the first proxied answer; resident memory of an idle worker, alone and of two; memory with
-many idle keep-alive connections; growth of resident memory while gigabytes pass with a slow reader on either side.
+Measures the time from exec to the first proxied response, the resident memory of idle workers (one, and two of them),
+the memory with many idle keep-alive connections, and the growth of resident memory while gigabytes are streamed to a
+slow reader on either side.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def _start(rig: Rig, number: int) -> float:
-    """Seconds from exec until a request without a session got its answer through the proxy."""
+    """Return the seconds from exec to the first proxied response, to a request that needs no session."""
     began = time.perf_counter()
     running = rig.sidecar(SYSTEMS["bare-asgi"], label=f"start-{number}")
     asyncio.run(_first_answer(running.server.port))
@@ -77,7 +78,7 @@ async def _first_answer(port: int) -> None:
 
 
 def _warm(rig: Rig, running: Running) -> int:
-    """Resident bytes after a second of load and a second of rest."""
+    """Return the resident bytes after one second of load and one second of idling."""
     wrk(rig.folder, running.server.url + SMALL, running.headers, seconds=1, connections=32, cores=LOAD_CORE)
     time.sleep(1)
     return resident_bytes(running.server.pid)
@@ -91,7 +92,7 @@ def _two_workers(rig: Rig) -> dict[str, list[int]]:
 
 
 async def _connections(running: Running, count: int) -> dict[str, float]:
-    """Opens `count` connections, has each serve a request, keeps them, and asks all of them once more."""
+    """Open `count` connections, send a request on each, keep them open, and send another request on each."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 1000)), hard))
     place = urlsplit(running.server.url)
@@ -128,7 +129,7 @@ async def _ask_all(streams: list[tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def _growth(running: Running, work: Any) -> dict[str, float]:
-    """Resident bytes before, at most and after, sampled every tenth of a second while `work` runs."""
+    """Sample resident bytes every 0.1 s while `work` runs. Returns the values before, the maximum and after."""
     before = most = resident_bytes(running.server.pid)
     began = time.monotonic()
     task = asyncio.ensure_future(work)
@@ -143,7 +144,7 @@ async def _growth(running: Running, work: Any) -> dict[str, float]:
 
 
 async def _download(running: Running, size: int) -> int:
-    """A client that takes 64 KB at a time and rests between: about 100 MB a second."""
+    """Download with a slow client that reads 64 KB at a time, about 100 MB per second."""
     reader, writer = await _open(running, "GET /bench/gigabyte HTTP/1.1")
     await reader.readuntil(b"\r\n\r\n")
     taken = 0
@@ -156,7 +157,7 @@ async def _download(running: Running, size: int) -> int:
 
 
 async def _upload(running: Running, size: int) -> int:
-    """A client that sends as fast as it may, to an upstream that rests after each piece."""
+    """Upload as fast as possible to an upstream that pauses after each read."""
     reader, writer = await _open(running, "PUT /bench/sink HTTP/1.1", f"content-length: {size}\r\n")
     piece = bytes(65536)
     for _ in range(size // len(piece)):
@@ -178,7 +179,7 @@ async def _open(running: Running, line: str, extra: str = "") -> tuple[asyncio.S
 
 
 def lines(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """What was asked, the aim, what was measured, and whether it was reached."""
+    """Return the rows of the table: what was measured, the target, the result, and whether the target was reached."""
     start = statistics.median(found["start_seconds"])
     two = found["idle_bytes_of_two_workers"]
     worker = max(found["idle_bytes"], *two["resident"])

@@ -1,11 +1,11 @@
-"""The Python of one request, without the kernel: what each way through the gateway costs a process in itself.
+"""Measures the CPU time of one request inside the process, without the kernel, for each path through the gateway.
 
-    python -m benchmarks.inside                      all ways, a table
-    python -m benchmarks.inside --profile asgi       where the time of one of them goes, file by file
+    python -m benchmarks.inside                      a table of all paths
+    python -m benchmarks.inside --profile asgi       the time of one path, by file
 
-uvicorn's protocol gets the bytes of a request by hand and writes to a transport that counts; the upstream is another
-such transport that answers at once. So this moves little when the machine has other things to do, and shows what a
-change of the code is worth. `benchmarks.compare` has what a client sees.
+The bytes of a request are passed directly to uvicorn's protocol, which writes to a transport that counts writes. The
+upstream is another such transport and responds immediately. The results therefore vary little when the machine is busy,
+and show the effect of a code change. `benchmarks.compare` measures what a client sees.
 """
 
 from __future__ import annotations
@@ -70,16 +70,17 @@ ASKED = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
 
 @dataclass(frozen=True)
 class Way:
-    """`app`: `bare`, `middleware`, `app` (`akoya_gateway:sidecar`) or `sidecar`. `varied`: no two requests and no two
-    answers alike."""
+    """A path through the gateway."""
 
     what: str
     app: str
+    """`bare`, `middleware`, `app` (`akoya_gateway:sidecar`) or `sidecar`."""
     lane: bool = True
     varied: bool = False
+    """Whether all requests and all responses differ."""
     path: bytes = b"/bench/small"
     socket: bool = False
-    """A WebSocket: a round trip is a small message there and its echo back."""
+    """Whether to use a WebSocket. One round trip is a small message and its echo."""
 
 
 WAYS = {
@@ -98,7 +99,7 @@ WAYS = {
 
 
 class Wire:
-    """A transport that counts what is written, and tells somebody."""
+    """Fake transport that counts writes and passes the data to a callback."""
 
     def __init__(self, told: Callable[[bytes], None] = lambda data: None) -> None:
         self.written = 0
@@ -135,7 +136,7 @@ class Wire:
 
 
 class Bench:
-    """One way, ready: `run(count)` sends so many requests one after the other."""
+    """One path, ready to be measured: `run(count)` sends `count` requests one after the other."""
 
     def __init__(self, way: Way, protocol: Any, headers: bytes) -> None:
         self._way = way
@@ -162,7 +163,7 @@ class Bench:
 
 
 class SocketWire(Wire):
-    """One that is closed at the end."""
+    """Fake transport that may be closed."""
 
     closed = False
 
@@ -178,7 +179,7 @@ class SocketWire(Wire):
 
 
 class SocketBench:
-    """One WebSocket: `run(count)` sends so many messages and waits for each echo."""
+    """One WebSocket: `run(count)` sends `count` messages and waits for each echo."""
 
     def __init__(self, protocol: Any, headers: bytes) -> None:
         self._wire = SocketWire()
@@ -203,7 +204,7 @@ class SocketBench:
 
 @contextmanager
 def sockets_of_wires() -> Any:
-    """Every WebSocket that a pool opens is a wire that echoes at once."""
+    """Replace each WebSocket that a pool opens by a fake transport that echoes immediately."""
     loop = asyncio.get_running_loop()
 
     async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
@@ -227,7 +228,7 @@ def sockets_of_wires() -> Any:
 
 @contextmanager
 def upstream_of_wires(varied: bool) -> Any:
-    """Every connection that a pool opens is a wire that answers at once."""
+    """Replace each connection that a pool opens by a fake transport that responds immediately."""
     loop, number = asyncio.get_running_loop(), 0
 
     async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
@@ -257,7 +258,7 @@ def _connecting(connect: Any) -> Any:
 
 
 async def measure(way: Way, config: Config, rounds: int, count: int, profile: cProfile.Profile | None) -> list[float]:
-    """Microseconds of CPU a request, round by round."""
+    """Return the microseconds of CPU per request, for each round."""
     with sockets_of_wires() if way.socket else upstream_of_wires(way.varied):
         served, runtime = await _served(way, config)
         served.load()
@@ -304,7 +305,7 @@ def _app(way: Way, config: Config) -> tuple[Any, Gateway | None]:
 
 
 async def _session(runtime: Runtime, config: Config, way: Way) -> bytes:
-    """The header lines of a session with a live grant, which stays at hand for as long as this takes."""
+    """Return the header lines of a session with a live grant, which stays cached during the measurement."""
     runtime.sessions._valid = runtime.grants._cache._valid = 1e6
     session, value = await runtime.sessions.start()
     token = TokenSet(Secret("x" * 900), Secret("r" * 40), time.time() + 86_400, ("openid", "profile"), "sub")
@@ -345,7 +346,7 @@ def main() -> None:
 
 
 def _show(profile: cProfile.Profile, count: int) -> None:
-    """Own time by file, a request. Profiling itself more than doubles the whole; the shares are what to look at."""
+    """Print the time per request spent in each file. Profiling more than doubles the total, so compare the shares."""
     own: Counter[str] = Counter()
     for (file, _, function), (_, _, spent, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         own[function if file == "~" else "/".join(Path(file).parts[-3:])] += spent

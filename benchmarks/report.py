@@ -1,4 +1,4 @@
-"""`docs/performance.md` and its pictures, from what the other commands wrote.
+"""Generates `docs/performance.md` and its plots from the results of the other commands.
 
 python -m benchmarks.report
 """
@@ -46,7 +46,7 @@ _NOTES = Path(__file__).with_name("notes.md")
 
 
 def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures: str, notes: str) -> str:
-    """The page. `pictures`: their folder as a link, without a trailing slash."""
+    """Return the page. `pictures` is the folder of the plots as a link, without a trailing slash."""
     samples = [Sample(**one) for one in compared["samples"]]
     parts = [_HEAD, "## What was aimed at\n", *_targets(samples, weighed)]
     parts += ["## The systems\n", _markdown(["name", "what it is"], [[s.name, s.what] for s in SYSTEMS.values()])]

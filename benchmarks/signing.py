@@ -1,12 +1,13 @@
-"""What signing costs a request, and what verifying costs the app: every algorithm and scheme, in microseconds.
+"""Measures the cost of signing per request and of verifying in the app, for every algorithm and scheme.
 
-    python benchmarks/signing.py                      a table
-    python benchmarks/signing.py --json signing.json  the table, and the numbers for a machine
+    python benchmarks/signing.py                      a table, in microseconds
+    python benchmarks/signing.py --json signing.json  the table, and the numbers as JSON
 
-One thread, no network: `PreparedHeaders.headers` as the gateway calls it for each request (nonce drawn, signature
-made), `Signer.prepare` with its first signature as it happens once per grant, `akoya_gateway.verify` as an app calls
-it, and the stripping of a browser's headers. Each number is the median of several rounds; `spread` is how far the
-slowest round was from it. The JWT is verified as if it were new each time; signing reuses it, as the gateway does.
+Runs in one thread, without a network. It measures `PreparedHeaders.headers`, which the gateway calls for each request
+(new nonce and signature); `Signer.prepare` with its first signature, which happens once per grant;
+`akoya_gateway.verify` as an app calls it; and the stripping of a browser's headers. Each number is the median of
+several rounds. `spread` is how much slower the slowest round was. The JWT is verified as if it were new each time.
+Signing reuses it, as the gateway does.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Row:
 
 
 def measure(work: Callable[[], object], rounds: int, seconds: float) -> tuple[float, float]:
-    """Median microseconds a call, and by how many percent the slowest round was above it."""
+    """Return the median microseconds per call, and by how many percent the slowest round exceeds it."""
     work()
     number = 1
     while (taken := _timed(work, number)) < seconds / 20:

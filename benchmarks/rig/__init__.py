@@ -1,1 +1,1 @@
-"""What the commands are made of: systems, workloads, load, numbers."""
+"""Building blocks of the benchmark commands: systems, workloads, load generators, statistics."""

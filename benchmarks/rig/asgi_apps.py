@@ -1,6 +1,6 @@
-"""Apps for any ASGI server: one that answers, the same in the gateway, and the gateway in front of the upstream.
+"""Apps for any ASGI server: a bare app, the same app in the gateway, and the gateway in front of the upstream.
 
-BENCH_CONFIG names the configuration.
+BENCH_CONFIG is the path of the configuration.
 """
 
 from __future__ import annotations

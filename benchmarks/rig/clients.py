@@ -1,8 +1,9 @@
-"""The client of streams and sockets, as a process of its own.
+"""Client of event streams and WebSockets, run as a separate process.
 
     python -m benchmarks.rig.clients events|echo URL COUNT SECONDS HEADERS-AS-JSON
 
-Prints what it saw as JSON: `requests` are events or round trips, latencies are microseconds. The first second warms up.
+Prints its results as JSON. `requests` counts events or round trips; latencies are in microseconds. The first second is
+a warm-up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FRAME = bytes((0x81, 0x80 | len(TEXT))) + b"\0\0\0\0" + TEXT
 
 
 class Counting(asyncio.Protocol):
-    """Sends a request and counts what comes. `latencies` in nanoseconds, from when `measuring` is set."""
+    """Send a request and count the responses. Records `latencies` in nanoseconds while `measuring` is set."""
 
     measuring = False
 

@@ -1,4 +1,4 @@
-"""Configurations of our own gateway for the measurements, and sessions made directly in its store."""
+"""Configurations of the gateway for the measurements, and sessions created directly in its store."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENVIRON = {
 
 
 def emulator() -> SandboxServer:
-    """Relaxed for the peers: an access_token is given out, and a code is taken with either client authentication."""
+    """Return an emulator that also suits the other proxies: access_tokens, and either client authentication."""
     return SandboxServer(
         SandboxSettings(
             clients=(SandboxClient(CLIENT_ID, Secret(CLIENT_SECRET), ("http://127.0.0.1:1/callback",)),),
@@ -59,7 +59,7 @@ def document(
     store: str | None = None,
     trusted: bool = False,
 ) -> dict[str, Any]:
-    """A gateway.yaml. `trusted`: loopback may ask for forward-auth decisions."""
+    """Return a gateway.yaml. If `trusted` is true, loopback may send forward-auth requests."""
     url = f"http://127.0.0.1:{port}"
     akoya.register_redirect_uri(f"{url}/akoya/callback")
     return {
@@ -115,7 +115,7 @@ def _key(folder: Path, algorithm: str) -> dict[str, Any]:
 
 
 def many_sessions(config: Path, count: int) -> list[str]:
-    """Cookie values of `count` new owners, each with a copy of the grant that is in the store already."""
+    """Create `count` owners, each with a copy of the grant in the store. Returns their cookie values."""
     return asyncio.run(_many_sessions(config, count))
 
 

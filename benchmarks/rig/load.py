@@ -1,4 +1,4 @@
-"""Load and what came of it: wrk as fast as it goes, and clients of our own for a constant rate, streams and sockets."""
+"""Load generators and their results: wrk at full speed; our own clients for constant rates, streams and WebSockets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ end
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one system. Latencies and CPU in microseconds; `per_second` of whatever the workload counts."""
+    """One round of one system. Latencies and CPU are in microseconds; `per_second` is in the unit of the workload."""
 
     workload: str
     system: str
@@ -59,9 +59,9 @@ class Sample:
     p999: float
     errors: int
     late: float = 0.0
-    """At a constant rate: how late the load itself was, 99th percentile."""
+    """At a constant rate: 99th percentile of the delay that the load generator itself caused."""
     load_cpu: float = 0.0
-    """The part of a core it took."""
+    """Fraction of a core that the load generator used."""
 
 
 def wrk(
@@ -76,7 +76,7 @@ def wrk(
     body_bytes: int = 0,
     vary: bool = False,
 ) -> dict[str, float]:
-    """What wrk's `done` saw. `vary`: no two requests have the same path, or the same headers."""
+    """Run wrk and return the values that its `done` reports. If `vary` is true, all paths and headers differ."""
     script = folder / "load.lua"
     script.write_text(
         _SCRIPT.format(
@@ -129,7 +129,7 @@ def steady(
     seed: int,
     cores: str | None,
 ) -> tuple[dict[str, float], float]:
-    """So many requests a second; see `benchmarks.rig.steady`. Returns as `streaming` does."""
+    """Send `rate` requests per second; see `benchmarks.rig.steady`. Returns the same as `streaming`."""
     said = ["benchmarks.rig.steady", url, rate, seconds, connections, seed, json.dumps(dict(headers))]
     return _client([str(each) for each in said], pid, seconds, cores)
 
@@ -137,13 +137,16 @@ def steady(
 def streaming(
     kind: str, url: str, headers: Mapping[str, str], pid: int, *, count: int, seconds: float, cores: str | None
 ) -> tuple[dict[str, float], float]:
-    """`kind`: `events` or `echo`; see `benchmarks.rig.clients`. What it saw, and the CPU seconds of `pid` meanwhile."""
+    """Run `benchmarks.rig.clients`; `kind` is `events` or `echo`.
+
+    Returns its results, and the CPU seconds that `pid` used meanwhile.
+    """
     said = ["benchmarks.rig.clients", kind, url, str(count), str(seconds), json.dumps(dict(headers))]
     return _client(said, pid, seconds, cores)
 
 
 def _client(module: Sequence[str], pid: int, seconds: float, cores: str | None) -> tuple[dict[str, float], float]:
-    """It says a line when it begins to measure, and at the end what it saw."""
+    """Run a client, which prints one line to stderr when it starts to measure, and its results to stdout at the end."""
     pin = ["taskset", "-c", cores] if cores is not None else []
     command = [*pin, sys.executable, "-m", *module]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
@@ -158,7 +161,7 @@ def _client(module: Sequence[str], pid: int, seconds: float, cores: str | None) 
 
 
 class Meter:
-    """CPU of a process tree from `__init__` to `spent()`."""
+    """CPU time of a process tree, from construction to `spent()`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

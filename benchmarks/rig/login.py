@@ -1,4 +1,4 @@
-"""Logging in for real: redirects are followed to the emulator and back, cookies kept as a browser would."""
+"""Logs in as a browser does: follows redirects to the emulator and back, and keeps cookies."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _NAVIGATION = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-d
 
 
 class LoginFailed(Exception):
-    """A system did not let us through, or let us through without a login."""
+    """Raised if a system refuses a logged-in request, or accepts one without a login."""
 
 
 class Jar:
-    """Cookies by name. `Secure` ones are sent as well: everything here is loopback."""
+    """Cookies by name. `Secure` cookies are sent over plain http too, because all servers are on loopback."""
 
     def __init__(self) -> None:
         self._cookies: dict[str, str] = {}
@@ -36,9 +36,10 @@ class Jar:
 
 
 def log_in(url: str, akoya: SandboxServer, jar: Jar, user: str = "mikomo_1") -> str:
-    """Opens `url` until it is answered with 200, consenting at the emulator on the way. The Cookie header to use.
+    """Follow redirects from `url` to a 200, with consent at the emulator. Returns the Cookie header to use.
 
-    Raises LoginFailed.
+    Raises:
+        LoginFailed: the redirects do not lead to a 200.
     """
     with httpx.Client(trust_env=False, timeout=20) as http:
         seen = []

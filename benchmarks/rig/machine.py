@@ -1,4 +1,4 @@
-"""What it was measured on."""
+"""Describes the machine and the versions that the measurements were made with."""
 
 from __future__ import annotations
 

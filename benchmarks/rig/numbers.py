@@ -1,4 +1,4 @@
-"""Medians, ratios within a round, spreads, and what was aimed at."""
+"""Medians, ratios within a round, spreads, and the targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.rig.load import Sample
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the ratios of each round, and the least and greatest of them."""
+    """Median, minimum and maximum of the ratios of all rounds."""
 
     median: float
     least: float
@@ -25,7 +25,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Row:
-    """One system under one workload: medians over the rounds. `least`, `most`: of `per_second`."""
+    """One system under one workload: medians over the rounds. `least` and `most` are the extremes of `per_second`."""
 
     workload: str
     system: str
@@ -40,7 +40,7 @@ class Row:
     errors: int
     ratio: Ratio | None
     cpu_ratio: Ratio | None
-    """How many times the reference's CPU one request costs less."""
+    """CPU time per request of the reference, divided by that of this system."""
     p99_ratio: Ratio | None
     p99_least: float
     p99_most: float
@@ -49,7 +49,7 @@ class Row:
 
 
 def rows(samples: Sequence[Sample], workload: str, reference: str) -> list[Row]:
-    """In the order in which the systems first appear."""
+    """Return one row per system, in the order of first appearance."""
     mine = [sample for sample in samples if sample.workload == workload]
     names = dict.fromkeys(sample.system for sample in mine)
     return [_row(mine, workload, name, reference) for name in names]
@@ -83,9 +83,9 @@ def _row(samples: list[Sample], workload: str, name: str, reference: str) -> Row
 def ratio(
     samples: Iterable[Sample], workload: str, system: str, reference: str, what: str = "per_second"
 ) -> Ratio | None:
-    """`system` over `reference`, round by round, so that what disturbs both disturbs the ratio less.
+    """Return the ratio of `system` to `reference`, or None if they have no round in common.
 
-    None where they have no round in common.
+    Ratios are computed within a round, because a disturbance that affects both affects their ratio less.
     """
     found: dict[str, dict[int, float]] = {system: {}, reference: {}}
     for sample in samples:
@@ -101,7 +101,7 @@ def ratio(
 
 @dataclass(frozen=True)
 class Target:
-    """`what`, as the project asked for it: at least `factor` of `reference` (at most, for latencies)."""
+    """A performance target of the project: at least `factor` times the reference (at most, for latencies)."""
 
     what: str
     workload: str
@@ -136,13 +136,15 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Outcome:
+    """A target and its measurement."""
+
     target: Target
     measured: Ratio | None
-    """Against the best of the references."""
+    """Ratio to the best of the references. None if it was not measured."""
 
     @property
     def reached(self) -> bool | None:
-        """None: not measured."""
+        """Whether the target was reached. None if it was not measured."""
         if self.measured is None:
             return None
         if self.target.measure == "p99":

@@ -1,4 +1,4 @@
-"""The upstream that every proxy is in front of: nginx for bodies, a small asyncio server for streams and sockets."""
+"""The upstream of all proxies: nginx for bodies, a small asyncio server for event streams and WebSockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.rig.processes import Server, free_port
 
 SMALL, JSON, LARGE, HUGE = "/bench/small", "/bench/json", "/bench/100k", "/bench/10m"
 VARIED = "/bench/varied"
-"""Each answer has a header that no other has."""
+"""Path whose responses all differ in one header."""
 UPLOAD, SEEN, EVENTS, ECHO = "/bench/upload", "/bench/seen", "/bench/events", "/bench/echo"
 UPLOAD_BYTES = 10_000_000
 
@@ -64,7 +64,7 @@ http {{
 
 
 class Origin:
-    """A context manager; `url` for bodies, `streams_url` for event streams, sockets and slow readers."""
+    """Context manager for the upstream. `url` serves bodies; `streams_url` event streams, WebSockets and slow uploads."""
 
     def __init__(self, folder: Path, cores: str) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The others: nginx, Envoy, Apache with mod_auth_openidc, oauth2-proxy. Each a configuration and a command."""
+"""Configurations and commands of the other proxies: nginx, Envoy, Apache with mod_auth_openidc, oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ _NEEDED = (
 
 
 def apache(folder: Path, port: int, origin: int, akoya: SandboxServer, session: str) -> list[str]:
-    """`session`: `client-cookie` or `server-cache`."""
+    """Configure Apache with mod_auth_openidc. `session` is `client-cookie` or `server-cache`."""
     folder.mkdir()
     akoya.register_redirect_uri(f"http://127.0.0.1:{port}/oidc/callback")
     modules = "\n".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so" for name in _NEEDED)
@@ -139,7 +139,7 @@ def envoy_binary() -> str | None:
 def envoy(
     folder: Path, port: int, origin: int, streams: int, akoya: SandboxServer | None, concurrency: int = 1
 ) -> list[str]:
-    """With the `oauth2` filter where `akoya` is given."""
+    """Configure Envoy, with its `oauth2` filter if `akoya` is given."""
     folder.mkdir()
     conf = folder / "envoy.json"
     conf.write_text(json.dumps(_envoy(port, origin, streams, akoya), indent=1))
@@ -230,7 +230,7 @@ def _address(port: int) -> dict[str, Any]:
 
 
 def oauth2_proxy(folder: Path, port: int, origin: int, akoya: SandboxServer) -> list[str]:
-    """Session in its cookie, the id_token passed as Authorization."""
+    """Configure oauth2-proxy to keep the session in its cookie and to send the id_token in `Authorization`."""
     folder.mkdir()
     url = f"http://127.0.0.1:{port}"
     akoya.register_redirect_uri(f"{url}/oauth2/callback")

@@ -1,4 +1,4 @@
-"""One picture a workload: throughput with its spread, or latencies at a constant rate, and the CPU of one request."""
+"""Draws one plot per workload: throughput with its spread or latencies at a constant rate, and CPU per request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLOURS = {"ours": "#1b6ca8", "peer": "#c2571a", "reference": "#8a8a8a"}
 
 
 def draw(samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """Raises SystemExit where matplotlib is missing."""
+    """Draw the plots and return their paths. Raises SystemExit if matplotlib is missing."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -66,7 +66,7 @@ def _rates(axis: Any, names: list[str], colours: list[str], found: list[Row]) ->
 
 
 def _latencies(axis: Any, names: list[str], colours: list[str], found: list[Row]) -> None:
-    """A bar ends at p99. The scale is logarithmic, so how long it is says nothing."""
+    """Draw latencies. A bar ends at p99. The scale is logarithmic, so the length of a bar has no meaning."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     spread = [

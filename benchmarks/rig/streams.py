@@ -1,4 +1,4 @@
-"""An upstream on raw asyncio: event streams, WebSocket echo, endless downloads, and a reader that takes its time.
+"""Upstream on plain asyncio: event streams, WebSocket echo, endless downloads, and a slow reader.
 
 python -m benchmarks.rig.streams PORT
 """
@@ -20,7 +20,7 @@ PIECE = bytes(65536)
 
 
 class Upstream(asyncio.Protocol):
-    """Answers by path: `/bench/events`, `/bench/echo`, `/bench/gigabyte`, `/bench/sink`; anything else is `hello`."""
+    """Serve `/bench/events`, `/bench/echo`, `/bench/gigabyte` and `/bench/sink`. Any other path returns `hello`."""
 
     transport: asyncio.Transport
 
@@ -98,7 +98,7 @@ class Upstream(asyncio.Protocol):
             await self.writable.wait()
 
     def sink(self, size: int) -> None:
-        """Takes what came, and then a rest: about 100 MB a second."""
+        """Count received body bytes, then pause reading: about 100 MB per second."""
         self.sinking -= size
         if self.sinking <= 0:
             self.sinking = -1
@@ -109,7 +109,7 @@ class Upstream(asyncio.Protocol):
 
 
 def unmasked(data: bytes) -> bytes:
-    """Frames of a client (masked, short) -> the same frames of a server."""
+    """Convert short masked client frames to the same frames as a server sends them."""
     out = bytearray()
     at = 0
     while at < len(data):

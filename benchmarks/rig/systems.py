@@ -1,4 +1,4 @@
-"""What is measured: each system by name, started in front of the same upstream, and logged in."""
+"""The systems to measure. Starts each in front of the same upstream and logs in."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from benchmarks.rig.processes import Server, free_port
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 _QUIET = ("--no-proxy-headers", "--no-server-header", "--no-date-header")
-"""uvicorn as docs/operations.md has it in front of an app that says all of this itself."""
+"""uvicorn options of docs/operations.md. The app handles these headers itself."""
 
 
 @dataclass(frozen=True)
 class System:
-    """`login`: it lets nobody in without a session. `streams`: event streams and WebSockets can go through it."""
+    """A system. `login`: it refuses requests without a session. `streams`: it proxies event streams and WebSockets."""
 
     name: str
     what: str
@@ -60,7 +60,7 @@ SYSTEMS: dict[str, System] = {
 
 @dataclass
 class Running:
-    """A system that answers. `headers` hold its live session; `cookies` more of them, if it has many."""
+    """A running system. `headers` carry its live session; `cookies` hold further sessions, if there are many."""
 
     system: System
     server: Server
@@ -68,7 +68,7 @@ class Running:
     config: Path | None = None
     cookies: list[str] = field(default_factory=list)
     path: str | None = None
-    """Where every request goes, for a system that has only one place."""
+    """The path of all requests, for a system that serves only one."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Running:
 
 
 class Rig:
-    """Emulator, upstream and systems. A context manager; `absent` says which peers are not on this machine."""
+    """Context manager for emulator, upstream and systems. `absent` maps unavailable systems to the reason."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class Rig:
         self._stack.close()
 
     def start(self, names: Iterable[str]) -> dict[str, Running]:
-        """Those that can be had, each logged in and proven: 200 with its session, no 200 without."""
+        """Start the available systems and log in. Verifies that each returns 200 with its session, and not without."""
         running = {}
         for name in names:
             missing = _missing(name)
@@ -121,7 +121,7 @@ class Rig:
         self._prove(running)
         return running
 
-    # -- ours
+    # -- the gateway
 
     def sidecar(
         self,
@@ -132,7 +132,7 @@ class Rig:
         upstream: str | None = None,
         **changes: Any,
     ) -> Running:
-        """`akoya-gateway run`; `changes` as for `gateway.document`."""
+        """Start `akoya-gateway run`. `changes` are arguments of `gateway.document`."""
         folder, port = self.folder / (label or system.name), free_port()
         folder.mkdir()
         content = gateway.document(self.akoya, folder, port, upstream or self.origin.url, **changes)
@@ -146,7 +146,7 @@ class Rig:
         return self._served(system, "granian", app, *options, "--http", "1", "--interface", "asgi")
 
     def _served(self, system: System, server: str, app: str, *options: str) -> Running:
-        """One of `asgi_apps` on an ASGI server."""
+        """Start one of `asgi_apps` on an ASGI server."""
         folder, port = self.folder / system.name, free_port()
         folder.mkdir()
         content = gateway.document(self.akoya, folder, port, self.origin.url)
@@ -166,7 +166,7 @@ class Rig:
         return Running(system, server, self._session(server) if system.login else {}, config)
 
     def connect(self, running: Running, count: int) -> dict[str, str]:
-        """A session with `count` linked connectors; its headers."""
+        """Create a session with `count` linked connectors, and return its headers."""
         jar = Jar()
         for name in gateway.CONNECTORS[:count]:
             log_in(f"{running.server.url}/akoya/connect/{name}?return_to={SMALL}", self.akoya, jar)
@@ -178,7 +178,7 @@ class Rig:
         running.path = "/akoya/forward-auth"
         return running
 
-    # -- others
+    # -- other proxies
 
     def _peer(self, system: System) -> Running:
         folder, port = self.folder / system.name, free_port()
@@ -196,7 +196,7 @@ class Rig:
         return Running(system, server, self._session(server) if system.login else {})
 
     def envoy_with(self, concurrency: int, cores: str | None) -> Running:
-        """Envoy with its oauth2 filter and so many worker threads."""
+        """Start Envoy with its oauth2 filter and `concurrency` worker threads."""
         folder, port = self.folder / f"envoy-oauth2-{concurrency}-{cores}", free_port()
         command = other_proxies.envoy(folder, port, self.origin.port, self.origin.streams_port, self.akoya, concurrency)
         server = self._stack.enter_context(Server("envoy-oauth2", command, port, folder / "log", cores=cores))
@@ -209,7 +209,7 @@ class Rig:
             raise LoginFailed(f"{server.name}: {error}\n{server.tail()}") from error
 
     def _prove(self, running: Running) -> None:
-        """The session is live and needed, and where the system proxies, the upstream sees a token."""
+        """Verify that the session is valid and required and, for a proxy, that the upstream receives a token."""
         url = running.server.url + (running.path or SMALL)
         status, text = status_of(url, running.headers)
         if status != 200:
@@ -226,7 +226,7 @@ class Rig:
 
 
 def _missing(name: str) -> str:
-    """Why a system cannot be measured here; empty if it can."""
+    """Return why a system cannot be measured on this machine. Empty if it can."""
     if name.startswith("apache") and not other_proxies.has_apache():
         return "apache2 or libapache2-mod-auth-openidc is not installed"
     if name.startswith("envoy") and other_proxies.envoy_binary() is None:

@@ -1,4 +1,4 @@
-"""The numbers in cells, and on a terminal."""
+"""Formats the numbers as table cells, and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table(workload: Workload, found: Sequence[Row]) -> Table:
 
 
 def header(workload: Workload) -> list[str]:
-    """At a constant rate everyone answers the same number: latencies are what differs."""
+    """Return the column names. At a constant rate all systems have the same throughput, so latencies come first."""
     if workload.paced:
         return [
             "system", f"{workload.unit}/s", "p50 ms", "p99 ms", "least..most", f"x {workload.reference}", "p99.9 ms",

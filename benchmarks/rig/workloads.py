@@ -1,4 +1,4 @@
-"""What the systems are asked to do."""
+"""The workloads that the systems are measured with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROXIES = (
     "sidecar", "sidecar-asgi", "nginx", "envoy", "envoy-oauth2", "apache-cookie", "apache-cache", "oauth2-proxy"
 )  # fmt: skip
 _UNDER_LIMIT = tuple(name for name in _PROXIES if name != "nginx")
-"""Half of nginx's limit is more than the load can do beside the upstream."""
+"""Without nginx: the load generator, which shares a core with the upstream, cannot send half of its limit."""
 _STREAMING = ("sidecar", "nginx", "envoy", "envoy-oauth2")
 _SOCKETS = ("sidecar", "sidecar-general", *_STREAMING[1:])
 _BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
@@ -24,7 +24,7 @@ _BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
 
 @dataclass(frozen=True)
 class Workload:
-    """`unit`: what is counted per second. `reference`: whom the ratios are against."""
+    """A workload. `unit` is what is counted per second; `reference` is the system that ratios refer to."""
 
     name: str
     what: str
@@ -36,16 +36,16 @@ class Workload:
     stream: str = ""
     vary: bool = False
     rate: float = 0.0
-    """Requests a second, whatever the answers take; 0: as many as are answered."""
+    """Requests per second, independent of the responses. 0 for a closed loop at full speed."""
     share: float = 0.0
-    """The same, as a part of what the system answers at most."""
+    """The rate as a fraction of the maximum throughput of the system."""
     variants: bool = False
-    """`systems` are names of `Variants`, not of `SYSTEMS`."""
+    """Whether `systems` are names of variants (`Lanes`) instead of `SYSTEMS`."""
     reference: str = "envoy-oauth2"
 
     @property
     def paced(self) -> bool:
-        """Requests are due at a constant rate, and latencies count from then."""
+        """Whether requests are due at a constant rate. Latencies then count from the due time."""
         return bool(self.rate or self.share)
 
 
@@ -112,7 +112,7 @@ def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str |
 
 
 class Paced:
-    """A lane at a constant rate. The same seed for each system of a round: requests are due at the same moments."""
+    """A lane at a constant rate. All systems of a round use the same seed, so requests are due at the same times."""
 
     def __init__(self, rig: Rig, workload: Workload, name: str, running: Running, url: str, cores: str | None) -> None:
         self._folder = rig.folder
@@ -132,7 +132,7 @@ class Paced:
         return sample_of(result, spent, self._workload.name, self._name, number)
 
     def _limit(self) -> float:
-        """Of a closed loop, after a warm-up: the second of two runs."""
+        """Return the throughput of a closed loop: that of the second of two runs, as the first is a warm-up."""
         for _ in range(2):
             found = wrk(
                 self._folder, self._url, self._running.headers, seconds=2.0,
@@ -142,7 +142,7 @@ class Paced:
 
 
 class Lanes:
-    """Starts what each workload needs, once."""
+    """Starts the systems that each workload needs, each only once."""
 
     def __init__(self, rig: Rig, systems: Sequence[str], sessions: int, redis: Callable[[Path], str | None]) -> None:
         self._rig = rig
@@ -166,7 +166,7 @@ class Lanes:
         ]
 
     def _stream(self, name: str) -> Running:
-        """A sidecar has one upstream: for streams there is a second one, in front of the streams server."""
+        """Return the system to use for streams. Sidecars have one upstream, so start another one for the streams server."""
         running = self._running[name]
         if running.system.group != "ours":
             return running
