@@ -161,7 +161,7 @@ class AccessGate:
         Raises `UserError` if the rules for this path depend on the method.
         """
         if self.minds_method(path):
-            raise UserError("This address takes no method override.", code="method-override")
+            raise UserError("This path does not accept a method override.", code="method-override")
 
     async def _owner_grants(self, principal: Principal) -> OwnerGrants | None:
         return None if principal.owner is None else await self._grants.for_owner(principal.owner)

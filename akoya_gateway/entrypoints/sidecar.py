@@ -152,7 +152,7 @@ class _ServerRun:
         config = load_config(self._path)
         _require_shared_store(config, self._workers)
         if bool(config.all_upstreams) != bool(self._configs[0].all_upstreams):
-            raise OperatorError("upstream: whether there is one is decided at start; it takes a restart")
+            raise OperatorError("upstream: adding the first upstream or removing the last one requires a restart")
         return config
 
     def _reload(self) -> None:

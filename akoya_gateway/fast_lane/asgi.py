@@ -125,6 +125,7 @@ class AsgiExchange:
 
     @property
     def request(self) -> RequestInfo:
+        """The `RequestInfo` of this request."""
         return self._fast_lane.lane.request(self._target, self._headers)
 
     def abandon(self) -> None:

@@ -95,6 +95,7 @@ class LaneExchange:
 
     @property
     def request(self) -> RequestInfo:
+        """The `RequestInfo` of this request, built on first use."""
         if self._request is None:
             self._request = self._lane.request(self._target, self._headers)
         return self._request

@@ -134,6 +134,7 @@ class CachedHeaders:
 
     @property
     def headers(self) -> Headers:
+        """The headers as ASGI's pairs."""
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
 

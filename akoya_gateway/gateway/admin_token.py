@@ -58,7 +58,7 @@ class AdminTokenApp:
         connector = unquote(scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
         owners = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [])
         if len(owners) != 1:
-            raise UserError("Name one owner: ?owner=, with the value of Akoya-Owner.", code="no-owner")
+            raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
         grant = await _fresh_grant(runtime, owners[0], connector)
         return {
             "connector": connector,

@@ -51,9 +51,7 @@ class Explainer:
         self._now = now
         self._policy = AccessPolicy(config.access, config.connectors, config.path_variants)
         self._error_responder = ErrorResponder(config)
-        self._owner_grants = OwnerGrants(
-            "<owner>", tuple(_grant(config.connectors[key], now) for key in connected)
-        )
+        self._owner_grants = OwnerGrants("<owner>", tuple(_grant(config.connectors[key], now) for key in connected))
 
     def explain(self, method: str, target: str) -> Explanation:
         """Explain a request. `target` is a URL, or a path with or without a query."""
@@ -72,7 +70,9 @@ class Explainer:
             refused = f"{fault.status}: {fault.detail} It is {fault.rule.label} (path_variants)."
             return Explanation(path, refusal=refused)
         if names_a_method_in(parts.query.encode("latin-1", "replace")) and self._policy.has_method_rules(path):
-            return Explanation(path, refusal="400: `_method` in the query is a method override, and rules go by it.")
+            return Explanation(
+                path, refusal="400: `_method` in the query is a method override, and rules name methods."
+            )
         nobody = self._policy.decide(match, None)
         somebody = self._policy.decide(match, self._owner_grants)
         asks = [self._request(method, raw, parts.query, browser) for browser in (True, False)]

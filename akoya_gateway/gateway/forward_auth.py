@@ -48,7 +48,7 @@ class ForwardAuthOff(UserError):
     title = "Not found"
 
     def __init__(self) -> None:
-        super().__init__("This gateway decides for no other proxy: set forward_auth: true if it is to.")
+        super().__init__("Forward-auth is off. Set `forward_auth: true` to turn it on.")
 
 
 class UntrustedProxy(UserError):
@@ -82,11 +82,11 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObs
     Raises `GatewayError` in the same cases as `AccessGate.admit`.
     """
     if not is_trusted_peer(runtime.trusted_proxies, request):
-        raise UntrustedProxy("Only trusted_proxies may ask for a decision.")
+        raise UntrustedProxy("Only `trusted_proxies` may use forward-auth.")
     if not request.raw_path.startswith(runtime.original_requests.route):
         # A client sent an encoded spelling, such as `/akoya/%66orward-auth`, to get past a proxy that blocks only the
         # plain path.
-        raise PathRefused("The path can be read in two ways.")
+        raise PathRefused("The path is ambiguous.")
     if request.header(ORIGINAL_URI) is None:
         original = runtime.original_requests.read(request)
         return _response(await _decide(runtime, request, original, told), original)
@@ -104,9 +104,7 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObs
 def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
     original = runtime.original_requests.read(request)
     if not original.replaceable:
-        raise InvalidOriginalRequest(
-            "The request holds a header of the gateway's that the proxy would pass on.", status=403
-        )
+        raise InvalidOriginalRequest("The request contains a gateway header that the proxy would pass on.", status=403)
     return original
 
 
@@ -117,7 +115,7 @@ async def _decide(
     told.on_original_request(original)
     path = normalize_path(original.raw_path)
     if runtime.router.matches(path):
-        raise UntrustedProxy("The proxy must pass the gateway's own routes to the gateway.", code="own-route")
+        raise UntrustedProxy("The proxy must forward the gateway's own routes to the gateway.", code="own-route")
     if original.websocket:
         require_own_origin(original, runtime.config.public_url)
     admission = runtime.gate.try_admit(original, path) or await runtime.gate.admit(original, path)

@@ -128,7 +128,7 @@ class Gateway:
             self._starting = None
 
     async def shutdown(self) -> None:
-        """Close the connections and the runtimes, after those that a reload replaced."""
+        """Stop the connection monitor, then close the runtimes that a reload replaced and the active one."""
         self._stopping.set()
         await self.connections.stop()
         if self._starting is not None:
@@ -183,6 +183,7 @@ class Gateway:
         self.connections.check_now()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI scope: `http`, `websocket` or `lifespan`."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -363,7 +364,7 @@ class Gateway:
         """Return the normalized path for the decision. Raises `UserError` if the app would serve another path."""
         path = normalized_path(request)
         if path != scope["path"]:
-            raise PathRefused("The path can be read in two ways.")
+            raise PathRefused("The path is ambiguous.")
         runtime.mount.require(scope.get("root_path") or "", path)
         return path
 
@@ -383,9 +384,7 @@ class Gateway:
         now = self._clock()
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
             self._reported_errors[error.code] = now
-            log.error(
-                "request failed", problem=error.code, reason=error.detail, request_id=request.request_id
-            )
+            log.error("request failed", problem=error.code, reason=error.detail, request_id=request.request_id)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self.request_of(scope)
@@ -395,7 +394,7 @@ class Gateway:
             path = self._path(runtime, request, scope)
             require_own_origin(request, runtime.config.public_url)
             if runtime.router.matches(path):
-                raise PathRefused("There is no WebSocket here.", status=404, code="not-found")
+                raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
             admission = runtime.gate.try_admit(request, path) or await runtime.gate.admit(request, path)
         except GatewayError as error:
             await _refuse_lifespan_or_send(scope, receive, send, self._error(error, request))

@@ -39,6 +39,6 @@ class Mount:
             if named not in self._logged and len(self._logged) < LOGGED:
                 self._logged.add(named)
                 log.warning("root_path mismatch detected", root_path=named[:100], configured=self._root_path)
-            raise OtherRootPath("The app's server says that the app is mounted elsewhere than `root_path` does.")
+            raise OtherRootPath("The server's `root_path` differs from the configured `root_path`.")
         if not path.startswith(self._below):
             raise OtherRootPath("The path does not begin with `root_path`.")

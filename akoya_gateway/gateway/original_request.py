@@ -164,8 +164,7 @@ def _is_websocket_handshake(request: RequestInfo) -> bool:
     """Return True for a WebSocket handshake, recognized by `Upgrade` or by its key (RFC 6455 section 4.1).
 
     The key is needed for proxies that do not forward `Upgrade`, such as Traefik. A script cannot send the key with
-        another request:
-    browsers forbid scripts to set `Sec-*` headers.
+    another request, because browsers forbid scripts to set `Sec-*` headers.
     """
     upgrade = request.header(b"upgrade")
     return (upgrade is not None and upgrade.lower() == b"websocket") or request.header(b"sec-websocket-key") is not None

@@ -59,7 +59,7 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise UserError("The request was not finished.", code="aborted")
+            raise UserError("The request body is incomplete.", code="aborted")
         body += message.get("body", b"")
         if len(body) > limit:
             raise BodyTooLarge

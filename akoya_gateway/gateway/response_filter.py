@@ -94,6 +94,7 @@ class ResponseFilter(StreamCancellation):
 
     @property
     def request(self) -> RequestInfo:
+        """The `RequestInfo` of this request, built on first use."""
         if self._request is None:
             self._request = self._gateway.request_of(self._scope)
         return self._request

@@ -46,7 +46,7 @@ from akoya_gateway.trusted_proxies import TrustedProxies
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Receive reports about grants, authorizations and requests: metrics and logs in the sidecar, no-ops by default."""
+    """Observers of grants, authorizations and requests: metrics and logs in the sidecar, no-ops by default."""
 
     grants: GrantObserver
     authorizations: AuthorizationObserver

@@ -102,7 +102,7 @@ class UpstreamRouter:
 
 async def no_upstream(scope: Scope, receive: Receive, send: Send) -> None:
     """ASGI app for a gateway without upstreams, which only serves forward-auth. Raises `UserError` (404)."""
-    raise UserError("Nothing is behind this gateway.", status=404, code="no-upstream", title="Not found")
+    raise UserError("This gateway has no upstream.", status=404, code="no-upstream", title="Not found")
 
 
 def _shared(config: Config) -> list[object]:
