@@ -1,1 +1,1 @@
-"""OAuth 2.0, OpenID Connect and Akoya's dialect as values and functions: no I/O, no clock."""
+"""OAuth 2.0, OpenID Connect and Akoya's dialect as values and functions, without I/O and without reading the clock."""

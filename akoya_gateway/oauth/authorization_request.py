@@ -1,6 +1,6 @@
-"""An authorization attempt becomes the URL that the browser is sent to.
+"""Builds the authorization request: the URL to which the browser is redirected.
 
-RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core 3.1.2.1 and akoya.md section 2.
+RFC 6749 section 4.1.1, RFC 7636, OpenID Connect Core 3.1.2.1 and docs/akoya.md section 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from akoya_gateway.config.model import Client, Connector
 from akoya_gateway.secret import Secret
 
 RandomBytes = Callable[[int], bytes]
-"""Gives that many random bytes. `secrets.token_bytes` outside tests."""
+"""Returns the given number of random bytes. `secrets.token_bytes` except in tests."""
 
 RESERVED = frozenset(
     {
@@ -31,24 +31,28 @@ RESERVED = frozenset(
         "nonce",
     }
 )
-"""Parameters that belong to the gateway: an environment's fixed `authorization_parameters` never override them.
-`request` and `request_uri` (RFC 9101) are refused with them, since they would replace all the others."""
+"""Parameters that only the gateway sets; an environment's fixed `authorization_parameters` never override them.
+
+`request` and `request_uri` (RFC 9101) are not allowed in `authorization_parameters` either, because they would replace
+all other parameters.
+"""
 
 _REPLACES_ALL = frozenset({"request", "request_uri"})
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """One authorization request. `parameters` are in the order in which they are sent, not yet encoded."""
+    """One authorization request. `parameters` are in the order in which they are sent and not yet encoded."""
 
     endpoint: str
     parameters: tuple[tuple[str, str], ...] = field(repr=False)
 
     @property
     def url(self) -> str:
-        """The endpoint with the parameters added to its query (RFC 6749 section 3.1: an own query is retained).
+        """The endpoint with the parameters added to its query.
 
-        Spaces become `%20`, which every server reads as a space; a fragment is never kept.
+        The endpoint's own query is retained (RFC 6749 section 3.1) and a fragment is dropped. Spaces become `%20`,
+        which every server decodes as a space.
         """
         endpoint, _, _ = self.endpoint.partition("#")
         query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in self.parameters)
@@ -64,7 +68,15 @@ def authorization_request(
     code_challenge: str | None = None,
     nonce: str | None = None,
 ) -> AuthorizationRequest:
-    """Akoya's documented request (akoya.md section 2), with PKCE S256 (RFC 7636 section 4.3) and `nonce` if given."""
+    """Build the request that Akoya documents (docs/akoya.md section 2).
+
+    Args:
+        client: The OAuth client.
+        connector: The data provider to connect.
+        state: The `state` of the attempt.
+        code_challenge: The PKCE S256 challenge (RFC 7636 section 4.3), or None to omit PKCE.
+        nonce: The nonce, or None to omit it.
+    """
     parameters = [
         ("connector", connector.id),
         ("client_id", client.client_id),
@@ -92,27 +104,30 @@ def authorization_url(
     code_challenge: str | None = None,
     nonce: str | None = None,
 ) -> str:
-    """`authorization_request(...)` as text for a `Location` header."""
+    """Return the URL of `authorization_request(...)` for a `Location` header."""
     return authorization_request(client, connector, state, code_challenge, nonce).url
 
 
 def new_state(random: RandomBytes = secrets.token_bytes) -> str:
-    """192 random bits as 32 base64url characters: above Hydra's minimum of 8 characters (akoya.md section 1a)."""
+    """Return 192 random bits as 32 base64url characters.
+
+    Hydra requires at least 8 characters (docs/akoya.md section 1a).
+    """
     return _base64url(random(24))
 
 
 def new_nonce(random: RandomBytes = secrets.token_bytes) -> str:
-    """192 random bits (OpenID Connect Core 15.5.2)."""
+    """Return 192 random bits (OpenID Connect Core 15.5.2)."""
     return _base64url(random(24))
 
 
 def code_verifier(random: RandomBytes = secrets.token_bytes) -> Secret:
-    """A `code_verifier` of 43 characters from 256 random bits (RFC 7636 section 4.1)."""
+    """Return a `code_verifier` of 43 characters from 256 random bits (RFC 7636 section 4.1)."""
     return Secret(_base64url(random(32)))
 
 
 def code_challenge(verifier: Secret) -> str:
-    """`BASE64URL-ENCODE(SHA256(ASCII(code_verifier)))` (RFC 7636 section 4.2, method S256)."""
+    """Return `BASE64URL-ENCODE(SHA256(ASCII(code_verifier)))` (RFC 7636 section 4.2, method S256)."""
     return _base64url(hashlib.sha256(verifier.reveal().encode("ascii")).digest())
 
 

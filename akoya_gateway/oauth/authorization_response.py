@@ -1,7 +1,7 @@
-"""What the browser brought back to the redirect URI: a code, a refusal, or nothing that can be read.
+"""Parses the authorization response at the redirect URI: a code, an error, or a malformed response.
 
-RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207, and akoya.md section 3. A callback is text that anybody can write:
-nothing here says that it is ours, only what it claims. Whether `state` is known is for the attempts to say.
+RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207, and docs/akoya.md section 3. Anyone can send a callback, so the result
+only states what the callback claims. Whether its `state` is valid is checked by `sessions.authorization_attempts`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ _READ_ONCE = (b"code", b"state", b"error", b"error_description", b"iss")
 
 @dataclass(frozen=True, slots=True)
 class CodeReceived:
-    """An authorization code (visible ASCII of any form) and the state it came with."""
+    """An authorization code (visible ASCII of any form) and the state that came with it."""
 
     code: Secret
     state: str = field(repr=False)
     iss: str | None = None
-    """The issuer as the callback names it (RFC 9207 section 2), if it does: compare it with `foreign_issuer`."""
+    """The issuer that the callback names (RFC 9207 section 2), or None. Check it with `foreign_issuer`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRefused:
-    """An error came back. `error` is an open set (it may come from any bank); `description` is for people only:
-    printable, at most 300 characters, to be escaped where it is shown and never matched on."""
+    """The callback reports an error.
+
+    `error` is from an open set, because any bank may define its own. `description` is for display only: printable and
+    at most 300 characters. Escape it for output, and never match on it.
+    """
 
     error: str
     description: str | None
@@ -51,7 +54,7 @@ class AuthorizationRefused:
 
 @dataclass(frozen=True, slots=True)
 class MalformedResponse:
-    """Neither. `reason` is our own text and quotes nothing; `state` is there if it alone could be read."""
+    """The callback is neither. `reason` quotes none of it. `state` is set if it could be read."""
 
     reason: str
     state: str | None = field(default=None, repr=False)
@@ -61,17 +64,20 @@ AuthorizationResponse = CodeReceived | AuthorizationRefused | MalformedResponse
 
 
 class _Malformed(Exception):
-    """The reason, on its way to `MalformedResponse`."""
+    """Carries the reason to `MalformedResponse`."""
 
 
 def parse_authorization_response(query: bytes) -> AuthorizationResponse:
-    """Judge the raw query string of a request to the redirect URI. Never raises.
+    """Parse the raw query string of a request to the redirect URI. Never raises.
 
-    Parameters without a value count as omitted (RFC 6749 section 3.1), those we do not know are ignored, and those we
-    know must not occur twice: which of two codes is meant would be a guess, and the second may be somebody's who wants
-    his bank in another's session. The state is told all the same, so that the attempt ends as with any other answer
-    that cannot be read. That gives nobody a weapon: who knows a state can end its attempt with `error=access_denied`
-    as well. Only where `state` itself occurs twice it is not known whose answer this is, and no attempt is touched.
+    Parameters without a value count as omitted (RFC 6749 section 3.1), and unknown parameters are ignored. Known
+    parameters must not occur twice: choosing one of two codes would be a guess, and the second may come from an
+    attacker who wants to connect their own bank to another user's session.
+
+    The result contains the state even if another parameter is duplicated, so that the attempt ends as with any other
+    malformed response. An attacker gains nothing by that: anyone who knows a state can also end its attempt with
+    `error=access_denied`. If `state` itself occurs twice, the response cannot be assigned to an attempt, and no attempt
+    is affected.
     """
     if len(query) > MAX_QUERY:
         return MalformedResponse("the query is too long")
@@ -90,9 +96,9 @@ def parse_authorization_response(query: bytes) -> AuthorizationResponse:
 
 
 def foreign_issuer(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> bool:
-    """True if the callback names an issuer other than the environment's: a mix-up (RFC 9207 section 2.4).
+    """Return True if the callback names another issuer than the environment's: a mix-up attack (RFC 9207 section 2.4).
 
-    Simple string comparison. False when either side names none: Akoya is not known to send `iss`.
+    The comparison is exact. False if either side names no issuer: Akoya is not known to send `iss`.
     """
     return callback.iss is not None and environment.issuer is not None and callback.iss != environment.issuer
 
@@ -113,9 +119,10 @@ def _build_response(found: dict[bytes, bytes], state: str | None) -> Authorizati
 
 
 def _parameters(pieces: list[bytes]) -> tuple[dict[bytes, bytes], _Malformed | None]:
-    """The parameters we read, percent-decoded names, values as they came, and the first fault of the whole.
+    """Return the known parameters and the first error found.
 
-    Left out: empty values, and what occurs twice.
+    Names are percent-decoded, values are not. Parameters with an empty value and parameters that occur twice are left
+    out.
     """
     found: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
@@ -148,7 +155,7 @@ def _visible(found: dict[bytes, bytes], name: bytes, limit: int) -> str | None:
     raw = found.get(name)
     if raw is None:
         return None
-    # latin-1 maps every byte to one character, so nothing but ASCII bytes can pass for visible ASCII.
+    # latin-1 maps every byte to one character, so only ASCII bytes can become visible ASCII.
     value = _decode(raw, name.decode()).decode("latin-1")
     if len(value) > limit:
         raise _Malformed(f"{name.decode()} is too long")
@@ -165,7 +172,10 @@ def _error(raw: bytes) -> str:
 
 
 def _description(raw: bytes | None) -> str | None:
-    """A bank's free text must not hide the refusal itself, so what cannot be decoded is replaced, not refused."""
+    """Decode the description.
+
+    Undecodable bytes are replaced, so that a bank's free text cannot hide the error itself.
+    """
     if raw is None:
         return None
     text = unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Requests to the token and revocation endpoints as values: what to send where, authenticated by the dialect."""
+"""Form requests to the token and revocation endpoints, authenticated by the method that the dialect names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BASE_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class FormRequest:
-    """A POST of a form. `headers` and `form` hold secrets and do not print."""
+    """A POST request with a form. `headers` and `form` contain secrets and are omitted from the repr."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
@@ -25,14 +25,17 @@ class FormRequest:
 
     @property
     def body(self) -> bytes:
-        """The form as `application/x-www-form-urlencoded` (RFC 6749 appendix B)."""
+        """The form, encoded as `application/x-www-form-urlencoded` (RFC 6749 appendix B)."""
         return urlencode(self.form).encode("ascii")
 
 
 def authenticated_request(
     url: str, client: Client, method: ClientAuthentication, form: tuple[tuple[str, str], ...]
 ) -> FormRequest:
-    """Add the client's credentials by `method`, and by no other (RFC 6749 section 2.3: one method a request)."""
+    """Return the request with the client's credentials.
+
+    They are sent by this method only (RFC 6749 section 2.3: one method per request).
+    """
     if method is ClientAuthentication.CLIENT_SECRET_BASIC:
         credentials = ("Authorization", basic_credentials(client.client_id, client.client_secret))
         return FormRequest(url, (*_BASE_HEADERS, credentials), form)
@@ -41,6 +44,9 @@ def authenticated_request(
 
 
 def basic_credentials(client_id: str, client_secret: Secret) -> str:
-    """`client_secret_basic`: id and secret are form-encoded before they are joined (RFC 6749 section 2.3.1)."""
+    """Return the Authorization value for `client_secret_basic`.
+
+    ID and secret are form-encoded before they are joined (RFC 6749 section 2.3.1).
+    """
     pair = f"{quote_plus(client_id)}:{quote_plus(client_secret.reveal())}"
     return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")

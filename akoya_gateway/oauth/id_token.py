@@ -1,7 +1,7 @@
-"""A JWT and keys become an `IdToken`, or a declared rejection.
+"""Validates id_tokens, and the signature and times of other JWTs.
 
-OpenID Connect Core 3.1.3.7, RFC 7515, RFC 7519, RFC 8725, akoya.md section 4. On Akoya the id_token is the bearer of
-the data APIs; it reaches us from the token endpoint directly, over TLS.
+OpenID Connect Core 3.1.3.7, RFC 7515, RFC 7519, RFC 8725, docs/akoya.md section 4. At Akoya the id_token is the bearer
+token of the data APIs. The gateway receives it from the token endpoint directly, over TLS.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ MAX_HEADER_BYTES = 8 * 1024
 MAX_SUB_BYTES = 2048
 MAX_KID_BYTES = 512
 MAX_CANDIDATES = 8
-"""Keys tried for a token that anybody may send. Those of the token endpoint are tried with all of the set."""
+"""Maximum number of keys tried for a token that anyone may send. For tokens from the token endpoint all keys are tried.
+"""
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class IdToken:
-    """The judged claims that the gateway uses. Times are Unix seconds; None where the claim was left out."""
+    """The validated claims that the gateway uses. Times are Unix seconds. A claim that was left out is None."""
 
     sub: str
     issuer: str | None
@@ -39,11 +40,11 @@ class IdToken:
     issued_at: float | None
     consent_id: str | None
     verified: bool
-    """The signature was checked."""
+    """Whether the signature was checked."""
 
 
 class IdTokenRejected(Exception):
-    """The id_token must not be used. `reason` is our own text: it quotes nothing of the token."""
+    """The id_token must not be used. `reason` quotes nothing of the token."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -51,19 +52,19 @@ class IdTokenRejected(Exception):
 
 
 class Unverified(IdTokenRejected):
-    """No key of the set verifies the signature: fetch the keys again, once (OpenID Connect Core 10.1.1)."""
+    """No key of the set verifies the signature. Fetch the keys again, once (OpenID Connect Core 10.1.1)."""
 
 
 class UnknownKey(Unverified):
-    """And none has the token's `kid`: nothing is known to be wrong but the age of the set."""
+    """No key has the token's `kid`. The key set may simply be out of date."""
 
 
 class WrongSignature(Unverified):
-    """And one has the token's `kid`: a forgery, or the provider has replaced its key and kept the `kid`."""
+    """A key has the token's `kid`: the token is forged, or the provider has replaced its key and kept the `kid`."""
 
 
 class SubjectMismatch(IdTokenRejected):
-    """A sound id_token of another provider login than the one expected (OpenID Connect Core 12.2)."""
+    """A valid id_token of another provider login than the expected one (OpenID Connect Core 12.2)."""
 
 
 def validate_id_token(
@@ -77,18 +78,22 @@ def validate_id_token(
     expected_sub: str | None = None,
     leeway: float = 60.0,
 ) -> IdToken:
-    """Judge an id_token; raises `IdTokenRejected` (`Unverified`, `SubjectMismatch`) and nothing else.
+    """Validate an id_token.
 
-    - `keys` None: the environment has no `jwks_uri`; claims are judged, the signature is not (OpenID Connect Core
-      3.1.3.7 item 6 allows it for a token that came from the token endpoint over TLS).
-    - `iss` equals `environment.issuer` exactly, trailing slash included (OpenID Connect Core 2): two servers may
-      differ in it. Not judged when the environment names no issuer.
-    - `aud` is or contains the client_id; `azp`, where present, equals it.
-    - `exp` and `iat` are there (OpenID Connect Core 2), unless `dialect.optional_claims` names them: without `exp` the
-      answer's `expires_in` or `assume_lifetime` ends the token. `exp` is not past by more than `leeway` seconds; `iat`
-      and `nbf` are not in the future by more than `leeway`.
-    - `nonce`, where the login sent one, must come back; after a refresh (`expected_sub` is given) it may be left out
-      (OpenID Connect Core 12.2). It is compared in constant time.
+    - If `keys` is None, there is no `jwks_uri` or verification is switched off. The claims are validated but not the
+      signature. OpenID Connect Core 3.1.3.7 item 6 allows that for a token received from the token endpoint over TLS.
+    - `iss` must equal `environment.issuer` exactly, including a trailing slash (OpenID Connect Core 2), because two
+      servers may differ in it only. It is not checked if the environment has no issuer.
+    - `aud` must be or contain the client_id. `azp`, if present, must equal it.
+    - `exp` and `iat` must be present (OpenID Connect Core 2), unless `dialect.optional_claims` names them. Without
+      `exp` the response's `expires_in` or `assume_lifetime` determines the expiry. `exp` may be at most `leeway`
+      seconds in the past, `iat` and `nbf` at most `leeway` seconds in the future.
+    - `nonce` must equal the one that the login sent, if it sent one. After a refresh (`expected_sub` is given) it may
+      be missing (OpenID Connect Core 12.2). It is compared in constant time.
+
+    Raises:
+        IdTokenRejected: The token is invalid. Subclasses are `Unverified` and `SubjectMismatch`. No other exception is
+            raised.
     """
     header, claims, signing_input, signature = _split_token(token)
     if keys is not None:
@@ -116,9 +121,10 @@ def validate_id_token(
 
 
 def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
-    """The claims of a JWT under a signature that was checked; to judge them is left to the caller.
+    """Return the claims of a JWT after checking its signature; the caller validates the claims.
 
-    Raises `IdTokenRejected` (`Unverified`) and nothing else.
+    Raises:
+        IdTokenRejected: The token is malformed or `Unverified`. No other exception is raised.
     """
     header, claims, signing_input, signature = _split_token(token)
     _verify(keys, header, signing_input, signature, MAX_CANDIDATES)
@@ -126,7 +132,7 @@ def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
 
 
 def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
-    """JWS compact serialization (RFC 7515 section 7.1): header, claims, what was signed, signature."""
+    """Split a JWS in compact serialization (RFC 7515 section 7.1) into header, claims, signing input and signature."""
     if len(token) > MAX_ID_TOKEN_BYTES:
         raise IdTokenRejected(f"longer than {MAX_ID_TOKEN_BYTES} bytes")
     try:
@@ -140,7 +146,7 @@ def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, 
         raise IdTokenRejected("the header is too long")
     header = _json(parts[0], "header")
     if "crit" in header:
-        raise IdTokenRejected("the header has crit")  # RFC 7515 section 4.1.11: we know no extension
+        raise IdTokenRejected("the header has crit")  # RFC 7515 section 4.1.11: no extension is supported
     if not isinstance(header.get("alg"), str) or header["alg"].lower() in ("", "none"):
         raise IdTokenRejected("the header has no algorithm")
     signature = _base64url(parts[2], "signature")
@@ -148,10 +154,12 @@ def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, 
 
 
 def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes, most: int) -> None:
-    """The key says which algorithms it has and the header must name one of them; `kid` says which key to try first.
+    """Verify the signature.
 
-    A set that holds the key of the `kid`, and yet none that verifies, may be out of date as well: a provider can
-    replace a key and keep its `kid` (a restored backup, a second node).
+    Each key determines its algorithms, and the header must name one of them. `kid` determines which key is tried first.
+
+    A set that has a key with the token's `kid` but none that verifies may also be out of date: a provider can replace a
+    key and keep its `kid`, for example after restoring a backup or on a second node.
     """
     kid = header.get("kid")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_BYTES):
@@ -187,7 +195,11 @@ def _validate_audience(claims: dict[str, Any], client: Client) -> None:
 
 
 def validate_times(claims: dict[str, Any], now: float, leeway: float) -> float | None:
-    """`exp`, where there is one. Raises `IdTokenRejected` when it is past, or `iat` or `nbf` is in the future."""
+    """Return `exp`, or None if it is missing.
+
+    Raises:
+        IdTokenRejected: `exp` is past, or `iat` or `nbf` is in the future.
+    """
     expires_at = _time(claims, "exp")
     if expires_at is not None and expires_at + leeway <= now:
         raise IdTokenRejected("exp is past")
@@ -207,7 +219,7 @@ def _validate_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 section 2), before the year 10000."""
+    """Return the claim as a NumericDate (RFC 7519 section 2), which must be before the year 10000."""
     value = claims.get(name)
     if value is None:
         return None
@@ -226,7 +238,9 @@ def _json(segment: bytes, what: str) -> dict[str, Any]:
 
 
 def _base64url(segment: bytes, what: str) -> bytes:
-    """Base64url without padding and with no stray bits: one text for one value (RFC 7515 section 2)."""
+    """Decode base64url without padding. Non-zero unused bits are rejected, so that each value has one text (RFC 7515
+    section 2).
+    """
     if _BASE64URL.fullmatch(segment) is None:
         raise IdTokenRejected(f"the {what} is not base64url")
     try:

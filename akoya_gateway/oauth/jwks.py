@@ -1,8 +1,8 @@
-"""A JWK Set (RFC 7517) becomes keys that can verify, and nothing else.
+"""Reads a JWK Set (RFC 7517) into keys that can verify signatures.
 
-The algorithms of a key follow from its type, its curve and its own `alg`, never from a token's header (RFC 8725
-section 3.1). Keys for encryption, shared secrets, keys that are too small and keys
-that can be factored (ROCA) are not read at all.
+The algorithms of a key are determined by its type, its curve and its own `alg`, never by a token's header (RFC 8725
+section 3.1). Encryption keys, symmetric keys, keys that are too small, and keys that can be factored (ROCA) are
+skipped.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _CURVES = {
     ("EC", "P-256"): frozenset({"ES256"}),
     ("EC", "P-384"): frozenset({"ES384"}),
     ("EC", "P-521"): frozenset({"ES512"}),
-    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),  # RFC 8037 and its full name by RFC 9864
+    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),  # RFC 8037; the fully specified name is from RFC 9864
 }
 ALGORITHMS = _RSA.union(*_CURVES.values())
-"""All that a key can verify. An algorithm that is not in here is none of any key's."""
+"""All supported algorithms. No key verifies any other."""
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """One public key and the algorithms it may verify."""
+    """A public key and the algorithms that it may verify."""
 
     kid: str | None
     algorithms: frozenset[str]
     key: RSAKey | ECKey | OKPKey = field(repr=False, compare=False)
 
     def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's over `signing_input` (RFC 7515 section 5.2). Never raises."""
+        """Return True if this key made `signature` over `signing_input` (RFC 7515 section 5.2). Never raises."""
         if algorithm not in self.algorithms:
             return False
         model = JWSRegistry.algorithms[algorithm]
@@ -60,31 +60,31 @@ class KeySet:
 
     keys: tuple[VerificationKey, ...]
     skipped: int = 0
-    """How many members were not usable."""
+    """Number of unusable members."""
 
     def candidates(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys of this `kid`; all of them for a token without one."""
+        """Return the keys with this `kid`, or all keys if `kid` is None."""
         return self.keys if kid is None else tuple(key for key in self.keys if key.kid == kid)
 
     def fitting(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys that may verify `algorithm`, those of this `kid` first.
+        """Return the keys that may verify `algorithm`, those with this `kid` first.
 
-        `kid` is a hint (RFC 7515 section 4.1.4): Ory Hydra puts the kid of the login into a refreshed id_token and
-        signs it with the key of today (ory/hydra#3573).
+        `kid` is only a hint (RFC 7515 section 4.1.4): Ory Hydra puts the `kid` of the original login into a refreshed
+        id_token and signs it with its current key (ory/hydra#3573).
         """
         fit = [key for key in self.keys if algorithm in key.algorithms]
         return tuple(sorted(fit, key=lambda key: key.kid != kid))
 
 
 class UnreadableKeys(ValueError):
-    """The document is not a JWK Set. The text quotes nothing of it."""
+    """The document is not a usable JWK Set. The text quotes nothing of it."""
 
 
 def read_keys(document: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5). Members that are unknown, malformed or unfit are skipped.
+    """Read a JWK Set (RFC 7517 section 5). Unknown, malformed and unsuitable members are skipped.
 
-    Raises `UnreadableKeys` when the document is too large, no JWK Set, has more than 64 members, or when none of
-    them is usable.
+    Raises:
+        UnreadableKeys: The document is too large or not a JWK Set, or it has more than 64 members or no usable one.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise UnreadableKeys(f"more than {MAX_DOCUMENT_BYTES} bytes")
@@ -116,7 +116,7 @@ def _read_key(member: object) -> VerificationKey | None:
 
 
 def _may_verify(member: dict[str, Any]) -> bool:
-    """`use` and `key_ops` (RFC 7517 sections 4.2 and 4.3)."""
+    """Check `use` and `key_ops` (RFC 7517 sections 4.2 and 4.3)."""
     operations = member.get("key_ops")
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):
         return False
@@ -132,7 +132,7 @@ def _algorithms(member: dict[str, Any]) -> frozenset[str]:
 
 
 def _import(member: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
-    """Import the public members only: whatever else the object holds, private parts included, is never looked at."""
+    """Import the public members only. Other members, including private key material, are never read."""
     needed = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}[member["kty"]]
     public: dict[str, str | list[str]] = {
         name: member[name] for name in needed if isinstance(member.get(name), str) and len(member[name]) <= 2048
@@ -153,7 +153,7 @@ def _import(member: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
 
 
 def _rsa(public: dict[str, str | list[str]]) -> RSAKey | None:
-    # Judged by the text before the import: joserfc warns about small keys, and a huge one is slow to verify with.
+    # Check the size before the import: joserfc warns about small keys, and verifying with a huge key is slow.
     bits = len(public["n"]) * 6
     if not _MIN_RSA_BITS - 8 <= bits <= _MAX_RSA_BITS + 16 or len(public["e"]) > 8:
         return None

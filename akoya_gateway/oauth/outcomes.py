@@ -1,17 +1,17 @@
-"""What the provider's answers can mean. Pure values; `oauth.token_messages` makes them, `grants` and `journeys` read
-them.
+"""Outcomes of requests to the provider, as values.
 
-What each says of the refresh token that was sent:
+`oauth.token_messages` creates them; `grants` and `endpoints` use them. What each means for the refresh token that was
+sent:
 
 ==================  ==============================  ===================================================
-answer              the token that was sent         what to do
+outcome             the token that was sent         what to do
 ==================  ==============================  ===================================================
-`TokensIssued`           spent, or still the same        store, then use
-`Refused`           dead                            the user connects again
-`ClientRejected`     as good as before               keep the grant, raise an alarm
-`ProviderDown`      as good as before               back off, try again
-`OutcomeUnknown`    may be spent                    `uncertain`
-`Untrusted`         spent if a new one came back    store the new one, never use the bearer (see there)
+`TokensIssued`      spent, or still the same        store the tokens, then use them
+`Refused`           dead                            the user must connect again
+`ClientRejected`    still valid                     keep the grant, raise an alarm
+`ProviderDown`      still valid                     back off, try again
+`OutcomeUnknown`    may be spent                    mark the grant `uncertain`
+`Untrusted`         spent if a new one was sent     store the new one, never use the bearer (see there)
 ==================  ==============================  ===================================================
 """
 
@@ -25,9 +25,9 @@ from akoya_gateway.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The HTTP response behind an answer, for the log: validated, bounded, without what was sent.
+    """The HTTP response behind an outcome, for logging: validated, bounded, without the secrets that were sent.
 
-    `error` and `description` are the members `error` and `error_description` of the body, if it has them.
+    `error` and `description` are the members `error` and `error_description` of the body, or None.
     """
 
     status: int
@@ -36,31 +36,32 @@ class Reply:
 
 
 class DownReason(StrEnum):
-    """Why an answer is `ProviderDown`."""
+    """Why an outcome is `ProviderDown`."""
 
     UNAVAILABLE = "unavailable"
-    """The provider said that it cannot answer now (5xx, `temporarily_unavailable`)."""
+    """The provider reported that it is unavailable (5xx, `temporarily_unavailable`)."""
     BUSY = "busy"
-    """We ask too often (429)."""
+    """The gateway sends too many requests (429)."""
     UNREACHABLE = "unreachable"
     """No connection was made."""
     CERTIFICATE = "certificate-not-trusted"
-    """The provider's certificate is not trusted: a matter of the trust store, or of somebody in between."""
+    """The provider's certificate is not trusted: the trust store lacks its issuer, or a third party intercepts TLS."""
     PROXY = "proxy-refused"
     """The proxy of the environment refused to connect."""
     REDIRECT = "redirected"
-    """A redirect, which is never followed: the configured address is not the right one."""
+    """The provider sent a redirect, which is never followed: the configured URL is wrong."""
     KEYS = "keys-unavailable"
-    """The keys at `jwks_uri` cannot be had."""
+    """The keys at `jwks_uri` are unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """What a successful token answer leaves us with. `bearer` is what the data APIs take (dialect: id_token).
+    """The tokens of a successful token response.
 
-    `expires_at` is Unix seconds. Every text here is judged: tokens and scopes are visible ASCII, `sub` and
-    `consent_id` hold no control characters. After a refresh, an empty `scope` and a `consent_id` of None mean that the
-    answer did not say: what was known before still holds (RFC 6749 section 6).
+    `bearer` is the token for the data APIs; the dialect says which one that is, by default the id_token. `expires_at`
+    is Unix seconds. Every text is validated: tokens and scopes are visible ASCII, `sub` and `consent_id` contain no
+    control characters. After a refresh, an empty `scope` and a `consent_id` of None mean that the response did not
+    contain them and the previous values remain valid (RFC 6749 section 6).
     """
 
     bearer: Secret
@@ -69,24 +70,27 @@ class TokenSet:
     scope: tuple[str, ...]
     sub: str
     consent_id: str | None = None
-    """Akoya's `grant_id`, the id of its consent record."""
+    """Akoya's `grant_id`, the ID of its consent record."""
     nonce: str | None = field(default=None, repr=False)
-    """Of the login, if it sent one: a refreshed id_token that has a nonce must have this one."""
+    """The nonce of the login, if it sent one. If a refreshed id_token has a nonce, it must be this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokensIssued:
-    """New tokens, judged. When the answer left out the refresh token, `tokens.refresh_token` is None and the old
-    one stays (RFC 6749 section 6)."""
+    """New, validated tokens.
+
+    If the response left out the refresh token, `tokens.refresh_token` is None and the old one remains valid (RFC 6749
+    section 6).
+    """
 
     tokens: TokenSet
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The code or refresh token is dead (RFC 6749 section 5.2; akoya.md section 4): asking again is pointless.
+    """The code or refresh token is dead (RFC 6749 section 5.2; docs/akoya.md section 4). Retrying is pointless.
 
-    `error` is the provider's word, judged (visible ASCII, at most 64 characters): it may be logged.
+    `error` is the provider's error code, validated (visible ASCII, at most 64 characters), so it may be logged.
     """
 
     error: str
@@ -95,8 +99,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ClientRejected:
-    """Our registration or configuration is wrong (401 invalid_client, unauthorized_client, 404...): the grant is as
-    good as it was, nobody but an operator can help. `error` is judged as in `Refused`, or our own word."""
+    """The client registration or configuration is wrong (401 invalid_client, unauthorized_client, 404...).
+
+    The grant is not affected, and only an operator can fix the problem. `error` is the provider's error code, validated
+    as in `Refused`, or a code of the gateway.
+    """
 
     error: str
     reply: Reply | None = field(default=None, compare=False)
@@ -104,10 +111,11 @@ class ClientRejected:
 
 @dataclass(frozen=True, slots=True)
 class ProviderDown:
-    """The request was not acted upon: no connection, or an answer that says so (429, 503). The token is unspent.
+    """The provider did not process the request: there was no connection, or the response says so (429, 503).
 
-    `retry_after` is seconds, judged to 0..3600, None if the provider did not say. `detail` is our own text. `busy`: it
-    is not down at all, we ask too often (429).
+    The refresh token is unspent. `retry_after` is seconds, limited to 0..3600, or None if the provider sent none.
+    `detail` is a text of the gateway. If `busy` is true, the provider is not down, but the gateway sends too many
+    requests (429).
     """
 
     detail: str
@@ -119,34 +127,41 @@ class ProviderDown:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """The request left and no usable answer came back: the token may be spent."""
+    """The request was sent and no usable response was received: the token may be spent."""
 
     detail: str
     reply: Reply | None = field(default=None, compare=False)
 
 
 class DistrustReason(StrEnum):
-    """Why an answer is `Untrusted`, and what helps."""
+    """Why an outcome is `Untrusted`, and how to recover."""
 
     KEYS = "keys"
-    """The signature could not be checked: no key of that id could be had. Nothing is known to be wrong. Store the new
-    refresh token and refresh again later: that answer can be judged when the keys are back."""
+    """The signature could not be checked because no key with that ID was available. Nothing is known to be wrong.
+
+    Store the new refresh token and refresh again later, when the keys are available.
+    """
     ID_TOKEN = "id_token"
-    """The answer or its id_token failed judgement (signature, iss, aud, exp, nonce, missing...). Store the new refresh
-    token with the grant in a state that does not pass the bearer; a refresh some time later is harmless."""
+    """The response or its id_token is invalid (signature, iss, aud, exp, nonce, missing...).
+
+    Store the new refresh token with the grant in a state that does not pass the bearer. A later refresh is harmless.
+    """
     SUBJECT = "subject"
-    """The id_token is sound but of another provider login (`sub`). The grant is over: revoke the new refresh token,
-    the user connects again."""
+    """The id_token is valid but belongs to another provider login (`sub`).
+
+    The grant is over: revoke the new refresh token. The user must connect again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """A success answer whose id_token did not pass judgement: its bearer is never used, and is not kept here.
+    """A success response whose id_token is invalid. Its bearer is never used and is not kept here.
 
-    `refresh_token` is the new refresh token of that answer, None if it brought none. It came from the token endpoint
-    over an authenticated connection to a request only we could make, and the one we sent is dead once it exists
-    (akoya.md section 4), so it must be stored durably in place of the old one, or the grant is lost. It must then
-    be used for nothing but a later refresh or a revocation. With None the old refresh token stays.
+    `refresh_token` is the new refresh token of that response, or None if it contained none. It came from the token
+    endpoint over an authenticated connection, in response to a request that only the gateway could make. The refresh
+    token that was sent is dead once a new one exists (docs/akoya.md section 4), so the new one must be stored durably
+    in its place, or the grant is lost. It must then be used only for a later refresh or a revocation. If it is None,
+    the old refresh token remains in place.
     """
 
     detail: str
@@ -156,7 +171,7 @@ class Untrusted:
 
     @property
     def refresh_token_rotated(self) -> bool:
-        """The refresh token that was sent has been replaced."""
+        """Whether the refresh token that was sent has been replaced."""
         return self.refresh_token is not None
 
 
@@ -165,17 +180,17 @@ TokenOutcome = TokensIssued | Refused | ClientRejected | ProviderDown | OutcomeU
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The token is dead at the provider, by this call or before it (RFC 7009 section 2.2)."""
+    """The token is dead at the provider, because of this call or an earlier one (RFC 7009 section 2.2)."""
 
 
 RevocationOutcome = Revoked | ClientRejected | ProviderDown | OutcomeUnknown
 
 
 def answer_fields(answer: TokenOutcome | RevocationOutcome) -> dict[str, int | str]:
-    """The log's fields about an answer, as far as known.
+    """Return the log fields of an outcome, without those that are None.
 
-    `error` is the provider's validated word or our own text, `reason` says which kind of failure it is; of the HTTP
-    response there are `status`, `provider_error` and `error_description`.
+    `error` is the provider's validated error code or the gateway's text. `reason` is the kind of failure. `status`,
+    `provider_error` and `error_description` come from the HTTP response.
     """
     reply: Reply | None = getattr(answer, "reply", None)
     fields: dict[str, int | str | None] = {

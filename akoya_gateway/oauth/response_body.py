@@ -1,8 +1,8 @@
-"""Response bodies that cannot be asked for twice become UTF-8 text and members, as tolerantly as is safe.
+"""Decodes response bodies that cannot be requested again, as tolerantly as is safe.
 
-A rotated refresh token exists in one response only, so a byte order mark, an unasked compression or an odd member must
-not cost it. Everything is bounded: each layer of compression gives at most `limit` + 1 bytes, and there are at most
-`MAX_LAYERS` of them. What a member's value means is for `oauth.token_messages`.
+A rotated refresh token exists in one response only, so a byte order mark, an unrequested compression or a malformed
+member must not lose it. Everything is bounded: each layer of compression yields at most `limit` + 1 bytes, and there
+are at most `MAX_LAYERS` layers. The meaning of the members is defined in `oauth.token_messages`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BLANK = "\ufeff\0 \t\r\n\f\v"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
 _BETWEEN = re.compile(r"\s*")
 _MAX_BRACKETS = 256
-"""In a member that is read, so that its nesting needs no care."""
+"""Maximum number of brackets in a member that is parsed, so that its nesting is bounded."""
 
 
 class UnreadableBody(ValueError):
-    """The body is in a Content-Encoding that cannot be undone. The text quotes nothing of it.
+    """The body has a Content-Encoding that cannot be decoded. The text quotes nothing of the body.
 
-    `part` is what came out of it before it was cut off.
+    `part` is what was decoded before the body was cut off.
     """
 
     def __init__(self, reason: str, part: bytes = b"") -> None:
@@ -42,12 +42,14 @@ class UnreadableBody(ValueError):
 
 
 def plain_body(raw: bytes, content_encoding: str, content_type: str, limit: int) -> bytes:
-    """Return the body as UTF-8 without byte order mark and blank ends, at most `limit` + 1 bytes of it.
+    """Return the body as UTF-8 without byte order mark and surrounding blanks, at most `limit` + 1 bytes of it.
 
-    The bytes decide, the labels help where the bytes leave a doubt: gzip and zlib begin with a magic number that no
-    JSON text begins with (RFC 1952 section 2.3.1, RFC 1950 section 2.2), and JSON is UTF-8 whatever the charset
-    parameter says (RFC 8259 sections 8.1 and 11). Raises `UnreadableBody` for an encoding that is unknown, broken or
-    cut off.
+    The bytes decide, and the headers help only where the bytes are ambiguous. gzip and zlib begin with a magic number
+    that no JSON text begins with (RFC 1952 section 2.3.1, RFC 1950 section 2.2). JSON is UTF-8 whatever the charset
+    parameter says (RFC 8259 sections 8.1 and 11).
+
+    Raises:
+        UnreadableBody: The encoding is unknown, broken or cut off.
     """
     body, cut = _unpacked(raw, content_encoding, limit)
     text = body[: limit + 1] if len(body) > limit else _text(body, content_type)[: limit + 1]
@@ -57,7 +59,7 @@ def plain_body(raw: bytes, content_encoding: str, content_type: str, limit: int)
 
 
 def _unpacked(body: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool]:
-    """The content, and whether a layer of compression around it was cut off."""
+    """Return the content, and whether a layer of compression was cut off."""
     labels = [label.strip().lower() for label in content_encoding.split(",")]
     labels = [label for label in labels if label not in _PLAIN_LABELS]
     packed = _PACKED_LABELS.issuperset(labels)
@@ -82,13 +84,13 @@ def _unpacked_once(body: bytes, labelled: bool, limit: int) -> tuple[bytes, bool
         return _gunzip(body, limit)
     inner = _inflated(body, zlib.MAX_WBITS, limit) if _has_zlib_header(body) else None
     if inner is None and labelled:
-        # Raw deflate has no magic number, so only a label can announce it (RFC 9110 section 8.4.1.2, the note).
+        # Raw deflate has no magic number, so only a header can announce it (RFC 9110 section 8.4.1.2, the note).
         inner = _inflated(body, -zlib.MAX_WBITS, limit)
     return inner
 
 
 def _is_json(body: bytes) -> bool:
-    """Whether the first character is that of a JSON object or array, in any of the encodings of Unicode."""
+    """Return True if the body starts like a JSON object or array, in any Unicode encoding, or is blank."""
     start = body[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     return start[:1] in (b"{", b"[") or not start
 
@@ -98,7 +100,7 @@ def _has_zlib_header(body: bytes) -> bool:
 
 
 def _gunzip(body: bytes, limit: int) -> tuple[bytes, bool] | None:
-    """All members of a gzip file (RFC 1952 section 2.2); what follows them is padding and is ignored."""
+    """Decompress all members of a gzip file (RFC 1952 section 2.2) and ignore trailing padding."""
     out = b""
     for _ in range(MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -128,9 +130,9 @@ def _text(body: bytes, content_type: str) -> bytes:
 
 
 def _decoded(body: bytes, content_type: str) -> str:
-    """By the byte order mark or the NULs of UTF-16 and UTF-32, else UTF-8, else the declared charset.
+    """Decode by the byte order mark or the NULs of UTF-16 and UTF-32, else as UTF-8, else by the declared charset.
 
-    Last, UTF-8 with marks for what is not: tokens are ASCII, so a letter of a member that is not used may be lost.
+    As a last resort undecodable bytes are replaced. Tokens are ASCII, so at most a letter of an unused member is lost.
     """
     detected = json.detect_encoding(body)
     try:
@@ -149,12 +151,15 @@ def _decoded(body: bytes, content_type: str) -> str:
 
 
 _CHARSETS = ("iso8859", "latin", "cp125", "koi8", "gb", "big5", "shift-jis", "euc", "utf-16", "utf-32", "mac-roman")
-"""Names of codecs, as Python has them, that a `charset` parameter may choose: plain character sets only."""
+"""Prefixes of the Python codec names that a `charset` parameter may select: character sets only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Members of a JSON object. `fault` says why it is not one whole object; then these come before the fault."""
+    """Members of a JSON object.
+
+    `fault` says why the text is not one complete object. The values are then those before the error.
+    """
 
     values: Mapping[str, Any] = field(repr=False)
     fault: str | None = None
@@ -166,9 +171,9 @@ class Members:
 def read_object(body: bytes, names: frozenset[str]) -> Members:
     """Read the members called `names` of the JSON object in `body`, UTF-8. Never raises.
 
-    Strict for these members, tolerant for all others: their values are skipped by brackets and quotes only, however
-    deep, duplicate or odd they are. A member of `names` that occurs again counts as last written, as with nearly all
-    parsers; if the two differ that is a fault.
+    Parsing is strict for these members and tolerant for all others, whose values are skipped by brackets and quotes
+    only, however deep, duplicated or malformed they are. If one of the members occurs again, the last value is used, as
+    in nearly all parsers. Two different values are a fault.
     """
     return _Scanner(body.decode("utf-8", "replace").strip(_BLANK), names).read()
 
@@ -178,7 +183,7 @@ class _Malformed(ValueError):
 
 
 class _Scanner:
-    """One pass over the top level of an object. Linear: each character is looked at once."""
+    """Scans the top level of an object in one pass, in linear time."""
 
     def __init__(self, text: str, names: frozenset[str]) -> None:
         self._text = text
@@ -230,7 +235,7 @@ class _Scanner:
         self._values[name] = value
 
     def _skip_value(self) -> None:
-        """Skip one value: a string, a bare word, or everything up to the bracket that closes the first one."""
+        """Skip one value: a string, a literal, or everything up to the bracket that closes the first one."""
         closing: list[str] = []
         while True:
             token = self._next()
@@ -259,7 +264,7 @@ _UNREADABLE = object()
 
 
 def _loaded(text: str) -> Any:
-    """The value of one JSON text, `_UNREADABLE` if it is none. NaN and Infinity are as null."""
+    """Return the value of one JSON text, or `_UNREADABLE` if it is invalid. NaN and Infinity become None."""
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         return _UNREADABLE
     try:

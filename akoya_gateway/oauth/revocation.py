@@ -1,6 +1,6 @@
-"""The revocation endpoint: RFC 7009 and akoya.md section 5.
+"""The revocation endpoint: RFC 7009 and docs/akoya.md section 5.
 
-Akoya revokes by the refresh token, with `token_type_hint=refresh_token` (required, the only value it takes), and the
+Akoya revokes by the refresh token, with `token_type_hint=refresh_token` (required, and the only accepted value) and the
 client's credentials in the body.
 """
 
@@ -23,7 +23,10 @@ _ALREADY_REVOKED = frozenset({"invalid_grant", "invalid_token"})
 
 
 def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | None:
-    """RFC 7009 section 2.1, authenticated by the dialect's `revoke_auth`. None: the environment cannot revoke."""
+    """Build a revocation request (RFC 7009 section 2.1), or return None if the environment has no revocation endpoint.
+
+    The dialect's `revoke_auth` determines the client authentication.
+    """
     environment = client.environment
     if environment.revocation_endpoint is None:
         return None
@@ -34,12 +37,14 @@ def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | N
 def parse_revocation_response(
     client: Client, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
 ) -> RevocationOutcome:
-    """Say what an answer of the revocation endpoint means. Never raises.
+    """Evaluate a response of the revocation endpoint. Never raises.
 
-    2xx is `Revoked`: an unknown token gives 200 too (RFC 7009 section 2.2). Only a body that names an `error` is
-    judged by it, whatever the status. `invalid_grant` and `invalid_token` say that the token is dead already, which is
-    what was wanted. 400 `invalid_request` is not taken for that: Akoya sends it when the secret is missing, so nothing
-    is known to be revoked, and `ClientRejected` keeps the revocation in the retry queue. Everything else as at the
+    2xx is `Revoked`: the response to an unknown token is 200 too (RFC 7009 section 2.2). A body that names an `error`
+    is evaluated by that error, even with a 2xx status. `invalid_grant` and `invalid_token` mean that the token is
+    already dead, which is the goal.
+
+    400 `invalid_request` does not count as revoked. Akoya sends it when the secret is missing, so nothing is known to
+    be revoked, and `ClientRejected` keeps the revocation in the retry queue. Everything else is evaluated as at the
     token endpoint.
     """
     reply = read_reply(answer.status, read_members(answer), secrets)

@@ -1,23 +1,24 @@
-"""The token endpoint: requests to send, and what its answers mean.
+"""The token endpoint: builds its requests and evaluates its responses.
 
-RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; akoya.md section 4.
+RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; docs/akoya.md section 4.
 
-What an answer means, first match wins:
+How a response is evaluated; the first match wins:
 
-1. 2xx: tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or `Untrusted`
-   where at least a new refresh token could be read. A body without tokens but with a readable `error` is judged as
-   if its status were 400 (some providers send errors with 200).
-2. The environment's `dialect.errors`. A rule that names no status matches 4xx only, unless it means `provider_down`:
-   dex sends `invalid_request` with 500 when its storage fails, and that token lives.
-3. 429, 408, 425 and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
-4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of akoya.md section 1a). Not where the
-   description of `invalid_request` says that the request lost a race in the provider's database and is to be sent
-   again, as Ory Hydra does: `ProviderDown`, also by a rule of the dialect.
-5. Any other 4xx: `ClientRejected`. A word we do not know never declares a grant dead: losing a person's consent to a
-   web application firewall or to a wrong URL is worse than an alarm.
-6. 502 and 504: `OutcomeUnknown`, as they come from a middleman that may have passed the request on.
-7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. (No 5xx proves that nothing happened; these
-   are answers of a server that failed to do what was asked, and both servers Akoya has used roll back.)
+1. 2xx: the tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or
+   `Untrusted` if at least a new refresh token could be read. A body without tokens but with a readable `error` is
+   evaluated as if its status were 400, because some providers send errors with 200.
+2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
+   dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
+3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
+4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of docs/akoya.md section 1a). The exception,
+   also for a rule of the dialect, is an `invalid_request` whose description says that the request lost a race in the
+   provider's database and should be repeated, as Ory Hydra sends it: `ProviderDown`.
+5. Any other 4xx: `ClientRejected`. An unknown error code never ends a grant: losing a user's consent because of a web
+   application firewall or a wrong URL is worse than an alarm.
+6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
+7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. No 5xx proves that nothing happened, but
+these
+   come from a server that failed to process the request, and both servers that Akoya has used roll back.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
 MAX_DESCRIPTION = 300
 MAX_LIFETIME = 400 * 86_400
-"""Seconds; an `expires_in` above it says nothing."""
+"""Seconds. A larger `expires_in` is ignored."""
 MAX_RETRY_AFTER = 3600.0
 
 # RFC 6749 appendix A.17 (VSCHAR) and A.4 (NQCHAR).
@@ -71,7 +72,7 @@ _NAMES = frozenset(
     }
 )
 _RETRY = re.compile(r"please retry|multiple concurrent requests using the same token", re.IGNORECASE)
-"""Ory Hydra (fosite) when a refresh lost a race in its database."""
+"""The description that Ory Hydra (fosite) sends when a refresh lost a race in its database."""
 
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -82,19 +83,19 @@ _REASONS = {429: DownReason.BUSY, 3: DownReason.REDIRECT}
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An HTTP response. Whoever read it stopped at `MAX_BODY_BYTES` bytes, and one more to show that there was more."""
+    """An HTTP response. The body is read up to `MAX_BODY_BYTES` bytes, plus one byte if it is longer."""
 
     status: int
     body: bytes = field(repr=False)
     retry_after: str | None = None
-    """The field value as it came."""
+    """The raw value of the `Retry-After` header."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """The members of a success answer, each judged by itself; the id_token is still to be judged.
+    """The members of a success response, each validated by itself. The id_token is not validated yet.
 
-    `expires_in` is seconds and positive, None if the answer said nothing usable. `scope` is None if it was left out.
+    `expires_in` is positive seconds, or None if the response has no usable value. `scope` is None if it was left out.
     """
 
     id_token: Secret | None
@@ -104,7 +105,7 @@ class TokenResponse:
     scope: tuple[str, ...] | None
     consent_id: str | None
     ignored: tuple[str, ...] = field(default=(), compare=False)
-    """Members that could not be read and decide nothing, so that they count as left out."""
+    """Members that could not be read and are not essential, and therefore count as left out."""
     reply: Reply | None = field(default=None, compare=False)
 
 
@@ -112,7 +113,10 @@ TokenFailure = Refused | ClientRejected | ProviderDown | OutcomeUnknown | Untrus
 
 
 def exchange_request(client: Client, code: Secret, code_verifier: Secret | None = None) -> TokenRequest:
-    """RFC 6749 section 4.1.3, RFC 7636 section 4.5; authenticated by the dialect's `code_auth`."""
+    """Build the code exchange request (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
+
+    The dialect's `code_auth` determines the client authentication.
+    """
     form = [
         ("grant_type", "authorization_code"),
         ("code", code.reveal()),
@@ -125,7 +129,10 @@ def exchange_request(client: Client, code: Secret, code_verifier: Secret | None 
 
 
 def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
-    """RFC 6749 section 6, without `scope`: the same as granted. Authenticated by the dialect's `refresh_auth`."""
+    """Build the refresh request (RFC 6749 section 6), without `scope`, so that the granted scopes are kept.
+
+    The dialect's `refresh_auth` determines the client authentication.
+    """
     form = (("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal()))
     environment = client.environment
     return authenticated_request(environment.token_endpoint, client, environment.dialect.refresh_auth, form)
@@ -134,10 +141,10 @@ def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
 def parse_token_response(
     dialect: Dialect, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
 ) -> TokenResponse | TokenFailure:
-    """Say what an answer of the token endpoint means (see the module's text). Never raises.
+    """Evaluate a response of the token endpoint by the rules of the module docstring. Never raises.
 
-    The Content-Type is not judged: a rotated refresh token in a JSON object is not thrown away for its label, and a
-    web page is not JSON. `secrets` are those of the request; what the answer quotes of them is not kept.
+    The Content-Type is not checked: a rotated refresh token in a JSON object must not be discarded because of its
+    label, and a web page is not JSON. `secrets` are those of the request; they are masked in texts of the response.
     """
     members = read_members(answer)
     reply = read_reply(answer.status, members, secrets)
@@ -150,7 +157,10 @@ def parse_token_response(
 
 
 def read_members(answer: HttpResponse) -> Members:
-    """The members of the answer's JSON object that are used; those before the fault if it is none, or too long."""
+    """Return the members of the response that are used.
+
+    If the body is not a JSON object or is too long, the members before the error are returned, with a fault.
+    """
     members = read_object(answer.body[:MAX_BODY_BYTES], _NAMES)
     return (
         Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(answer.body) > MAX_BODY_BYTES else members
@@ -158,8 +168,10 @@ def read_members(answer: HttpResponse) -> Members:
 
 
 def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) -> Reply:
-    """What of the answer may be logged, and the error that it is judged by. A body that is in doubt has none: no grant
-    ends by what may not have been said."""
+    """Return the loggable part of the response, including the error by which it is evaluated.
+
+    A malformed body has no error: a grant must not end because of an error that may not have been sent.
+    """
     if members.fault is not None:
         return Reply(status)
     error, description = members.get("error"), members.get("error_description")
@@ -173,7 +185,7 @@ def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) 
 def parse_error(
     dialect: Dialect, answer: HttpResponse, reply: Reply, now: float
 ) -> Refused | ClientRejected | ProviderDown | OutcomeUnknown:
-    """Rules 2 to 7 of the module's text, for an answer without tokens."""
+    """Evaluate a response without tokens by the rules 2 to 7 of the module docstring."""
     status = 400 if 200 <= answer.status < 300 else answer.status
     word = reply.error or f"status_{answer.status}"
     detail = f"the provider answered {answer.status} ({word})"
@@ -203,7 +215,7 @@ def _by_rules(
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """`Retry-After` (RFC 9110 section 10.2.3) as seconds from `now`, at most an hour. None if unreadable."""
+    """Return `Retry-After` (RFC 9110 section 10.2.3) as seconds from `now`, at most an hour. None if unreadable."""
     if value is None or not is_visible_ascii(value.replace(" ", "_"), 40):
         return None
     if value.isdigit():
@@ -216,8 +228,10 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 
 def token_expiry(now: float, exp: float | None, expires_in: int | None, assume_lifetime: float) -> float:
-    """When the bearer ends, Unix seconds: the earlier of its `exp` and `now + expires_in`; if the answer has neither,
-    `now + assume_lifetime` (akoya.md section 4: lifetimes are no contract)."""
+    """Return when the bearer expires, in Unix seconds: the earlier of its `exp` and `now + expires_in`.
+
+    If both are missing, this is `now + assume_lifetime` (docs/akoya.md section 4: lifetimes are not guaranteed).
+    """
     ends = [end for end in (exp, None if expires_in is None else now + expires_in) if end is not None]
     return min(ends) if ends else now + assume_lifetime
 
@@ -241,9 +255,10 @@ def _by_rule(rule: ErrorRule, word: str, down: ProviderDown) -> Refused | Client
 
 
 def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse | TokenFailure:
-    """Tokens become a `TokenResponse` only when every member that decides something could be read.
+    """Evaluate a response with tokens; the result is a `TokenResponse` only if every essential member could be read.
 
-    The refresh token is looked at first: a new one has replaced the one that was sent, so it outlives any other fault.
+    The refresh token is read first: a new one has replaced the one that was sent, so it is kept despite any other
+    fault.
     """
     refresh_token = members.get("refresh_token")
     if refresh_token == "":
@@ -273,14 +288,14 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
 
 
 def consent_id(value: object) -> str | None:
-    """Akoya's `grant_id`, from the answer or the id_token: a short visible ASCII string, or else nothing."""
+    """Return Akoya's `grant_id`, or None if it is not a visible ASCII string of at most 256 characters."""
     return str(value) if is_visible_ascii(value, 256) else None
 
 
 def _member_problem(dialect: Dialect, members: Members) -> str | None:
-    """What is wrong with the members that decide something, as words for `detail`.
+    """Return what is wrong with the essential members, as text for `detail`, or None.
 
-    An access token and its type decide nothing where the id_token is the bearer.
+    An access token and its type are not essential if the id_token is the bearer.
     """
     by_access_token = dialect.bearer is Bearer.ACCESS_TOKEN
     for name in ("id_token", "access_token") if by_access_token else ("id_token",):
@@ -298,7 +313,10 @@ def _member_problem(dialect: Dialect, members: Members) -> str | None:
 
 
 def _scope_values(scope: object) -> tuple[str, ...] | None:
-    """The values of `scope`, a text separated by any white space or a list of such texts; None if it is unreadable."""
+    """Return the values of `scope`, or None if it is unreadable.
+
+    `scope` may be a text separated by any white space or a list of such texts.
+    """
     given = scope if isinstance(scope, list) else [] if scope is None else [scope]
     texts = [text for text in given if isinstance(text, str)]
     if len(given) > MAX_SCOPE_VALUES or len(texts) != len(given):
@@ -320,7 +338,10 @@ def _secret(value: str | None) -> Secret | None:
 
 
 def _lifetime(value: object) -> int | None:
-    """`expires_in` in seconds. It can only shorten a token's life, so what is not a sane number says nothing."""
+    """Return `expires_in` in seconds, or None if it is not a plausible number.
+
+    It can only shorten the lifetime of a token, so ignoring it is harmless.
+    """
     if isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Judging text and JSON that others wrote, before anything reads, logs or forwards it."""
+"""Validates text and JSON from untrusted sources before they are used, logged or forwarded."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ _LIKE_A_TOKEN = re.compile(
 
 
 def is_visible_ascii(value: object, limit: int) -> bool:
-    """True for a string of 1 to `limit` VCHARs (RFC 5234): what may stand in a header field or a log line."""
+    """Return True for a string of 1 to `limit` VCHARs (RFC 5234), which is safe in a header field or a log line."""
     return isinstance(value, str) and len(value) <= limit and _VISIBLE_ASCII.fullmatch(value) is not None
 
 
 def is_plain_text(value: object, limit: int) -> bool:
-    """True for a non-empty string without control characters and lone surrogates, so that it can be encoded."""
+    """Return True for a string of 1 to `limit` printable characters.
+
+    It has no control characters and no lone surrogates, so it can be encoded.
+    """
     return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
 
 def error_code(value: object) -> str:
-    """An `error` code fit for logs and metrics: visible ASCII, at most 64 characters; `unreadable` otherwise."""
+    """Return the `error` code if it is visible ASCII of at most 64 characters, and `unreadable` otherwise.
+
+    The result is safe for logs and metrics.
+    """
     return str(value) if is_visible_ascii(value, 64) else "unreadable"
 
 
 def printable(value: str, limit: int) -> str:
-    """Text for a person: what does not print is dropped, whitespace is folded, cut after `limit` characters."""
+    """Return text for display: without unprintable characters, with whitespace folded, at most `limit` characters."""
     folded = " ".join(value[: 4 * limit].split())
     cached = "".join(c for c in folded if c.isprintable())
     return cached if len(cached) <= limit else cached[: limit - 1] + "…"
 
 
 def without_secrets(text: str, secrets: tuple[Secret, ...]) -> str:
-    """The text with each secret in it masked, and whatever looks like a token or a part of one."""
+    """Return the text with each secret masked, and everything that looks like a token or a part of one."""
     for secret in secrets:
         value = secret.reveal()
         if len(value) >= _SHORTEST_SECRET:
@@ -55,7 +61,7 @@ class UnreadableJSON(ValueError):
 def json_object(document: bytes) -> dict[str, Any]:
     """Read one JSON object (RFC 8259) strictly: UTF-8, no duplicate member names, no NaN or Infinity, no deep nesting.
 
-    The caller has limited the size before. Raises `UnreadableJSON`, and nothing else.
+    The caller must have limited the size. Raises only `UnreadableJSON`.
     """
     try:
         value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)

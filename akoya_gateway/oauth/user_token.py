@@ -1,7 +1,7 @@
-"""The token by which the app's own user is known (`identity: {jwt: ...}`): a JWT of somebody else's making.
+"""The token that identifies the app's own user (`identity: {jwt: ...}`): a JWT of another issuer.
 
-RFC 7519, RFC 8725. Unlike the id_token of Akoya it comes with a request, from anybody, so nothing of it is taken on
-trust: the signature is checked always, and `exp`, `iss` and `aud` must be there.
+RFC 7519, RFC 8725. Unlike Akoya's id_token it comes with a request and anyone can send one. Its signature is therefore
+always checked, and `exp`, `iss` and `aud` are required.
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ from akoya_gateway.secret import Secret
 MAX_USER_TOKEN_BYTES = 16 * 1024
 MAX_USER_BYTES = 1024
 LEEWAY_SECONDS = 30.0
-"""Seconds that two clocks may differ."""
+"""Seconds by which two clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserToken:
-    """`user` is the configured claim; `expires_at` in Unix seconds, leeway included."""
+    """A validated user token. `user` is the configured claim; `expires_at` is Unix seconds, leeway included."""
 
     user: str
     expires_at: float
 
 
 def validate_user_token(token: Secret, keys: KeySet, identity: Identity, now: float) -> UserToken:
-    """Raises `IdTokenRejected` (`Unverified`: fetch the keys again, once) and nothing else.
+    """Validate a user token.
 
-    The algorithm is the key's, never the header's (RFC 8725 section 3.1); `iss` equals the configured issuer, `aud`
-    is or holds the configured audience (section 3.9); `exp` is required, `nbf` and `iat` count where they are there.
+    The key determines the algorithm, never the header (RFC 8725 section 3.1). `iss` must equal the configured issuer
+    and `aud` must be or contain the configured audience (section 3.9). `exp` is required; `nbf` and `iat` are checked
+    if present.
+
+    Raises:
+        IdTokenRejected: The token is invalid. If it is `Unverified`, fetch the keys again, once. No other exception is
+            raised.
     """
     if len(token) > MAX_USER_TOKEN_BYTES:
         raise IdTokenRejected(f"longer than {MAX_USER_TOKEN_BYTES} bytes")

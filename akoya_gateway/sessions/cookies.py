@@ -14,8 +14,9 @@ _SEMICOLON = 0x3B
 def read_cookie(header: bytes, name: bytes) -> str | None:
     """Return the value of a gateway cookie, or None if it is absent, malformed or sent twice.
 
-    At most one of two cookies with the same name can be the gateway's, and the app that set the other one controls which
-    of them a browser sends first (RFC 6265 section 5.4). Neither is used then. The search stops at the second cookie. Malformed text around the cookie is skipped without splitting the header.
+    At most one of two cookies with the same name can be the gateway's, and the app that set the other one controls
+    which of them a browser sends first (RFC 6265 section 5.4). Neither is used then. The search stops at the second
+    cookie. Malformed text around the cookie is skipped without splitting the header.
     """
     wanted = name + b"="
     at = _find(header, wanted, 0)
