@@ -1,9 +1,9 @@
-"""The Akoya emulator: what Akoya's authorization, token, revocation and data endpoints do, on your own machine.
+"""The Akoya emulator: Akoya's authorization, token, revocation and data endpoints on your own machine.
 
-`create_app(SandboxSettings())` is an ASGI app; `SandboxServer()` runs it on a free port; the pytest fixture
-`akoya_sandbox` does so for a test. Facts and their sources: `docs/sandbox.md`.
+`create_app(SandboxSettings())` returns an ASGI app. `SandboxServer()` runs it on a free port. The pytest fixture
+`akoya_sandbox` does so for one test. `docs/sandbox.md` has the facts and their sources.
 
-Names are loaded when first used, so that the pytest plugin costs nothing to those who do not use it.
+Names are imported on first use, so that the pytest plugin does not slow down tests that do not need it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,14 @@ def create_app(
     random: Random | None = None,
     keys: SigningKeys | None = None,
 ) -> Starlette:
-    """The emulator. `random` makes tokens, codes and the luck of faults; `keys` spares making new ones."""
+    """Return the emulator as an ASGI app.
+
+    Args:
+        settings: Defaults to Akoya's documented behaviour.
+        clock: Returns Unix seconds.
+        random: Source of tokens and codes, and of the probability of faults. Defaults to a secure one.
+        keys: Existing signing keys, because generating new ones is slow.
+    """
     settings = settings or SandboxSettings()
     random = random or SystemRandom()
     context = SandboxContext(
@@ -78,7 +85,7 @@ def create_app(
 
 
 async def _not_found(request: Request, gone: Exception) -> Response:
-    """A client that vanishes while its form is read is no fault of anybody's, and nobody reads this answer."""
+    """Handle a client that disconnects while its form is read: not an error, and the response is never sent."""
     return Response(status_code=400)
 
 
@@ -90,7 +97,7 @@ def _jwks(context: SandboxContext) -> Handler:
 
 
 def _discovery(context: SandboxContext) -> Handler:
-    """OpenID Connect Discovery 1.0 section 3."""
+    """Return the handler of the discovery document (OpenID Connect Discovery 1.0 section 3)."""
 
     async def discovery(call: Call) -> Response:
         base, settings = context.base_url(call.request), context.settings

@@ -1,4 +1,7 @@
-"""Judging a request at /auth: in order, refused in the browser, or refused at the redirect URI (akoya.md section 3)."""
+"""Validation of authorization requests at /auth (docs/akoya.md section 3).
+
+A request is valid, or it fails with an error page in the browser, or with an error sent to the redirect URI.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class ShownError:
-    """A fault that only the person at the browser sees: the redirect URI cannot be trusted or nothing can be done."""
+    """An error shown in the browser only, because the redirect URI is not trusted or Akoya sends no redirect for it."""
 
     status: int
     text: str
@@ -30,7 +33,7 @@ class ShownError:
 
 @dataclass(frozen=True, slots=True)
 class SentError:
-    """A fault that the browser carries to the redirect URI (RFC 6749 section 4.1.2.1)."""
+    """An error sent to the redirect URI (RFC 6749 section 4.1.2.1)."""
 
     redirect_uri: str
     error: str
@@ -38,6 +41,7 @@ class SentError:
     state: str | None
 
     def location(self) -> str:
+        """Return the redirect URI with the error parameters."""
         return with_query(
             self.redirect_uri,
             [("error", self.error), ("error_description", self.description), ("state", self.state)],
@@ -45,14 +49,14 @@ class SentError:
 
 
 def with_query(uri: str, parameters: list[tuple[str, str | None]]) -> str:
-    """`uri` with the parameters that are not empty added behind its own query."""
+    """Append the parameters that are not empty to the query of `uri`."""
     parts = urlsplit(uri)
     added = urlencode([(name, value) for name, value in parameters if value])
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, added)))))
 
 
 def validate_request(context: SandboxContext, query: str) -> AuthorizationRequest | ShownError | SentError:
-    """The query string of /auth -> what to do about it."""
+    """Validate the query string of /auth and return the request or the error to show or send."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:
@@ -91,7 +95,7 @@ def validate_request(context: SandboxContext, query: str) -> AuthorizationReques
 def _refusal(
     context: SandboxContext, client: SandboxClient, given: dict[str, str], repeated: bool
 ) -> tuple[str, str] | None:
-    """The `error` and `error_description` to send back, if any."""
+    """Return the `error` and `error_description` to send to the redirect URI, or None for a valid request."""
     if repeated or "response_type" not in given:
         return "invalid_request", "Invalid response type"
     if given["response_type"] != "code":

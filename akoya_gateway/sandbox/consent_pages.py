@@ -1,7 +1,8 @@
-"""The pages a person walks: sign in at the bank, its terms, choosing accounts at Akoya, approve or cancel.
+"""The consent pages: sign-in at the bank, its terms, account selection at Akoya, approval or cancellation.
 
-A cancel at the bank's pages shows Akoya's "Connection Issue" page, and only a second cancel there is sent to the
-app; a cancel at the account selection is sent at once (akoya.md section 3, consent-flow outcomes).
+Cancelling on the bank's pages shows Akoya's "Connection Issue" page, and the app is notified only if the user cancels
+there again. Cancelling on the account selection notifies the app at once (docs/akoya.md section 3, consent-flow
+outcomes).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class ConsentPages:
         )
 
     async def authorize(self, call: Call) -> Response:
+        """Handle `GET /auth`: start a login, or show or send the error."""
         context = self._world
         judged = validate_request(context, call.request.url.query)
         if isinstance(judged, ShownError):
@@ -53,12 +55,12 @@ class ConsentPages:
         return _go(f"/consent/{login.id}/login")
 
     async def index(self, request: object) -> Response:
-        """`GET /`: what this is, for whoever opens the address that was printed. Akoya has no such page."""
+        """Handle `GET /`: explain the emulator to a user who opens the printed URL. Akoya has no such page."""
         text = self._pages.get_template("index.html").render(settings=self._world.settings, step="index")
         return HTMLResponse(text, 200, _HEADERS)
 
     async def show(self, call: Call) -> Response:
-        """`GET /consent/{login}/{step}`: pages ahead of the person's progress lead back to where they are."""
+        """Handle `GET /consent/{login}/{step}`. A page beyond the current step redirects to the current step."""
         login = self._login(call)
         if login is None:
             return self._gone()
@@ -70,7 +72,7 @@ class ConsentPages:
         return self._page(login, step)
 
     async def act(self, call: Call) -> Response:
-        """`POST /consent/{login}/{step}`: a button was pressed. Answers 303, so that going back asks nothing twice."""
+        """Handle `POST /consent/{login}/{step}`. Redirects with 303, so that the back button does not resend a form."""
         login = self._login(call)
         if login is None:
             return self._gone()
@@ -91,9 +93,15 @@ class ConsentPages:
         return _go(f"/consent/{login.id}/{_progress(login)}")
 
     def headless(self, query: str, user: str, accounts: list[str] | None) -> str:
-        """The Location that a browser would be sent to, had `user` walked the pages and approved.
+        """Return the Location to which a browser is redirected after `user` has gone through the pages and approved.
 
-        `accounts` None: all. Raises ValueError with the text that the browser would show instead.
+        Args:
+            query: The query of the authorization URL.
+            user: The test user.
+            accounts: The accounts to share. None: all.
+
+        Raises:
+            ValueError: An error page is shown instead, or the user or the accounts do not exist.
         """
         judged = validate_request(self._world, query)
         if isinstance(judged, ShownError):
@@ -181,7 +189,7 @@ class ConsentPages:
         return HTMLResponse(text, status, _HEADERS)
 
     def _gone(self) -> Response:
-        """The login session has ended or never was (akoya.md section 3)."""
+        """Return the error page for a login session that has ended or never existed (docs/akoya.md section 3)."""
         return self._error(400, "Requested resource does not exist")
 
 

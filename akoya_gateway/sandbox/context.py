@@ -1,4 +1,4 @@
-"""The parts that every endpoint needs, in one place."""
+"""The settings, state and services that all endpoints share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from akoya_gateway.sandbox.state import State
 
 @dataclass(slots=True)
 class SandboxContext:
+    """What all endpoints of one emulator share."""
+
     settings: SandboxSettings
     real_clock: Clock
     random: Random
@@ -26,32 +28,32 @@ class SandboxContext:
     faults: ArmedFaults
 
     def now(self) -> float:
-        """Unix seconds, moved by what the control API added."""
+        """Return Unix seconds, including the offset set by the control API."""
         return self.real_clock() + self.state.clock_offset
 
     def base_url(self, request: Request) -> str:
         return self.settings.base_url or str(request.base_url).rstrip("/")
 
     def issuer(self, request: Request) -> str:
-        """With the trailing slash that Akoya's issuers have."""
+        """Return the issuer. The default has a trailing slash, like Akoya's issuers."""
         return self.settings.issuer or self.base_url(request) + "/"
 
     def connector(self, connector_id: str) -> SandboxConnector | None:
         return next((c for c in self.settings.connectors if c.id == connector_id), None)
 
     def token(self, size: int = 32) -> str:
-        """An unguessable URL-safe text of `size` random bytes."""
+        """Return `size` random bytes as URL-safe base64."""
         return base64.urlsafe_b64encode(self.random.randbytes(size)).rstrip(b"=").decode()
 
     def base32(self, size: int) -> str:
-        """`size` lower-case base32 characters, as Dex names things."""
+        """Return `size` random lower-case base32 characters, the form of Dex's identifiers."""
         return base64.b32encode(self.random.randbytes(size)).decode().lower()[:size]
 
     def uuid(self) -> str:
         return str(uuid.UUID(bytes=self.random.randbytes(16), version=4))
 
     def reset(self) -> None:
-        """Forget everything but the settings and the signing key."""
+        """Reset everything except the settings and the signing keys."""
         fresh = State.of(self.settings)
         fresh.recorded = self.state.recorded
         self.state = fresh

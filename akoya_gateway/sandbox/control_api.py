@@ -1,6 +1,7 @@
-"""`/_sandbox/`: what a test asks the emulator to do, and what it did. JSON in, JSON out; only with `control=True`.
+"""The control API under `/_sandbox/`: tests change and inspect the emulator with JSON. Requires `control=True`.
 
-POST bodies must be `application/json`, so that a page of another origin cannot send them from a browser unasked.
+POST bodies must be `application/json`, so that a page of another origin cannot send them from a browser without a CORS
+preflight.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ Document = dict[str, Any]
 
 
 class ControlApi:
+    """The routes under `/_sandbox/`."""
+
     def __init__(self, context: SandboxContext, pages: ConsentPages) -> None:
         self._world = context
         self._pages = pages
@@ -46,7 +49,7 @@ class ControlApi:
         ]
 
     async def _events(self, request: Request) -> Response:
-        """`?what=token&after=N`: of one kind, newer than number N."""
+        """Return the recorded events. `?what=token&after=N` selects those of one kind and after number N."""
         what, after = request.query_params.get("what"), request.query_params.get("after", "0")
         newest = int(after) if after.isascii() and after.isdigit() else 0
         events = [e for e in self._world.state.events if e["n"] > newest and what in (None, e["what"])]
@@ -84,7 +87,7 @@ class ControlApi:
         return {"location": self._pages.headless(urlsplit(url).query, user, accounts)}
 
     def _revoke_consent(self, body: Document) -> Document:
-        """As in the bank's own portal: by `grant_id`, or all of `user` (and `connector`)."""
+        """End consents as a customer does in the bank's portal: by `grant_id`, or all of `user` (and `connector`)."""
         grant_id, user, connector = body.get("grant_id"), body.get("user"), body.get("connector")
         if grant_id is None and user is None:
             raise ValueError("give grant_id or user")
@@ -114,7 +117,7 @@ class ControlApi:
         return {"kid": self._world.keys.rotate(keep_old=body.get("keep_old", True) is True)}
 
     def _change_client(self, body: Document) -> Document:
-        """`client_secret` replaces the secret at once, `redirect_uri` registers one more."""
+        """Change a client: `client_secret` replaces the secret at once, `redirect_uri` registers another URI."""
         state, client_id = self._world.state, _text(body, "client_id")
         if client_id not in state.clients:
             raise ValueError(f"no client {client_id!r}")

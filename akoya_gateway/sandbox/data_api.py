@@ -1,4 +1,4 @@
-"""The data APIs, answering to the id_token and only for the accounts consented to (akoya.md section 6)."""
+"""The data APIs. They require the id_token and return only the accounts of the consent (docs/akoya.md section 6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MEANINGS = {
 
 
 class DataFault(Exception):
-    """`status` and the integer `code` of the answer."""
+    """An error response with a `status` and Akoya's integer `code`."""
 
     def __init__(self, code: int, detail: str = "", *, status: int | None = None, message: str | None = None) -> None:
         known_status, known_message = _MEANINGS.get(code, (code, "Request failed"))
@@ -80,7 +80,7 @@ class DataApi:
         return JSONResponse(body, 200, headers)
 
     def _admit(self, call: Call, facts: dict[str, Any]) -> Consent:
-        """The consent this call is made under. Raises DataFault."""
+        """Authenticate the request and return its consent. Raises DataFault."""
         request, parameters = call.request, call.request.path_params
         self._count()
         if parameters["version"] not in ("v2", "v3"):
@@ -134,7 +134,7 @@ class DataApi:
 
 
 def _check_v3(call: Call) -> None:
-    """v3 wants to know who asks and when the consumer was last active."""
+    """Check the headers that v3 requires: the type of the interaction and when the consumer was last active."""
     headers = call.request.headers
     if headers.get("x-akoya-interaction-type", "").lower() not in ("user", "batch"):
         raise DataFault(400, "x-akoya-interaction-type: user or batch", message="Bad request")

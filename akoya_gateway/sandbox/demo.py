@@ -1,6 +1,6 @@
-"""The demo: emulator, sample app and gateway, each on a loopback port, with keys and configuration made up on the spot.
+"""The demo: emulator, sample app and gateway, each on a loopback port, with generated keys and configuration.
 
-The emulator and the sample app are threads of this process; the gateway is `akoya-gateway run` as anybody runs it.
+The emulator and the sample app are threads of this process. The gateway is a regular `akoya-gateway run` process.
 """
 
 from __future__ import annotations
@@ -44,21 +44,25 @@ main()
 
 
 class DemoFailed(RuntimeError):
-    """The gateway did not come up or went away; the text is what it said."""
+    """The gateway did not start, or exited while starting."""
 
 
 class Demo:
-    """A context manager: on entry all three run, on exit all are gone and the temporary folder with them.
+    """Context manager that runs all three on entry, and on exit stops them and deletes the temporary folder.
 
-    `port` is the gateway's: None takes 8080 where that is free, and any other where not. Raises OSError for a port
-    that is taken.
+    Args:
+        port: The gateway's port. None: 8080 if it is free, else any free port.
+        settings: The emulator's settings.
+
+    Raises:
+        OSError: The port is in use.
     """
 
     def __init__(self, port: int | None = None, settings: SandboxSettings | None = None) -> None:
         self._port = _free_port(port)
         self._folder = tempfile.TemporaryDirectory(prefix="akoya-gateway-demo-")
         self.url = f"http://127.0.0.1:{self._port}"
-        """The one to open."""
+        """The URL to open in a browser."""
         redirect_uri = f"{self.url}/akoya/callback"
         settings = settings or SandboxSettings()
         clients = tuple(replace(client, redirect_uris=(redirect_uri,)) for client in settings.clients)
@@ -85,12 +89,12 @@ class Demo:
         self.stop()
 
     def wait(self) -> int:
-        """Until the gateway ends by itself; its exit code."""
+        """Wait until the gateway exits and return its exit code."""
         assert self._gateway is not None
         return self._gateway.wait()
 
     def stop(self) -> None:
-        """Idempotent."""
+        """Stop all three and delete the temporary folder. Idempotent."""
         if self._gateway is not None and self._gateway.poll() is None:
             self._gateway.send_signal(signal.SIGTERM)
             try:
@@ -105,7 +109,7 @@ class Demo:
         self._folder.cleanup()
 
     def _start_gateway(self) -> None:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops the gateway in order.
+        # A new session, so that Ctrl-C reaches only this process, which then stops the gateway gracefully.
         command = [sys.executable, "-c", _RUN, "run", "--config", str(self.config)]
         self._gateway = subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE)  # noqa: S603
         deadline = time.monotonic() + READY_TIMEOUT
@@ -180,7 +184,7 @@ class Demo:
 
 
 def _free_port(port: int | None) -> int:
-    """The wanted port if it can be had; without a wish 8080, or any."""
+    """Return `port` if it is free. If it is None, return 8080 or any free port. Raises OSError."""
     for wanted in (USUAL_PORT, 0) if port is None else (port,):
         try:
             listener = listen(port=wanted)

@@ -1,4 +1,4 @@
-"""The test users of the Mikomo bank and their money. Everything is derived from the user name: static payloads."""
+"""The test users of the Mikomo bank and their accounts. All data is derived from the user name and never changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MERCHANTS = ("Corner Grocery", "City Transit", "Paper & Ink", "Green Power", "C
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. Amounts are cents."""
+    """One account. Amounts are in cents."""
 
     id: str
     kind: str
@@ -42,18 +42,18 @@ def _number(*parts: object) -> int:
 
 
 def can_log_in(user: str, password: str) -> bool:
-    """Whether the bank knows this user: the password is the user name (akoya.md section 8)."""
+    """Return whether this is a test user and the password equals the user name (docs/akoya.md section 8)."""
     return password == user and _USER.fullmatch(user) is not None
 
 
 def error_for(user: str) -> int | None:
-    """The code that every data call of this user fails with, for the documented error users."""
+    """Return the code with which all data requests of a documented error user fail, or None for other users."""
     found = _ERROR_USER.fullmatch(user)
     return int(found[1]) if found else None
 
 
 def accounts_for(connector: str, user: str, count: int) -> tuple[Account, ...]:
-    """The user's accounts at this provider; the same for ever."""
+    """Return the user's accounts at this provider, always the same ones."""
     accounts = []
     for index in range(count):
         kind, type_, nickname = _KINDS[index % len(_KINDS)]
@@ -73,7 +73,7 @@ def accounts_for(connector: str, user: str, count: int) -> tuple[Account, ...]:
 
 
 def subject(connector: str, user: str, least_bytes: int = 0) -> str:
-    """The `sub` claim as Dex makes it: base64url of a protobuf message {1: user id, 2: connector}.
+    """Return the `sub` claim in Dex's format: base64url of a protobuf message {1: user id, 2: connector}.
 
     >>> subject("mikomo", "mikomo_1")
     'CghtaWtvbW9fMRIGbWlrb21v'
@@ -97,7 +97,7 @@ def _money(cents: int) -> float:
 
 
 def info(account: Account) -> dict[str, Any]:
-    """What /accounts-info says of an account (FDX shape)."""
+    """Return an account as in /accounts-info (FDX schema)."""
     return {
         account.kind: {
             "accountId": account.id,
@@ -112,7 +112,7 @@ def info(account: Account) -> dict[str, Any]:
 
 
 def balance(account: Account, now: float) -> dict[str, Any]:
-    """What /balances says of an account."""
+    """Return an account as in /balances."""
     described = info(account)[account.kind]
     described["balanceAsOf"] = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     described["currentBalance"] = _money(account.balance)
@@ -125,7 +125,7 @@ def balance(account: Account, now: float) -> dict[str, Any]:
 
 
 def detail(account: Account, now: float) -> dict[str, Any]:
-    """What /accounts says of an account: its balances and, for investments, its holdings."""
+    """Return an account as in /accounts: with balances and, for investments, holdings."""
     described = balance(account, now)[account.kind]
     if account.kind == "investmentAccount":
         shares = account.balance // 10_000
@@ -137,7 +137,7 @@ def detail(account: Account, now: float) -> dict[str, Any]:
 
 
 def transactions(account: Account, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
-    """Two years of made-up postings, one every third day, newest first, inside [start, end]."""
+    """Return the transactions in [start, end], newest first, of three years with one every third day."""
     first = datetime(2024, 1, 2, 12, 0, tzinfo=UTC)
     wrapper = account.kind.replace("Account", "Transaction")
     found = []
@@ -165,7 +165,7 @@ def transactions(account: Account, start: datetime | None, end: datetime | None)
 
 
 def customer(user: str) -> dict[str, Any]:
-    """What /customers/current says."""
+    """Return a customer as in /customers/current."""
     seed = _number(user)
     first, last = _FIRST[seed % 10], _LAST[seed // 10 % 10]
     return {

@@ -1,4 +1,4 @@
-"""One HTTP endpoint of the emulator, with the faults that wait there."""
+"""The ASGI app of one endpoint, which applies the injected faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.fault_injection import DrawnFaults, Fault, FaultKind
 
 ABORT = "akoya.sandbox.abort"
-"""ASGI extension of `sandbox.server`: `{"abort": callable}` drops the TCP connection at once."""
+"""ASGI extension of `sandbox.server`: `{"abort": callable}` aborts the TCP connection."""
 BODY_LIMIT = 65_536
 PROXY_PAGE = (
     "<!doctype html><html><head><title>Service notice</title></head>"
@@ -25,7 +25,7 @@ PROXY_PAGE = (
 
 
 class ConnectionCut(Exception):
-    """Raised to end a connection under a server that does not offer the abort extension."""
+    """Raised to close the connection if the server does not support the abort extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +40,36 @@ class Form:
 
     @property
     def repeated(self) -> bool:
+        """True if a parameter occurs more than once."""
         return len({name for name, _ in self.pairs}) != len(self.pairs)
 
     def all(self, name: str) -> list[str]:
         return [value for found, value in self.pairs if found == name]
 
     def get(self, name: str) -> str | None:
-        """The value; None where absent or empty (RFC 6749 section 3.2: sent without a value is as omitted)."""
+        """Return the value, or None if it is absent or empty.
+
+        Parameters sent without a value are treated as omitted (RFC 6749 section 3.2).
+        """
         return next((value for found, value in self.pairs if found == name), None) or None
 
 
 @dataclass(slots=True)
 class Call:
-    """One request, its form and the faults it drew. `event` is what the endpoint recorded, if it did."""
+    """One request, its form and the faults that apply to it."""
 
     request: Request
     form: Form
     plan: DrawnFaults
     event: dict[str, Any] | None = None
+    """The event that the endpoint recorded, or None."""
 
 
 Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Endpoint:
-    """ASGI app: draws the faults, runs `handler`, harms the answer."""
+    """ASGI app that draws the faults, runs `handler` and applies the faults to its response."""
 
     def __init__(self, context: SandboxContext, name: str, handler: Handler, *, reads_form: bool = False) -> None:
         self._world = context
@@ -110,7 +115,7 @@ class Endpoint:
         self._world.state.record(self._world.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
 
     def _instead(self, call: Call) -> Response | None:
-        """What is answered in place of the endpoint's own answer, if anything."""
+        """Return the response of a fault that replaces the endpoint, or None."""
         if failed := call.plan.get(FaultKind.STATUS):
             return _failure(self._name, failed)
         if page := call.plan.get(FaultKind.HTML):
@@ -133,7 +138,7 @@ def _failure(name: str, fault: Fault) -> Response:
 
 
 async def _form(request: Request) -> Form:
-    """The form of a POST; an empty one for another media type or a body past 64 KiB."""
+    """Return the form of a POST request, or an empty one for another media type or a body over 64 KiB."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -149,7 +154,7 @@ async def _form(request: Request) -> Form:
 
 
 async def cut(scope: Scope, receive: Receive) -> None:
-    """Drop the connection: nothing more is sent. Raises ConnectionCut where the server cannot be told to."""
+    """Abort the connection. Raises ConnectionCut if the server does not support the abort extension."""
     extension = (scope.get("extensions") or {}).get(ABORT)
     if extension is None:
         raise ConnectionCut

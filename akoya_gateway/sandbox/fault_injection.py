@@ -1,7 +1,7 @@
-"""Trouble on demand.
+"""Fault injection.
 
-A fault waits at an endpoint and is drawn by the next requests there, `times` times and with `probability`.
-All faults drawn by one request make its `DrawnFaults`.
+A fault is armed at an endpoint and applies to the next requests there, `times` times and with `probability`.
+The faults that apply to one request are its `DrawnFaults`.
 """
 
 from __future__ import annotations
@@ -14,40 +14,42 @@ from typing import Any
 
 
 class FaultKind(StrEnum):
+    """What a fault does."""
+
     SLOW = "slow"
-    """Wait `seconds` before the request is looked at."""
+    """Wait `seconds` before processing the request."""
     SLOW_AFTER = "slow_after"
-    """The request is processed at once; its answer waits `seconds`."""
+    """Process the request at once, then wait `seconds` before sending the response."""
     STATUS = "status"
-    """Answer `status` and process nothing."""
+    """Return `status` without processing the request."""
     STATUS_AFTER = "status_after"
-    """Process the request, then answer `status`: the state has changed, the answer says it failed."""
+    """Process the request, then return `status`: the state has changed, but the response reports a failure."""
     CUT_BEFORE = "cut_before"
-    """Drop the connection and process nothing."""
+    """Abort the connection without processing the request."""
     CUT_AFTER = "cut_after"
-    """Process the request, then drop the connection: the state has changed, the answer is lost."""
+    """Process the request, then abort the connection: the state has changed, but the response is lost."""
     CUT_DURING = "cut_during"
-    """Process the request, send half of the answer, drop the connection."""
+    """Process the request, send half of the response, then abort the connection."""
     HTML = "html"
-    """Answer `status` (200 by default) with an HTML page, as a captive portal or a proxy does. Nothing processed."""
+    """Return `status` (default 200) with an HTML page, as a captive portal or a proxy does. Nothing is processed."""
     GARBAGE = "garbage"
-    """Answer 200, `application/json`, with a body that is not JSON. Nothing processed."""
+    """Return 200 and `application/json` with a body that is not JSON. Nothing is processed."""
     WRONG_SUB = "wrong_sub"
     """The id_token names another login."""
     CLAIMS = "claims"
-    """The id_token carries these `claims`; null removes one."""
+    """The id_token has these `claims`. Null removes a claim."""
     LIFETIME = "lifetime"
-    """The id_token lives `seconds` (negative: it has ended already)."""
+    """The id_token expires after `seconds` (negative: it has expired already)."""
     BAD_SIGNATURE = "bad_signature"
-    """The id_token is signed with a key that is not published, under the published key's id."""
+    """The id_token is signed with an unpublished key but has the key ID of the published one."""
     ROTATE_KEYS = "rotate_keys"
-    """The signing key is replaced first; the old one is no longer published."""
+    """Replace the signing key first. The old key is no longer published."""
     SECRET_ROTATED = "secret_rotated"
-    """No client secret is right."""
+    """Reject every client secret."""
     DEAD_TOKEN = "dead_token"
-    """The refresh token presented is dead, with all of its family."""
+    """Invalidate the presented refresh token and all others of its consent."""
     CALLBACK_ERROR = "callback_error"
-    """The browser is sent back with `error` and `description` in place of a code (at endpoint `consent`)."""
+    """Redirect the browser with `error` and `description` instead of a code (at endpoint `consent`)."""
 
 
 ENDPOINTS = (
@@ -66,9 +68,14 @@ ENDPOINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`endpoint` is one of `ENDPOINTS`; `token` is every grant type, `*` everything but the control API.
+    """A fault at one endpoint.
 
-    `times` None: until cleared. Raises ValueError for what cannot be meant.
+    Attributes:
+        endpoint: One of `ENDPOINTS`. `token` means all grant types, `*` everything except the control API.
+        times: How many requests the fault applies to. None: until it is cleared.
+
+    Raises:
+        ValueError: A property has an invalid value.
     """
 
     kind: FaultKind
@@ -93,7 +100,7 @@ class Fault:
 
     @staticmethod
     def parse(document: Mapping[str, Any]) -> Fault:
-        """From JSON of the control API. Raises ValueError naming the property."""
+        """Parse a JSON object of the control API. Raises ValueError, which names the property."""
         cached = {f.name for f in fields(Fault)}
         for name in document:
             if name not in cached:
@@ -119,7 +126,7 @@ class Fault:
 
     @staticmethod
     def parse_option(text: str) -> Fault:
-        """From the command line: `kind[@endpoint][,times=N][,probability=P][,seconds=S][,status=N]`.
+        """Parse a command line option: `kind[@endpoint][,times=N][,probability=P][,seconds=S][,status=N]`.
 
         >>> Fault.parse_option("cut_after@token.refresh_token,times=1").times
         1
@@ -139,7 +146,7 @@ class Fault:
         return Fault.parse(document)
 
     def document(self) -> dict[str, Any]:
-        """As JSON of the control API."""
+        """Return the fault as a JSON object of the control API."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"kind": self.kind.value}
 
 
@@ -151,7 +158,7 @@ def _kind(text: str) -> FaultKind:
 
 
 class DrawnFaults:
-    """The faults that one request drew."""
+    """The faults that apply to one request."""
 
     __slots__ = ("faults",)
 
@@ -175,7 +182,7 @@ class _Armed:
 
 
 class ArmedFaults:
-    """The faults that are switched on."""
+    """The faults that are enabled."""
 
     def __init__(self, faults: Iterable[Fault], random: Random) -> None:
         self._initial = tuple(faults)
@@ -184,7 +191,7 @@ class ArmedFaults:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the faults of the settings."""
+        """Restore the faults of the settings."""
         self._armed = [_Armed(fault, fault.times) for fault in self._initial]
 
     def add(self, fault: Fault) -> None:
@@ -197,11 +204,11 @@ class ArmedFaults:
         return [armed.fault.document() | {"left": armed.left} for armed in self._armed]
 
     def draw(self, *endpoints: str) -> DrawnFaults:
-        """The faults for one request at an endpoint of these names; counts them down."""
+        """Return the faults for one request to an endpoint with these names, and decrement their counts."""
         return self._draw(endpoints, approval=False)
 
     def at_approval(self) -> Fault | None:
-        """The `callback_error` for a consent that is being approved: the pages before the last one do not use it up."""
+        """Return the `callback_error` fault for an approval. Requests to earlier pages do not decrement its count."""
         return self._draw(("consent",), approval=True).get(FaultKind.CALLBACK_ERROR)
 
     def _draw(self, endpoints: tuple[str, ...], *, approval: bool) -> DrawnFaults:

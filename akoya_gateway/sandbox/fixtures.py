@@ -1,6 +1,6 @@
-"""pytest plugin: the fixture `akoya_sandbox`, an emulator of its own for each test.
+"""pytest plugin with the fixture `akoya_sandbox`, which runs a separate emulator for each test.
 
-Override the fixture `akoya_sandbox_settings` to change how it behaves. Nothing heavy is imported until it is used.
+Override the fixture `akoya_sandbox_settings` to configure it. Heavy modules are imported only when a fixture is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def akoya_sandbox_settings() -> SandboxSettings:
 
 @pytest.fixture(scope="session")
 def _akoya_sandbox_first_key() -> Callable[[str], Key]:
-    """Making an RSA key takes longer than most tests: one of each kind serves the session."""
+    """Cache one key per algorithm for the session, because generating an RSA key takes longer than most tests."""
     from akoya_gateway.sandbox.signing_keys import new_key  # noqa: PLC0415
 
     return lru_cache(new_key)

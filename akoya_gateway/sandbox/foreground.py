@@ -1,4 +1,4 @@
-"""The emulator in the foreground, as `akoya-gateway sandbox` runs it."""
+"""Runs the emulator in the foreground, for `akoya-gateway sandbox`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from akoya_gateway.sandbox.settings import SandboxSettings
 
 
 def open_sandbox(settings: SandboxSettings, host: str, port: int) -> tuple[SandboxSettings, socket.socket]:
-    """A listening socket, and the settings with its address. Raises OSError for a port that cannot be had."""
+    """Return a listening socket and the settings with its URL. Raises OSError if the port is not available."""
     listener = listen(host, port)
     return replace(settings, base_url=settings.base_url or url_of(listener)), listener
 
 
 def serve(settings: SandboxSettings, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM, which end the process with 0: uvicorn raises them again when all is shut."""
+    """Serve until SIGINT or SIGTERM, then exit with code 0.
+
+    uvicorn raises these signals again after its shutdown, so handlers that exit with 0 are installed first.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
     try:

@@ -1,4 +1,4 @@
-"""How a gateway.yaml names this emulator."""
+"""The emulator's entry under `environments:` of a gateway.yaml."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from akoya_gateway.sandbox.settings import ClientMethod, SandboxDialect, Sandbox
 
 
 def jwks_path(settings: SandboxSettings) -> str:
-    """Dex and Hydra publish their keys at different places (akoya.md section 1)."""
+    """Return the path of the JWK Set, which differs between Dex and Hydra (docs/akoya.md section 1)."""
     return "/keys" if settings.dialect is SandboxDialect.DEX else "/.well-known/jwks.json"
 
 
 def environment(settings: SandboxSettings) -> dict[str, Any]:
-    """What stands under a name in `environments:`. `settings.base_url` must be known."""
+    """Return the entry for `environments:`. Raises ValueError if `settings.base_url` is None."""
     url = settings.base_url
     if url is None:
         raise ValueError("base_url is not set")
@@ -43,5 +43,5 @@ def _preferred(accepted: frozenset[ClientMethod], first: ClientMethod) -> str:
 
 
 def environment_yaml(settings: SandboxSettings, name: str = "emulator") -> str:
-    """The section to paste."""
+    """Return the `environments:` section as YAML, ready to paste."""
     return yaml.safe_dump({"environments": {name: environment(settings)}}, sort_keys=False)

@@ -1,7 +1,7 @@
-"""The app of the demo: what stands behind the gateway. Plain ASGI; it reads headers and nothing else of Akoya.
+"""The sample app behind the gateway in the demo. It is plain ASGI and knows Akoya only through request headers.
 
-Its three pages show the three things an app does: link to the connect route, use the id_token it was given, and
-verify who gave it.
+Its three pages show what an app does: link to the connect route, use the id_token from the headers, and verify that
+the headers come from the gateway.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a page offers to do next."""
+    """The next action that a page offers."""
 
     href: str
     text: str
@@ -57,7 +57,14 @@ _CONNECTIONS = Link("/akoya/", "Your bank connections")
 
 
 class SampleApp:
-    """`products_url` is where the data APIs are, `keys` finds the gateway's public keys."""
+    """The sample app.
+
+    Args:
+        products_url: Base URL of the data APIs.
+        keys: Finds the gateway's keys.
+        http: Client for the data APIs.
+        clock: Returns Unix seconds.
+    """
 
     def __init__(self, products_url: str, keys: KeySource, http: httpx.AsyncClient, clock: Clock = time.time) -> None:
         self._products_url = products_url
@@ -93,7 +100,7 @@ class SampleApp:
         return self._message(404, "Page not found", "There is nothing at this address.", _HOME)
 
     async def _verified(self, scope: Scope) -> tuple[Verified | None, str]:
-        """What the gateway says of the request; None and the reason where that cannot be believed."""
+        """Verify the request. Returns the result and "", or None and the reason if it is not verified."""
         headers = list(scope["headers"])
         host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
         request = (
@@ -146,14 +153,14 @@ def _row(account: dict[str, Any]) -> Row:
 
 
 def _ends(said: Verified | None) -> str:
-    """When the id_token ends, for people."""
+    """Format the expiry of the id_token."""
     if said is None or said.expires is None:
         return ""
     return datetime.fromtimestamp(said.expires, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
 
 
 def _shown(scope: Scope) -> list[tuple[str, str]]:
-    """The gateway's headers, with the tokens shortened."""
+    """Return the gateway's headers, with tokens shortened."""
     shown = []
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").title(), raw_value.decode("latin-1")
@@ -164,10 +171,10 @@ def _shown(scope: Scope) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """`python -m akoya_gateway.sandbox.sample_app`: the app alone, on 0.0.0.0:3000, for the compose file.
+    """Run only the app, on 0.0.0.0:3000, for the compose file (`python -m akoya_gateway.sandbox.sample_app`).
 
-    `AKOYA_PRODUCTS_URL`: the data APIs. `AKOYA_GATEWAY_SIGNING_KEY` and `AKOYA_GATEWAY_SIGNING_KEY_ID`: the shared
-    secret of `hmac-sha256` signatures.
+    Environment variables: `AKOYA_PRODUCTS_URL` is the base URL of the data APIs. `AKOYA_GATEWAY_SIGNING_KEY` and
+    `AKOYA_GATEWAY_SIGNING_KEY_ID` are the shared secret of `hmac-sha256` signatures and its key ID.
     """
     key_id = os.environ.get("AKOYA_GATEWAY_SIGNING_KEY_ID", "k1")
     app = SampleApp(

@@ -1,4 +1,4 @@
-"""The emulator on a port of its own, in a thread, and the control API as methods."""
+"""Runs the emulator in a thread on its own port, with the control API as methods."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START_TIMEOUT = 15.0
 
 
 class AbortableProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, offering apps to drop the connection (see `endpoint.cut`)."""
+    """uvicorn's HTTP protocol with an extension that lets the app abort the connection (see `endpoint.cut`)."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -37,7 +37,7 @@ class AbortableProtocol(HttpToolsProtocol):
 
 
 def uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """How the emulator is served: quiet, with connections that can be dropped."""
+    """Return the uvicorn configuration of the emulator: little logging, and connections that the app can abort."""
     defaults: dict[str, Any] = {
         "http": AbortableProtocol,
         "ws": "none",
@@ -51,7 +51,7 @@ def uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError."""
+    """Return a listening socket. Port 0 selects a free port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -65,18 +65,19 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 def no_tls() -> ssl.SSLContext:
-    """For clients of loopback http: spares reading the system's certificates, and trusts none."""
+    """Return a TLS context for clients of loopback http. It loads no system certificates, which is slow."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket, with a loopback address for a wildcard one."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class ThreadedServer:
-    """An ASGI app under uvicorn in a thread. A context manager."""
+    """An ASGI app under uvicorn in a thread."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener
@@ -86,7 +87,7 @@ class ThreadedServer:
         )
 
     def start(self) -> None:
-        """Raises RuntimeError if the server is not up in 15 seconds."""
+        """Start the server. Raises RuntimeError if it does not listen within 15 seconds."""
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT
         while not self._server.started:
@@ -99,14 +100,14 @@ class ThreadedServer:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(0.5)
-            if self._thread.is_alive():  # somebody is still being served: a slow fault, most likely
+            if self._thread.is_alive():  # A request is still in progress, most likely because of a slow fault.
                 self._server.force_exit = True
                 self._thread.join(5)
         self._listener.close()
 
 
 class SandboxServer:
-    """The emulator on loopback, with its control API on. A context manager.
+    """The emulator on loopback, with its control API enabled. A context manager.
 
     >>> with SandboxServer() as akoya:  # doctest: +SKIP
     ...     akoya.fault("cut_after", "token.refresh_token", times=1)
@@ -122,7 +123,7 @@ class SandboxServer:
     ) -> None:
         self._listener = listen(host, port)
         self.url = url_of(self._listener)
-        """Without a trailing slash; the base of every endpoint."""
+        """Base URL of all endpoints, without a trailing slash."""
         settings = settings or SandboxSettings()
         self.settings = replace(settings, base_url=settings.base_url or self.url, control=True)
         self._server = ThreadedServer(create_app(self.settings, keys=keys), self._listener)
@@ -140,19 +141,19 @@ class SandboxServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Idempotent."""
+        """Stop the server. Idempotent."""
         with suppress(RuntimeError):
             self._http.close()
         self._server.stop()
 
     @property
     def client_id(self) -> str:
-        """Of the first client."""
+        """The client_id of the first client."""
         return self.settings.clients[0].client_id
 
     @property
     def client_secret(self) -> str:
-        """Of the first client, as it is now."""
+        """The current client_secret of the first client."""
         return self._secret
 
     @property
@@ -164,23 +165,30 @@ class SandboxServer:
         return self.url + jwks_path(self.settings)
 
     def environment(self) -> dict[str, Any]:
-        """What to write under `environments:` of a gateway.yaml."""
+        """Return the entry for `environments:` of a gateway.yaml."""
         return environment(self.settings)
 
     def consent(self, url: str, user: str = "mikomo_1", accounts: Sequence[str] | None = None) -> str:
-        """The Location after `user` approved at this authorization URL (all accounts unless said otherwise)."""
+        """Return the Location of the redirect after `user` has approved the request of this authorization URL.
+
+        Args:
+            accounts: The accounts to share. None: all.
+
+        Raises:
+            ValueError: An error page is shown instead, or the user or the accounts do not exist.
+        """
         body = {"url": url, "user": user, "accounts": None if accounts is None else list(accounts)}
         return str(self._post("consent", body)["location"])
 
     def fault(self, kind: FaultKind | str, endpoint: str = "token", **options: Any) -> None:
-        """Switch a fault on; `options` are the properties of `Fault`."""
+        """Enable a fault. `options` are the properties of `Fault`."""
         self._post("faults", Fault(FaultKind(kind), endpoint, **options).document())
 
     def clear_faults(self) -> None:
         self._http.delete("/_sandbox/faults").raise_for_status()
 
     def events(self, what: str | None = None) -> list[dict[str, Any]]:
-        """What happened so far; `what` is `token`, `revoke`, `authorization`, `consent` or `data`."""
+        """Return the recorded events. `what` is `token`, `revoke`, `authorization`, `consent` or `data`."""
         answer = self._http.get("/_sandbox/events", params={"what": what} if what else {})
         return list(answer.raise_for_status().json()["events"])
 
@@ -188,7 +196,7 @@ class SandboxServer:
         return dict(self._http.get("/_sandbox/counters").raise_for_status().json()["counters"])
 
     def grants(self) -> list[dict[str, Any]]:
-        """The consents: grant_id, client_id, connector, user, ended."""
+        """Return the consents: grant_id, client_id, connector, user, ended."""
         return list(self._http.get("/_sandbox/grants").raise_for_status().json()["grants"])
 
     def reset(self) -> None:
@@ -196,24 +204,28 @@ class SandboxServer:
         self._secret = self.settings.clients[0].client_secret.reveal()
 
     def revoke_consent(self, **which: Any) -> list[str]:
-        """As the customer would in the bank's portal: `grant_id=` or `user=`; `code=601` for the newer answer."""
+        """End consents as the customer does in the bank's portal, and return their grant IDs.
+
+        Args:
+            which: `grant_id=` or `user=` (and `connector=`). `code=601` selects the newer error code.
+        """
         return list(self._post("revoke-consent", which)["ended"])
 
     def advance(self, seconds: float) -> None:
-        """Move the emulator's clock."""
+        """Advance the emulator's clock."""
         self._post("clock", {"advance": seconds})
 
     def rotate_keys(self, *, keep_old: bool = True) -> str:
-        """Sign with a new key; returns its id."""
+        """Sign with a new key from now on and return its ID."""
         return str(self._post("keys/rotate", {"keep_old": keep_old})["kid"])
 
     def rotate_secret(self, secret: str) -> None:
-        """The first client's secret is this one now."""
+        """Replace the first client's secret."""
         self._post("client", {"client_id": self.client_id, "client_secret": secret})
         self._secret = secret
 
     def register_redirect_uri(self, uri: str) -> None:
-        """One more redirect URI for the first client."""
+        """Register another redirect URI for the first client."""
         self._post("client", {"client_id": self.client_id, "redirect_uri": uri})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an emulator is told before it starts. Frozen: what changes at run time is in `state` and `faults`."""
+"""Settings of an emulator, immutable. What changes at run time is in `state` and `fault_injection`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DEFAULT_REDIRECT_URIS = ("http://127.0.0.1:8080/akoya/callback", "http://localho
 
 
 class SandboxDialect(StrEnum):
-    """Which server's habits are shown (akoya.md section 1a).
+    """The identity provider to imitate (docs/akoya.md section 1a).
 
-    `dex`: the texts that Akoya documents. `hydra`: what the newer identity provider most likely answers.
+    `dex`: the error texts that Akoya documents. `hydra`: what the newer identity provider most likely returns.
     """
 
     DEX = "dex"
@@ -47,7 +47,7 @@ class SandboxClient:
     redirect_uris: tuple[str, ...] = DEFAULT_REDIRECT_URIS
     name: str = "Demo App"
     logo: str | None = None
-    """`data:` URL of a picture for the consent pages; the first letter of the name otherwise."""
+    """`data:` URL of a logo for the consent pages. None: the first letter of the name."""
     may_authorize: bool = True
 
 
@@ -61,58 +61,58 @@ class SandboxConnector:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """Everything that can be set. Durations are seconds. Defaults are Akoya's documented behaviour."""
+    """All settings. Durations are in seconds. The defaults are Akoya's documented behaviour."""
 
     clients: tuple[SandboxClient, ...] = (SandboxClient(),)
     connectors: tuple[SandboxConnector, ...] = (SandboxConnector(),)
     dialect: SandboxDialect = SandboxDialect.DEX
     base_url: str | None = None
-    """Where the emulator is reached, without a trailing slash. None: taken from each request's Host."""
+    """Public base URL of the emulator, without a trailing slash. None: taken from each request's Host."""
     issuer: str | None = None
-    """`iss` of id_tokens. None: `base_url` with a trailing slash, as Akoya has it."""
+    """`iss` of id_tokens. None: `base_url` with a trailing slash, like Akoya's issuers."""
 
     id_token_lifetime: float = 86_400.0
     code_lifetime: float = 300.0
     login_lifetime: float = 600.0
-    """How long somebody may take on the consent pages."""
+    """Maximum time that a user may spend on the consent pages."""
     refresh_token_lifetime: float | None = None
-    """None: perpetual. Counted from consent, or from the last rotation with `refresh_token_rolling`."""
+    """Counted from consent, or from the last rotation with `refresh_token_rolling`. None: unlimited."""
     refresh_token_rolling: bool = False
     rotation_grace: float | None = None
-    """How long a spent refresh token is still taken. None: dead at once."""
+    """How long a used refresh token is still accepted. None: it is rejected at once."""
 
     code_auth: frozenset[ClientMethod] = frozenset({ClientMethod.BASIC})
     refresh_auth: frozenset[ClientMethod] = frozenset({ClientMethod.POST})
     alg: str = "RS256"
     """`RS256` or `ES256`."""
     jwks: bool = True
-    """False: no discovery document and no keys, as where a deployment publishes none."""
+    """False: no discovery document and no JWK Set, as in a deployment that does not publish them."""
     audience: Audience = Audience.AUTO
     expires_in: bool = True
-    """Whether token answers say `expires_in`."""
+    """Whether token responses contain `expires_in`."""
     announced_lifetime: int | None = None
-    """What `expires_in` says, if not the truth."""
+    """A value of `expires_in` that differs from the real lifetime. None: the real lifetime."""
     access_token: bool = False
-    """Whether token answers hold an access_token. The data APIs never take it."""
+    """Whether token responses contain an access_token. The data APIs never accept it."""
     grant_id_in_answer: bool = True
-    """Whether token answers hold `grant_id` at the top level (it is always a claim)."""
+    """Whether token responses contain `grant_id` at the top level (it is always a claim)."""
     callback_scope: bool | None = None
-    """Whether the success callback also carries `scope`. None: with hydra only."""
+    """Whether the success callback also contains `scope`. None: with hydra only."""
     account_count: int = 3
     """Accounts of each test user. Hundreds make large id_tokens."""
     user_id_bytes: int = 0
-    """Least length of the user id inside `sub`; 128 gives a `sub` as long as the documented production example."""
+    """Minimum length of the user ID inside `sub`. 128 gives a `sub` as long as the documented production example."""
     revoke_unknown_status: int = 200
-    """Answer to revoking an unknown or spent token: 200 (RFC 7009 section 2.2) or 400. Akoya documents neither."""
+    """Status for revoking an unknown or ended token: 200 (RFC 7009 section 2.2) or 400. Akoya documents neither."""
 
     rate_limit: float | None = None
-    """Data requests a second; Akoya's sandbox has 5. None: no limit."""
+    """Maximum data requests per second. Akoya's sandbox allows 5. None: no limit."""
     faults: tuple[Fault, ...] = ()
     control: bool = False
-    """Serve `/_sandbox/`. Whoever reaches it governs the emulator: loopback only."""
+    """Whether to serve `/_sandbox/`. It gives full control over the emulator, so use it on loopback only."""
 
     def __post_init__(self) -> None:
-        """Words are taken for their enum members. Raises ValueError naming the setting."""
+        """Convert strings to enum members and validate. Raises ValueError, which names the setting."""
         object.__setattr__(self, "dialect", SandboxDialect(self.dialect))
         object.__setattr__(self, "audience", Audience(self.audience))
         if self.alg not in ("RS256", "ES256"):

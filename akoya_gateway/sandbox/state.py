@@ -1,4 +1,4 @@
-"""What the emulator remembers: clients, logins under way, codes, consents, refresh tokens, and what happened."""
+"""State of the emulator: clients, logins in progress, codes, consents, refresh tokens and recorded events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS_KEPT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """A request at /auth that was in order."""
+    """A valid authorization request."""
 
     client: SandboxClient
     connector: str
@@ -28,7 +28,7 @@ class AuthorizationRequest:
 
 @dataclass(slots=True)
 class Login:
-    """One person on the consent pages. Steps: login, terms, accounts, then done."""
+    """One user's progress through the consent pages. The steps are login, terms, accounts, done."""
 
     id: str
     request: AuthorizationRequest
@@ -40,7 +40,7 @@ class Login:
 
 @dataclass(slots=True)
 class Consent:
-    """What a user granted to a client at a provider. `grant_id` is its name in tokens."""
+    """What a user granted to a client at a provider. Tokens refer to it by `grant_id`."""
 
     grant_id: str
     client_id: str
@@ -52,14 +52,16 @@ class Consent:
     session_id: str
     nonce: str | None = None
     kid: str | None = None
-    """Of the key that signed the first id_token."""
+    """ID of the key that signed the first id_token."""
     ended: str | None = None
-    """Why it no longer holds: `revoked`, `reused`, `dead_token`, `customer`."""
+    """Why the consent has ended: `revoked`, `reused`, `dead_token`, `customer`. None: it is valid."""
     ended_code: int = 602
 
 
 @dataclass(slots=True)
 class Code:
+    """An authorization code."""
+
     value: str
     consent: Consent
     redirect_uri: str
@@ -70,6 +72,8 @@ class Code:
 
 @dataclass(slots=True)
 class RefreshToken:
+    """A refresh token. `spent_at` is when it was used."""
+
     value: str
     consent: Consent
     ends_at: float | None
@@ -78,7 +82,7 @@ class RefreshToken:
 
 @dataclass(slots=True)
 class State:
-    """Everything that changes. All access is from one event loop."""
+    """The mutable state. Not thread-safe: it is used from one event loop only."""
 
     clients: dict[str, SandboxClient] = field(default_factory=dict)
     logins: dict[str, Login] = field(default_factory=dict)
@@ -93,10 +97,11 @@ class State:
 
     @staticmethod
     def of(settings: SandboxSettings) -> State:
+        """Return the initial state."""
         return State(clients={client.client_id: client for client in settings.clients})
 
     def record(self, at: float, what: str, outcome: str, **facts: Any) -> dict[str, Any]:
-        """Remember what happened. `facts` hold fingerprints of tokens, never tokens."""
+        """Record and return an event. `facts` contain fingerprints of tokens, never tokens."""
         self.recorded += 1
         event: dict[str, Any] = {"n": self.recorded, "at": at, "what": what, "outcome": outcome} | facts
         self.events.append(event)
@@ -105,7 +110,7 @@ class State:
         return event
 
     def end(self, consent: Consent, why: str, code: int = 602) -> None:
-        """The consent holds no longer, with all of its tokens."""
+        """End the consent, which invalidates all of its tokens."""
         if consent.ended is None:
             consent.ended, consent.ended_code = why, code
 
@@ -119,5 +124,5 @@ class State:
 
 
 def fingerprint(token: str | None) -> str | None:
-    """Enough of a hash to tell tokens apart, and nothing more."""
+    """Return a shortened hash, just long enough to distinguish tokens. None for an empty token."""
     return hashlib.sha256(token.encode()).hexdigest()[:12] if token else None

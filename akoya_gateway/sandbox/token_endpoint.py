@@ -1,4 +1,4 @@
-"""/token and /revoke: every documented row, in both dialects (akoya.md sections 4 and 5)."""
+"""/token and /revoke, with every documented error, in both dialects (docs/akoya.md sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from akoya_gateway.secret import Secret
 
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
-# The texts of ory/fosite errors.go, which Hydra answers with.
+# Hydra's error descriptions, from errors.go of ory/fosite.
 _HYDRA = {
     "invalid_request": "The request is missing a required parameter, includes an invalid parameter value, includes a "
     "parameter more than once, or is otherwise malformed.",
@@ -34,7 +34,7 @@ _HYDRA = {
 
 
 class TokenRefused(Exception):
-    """An error answer. `reason` is for the event log: more than the client is told."""
+    """An error response. `reason` is for the event log only and more detailed than the response."""
 
     def __init__(self, status: int, error: str, description: str | None, reason: str) -> None:
         super().__init__(reason)
@@ -86,7 +86,7 @@ class TokenEndpoint:
         raise TokenRefused(400, error, None, "grant_type missing or unknown")
 
     def _redeem(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
-        """RFC 6749 section 4.1.3, RFC 7636 section 4.6."""
+        """Exchange a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
         state, now = self._world.state, self._world.now()
         cached = state.codes.get(call.form.get("code") or "")
         if cached is None or cached.consent.client_id != client.client_id:
@@ -116,7 +116,7 @@ class TokenEndpoint:
             self._refuse("invalid_grant", "Invalid code_verifier.", "verifier wrong")
 
     def _refresh(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
-        """RFC 6749 section 6, with rotation: a token is taken once (akoya.md section 4)."""
+        """Refresh (RFC 6749 section 6), with rotation: a refresh token is accepted once (docs/akoya.md section 4)."""
         settings, state, now = self._world.settings, self._world.state, self._world.now()
         presented = call.form.get("refresh_token")
         if presented is None:
@@ -149,7 +149,10 @@ class TokenEndpoint:
         )
 
     def _refuse(self, error: str, description: str, reason: str) -> NoReturn:
-        """Dex's words are given; Hydra says `invalid_grant` but for what is missing from the request."""
+        """Raise `TokenRefused` with the given Dex error.
+
+        Hydra returns `invalid_request` for a missing parameter and `invalid_grant` for all other errors.
+        """
         if self._world.settings.dialect is SandboxDialect.HYDRA:
             raise TokenRefused(400, "invalid_request" if reason == "missing" else "invalid_grant", None, reason)
         raise TokenRefused(400, error, description, reason)
@@ -167,7 +170,7 @@ class TokenEndpoint:
 
 
 class RevocationEndpoint:
-    """`POST /revoke` (RFC 7009, with Akoya's answers)."""
+    """`POST /revoke` (RFC 7009, with Akoya's responses)."""
 
     def __init__(self, context: SandboxContext) -> None:
         self._world = context
@@ -205,7 +208,11 @@ class RevocationEndpoint:
 
 
 def authenticate(context: SandboxContext, call: Call, allowed: frozenset[ClientMethod]) -> SandboxClient:
-    """The client of a token request. Raises Refused(401) unless exactly one allowed method proves it."""
+    """Authenticate the client of a token request.
+
+    Raises:
+        TokenRefused: The client is not authenticated by exactly one of the allowed methods (401).
+    """
     header = call.request.headers.get("authorization")
     in_body = call.form.get("client_secret")
     if header is not None and in_body is not None:
@@ -230,7 +237,7 @@ def _unknown_client(context: SandboxContext, reason: str) -> NoReturn:
 
 
 def _basic(header: str) -> tuple[str, str]:
-    """RFC 6749 section 2.3.1: both halves are form-encoded before base64."""
+    """Parse HTTP Basic credentials. Both parts are form-encoded before base64 (RFC 6749 section 2.3.1)."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""

@@ -1,4 +1,4 @@
-"""Codes, id_tokens and refresh tokens: how they are made and what makes them end."""
+"""Creation of consents, codes, id_tokens and refresh tokens, and validation of id_tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECIPIENT_ID = "akoya-sandbox-recipient"
 
 
 def consent(context: SandboxContext, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> Consent:
-    """The user agreed: a new consent record."""
+    """Store and return a new consent."""
     given = Consent(
         grant_id=context.uuid(),
         client_id=request.client.client_id,
@@ -35,7 +35,10 @@ def consent(context: SandboxContext, request: AuthorizationRequest, user: str, a
 
 
 def code(context: SandboxContext, given: Consent, request: AuthorizationRequest) -> Code:
-    """A code in the form of the dialect: 25 base32 characters, or `ory_ac_` and two parts (akoya.md section 3)."""
+    """Store and return a new code in the format of the dialect (docs/akoya.md section 3).
+
+    Dex: 25 base32 characters. Hydra: `ory_ac_` and two parts.
+    """
     if context.settings.dialect is SandboxDialect.HYDRA:
         value = f"ory_ac_{context.token(32)}.{context.token(32)}"
     else:
@@ -48,7 +51,7 @@ def code(context: SandboxContext, given: Consent, request: AuthorizationRequest)
 
 
 def issue(context: SandboxContext, given: Consent, issuer: str, plan: DrawnFaults) -> dict[str, Any]:
-    """A new pair of tokens: the body of a successful token answer (akoya.md section 4)."""
+    """Issue new tokens and return the body of the token response (docs/akoya.md section 4)."""
     settings = context.settings
     if plan.has(FaultKind.ROTATE_KEYS):
         context.keys.rotate(keep_old=False)
@@ -60,7 +63,7 @@ def issue(context: SandboxContext, given: Consent, issuer: str, plan: DrawnFault
         claims["sub"] = demo_users.subject(given.connector, STRANGER, settings.user_id_bytes)
     if altered := plan.get(FaultKind.CLAIMS):
         claims = {name: value for name, value in (claims | dict(altered.claims)).items() if value is not None}
-    # Hydra puts the kid of the login into each later id_token and signs with the key of today (ory/hydra#3573).
+    # Hydra signs with the current key but keeps the kid of the first id_token in all later ones (ory/hydra#3573).
     given.kid = given.kid or context.keys.kid
     kid = given.kid if settings.dialect is SandboxDialect.HYDRA else None
     body: dict[str, Any] = {
@@ -123,9 +126,9 @@ def _refresh_token(context: SandboxContext, given: Consent) -> str:
 
 
 def bearer(context: SandboxContext, token: str) -> Consent | None:
-    """The consent that an id_token stands for; None where it is not ours, has ended or was revoked long ago.
+    """Return the consent of an id_token, or None if the token is not valid or has expired.
 
-    The consent may have ended: see `Consent.ended`.
+    The consent itself may have ended (see `Consent.ended`).
     """
     claims = context.keys.verify(token)
     if claims is None or not isinstance(claims.get("exp"), int) or claims["exp"] <= context.now():
