@@ -296,7 +296,7 @@ def test_an_answer_that_breaks_off_gets_no_second_head(world: World, cookie: byt
     async def torn(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if scope["query_string"]:
-            raise ClosedEarly("the upstream closed the connection in the middle of its answer")
+            raise ClosedEarly("the upstream closed the connection in the middle of its response")
         await send({"type": "http.response.body", "body": b""})
 
     async def main() -> None:

@@ -1,23 +1,24 @@
-"""One HTTP/1.1 connection to an upstream: a request is bytes, its response goes to a sink by plain calls.
+"""One HTTP/1.1 connection to an upstream. Requests are written as bytes, and responses are delivered by callbacks.
 
 Theory of operation. A connection serves one request at a time and is in one of three states:
 
-=======  ==========================================  =============================================
+=======  ==========================================  ===============================================
 state    meaning                                     bytes that arrive
-=======  ==========================================  =============================================
-IDLE     no sink; in the pool or just made           nobody asked: the connection is closed
-HEAD     request sent or being sent                  heads: 1xx are counted and dropped, then BODY
-BODY     response head given to the sink             body, trailers, end
-=======  ==========================================  =============================================
+=======  ==========================================  ===============================================
+IDLE     no handler; in the pool or just created     are unexpected, so the connection is closed
+HEAD     the request is sent or being sent           heads: 1xx are counted and dropped; then BODY
+BODY     the handler has received the head           body, trailers, end
+=======  ==========================================  ===============================================
 
-A complete response returns the connection to its owner only after the parser has seen all the bytes that came with it.
-The connection is closed instead if there are bytes behind the response, if the request is still being sent, or if the
-head leaves in doubt where the response ends (`response_head.validate_head` decides that). Bytes that arrive later close
-it as well: `data_received` while it is idle, and `usable` looks for unread ones before it is handed out. So a response
-is never given to another request (RFC 9112 sections 6.3 and 9.2).
+After a complete response the connection is returned to its owner, but only after the parser has processed all bytes
+that arrived with the response. The connection is closed instead if there are bytes after the response, if the request
+is still being sent, or if it is uncertain where the response ends (decided by `response_head.validate_head`). Bytes
+that arrive later close it too: `data_received` does this while the connection is idle, and `usable` checks for unread
+bytes before the connection is handed out. A response is therefore never delivered to the wrong request (RFC 9112
+sections 6.3 and 9.2).
 
-A response that arrives whole and has a plain head goes from HEAD to IDLE without the parser (`plain_heads`), which has
-then seen none of its bytes and still stands before the next response.
+A response that arrives in one piece and has a simple head (`response_head_cache`) goes from HEAD to IDLE without the
+parser. The parser has then processed none of its bytes and is still at the start of a message.
 """
 
 from __future__ import annotations
@@ -43,17 +44,21 @@ IDLE, HEAD, BODY = range(3)
 
 @dataclass(frozen=True, slots=True)
 class ResponseLimits:
-    """What a response may use up before its body. Bytes are counted as they arrive."""
+    """Limits for the parts of a response other than its content. Bytes are counted as they arrive."""
 
     head_bytes: int = 65_536
     headers: int = 256
     informational: int = 16
     stalled_bytes: int = 65_536
-    """Bytes of chunk heads, extensions or trailers that come without any content."""
+    """Bytes of chunk headers, extensions or trailers that may arrive without any content in between."""
 
 
 class Connection(asyncio.Protocol):
-    """See the module's text. Methods are for the one that holds the connection, `on_*` for parser and loop."""
+    """An HTTP/1.1 connection (see the module docstring).
+
+    The caller that holds the connection uses the public methods. `on_*` methods are called by the parser, and the
+    methods of `asyncio.Protocol` by the event loop.
+    """
 
     __slots__ = (
         "_announced",
@@ -105,15 +110,24 @@ class Connection(asyncio.Protocol):
         head_cache: ResponseHeadCache | None = None,
         reusable: bool = True,
     ) -> None:
-        """`key`: which origin of the owner. Timeouts in seconds, from byte to byte. `head_cache` may be shared.
-        `reusable`: False closes it after its first response."""
+        """Create the connection.
+
+        Args:
+            owner: Is notified when the connection becomes idle or is closed.
+            key: Identifies the origin for the owner.
+            read_timeout: Seconds without received bytes (or, while the client sends its body, without sent bytes).
+            write_timeout: Seconds for which the transport may be congested.
+            limits: Limits for responses.
+            head_cache: May be shared between connections.
+            reusable: If False, close the connection after its first response.
+        """
         self.key = key
         self.request_count = 0
-        """Requests sent so far, this one included."""
+        """Number of requests sent, including the current one."""
         self.has_response_bytes = False
-        """A byte of the present response has come."""
+        """True once a byte of the current response has arrived."""
         self.congested = False
-        """The transport holds more than it likes: wait for `ResponseHandler.on_writable`."""
+        """True if the transport's write buffer is full. Wait for `ResponseHandler.on_writable`."""
         self.deadline = NEVER
         self.idle_since = owner.now
         self._owner = owner
@@ -121,7 +135,7 @@ class Connection(asyncio.Protocol):
         self._head_cache = head_cache or ResponseHeadCache()
         self._reusable = reusable
         self._poll: Callable[[int], list[tuple[int, int]]] | None = None
-        """Whether the socket has something to read: `poll` costs half of FIONREAD and sees a closed peer as well."""
+        """Polls the socket for unread bytes. It costs half as much as FIONREAD and also detects a closed peer."""
         self._tls: ssl.SSLObject | None = None
         self._read_timeout = self._timeout = read_timeout
         self._write_timeout = write_timeout
@@ -140,20 +154,27 @@ class Connection(asyncio.Protocol):
         self._keep_alive = self._progress = False
         self._framing = Framing.NONE
 
-    # -- for the holder
+    # -- for the caller that holds the connection
 
     @property
     def usable(self) -> bool:
-        """It may carry a request: none is under way, and the upstream has sent nothing since the last response."""
+        """True if a request may be sent: none is in progress, and nothing has arrived since the last response."""
         return self._state == IDLE and not self._transport.is_closing() and not self._has_unread()
 
     @property
     def bodiless(self) -> bool:
-        """The last response has no body by rule, whatever the upstream sent behind its head."""
+        """True if the last response cannot have a body, even if the upstream has sent bytes after its head."""
         return self.request_count > 0 and self._framing is Framing.NONE
 
     def start(self, data: bytes, handler: ResponseHandler, *, head_only: bool = False, complete: bool = True) -> None:
-        """Send a request: its head and, if there is, the first of its body. `complete`: this is all of it."""
+        """Send a request.
+
+        Args:
+            data: The request head and, optionally, the beginning of the body.
+            handler: Receives the response.
+            head_only: The request is a HEAD request.
+            complete: `data` is the whole request.
+        """
         self._handler = handler
         self._state = HEAD
         self._headers = []
@@ -170,45 +191,47 @@ class Connection(asyncio.Protocol):
         self._rearm()
 
     def transfer_to(self, handler: ResponseHandler) -> None:
-        """What comes from now on of the response under way is for this one; of none, if it has all come."""
+        """Deliver the rest of the current response to `handler`. Does nothing if the response is complete."""
         if self._handler is not None:
             self._handler = handler
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the request body, already framed."""
+        """Send a part of the request body, including its framing."""
         self._body_bytes += len(data)
         self._transport.write(data)
         self._rearm()
 
     def finish_request(self) -> None:
-        """The request body is complete: from now on the upstream's time counts."""
+        """Mark the request body as complete. From now on a timeout is attributed to the upstream, not the client."""
         self._continues = False
         self._rearm()
 
     def pause_reading(self) -> None:
+        """Stop reading from the upstream, and stop the read timeout."""
         if not self._read_paused:
             self._read_paused = True
             self._transport.pause_reading()
             self.deadline = NEVER
 
     def resume_reading(self) -> None:
+        """Continue to read from the upstream."""
         if self._read_paused:
             self._read_paused = False
             self._transport.resume_reading()
             self._rearm()
 
     def disable_read_timeout(self) -> None:
-        """This response may be silent for as long as it likes (an event stream), and is not one of the many."""
+        """Allow the current response (an event stream) to be silent indefinitely, and notify the owner of this."""
         self._timeout = NEVER
         self._rearm()
         self._owner.on_read_timeout_disabled(self)
 
     def abort(self) -> None:
-        """The holder wants no more of it. The sink hears nothing."""
+        """Abort the connection without notifying the handler."""
         self._close(hard=True)
 
     def fail(self, error: GatewayError) -> None:
-        """Cut it, and tell the sink why."""
+        """Abort the connection and report `error` to the handler."""
         handler = self._handler
         trouble = self._state == HEAD and self._counts_as_failure(error)
         self._close(hard=True)
@@ -218,13 +241,13 @@ class Connection(asyncio.Protocol):
             handler.on_failure(error)
 
     def close(self) -> None:
-        """An idle connection is no longer needed."""
+        """Close an idle connection."""
         self._close(hard=False)
 
     # -- for the owner
 
     def tick(self, now: float, idle_timeout: float) -> None:
-        """Called now and then: ends what is overdue."""
+        """Enforce the timeouts. The owner calls this periodically."""
         handler = self._handler
         if handler is None:
             if now - self.idle_since > idle_timeout:
@@ -239,14 +262,16 @@ class Connection(asyncio.Protocol):
             handler.on_tick()
 
     def seconds_behind(self, now: float, rate: float) -> float:
-        """Seconds by which the request body is later than at `rate` bytes a second; 0 where it is not the client that
-        is waited for."""
+        """Return how many seconds the request body is behind a rate of `rate` bytes per second.
+
+        Return 0 if the exchange is not waiting for the client.
+        """
         if not self._awaits_client or self.congested:
             return 0.0
         return now - self._body_since - self._body_bytes / rate
 
     def abort_slow_upload(self) -> None:
-        """Others wait, and this request's body keeps them waiting."""
+        """Fail a request whose slow body keeps other requests waiting for a connection."""
         self.fail(SlowClient("the request body came too slowly while others waited for the upstream"))
 
     # -- asyncio.Protocol
@@ -282,7 +307,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._end()
         else:
-            # A head that has begun must be whole in time: its bytes alone win none, or it could trickle for hours.
+            # Do not extend the deadline for the bytes of an incomplete head, or it could trickle in for hours.
             if self._state != HEAD or not self._head_bytes:
                 self._rearm()
             self._count(len(data))
@@ -295,7 +320,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.on_gone(self)
         if self._handler is not None:
-            at = "before it answered" if self._state == HEAD else "in the middle of its answer"
+            at = "before it responded" if self._state == HEAD else "in the middle of its response"
             self.fail(
                 ClosedEarly(f"the upstream closed the connection {at}", no_response_bytes=not self.has_response_bytes)
             )
@@ -343,7 +368,7 @@ class Connection(asyncio.Protocol):
             self._handler.on_head(status, head)
 
     def _skip_informational(self, status: int, headers: Headers) -> None:
-        """1xx: no answer yet (RFC 9110 section 15.2). 101 was never asked for."""
+        """Skip a 1xx response (RFC 9110 section 15.2). A 101 is an error, because no upgrade was requested."""
         self._informational += 1
         if status == 101 or self._informational > self._limits.informational:
             raise InvalidResponse(f"an unexpected {status}")
@@ -378,7 +403,7 @@ class Connection(asyncio.Protocol):
         return isinstance(error, UpstreamTimeout | InvalidResponse)
 
     def _has_unread(self) -> bool:
-        """Whether bytes, or the end of the stream, have arrived that the event loop has not read yet."""
+        """Return True if bytes or the end of the stream have arrived that the event loop has not read yet."""
         if self._tls is not None:
             if self._tls.pending():
                 return True
@@ -388,7 +413,7 @@ class Connection(asyncio.Protocol):
         return self._poll is not None and bool(self._poll(0))
 
     def _rearm(self) -> None:
-        """Which phase's time is running: the upstream taking bytes, the client sending its body, the answer."""
+        """Restart the timeout of the current phase: sending, waiting for the request body or for the response."""
         if self.congested:
             self.deadline = self._owner.now + self._write_timeout
         elif self._read_paused:
@@ -397,7 +422,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._owner.now + self._timeout
 
     def _count(self, size: int) -> None:
-        """Bytes that came and did not end what they belong to: lines without end are refused."""
+        """Count bytes of an incomplete head, chunk header or trailer section, and fail if there are too many."""
         if self._state == HEAD:
             self._head_bytes += size
             if self._head_bytes > self._limits.head_bytes:
@@ -411,15 +436,17 @@ class Connection(asyncio.Protocol):
                 self.fail(InvalidResponse("its chunks have no content"))
 
     def _refuse(self, why: str) -> None:
-        """Bytes that make no sense: behind a complete response they cost the connection, before its end also that."""
+        """Handle invalid bytes: fail the response, or only close the connection if the response is complete."""
         if self._complete:
             self._must_close = True
         else:
-            self.fail(InvalidResponse(f"the upstream's answer was refused: {why}"))
+            self.fail(InvalidResponse(f"the upstream's response was rejected: {why}"))
 
     def _is_plain(self, data: bytes) -> bool:
-        """A whole response and nothing else, with a head that needs no parser; it stands between two messages and stays
-        there."""
+        """Handle `data` without the parser and return True, if it is exactly one response with a simple head.
+
+        The parser stays between two messages.
+        """
         found = self._head_cache.read(data)
         if found is None or len(data) - found[1] != found[0].length:
             return False
@@ -461,7 +488,7 @@ class Connection(asyncio.Protocol):
         self._owner.on_idle(self)
 
     def _close(self, *, hard: bool) -> None:
-        """`hard`: without sending what is still to be sent, and without a farewell."""
+        """Close the connection. If `hard` is True, discard unsent data and do not perform a TLS shutdown."""
         self._handler = None
         self._state = BODY
         if hard:

@@ -1,7 +1,7 @@
-"""Connections to the upstream, kept and handed out: a stack of idle ones, a limit, a queue, and one ticking clock.
+"""The pool of connections to the upstream: idle connections, a limit, a queue of waiters and one periodic timer.
 
-There is no timer per request: every tick each connection compares its deadline with the clock, and the oldest waiters
-theirs. Timeouts are therefore late by up to two ticks (`ConnectionPool.tick`, seconds), never early.
+There is no timer per request. Every tick, the deadlines of all connections and of the oldest waiters are compared with
+the clock. Timeouts are therefore up to two ticks late (`ConnectionPool.tick`, in seconds), but never early.
 """
 
 from __future__ import annotations
@@ -23,20 +23,27 @@ from akoya_gateway.upstream.http.tls import client_context
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 _MIN_UPLOAD_RATE, _UPLOAD_GRACE = 500.0, 20.0
-"""Bytes a second, and seconds (the measures of Apache's mod_reqtimeout). A request body that falls further behind gives
-way when others wait for a connection. Until then it may take its time: to some apps one sends for hours."""
+"""Minimum upload rate in bytes per second, and grace period in seconds (the values of Apache's mod_reqtimeout).
+
+An upload that falls further behind is aborted when other requests wait for a connection. Otherwise uploads may be
+slow, because some apps have uploads that take hours.
+"""
 
 _FIRST_EJECTION = 1.0
 _MAX_EJECTION = 30.0
+"""Seconds for which a failed origin is ejected. The time doubles with every failure in a row."""
 
 
 _MAX_CONSECUTIVE_FAILURES = 3
-"""Requests in a row that an origin took and did not answer, before it rests."""
+"""Number of consecutive failed requests after which an origin is ejected."""
 
 
 class _Host:
-    """One origin: its idle connections and its health. It rests after a failed connect, and after requests in a row
-    that came to nothing; each time longer, until an answer comes."""
+    """One origin with its idle connections and its health.
+
+    It is ejected after a failed connect and after several consecutive failed requests. Each ejection is longer than
+    the one before, until a response arrives.
+    """
 
     __slots__ = ("consecutive_failures", "ejected_until", "failures", "idle", "key", "origin", "oversends", "tls")
 
@@ -45,35 +52,43 @@ class _Host:
         self.origin = origin
         self.tls = tls
         self.idle: dict[Connection, None] = {}
-        """The last used comes last; a dictionary, so that one in the middle goes without a search."""
+        """Idle connections, the most recently used last. A dictionary, so that any of them can be removed in O(1)."""
         self.failures = self.consecutive_failures = 0
         self.ejected_until = 0.0
         self.oversends = False
-        """It has sent bytes behind a response without a body: connections are not reused after such responses."""
+        """The origin has sent bytes after a bodiless response. Connections are not reused after such responses."""
 
     def failed(self, now: float) -> None:
+        """Eject the origin."""
         self.failures += 1
         self.ejected_until = now + min(_MAX_EJECTION, _FIRST_EJECTION * 2 ** min(self.failures - 1, 10))
 
     def connected(self) -> None:
-        """That alone says little of one that takes connections and answers nothing."""
+        """Record a successful connect.
+
+        It ends an ejection only if no requests have failed: some broken origins accept connections but never respond.
+        """
         if not self.consecutive_failures:
             self.record_response()
 
     def record_failure(self, now: float) -> None:
-        """A request came to nothing."""
+        """Record a failed request."""
         self.consecutive_failures += 1
         if self.consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
             self.failed(now)
 
     def record_response(self) -> None:
+        """Record a response, which resets the failure counters and ends an ejection."""
         self.failures = self.consecutive_failures = 0
         self.ejected_until = 0.0
 
 
 class ConnectionPool:
-    """`get_nowait()` for an idle connection at once, `acquire()` to wait for one. The connection comes back by itself
-    when its response is complete (see `interfaces.ConnectionOwner`)."""
+    """A pool of connections to the origins of one upstream.
+
+    `get_nowait()` returns an idle connection, and `acquire()` waits for one. A connection returns to the pool by itself
+    when its response is complete (see `interfaces.ConnectionOwner`).
+    """
 
     def __init__(
         self,
@@ -85,9 +100,20 @@ class ConnectionPool:
         limits: ResponseLimits | None = None,
         hides: Hides | None = None,
     ) -> None:
-        """Timeouts in seconds: `wait_timeout` for a free connection (default: the connect timeout), `write_timeout` for
-        the upstream to take bytes (default: the read timeout). `hides`: see
-        `plain_heads`. Raises OSError or ssl.SSLError for bad TLS files."""
+        """Create the pool. No connection is opened yet.
+
+        Args:
+            upstream: The configuration of the upstream.
+            wait_timeout: Seconds to wait for a free connection. Default: the connect timeout.
+            write_timeout: Seconds for which the upstream may accept no bytes. Default: the read timeout.
+            idle_timeout: Seconds after which an idle connection is closed.
+            limits: Limits for responses.
+            hides: See `response_head_cache`.
+
+        Raises:
+            OSError: A TLS file is missing or cannot be read.
+            ssl.SSLError: A TLS file is invalid.
+        """
         self.upstream = upstream
         self.limits = limits or ResponseLimits()
         self.wait_timeout = upstream.connect_timeout if wait_timeout is None else wait_timeout
@@ -113,26 +139,30 @@ class ConnectionPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retired = self._closed = False
         self._serving = False
-        """`_serve_waiters` is scheduled."""
+        """True if `_serve_waiters` is scheduled."""
 
-    # -- what a caller does
+    # -- for callers
 
     @property
     def size(self) -> int:
-        """Connections that are open or being opened, event streams not counted: like WebSockets they last, and would
-        leave nothing of the limit for everybody else."""
+        """Number of connections that are open or being opened, without event streams.
+
+        Event streams last as long as WebSockets and would use up the limit, so neither is counted.
+        """
         return len(self._connections) + self._connecting - len(self._patient_connections)
 
     @property
     def idle(self) -> int:
+        """Number of idle connections."""
         return sum(len(host.idle) for host in self._hosts)
 
     @property
     def waiting(self) -> int:
+        """Number of requests that wait for a connection."""
         return len(self._waiters)
 
     def get_nowait(self) -> Connection | None:
-        """An idle connection of the origin whose turn it is, the last used first; None: `acquire` one."""
+        """Return the most recently used idle connection of the next origin, or None."""
         if self._waiters:
             return None
         host = self._single_host or self._next_host()
@@ -142,14 +172,21 @@ class ConnectionPool:
         return connection
 
     def new_future(self) -> asyncio.Future[Any]:
-        """Of the event loop that the connections are in; to ask which one is running takes three times as long."""
+        """Return a future of the pool's event loop, which is three times as fast as calling `get_running_loop`."""
         assert self._loop is not None
         return self._loop.create_future()
 
     async def acquire(self, *, fresh: bool = False) -> Connection:
-        """An idle connection or a new one, in the order of asking. `fresh`: a new one, for a second try.
+        """Return an idle or a new connection. Callers that have to wait are served in order.
 
-        Raises Busy (503), UpstreamTimeout (504) or Unreachable (502).
+        Args:
+            fresh: Do not return a connection that was idle, because this is a retry. After waiting, a connection that
+                has just completed a response may be returned.
+
+        Raises:
+            UpstreamBusy: No connection became free in time, or the pool is closed.
+            UpstreamTimeout: Connecting took too long.
+            UpstreamUnreachable: No origin could be connected to.
         """
         self._start()
         if not fresh and not self._waiters and (connection := self._any_idle()) is not None:
@@ -158,7 +195,7 @@ class ConnectionPool:
             handed = await self._wait()
             if handed is not None:
                 if handed.usable:
-                    # It has just served: as good as a fresh one.
+                    # It has just completed a response, so it is as reliable as a new connection, even for a retry.
                     return handed
                 self._connecting += 1
                 handed.abort()
@@ -167,19 +204,28 @@ class ConnectionPool:
         return await self._open()
 
     async def dial(self, make: Callable[[], _Protocol]) -> _Protocol:
-        """A connection of its own, outside pool and limit (WebSockets). Raises UpstreamTimeout or Unreachable."""
+        """Open a connection that does not belong to the pool and does not count towards its limit (for WebSockets).
+
+        Raises:
+            UpstreamBusy: The pool is closed.
+            UpstreamTimeout: Connecting took too long.
+            UpstreamUnreachable: No origin could be connected to.
+        """
         self._start()
         return await self._dial(lambda _: make())
 
     def retire(self) -> None:
-        """The configuration has a successor: requests that hold this pool are served, then nothing is kept."""
+        """Close idle connections now and the others when their response is complete, because the config was replaced.
+
+        Requests that use this pool are still served.
+        """
         self._retired = True
         for host in self._hosts:
             while host.idle:
                 host.idle.popitem()[0].close()
 
     async def close(self) -> None:
-        """The end: idle connections are closed, those in use are cut, who waits is refused."""
+        """Close the pool: close idle connections, fail the exchanges in progress and reject waiting requests."""
         self.retire()
         self._closed = True
         if self._ticker is not None:
@@ -192,21 +238,25 @@ class ConnectionPool:
         for connection in tuple(self._connections):
             connection.fail(ClosedEarly("shutting down"))
 
-    # -- sink.Owner
+    # -- ConnectionOwner
 
     def on_read_timeout_disabled(self, connection: Connection) -> None:
+        """Stop counting the connection towards the limit."""
         self._patient_connections.add(connection)
         self._has_room()
 
     def on_connection_failure(self, connection: Connection) -> None:
+        """Record the failed request for the origin."""
         self._hosts[connection.key].record_failure(self._time())
 
     def on_connection_response(self, connection: Connection) -> None:
+        """Record the response for the origin."""
         host = self._hosts[connection.key]
         if host.consecutive_failures:
             host.record_response()
 
     def on_idle(self, connection: Connection) -> None:
+        """Keep the connection for the next request, or close it if the pool is over its limit."""
         if self._patient_connections and connection in self._patient_connections:
             self._patient_connections.discard(connection)
             if self.size > self.upstream.pool:
@@ -217,12 +267,13 @@ class ConnectionPool:
     def on_stray(self, connection: Connection) -> None:
         """Stop reusing connections after this origin's bodiless responses if it has sent a body with one.
 
-        Nothing in the head of a 204 tells that gunicorn before 27 will send the body that the app returned with it.
+        The head of a 204 does not show that gunicorn before 27 will also send the body that the app returned with it.
         """
         if connection.bodiless:
             self._hosts[connection.key].oversends = True
 
     def on_gone(self, connection: Connection) -> None:
+        """Remove the connection, and let a waiter open a new one."""
         if connection in self._connections:
             self._connections.discard(connection)
             self._patient_connections.discard(connection)
@@ -232,8 +283,11 @@ class ConnectionPool:
     # -- inside
 
     def _keep(self, connection: Connection) -> None:
-        """Keep it for the next request. A waiter does not get it before the next turn of the event loop: what the
-        upstream sends behind its response would not have been seen yet."""
+        """Keep the connection for the next request.
+
+        A waiter gets it in the next iteration of the event loop at the earliest. Bytes that the upstream has sent after
+        its response would otherwise not have been noticed yet.
+        """
         host = self._hosts[connection.key]
         if host.consecutive_failures:
             host.record_response()
@@ -251,7 +305,7 @@ class ConnectionPool:
         host.idle[connection] = None
 
     def _serve_waiters(self) -> None:
-        """Give idle connections to waiters, the one that has waited longest first."""
+        """Hand idle connections to waiters, the longest-waiting first."""
         self._serving = False
         while self._waiters and (connection := self._pop_any()) is not None:
             waiter = self._next_waiter()
@@ -270,7 +324,10 @@ class ConnectionPool:
         return None
 
     def _pop(self, host: _Host) -> Connection | None:
-        """Take an idle connection off the stack. One on which bytes have arrived unasked is closed instead."""
+        """Remove and return the most recently used idle connection, or None.
+
+        Connections that are no longer usable, for example because unexpected bytes have arrived, are aborted.
+        """
         while host.idle:
             connection, _ = host.idle.popitem()
             if connection.usable:
@@ -285,7 +342,7 @@ class ConnectionPool:
         return None
 
     def _next_host(self) -> _Host:
-        """Round robin: the next origin that is not resting; if all are, just the next."""
+        """Return the next origin (round robin) that is not ejected. If all are ejected, return the next one."""
         stations = self._hosts
         count = len(stations)
         for step in range(1, count + 1):
@@ -300,7 +357,10 @@ class ConnectionPool:
         return self._pop_any()
 
     def _has_room(self) -> None:
-        """Where there is room for one more, the first waiter may open it: None, and its place is taken already."""
+        """Let the first waiters open new connections, as far as the limit allows.
+
+        A waiter gets None as its result. Its connection is already counted in `_connecting`.
+        """
         while self.size < self.upstream.pool and (waiter := self._next_waiter()) is not None:
             self._connecting += 1
             waiter.set_result(None)
@@ -324,7 +384,7 @@ class ConnectionPool:
             raise
 
     async def _open(self) -> Connection:
-        """Open the connection whose place `_connecting` holds."""
+        """Open a connection that is already counted in `_connecting`."""
         try:
             connection = await self._dial(self._make)
             if not connection.usable:
@@ -350,7 +410,7 @@ class ConnectionPool:
         )
 
     async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
-        """Try each origin at most once: nothing has been sent yet."""
+        """Connect to an origin, trying each one at most once. This is safe because no request has been sent yet."""
         tried: UpstreamUnreachable | UpstreamTimeout | None = None
         for _ in self._hosts:
             host = self._next_host()
@@ -422,7 +482,10 @@ class ConnectionPool:
             self._ticker = self._loop.call_later(self.tick, self._on_tick)
 
     def _make_room(self, now: float) -> None:
-        """One at a time, the slowest first: who waits gets the next connection that is free, whoever had it."""
+        """Abort the slowest upload if it is too slow, so that a waiter gets a connection.
+
+        One upload per tick is enough, because waiters take any connection that becomes free.
+        """
         slowest = max(self._connections, key=lambda one: one.seconds_behind(now, _MIN_UPLOAD_RATE), default=None)
         if slowest is not None and slowest.seconds_behind(now, _MIN_UPLOAD_RATE) > _UPLOAD_GRACE:
             slowest.abort_slow_upload()

@@ -1,6 +1,6 @@
-"""Who asked, as told to the upstream: X-Forwarded-* and Forwarded (RFC 7239), Via (RFC 9110 section 7.6.3).
+"""Writes X-Forwarded-*, Forwarded (RFC 7239) and Via (RFC 9110 section 7.6.3) for the upstream.
 
-What a client says of itself is dropped; what a trusted proxy says is kept and continued.
+Values sent by a client are dropped. Values sent by a trusted proxy are kept and extended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORWARDED_NAMES = frozenset(
         b"x-forwarded-proto",
     }
 )
-"""Those we set."""
+"""The forwarded headers that the gateway sets. Via is not among them."""
 
 _MAX_ENTRIES, _MAX_HOST_BYTES = 1024, 255
 _ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
@@ -32,12 +32,18 @@ ForwardedValues = dict[bytes, list[bytes]]
 
 
 class ForwardedHeaders:
-    """Makes the header lines. Those of a sender that is not a proxy are made once and kept."""
+    """Writes the header lines. They are cached for peers that send no trusted forwarded headers."""
 
     __slots__ = ("_cache", "_public_hosts", "_trusted")
 
     def __init__(self, trusted_proxies: Sequence[TrustedPeer] = (), public_url: Origin | None = None) -> None:
-        """`public_url`: where it is https, a request for its host counts as https although TLS ended before us."""
+        """Create the writer.
+
+        Args:
+            trusted_proxies: Peers whose forwarded headers are believed.
+            public_url: If its scheme is https, requests for its host are reported as https, even if a proxy terminates
+                TLS in front of the gateway.
+        """
         self._trusted = TrustedProxies(trusted_proxies)
         self._public_hosts: frozenset[bytes] = frozenset()
         if public_url is not None and public_url.scheme == "https":
@@ -46,12 +52,18 @@ class ForwardedHeaders:
         self._cache: dict[tuple[str | None, str, bytes], bytes] = {}
 
     def trusts(self, peer: str | None, *, told: bool = False) -> bool:
-        """Whether the peer is one of `trusted_proxies`; see `TrustedProxies`."""
+        """Return True if the peer is one of `trusted_proxies` (see `TrustedProxies`)."""
         return self._trusted(peer, told=told)
 
     def lines(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None = None) -> bytes:
-        """The header lines, each ending in CRLF. `peer` None: the request came over a unix socket. `values`: what a
-        trusted peer sent of `FORWARDED_NAMES`."""
+        """Return the header lines, which each end in CRLF.
+
+        Args:
+            peer: The address of the peer, or None if the request arrived over a unix socket.
+            scheme: The scheme of the request.
+            host: The Host of the request.
+            values: The headers of `FORWARDED_NAMES` that a trusted peer has sent.
+        """
         scheme = self._as_browsers_see(scheme, host)
         if values:
             return _write(_for(peer, values), *_origin(scheme, host, values), peer=peer)
@@ -66,25 +78,28 @@ class ForwardedHeaders:
         return cached
 
     def _as_browsers_see(self, scheme: str, host: bytes) -> str:
-        """The scheme of `public_url` for requests to its host: browsers reach that over https, by definition."""
+        """Return https for the host of an https `public_url`, because browsers reach that host over https."""
         return "https" if self._public_hosts and host.lower() in self._public_hosts else scheme
 
 
 def _for(peer: str | None, values: ForwardedValues) -> list[bytes]:
-    """The chain of addresses: what the trusted proxy told, then itself."""
+    """Return the chain of addresses: the ones that the trusted proxy reported, followed by its own."""
     told = [entry.strip(b" \t") for value in values.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
     chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
     return chain if peer is None else [*chain, _peer(peer)]
 
 
 def _peer(peer: str) -> bytes:
-    """The sender's own address; a server that had it from somewhere else than the socket may name anything."""
+    """Return the peer's address, or `unknown` if the server took an invalid one from somewhere other than a socket."""
     address = peer.encode("ascii", "replace")
     return address if _ADDRESS.fullmatch(address) else b"unknown"
 
 
 def _origin(own_scheme: str, own_host: bytes, values: ForwardedValues) -> tuple[bytes, bytes, bytes]:
-    """Scheme, host and port as the browser used them: the trusted proxy's word where it makes sense, else ours."""
+    """Return scheme, host and port as the browser used them.
+
+    The values of the trusted proxy are used where they are valid, and the request's own otherwise.
+    """
     proto = _single(values, b"x-forwarded-proto").lower()
     scheme = proto if proto in (b"http", b"https") else own_scheme.encode("ascii")
     told = _single(values, b"x-forwarded-host")
@@ -106,8 +121,10 @@ def _single(forwarded_values: ForwardedValues, name: bytes) -> bytes:
 
 
 def _node(address: bytes) -> bytes:
-    """RFC 7239 section 6: an IPv6 address is bracketed and quoted, anything odd becomes `unknown`.
-    A port is left out."""
+    """Return the address as an RFC 7239 section 6 node.
+
+    An IPv6 address is bracketed and quoted. A port is omitted. An invalid address becomes `unknown`.
+    """
     found = parse_address(address.decode("ascii"))
     if found is None:
         return b"unknown"
@@ -116,8 +133,8 @@ def _node(address: bytes) -> bytes:
 
 
 def _write(chain: list[bytes], scheme: bytes, host: bytes, port: bytes, *, peer: str | None) -> bytes:
-    # Forwarded is always made from the X-Forwarded-For chain: a proxy that only knows the latter passes on whatever
-    # Forwarded a client made up.
+    # Forwarded is always derived from the X-Forwarded-For chain, because a proxy that supports only X-Forwarded-For
+    # passes on a Forwarded header that the client has forged.
     elements = [b"for=" + _node(address) for address in chain]
     if peer is None:
         elements.append(b"for=unknown")

@@ -1,4 +1,4 @@
-"""Whom a connection to an upstream talks to: the one who gets the response, and the one it belongs to."""
+"""Callback interfaces of an upstream connection: the handler of its response, and the owner of the connection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ _Connection_contra = TypeVar("_Connection_contra", contravariant=True)
 
 
 class ResponseHandler(Protocol):
-    """Who gets the response. Calls come in this order: head, body*, trailers?, end; or failure at any point, once.
+    """Receives a response.
 
-    A sink must not raise; from `on_end` on the connection may already serve somebody else, whom that would cut.
+    The order of calls is `on_head`, `on_body` (any number of times), `on_trailers` (optional), `on_end`. At any point
+    `on_failure` may be called instead, once. Methods must not raise: when `on_end` is called, the connection may
+    already serve another request, which an exception would break.
     """
 
     def on_head(self, status: int, head: ResponseHead) -> None: ...
@@ -24,39 +26,49 @@ class ResponseHandler(Protocol):
     def on_trailers(self, headers: Headers) -> None: ...
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
-        """In place of `on_head`, `on_body` and `on_end`: a whole response with a plain head."""
+        """A complete response with a simple head (see `response_head_cache`).
+
+        Called instead of `on_head`, `on_body` and `on_end`.
+        """
 
     def on_end(self) -> None:
-        """The response is complete; the connection is already back with its owner or closed."""
+        """The response is complete. The connection has already been returned to its owner or closed."""
 
     def on_failure(self, error: GatewayError) -> None:
-        """No (more) response; the connection is closed."""
+        """The response failed or was truncated. The connection is closed."""
 
     def on_writable(self) -> None:
         """More of the request body may be written (see `Connection.congested`)."""
 
     def on_tick(self) -> None:
-        """The exchange is still open: called about once a tick of the pool. For what is not worth a timer."""
+        """Called about once per tick of the pool while the exchange is open. Use it instead of a timer."""
 
 
 class ConnectionOwner(Protocol[_Connection_contra]):
-    """Whom a connection belongs to. `now` is a coarse loop time, renewed every tick."""
+    """The owner of a connection, usually a pool."""
 
     now: float
+    """Coarse event loop time, updated every tick."""
 
-    def on_idle(self, connection: _Connection_contra) -> None: ...
+    def on_idle(self, connection: _Connection_contra) -> None:
+        """The response is complete and the connection can be reused."""
+        ...
 
-    def on_gone(self, connection: _Connection_contra) -> None: ...
+    def on_gone(self, connection: _Connection_contra) -> None:
+        """The connection is closed or closing. May be called more than once."""
+        ...
 
     def on_stray(self, connection: _Connection_contra) -> None:
-        """The upstream sent bytes that belong to no response; see `Connection.bodiless`."""
+        """The upstream sent bytes that belong to no response (see `Connection.bodiless`)."""
 
     def on_read_timeout_disabled(self, connection: _Connection_contra) -> None:
-        """It will be in use for long."""
+        """The connection is expected to be in use for a long time."""
 
     def on_connection_response(self, connection: _Connection_contra) -> None:
-        """A response is complete; for connections that do not become idle after it."""
+        """A response is complete, but the connection is closed instead of becoming idle."""
 
     def on_connection_failure(self, connection: _Connection_contra) -> None:
-        """A request came to nothing: no answer in time, or none that makes sense. Not where the connection may just
-        have been closing, nor where it was the client's doing."""
+        """A request failed, because there was no response in time or no valid one.
+
+        Not called if the upstream may just have closed an idle connection, or if the client caused the failure.
+        """

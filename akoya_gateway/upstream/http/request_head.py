@@ -1,8 +1,8 @@
-"""Making the bytes of a request head: no I/O.
+"""Validates a client's request and writes the request head for the upstream. Does no I/O.
 
-What arrives has been parsed by somebody else's server and is judged again here, because what leaves must mean the same
-to every upstream (RFC 9112 sections 3, 5, 6.3, 11.2). Names are judged once and remembered; long ones are judged each
-time, since anybody can send as many as he likes.
+The ASGI server has already parsed the request, but it may be any server. The request is therefore validated again, so
+that every upstream interprets it in the same way (RFC 9112 sections 3, 5, 6.3, 11.2). The results are cached by header
+name. Long names are not cached, because a client can send any number of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
-"""Not in field values (RFC 9110 section 5.5). Some servers let them pass (h11)."""
+"""Characters that are not allowed in field values (RFC 9110 section 5.5). Some servers (h11) accept them.
+
+CR and LF are checked separately.
+"""
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
@@ -32,11 +35,11 @@ CLOSE_LINE = b"connection: close\r\n"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
-"""Names (or their beginnings) that a client's `Connection` field cannot take away (CVE-2024-45410)."""
+"""Prefixes of the header names that a client's `Connection` header must not remove (CVE-2024-45410)."""
 
 
 class Body(IntEnum):
-    """What follows the head. ASK: the server has not said (HTTP/2), its first event will."""
+    """The framing of a request body. ASK: it is only known after the first ASGI event (HTTP/2)."""
 
     NONE = 0
     LENGTH = 1
@@ -45,21 +48,23 @@ class Body(IntEnum):
 
 
 class RequestHead(NamedTuple):
-    """A request head to send. Where `body` is ASK the last CRLF is still missing, so that framing can be added."""
+    """A request head to send. If `body` is ASK, the final CRLF is missing, so that framing headers can be added."""
 
     head: bytes
     body: Body
     length: int
     head_only: bool
     idempotent: bool
-    """RFC 9110 section 9.2.2."""
+    """The method is idempotent (RFC 9110 section 9.2.2)."""
     expects: bool
     """The client waits for `100 Continue` before it sends its body."""
 
 
 class HeaderSection(NamedTuple):
-    """A header section to send, without the empty line at its end: first `lines`, then who asked. What the gateway
-    adds goes between them."""
+    """A header section to send, without the empty line at its end.
+
+    `lines` comes first and `forwarded` (see `ForwardedHeaders`) last. Headers that the gateway adds go in between.
+    """
 
     lines: bytes
     forwarded: bytes
@@ -69,7 +74,7 @@ class HeaderSection(NamedTuple):
 
 
 class HeaderRule(IntEnum):
-    """What becomes of a header."""
+    """How a header is treated."""
 
     PASS = 0
     DROP = 1
@@ -84,7 +89,7 @@ class HeaderRule(IntEnum):
     UPGRADE = 10
 
 
-# Plain integers for the loop below.
+# Plain integers, because comparing them is faster in the loop of `RequestWriter.section`.
 _PASS, _HOST_FIELD, _CONNECTION_FIELD = int(HeaderRule.PASS), int(HeaderRule.HOST), int(HeaderRule.CONNECTION)
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
 
@@ -105,7 +110,7 @@ _HANDLED = {Handling.PASS: HeaderRule.PASS, Handling.FROM_PROXIES: HeaderRule.UN
 
 
 class RequestWriter:
-    """Turns what a server received into the bytes an upstream gets. One for the life of the process."""
+    """Writes request heads for an upstream. Keep one instance, because it caches names, hosts and header sections."""
 
     __slots__ = (
         "_client_headers",
@@ -126,7 +131,14 @@ class RequestWriter:
         *,
         keep_alive: bool = True,
     ) -> None:
-        """`default_host`: for clients of HTTP/1.0, which send none. `keep_alive`: connections are used again."""
+        """Create the writer.
+
+        Args:
+            forwarded: Writes the forwarded headers.
+            default_host: The Host for HTTP/1.0 clients that send none.
+            client_headers: Decides which client headers are forwarded.
+            keep_alive: Whether connections are reused.
+        """
         self._forwarded = forwarded
         self._client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
@@ -150,11 +162,23 @@ class RequestWriter:
         injected_headers: int = 0,
         told: bool = False,
     ) -> RequestHead:
-        """`target` is path and query, byte for byte. `trailers`: the server can pass on trailers of a response.
-        `extra`: the header lines of a handshake, each with its CRLF. `injected_headers`: how many of `headers`, at
-        their end, the gateway has made, so that they are not to be judged; the others are then remembered.
+        """Return the request head.
 
-        Raises RefusedRequest.
+        Args:
+            method: The method.
+            target: Path and query, which are sent byte for byte.
+            headers: The client's headers, followed by those that the gateway has added.
+            peer: The address of the peer, or None if the request arrived over a unix socket.
+            scheme: The scheme of the request.
+            http_version: The HTTP version of the request.
+            trailers: Whether the server can forward response trailers.
+            extra: The header lines of a handshake, which each end in CRLF.
+            injected_headers: The number of headers at the end of `headers` that the gateway has added. They are not
+                validated. If it is not 0, the section of the other headers is cached.
+            told: Whether the server took the address of the peer from a header.
+
+        Raises:
+            RefusedRequest: The request must not be forwarded.
         """
         verb = self.validate_request_line(method, target)
         if injected_headers:
@@ -165,7 +189,7 @@ class RequestWriter:
                 headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
             )
             made = b""
-        # A handshake, the one request with lines of its own, keeps its connection.
+        # Only a handshake has `extra` lines, and it contains its own Connection header.
         made += extra or self.closing(verb)
         end = b"" if section.body is Body.ASK else b"\r\n"
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.lines, made, section.forwarded, end)
@@ -174,14 +198,14 @@ class RequestWriter:
     def _cached_section(
         self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool, told: bool
     ) -> HeaderSection:
-        """As `section`, remembered: a browser sends the same headers again and again (1.9 us -> 0.3 us)."""
+        """Like `section`, but cached: browsers send the same headers repeatedly (0.3 us instead of 1.9 us)."""
         key = (peer, scheme, http_version, trailers, told, *headers)
         section = self._sections.get(key)
         if section is None:
             section = self.section(
                 headers, peer=peer, scheme=scheme, http_version=http_version, trailers=trailers, told=told
             )
-            # By what came, not by what is left of it: the key holds all of it.
+            # Limit the size of the received headers, not of the section, because the key contains all of them.
             size = sum(len(name) + len(value) for name, value in headers)
             if size <= _MAX_SECTION_BYTES and len(headers) <= _MAX_SECTION_HEADERS:
                 self._sections[key] = section
@@ -190,15 +214,15 @@ class RequestWriter:
         return section
 
     def closing(self, verb: bytes) -> bytes:
-        """The header line for a request that is the last one on its connection, else nothing (RFC 9112 section 9.6).
+        """Return `Connection: close` for the last request on a connection, or nothing (RFC 9112 section 9.6).
 
-        A connection is closed after HEAD (see `response_head.validate_head`). An upstream that knows it closes first,
-        so that no sockets in TIME_WAIT use up the gateway's ports.
+        A connection is closed after HEAD (see `response_head.validate_head`). The header makes the upstream close it
+        first, so that sockets in TIME_WAIT do not use up the gateway's ports.
         """
         return CLOSE_LINE if verb == b"HEAD" or not self._keep_alive else b""
 
     def validate_request_line(self, method: str, target: bytes) -> bytes:
-        """The method as bytes. Raises RefusedRequest."""
+        """Return the method as bytes. Raises RefusedRequest if the method or the target is not allowed."""
         verb = self._methods.get(method) or self._read_method(method)
         if target.translate(None, _VISIBLE) or (target[:1] != b"/" and (target != b"*" or verb != b"OPTIONS")):
             raise RefusedRequest("the request target is not a path")
@@ -214,7 +238,7 @@ class RequestWriter:
         trailers: bool = False,
         told: bool = False,
     ) -> HeaderSection:
-        """The header section. Raises RefusedRequest."""
+        """Validate the headers and return the header section (parameters as in `write`). Raises RefusedRequest."""
         names = self._names
         lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
         add = lines.append
@@ -249,20 +273,24 @@ class RequestWriter:
         return HeaderSection(fields + b"\r\n", forwarded, body, length, judged is not None and judged.expects)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether the peer is one of `trusted_proxies`."""
+        """Return True if the peer is one of `trusted_proxies`."""
         return self._forwarded.trusts(peer)
 
     def forwarded(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None) -> bytes:
-        """Who asked (see `HeaderSection`)."""
+        """Return the forwarded headers (see `ForwardedHeaders.lines`)."""
         return self._forwarded.lines(peer, scheme, host, values)
 
     def header_rule(self, name: bytes) -> HeaderRule:
-        """What becomes of a header of this name. Raises RefusedRequest."""
+        """Return how a header of this name is treated. Raises RefusedRequest for an invalid name."""
         does = self._names.get(name)
         return HeaderRule(self._read_name(name) if does is None else does)
 
     def host(self, hosts: list[bytes], http_version: str = "1.1") -> bytes:
-        """The one Host (RFC 9112 section 3.2). Raises RefusedRequest."""
+        """Return the Host of the request (RFC 9112 section 3.2).
+
+        Raises:
+            RefusedRequest: There is not exactly one valid Host.
+        """
         if not hosts and http_version == "1.0":
             return self._default_host
         if len(hosts) == 1 and hosts[0] in self._hosts:
@@ -284,7 +312,7 @@ class RequestWriter:
 
     def _read_method(self, method: str) -> bytes:
         verb = method.encode("latin-1", "replace")
-        # TRACE would show the browser what we add for the upstream alone (RFC 9110 section 9.3.8).
+        # The response to TRACE would reveal the injected headers to the browser (RFC 9110 section 9.3.8).
         if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
             raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
         if len(self._methods) < _MAX_NAMES and len(method) <= _MAX_NAME_BYTES:
@@ -293,7 +321,7 @@ class RequestWriter:
 
 
 class _SpecialHeaders:
-    """What the headers that are not simply passed on said."""
+    """Collects the headers of a request that need special treatment."""
 
     __slots__ = ("codings", "connection", "expects", "forwarded_values", "lengths", "te_trailers", "trusted", "upgrade")
 
@@ -328,7 +356,10 @@ class _SpecialHeaders:
                 self.upgrade = True
 
     def framing(self, http_version: str) -> tuple[Body, int]:
-        """RFC 9112 section 6.3, with everything refused that it lets a recipient repair."""
+        """Return the framing and length of the body (RFC 9112 section 6.3).
+
+        Anything ambiguous is rejected, even where the RFC allows a recipient to repair it.
+        """
         if self.codings:
             if self.lengths:
                 raise RefusedRequest("content-length together with transfer-encoding")
@@ -345,12 +376,12 @@ class _SpecialHeaders:
         else:
             body, length = Body.NONE, 0
         if self.upgrade and (length or body is Body.CHUNKED):
-            # Servers disagree where such a request ends. Without a body the field is dropped and the request served.
+            # Servers disagree about where such a request ends. Without a body, only the Upgrade header is dropped.
             raise RefusedRequest("an upgrade together with a body", code="upgrade-refused")
         return body, length
 
     def complete(self, lines: list[bytes], *, trailers: bool) -> list[bytes]:
-        """Take away what Connection names (RFC 9110 section 7.6.1), add the framing."""
+        """Remove the headers that Connection names (RFC 9110 section 7.6.1), and add the framing headers."""
         if self.connection:
             lines = [line for line in lines if line[: line.index(b":")].lower() not in self.connection]
         lines += [b"content-length: " + length for length in self.lengths]

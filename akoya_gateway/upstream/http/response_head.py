@@ -1,7 +1,7 @@
-"""Judging the head of an upstream's response: no I/O.
+"""Validates the response head of an upstream. Does no I/O.
 
-Refused is whatever two readers could understand differently (RFC 9112 sections 2.2, 5, 6.3 and 11.2); what is
-passed on is end-to-end only (RFC 9110 section 7.6.1).
+Responses that two HTTP parsers could interpret differently are rejected (RFC 9112 sections 2.2, 5, 6.3 and 11.2). Only
+end-to-end headers are passed on (RFC 9110 section 7.6.1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Framing(IntEnum):
-    """How the end of a body is known (RFC 9112 section 6.3)."""
+    """How the end of a body is determined (RFC 9112 section 6.3)."""
 
     NONE = 0
     LENGTH = 1
@@ -25,9 +25,14 @@ class Framing(IntEnum):
 
 
 class ResponseHead(NamedTuple):
-    """`headers`: lower-case names, hop-by-hop fields removed. `close`: the connection must not carry another request
-    (see `_must_close`). `trailers`: a `Trailer` field announced some. May be shared by many responses, so it must not
-    be changed."""
+    """A validated response head. May be shared by many responses, so it must not be changed.
+
+    Attributes:
+        headers: End-to-end headers with lower-case names.
+        framing: How the end of the body is determined.
+        close: The connection must not be reused (see `_must_close`).
+        trailers: A `Trailer` header announced trailers.
+    """
 
     headers: Headers
     framing: Framing
@@ -36,7 +41,7 @@ class ResponseHead(NamedTuple):
 
 
 BODILESS = (204, 304)
-"""Responses without a body, whatever their head says (RFC 9110 sections 8.6 and 15.4.5)."""
+"""Statuses that never have a body, even if the head describes one (RFC 9110 sections 8.6 and 15.4.5)."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -73,19 +78,33 @@ _MAX_LENGTH_DIGITS = 18
 
 
 def tokens(value: bytes) -> list[bytes]:
-    """The members of a comma-separated list of tokens, lower case."""
+    """Return the members of a comma-separated list of tokens in lower case."""
     return [token.strip(b" \t") for token in value.lower().split(b",")]
 
 
 def parse_content_length(value: bytes) -> int:
-    """RFC 9110 section 8.6: digits alone; a sign, a blank inside or a list is not a length. Raises ValueError."""
+    """Parse a Content-Length value (RFC 9110 section 8.6).
+
+    Raises:
+        ValueError: The value contains anything but digits, such as a sign, a space or a list, or is too long.
+    """
     if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
         raise ValueError("content-length is not a number")
     return int(value)
 
 
 def validate_head(status: int, version: str, raw: Headers, *, head_only: bool) -> ResponseHead:
-    """The head as far as it may be passed on, or InvalidResponse. `head_only`: it answers HEAD."""
+    """Return the validated response head with the headers that may be passed on.
+
+    Args:
+        status: The status code.
+        version: The HTTP version, such as `1.1`.
+        raw: The headers as received.
+        head_only: The response is for a HEAD request.
+
+    Raises:
+        InvalidResponse: The head is invalid or ambiguous.
+    """
     if version not in ("1.1", "1.0"):
         raise InvalidResponse(f"the upstream speaks HTTP/{version}")
     if not 200 <= status <= 599:
@@ -121,11 +140,12 @@ def validate_head(status: int, version: str, raw: Headers, *, head_only: bool) -
 
 
 def _must_close(framing: Framing, length: bytes | None, headers: Headers, *, chunked: bool, head_only: bool) -> bool:
-    """Whether a connection that may stay open must be closed after this response, because its end is in doubt.
+    """Return True if the connection must not be reused, because the end of this response is uncertain.
 
-    A response to HEAD, a 204 and a 304 end with their head whatever it says (RFC 9112 section 6.3). Applications send a
-    body all the same (gunicorn before 27 and cheroot let them), and it would be read as the next response. A 204 or 304
-    whose head does not mention a body is reused, because many of them are sent.
+    A response to HEAD, a 204 and a 304 always end with their head (RFC 9112 section 6.3). Some applications
+    nevertheless send a body (gunicorn before 27 and cheroot allow it), which would be parsed as the next response.
+    After a 204 or 304 whose head does not describe a body the connection is still reused, because such responses are
+    frequent.
     """
     if framing is not Framing.NONE:
         return framing is Framing.UNTIL_CLOSE
@@ -134,7 +154,7 @@ def _must_close(framing: Framing, length: bytes | None, headers: Headers, *, chu
 
 
 def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool, head_only: bool) -> Framing:
-    """RFC 9112 section 6.3. Appends the content-length that may be passed on."""
+    """Return the framing (RFC 9112 section 6.3), and append the Content-Length that may be passed on to `headers`."""
     bodiless = status in BODILESS
     if length is not None:
         try:
@@ -142,7 +162,8 @@ def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool
         except ValueError as error:
             raise InvalidResponse(str(error)) from None
         if not bodiless:
-            # A 204 must have none (RFC 9110 section 8.6); that of a 304 tells of another response, and may be left out.
+            # A 204 must not have a Content-Length (RFC 9110 section 8.6). The one of a 304 describes the response to a
+            # different request and may be omitted.
             headers.append((b"content-length", length))
     if head_only or bodiless:
         return Framing.NONE
@@ -152,8 +173,10 @@ def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool
 
 
 def check_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
-    """Not too many headers nor too large, and no control character in them (RFC 9110 section 5.5): the last is the
-    parser's own check, not taken on trust."""
+    """Raise InvalidResponse for too many or too large headers, or control characters in them (RFC 9110 section 5.5).
+
+    The parser checks for control characters too. The check is repeated so that the gateway does not depend on it.
+    """
     joined = b"".join(chain.from_iterable(raw))
     if len(joined) > max_bytes or len(raw) > max_headers:
         raise InvalidResponse("its header section is too large")
@@ -162,5 +185,8 @@ def check_size(raw: Headers, max_headers: int, max_bytes: int) -> None:
 
 
 def validate_trailers(raw: Headers) -> Headers:
-    """Trailer fields that may be passed on (RFC 9110 section 6.5.1): nothing that frames, routes or authenticates."""
+    """Return the trailers that may be passed on (RFC 9110 section 6.5.1).
+
+    Fields for framing, routing or authentication are removed.
+    """
     return [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_IN_TRAILERS]

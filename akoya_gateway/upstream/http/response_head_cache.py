@@ -1,12 +1,13 @@
-"""Response heads of the plain form, read line by line, each line judged once.
+"""Caches parsed response heads and header lines, so that simple responses need no HTTP parser.
 
-Most responses consist of lines that were seen a moment ago (Server, Content-Type, this second's Date) and a few that
-were not. A head of five lines is put together in 1.2 us where the parser, its callbacks, judging and writing it anew
-take 2.9 (on the machine of `docs/performance.md`); one that was seen a moment ago as a whole is found in 0.2.
+Most lines of a response head have been seen a moment ago (Server, Content-Type, the Date of this second). A head of
+five lines is assembled from cached lines in 1.2 us, whereas the parser with its callbacks, validation and writing the
+head again take 2.9 us (on the machine of `docs/performance.md`). A head that is cached as a whole is found in 0.2 us.
 
-A line is looked at only if there is one way to read it: a token, a colon, one blank, visible ASCII that neither begins
-nor ends with a blank. Everything else, and every response that is not simply so many bytes long and leaves the
-connection open, is the parser's (`connection`). `tests/upstream/test_response_head_cache.py` holds both together.
+Only lines that can be interpreted in one way are handled here: a token, a colon, one space, and visible ASCII that does
+not begin or end with a space. All other heads are left to the parser (`connection`), and so is every response without
+a Content-Length or after which the connection may close. `tests/upstream/test_response_head_cache.py` checks that both
+give the same results.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.upstream.http.response_head import BODILESS, HOP_BY_HOP, Headers, parse_content_length
 
 MAX_ENTRIES = 4096
-"""Lines kept; after so many it is begun anew, since half a second's own lines are of no use in the next."""
+"""Maximum number of cached lines. The cache is cleared when it is full, because most lines soon become useless."""
 MAX_HEADS = 512
-"""Whole heads kept: an app that says the same within a second says it with the same head."""
+"""Maximum number of cached heads. An app often sends identical heads, as long as the second in Date is the same."""
 MAX_LINE_BYTES, MAX_HEAD_KEY_BYTES = 512, 2048
-"""Bytes of a line and of a head that is kept."""
+"""Maximum size of a cached line and of a cached head in bytes."""
 MAX_HEAD_BYTES = 16_384
-"""Bytes of a head that is read here."""
+"""Maximum size in bytes of a head that is parsed here."""
 MAX_HEADERS = 100
-"""Lines of one."""
+"""Maximum number of lines of a head that is parsed here, and of cached status lines."""
 
 Hides = Callable[[bytes, bytes], bool]
+"""Returns True if a header, given its name and value, must not reach the client."""
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [\x20-\x7e]*")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
@@ -38,6 +40,8 @@ _END = b"\r\n\r\n"
 
 
 class _HeaderRule(IntEnum):
+    """How a header line is treated. ODD: the head must be parsed by the HTTP parser."""
+
     PASS = 0
     DATE = 1
     LENGTH = 2
@@ -54,7 +58,10 @@ _PASS, _DATE, _LENGTH, _ODD = (
 
 
 class _CachedLine:
-    """A header line. `wire`: as it is passed on. `is_gateway_header`: its name is one that no client is to see."""
+    """A parsed header line.
+
+    `wire` is the line as it is forwarded. `is_gateway_header` is True if the header must not reach the client.
+    """
 
     __slots__ = ("header", "is_gateway_header", "length", "rule", "wire")
 
@@ -70,8 +77,15 @@ _NO_LINE = _CachedLine(b"", b"", _ODD)
 
 
 class CachedResponseHead:
-    """`length` bytes of body follow. `special`: a line of it is more than to be passed on (see `headers`). `wire`: its
-    lines, as they are passed on. Shared, so nobody changes it."""
+    """A parsed response head. Shared by many responses, so it must not be changed.
+
+    Attributes:
+        status: The status code.
+        length: Length of the body in bytes.
+        has_date: The head contains a Date header.
+        special: A header must not reach the client, so `wire` cannot be sent as it is. Filter `headers` instead.
+        wire: The header lines as they are forwarded.
+    """
 
     __slots__ = ("_headers", "_lines", "has_date", "length", "special", "status", "wire")
 
@@ -86,24 +100,27 @@ class CachedResponseHead:
 
     @property
     def headers(self) -> Headers:
-        """As `response_head.validate_head` gives them; a list of your own."""
+        """A new list of the headers, the same as `response_head.validate_head` returns."""
         if self._headers is None:
             self._headers = [line.header for line in self._lines]
         return self._headers.copy()
 
 
 class ResponseHeadCache:
-    """Shared by all connections of a pool."""
+    """Parses and caches response heads. Shared by all connections of a pool."""
 
     def __init__(self, hides: Hides | None = None) -> None:
-        """`hides`: whether a header is one that no client is to see, by name and value."""
+        """Create the cache. `hides` decides which headers must not reach the client."""
         self._hides = hides or _hides_by_name
         self._heads: BoundedCache[bytes, CachedResponseHead] = BoundedCache(MAX_HEADS, MAX_HEAD_KEY_BYTES)
         self._statuses: dict[bytes, int] = {}
         self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
 
     def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
-        """The head at the beginning of `data`, and where its body starts. None: it is not plain, or not whole."""
+        """Return the head at the beginning of `data` and the position of the body.
+
+        Return None if the head is incomplete or needs the HTTP parser.
+        """
         end = data.find(_END, 0, MAX_HEAD_BYTES)
         if end < 0:
             return None

@@ -1,4 +1,4 @@
-"""One request and its response, between the callbacks of a connection and a coroutine that awaits."""
+"""Bridges the callbacks of a connection and a coroutine that awaits the response."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from akoya_gateway.upstream.http.response_head import Framing, Headers, Response
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 HIGH_WATER_BYTES = 131_072
-"""Bytes of response body held for a slow client before the connection is read no further."""
+"""Bytes of response body buffered for a slow client before reading from the connection is paused."""
 
 
 class ResponseStream:
-    """A `interfaces.ResponseHandler`. `status` is 0 until the head has come; `wait_readable()` waits for whatever
-    happens next."""
+    """An awaitable response. Implements `interfaces.ResponseHandler`.
+
+    `status` is 0 until the response head has arrived.
+    """
 
     __slots__ = (
         "_buffered",
@@ -34,7 +36,7 @@ class ResponseStream:
     )
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, on_slow: Callable[[], None]) -> None:
-        """`on_slow` is called once, if the exchange is still open at the pool's next tick."""
+        """Create the stream. `on_slow` is called once, at the first tick of the pool if the exchange is still open."""
         self.connection = connection
         self.status = 0
         self.head: ResponseHead | None = None
@@ -50,17 +52,17 @@ class ResponseStream:
 
     @property
     def is_finished(self) -> bool:
-        """The connection is no longer ours."""
+        """True if the response is complete or has failed. The connection must not be used any more."""
         return self.ended or self.failure is not None
 
     async def wait_readable(self) -> None:
-        """Until a head, body bytes, the end or a failure are there to be looked at."""
+        """Wait for the next event unless body bytes are buffered or the response is finished."""
         if not self._chunks and not self.ended and self.failure is None:
             self._waiter = self._loop.create_future()
             await self._waiter
 
     async def wait_head(self) -> None:
-        """Until `status` is known. Raises what went wrong before."""
+        """Wait for the response head. Raises the error if the exchange fails before it arrives."""
         while not self.status:
             if self.failure is not None:
                 raise self.failure
@@ -68,7 +70,7 @@ class ResponseStream:
             await self._waiter
 
     def read_buffered(self) -> bytes:
-        """All body bytes that have come. Raises the failure once they have been taken."""
+        """Return all buffered body bytes. If there are none and the exchange has failed, raise the error."""
         chunks = self._chunks
         if not chunks:
             if self.failure is not None:
@@ -81,18 +83,18 @@ class ResponseStream:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def wait_writable(self) -> None:
-        """Until the upstream takes more of the request body, or the exchange is over."""
+        """Wait until more of the request body may be written, or the exchange is finished."""
         while self.connection.congested and not self.is_finished:
             self._writable = self._loop.create_future()
             await self._writable
 
     def fail(self, error: Exception) -> None:
-        """End it from this side: the connection is cut."""
+        """Abort the connection and report `error` to the waiting coroutine. Does nothing if already finished."""
         if not self.is_finished:
             self.connection.abort()
             self._failed(error)
 
-    # -- Sink
+    # -- ResponseHandler
 
     def on_head(self, status: int, head: ResponseHead) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""TLS towards the upstream: one context, built at start."""
+"""The TLS client context for upstream connections, built at startup."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from akoya_gateway.config.model import UpstreamTLS
 
 
 def client_context(tls: UpstreamTLS) -> ssl.SSLContext:
-    """Verifies the upstream (system CAs, or `tls.ca` alone) and shows our certificate if there is one.
+    """Return a context that verifies the upstream and presents the client certificate if one is configured.
 
-    Raises OSError or ssl.SSLError for files that are not there or make no sense.
+    If `tls.ca` is set, only its CAs are trusted, otherwise those of the system.
+
+    Raises:
+        OSError: A file is missing or cannot be read.
+        ssl.SSLError: A file is invalid.
     """
     context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
