@@ -284,9 +284,7 @@ async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Runtime | N
     if way.app == "sidecar":
         service = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
         await service.startup()
-        served = server_config(
-            service.app, head_limit=65536, protocol=service.protocol, websockets=service.websockets
-        )
+        served = server_config(service.app, head_limit=65536, protocol=service.protocol, websockets=service.websockets)
         return served, service._gateway.runtime
     app, gateway = _app(way, config)
     runtime = await gateway.startup() if gateway is not None else None

@@ -83,6 +83,8 @@ class Refreshes:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
+    """The results of one store."""
+
     store: str
     grants: int
     written_per_second: float
@@ -140,6 +142,7 @@ async def fill(store: EncryptedStore, client: Client, number: int, bearer: int) 
 
 
 async def refresh(grants: GrantManager, owners: Sequence[str], concurrency: int, provider: str) -> Refreshes:
+    """Refresh the grant of each owner, `concurrency` at a time."""
     took: list[float] = []
     waiting = iter(owners)
 
@@ -203,6 +206,7 @@ async def some_body(store: EncryptedStore) -> bytes:
 
 
 async def counted(store: EncryptedStore, number: int) -> float:
+    """Return how many grants per second are read when all are listed."""
     began, found = time.perf_counter(), 0
     async for _ in list_grants(store, GrantFilter()):
         found += 1

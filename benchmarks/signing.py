@@ -50,6 +50,8 @@ BROWSER = [
 
 @dataclass
 class Row:
+    """The results of one scheme and algorithm."""
+
     scheme: str
     algorithm: str
     token_bytes: int

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Run a command with a time limit and end every process that it started: `within.py SECONDS COMMAND ...`.
+"""Runs a command with a time limit and kills every process that it started: `within.py SECONDS COMMAND ...`.
 
-Exits with the status of the command, or with 124 at the limit, after it has printed where each process stands. On Linux
-no process escapes: one whose parent has died becomes a child of this process (PR_SET_CHILD_SUBREAPER), and when the
-parent of this process dies, all of them are killed (PR_SET_PDEATHSIG). Needs Python 3.9 and nothing else.
+Exits with the status of the command. At the limit it prints the state and the stacks of each process and exits with
+124. On Linux no process escapes: a process whose parent exits becomes a child of this process
+(PR_SET_CHILD_SUBREAPER). If the parent of this process exits, all of them are killed (PR_SET_PDEATHSIG). Needs only
+Python 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 INTERRUPT_LIMIT = 30
-"""Seconds for the command to end after Ctrl-C."""
+"""Seconds that the command has to exit after Ctrl-C."""
 GRACE = 3.0
-"""Seconds for the processes that the command leaves behind to end by themselves."""
+"""Seconds that processes left behind by the command have to exit by themselves."""
 KILL_LIMIT = 10.0
+"""Maximum seconds to spend on killing processes."""
 LIMIT_REACHED = 124
+"""Exit status at the time limit."""
 
 
 class LimitReachedError(Exception):
-    pass
+    """Raised by the signal handler at the time limit."""
 
 
 class TerminatedError(Exception):
-    pass
+    """Raised by the signal handler for SIGTERM and SIGHUP."""
 
 
 def main() -> int:
@@ -64,7 +67,7 @@ def prepare(limit: float) -> None:
         prctl = ctypes.CDLL(None).prctl
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # `print_stacks` aborts processes: no core files.
+    # `print_stacks` aborts processes. They must not write core files.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
     def limit_reached(*_: object) -> NoReturn:
@@ -74,7 +77,7 @@ def prepare(limit: float) -> None:
         raise TerminatedError
 
     def interrupted(*_: object) -> None:
-        """The terminal has sent Ctrl-C to the command as well, which ends in its own order."""
+        """Let the command shut down by itself: the terminal has sent Ctrl-C to it, too."""
         signal.alarm(INTERRUPT_LIMIT)
 
     signal.signal(signal.SIGALRM, limit_reached)
@@ -86,7 +89,7 @@ def prepare(limit: float) -> None:
 
 
 def wait_for(command: int) -> int:
-    """Return the exit status of the command. Reaps every other child that ends meanwhile."""
+    """Return the exit status of the command. Reaps all other children that exit meanwhile."""
     while True:
         pid, status = os.wait()
         if pid == command:
@@ -96,7 +99,7 @@ def wait_for(command: int) -> int:
 
 
 def descendants() -> list[int]:
-    """Return the living processes that this one or its descendants have started, the newest first."""
+    """Return the running descendants of this process, sorted by descending process ID."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -126,7 +129,7 @@ def await_leftovers() -> None:
 
 
 def report(what: str) -> None:
-    """Print `what` and the state of each process: running or waiting, in which system call, and its processor time."""
+    """Print `what`, and for each process its state, the kernel function it waits in and its CPU time."""
     lines = [f"{sys.argv[0]}: {what}", "    pid   ppid state threads  cpu s  kernel function         command"]
     for pid in reversed(descendants()):
         folder = Path("/proc", str(pid))
@@ -140,8 +143,11 @@ def report(what: str) -> None:
 
 
 def print_stacks() -> None:
-    """Have each process with a handler for SIGABRT print the stacks of its threads: pytest enables faulthandler, whose
-    handler runs even when the interpreter does not. Children go first: without its parent a worker of pytest exits."""
+    """Send SIGABRT to each process with a handler for it, so that it prints the stacks of its threads.
+
+    pytest enables faulthandler, whose handler runs even if the interpreter is blocked. Children come first, because a
+    pytest worker exits when its parent does.
+    """
     for pid in descendants():
         with contextlib.suppress(OSError):
             caught = Path("/proc", str(pid), "status").read_text().partition("SigCgt:")[2].split()[0]

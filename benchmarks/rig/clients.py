@@ -64,6 +64,8 @@ class Counting(asyncio.Protocol):
 
 
 class Events(Counting):
+    """Client of an event stream. Each event contains the time at which it was sent."""
+
     def begin(self, rest: bytes) -> None:
         self.took(rest)
 
@@ -75,6 +77,8 @@ class Events(Counting):
 
 
 class Echo(Counting):
+    """WebSocket client that sends a message, waits for its echo, and sends the next one."""
+
     def begin(self, rest: bytes) -> None:
         self.ask()
 

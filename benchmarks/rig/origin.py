@@ -64,7 +64,7 @@ http {{
 
 
 class Origin:
-    """Context manager for the upstream. `url` serves bodies; `streams_url` event streams, WebSockets and slow uploads."""
+    """Context manager for the upstream. `url` serves bodies; `streams_url` streams, WebSockets and slow uploads."""
 
     def __init__(self, folder: Path, cores: str) -> None:
         self.folder = folder

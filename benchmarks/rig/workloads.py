@@ -166,7 +166,7 @@ class Lanes:
         ]
 
     def _stream(self, name: str) -> Running:
-        """Return the system to use for streams. Sidecars have one upstream, so start another one for the streams server."""
+        """Return the system to use for streams. A sidecar has one upstream, so streams need another sidecar."""
         running = self._running[name]
         if running.system.group != "ours":
             return running
