@@ -1,8 +1,8 @@
-// Package akoya verifies what Akoya Gateway signed (RFC 9421), on the library github.com/yaronf/httpsign.
+// Package akoya verifies the signature of Akoya Gateway (RFC 9421) with the library github.com/yaronf/httpsign.
 //
 //	keys := akoya.NewJWKS("https://app.example.com/akoya/jwks.json")
-//	said, err := akoya.Verify(akoya.FromHTTP(r), keys.Key, time.Now())
-//	said.Owner, said.Connector, said.IDToken
+//	verified, err := akoya.Verify(akoya.FromHTTP(r), keys.Key, time.Now())
+//	verified.Owner, verified.Connector, verified.IDToken
 package akoya
 
 import (
@@ -21,17 +21,17 @@ import (
 const (
 	label = "akoya"
 	tag   = "akoya-gateway"
-	// Skew is the clock difference forgiven.
+	// Skew is the clock difference to tolerate.
 	Skew = 5 * time.Second
 )
 
-// Request is what was received, raw: Path and Query as on the request line, Query without its "?".
+// Request is a request as received. Path and Query are raw, as in the request line. Query has no "?".
 type Request struct {
 	Method, Authority, Path, Query string
 	Headers                        http.Header
 }
 
-// Verified is what the gateway says of a request. Without a grant Connector and IDToken are empty and Expires is 0.
+// Verified is what the gateway signed for a request. Without a grant, Connector and IDToken are empty and Expires is 0.
 type Verified struct {
 	Owner, Connector, IDToken, Environment string
 	Expires                                int64
@@ -46,26 +46,27 @@ type Connection struct {
 	Expires          int64
 }
 
-// Key verifies with one algorithm: its own, whatever a message says. Make one with Ed25519, P256 or Secret.
+// Key verifies signatures with its own algorithm, which a message cannot change. Create one with Ed25519, P256 or
+// Secret.
 type Key struct {
 	algorithm string
 	verifier  func(*httpsign.VerifyConfig, httpsign.Fields) (*httpsign.Verifier, error)
 }
 
-// FromHTTP takes the request as net/http received it, before any handler rewrites r.URL.
+// FromHTTP returns the request as net/http received it, regardless of handlers that rewrite r.URL.
 func FromHTTP(r *http.Request) Request {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	return Request{Method: r.Method, Authority: r.Host, Path: path, Query: query, Headers: r.Header}
 }
 
-// Moved says whether something has rewritten r.URL, so that the app would serve another path than was signed. Verify
-// outside of http.StripPrefix.
+// Moved reports whether r.URL has been rewritten, so that the app would serve another path than the signed one.
+// http.StripPrefix rewrites it too, so verify before http.StripPrefix.
 func Moved(r *http.Request) bool {
 	received, err := url.ParseRequestURI(r.RequestURI)
 	return err != nil || received.Path != r.URL.Path || received.RawQuery != r.URL.RawQuery
 }
 
-// Middleware answers 401 to what does not verify and hands the rest on.
+// Middleware calls next for verified requests and responds with 401 to all others.
 func Middleware(keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		said, err := Verify(FromHTTP(r), keys, time.Now())
@@ -77,7 +78,7 @@ func Middleware(keys func(id string) (Key, error), next func(http.ResponseWriter
 	})
 }
 
-// Verify says what the gateway signed, or why the request is not to be believed.
+// Verify returns what the gateway signed, or an error if the request cannot be verified.
 func Verify(r Request, keys func(id string) (Key, error), now time.Time) (Verified, error) {
 	ours, err := ourHeaders(r.Headers)
 	if err != nil {
@@ -102,7 +103,7 @@ func Verify(r Request, keys func(id string) (Key, error), now time.Time) (Verifi
 	for name := range ours {
 		required = append(required, name)
 	}
-	// The clock is judged above, with one that can be set.
+	// judgeParameters has checked the times, against the clock that the caller passes.
 	config := httpsign.NewVerifyConfig().SetVerifyCreated(false).SetRejectExpired(false).SetAllowedTags([]string{tag})
 	verifier, err := key.verifier(config, httpsign.Headers(required...))
 	if err != nil {
@@ -133,7 +134,8 @@ func (r Request) message() (*httpsign.Message, error) {
 		WithMethod(r.Method).WithURL(target).WithAuthority(authority).WithScheme("http").WithHeaders(r.Headers))
 }
 
-// ourHeaders gives our headers by lower-case name: each there once, and no name that could be folded into one of ours.
+// ourHeaders returns the gateway headers by lower-case name. It fails if one occurs twice, or if a header has a name
+// that a server could normalize to that of a gateway header.
 func ourHeaders(headers http.Header) (map[string]string, error) {
 	ours := map[string]string{}
 	for name, values := range headers {
@@ -154,7 +156,7 @@ func ourHeaders(headers http.Header) (map[string]string, error) {
 	return ours, nil
 }
 
-// coveredBy gives the list of covered components: plain names, none twice.
+// coveredBy returns the covered components. It fails if one is not a plain name or occurs twice.
 func coveredBy(headers http.Header) (httpsfv.InnerList, error) {
 	inputs, err := httpsfv.UnmarshalDictionary(headers.Values("Signature-Input"))
 	if err != nil {

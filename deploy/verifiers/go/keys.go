@@ -18,10 +18,10 @@ import (
 	"github.com/yaronf/httpsign"
 )
 
-// JWK is a public key of RFC 7517.
+// JWK is a public JSON Web Key (RFC 7517).
 type JWK struct{ Kty, Crv, Kid, X, Y string }
 
-// Key gives the key of a public JWK.
+// Key returns the verification key of a JWK.
 func (j JWK) Key() (Key, error) {
 	x, errX := base64.RawURLEncoding.DecodeString(j.X)
 	y, errY := base64.RawURLEncoding.DecodeString(j.Y)
@@ -40,21 +40,22 @@ func (j JWK) Key() (Key, error) {
 	return Key{}, errors.New("neither Ed25519 nor P-256")
 }
 
-// Ed25519 is a key for ed25519.
+// Ed25519 returns a key for ed25519.
 func Ed25519(public ed25519.PublicKey) Key {
 	return Key{"ed25519", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
 		return httpsign.NewEd25519Verifier(public, c, f)
 	}}
 }
 
-// P256 is a key for ecdsa-p256-sha256.
+// P256 returns a key for ecdsa-p256-sha256.
 func P256(public ecdsa.PublicKey) Key {
 	return Key{"ecdsa-p256-sha256", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
 		return httpsign.NewP256Verifier(public, c, f)
 	}}
 }
 
-// Secret is the shared secret for hmac-sha256: the text given to the gateway; white space around it does not count.
+// Secret returns a key for hmac-sha256. The secret is the text configured in the gateway. Surrounding white space is
+// ignored.
 func Secret(secret string) (Key, error) {
 	if strings.HasPrefix(secret, "\ufeff") {
 		return Key{}, errors.New("the shared secret begins with a byte order mark")
@@ -63,7 +64,7 @@ func Secret(secret string) (Key, error) {
 	if len(key) < 32 || bytes.HasPrefix(key, []byte("-----BEGIN")) {
 		return Key{}, errors.New("no shared secret of 32 bytes")
 	}
-	// The library wants 64 bytes. RFC 2104 fills a shorter key up with zeros: it is the same key.
+	// The library requires at least 64 bytes. HMAC pads a shorter key with zeros (RFC 2104), so this is the same key.
 	if missing := 64 - len(key); missing > 0 {
 		key = append(key, make([]byte, missing)...)
 	}
@@ -72,8 +73,8 @@ func Secret(secret string) (Key, error) {
 	}}, nil
 }
 
-// JWKS is a key set fetched from a URL: kept for five minutes, one fetch at a time and at most one every ten seconds;
-// while it cannot be fetched the old one stays in use.
+// JWKS is a JWK Set fetched from a URL and cached for five minutes. Only one fetch runs at a time, at most every ten
+// seconds. If a fetch fails, the old set stays in use.
 type JWKS struct {
 	url       string
 	client    *http.Client
@@ -83,7 +84,7 @@ type JWKS struct {
 	triedAt   time.Time
 }
 
-// NewJWKS takes the gateway's /akoya/jwks.json.
+// NewJWKS returns the key set of a URL, which is the gateway's /akoya/jwks.json.
 func NewJWKS(url string) *JWKS {
 	client := &http.Client{
 		Timeout:       5 * time.Second,
@@ -92,7 +93,7 @@ func NewJWKS(url string) *JWKS {
 	return &JWKS{url: url, client: client}
 }
 
-// Key finds a key by its id.
+// Key returns the key with this ID.
 func (s *JWKS) Key(id string) (Key, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

@@ -17,14 +17,14 @@ import java.util.Map;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/** A key and the one algorithm it verifies; a message cannot choose another. */
+/** A key and its algorithm, which a message cannot change. */
 public final class AkoyaKey {
     @FunctionalInterface
     private interface Check {
         boolean verifies(byte[] message, byte[] signature) throws GeneralSecurityException;
     }
 
-    /** The DER in front of the 32 bytes of an Ed25519 key (RFC 8410). */
+    /** The DER prefix of the 32 bytes of an Ed25519 public key (RFC 8410). */
     private static final byte[] ED25519_SPKI = HexFormat.of().parseHex("302a300506032b6570032100");
 
     final String algorithm;
@@ -43,7 +43,7 @@ public final class AkoyaKey {
         }
     }
 
-    /** A public JWK (RFC 7517): Ed25519 or P-256. */
+    /** Returns the key of a public JWK (RFC 7517): Ed25519 or P-256. */
     public static AkoyaKey ofJwk(Map<String, ?> jwk) throws GeneralSecurityException {
         String kind = jwk.get("kty") + " " + jwk.get("crv");
         byte[] x = Base64.getUrlDecoder().decode((String) jwk.get("x"));
@@ -65,7 +65,7 @@ public final class AkoyaKey {
         throw new GeneralSecurityException("neither Ed25519 nor P-256");
     }
 
-    /** The shared secret of hmac-sha256: the text given to the gateway; white space around it does not count. */
+    /** Returns the key of an hmac-sha256 secret, as configured in the gateway. Surrounding white space is ignored. */
     public static AkoyaKey ofSecret(String text) throws GeneralSecurityException {
         if (text.startsWith("\ufeff")) {
             throw new GeneralSecurityException("the shared secret begins with a byte order mark");

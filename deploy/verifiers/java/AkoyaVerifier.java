@@ -12,22 +12,22 @@ import java.util.function.Function;
 import java.util.stream.Collectors;
 
 /**
- * Verifies what Akoya Gateway signed (RFC 9421), with the JDK alone.
+ * Verifies the signature of Akoya Gateway (RFC 9421). Needs only the JDK.
  *
  * <pre>{@code
  * var verifier = new AkoyaVerifier(keySet::get);
- * var said = verifier.verify(method, host, rawPath, rawQuery, headers, System.currentTimeMillis() / 1000);
- * said.owner(); said.connector(); said.idToken();
+ * var verified = verifier.verify(method, host, rawPath, rawQuery, headers, System.currentTimeMillis() / 1000);
+ * verified.owner(); verified.connector(); verified.idToken();
  * }</pre>
  */
 public final class AkoyaVerifier {
-    /** One line of the request's head. */
+    /** One header field of the request. */
     public record Header(String name, String value) {}
 
     /** One bank login of the owner. */
     public record Connection(String connector, String state, Long expires) {}
 
-    /** What the gateway says; without a grant connector, idToken and expires are null. */
+    /** What the gateway signed. Without a grant, connector, idToken and expires are null. */
     public record Verified(
             String owner, String connector, String idToken, Long expires, List<String> scope, String environment,
             List<Connection> connections, String nonce) {}
@@ -35,21 +35,26 @@ public final class AkoyaVerifier {
     private static final String LABEL = "akoya";
     private static final String TAG = "akoya-gateway";
     private static final List<String> REQUIRED = List.of("@method", "@authority", "@path", "@query");
-    /** The clock difference forgiven, in seconds. */
+    /** The clock difference to tolerate, in seconds. */
     private static final long SKEW = 5;
 
     private final Function<String, AkoyaKey> keys;
 
-    /** @param keys finds a key by its id; null when there is none */
+    /** @param keys returns the key with an ID, or null if there is none */
     public AkoyaVerifier(Function<String, AkoyaKey> keys) {
         this.keys = keys;
     }
 
     /**
-     * @param path and query raw, as on the request line; query without its "?", empty when there is none. In a servlet
-     *     getRequestURI() and getQueryString(): then require getContextPath() to be the one that you deployed under and
-     *     the decoded path to be getContextPath() + getServletPath() + getPathInfo(), for that is what the app serves
-     * @param headers all of them, duplicates and all
+     * Verifies a request and returns what the gateway signed.
+     *
+     * <p>In a servlet, pass getRequestURI() and getQueryString(). Then also check that getContextPath() is the one you
+     * deployed under, and that the decoded path equals getContextPath() + getServletPath() + getPathInfo(), because
+     * that is the path that the app serves.
+     *
+     * @param path the raw path, as in the request line
+     * @param query the raw query, as in the request line but without its "?"; empty if there is none
+     * @param headers all headers, including duplicates
      * @param now Unix seconds
      */
     public Verified verify(String method, String authority, String path, String query, List<Header> headers, long now)
@@ -78,7 +83,7 @@ public final class AkoyaVerifier {
         return said(fields, covered.parameters());
     }
 
-    /** Values by lower-case name; a name that a server could fold into one of ours is refused. */
+    /** Returns the values by lower-case name. Rejects names that a server could normalize to a gateway header. */
     private static Map<String, List<String>> collect(List<Header> headers) throws NotVerified {
         Map<String, List<String>> fields = new LinkedHashMap<>();
         for (Header header : headers) {
@@ -119,7 +124,7 @@ public final class AkoyaVerifier {
         return key;
     }
 
-    /** The covered names: plain, none twice, with all that must be among them. */
+    /** Returns the covered names. Rejects duplicates, names with parameters, and lists without a required name. */
     private static List<String> names(List<?> components, Map<String, List<String>> fields) throws NotVerified {
         List<String> names = new ArrayList<>();
         for (Object component : components) {

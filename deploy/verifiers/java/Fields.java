@@ -6,7 +6,10 @@ import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Dictionaries of RFC 9651, as far as signatures use them; a repeated key or parameter is an error. */
+/**
+ * Parser for the part of structured field dictionaries (RFC 9651) that signatures use. In contrast to the RFC, a
+ * repeated key or parameter is an error.
+ */
 final class Fields {
     /** One value with its parameters: a String, Long, Boolean, byte[], {@link Token}, or a List of Items. */
     record Item(Object value, Map<String, Object> parameters) {}
@@ -43,7 +46,7 @@ final class Fields {
         return found;
     }
 
-    /** RFC 9651 section 4.1.1.1. */
+    /** Serializes an inner list (RFC 9651 section 4.1.1.1). */
     static String serialize(Item list) {
         StringBuilder out = new StringBuilder("(");
         for (Object item : (List<?>) list.value()) {

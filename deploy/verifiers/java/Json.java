@@ -3,7 +3,9 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Enough JSON for a key set: Map, List, String, Double, Boolean, null. An app has a library for this already. */
+/**
+ * A minimal JSON parser for key sets: Map, List, String, Double, Boolean, null. In an app, use your JSON library.
+ */
 final class Json {
     private final String text;
     private int at;

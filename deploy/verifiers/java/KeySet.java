@@ -9,7 +9,10 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The gateway's key set: kept five minutes, fetched at most every ten seconds, the old one while fetching fails. */
+/**
+ * The gateway's JWK Set, cached for five minutes and fetched at most every ten seconds. If a fetch fails, the old set
+ * stays in use.
+ */
 public final class KeySet {
     private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
     private final HttpRequest request;
@@ -47,7 +50,7 @@ public final class KeySet {
             try {
                 found.put((String) members.get("kid"), AkoyaKey.ofJwk(members));
             } catch (GeneralSecurityException | RuntimeException unusable) {
-                // A key of a kind that is not used here takes no other with it (RFC 7517 section 5).
+                // Skip keys of unsupported types and keep the others (RFC 7517 section 5).
             }
         }
         return found;

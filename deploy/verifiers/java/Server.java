@@ -6,7 +6,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
 
-/** An app behind the gateway: AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json java -cp out Server */
+/** Example app behind the gateway. Run: AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json java -cp out Server */
 public final class Server {
     public static void main(String[] arguments) throws Exception {
         String secret = System.getenv("AKOYA_SECRET");

@@ -5,7 +5,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Runs tests/vectors/messages.json: `java -cp out Vectors FILE`. Exit code 1 when one does not come out as it must. */
+/** Runs tests/vectors/messages.json: `java -cp out Vectors FILE`. Exits with code 1 if a test case fails. */
 @SuppressWarnings("unchecked")
 public final class Vectors {
     public static void main(String[] arguments) throws Exception {
@@ -38,7 +38,7 @@ public final class Vectors {
                 failures++;
                 System.out.println("FAILED refuses: " + one.get("name"));
             } catch (NotVerified expected) {
-                // As it must be.
+                // An attack must be rejected.
             }
         }
         System.out.printf("%d cases, %d attacks, %d failures%n", cases.size(), attacks.size(), failures);

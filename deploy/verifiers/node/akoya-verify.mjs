@@ -1,8 +1,8 @@
-// Verifies what Akoya Gateway signed (RFC 9421), on the library http-message-sig.
+// Verifies the signature of Akoya Gateway (RFC 9421) with the library http-message-sig.
 //
 //   const keys = jwksKeys("https://app.example.com/akoya/jwks.json");
-//   const said = await verifyRequest(fromNode(req), keys);   // throws what is not verified
-//   said.owner, said.connector, said.id_token
+//   const verified = await verifyRequest(fromNode(req), keys);   // throws if the request cannot be verified
+//   verified.owner, verified.connector, verified.id_token
 import { createHash, createHmac, createPublicKey, timingSafeEqual, verify as verifySignatureWith } from "node:crypto";
 import { verifySignature } from "http-message-sig";
 import { parseDictionary, isInnerList } from "structured-headers";
@@ -12,7 +12,7 @@ const TAG = "akoya-gateway";
 const REQUIRED = ["@method", "@authority", "@path", "@query"];
 const ALGORITHMS = ["ed25519", "ecdsa-p256-sha256", "hmac-sha256"];
 
-/** A key from a public JWK. The algorithm belongs to the key, never to the message. */
+/** Returns the key of a public JWK. The algorithm is a property of the key, and a message cannot change it. */
 export function jwkKey(jwk) {
   const ed25519 = jwk.kty === "OKP" && jwk.crv === "Ed25519";
   if (!ed25519 && !(jwk.kty === "EC" && jwk.crv === "P-256")) throw new Error("neither Ed25519 nor P-256");
@@ -26,9 +26,9 @@ export function jwkKey(jwk) {
       };
 }
 
-/** The shared secret of hmac-sha256: the text given to the gateway; white space around it does not count. */
+/** Returns the key of an hmac-sha256 secret: the text configured in the gateway. Surrounding white space is ignored. */
 export function secretKey(text) {
-  // The gateway refuses it as well. `trim` would take it off.
+  // The gateway rejects a byte order mark too. `trim` would remove it.
   if (text.startsWith("\ufeff")) throw new Error("the shared secret begins with a byte order mark");
   const secret = text.trim();
   if (Buffer.byteLength(secret) < 32 || secret.startsWith("-----BEGIN")) throw new Error("no shared secret of 32 bytes");
@@ -41,7 +41,10 @@ export function secretKey(text) {
   };
 }
 
-/** Keys of a JWK Set URL: cached for five minutes, one fetch at a time, the old set while fetching fails. */
+/**
+ * Returns a function that finds keys of a JWK Set URL by ID. The set is cached for five minutes. Concurrent calls share
+ * one fetch, and fetches are at least ten seconds apart. If a fetch fails, the old set stays in use.
+ */
 export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5_000 } = {}) {
   let keys = new Map();
   let fetchedAt = -Infinity;
@@ -56,7 +59,7 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
       try {
         fresh.set(jwk.kid, jwkKey(jwk));
       } catch {
-        // A key of a kind that is not used here takes no other with it (RFC 7517 section 5).
+        // Skip keys of unsupported types and keep the others (RFC 7517 section 5).
       }
     }
     keys = fresh;
@@ -73,14 +76,14 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
 }
 
 /**
- * The request that node:http received, in Express below `app.use("/bank", ...)` too. Where something has rewritten
- * req.url, the app would serve another path than the one that was signed: an Error.
+ * Returns the request as node:http received it. Works in Express too, also below `app.use("/bank", ...)`. Throws an
+ * Error if req.url has been rewritten, because the app would then serve another path than the signed one.
  */
 export function fromNode(req) {
   const target = req.originalUrl ?? req.url;
   const base = req.baseUrl ?? "";
   const rest = target.slice(base.length);
-  // Express writes the slash that is missing behind its mount.
+  // Express adds a leading slash to req.url if there is none after the mount path.
   if (!target.startsWith(base) || (req.url !== rest && req.url !== `/${rest}`)) throw new Error("the path was rewritten");
   const headers = [];
   for (let i = 0; i < req.rawHeaders.length; i += 2) headers.push([req.rawHeaders[i], req.rawHeaders[i + 1]]);
@@ -89,8 +92,9 @@ export function fromNode(req) {
 }
 
 /**
- * What the gateway says of the request, or an Error.
- * `keys` is a function from key id to key; `now` is Unix seconds; `skew` the clock difference forgiven.
+ * Verifies the request and returns what the gateway signed. Throws an Error if the request cannot be verified.
+ * `keys` is a function from key ID to key. `now` is in Unix seconds. `skew` is the clock difference to tolerate, in
+ * seconds.
  */
 export async function verifyRequest(request, keys, { now = Date.now() / 1000, skew = 5 } = {}) {
   const authority = request.authority.toLowerCase();
@@ -100,7 +104,8 @@ export async function verifyRequest(request, keys, { now = Date.now() / 1000, sk
   if (!/^[a-z0-9.\-_]+(:\d+)?$|^\[[0-9a-f:.]+\](:\d+)?$/.test(authority)) throw new Error("a malformed Host");
   if (!plain(request.path) || !plain(request.query) || request.path.includes("?")) throw new Error("a malformed target");
   const query = request.query === "" ? "" : `?${request.query}`;
-  // The scheme is not signed; "http" only has the library read the parts. A port 80 would vanish, as RFC 9421 wants.
+  // The scheme is not signed. The library needs one to parse the URL. With "http" it removes port 80, as RFC 9421
+  // requires.
   const targetUri = `http://${authority}${request.path || "/"}${query}`;
 
   const verified = await verifySignature(
@@ -127,7 +132,10 @@ export async function verifyRequest(request, keys, { now = Date.now() / 1000, sk
   return { ...said(ours), nonce: verified.parameters.nonce, ...covers(verified, fields) };
 }
 
-/** Our headers by name, each there once; a name that a server could fold into one of ours is refused. */
+/**
+ * Returns the gateway headers by name. Throws if one occurs twice, or if a header has a name that a server could
+ * normalize to that of a gateway header.
+ */
 function ourFields(fields) {
   const ours = new Map();
   for (const { name, value } of fields) {
@@ -170,7 +178,7 @@ function covers(verified, fields) {
   return { content_digest: fields.filter((one) => one.name === "content-digest").map((one) => one.value).join(", ") };
 }
 
-/** Whether the body is the one under a covered Content-Digest (RFC 9530). */
+/** Returns whether the body matches a signed Content-Digest, which must be one sha-256 digest (RFC 9530). */
 export function bodyMatches(contentDigest, body) {
   const expected = createHash("sha256").update(body).digest("base64");
   return contentDigest === `sha-256=:${expected}:`;

@@ -1,4 +1,5 @@
-// An app behind the gateway: AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json node server.mjs
+// Example app behind the gateway. Run it with:
+//   AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json node server.mjs
 import { createServer } from "node:http";
 import { fromNode, jwksKeys, secretKey, verifyRequest } from "./akoya-verify.mjs";
 

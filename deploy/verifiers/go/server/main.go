@@ -1,4 +1,6 @@
-// An app behind the gateway: AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json go run ./server
+// Example app behind the gateway. Run it with:
+//
+//	AKOYA_JWKS=http://127.0.0.1:8080/akoya/jwks.json go run ./server
 package main
 
 import (
