@@ -19,11 +19,17 @@ class ResponseHandler(Protocol):
     already serve another request, which an exception would break.
     """
 
-    def on_head(self, status: int, head: ResponseHead) -> None: ...
+    def on_head(self, status: int, head: ResponseHead) -> None:
+        """The response head has arrived. 1xx responses are not reported."""
+        ...
 
-    def on_body(self, chunk: bytes) -> None: ...
+    def on_body(self, chunk: bytes) -> None:
+        """Body bytes have arrived, without their framing."""
+        ...
 
-    def on_trailers(self, headers: Headers) -> None: ...
+    def on_trailers(self, headers: Headers) -> None:
+        """The announced trailers, without those that must not be passed on."""
+        ...
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         """A complete response with a simple head (see `response_head_cache`).
