@@ -73,7 +73,7 @@ def validate_request(context: SandboxContext, query: str) -> AuthorizationReques
     if "connector" in given and given["connector"] == "":
         return ShownError(403, "Forbidden")
     if "connector" not in given:
-        return ShownError(200, "There is nobody to sign in to: the address names no connector.")
+        return ShownError(200, "There is no bank to sign in to: the address names no connector.")
     if context.connector(given["connector"]) is None:
         return ShownError(400, "Invalid ConnectorID")
     if given.get("response_type") == "":

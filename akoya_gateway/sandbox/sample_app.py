@@ -127,7 +127,7 @@ class SampleApp:
             )
             body = answer.json()
         except (httpx.HTTPError, ValueError):
-            return self._message(502, "No answer", "The bank's data could not be had.", _CONNECTIONS)
+            return self._message(502, "No response", "The bank's data could not be loaded.", _CONNECTIONS)
         if answer.status_code != 200:
             text = f"The data API answered {body.get('code')}: {body.get('message')}."
             return self._message(502, "No data", text, _CONNECTIONS)

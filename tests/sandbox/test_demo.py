@@ -87,7 +87,7 @@ def test_a_bank_that_fails_is_told_on_the_page(demo: Demo, browser: httpx.Client
     demo.sandbox.fault("status", "data", status=500, times=1)
     assert "The data API answered 500" in browser.get(f"{demo.url}/accounts").text
     demo.sandbox.fault("html", "data", times=1)
-    assert "could not be had" in browser.get(f"{demo.url}/accounts").text
+    assert "could not be loaded" in browser.get(f"{demo.url}/accounts").text
     assert "Everyday Checking" in browser.get(f"{demo.url}/accounts").text
 
 
