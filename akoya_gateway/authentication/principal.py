@@ -90,7 +90,7 @@ class Authenticator:
         if self._user_authenticator is None:
             return Principal(None if session is None else session.owner, session, browser)
         if session is not None and session.owner != owner:
-            # Another user signed in to the app in this browser: end the session of the previous user.
+            # The app's user in this browser has changed: end the session of the previous user.
             await self._sessions.end(session)
             session = None
         return Principal(owner, session, browser, identified=owner is not None)

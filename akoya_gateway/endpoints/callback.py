@@ -256,7 +256,7 @@ class CallbackEndpoint:
             raise UserError("You signed in meanwhile. Connect the bank again.", code="other-owner")
 
     async def _before(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> Session | None:
-        """Return the session that must get a new ID, or None if there is none.
+        """Return the existing session, which must get a new ID, or None.
 
         A new ID prevents session fixation: an ID that an attacker planted before must not gain the new grant.
 

@@ -88,6 +88,6 @@ class ConnectEndpoint:
             return self._after_connect
         judged = self._redirects.validate(asked)
         if judged.startswith(f"{self._prefix}/") and judged != f"{self._prefix}/":
-            # The gateway's own routes are no return addresses: connect, for example, would start another attempt.
+            # Reject the gateway's own routes as return addresses: connect, for example, would start another attempt.
             raise UserError("return_to must be a page of the app.", code="redirect-refused")
         return judged

@@ -73,7 +73,7 @@ class ConnectionsEndpoint:
             csrf=csrf,
             notice=error or NOTICES.get(parameters.get("done", ""), ""),
             again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
-            # The URL may be forged, so show only what has the form of a request ID.
+            # The URL may be forged, so show the value only if it has the form of a request ID.
             number=_number(parameters.get("request_id", "")) if error else "",
             keeps=request.principal.identified,
             connected=bool(owner_grants.grants),
@@ -122,7 +122,7 @@ class ConnectionsEndpoint:
     def _row(self, connector: Connector, grant: Grant, connect: str, *, alone: bool) -> dict[str, object]:
         """Return the template data of one connection.
 
-        Two logins at one bank are told apart by the time they were connected: the gateway does not know their names.
+        Two logins at one bank are distinguished by connection time, because the gateway does not know their names.
         """
         return {
             "name": connector.name,

@@ -39,5 +39,5 @@ _ANY_ERROR = "The bank was not connected. Please try again; if it keeps failing,
 
 
 def notice_of_error(code: str | None) -> str:
-    """Return the text for the `error` query parameter of a failed attempt, or "" if there is none."""
+    """Return the text for the `error` query parameter of a failed attempt, or "" if `code` is empty."""
     return _ERRORS.get(code, _ANY_ERROR) if code else ""

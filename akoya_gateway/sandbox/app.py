@@ -85,7 +85,7 @@ def create_app(
 
 
 async def _not_found(request: Request, gone: Exception) -> Response:
-    """Handle a client that disconnects while its form is read: not an error, and the response is never sent."""
+    """Handle a client that disconnects while its form is read. This is not an error; the response is never sent."""
     return Response(status_code=400)
 
 
