@@ -1,4 +1,4 @@
-"""A circuit breaker: after some failures in a row nobody asks for a while, then one asks for all."""
+"""A circuit breaker: consecutive failures block all requests for a pause, after which one request probes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Callable
 from akoya_gateway.clock import Clock
 
 FIRST_PAUSE = 10.0
+"""Seconds, about, for which the breaker blocks requests when it opens. Doubled by each failed probe."""
 MAX_PAUSE = 120.0
+"""Longest pause in seconds, before jitter."""
 PROBE_TIMEOUT = 30.0
-"""Seconds a probe may take to report. One that never does must not keep the breaker open for good."""
+"""Seconds after which another probe may start if no result was recorded. Otherwise the breaker could stay open forever.
+"""
 
 
 class CircuitBreaker:
-    """Opens after `threshold` failures in a row. `on_change` is told True when it opens, False when it closes."""
+    """Opens after `threshold` consecutive failures and closes on the first success.
+
+    `on_change` is called with True when the breaker opens and with False when it closes.
+    """
 
     def __init__(
         self,
@@ -34,14 +40,19 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
+        """Whether the breaker is open, including while a probe runs."""
         return self._openings > 0
 
     def wait(self) -> float:
-        """Seconds until somebody may ask; 0.0: now."""
+        """Return the seconds until a request may be sent; 0.0 means now."""
         return max(self._until - self._clock(), 0.0)
 
     def enter(self) -> bool:
-        """May the caller ask? When the pause is over one caller may, and the others wait for what it learns."""
+        """Return True if the caller may send a request.
+
+        After the pause one caller may send a probe. The others are rejected until its result is recorded, or until
+        `PROBE_TIMEOUT`.
+        """
         if self.wait() > 0.0:
             return False
         if self.is_open:
@@ -50,22 +61,26 @@ class CircuitBreaker:
         return True
 
     def leave(self) -> None:
-        """Who entered does not ask after all: the next may."""
+        """Undo `enter` without a request, so that the next caller may send the probe."""
         if self._probing:
             self._probing, self._until = False, 0.0
 
     def succeeded(self) -> None:
-        """The provider answered something it must have thought about."""
+        """Record that the provider processed a request. Closes the breaker."""
         was_open = self.is_open
         self._failures, self._openings, self._until, self._probing = 0, 0, 0.0, False
         if was_open:
             self._on_change(False)
 
     def failed(self, retry_after: float = 0.0) -> None:
-        """The provider is down or silent. `retry_after`: seconds it asked for, if it did."""
+        """Record that the provider is down or did not respond.
+
+        Args:
+            retry_after: Seconds that the provider asked to wait, or 0.0.
+        """
         self._failures += 1
         if self._failures < self._threshold or (self.is_open and not self._probing):
-            # Failures of requests that left before it opened are the same trouble, no reason for a longer pause.
+            # Requests sent before the breaker opened fail for the same reason and must not lengthen the pause.
             return
         self._openings += 1
         self._probing = False

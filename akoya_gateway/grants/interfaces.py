@@ -23,7 +23,7 @@ class TokenEndpoint(Protocol):
         ...
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        """Send one refresh request (RFC 6749 section 6). It is never retried, whatever the outcome.
+        """Send one refresh request (RFC 6749 section 6). It is never retried, regardless of the outcome.
 
         A response with another `sub`, or with another nonce than that of the login, is `Untrusted`.
         """

@@ -1,4 +1,4 @@
-"""All grants as an operator sees them: who, where, in which state, how old; no token. Streamed."""
+"""Lists grants for operators: owner, connector, state and times, without tokens. Results are streamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from akoya_gateway.store.encryption import DamagedRecord
 
 @dataclass(frozen=True, slots=True)
 class GrantSummary:
-    """One grant. Times are Unix seconds."""
+    """Summary of one grant. Times are Unix seconds."""
 
     id: str
     owner: str
@@ -34,7 +34,11 @@ class GrantSummary:
 
 @dataclass(frozen=True, slots=True)
 class GrantDetails(GrantSummary):
-    """What `show` adds. `who` must do `what`; `lease` says who is refreshing since when until when."""
+    """The details of one grant, for `grants show`.
+
+    `who` is the party that has to act, and `what` is the instruction. `lease` is the holder, start and expiry of the
+    current lease, or None.
+    """
 
     sub: str
     consent_id: str | None
@@ -51,7 +55,10 @@ class GrantDetails(GrantSummary):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """A record that cannot be shown, and why: its key is not in the ring, it is damaged, or of a newer release."""
+    """A record that cannot be read, and why.
+
+    Its key is not in the key ring, it is damaged, or it was written by a newer release.
+    """
 
     id: str
     why: str
@@ -59,7 +66,10 @@ class UnreadableRecord:
 
 @dataclass(frozen=True, slots=True)
 class GrantFilter:
-    """Which grants; None is any. Disconnected ones, of which only a marker is left, are there if asked for."""
+    """Selects grants. None matches any value.
+
+    Disconnected grants, of which only a tombstone is left, match only if `state` is `REVOKED`.
+    """
 
     owner: str | None = None
     connector: str | None = None
@@ -67,6 +77,7 @@ class GrantFilter:
     environment: str | None = None
 
     def matches(self, grant: Grant) -> bool:
+        """Return True if the filter selects the grant."""
         key = grant.key
         return (
             self.owner in (None, key.owner)
@@ -77,7 +88,13 @@ class GrantFilter:
 
 
 async def list_grants(store: EncryptedStore, filter_: GrantFilter) -> AsyncIterator[GrantSummary | UnreadableRecord]:
-    """In no order. Raises `StoreUnavailable`; one bad record does not hide the others."""
+    """Yield the selected grants in no particular order.
+
+    An unreadable record is yielded as an `UnreadableRecord` and does not stop the listing.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+    """
     async for record in _records(store, filter_.owner):
         try:
             grant = _decode(store, record)
@@ -89,7 +106,14 @@ async def list_grants(store: EncryptedStore, filter_: GrantFilter) -> AsyncItera
 
 
 async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | None:
-    """Raises `StoreUnavailable`, `UndecryptableRecord`, `DamagedRecord`, `UnreadableGrant`."""
+    """Return the details of a grant, or None if there is no such record.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+        UndecryptableRecord: The key of the record is not in the key ring.
+        DamagedRecord: The record is damaged.
+        UnreadableGrant: The record was written by a newer release or is not a grant.
+    """
     record = await store.store.get(KIND, grant_id)
     if record is None:
         return None
@@ -112,7 +136,7 @@ async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | No
 
 
 async def _records(store: EncryptedStore, owner: str | None) -> AsyncIterator[Record]:
-    """As the store has them, sealed."""
+    """Yield the encrypted records, of one owner or of all."""
     if owner is not None:
         for record in await store.store.find(KIND, group_of(owner)):
             yield record

@@ -1,4 +1,8 @@
-"""Grants, fresh when asked. The one object that faces and journeys talk to."""
+"""The grant manager: the only object of this package that entry points and endpoints use.
+
+It reads, refreshes, connects and disconnects grants. The state machine (`state_machine`), the refresh itself
+(`refresher`), the cache and the queues are in modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +45,16 @@ from akoya_gateway.store.cache_entry import VALID_SECONDS
 from akoya_gateway.store.encrypted_store import EncryptedStore
 
 REFRESH_WAIT = 5.0
-"""Seconds a request waits for a refresh while its old bearer still lives."""
+"""Seconds for which a request waits for a refresh while its old bearer is still valid."""
 
 MAX_REFRESH_WAIT = 20.0
-"""Seconds a request waits for a refresh when it has no living bearer; more than a token call may take."""
+"""Seconds for which a request without a valid bearer waits for a refresh. More than a token request may take."""
 
 STORE_RETRY_SECONDS = 5.0
-"""Seconds for which a new consent is tried to be written: its code is spent, there is no second chance."""
+"""Seconds for which writing a new consent is retried. Its authorization code is spent and cannot be used again."""
 
 STALE_REPORT_INTERVAL = 60.0
-"""Seconds before a second report of a dead bearer is believed for the same grant; doubled by each that follows."""
+"""Seconds before a second report of a dead bearer is accepted for the same grant. Doubled by each further report."""
 
 _NOTHING_TO_DO = frozenset({Action.USE, Action.HOLD, Action.RECONNECT})
 
@@ -58,10 +62,13 @@ log = logger("akoya_gateway.grants")
 
 
 class GrantManager:
-    """Build it inside a running event loop, `start()` it once the store is open, `stop()` it before the store closes.
+    """Manages the grants of all owners.
 
-    `providers` by client name. `holder` names this process among all that share the store: unique to one run of it,
-    or a restarted process would take its predecessor's lease for its own.
+    Create it inside a running event loop, `start()` it once the store is open, and `stop()` it before the store closes.
+
+    `providers` maps client names to token endpoints. `holder` identifies this process among all that share the store.
+    It must be unique to one run of the process; otherwise a restarted process would mistake its predecessor's lease for
+    its own.
     """
 
     def __init__(
@@ -80,7 +87,7 @@ class GrantManager:
         observer = observer or NullGrantObserver()
         self._clock = clock
         self._since = clock()
-        """When this configuration was loaded: what failed before may have been the fault of another."""
+        """When this configuration was loaded. Earlier failures may have been caused by another configuration."""
         self._observer = observer
         self._tokens = tokens
         self._providers = providers
@@ -115,18 +122,18 @@ class GrantManager:
         )
 
     def start(self) -> None:
-        """Background work begins: refreshing ahead of need, revoking."""
+        """Start the background work: refreshing ahead of need, and revoking."""
         self.revocation_queue.start()
         if self._tokens.background:
             self._scheduler.start()
 
     async def stop_background_work(self) -> None:
-        """Background work ends; requests are served on. For a keeper whose successor has begun."""
+        """Stop the background work but keep serving requests. For a manager whose successor has started."""
         await self._scheduler.stop()
         await self.revocation_queue.stop()
 
     async def stop(self, timeout: float = 30.0) -> None:
-        """Lands the refreshes in flight, at most `timeout` seconds; starts no new ones."""
+        """Start no new refreshes, and wait at most `timeout` seconds for those in flight."""
         await self._scheduler.stop()
         flying = await self._refresher.drain(timeout)
         if flying:
@@ -135,23 +142,23 @@ class GrantManager:
 
     @property
     def registration_problems(self) -> tuple[RegistrationProblem, ...]:
-        """Client registrations that the provider refuses."""
+        """Client registrations that the provider rejects."""
         return self.health.registration_problems
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What an operator should look at, for /readyz: faults of providers, and of our settings for them.
+        """Faults of providers, and of our settings for them, for the operator (/readyz).
 
-        None of them is a reason to send no requests here: tokens at hand are still passed, the other connectors work,
-        and every replica has the same fault.
+        They do not make this replica unready: valid tokens are still passed on, the other connectors work, and every
+        replica has the same fault.
         """
-        still = "tokens at hand are still passed"
+        still = "valid tokens are still passed on"
         down = [
-            f"environment {name}: the provider does not answer; {still}"
+            f"environment {name}: the provider does not respond; {still}"
             for name in self.health.unavailable_environments
         ]
         refused = [
-            f"clients.{fault.client}: the provider answers {fault.error}; check client_id and client_secret; {still}"
+            f"clients.{fault.client}: the provider returns {fault.error}; check client_id and client_secret; {still}"
             for fault in self.health.registration_problems
         ]
         return (*down, *refused, *map(str, self.health.trust.faults))
@@ -159,31 +166,46 @@ class GrantManager:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def get_cached(self, owner: str) -> OwnerGrants | None:
-        """What the owner holds, without waiting; None: ask `for_owner`. See `cache` for how old it may be."""
+        """Return the owner's cached grants, or None. Does not block; on None, call `for_owner`.
+
+        See `cache` for how stale they may be.
+        """
         return self._cache.get_cached(owner)
 
     def cached_entry(self, owner: str) -> CachedGrants | None:
-        """As `get_cached`, to be kept for as long as it holds."""
+        """Return the owner's cache entry, or None. The caller may keep the entry for as long as it is valid."""
         return self._cache.cached_entry(owner)
 
     async def for_owner(self, owner: str) -> OwnerGrants:
-        """What the owner holds. Raises `StoreUnavailable`, `UndecryptableRecord`, `UnreadableGrant`."""
+        """Return the owner's grants.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+            UndecryptableRecord: The key of a record is not in the key ring.
+            UnreadableGrant: A record was written by a newer release or is not a grant.
+        """
         return await self._cache.for_owner(owner)
 
     def is_ready(self, grant: Grant) -> bool:
-        """`get_fresh` would return this very grant, so there is no need to wait for it."""
+        """Return True if `get_fresh` would return this grant unchanged, so that it need not be called."""
         return self._clock() < self.ready_until(grant)
 
     def ready_until(self, grant: Grant) -> float:
-        """Until when `get_fresh` returns this very grant; minus infinity where it does not even now."""
+        """Return the time until which `get_fresh` returns this grant unchanged, or minus infinity if it is not live."""
         return due_at(grant, self._tokens.refresh_before) if grant.state is GrantState.LIVE else float("-inf")
 
     async def get_fresh(self, grant: Grant) -> Grant:
-        """A grant whose bearer may be passed on: this one, or its successor after a refresh.
+        """Return a grant whose bearer may be passed on: this one, or its newer version after a refresh.
 
-        Raises `NeedsReconnect` (the user must act), `TemporarilyUnavailable` and `RegistrationFault` (the grant is
-        kept; 503) and `StoreUnavailable`. None of them while the old bearer still lives. Cancelling the caller does
-        not cancel the refresh.
+        Cancelling the caller does not cancel the refresh. Nothing is raised while the old bearer is valid.
+
+        Raises:
+            NeedsReconnect: The user must connect the bank again.
+            TemporarilyUnavailable: The provider cannot refresh the token now; the grant is kept (503).
+            RegistrationFault: The provider rejects the client registration, or the client is not configured; the
+                grant is kept.
+            UntrustedResponses: The response to the refresh cannot be trusted; the grant is kept (503).
+            StoreUnavailable: The store cannot be used.
         """
         if self.is_ready(grant):
             return grant
@@ -199,7 +221,7 @@ class GrantManager:
             return self._require_passable(grant)
         try:
             return self._require_passable(flight.result())
-        except Exception:  # whatever it is, a bearer that still lives is passed on
+        except Exception:  # On any error, pass on the old bearer while it is valid.
             if grant.usable(self._clock()):
                 return grant
             raise
@@ -221,10 +243,11 @@ class GrantManager:
         raise TemporarilyUnavailable(retry_after=retry_after)
 
     def offers_reconnect(self, grant: Grant) -> bool:
-        """Whether the user should be offered to connect this bank again, although the grant has not ended.
+        """Return True if the user should be offered to connect this bank again, although the grant has not ended.
 
-        After `OFFER_AFTER` untrusted responses in a row, of this grant or of its connector: where a breaker lets
-        one refresh through for all, a single grant would take long to get so far.
+        This is so after `OFFER_AFTER` consecutive untrusted responses of this grant or of its connector. The connector
+        counts because an open breaker lets only one refresh through for all grants, so that a single grant would reach
+        the limit late.
         """
         if grant.state not in {GrantState.LIVE, GrantState.REFRESHING}:
             return False
@@ -233,10 +256,13 @@ class GrantManager:
         return offered_reconnect(grant, self._since) or (concerned and responses >= OFFER_AFTER)
 
     async def report_stale(self, grant: Grant) -> bool:
-        """The upstream has learnt from the data API that the bearer it was passed is dead (401, code 602).
+        """Start a refresh because the data API rejected the bearer that was passed to the upstream (401, code 602).
 
-        True: a refresh has been started; nobody waits for it here. 602 also means "not entitled" (akoya.md section
-        6), so a bearer is reported once, and each further report of the same grant must come later than the last.
+        Code 602 also means "not entitled" (docs/akoya.md section 6). Therefore a bearer is accepted only once, and the
+        required pause before the next report of the same grant grows with each report.
+
+        Returns:
+            True if the report was accepted. The refresh is then in flight; this method does not wait for it.
         """
         grant = self._cache.newest(reported := grant)
         if grant.tokens.bearer != reported.tokens.bearer or not self._accepts_stale_report(grant):
@@ -246,7 +272,7 @@ class GrantManager:
 
     def _accepts_stale_report(self, grant: Grant) -> bool:
         now = self._clock()
-        # After a failed attempt the same bearer may be reported again: it has not been replaced.
+        # After a failed refresh the same bearer may be reported again, because it has not been replaced.
         token = f"{hash(grant.tokens.bearer)}.{grant.failures}"
         last_token, last_at, pause = self._stale_reported_at.get(grant.id, ("", 0.0, 0.0))
         if token == last_token or now < last_at + pause:
@@ -266,9 +292,13 @@ class GrantManager:
     # --- changing -------------------------------------------------------------------------------------------------
 
     async def connect(self, owner: str, client: Client, connector: str, tokens: TokenSet) -> Grant:
-        """A new consent, durable when this returns. The same login's older tokens are replaced, whatever a refresh in
-        flight may still bring; another login (`sub`) becomes a grant of its own. Raises `StoreUnavailable` after
-        `STORE_RETRY_SECONDS` seconds.
+        """Store the tokens of a new consent, and return its grant, which is durable then.
+
+        Older tokens of the same login are replaced, and a refresh in flight cannot overwrite the new ones. Another
+        login (`sub`) becomes a separate grant.
+
+        Raises:
+            StoreUnavailable: The store could not be written for `STORE_RETRY_SECONDS` seconds.
         """
         key = GrantKey(owner, client.environment.name, client.name, connector, tokens.sub)
         deadline = self._clock() + STORE_RETRY_SECONDS
@@ -300,9 +330,13 @@ class GrantManager:
         return written
 
     async def disconnect(self, grant: Grant) -> Grant:
-        """The user ends the grant: readers never see it again, its refresh token is in the durable queue for
-        revocation, and `disconnect_listeners` have been told. Returns it as revoked. Raises `StoreUnavailable`: try
-        again.
+        """Disconnect the grant at the user's request, and return it as revoked.
+
+        The grant is no longer visible to readers, its refresh token is in the durable revocation queue, and
+        `disconnect_listeners` have been called.
+
+        Raises:
+            StoreUnavailable: The grant may not be disconnected; try again.
         """
         while True:
             now = self._clock()
@@ -310,8 +344,8 @@ class GrantManager:
             if before is None or before.state is GrantState.REVOKED:
                 written: Grant | None = is_gone(before or grant, now)
             else:
-                # Queued first: a crash in between leaves a dead grant that is still shown, not a living token that
-                # nobody knows of.
+                # Queue the revocation first. After a crash in between, a dead grant is still shown; in the other order,
+                # a valid token would be left that no record refers to.
                 await self._queue_revocation(before)
                 written = await self.repository.write(
                     transition(before, RevokeRequested(), now), after=before.version, now=now
@@ -331,7 +365,7 @@ class GrantManager:
             await self.revocation_queue.enqueue(grant, grant.tokens.refresh_token)
 
     def on_disconnect(self, listener: DisconnectListener) -> Callable[[], None]:
-        """Call `listener` with each grant that is disconnected through this process; returns what ends that."""
+        """Call `listener` with each grant that this process disconnects. Return a function that removes it."""
         return self.disconnect_listeners.subscribe(listener)
 
     # --- wiring ---------------------------------------------------------------------------------------------------

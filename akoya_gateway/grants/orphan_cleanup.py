@@ -1,15 +1,16 @@
-"""Grants that nobody can reach any more are revoked and forgotten.
+"""Finds grants that no user can reach any more, and disconnects them.
 
-Where the session is all that leads to its owner (`identity: session`), the last session's end by idleness or age leaves
-the owner's grants behind: nobody can use them, see them or disconnect them, and their refresh tokens live on at Akoya.
-Logout ends them itself; this finds the others.
+With `identity: session`, the session is the only link to its owner. When the last session of an owner expires by
+idleness or age, the owner's grants remain. They cannot be used, seen or disconnected any more, but their refresh tokens
+are still valid at Akoya. Logout disconnects grants itself; this module finds the others.
 
-A grant is an orphan when its owner is a session's, no session of that owner lives, and its bearer ended a day ago. That
-day is for clocks: grants in use have a bearer that lives, so a machine whose clock is some hours ahead, to which every
-session seems to have ended, ends none of them. An owner without a session never gets one again (`endpoints.callback`).
+A grant is an orphan if its owner was created by a session, that owner has no session left, and the bearer expired at
+least a day ago. The day allows for wrong clocks. To a machine whose clock is some hours ahead, all sessions seem
+expired; but grants in use have a valid bearer, so none of them is disconnected. An owner without a session never gets
+one again (`endpoints.callback`).
 
-One replica looks, several times a day: the one that gets to write a record which is there until the next time. It also
-removes what disconnected grants have left.
+Several times a day one replica searches: the one that succeeds in writing a record that expires before the next search.
+It also deletes the tombstones of disconnected grants.
 """
 
 from __future__ import annotations
@@ -28,31 +29,34 @@ from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.tasks import cancel_and_wait
 
 SWEEP_INTERVAL = 6 * 3600.0
-"""Seconds between two looks at all grants, whoever has them."""
+"""Minimum seconds between two searches, across all replicas."""
 
 RETRY_INTERVAL = 900.0
-"""Seconds, about, between a replica's attempts to be the one."""
+"""Approximate seconds between a replica's attempts to start the search."""
 
 ABANDONED_AFTER = 86400.0
-"""Seconds since the bearer's end."""
+"""Seconds after the expiry of the bearer before a grant can be an orphan."""
 
 PAUSE = 0.2
-"""Seconds between two that are ended: as many revocations a second as Akoya's sandbox allows requests."""
+"""Seconds between two disconnects, so that the revocations stay within the request rate of Akoya's sandbox."""
 
 KIND = "chore"
 
 SESSION_OWNER_PREFIX = "own_"
-"""How owners begin whom `sessions.SessionStore.start` made up, and no others
+"""Prefix of the owners that `sessions.SessionStore.start` generates. No other owner has it
 (`authentication.user_identity.owner_of`)."""
 
 SessionLookup = Callable[[str], Awaitable[Sequence[object]]]
-"""The sessions of an owner that have not ended."""
+"""Returns the active sessions of an owner."""
 
 log = logger("akoya_gateway.grants")
 
 
 class OrphanCleaner:
-    """`start()` it once the store is open, `stop()` it before the store closes."""
+    """Disconnects orphaned grants in the background.
+
+    `start()` it once the store is open, and `stop()` it before the store closes.
+    """
 
     def __init__(
         self,
@@ -73,14 +77,22 @@ class OrphanCleaner:
         self._work: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Start the background task."""
         self._work = asyncio.get_running_loop().create_task(self._run(), name="orphans")
 
     async def stop(self) -> None:
-        """What is left is for the next look."""
+        """Cancel the background task. The next search handles the remaining orphans."""
         await cancel_and_wait(self._work)
 
     async def run_once(self) -> int | None:
-        """Look, if nobody has for a while; how many were ended. None: it is not time. Raises `GatewayError`."""
+        """Search if no replica has done so within `SWEEP_INTERVAL`.
+
+        Returns:
+            The number of disconnected grants, or None if it is too early for a search.
+
+        Raises:
+            GatewayError: The store is unavailable, for example.
+        """
         until = self._clock() + SWEEP_INTERVAL
         if not await self._store.put(Record(KIND, "orphans", b"{}", expires_at=until)):
             return None
@@ -89,7 +101,10 @@ class OrphanCleaner:
         return ended
 
     async def sweep(self) -> int:
-        """Look at all grants. One that cannot be judged or ended now is left for the next time."""
+        """Disconnect all orphans, and return their number.
+
+        A grant that cannot be checked or disconnected is left for the next search.
+        """
         ended = 0
         async for grant in self._grants.repository.scan():
             try:
@@ -122,5 +137,5 @@ class OrphanCleaner:
                 await self.run_once()
             except GatewayError as error:
                 log.warning("abandoned grant search postponed", error=error.code)
-            except Exception:  # A fault of ours must not end the work for good.
+            except Exception:  # A bug must not stop the background task.
                 log.exception("abandoned grant search failed")

@@ -1,4 +1,4 @@
-"""How the providers are doing: whether to ask them and when, and what an operator must look at."""
+"""Tracks the health of providers: whether and when requests may be sent, and what an operator has to fix."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from akoya_gateway.oauth.outcomes import (
 Outcome = TokenOutcome | RevocationOutcome
 
 DOWN_AFTER = 5
-"""Requests in a row that came to nothing, after which an environment is taken to be down."""
+"""Number of consecutive failed requests after which an environment is considered down."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationProblem:
-    """The provider refuses a client registration. For /readyz and the log; `error` is the provider's judged word."""
+    """A client registration that the provider rejects, for /readyz and the log. `error` is the validated error code."""
 
     client: str
     environment: str
@@ -37,8 +37,11 @@ class RegistrationProblem:
 
 
 class ProviderHealth:
-    """One breaker an environment (it is down) and one a client (its registration is refused); `trust`, for responses
-    that cannot be trusted; and a queue before each environment, for when it is well but asked too often."""
+    """Circuit breakers and pacing for all providers.
+
+    There is one circuit breaker per environment (the provider is down) and one per client (its registration is
+    rejected). `trust` handles untrusted responses. A `RequestPacer` per environment handles rate limiting (429).
+    """
 
     def __init__(self, clock: Clock, random: Callable[[], float], observer: GrantObserver) -> None:
         self._clock = clock
@@ -52,25 +55,32 @@ class ProviderHealth:
 
     @property
     def registration_problems(self) -> tuple[RegistrationProblem, ...]:
+        """Client registrations that the provider rejects."""
         return tuple(self._registration_problems.values())
 
     @property
     def unavailable_environments(self) -> tuple[str, ...]:
-        """Environments whose breaker is open."""
+        """Environments whose circuit breaker is open."""
         return tuple(name for name, breaker in self._environments.items() if breaker.is_open)
 
     def wait(self, client: Client, connector: str | None = None) -> float:
-        """Seconds until this client's provider may be asked, for a refresh of a grant of `connector`; 0.0: now."""
+        """Return the seconds until a request of this client may be sent; 0.0 means now.
+
+        For a refresh, `connector` is the connector of the grant.
+        """
         untrusted = 0.0 if connector is None else self.trust.wait(client.environment.name, connector)
         return max(self._environment(client).wait(), self._client(client).wait(), untrusted)
 
     def wait_for_turn(self, client: Client) -> float:
-        """Seconds until it is the caller's turn, which is kept for them; 0.0: now."""
+        """Reserve a turn for the caller, and return the seconds until it; 0.0 means now. Does not wait itself."""
         return self._pacer(client).reserve(client.environment.rate)
 
     def enter(self, client: Client, connector: str | None = None) -> bool:
-        """True: ask now, and tell `record_outcome` what came of it. `connector`: as in `wait`; tell `trust.answered`,
-        too."""
+        """Return True if the caller may send a request now.
+
+        The caller must then call `record_outcome`, or `leave` if it sends no request. If it passed a `connector` (as in
+        `wait`), it must call `trust.answered` as well.
+        """
         if self.wait(client, connector) > 0.0:
             return False
         if connector is not None:
@@ -78,14 +88,14 @@ class ProviderHealth:
         return self._environment(client).enter() and self._client(client).enter()
 
     def leave(self, client: Client, connector: str | None = None) -> None:
-        """Who entered does not ask after all."""
+        """Undo `enter` without having sent a request."""
         self._environment(client).leave()
         self._client(client).leave()
         if connector is not None:
             self.trust.leave(client.environment.name, connector)
 
     def record_outcome(self, client: Client, outcome: Outcome) -> RegistrationProblem | None:
-        """Returns the fault if the answer is the first sign of it."""
+        """Record the outcome of a request. Return the registration problem if this outcome is the first sign of it."""
         environment, registration = self._environment(client), self._client(client)
         if isinstance(outcome, ProviderDown) and outcome.busy:
             self._pacer(client).on_rate_limited()

@@ -1,4 +1,4 @@
-"""What has to be done with a grant now, and by whom. Pure functions of the grant and the time."""
+"""Decides the next action for a grant and who has to act. Pure functions of the grant and the time."""
 
 from __future__ import annotations
 
@@ -137,13 +137,15 @@ class Remedy:
 
 
 _LIVE_REMEDIES = {
-    None: Remedy(ResponsibleParty.NOBODY, "All is well; the token is renewed by itself."),
+    None: Remedy(ResponsibleParty.NOBODY, "All is well; the token is renewed automatically."),
     Reason.OPERATOR_FAULT: Remedy(
         ResponsibleParty.OPERATOR,
         "Akoya refuses the client registration: compare client_id and client_secret with the Data Recipient Hub. "
         "The grant is kept and renewed as soon as they are right.",
     ),
-    Reason.PROVIDER_DOWN: Remedy(ResponsibleParty.NOBODY, "Akoya did not take the request; it is repeated by itself."),
+    Reason.PROVIDER_DOWN: Remedy(
+        ResponsibleParty.NOBODY, "Akoya did not accept the request; it is repeated automatically."
+    ),
     Reason.UNTRUSTED_ANSWER: Remedy(
         ResponsibleParty.OPERATOR,
         "Akoya's response could not be trusted: compare issuer and jwks_uri of the environment, and the clock. The "
@@ -156,7 +158,7 @@ _DEAD_REMEDIES = {
     Reason.OUTCOME_UNKNOWN: "The connection was interrupted while it was renewed: connect the bank again.",
     Reason.HOLDER_LOST: "The connection was interrupted while it was renewed: connect the bank again.",
     Reason.UNTRUSTED_ANSWER: "The renewed connection could not be verified: connect the bank again.",
-    Reason.ANOTHER_SUB: "The bank answered for another login: connect the bank again.",
+    Reason.ANOTHER_SUB: "The bank's response was for another login: connect the bank again.",
     Reason.NO_REFRESH_TOKEN: "The connection was made without offline access and has ended: connect the bank again.",
 }
 
@@ -172,8 +174,8 @@ def remedy(state: GrantState, reason: str | None) -> Remedy:
         case GrantState.UNCERTAIN:
             return Remedy(
                 ResponsibleParty.USER,
-                "Nobody can know whether the last renewal went through. It is tried again when the present token has "
-                "ended; connecting the bank again settles it at once.",
+                "It is not known whether the last renewal succeeded. It is tried again when the current token has "
+                "expired; connecting the bank again resolves this at once.",
             )
         case GrantState.NEEDS_RECONNECT:
             return Remedy(
@@ -183,4 +185,6 @@ def remedy(state: GrantState, reason: str | None) -> Remedy:
                 else "Connect the bank again.",
             )
         case GrantState.REVOKED:
-            return Remedy(ResponsibleParty.NOBODY, "Disconnected by the user; connecting the bank again starts anew.")
+            return Remedy(
+                ResponsibleParty.NOBODY, "Disconnected by the user; connecting the bank again restores access."
+            )

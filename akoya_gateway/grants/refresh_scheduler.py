@@ -1,8 +1,8 @@
-"""Refreshing grants in use before anybody has to wait for it.
+"""Refreshes grants in use in the background, so that requests do not have to wait for a refresh.
 
-One lane an environment: the grants of owners seen lately, by the moment they are due, worked off at no more than
-`environment.rate` a second and a few at a time. A grant whose owner has not been seen is let go; when the owner comes
-back, reading the grants puts it on the lane again.
+There is one queue per environment. It has the grants of recently active owners, ordered by due time, and starts at most
+`environment.rate` refreshes a second and a few at a time. Grants of inactive owners are dropped. When such an
+owner returns, reading the grants schedules them again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from akoya_gateway.grants.refresh_policy import due_at, held_until
 from akoya_gateway.tasks import cancel_and_wait, keep_running
 
 ACTIVE_SECONDS = 1800.0
-"""Seconds after a request of the owner for which their grants are kept fresh."""
+"""Seconds after an owner's last request during which their grants are refreshed in the background."""
 
 MAX_CONCURRENT = 4
-"""Background refreshes in flight at a time, per environment."""
+"""Maximum number of concurrent background refreshes per environment."""
 
 MAX_ENTRIES = 100_000
-"""Grants on all lanes; beyond that the least recently seen wait for their owner's next request."""
+"""Maximum number of scheduled grants. Beyond it, the least recently seen are dropped until the owner's next request."""
 
 EARLY_FACTOR = 2.0
-"""At most this many times as early as a request would ask for it."""
+"""Background refreshes start at most this many times the margin before expiry; a request refreshes at one margin."""
 
 Refresh = Callable[[Grant], "asyncio.Task[Grant]"]
 
@@ -53,8 +53,11 @@ class _EnvironmentQueue:
 
 
 class RefreshScheduler:
-    """`refresh` starts the one flight of a grant, up to `EARLY_FACTOR` margins early; `rates` says how many a second
-    each environment allows."""
+    """Schedules background refreshes.
+
+    `refresh` starts the in-flight refresh of a grant, up to `EARLY_FACTOR` margins early. `rates` returns how many
+    requests per second an environment allows.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class RefreshScheduler:
         self._running = False
 
     def on_grants_seen(self, grants: OwnerGrants) -> None:
-        """The owner's grants were read or changed, because somebody needs them. Cheap; called about once a second
-        for an owner who is busy."""
+        """Schedule the grants of an owner, which were just read or changed.
+
+        Cheap; called about once a second for an active owner.
+        """
         now = self._clock()
         for grant in grants.grants:
             if grant.state in _RENEWABLE and grant.tokens.refresh_token is not None:
@@ -87,12 +92,13 @@ class RefreshScheduler:
                 self._scheduled.pop(grant.id, None)
 
     def start(self) -> None:
+        """Start one task per environment."""
         self._running = True
         for environment, queue in self._queues.items():
             self._open(environment, queue)
 
     async def stop(self) -> None:
-        """No new refreshes; those that fly are the refresher's to wait for."""
+        """Stop starting refreshes. Does not wait for those in flight; `Refresher.drain` does."""
         self._running = False
         await cancel_and_wait(*[queue.task for queue in self._queues.values()], *self._waiting)
 
@@ -109,7 +115,11 @@ class RefreshScheduler:
             self._scheduled.popitem(last=False)
 
     def _due(self, grant: Grant) -> float:
-        """Before a request would have to wait, and spread, so that replicas and grants of one hour do not meet."""
+        """Return when to refresh the grant: before a request would have to wait for it.
+
+        The time is randomized, so that replicas, and grants that were connected at the same time, do not refresh at
+        once.
+        """
         spread = self._random()
         if grant.state is GrantState.UNCERTAIN and grant.reuse is not None and self._clock() < grant.reuse.until:
             return grant.reuse.at
@@ -146,7 +156,7 @@ class RefreshScheduler:
             due, grant_id = heapq.heappop(queue.heap)
             planned = self._scheduled.get(grant_id)
             if planned is None or planned.due_at != due:
-                continue  # It was planned anew, or let go.
+                continue  # The grant was rescheduled or dropped.
             del self._scheduled[grant_id]
             if self._clock() - planned.seen_at <= ACTIVE_SECONDS:
                 await queue.in_flight.acquire()
@@ -164,9 +174,9 @@ class RefreshScheduler:
             await asyncio.wait({flight})
         finally:
             queue.in_flight.release()
-        # What came of it is in the cache, whose `put` plans the grant anew, and in the log.
+        # The result is not needed here: the refresher logs it, and `GrantCache.put` reschedules the grant.
 
 
 def _moment(grant: Grant) -> tuple[GrantState, float, float]:
-    """What the moment it is due depends on."""
+    """Return the values of the grant that its due time depends on."""
     return grant.state, grant.tokens.expires_at, grant.retry_at

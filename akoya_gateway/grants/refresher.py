@@ -1,7 +1,8 @@
-"""Refreshing one grant: one flight a grant in this process, one lease a grant among all processes.
+"""Refreshes single grants: one in-flight refresh ("flight") per grant in this process, one lease among all processes.
 
-A flight reads, leases, calls, commits. It belongs to nobody who waits for it: a waiter that is cancelled (a client
-that went away) leaves it flying. What it returns is durable.
+A flight reads the grant, acquires the lease, sends the refresh request and writes the result. No waiter owns it: if a
+waiter is cancelled because its client disconnected, the flight continues. The grant that it returns is durable. When to
+refresh is decided by `refresh_policy` and `refresh_scheduler`.
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.tasks import cancel_and_wait
 
 LEASE_SECONDS = 10.0
-"""Seconds after which a holder that nobody heard of is taken for dead. Renewed three times in that time."""
+"""Lifetime of a lease. A holder that does not renew it in this time is assumed to be dead; it renews every third."""
 
 MAX_CHANGE_WAIT = 5.0
-"""Seconds to wait for another holder before looking again by oneself."""
+"""Seconds to wait for a change by another holder before re-reading the grant."""
 
 FIRST_RETRY, MAX_RETRY = 0.05, 1.0
-"""Seconds between attempts to make a new pair durable while the store is away."""
+"""First and longest pause in seconds between attempts to write a result while the store is unavailable."""
 
 log = logger("akoya_gateway.grants")
 
 RevokeLater = Callable[[Grant, Secret], Awaitable[None]]
-"""Queue a refresh token that no record holds for revocation. Durable when it returns."""
+"""Queues a refresh token that is in no grant record for revocation. Durable when it returns."""
 
 T = TypeVar("T")
 
 
 class Refresher:
-    """`holder` names this process among all that share the store; `random` returns [0, 1)."""
+    """Refreshes grants. `holder` identifies this process among all that share the store; `random` returns [0, 1)."""
 
     def __init__(
         self,
@@ -95,11 +96,18 @@ class Refresher:
         self._is_stopping = asyncio.Event()
 
     def flight(self, grant: Grant, *, early: float = 1.0, stale: Secret | None = None) -> asyncio.Task[Grant]:
-        """The flight of this grant, started if there is none. `early` as in `next_action`; `stale`: a bearer that is
-        dead before its time.
+        """Return the in-flight refresh of this grant. Starts one if there is none.
 
-        Its result is the grant as it now is in the store, whatever its state. It raises `StoreUnavailable` (nothing
-        is lost) and what reading a grant raises. Wait for it with `asyncio.wait` or `shield`; never cancel it.
+        Wait for the task with `asyncio.wait` or `shield`; never cancel it. It raises `StoreUnavailable` (nothing is
+        lost) and the errors of reading a grant.
+
+        Args:
+            grant: The grant to refresh.
+            early: As in `refresh_policy.next_action`.
+            stale: A bearer that was reported dead before its expiry. If the grant still has it, it is refreshed now.
+
+        Returns:
+            A task whose result is the grant as it then is in the store, whatever its state.
         """
         flight = self._in_flight.get(grant.id)
         if flight is None:
@@ -112,13 +120,15 @@ class Refresher:
         return flight
 
     def age(self, grant: Grant) -> float:
-        """Seconds since the flight of this grant was started; 0.0 if there is none."""
+        """Return the seconds since the flight of this grant was started, or 0.0 if there is none."""
         started = self._started.get(grant.id)
         return 0.0 if started is None else asyncio.get_running_loop().time() - started
 
     async def drain(self, timeout: float) -> int:
-        """Wait for all flights, at most `timeout` seconds. How many are still in the air: what they hold is lost
-        with the process."""
+        """Wait at most `timeout` seconds for all flights, and return how many are still running.
+
+        Results of those that have not been written are lost when the process exits.
+        """
         self._is_stopping.set()
         if self._in_flight:
             await asyncio.wait(set(self._in_flight.values()), timeout=timeout)
@@ -127,7 +137,7 @@ class Refresher:
     def _on_refresh_done(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
         del self._in_flight[grant_id], self._started[grant_id]
         if not flight.cancelled():
-            flight.exception()  # Whoever waits has it; nobody may be waiting.
+            flight.exception()  # Retrieved so that asyncio does not log it if nothing waits for the flight.
 
     # --- the flight ---------------------------------------------------------------------------------------------
 
@@ -166,7 +176,10 @@ class Refresher:
         return current if current is not None else is_gone(grant, self._clock())
 
     async def _attempt(self, grant: Grant) -> None:
-        """Wait for it. What changes meanwhile is seen by the write of the lease."""
+        """Wait for this request's turn if the environment is paced after a 429, or until the refresher stops.
+
+        If the grant changes meanwhile, the compare-and-set of the lease fails.
+        """
         endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is None or grant.tokens.refresh_token is None:
             return
@@ -181,7 +194,7 @@ class Refresher:
         if endpoint is None:
             log.error("grant client not configured", grant=grant.id, client=grant.key.client)
             return False
-        # A grant without a refresh token only moves in the book.
+        # Without a refresh token no request is sent; only the grant's state changes.
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
 
     def _reuse_grace(self, grant: Grant) -> float:
@@ -194,7 +207,7 @@ class Refresher:
             self._health.leave(endpoint.client, grant.connector)
 
     async def _lease(self, grant: Grant) -> Grant | None:
-        """The intent, durable. None: somebody else was first."""
+        """Write the lease, and return the grant, or None if another process wrote the grant first."""
         asked = transition(grant, RefreshRequested(self._holder, LEASE_SECONDS), self._clock())
         written: Grant | None = None
         try:
@@ -205,8 +218,11 @@ class Refresher:
         return self._moved(grant, written)
 
     async def _release(self, grant: Grant) -> Grant | None:
-        """A lease of this process on a grant that no flight of it is using: its write seemed to fail (the store went
-        away) and was done all the same. Only we can know that nothing was sent, so it is given back as unsent."""
+        """Release a lease of this process that no request is using.
+
+        Such a lease remains if its write appeared to fail because the store became unavailable, but was applied. Only
+        this process knows that no request was sent, so it releases the lease as unsent.
+        """
         assert grant.lease is not None
         unsent = replace(grant.lease, expires_at=0.0, sent=False)
         freed = transition(replace(grant, lease=unsent), LeaseExpired(), self._clock())
@@ -227,7 +243,7 @@ class Refresher:
         endpoint = self._providers[leased.key.client]
         started = self._clock()
         answer = await self._call(endpoint, leased)
-        # Nothing comes between the answer and the store: until it is written it exists here only.
+        # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, answer)
         fault = self._health.record_outcome(endpoint.client, answer)
         untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
@@ -261,15 +277,18 @@ class Refresher:
             if nonce is None:
                 return await endpoint.refresh(used, leased.key.sub)
             return await endpoint.refresh(used, leased.key.sub, nonce)
-        except Exception as error:  # A fault of ours, after which nobody knows whether the request left.
+        except Exception as error:  # A bug. The request may or may not have been sent.
             log.exception("refresh call failed", **_log_fields(leased))
             return OutcomeUnknown(type(error).__name__)
         finally:
-            await cancel_and_wait(renewal)  # Does not raise: nothing may stand in the way of the answer.
+            await cancel_and_wait(renewal)  # Does not raise, so it cannot prevent the response from being stored.
 
     async def _renew(self, leased: Grant) -> None:
-        """Keep the lease while the call runs. Losing it is not fatal: the response is applied by its token, so whatever
-        goes wrong here is tried again a third of a lease later."""
+        """Renew the lease while the request runs.
+
+        Errors are ignored, and the renewal is retried after a third of the lease. Losing the lease is not fatal,
+        because the response is matched by its refresh token.
+        """
         current: Grant | None = leased
         while current is not None and current.lease is not None and current.lease.holder == self._holder:
             await asyncio.sleep(LEASE_SECONDS / 3)
@@ -280,7 +299,10 @@ class Refresher:
                 )
 
     async def _commit(self, leased: Grant, answer: TokenOutcome) -> Grant:
-        """Write what the answer means, however long the store takes to come back; only then anybody uses it."""
+        """Apply the response to the grant and write it, retrying until the store accepts it.
+
+        No caller gets the new tokens before they are durable.
+        """
         grace = self._reuse_grace(leased)
         event = ProviderResponded(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
         new = _new_refresh_token(answer)
@@ -293,8 +315,8 @@ class Refresher:
             while True:
                 before, cached = cached or await self._read_current(leased), None
                 after = transition(before, event, self._clock())
-                # A write of ours that raised may be there all the same, short of the copies that would make it durable
-                # (Redis with `wait`). What is there is then written once more.
+                # A write that raised may have been applied, but not to enough replicas to be durable (Redis with
+                # `wait`). If the record already has the new token, write it once more.
                 doubted = again and new is not None and before.tokens.refresh_token == new
                 if after is before and not doubted:
                     self._learnt(before)
@@ -309,13 +331,17 @@ class Refresher:
         if current.state is GrantState.REVOKED or current.reason == Reason.ANOTHER_SUB:
             await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
         else:
-            # A newer consent is there. Revoking the older family could end it: providers know users, not our records.
+            # The grant has a newer consent. Revoking the older token family could end that as well, because providers
+            # know users and not our records.
             log.info("tokens of older consent dropped", **_log_fields(leased))
         return current
 
     async def _read_current(self, leased: Grant) -> Grant:
-        """The grant as it is now. A disconnected one leaves a marker, so if nothing at all is there the store has lost
-        it (a failover), and what we hold puts it back."""
+        """Return the grant in the store, or `leased` as a new record if there is none.
+
+        A disconnected grant leaves a tombstone. If there is no record at all, the store has lost it (for example in a
+        failover), and the copy of this process restores it.
+        """
         return await self._repository.get(leased.id) or replace(leased, version=0)
 
     async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenOutcome) -> T:
@@ -345,7 +371,7 @@ class Refresher:
             self._unsaved += more
             self._observer.unsaved(self._unsaved)
 
-    # --- telling others -----------------------------------------------------------------------------------------
+    # --- cache and observer -------------------------------------------------------------------------------------
 
     def _moved(self, before: Grant, written: Grant | None) -> Grant | None:
         if written is not None:
@@ -361,7 +387,7 @@ class Refresher:
 
 
 def _log_outcome(answer: TokenOutcome, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
-    """One line a refresh. Errors are the provider's judged words or our own; tokens are nowhere near."""
+    """Log a finished refresh. Error texts are validated provider values or our own; no tokens are logged."""
     said = log.info if isinstance(answer, TokensIssued) else log.warning
     said(
         "refresh finished",
@@ -403,5 +429,5 @@ def _new_refresh_token(answer: TokenOutcome) -> Secret | None:
 
 
 def is_gone(grant: Grant, now: float) -> Grant:
-    """The grant as one that is disconnected."""
+    """Return the grant as a revoked one."""
     return transition(grant, RevokeRequested(), now)

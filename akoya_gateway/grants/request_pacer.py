@@ -1,7 +1,7 @@
-"""Taking turns, once a provider has said that it is asked too often (429): one after the other, at the given rate.
+"""Paces requests after a provider has responded with 429 (too many requests): one at a time, at a given rate.
 
-As long as nobody complains there is no queue: the limit is the provider's to know. Without one after a complaint all
-who were refused come again together, and refusing is most of what the provider then does.
+Without a 429 there is no pacing, because only the provider knows its limit. After one, unpaced requests would all be
+retried at the same time, and the provider would spend most of its time rejecting them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from akoya_gateway.clock import Clock
 
 PACING_SECONDS = 60.0
-"""Seconds since the last complaint for which turns are taken, and until nobody is left in the queue."""
+"""Seconds after the last 429 during which requests are paced. Pacing continues while reserved turns remain."""
 
 
 class RequestPacer:
-    """The queue of this process before one environment."""
+    """Paces the requests of this process to one environment."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -21,11 +21,14 @@ class RequestPacer:
         self._next = 0.0
 
     def on_rate_limited(self) -> None:
-        """The provider refused somebody for asking too often."""
+        """Start or extend the pacing after a 429 response."""
         self._until = self._clock() + PACING_SECONDS
 
     def reserve(self, rate: float) -> float:
-        """Seconds until the caller may ask, `rate` callers a second; 0.0: now. The turn is theirs, used or not."""
+        """Reserve a turn at `rate` requests a second, and return the seconds until it; 0.0 means now.
+
+        A turn that is not used is not given back.
+        """
         now = self._clock()
         if now >= max(self._until, self._next):
             return 0.0

@@ -1,8 +1,8 @@
-"""Refresh tokens that wait to be revoked at the provider (RFC 7009): a durable queue that outlives restarts.
+"""A durable queue of refresh tokens to revoke at the provider (RFC 7009).
 
-A record a token, under a digest of the token, so that queueing it twice is queueing it once. Any replica may work on
-a record: it claims it by moving `next_at` on, by compare-and-set. Revoking twice does no harm, so a claim that was
-lost to a crash is simply taken up again.
+There is one record per token, with a digest of the token as its key, so that queueing a token twice has no effect. Any
+replica may process a record. It claims the record by advancing `next_at` with a compare-and-set. Revoking twice does no
+harm, so if a replica crashes, its claim expires and the revocation is retried.
 """
 
 from __future__ import annotations
@@ -38,28 +38,33 @@ from akoya_gateway.tasks import cancel_and_wait
 KIND = "revocation"
 
 SWEEP_INTERVAL = 30.0
-"""Seconds between looks at the queue."""
+"""Longest pause in seconds between two sweeps of the queue."""
 
 CLAIM_SECONDS = 30.0
-"""Seconds for which a claimed entry is left alone by the others. Longer than a call takes, or it is made twice, which
-does no harm; not much longer, because the claimant may have died.
+"""Seconds for which a claimed entry is not processed by other replicas.
+
+Longer than a request takes, because otherwise the request is sent twice (which does no harm). Not much longer, because
+the replica with the claim may have crashed.
 """
 
 FIRST_PAUSE, MAX_PAUSE = 5.0, 3600.0
+"""First and longest pause in seconds between attempts for one token, before jitter."""
 
 GIVE_UP_AFTER = 30 * 86400.0
-"""Seconds after which a token that nobody could revoke is dropped, with an error in the log."""
+"""Seconds after which a token that could not be revoked is dropped and an error is logged."""
 
 log = logger("akoya_gateway.grants")
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRevocation:
+    """A queued refresh token. `grant` is the grant ID; times are Unix seconds."""
+
     key: str
     grant: str
     client: str
     environment: str | None
-    """None in an entry of an earlier release."""
+    """None in an entry that an earlier release wrote."""
     refresh_token: Secret
     queued_at: float
     next_at: float
@@ -68,6 +73,8 @@ class QueuedRevocation:
 
 
 class RevocationQueue:
+    """Revokes queued refresh tokens in the background. `start()` it once the store is open."""
+
     def __init__(
         self,
         *,
@@ -88,7 +95,11 @@ class RevocationQueue:
         self._wake = asyncio.Event()
 
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
-        """Durable when it returns; the revocation itself is tried soon. Raises `StoreUnavailable`."""
+        """Queue a refresh token of the grant for revocation. The entry is durable when this returns.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
         now = self._clock()
         entry = QueuedRevocation(
             _key(refresh_token),
@@ -99,21 +110,29 @@ class RevocationQueue:
             queued_at=now,
             next_at=now,
         )
-        await self._store.put(_record(entry))  # False: it is there already.
+        await self._store.put(_record(entry))  # Returns False if the token is already queued.
         self._wake.set()
 
     async def count(self) -> int:
+        """Return the number of queued revocations."""
         return await self._store.count(KIND)
 
     def start(self) -> None:
+        """Start the background task."""
         self._work = asyncio.get_running_loop().create_task(self._run(), name="revocations")
 
     async def stop(self) -> None:
-        """An attempt that is cut here is repeated by whoever comes next."""
+        """Cancel the background task. An attempt in progress is repeated later, by this or another process."""
         await cancel_and_wait(self._work)
 
     async def sweep(self) -> float:
-        """Try everything that is due, once. Unix seconds of the next that will be. Raises `StoreUnavailable`."""
+        """Try every due revocation once, and return when the next one is due (Unix seconds).
+
+        The result is at most `SWEEP_INTERVAL` after the start of the sweep.
+
+        Raises:
+            StoreUnavailable: The store cannot be read or written.
+        """
         soonest = self._clock() + SWEEP_INTERVAL
         async for record in self._store.scan(KIND):
             entry = _entry(record)
@@ -121,7 +140,7 @@ class RevocationQueue:
                 endpoint = self._endpoint(entry)
                 entry = await self._attempt(entry)
                 if endpoint is not None:
-                    # The provider counts these with the refreshes, and nobody waits for a revocation.
+                    # The provider counts revocations towards the same rate limit as refreshes. No user waits for them.
                     await asyncio.sleep(1.0 / endpoint.client.environment.rate)
             if entry is not None:
                 soonest = min(soonest, self._due(entry))
@@ -135,7 +154,7 @@ class RevocationQueue:
             except OperatorError as error:
                 log.warning("revocation queue read failed", error=error.code)
                 pause = SWEEP_INTERVAL
-            except Exception:  # A fault of ours must not end the work for good.
+            except Exception:  # A bug must not stop the background task.
                 log.exception("revocation queue failed")
                 pause = SWEEP_INTERVAL
             with contextlib.suppress(TimeoutError):
@@ -143,7 +162,7 @@ class RevocationQueue:
                     await self._wake.wait()
 
     def _due(self, entry: QueuedRevocation) -> float:
-        """Unix seconds. While the provider is taken to be down only one in a while may find out whether it still is."""
+        """Return when the entry is due (Unix seconds). While the circuit breaker is open, that is its next probe."""
         endpoint = self._endpoint(entry)
         held = self._health.wait(endpoint.client) if endpoint is not None else 0.0
         return max(entry.next_at, self._clock() + held)
@@ -155,7 +174,10 @@ class RevocationQueue:
         return endpoint
 
     async def _attempt(self, entry: QueuedRevocation) -> QueuedRevocation | None:
-        """The entry as it is left in the queue; None: it is done, or somebody else has it."""
+        """Try to revoke the token, and return the entry as it remains in the queue.
+
+        Return None if the entry is done or another replica has claimed it.
+        """
         claimed = await self._write(replace(entry, next_at=self._clock() + CLAIM_SECONDS, attempts=entry.attempts + 1))
         if claimed is None:
             return None
@@ -182,7 +204,7 @@ class RevocationQueue:
             log.error("revocation client not configured", grant=entry.grant, client=entry.client)
             return ClientRejected("unknown_client")
         if not self._health.enter(endpoint.client):
-            return ProviderDown("somebody else is finding out")
+            return ProviderDown("another request is probing the provider")
         try:
             answer = await endpoint.revoke(entry.refresh_token)
         except Exception as error:

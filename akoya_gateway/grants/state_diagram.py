@@ -1,4 +1,4 @@
-"""The diagram of docs/grants.md, drawn from the table: `python -m akoya_gateway.grants.state_diagram`."""
+"""Generates the diagram of docs/grants.md from the table: `python -m akoya_gateway.grants.state_diagram`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from akoya_gateway.grants.state_machine import TABLE, Transition
 
 
 def mermaid() -> str:
-    """A mermaid state diagram: one arrow for each pair of states, with the events that lead along it."""
+    """Return a Mermaid state diagram with one arrow per pair of states, labeled with its events."""
     arrows: dict[tuple[GrantState, GrantState], list[str]] = {}
     for state, row in TABLE.items():
         for event, cell in row.items():
@@ -21,7 +21,7 @@ def mermaid() -> str:
 
 
 def _event_label(event: type) -> str:
-    """`RefreshRequested` -> `refresh asked`."""
+    """Return the label of an event: `RefreshRequested` becomes `refresh requested`."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", event.__name__).lower()
 
 

@@ -1,14 +1,15 @@
-"""Which connectors and environments send responses that cannot be trusted, as far as this process has seen.
+"""Tracks which connectors and environments return untrusted refresh responses, as seen by this process.
 
-One grant's untrusted response is held against that grant alone (`life`). Several in a row have another cause than the
-grants, so the refreshes that share it are held back together, by one circuit breaker for each connector and one for
-each environment, and an operator is told:
+A single untrusted response affects only its grant (`state_machine`). Several in a row do not have their cause in the
+grants. The refreshes affected by the same cause are then held back together, by one circuit breaker per connector and
+one per environment, and the fault is reported to the operator:
 
-- a connector: `GRANT_THRESHOLD` different grants in a row, without a good response of that connector in between;
-- an environment: two or more of its connectors in a row, without a good response of any of them in between.
+- for a connector: `GRANT_THRESHOLD` different grants in a row, without a trusted response of that connector in between;
+- for an environment: `CONNECTOR_THRESHOLD` of its connectors in a row, without a trusted response of any of them in
+  between.
 
-Kept in memory and by each process: a reload or a restart begins with nothing, and the first good response closes the
-breaker. Replicas find out for themselves, with at most `GRANT_THRESHOLD` requests each.
+The state is in memory and per process, and a reload or restart resets it. The first trusted response closes the
+breaker. Each replica detects the fault itself, with at most `GRANT_THRESHOLD` requests.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from akoya_gateway.grants.circuit_breaker import CircuitBreaker
 from akoya_gateway.oauth.outcomes import DistrustReason, TokensIssued, Untrusted
 
 GRANT_THRESHOLD = 3
-"""Different grants of one connector."""
+"""Number of different grants of one connector with untrusted responses that opens the connector's breaker."""
 CONNECTOR_THRESHOLD = 2
+"""Number of connectors with untrusted responses that opens the environment's breaker."""
 MAX_ENTRIES = 16
-"""Members of one row: more would tell nothing new."""
+"""Maximum number of members kept per row. The thresholds do not need more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationFault:
-    """Responses that cannot be trusted, for /readyz and the log. `connectors`: all of them share the fault. `error` is
-    our own text on the last response; `since` is Unix seconds."""
+    """Untrusted responses of an environment, for /readyz and the log.
+
+    All `connectors` share the fault. `error` is our own text about the last response. `since` is Unix seconds.
+    """
 
     environment: str
     connectors: tuple[str, ...]
@@ -41,13 +45,16 @@ class ValidationFault:
         of = f" of {' and '.join(self.connectors)}"
         return (
             f"environment {self.environment}: refresh responses{of} cannot be trusted ({self.error}); compare issuer, "
-            "jwks_uri and the clock; no grant is lost, and tokens at hand are still passed"
+            "jwks_uri and the clock; no grant is lost, and valid tokens are still passed on"
         )
 
 
 @dataclass(slots=True)
 class _Row:
-    """Untrusted responses in a row."""
+    """Consecutive untrusted responses of one connector or one environment.
+
+    The members are grant IDs or connectors, respectively.
+    """
 
     breaker: CircuitBreaker
     members: set[str] = field(default_factory=set)
@@ -57,7 +64,10 @@ class _Row:
 
 
 class TrustTracker:
-    """Told of every refresh response, and asked before each refresh."""
+    """Holds back refreshes after untrusted responses.
+
+    Callers report every refresh response with `answered` and check `wait` before each refresh.
+    """
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock = clock
@@ -67,7 +77,7 @@ class TrustTracker:
 
     @property
     def faults(self) -> tuple[ValidationFault, ...]:
-        """Those of environments, and those of connectors whose environment has none."""
+        """The faults of environments, and of connectors whose environment has no fault."""
         whole = [_fault(name, row.members, row) for name, row in self._environments.items() if row.breaker.is_open]
         covered = {fault.environment for fault in whole}
         single = [
@@ -78,25 +88,25 @@ class TrustTracker:
         return (*whole, *single)
 
     def responses(self, environment: str, connector: str) -> int:
-        """Return how many responses of this connector in a row could not be trusted."""
+        """Return the number of consecutive untrusted responses of this connector."""
         return self._rows(environment, connector)[1].responses
 
     def wait(self, environment: str, connector: str) -> float:
-        """Return the seconds until a grant of this connector may be refreshed; 0.0: now."""
+        """Return the seconds until a grant of this connector may be refreshed; 0.0 means now."""
         return max(row.breaker.wait() for row in self._rows(environment, connector))
 
     def enter(self, environment: str, connector: str) -> None:
-        """The caller asks now; where a breaker is open it asks for all others."""
+        """Register that the caller sends a request now. If a breaker is open, the request is its probe."""
         for row in self._rows(environment, connector):
             row.breaker.enter()
 
     def leave(self, environment: str, connector: str) -> None:
-        """The caller that entered does not ask after all, or learnt nothing."""
+        """Undo `enter`: the caller sent no request, or its outcome says nothing about trust."""
         for row in self._rows(environment, connector):
             row.breaker.leave()
 
     def answered(self, environment: str, connector: str, grant_id: str, answer: object) -> ValidationFault | None:
-        """Record a response; return the fault if this response is the first sign of it."""
+        """Record a response. Return the fault if this response is the first sign of it."""
         whole, one = self._rows(environment, connector)
         if isinstance(answer, TokensIssued):
             for row in (whole, one):

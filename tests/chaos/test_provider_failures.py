@@ -143,7 +143,7 @@ async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_righ
         assert all(b"invalid_client" not in answer.body for answer in answers), "not for users"
         status, report = await asyncio.to_thread(readyz, pair)
         assert (status, report["problems"]) == (200, []), "the living is served, here as anywhere else"
-        assert "clients.test-app: the provider answers invalid_client" in str(report["notes"])
+        assert "clients.test-app: the provider returns invalid_client" in str(report["notes"])
         assert (living.state(), ended.state()) == ("live", "live")
 
         pair.secret.write_text("the~next~secret")
