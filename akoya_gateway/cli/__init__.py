@@ -1,7 +1,8 @@
-"""`akoya-gateway`: one module a command, loaded when it is asked for.
+"""The `akoya-gateway` command line.
 
-A command stands in the module of its name. Heavy imports stand inside its function, so that `--help` and `run` start
-quickly. click, because uvicorn brings it along anyway: what parses a command line stays in the memory of `run`.
+Each command is in the module of its name, which is loaded only if the command is used. Heavy imports are inside the
+command's function, so that `--help` and `run` start quickly. The command line is parsed with click, because uvicorn
+depends on it anyway: the modules of another parser would remain in the memory of `run`.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ class _Commands(Group):
 def app() -> None:
     """A gateway between the Akoya network and your app, described by one YAML file.
 
-    Start with `akoya-gateway demo`, which needs no credentials. Then copy gateway.yaml, make it yours, and let
-    `akoya-gateway check` say what is missing.
+    Start with `akoya-gateway demo`, which needs no credentials. Then copy and edit gateway.yaml, and run
+    `akoya-gateway check` to find out what is missing.
 
     Exit codes: 0 fine, 1 a fault was found, 2 wrong usage.
     """
 
 
 def main() -> None:
-    """The `akoya-gateway` script. A faulty configuration is 1, with one line a fault, in every command."""
+    """Run the `akoya-gateway` script.
+
+    If the configuration is invalid, every command prints one line for each error and exits with 1.
+    """
     from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
 
     try:

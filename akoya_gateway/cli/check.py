@@ -1,4 +1,4 @@
-"""`akoya-gateway check`"""
+"""The command `akoya-gateway check`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--no-secrets", is_flag=True, help="Do not read secrets: check a file where they are not at hand.")
+@click.option("--no-secrets", is_flag=True, help="Do not read secrets, to check a file where they are not available.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Lines for people and editors, or one JSON object.",
+    help="Text for people and editors, or one JSON object.",
 )
 def check(config: Path, no_secrets: bool, form: str) -> None:
     """Find everything that is wrong with a configuration, without starting anything.
 
-    Prints one line a fault to standard output, `file:line:column: path: what is wrong (what to do)`, as compilers do.
-    Warnings and the summary go to standard error. Nothing is contacted: see `doctor` for that.
+    Prints one line for each fault to standard output, as compilers do: `file:line:column: path: what is wrong (what to
+    do)`. Warnings and the summary go to standard error. No other system is contacted: use `doctor` for that.
 
     Exit codes: 0 fine (warnings allowed), 1 a fault was found, 2 wrong usage.
     """

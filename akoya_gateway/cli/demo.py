@@ -1,4 +1,4 @@
-"""`akoya-gateway demo`"""
+"""The command `akoya-gateway demo`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import click
     metavar="SECONDS",
     default=86_400,
     show_default=True,
-    help="Life of id_tokens: short ones show refreshes.",
+    help="Lifetime of id_tokens. Use a short one to see refreshes.",
 )
 def demo(port: int | None, open_browser: bool, id_token_lifetime: float) -> None:
-    """See the whole flow: an Akoya emulator, a sample app and the gateway in between, on this machine.
+    """Run the whole flow on this machine: an Akoya emulator, a sample app, and the gateway between them.
 
-    Needs no credentials and no network. Open the URL that is printed, press "Connect Mikomo Bank" and sign in as
-    mikomo_1 with the password mikomo_1. Ctrl-C stops everything; nothing is left behind.
+    Needs no credentials and no network. Open the printed URL, press "Connect Mikomo Bank" and sign in as mikomo_1 with
+    the password mikomo_1. Ctrl-C stops everything; nothing is left behind.
     """
     import signal  # noqa: PLC0415
     import webbrowser  # noqa: PLC0415

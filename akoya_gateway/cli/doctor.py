@@ -1,4 +1,4 @@
-"""`akoya-gateway doctor`"""
+"""The command `akoya-gateway doctor`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def doctor(config: Path, credentials: bool, form: str) -> None:
     """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstreams.
 
-    Everything the configuration names is asked once; nothing is changed, and no secret is printed. Run it where the
-    gateway runs, as the user it runs as.
+    Contacts everything that the configuration names once. Changes nothing and prints no secret. Run it on the gateway's
+    machine, as the gateway's user.
 
     Exit codes: 0 no fault (warnings allowed), 1 a fault was found, 2 wrong usage.
     """

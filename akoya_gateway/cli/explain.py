@@ -1,4 +1,4 @@
-"""`akoya-gateway explain`"""
+"""The command `akoya-gateway explain`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @click.argument("method")
 @click.argument("path")
 @config_option
-@click.option("--connected", metavar="CONNECTOR", multiple=True, help="What the user has connected; all by default.")
+@click.option(
+    "--connected", metavar="CONNECTOR", multiple=True, help="A connected connector; may be repeated. By default all."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as_json: bool) -> None:
-    """Say which access rule decides a request, what happens, and what the upstream would get.
+    """Show which access rule decides a request, what happens, and what the upstream would get.
 
-    Nothing is contacted and no secret is read: the imagined user's token, the key and the signature are placeholders.
+    Contacts nothing and reads no secret: the user's token, the key and the signature are placeholders.
 
     Exit codes: 0 explained, 1 a fault in the configuration, 2 wrong usage.
     """
@@ -44,7 +46,7 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as
         click.echo(f"no connector named {unknown[0]!r}; known: {', '.join(loaded.connectors)}", err=True)
         raise SystemExit(2)
     wanted = connected or tuple(loaded.connectors)
-    method = method.upper()  # Methods are case-sensitive (RFC 9110 section 9.1), fingers are not.
+    method = method.upper()  # Methods are case-sensitive (RFC 9110 section 9.1), but often typed in lower case.
     found = Explainer(loaded, wanted, time.time()).explain(method, path)
     if as_json:
         click.echo(json.dumps(_document(found), indent=2))

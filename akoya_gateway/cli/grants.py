@@ -1,4 +1,4 @@
-"""`akoya-gateway grants`"""
+"""The command `akoya-gateway grants`. The output is in `grants_rendering`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ format_option = click.option(
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
-    help="A table for people; JSON lines or CSV.",
+    help="A table for people, JSON lines, or CSV.",
 )
 
 
 def which(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which grants."""
+    """Add the options that select grants to a command."""
     for option in (
         click.option(
-            "--state", type=click.Choice(STATES), help="Only those. Disconnected ones (revoked) stay for a day."
+            "--state",
+            type=click.Choice(STATES),
+            help="Only grants in this state. Disconnected (revoked) ones are kept a day.",
         ),
-        click.option("--environment", help="Only this environment's."),
-        click.option("--connector", help="Only this connector's."),
-        click.option("--owner", help="Only this owner's."),
+        click.option("--environment", help="Only grants of this environment."),
+        click.option("--connector", help="Only grants of this connector."),
+        click.option("--owner", help="Only grants of this owner."),
     ):
         command = option(command)
     return command
@@ -45,11 +47,12 @@ def which(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group, no_args_is_help=True)
 def grants() -> None:
-    """See and manage what users granted. Tokens are never shown.
+    """List, inspect and revoke the grants of users. Tokens are never shown.
 
-    It reads the store of the configuration, also while gateways run. A million grants are streamed.
+    Reads the store that the configuration names. Gateways may be running. Even a million grants are streamed and not
+    held in memory.
 
-    Exit codes: 0 fine, 1 a fault was found (no such grant, a record that cannot be read, the store is away), 2 wrong
+    Exit codes: 0 fine, 1 a fault was found (no such grant, an unreadable record, or the store is unavailable), 2 wrong
     usage.
     """
 
@@ -59,7 +62,7 @@ def grants() -> None:
 @which
 @format_option
 def list_grants(config: Path, form: str, **which: str | None) -> None:
-    """List grants: owner, connector, environment, state, ages and reason, in no order."""
+    """List grants: owner, connector, environment, state, ages and reason, in no particular order."""
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     wanted = _wanted(**which)
@@ -72,7 +75,7 @@ def list_grants(config: Path, form: str, **which: str | None) -> None:
     "--by",
     type=click.Choice(BY),
     multiple=True,
-    help="What to count by; may be repeated. By default all three.",
+    help="Property to count by; may be repeated. By default all three.",
 )
 @which
 @format_option
@@ -90,7 +93,7 @@ def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> 
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(grant: str, config: Path, as_json: bool) -> None:
-    """Show one grant, by its ID as `list` shows it, and who must do what about it."""
+    """Show one grant, by its ID from `list`, and what must be done about it by whom."""
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     _run(config, lambda loaded: grants_rendering.show(loaded, grant, as_json=as_json))
@@ -99,12 +102,12 @@ def show(grant: str, config: Path, as_json: bool) -> None:
 @grants.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @config_option
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 def revoke(ids: tuple[str, ...], config: Path, yes: bool) -> None:
-    """End grants as if their users had disconnected: forgotten at once, revoked at Akoya.
+    """End grants as if their users had disconnected: delete their tokens at once and revoke them at Akoya.
 
-    Gateways that run stop passing them within a second. If Akoya cannot be reached the revocation waits in the store
-    and is repeated by the gateways.
+    Running gateways stop using the grants within a second. If Akoya cannot be reached, the revocation is queued in the
+    store and retried by the gateways.
     """
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
@@ -121,7 +124,7 @@ def _wanted(owner: str | None, connector: str | None, environment: str | None, s
 
 
 def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None:
-    """`work` with the configuration; its result is the exit code."""
+    """Load the configuration, run `work` with it, and exit with its result unless that is 0."""
     import asyncio  # noqa: PLC0415
 
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415

@@ -1,4 +1,7 @@
-"""What `akoya-gateway grants` prints: a line a grant as it comes, so that memory does not grow with their number."""
+"""The output of `akoya-gateway grants`.
+
+Each grant is printed as it is read, so that memory use does not grow with the number of grants.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,13 @@ COLUMNS = {
     "ends": 9,
     "reason": 24,
 }
-"""Columns of the table and their width: fixed, because no row is held until the last one is known."""
+"""The columns of the table and their widths. Widths are fixed because rows are printed before all rows are known."""
 PAGE_TIMEOUT = 20.0
-"""Seconds for which `revoke` tries to revoke at Akoya itself."""
+"""Seconds for which `revoke` itself tries to revoke grants at Akoya."""
 
 
 async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
+    """Print the matching grants. Return the exit code: 1 if there are unreadable records."""
     writer: Any = {"table": _Rows, "json": _Lines, "csv": _Values}[form](FIELDS)
     number, unreadable = 0, 0
     async with _vault(config) as store:
@@ -78,7 +82,10 @@ async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
 
 
 async def count(config: Config, filter_: GrantFilter, columns: Sequence[str], form: str) -> int:
-    """`columns` of `GrantSummary`."""
+    """Print the number of matching grants for each combination of `columns`, which are fields of `GrantSummary`.
+
+    Return the exit code: 1 if there are unreadable records.
+    """
     found: Counter[tuple[str, ...]] = Counter()
     unreadable: Counter[str] = Counter()
     async with _vault(config) as store:
@@ -95,6 +102,7 @@ async def count(config: Config, filter_: GrantFilter, columns: Sequence[str], fo
 
 
 async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
+    """Print one grant. Return the exit code: 1 if there is no such grant."""
     async with _vault(config) as store:
         found = await get_details(store, grant_id)
     if found is None:
@@ -109,6 +117,7 @@ async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
 
 
 async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
+    """Disconnect the grants and revoke them at Akoya. Return the exit code: 1 if one of them does not exist."""
     code = 0
     async with _vault(config) as store, open_providers(config, time.time) as providers:
         grants = GrantManager(store, providers, config.tokens)
@@ -140,7 +149,7 @@ async def _vault(config: Config) -> AsyncIterator[EncryptedStore]:
 
 
 class _Lines:
-    """JSON, a line a grant."""
+    """Writes one JSON object per line."""
 
     def __init__(self, fields: Iterable[str]) -> None:
         pass
@@ -153,7 +162,7 @@ class _Lines:
 
 
 class _Values:
-    """CSV with a head."""
+    """Writes CSV with a header row."""
 
     def __init__(self, fields: Iterable[str]) -> None:
         self._writer = csv.writer(sys.stdout)
@@ -167,10 +176,10 @@ class _Values:
 
 
 class _Rows:
-    """A table; on a terminal each line is cut to its width."""
+    """Writes a table. On a terminal, each line is truncated to the terminal's width."""
 
     def __init__(self, fields: Iterable[str]) -> None:
-        # A pipe has no width: nothing is cut there to that of some terminal.
+        # A pipe has no width, so lines are not truncated there.
         self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         self._first = True
         self._now = time.time()
@@ -216,7 +225,7 @@ def _print_counts(found: Sequence[tuple[tuple[str, ...], int]], columns: Sequenc
 
 
 def _document(entry: GrantSummary | GrantDetails) -> dict[str, Any]:
-    """Times in RFC 3339, UTC."""
+    """Return the grant as a dictionary for JSON, with times in RFC 3339 format and UTC."""
     document = asdict(entry)
     for name in MOMENTS & document.keys():
         document[name] = _moment(document[name]) if document[name] else None
@@ -239,7 +248,7 @@ def _in_words(name: str, value: Any, raw: Any, now: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """`12s`, `5m`, `3h`, `8d`: the largest unit that fits.
+    """Format a duration in its largest whole unit: `12s`, `5m`, `3h` or `8d`.
 
     >>> span(7300)
     '2h'
@@ -255,12 +264,12 @@ def _moment(seconds: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """An owner may be what an identity provider says: nothing of it steers a terminal."""
+    """Escape unprintable characters. An owner may come from an identity provider and must not control the terminal."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def _harmless(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is quoted as it would quote it."""
+    """Prefix a text with `'` if a spreadsheet would take it for a formula. Return other values unchanged."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 

@@ -1,4 +1,4 @@
-"""A command with commands below it."""
+"""The class of commands that have subcommands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from akoya_gateway.config.diagnostics import did_you_mean
 
 
 class Group(click.Group):
-    """Lists its commands in the order in which they are written, each with its whole first sentence."""
+    """Lists its commands in the order of their definition, each with the whole first paragraph of its help.
+
+    For an unknown command it suggests the most similar one.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

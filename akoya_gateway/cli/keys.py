@@ -1,4 +1,4 @@
-"""`akoya-gateway keys`"""
+"""The command `akoya-gateway keys`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def keys() -> None:
 
     Signing keys (signing.keys) sign the headers to the app; store keys (sessions.keys) encrypt grants at rest.
 
-    To rotate signing keys without touching the configuration keep them in one JWK Set:
-    `akoya-gateway keys new --set --out signing-keys.json`, named by `signing: {keys: [{file: signing-keys.json}]}`.
-    `akoya-gateway keys rotate --if-older-than 30d`, from cron, then does the rest: the next key is published before it
-    signs, and every replica that reads the file changes at the same moment.
+    To rotate signing keys without changing the configuration, keep them in one JWK Set. Create it with
+    `akoya-gateway keys new --set --out signing-keys.json`, and refer to it with
+    `signing: {keys: [{file: signing-keys.json}]}`. Then run `akoya-gateway keys rotate --if-older-than 30d` from cron.
+    The next key is published before it signs, and all replicas that read the file switch to it at the same time.
     """
 
 
@@ -48,12 +48,12 @@ def keys() -> None:
     "-o",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write there (mode 0600), not to stdout.",
+    help="Write to this file (mode 0600) instead of standard output.",
 )
-@click.option("--set", "as_set", is_flag=True, help="As a JWK Set, which `keys rotate` keeps going.")
-@click.option("--store", is_flag=True, help="A key for sessions.keys: 32 random bytes in base64.")
+@click.option("--set", "as_set", is_flag=True, help="Make a JWK Set, which `keys rotate` maintains.")
+@click.option("--store", is_flag=True, help="Make a key for sessions.keys: 32 random bytes in base64.")
 def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
-    """Make a key and print it, or write it to a file that is not there yet."""
+    """Make a key and print it, or write it to a new file."""
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
     if store:
@@ -75,7 +75,7 @@ def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
 @keys.command("list")
 @config_option
 def list_keys(config: Path) -> None:
-    """Show the signing keys: id, algorithm, and whether each signs, waits or is retired; and the store keys."""
+    """List the signing keys with ID, algorithm and state (signing, waiting or retired), and the store keys."""
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
     loaded = _load(config)
@@ -88,13 +88,14 @@ def list_keys(config: Path) -> None:
 
 @keys.command()
 @config_option
-@click.option("--in", "lead", metavar="TIME", default="1h", show_default=True, help="When the new key begins to sign.")
+@click.option("--in", "lead", metavar="TIME", default="1h", show_default=True, help="Time until the new key signs.")
 @click.option("--if-older-than", metavar="TIME", help="Do nothing while the newest key is younger.")
 def rotate(config: Path, lead: str, if_older_than: str | None) -> None:
     """Make the next signing key.
 
-    A JWK Set file gets it at once, with the moment at which it begins; the gateway reads the file again on reload. For
-    keys that the configuration lists one by one a file is written beside the first, and what to change is printed.
+    If signing.keys is a JWK Set file, the key is added to it with the time at which it begins to sign. The gateway
+    reads the file again on reload. If the configuration lists the keys one by one, the key is written to a new file
+    beside the first, and the necessary changes are printed.
     """
     _load(config)
     wait = _duration(lead, "--in")
@@ -108,7 +109,7 @@ def rotate(config: Path, lead: str, if_older_than: str | None) -> None:
 
 @keys.command()
 @config_option
-@click.option("--pem", is_flag=True, help="As PEM, one block a key, in place of a JWK Set.")
+@click.option("--pem", is_flag=True, help="Print PEM, one block for each key, instead of a JWK Set.")
 def public(config: Path, pem: bool) -> None:
     """Print the public keys, for verifiers that do not fetch them. Shared secrets are never printed."""
     from akoya_gateway.signing import jwks  # noqa: PLC0415
@@ -127,7 +128,7 @@ def public(config: Path, pem: bool) -> None:
 @keys.command("rotate-store")
 @config_option
 def rotate_store(config: Path) -> None:
-    """Encrypt every stored grant anew with the first of sessions.keys, so that the last can be taken out."""
+    """Re-encrypt every stored record with the first of sessions.keys, so that the other keys can be removed."""
     from akoya_gateway.cli import rotate_store as command  # noqa: PLC0415
 
     if code := command.rotate_store(config):
@@ -165,7 +166,10 @@ def _duration(text: str, option: str) -> float:
 
 
 def _key_files(config: Path) -> list[Path | None]:
-    """The files of signing.keys, in order; None for a key from the environment. The configuration has been judged."""
+    """Return the files of signing.keys in order, with None for a key from the environment.
+
+    The configuration must have been validated.
+    """
     import yaml  # noqa: PLC0415
 
     entries = yaml.safe_load(config.read_text("utf-8-sig"))["signing"]["keys"]
@@ -215,7 +219,7 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """One rotation at a time, also between replicas that share the folder."""
+    """Allow only one rotation at a time, also between replicas that share the folder."""
     lock = file.with_name(f".{file.name}.lock")
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -238,7 +242,7 @@ def _write_new(file: Path, text: str) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    """All or nothing, with the mode and owner that the file had."""
+    """Replace the file atomically, and keep its mode and, if permitted, its owner."""
     before = file.stat()
     temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
     _write_new(temporary, text)

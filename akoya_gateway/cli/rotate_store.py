@@ -1,4 +1,4 @@
-"""`akoya-gateway keys rotate-store`: everything in the store under the first key of `sessions.keys`."""
+"""The command `akoya-gateway keys rotate-store`: re-encrypts the store with the first key of `sessions.keys`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from akoya_gateway.store.key_rotation import Progress, rotate
 
 
 def rotate_store(config_path: Path) -> int:
-    """Run it with a progress bar on stderr. Returns the exit code: 0 when old keys may leave the ring now.
+    """Re-encrypt the store, with a progress bar on standard error.
 
-    Raises `config.ConfigurationError`. It may be interrupted, and run beside a gateway.
+    It may be interrupted, and may run while gateways are running.
+
+    Returns:
+        The exit code: 0 if the old keys may now be removed from the ring.
+
+    Raises:
+        ConfigurationError: the configuration is invalid.
     """
     sessions = load_config(config_path).sessions
     try:
@@ -49,7 +55,7 @@ async def _rotate(sessions: Sessions) -> Progress:
 
 
 def summary(progress: Progress, first: str) -> list[str]:
-    """What an operator wants to know, one line each."""
+    """Return the result of a rotation as lines for the operator."""
     lines = [f"{progress.done} records looked at, {progress.resealed} sealed anew under key {first}."]
     lines += [
         f"{n} records need key {key}, which is not in sessions.keys: add it and run this again."

@@ -1,4 +1,4 @@
-"""`akoya-gateway sandbox`"""
+"""The command `akoya-gateway sandbox`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on. Keep to loopback: it has no protection.",
+    help="Address to listen on. Use a loopback address: the emulator has no access control.",
 )
 @click.option(
     "--port",
@@ -20,14 +20,14 @@ import click
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
-    "--base-url", metavar="URL", show_default="host and port", help="How others reach it, if not by host and port."
+    "--base-url", metavar="URL", show_default="host and port", help="Its URL for clients, if not host and port."
 )
 @click.option(
     "--dialect",
     type=click.Choice(["dex", "hydra"]),
     default="dex",
     show_default=True,
-    help="Whose habits: the documented ones (dex), or the newer server's.",
+    help="Behavior to emulate: the documented one (dex), or that of the newer server.",
 )
 @click.option("--client-id", show_default="made up", help="The app's client id.")
 @click.option("--client-secret", envvar="AKOYA_SANDBOX_CLIENT_SECRET", show_default="made up", help="Its secret.")
@@ -44,7 +44,7 @@ import click
     metavar="SECONDS",
     default=86_400,
     show_default=True,
-    help="Life of id_tokens.",
+    help="Lifetime of id_tokens.",
 )
 @click.option(
     "--code-lifetime",
@@ -52,28 +52,26 @@ import click
     metavar="SECONDS",
     default=300,
     show_default=True,
-    help="Life of authorization codes.",
+    help="Lifetime of authorization codes.",
 )
 @click.option(
     "--refresh-token-lifetime",
     type=float,
     metavar="SECONDS",
     show_default="for ever",
-    help="Life of refresh tokens.",
+    help="Lifetime of refresh tokens.",
 )
 @click.option(
     "--rotation-grace",
     type=float,
     metavar="SECONDS",
     show_default="none",
-    help="How long a spent refresh token is still taken.",
+    help="How long a used refresh token is still accepted.",
 )
 @click.option(
-    "--rate-limit", type=float, metavar="N", show_default="no limit", help="Data requests a second; Akoya has 5."
+    "--rate-limit", type=float, metavar="N", show_default="no limit", help="Data requests per second; Akoya allows 5."
 )
-@click.option(
-    "--accounts", type=click.IntRange(1, 2000), default=3, show_default=True, help="Accounts of each test user."
-)
+@click.option("--accounts", type=click.IntRange(1, 2000), default=3, show_default=True, help="Accounts per test user.")
 @click.option(
     "--alg",
     type=click.Choice(["RS256", "ES256"]),
@@ -82,12 +80,12 @@ import click
     help="How id_tokens are signed.",
 )
 @click.option("--no-keys", is_flag=True, help="Publish no keys and no discovery document.")
-@click.option("--access-token", is_flag=True, help="Put an access_token into answers.")
+@click.option("--access-token", is_flag=True, help="Include an access_token in token responses.")
 @click.option(
     "--fault",
     metavar="FAULT",
     multiple=True,
-    help="Trouble: KIND[@ENDPOINT][,times=N]…, see above; may be repeated.",
+    help="Fault to inject: KIND[@ENDPOINT][,times=N]…, see above; may be repeated.",
 )
 @click.option("--control", is_flag=True, help="Serve the control API at /_sandbox/.")
 def sandbox(
@@ -117,8 +115,8 @@ def sandbox(
     mikomo_500, 501, 601, 602 and 701 to 704 connect and then fail at the data APIs.
 
     Faults: slow, slow_after, status, status_after, cut_before, cut_after, cut_during, html, garbage, wrong_sub,
-    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error. For instance, the answer to the
-    next refresh is lost after the token was issued: --fault cut_after@token.refresh_token,times=1
+    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error. For example, to lose the response
+    to the next refresh after the token was issued: --fault cut_after@token.refresh_token,times=1
     """
     from akoya_gateway.sandbox.fault_injection import Fault  # noqa: PLC0415
     from akoya_gateway.sandbox.foreground import open_sandbox, serve  # noqa: PLC0415

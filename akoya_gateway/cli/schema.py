@@ -1,4 +1,4 @@
-"""`akoya-gateway schema`"""
+"""The command `akoya-gateway schema`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 def schema() -> None:
     """Print the JSON Schema (2020-12) of gateway.yaml.
 
-    Editors use it to complete and explain: save it beside your file and begin gateway.yaml with
+    Editors use it for completion and help. Save it beside gateway.yaml and begin that file with
     `# yaml-language-server: $schema=gateway.schema.json`.
     """
     from akoya_gateway.config.schema_validation import schema_text  # noqa: PLC0415

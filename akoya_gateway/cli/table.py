@@ -1,5 +1,7 @@
-"""Columns of text for a terminal. Written out here: a library for it would stay in the memory of `run`, where others
-(httpx, structlog) load it as soon as it is installed.
+"""Formats columns of text for a terminal.
+
+No library is used for this: once installed, it would also be imported by httpx and structlog, and so stay in the memory
+of `run`.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ GAP = "  "
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Every column as wide as its widest cell."""
+    """Format the rows as lines. Every column is as wide as its widest cell."""
     return [row_of(cells, [max(map(len, column)) for column in zip(*rows, strict=True)]) for cells in rows]
 
 
 def row_of(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line; what is too long for its column ends in an ellipsis."""
+    """Format one row. A cell that is too long for its column is truncated and ends in an ellipsis."""
     fitted = (
         cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(cells, widths, strict=True)
     )

@@ -1,4 +1,4 @@
-"""`akoya-gateway url`"""
+"""The command `akoya-gateway url`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from akoya_gateway.cli.options import config_option
 @click.command()
 @click.argument("connector")
 @config_option
-@click.option("--state", metavar="TEXT", help="Use this state in place of a random one.")
+@click.option("--state", metavar="TEXT", help="Use this state instead of a random one.")
 def url(connector: str, config: Path, state: str | None) -> None:
     """Print the authorization URL for a connector: Akoya's "build your own URL".
 
-    It is the URL that the gateway itself would redirect to, to try a client registration by hand. No authorization
-    attempt stands behind it, so the gateway will refuse the callback; people are sent to the connect route instead.
+    This is the URL to which the gateway itself would redirect. Use it to try a client registration by hand. It belongs
+    to no authorization attempt, so the gateway will refuse its callback. Send users to the connect route instead.
     """
     from akoya_gateway.config.diagnostics import did_you_mean  # noqa: PLC0415
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
@@ -39,9 +39,9 @@ def url(connector: str, config: Path, state: str | None) -> None:
         )
     )
     click.echo(
-        "warning: no authorization attempt stands behind this URL, the gateway will refuse its callback; "
-        f"send people to {loaded.public_url}{loaded.prefix}/connect/{connector}",
+        "warning: this URL belongs to no authorization attempt, the gateway will refuse its callback; "
+        f"send users to {loaded.public_url}{loaded.prefix}/connect/{connector}",
         err=True,
     )
     if dialect.pkce:
-        click.echo("warning: the code verifier of this URL is thrown away, its code cannot be exchanged", err=True)
+        click.echo("warning: the code verifier of this URL is discarded, its code cannot be exchanged", err=True)
