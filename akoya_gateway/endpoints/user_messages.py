@@ -30,7 +30,7 @@ _ERRORS = {
     "certificate-not-trusted": _NOT_NOW,
     "proxy-refused": _NOT_NOW,
     "outcome-unknown": "The bank did not answer in time. Please connect once more.",
-    "untrusted_answer": "The bank was not connected: what it sent could not be verified. Please try again later.",
+    "untrusted-id-token": "The bank was not connected: what it sent could not be verified. Please try again later.",
     "store-unavailable": "The connection could not be saved. Please try again in a moment.",
     "code-refused": "The sign-in took too long or was used already. Please connect once more.",
     "client-refused": _NOT_NOW,

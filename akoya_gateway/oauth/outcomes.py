@@ -195,7 +195,7 @@ def answer_fields(answer: TokenOutcome | RevocationOutcome) -> dict[str, int | s
     reply: Reply | None = getattr(answer, "reply", None)
     fields: dict[str, int | str | None] = {
         "error": getattr(answer, "error", None) or getattr(answer, "detail", None),
-        "reason": getattr(answer, "reason", None) or getattr(answer, "reason", None),
+        "reason": getattr(answer, "reason", None),
     }
     if reply is not None:
         fields |= {

@@ -487,5 +487,5 @@ def test_page_for_an_error_has_a_number_and_ways_back(world: World, browser: Bro
 
 
 def test_no_page_says_that_somebody_was_told() -> None:
-    codes = ("client-refused", "untrusted_answer", "store-unavailable", "whatever")
+    codes = ("client-refused", "untrusted-id-token", "store-unavailable", "whatever")
     assert not [code for code in codes if "told" in notice_of_error(code)]

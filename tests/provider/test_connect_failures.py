@@ -71,7 +71,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
             {"error": "the provider answered 308 (status_308)", "reason": "redirected", "status": 308},
         ),
         (
-            reply(200, {"id_token": signed(claims(iss="https://x/")).reveal()}), "untrusted_answer", "WARNING",
+            reply(200, {"id_token": signed(claims(iss="https://x/")).reveal()}), "untrusted-id-token", "WARNING",
             {"error": "id_token: iss is not the environment's issuer", "reason": "id_token", "status": 200},
         ),
         (
