@@ -160,14 +160,14 @@ def _visible(found: dict[bytes, bytes], name: bytes, limit: int) -> str | None:
     if len(value) > limit:
         raise _Malformed(f"{name.decode()} is too long")
     if not is_visible_ascii(value, limit):
-        raise _Malformed(f"{name.decode()} holds characters that it cannot have")
+        raise _Malformed(f"{name.decode()} contains characters that are not allowed")
     return value
 
 
 def _error(raw: bytes) -> str:
     value = _decode(raw, "error").decode("latin-1")
     if len(value) > MAX_ERROR or _ERROR.fullmatch(value) is None:
-        raise _Malformed("error holds characters that it cannot have")
+        raise _Malformed("error contains characters that are not allowed")
     return value
 
 

@@ -109,7 +109,7 @@ def validate_id_token(
     if not is_plain_text(sub, MAX_SUB_BYTES):
         raise IdTokenRejected("sub is missing or unreadable")
     if expected_sub is not None and not _equal(str(sub), expected_sub):
-        raise SubjectMismatch("sub is another than before")
+        raise SubjectMismatch("sub differs from the expected one")
     return IdToken(
         sub=str(sub),
         issuer=claims.get("iss") if environment.issuer is not None else None,
@@ -146,7 +146,7 @@ def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, 
         raise IdTokenRejected("the header is too long")
     header = _json(parts[0], "header")
     if "crit" in header:
-        raise IdTokenRejected("the header has crit")  # RFC 7515 section 4.1.11: no extension is supported
+        raise IdTokenRejected("unsupported `crit` header")  # RFC 7515 section 4.1.11: no extension is supported
     if not isinstance(header.get("alg"), str) or header["alg"].lower() in ("", "none"):
         raise IdTokenRejected("the header has no algorithm")
     signature = _base64url(parts[2], "signature")
@@ -189,7 +189,7 @@ def _validate_audience(claims: dict[str, Any], client: Client) -> None:
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
     if client.client_id not in audiences:
-        raise IdTokenRejected("aud does not hold the client_id")
+        raise IdTokenRejected("aud does not contain the client_id")
     if "azp" in claims and claims["azp"] != client.client_id:
         raise IdTokenRejected("azp is not the client_id")
 
@@ -215,7 +215,7 @@ def _validate_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool
     if nonce is None or (answered is None and may_lack):
         return
     if not isinstance(answered, str) or not _equal(answered, nonce):
-        raise IdTokenRejected("nonce is missing or another than was sent")
+        raise IdTokenRejected("nonce is missing or differs from the one sent")
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

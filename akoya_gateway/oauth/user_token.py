@@ -46,7 +46,7 @@ def validate_user_token(token: Secret, keys: KeySet, identity: Identity, now: fl
         raise IdTokenRejected("iss is not identity.jwt.issuer")
     audience = claims.get("aud")
     if identity.audience is None or identity.audience not in (audience if isinstance(audience, list) else [audience]):
-        raise IdTokenRejected("aud does not hold identity.jwt.audience")
+        raise IdTokenRejected("aud does not contain identity.jwt.audience")
     expires_at = validate_times(claims, now, LEEWAY_SECONDS)
     if expires_at is None:
         raise IdTokenRejected("exp is missing")

@@ -127,7 +127,7 @@ class RemoteKeySet:
             document = await get(self._http, self._uri, MAX_DOCUMENT_BYTES, self.timeout)
             keys = read_keys(document.body)
         except (FetchFailed, UnreadableKeys) as fault:
-            self._failed(f"the provider's keys could not be had: {fault}")
+            self._failed(f"the provider's keys are unavailable: {fault}")
             return
         self._cached = _Cached(keys, self._clock() + max_age(document.cache_control))
         self._retry_at = 0.0

@@ -150,7 +150,7 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
     except TimeoutError:
         if progress.connecting and not progress.sending:
             return NotSent(f"no connection to the provider within {timeout:g} s")
-        return progress.response_lost(f"no complete answer within {timeout:g} s")
+        return progress.response_lost(f"no complete response within {timeout:g} s")
     except Exception as fault:
         # An unknown error must not count as "not sent". Its text is not used because it may quote the peer.
         return progress.response_lost(f"the connection failed ({type(fault).__name__})")
@@ -208,7 +208,7 @@ async def get(http: httpx.AsyncClient, url: str, limit: int, timeout: float) -> 
 
 def _fetch_fault(fault: Exception, timeout: float) -> str:
     if isinstance(fault, TimeoutError):
-        return f"no complete answer within {timeout:g} s"
+        return f"no complete response within {timeout:g} s"
     if isinstance(fault, UnreadableBody):
         return str(fault)
     untrusted = certificate_fault(fault)

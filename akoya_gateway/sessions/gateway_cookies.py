@@ -36,11 +36,11 @@ class CookieSentTwice(UserError):
     """
 
     code = "cookie-twice"
-    title = "Your browser sends two cookies of one name"
+    title = "Your browser sends two cookies with the same name"
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"Another app on this address has set a cookie that is called {name}, too. "
+            f"Another app on this address also sets a cookie named {name}. "
             "Delete the cookies of this address and try again."
         )
 

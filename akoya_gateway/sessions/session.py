@@ -24,7 +24,7 @@ class SessionGone(UserError):
     """Another request renewed or ended the session at the same time."""
 
     code = "other-owner"
-    title = "Your session has changed meanwhile"
+    title = "Your session has changed in the meantime"
 
 
 @dataclass(frozen=True, slots=True)

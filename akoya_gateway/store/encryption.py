@@ -51,7 +51,7 @@ class Keyring:
             if len(key.key) != 32:
                 raise ValueError(f"ring key {key.id!r} is {len(key.key)} bytes long, it must be 32")
             if key.id in self._ciphers:
-                raise ValueError(f"ring key {key.id!r} is there twice")
+                raise ValueError(f"ring key {key.id!r} occurs twice")
             self._ciphers[key.id] = AESGCM(key.key)
         self._first = self._ciphers[keys[0].id]
         self._header = _header(keys[0].id)
@@ -77,7 +77,7 @@ class Keyring:
         try:
             return cipher.decrypt(nonce, sealed[start + _NONCE :], header + context)
         except InvalidTag:
-            raise DamagedRecord(f"a record sealed with key {key_id!r} was altered or is not in its own place") from None
+            raise DamagedRecord(f"a record encrypted with key {key_id!r} was altered or moved") from None
 
     def needs_reencryption(self, sealed: bytes) -> bool:
         """Return True if the body was encrypted with another key than the first.
@@ -98,11 +98,11 @@ def _header(key_id: str) -> bytes:
 def _split(sealed: bytes) -> tuple[bytes, str]:
     """Return the header and key ID of an encrypted body, after checking its minimum length."""
     if len(sealed) < 2 or sealed[0] != _FORMAT:
-        raise DamagedRecord("a record's body is not a sealed one")
+        raise DamagedRecord("a record's body is not encrypted")
     end = 2 + sealed[1]
     if sealed[1] == 0 or len(sealed) < end + _NONCE + _TAG:
-        raise DamagedRecord("a sealed record is cut short")
+        raise DamagedRecord("an encrypted record is truncated")
     try:
         return sealed[:end], sealed[2:end].decode("ascii")
     except UnicodeDecodeError:
-        raise DamagedRecord("a sealed record has no readable key id") from None
+        raise DamagedRecord("an encrypted record has no readable key ID") from None

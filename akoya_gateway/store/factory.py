@@ -35,7 +35,7 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     if scheme in REDIS_SCHEMES:
         return _redis(url, clock)
     raise OperatorError(
-        f"sessions.store: no store is called {_shown_scheme(url)!r}; "
+        f"sessions.store: unknown scheme {_shown_scheme(url)!r}; "
         "use memory://, sqlite:///path, redis://, rediss://, redis+sentinel:// or redis+cluster://"
     )
 

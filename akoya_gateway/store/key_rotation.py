@@ -27,10 +27,10 @@ class RotationResult(Enum):
     """Outcome for one record."""
 
     RESEALED = "resealed"
-    CURRENT = "under the first key already"
+    CURRENT = "already under the first key"
     GONE = "removed meanwhile"
     DAMAGED = "damaged"
-    BUSY = "changed whenever we looked"
+    BUSY = "changed on every attempt"
 
 
 @dataclass(frozen=True, slots=True)

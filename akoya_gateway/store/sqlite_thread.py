@@ -81,7 +81,7 @@ class ConnectionThread(Generic[C]):
         if self._stopped:
             raise StoreUnavailable("the store is closed")
         if self._jobs.qsize() >= MAX_WAITING:
-            raise StoreUnavailable(f"the store does not answer, and {MAX_WAITING} requests wait for it")
+            raise StoreUnavailable(f"the store does not respond, and {MAX_WAITING} requests are waiting for it")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._jobs.put(Job(work, loop, answer))
@@ -89,7 +89,7 @@ class ConnectionThread(Generic[C]):
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            raise StoreUnavailable(f"the store did not answer within {timeout:g} s") from None
+            raise StoreUnavailable(f"the store did not respond within {timeout:g} s") from None
         except StoreUnavailable:
             raise
         except Exception as fault:

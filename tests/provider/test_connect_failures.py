@@ -84,7 +84,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
             {"error": "the provider answered 500 (server_error)", "reason": "unavailable", "status": 500,
              "provider_error": "server_error"},
         ),
-        (raw(hold=True), "outcome-unknown", "WARNING", {"error": "no complete answer within 0.5 s"}),
+        (raw(hold=True), "outcome-unknown", "WARNING", {"error": "no complete response within 0.5 s"}),
     ],
 )  # fmt: skip
 async def test_a_failed_exchange_is_logged_with_its_reason(
@@ -109,7 +109,7 @@ async def test_a_provider_that_is_not_there_is_logged_with_its_reason(
         keys = await exchange(http, server.url, f"{server.url}/keys")
     assert keys.code == "temporarily_unavailable"
     assert logged(keys, caplog) == (
-        "WARNING", {"error": "the provider's keys could not be had: answered 503", "reason": "keys-unavailable"}
+        "WARNING", {"error": "the provider's keys are unavailable: answered 503", "reason": "keys-unavailable"}
     )  # fmt: skip
     nobody = await exchange(http, server.url)
     assert nobody.code == "provider-unreachable"

@@ -88,7 +88,7 @@ async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.Async
     try:
         asyncio.get_running_loop().call_later(0.1, pause, silent)
         answer = await post(http, FormRequest(silent.url, (), ()), TIMEOUT)
-        assert answer == ResponseLost("no complete answer within 0.3 s")
+        assert answer == ResponseLost("no complete response within 0.3 s")
     finally:
         silent.close()
 

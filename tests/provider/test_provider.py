@@ -190,7 +190,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
         ),
         (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
         (raw(OK + b"Content-Length: 999\r\n\r\n{"), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
-        (raw(hold=True), OutcomeUnknown("no complete answer within 0.5 s")),
+        (raw(hold=True), OutcomeUnknown("no complete response within 0.5 s")),
     ],
 )
 async def test_what_comes_of_an_answer(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
@@ -217,9 +217,9 @@ async def test_no_connection_leaves_the_token_unspent(http: httpx.AsyncClient) -
     [
         (signed(claims(), rsa_key("attacker"), kid="r1"), DistrustReason.ID_TOKEN, "the signature is wrong"),
         (signed(claims(iss="https://evil.example/")), DistrustReason.ID_TOKEN, "iss is not the environment's issuer"),
-        (signed(claims(aud="other")), DistrustReason.ID_TOKEN, "aud does not hold the client_id"),
+        (signed(claims(aud="other")), DistrustReason.ID_TOKEN, "aud does not contain the client_id"),
         (signed(claims(exp=NOW - 100)), DistrustReason.ID_TOKEN, "exp is past"),
-        (signed(claims(sub="another-login")), DistrustReason.SUBJECT, "sub is another than before"),
+        (signed(claims(sub="another-login")), DistrustReason.SUBJECT, "sub differs from the expected one"),
         (signed(claims(), ec_key("P-256", "e9"), "ES256"), DistrustReason.KEYS, "no key with the token's kid"),
         (Secret("not-a-jwt"), DistrustReason.ID_TOKEN, "not a signed JWT in compact form"),
     ],
@@ -260,7 +260,7 @@ async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx
 async def test_an_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
     async with provider(http, keys=reply(503), token=reply(200, tokens())) as (akoya, server):
         for answer in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
-            assert answer == ProviderDown("the provider's keys could not be had: answered 503")
+            assert answer == ProviderDown("the provider's keys are unavailable: answered 503")
         assert server.to("/token") == []
 
 
@@ -385,7 +385,7 @@ async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: h
         later = await akoya.refresh(Secret("r"), SUB, "n-1")
         assert isinstance(later, TokensIssued) and later.tokens.nonce == "n-1"
         other = await akoya.refresh(Secret("r"), SUB, "n-2")
-        assert other == Untrusted("id_token: nonce is missing or another than was sent", Secret("refresh-2"))
+        assert other == Untrusted("id_token: nonce is missing or differs from the one sent", Secret("refresh-2"))
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ async def test_a_failure_says_what_the_provider_answered(
         (reply(401, {"error": "unauthorized_client"}), ClientRejected("unauthorized_client")),
         (reply(503), ProviderDown("the provider answered 503 (status_503)")),
         (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
-        (raw(hold=True), OutcomeUnknown("no complete answer within 0.5 s")),
+        (raw(hold=True), OutcomeUnknown("no complete response within 0.5 s")),
     ],
 )
 async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:

@@ -113,7 +113,7 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
 async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, answer: Answer) -> None:
     async with asyncio.timeout(20):
         lost, server = await ask(http, answer, timeout=0.3)
-    assert lost == ResponseLost("no complete answer within 0.3 s")
+    assert lost == ResponseLost("no complete response within 0.3 s")
     assert len(server.received) == 1
 
 
@@ -331,7 +331,7 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
         (reply(404, b""), "answered 404"),
         (reply(200, b"x" * 101), "answered more than 100 bytes"),
         (endless(OK + b"\r\n", b"x" * 65536), "answered more than 100 bytes"),
-        (raw(hold=True), "no complete answer within 0.5 s"),
+        (raw(hold=True), "no complete response within 0.5 s"),
         (raw(), "the connection failed (RemoteProtocolError)"),
         (reply(200, BROTLI, "Content-Encoding: br\r\n"), "Content-Encoding"),
         (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),

@@ -150,9 +150,9 @@ def _error_text(fault: Exception) -> str:
     if code:
         return _ADVICE[code]
     if isinstance(fault, RedisTimeoutError | TimeoutError):
-        return "no answer in time; what was asked for may or may not have happened"
+        return "no response in time; the command may or may not have been executed"
     if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
-        return f"no connection ({type(fault).__name__}); what was asked for may or may not have happened"
+        return f"no connection ({type(fault).__name__}); the command may or may not have been executed"
     if isinstance(fault, IndexError):
         return _ADVICE["CLUSTERDOWN"]
     if isinstance(fault, ResponseError):
