@@ -144,7 +144,9 @@ def _exceptions(reading: _Reading) -> tuple[ProxyException, ...]:
         if exception is None:
             shown = ascii(entry if len(entry) <= 60 else entry[:60] + "...")
             remedy = "such as .example.com, localhost:8443, 10.0.0.0/8 or fd00::/8"
-            reading.warnings.append((f"the variable {variable} has an entry that is left out: {shown}", remedy))
+            reading.warnings.append(
+                (f"the variable {variable} has an invalid entry, which is ignored: {shown}", remedy)
+            )
         elif exception.name != "http":
             found.append(exception)
     return tuple(found)
@@ -195,7 +197,7 @@ def _ca_folder(reading: _Reading) -> str | None:
     there = [each for each in folders if "\0" not in str(each) and each.is_dir()]
     if not there:
         remedy = "name a folder of PEM certificates, or unset it for the gateway"
-        reading.faults.append((f"the variable SSL_CERT_DIR names no folder that is there: {text!a}", remedy))
+        reading.faults.append((f"the variable SSL_CERT_DIR names no existing folder: {text!a}", remedy))
     elif not any(_HASHED.fullmatch(entry.name) for each in there for entry in each.iterdir()):
         said = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
         reading.warnings.append((said, "run `openssl rehash` there"))

@@ -109,7 +109,7 @@ def test_unreadable_entry_of_no_proxy_is_left_out_with_a_warning(entry: str) -> 
     surroundings, faults, warnings = read_surroundings(environ)
     assert faults == []
     (message,) = [message for message, _ in warnings]
-    assert message.startswith(f"the variable no_proxy has an entry that is left out: {ascii(entry)[:40]}")
+    assert message.startswith(f"the variable no_proxy has an invalid entry, which is ignored: {ascii(entry)[:40]}")
     assert message.isascii()
     assert len(message) < 200
     assert surroundings.proxy_for("10.0.0.1", 443) is None
@@ -127,7 +127,7 @@ def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) ->
         ("SSL_CERT_FILE", f"{tmp_path}/none.pem", "No such file or directory"),
         ("SSL_CERT_FILE", str(tmp_path), ""),
         ("SSL_CERT_FILE", str(empty), "a file without certificates"),
-        ("SSL_CERT_DIR", f"{tmp_path}/none", "no folder that is there"),
+        ("SSL_CERT_DIR", f"{tmp_path}/none", "no existing folder"),
         ("SSLKEYLOGFILE", f"{tmp_path}/none/keys", "No such file or directory"),
     ):
         (fault,) = faults_of({name: value})
@@ -154,7 +154,7 @@ def test_check_reports_variables_in_one_line_and_only_where_https_is_used(tmp_pa
     by_token = {**LOOPBACK, "identity": {"jwt": {"jwks_uri": "https://idp.example/keys", "issuer": "i", "audience": "a"}}}
     assert len(said(judged(tmp_path, by_token, environ))) == 2
     odd = {**ENVIRON, "HTTPS_PROXY": "http://p:1", "NO_PROXY": "127.0.0.1:*"}
-    assert any("NO_PROXY has an entry that is left out: '127.0.0.1:*'" in line for line in warned(judged(tmp_path, {}, odd)))
+    assert any("NO_PROXY has an invalid entry, which is ignored: '127.0.0.1:*'" in line for line in warned(judged(tmp_path, {}, odd)))
 
 
 @pytest.mark.parametrize("command", [("check",), ("doctor", "--no-credentials"), ("run",)])

@@ -193,7 +193,7 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
     begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(rotation.begins_at))
     click.echo(f"{file}: key {rotation.next_id} is published on reload and signs from {begins}")
     for key_id in rotation.dropped:
-        click.echo(f"{file}: key {key_id} dropped, nothing signed by it is alive")
+        click.echo(f"{file}: key {key_id} dropped, nothing signed by it is still valid")
 
 
 def _rotate_list(config: Path, files: list[Path | None]) -> None:
@@ -230,7 +230,7 @@ def _write_new(file: Path, text: str) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        click.echo(f"{file} is there already; keys are never overwritten", err=True)
+        click.echo(f"{file} already exists; keys are never overwritten", err=True)
         raise SystemExit(1) from None
     except OSError as fault:
         click.echo(f"{file} cannot be written: {fault.strerror}", err=True)

@@ -56,7 +56,7 @@ async def _rotate(sessions: Sessions) -> Progress:
 
 def summary(progress: Progress, first: str) -> list[str]:
     """Return the result of a rotation as lines for the operator."""
-    lines = [f"{progress.done} records looked at, {progress.resealed} sealed anew under key {first}."]
+    lines = [f"{progress.done} records checked, {progress.resealed} re-encrypted with key {first}."]
     lines += [
         f"{n} records need key {key}, which is not in sessions.keys: add it and run this again."
         for key, n in progress.missing
@@ -64,7 +64,7 @@ def summary(progress: Progress, first: str) -> list[str]:
     if progress.damaged:
         lines.append(f"{progress.damaged} records are damaged and were left as they are: restore them from a backup.")
     if progress.busy:
-        lines.append(f"{progress.busy} records changed all the time: run this again.")
+        lines.append(f"{progress.busy} records kept changing: run this again.")
     if progress.complete:
         lines.append("Keys after the first may be removed once every gateway has loaded the new ring.")
     return lines

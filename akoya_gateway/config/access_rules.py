@@ -92,7 +92,7 @@ def _parameters(node: Node) -> list[str] | None:
             return None
         if match := _PARAMETER.fullmatch(segment):
             if match[1] in names:
-                node.error(f"the parameter {{{match[1]}}} is there twice", "give each its own name")
+                node.error(f"the parameter {{{match[1]}}} appears twice", "give each its own name")
                 return None
             names.append(match[1])
     return names
@@ -112,7 +112,10 @@ def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
     if "?" in segment or "#" in segment:
         return "rules match the path only, without query and fragment", "remove what follows ? or #"
     if not _LITERAL.fullmatch(segment):
-        return f"{quoted(segment)} holds characters that no judged path has", "letters, digits and -._~!$&'()+,;=:@"
+        return (
+            f"{quoted(segment)} contains characters that cannot occur in a normalized path",
+            "letters, digits and -._~!$&'()+,;=:@",
+        )
     return None
 
 

@@ -152,7 +152,9 @@ def _store(node: Node) -> str:
     else:
         text = below.value
         if _has_password(text):
-            below.error("a secret is not written in this file", "use {env: NAME} or {file: path} for the whole URL")
+            below.error(
+                "a secret must not be written in this file", "use {env: NAME} or {file: path} for the whole URL"
+            )
             return ""
     if not text:
         return ""
@@ -206,7 +208,7 @@ def _keyring(node: Node) -> tuple[EncryptionKey, ...]:
         if key is None:
             continue
         if any(other.id == key.id for other in found):
-            item.error("the same key is there before", "remove it here")
+            item.error("the same key is already in the list", "remove it here")
         else:
             found.append(key)
     return tuple(found)
@@ -238,7 +240,7 @@ def _signing(node: Node) -> Signing:
     for item in keys.items() if keys else ():
         identifier = item.get("id")
         if identifier and identifier.value in {key.id for key in found}:
-            identifier.error("the same key id is there before", "give each key its own")
+            identifier.error("the same key id is already in the list", "give each key its own")
         elif usable and (key := read_signing_key(item, algorithm)):
             found.append(key)
     return Signing(
@@ -257,7 +259,7 @@ def _tokens(node: Node) -> Tokens:
         node.error("is not shorter than assume_lifetime: tokens would never be fresh", key="refresh_before")
     leeway = node.seconds("leeway", zero=True)
     if leeway > 600:
-        node.error("must be 10m or less", "set the clock right", key="leeway")
+        node.error("must be 10m or less", "correct the clock", key="leeway")
     return Tokens(before, life, Verify(node.plain("verify")), leeway, node.plain("background"))
 
 

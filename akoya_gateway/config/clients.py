@@ -150,7 +150,7 @@ def _dialect(node: Node) -> Dialect:
 def _error_rule(node: Node) -> ErrorRule | None:
     means = node.get("means")
     if node.is_missing("status") and node.is_missing("error"):
-        node.error("a rule without status and error would match every answer", "give one of them, or both")
+        node.error("a rule without status and error would match every response", "give one of them, or both")
     return ErrorRule(ErrorCategory(means.value), node.plain("status"), node.plain("error")) if means else None
 
 
@@ -218,7 +218,7 @@ def _scopes(node: Node) -> tuple[str, ...]:
     scopes: list[Any] = [item.value for item in below.items()] if below else node.plain("scopes")
     if below is not None:
         if "openid" not in scopes and len(scopes) == len(below.value):
-            below.error('"openid" is missing', "without it Akoya answers invalid_scope and there is no id_token")
+            below.error('"openid" is missing', "without it Akoya returns invalid_scope and there is no id_token")
         if "offline_access" not in scopes:
             below.warn("without offline_access there is no refresh token", "users will have to reconnect every day")
     return tuple(scopes)

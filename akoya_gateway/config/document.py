@@ -241,7 +241,9 @@ class _Reader:
             self._add_diagnostic(position, f"no anchor &{name} before this alias", remedy)
             return _Node(position, ScalarEvent, complete=True)
         if not node.complete:
-            self._add_diagnostic(position, f"the alias *{name} stands inside what it names", "break the circle")
+            self._add_diagnostic(
+                position, f"the alias *{name} is inside the node that it refers to", "remove the cycle"
+            )
             return _Node(position, ScalarEvent, complete=True)
         return node
 

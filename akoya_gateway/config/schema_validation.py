@@ -120,7 +120,7 @@ class _SchemaValidator:
         expected = _schema(error).get("x-expected", "{env: NAME} or {file: path}")
         takes_text = any(branch.get("type") == "string" for branch in _schema(error).get("anyOf", ()))
         if isinstance(error.instance, str) and error.validator in ("type", "anyOf", "oneOf") and not takes_text:
-            self._add(path, "a secret is not written in this file", f"use {expected}")
+            self._add(path, "a secret must not be written in this file", f"use {expected}")
         else:
             self._add(path, f"expected {expected}")
 
@@ -158,7 +158,7 @@ class _SchemaValidator:
         if error.validator in _BOUNDS:
             self._add(path, _BOUNDS[str(error.validator)].format(error.validator_value))
         elif error.validator == "uniqueItems":
-            self._add(path, "an item is there more than once", "remove one")
+            self._add(path, "an item appears more than once", "remove one")
         elif error.validator in ("enum", "const"):
             choices = _values(error)
             choices = [choice for choice in choices if choice is not None]

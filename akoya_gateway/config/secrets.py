@@ -147,7 +147,7 @@ def read_password(node: Node | None) -> Secret | None:
         return None
     text = secret.reveal()
     if text != text.strip() or not text.isprintable():
-        node.error("the secret begins or ends with a space, or holds a line end", "store it without")
+        node.error("the secret begins or ends with a space, or contains a line end", "store it without")
         return None
     return secret
 

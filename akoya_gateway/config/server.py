@@ -55,7 +55,7 @@ def read_root_path(top: Node) -> str:
     if node is None or not node.value:
         return ""
     if not top.is_missing("upstream") or not top.is_missing("upstreams"):
-        node.error("only the middleware is mounted in another app, and here is an upstream", "remove root_path")
+        node.error("only middleware is mounted in another app, but an upstream is configured", "remove root_path")
     path: str = node.value
     return path
 
@@ -225,7 +225,7 @@ def _target(node: Node, *, wildcard: bool, public: Origin | None) -> bool:
     plain = text[:-1] if wildcard and text.endswith("*") else text
     if "*" in plain:
         where = "at the end of the path" if wildcard else "in redirects.allow"
-        node.error(f"a `*` can only stand {where}", "such as /accounts/*")
+        node.error(f"a `*` is only allowed {where}", "such as /accounts/*")
         return False
     if plain.startswith("/"):
         path = plain
@@ -276,8 +276,10 @@ def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
         if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
             item.error("the address has bits beyond the length of its network", f"did you mean {network}?")
         elif network.prefixlen == 0 and not top.plain("trust_all_proxies"):
-            remedy = "list your proxies; trust_all_proxies: true allows it where nobody else can reach the gateway"
-            item.error("this trusts everybody: any client could then claim any address and user", remedy)
+            remedy = (
+                "list your proxies; trust_all_proxies: true allows it if nothing but your proxies can reach the gateway"
+            )
+            item.error("this trusts every client: any of them could then claim any address and user", remedy)
         else:
             found.append(network)
     return tuple(found)
@@ -308,12 +310,12 @@ def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
     node = top.section("identity")
     chosen = [key for key in ("from", "header", "jwt") if node.value.get(key) is not None]
     if len(chosen) > 1:
-        node.error(f"{' and '.join(chosen)} cannot stand together", "keep one of from, header and jwt", key=chosen[1])
+        node.error(f"{' and '.join(chosen)} cannot be used together", "keep one of from, header and jwt", key=chosen[1])
     header = node.get("header")
     if header is not None:
         _check_header(header)
         if not list(proxies) and not top.value.get("trusted_proxies"):
-            header.error("a header can be believed from trusted_proxies only, and there are none", "list them there")
+            header.error("a header is only trusted from trusted_proxies, and there are none", "list them there")
         return Identity(IdentitySource.HEADER, header.value.lower())
     jwt = node.get("jwt")
     if jwt is None:

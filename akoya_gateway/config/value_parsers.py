@@ -71,9 +71,9 @@ def parse_url(text: str) -> Url:
             host or an invalid port.
     """
     if not text.isascii():
-        raise ValueError("only ASCII can stand in a URL; write host names in punycode and escape the rest")
+        raise ValueError("a URL must be ASCII; write host names in punycode and escape the rest")
     if any(character in text for character in '\\ <>"{}|^`#') or not text.isprintable():
-        raise ValueError("a character that cannot stand in this URL")
+        raise ValueError("a character that is not allowed in a URL")
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -82,7 +82,7 @@ def parse_url(text: str) -> Url:
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("the URL must begin with https:// or http://")
     if "@" in parts.netloc:
-        raise ValueError("no user name or password can stand in this URL")
+        raise ValueError("no user name or password is allowed in this URL")
     if parts.netloc.endswith(":") or port == 0:
         raise ValueError("the port of the URL cannot be read")
     origin = Origin(parts.scheme, _host(parts.hostname or ""), port or _DEFAULT_PORTS[parts.scheme])

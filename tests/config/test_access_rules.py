@@ -70,13 +70,13 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
         ({"path": "/a*", "require": "any"}, "access[0].path: `*` can only be the whole last segment"),
         ({"path": "/{a}b", "require": "any"}, "access[0].path: a parameter is a whole segment"),
         ({"path": "/{a-b}", "require": "any"}, "access[0].path: a parameter is a whole segment"),
-        ({"path": "/{a}/{a}", "require": "any"}, "access[0].path: the parameter {a} is there twice"),
+        ({"path": "/{a}/{a}", "require": "any"}, "access[0].path: the parameter {a} appears twice"),
         ({"path": "/a//b", "require": "any"}, "access[0].path: `//` never reaches the rules"),
         ({"path": "/a/../b", "require": "any"}, "access[0].path: a dot segment never reaches the rules"),
         ({"path": "/a?b=1", "require": "any"}, "access[0].path: rules match the path only"),
-        ({"path": "/a%2fb", "require": "any"}, 'access[0].path: "a%2fb" holds characters that no judged path has'),
-        ({"path": "/a b", "require": "any"}, 'access[0].path: "a b" holds characters that no judged path has'),
-        ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" holds characters'),
+        ({"path": "/a%2fb", "require": "any"}, 'access[0].path: "a%2fb" contains characters that cannot occur in a normalized path'),
+        ({"path": "/a b", "require": "any"}, 'access[0].path: "a b" contains characters that cannot occur in a normalized path'),
+        ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" contains characters'),
     ],
 )
 def test_a_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:

@@ -138,7 +138,7 @@ def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: P
         ),
         (
             {"environments.sandbox.dialect": {"errors": [{"status": None, "means": "dead_token"}]}},
-            "environments.sandbox.dialect.errors[0]: a rule without status and error would match every answer",
+            "environments.sandbox.dialect.errors[0]: a rule without status and error would match every response",
         ),
         ({"clients.demo-app.scopes": ["profile", "offline_access"]}, 'clients.demo-app.scopes: "openid" is missing'),
         ({"connectors.any": {"client": "demo-app"}}, 'connectors.any: "any" has a meaning of its own'),

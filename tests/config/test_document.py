@@ -85,7 +85,7 @@ def test_anchors_aliases_and_merges_work() -> None:
         (b"a:\n\tb: 1\n", "g.yaml:2:1: a tab in the indentation"),
         (b"a: *b\n", "g.yaml:1:4: no anchor &b before this alias"),
         (b"x: &base 1\na: *bas\n", 'g.yaml:2:4: no anchor &bas before this alias (did you mean "base"?)'),
-        (b"a: &a [*a]\n", "g.yaml:1:8: the alias *a stands inside what it names"),
+        (b"a: &a [*a]\n", "g.yaml:1:8: the alias *a is inside the node that it refers to"),
         (b"a: &a 1\nb: &a 2\n", "g.yaml:2:4: the anchor &a is defined twice"),
         (b"a: {<<: 7}\n", "g.yaml:1:9: a: only mappings can be merged"),
         (b"a: !env NAME\n", 'g.yaml:1:4: unknown tag "!env"'),
@@ -104,7 +104,7 @@ def test_anchors_aliases_and_merges_work() -> None:
         (b"a: b: c\n", "g.yaml:1:5: a `:` where no key can be"),
         (b"a: 'x\n", "g.yaml:1:4: a quoted text is not closed"),
         (b"a: [1, 2\nb: 3\n", "g.yaml:1:4: a list or mapping in brackets is not closed"),
-        (b"a: @x\n", "g.yaml:1:4: a character that start failed a value"),
+        (b"a: @x\n", "g.yaml:1:4: a character that cannot start a value"),
         (b"a: " + b"[" * 500, "g.yaml:1:44: nested more than 40 levels deep"),
     ],
 )

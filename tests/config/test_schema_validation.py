@@ -98,5 +98,5 @@ def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
 def test_a_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) -> None:
     for url in ("redis://:hunter2@db/0", "rediss://user:hunter2@db/0", "redis+sentinel://:hunter2@[::1/0", "redis://db/0?Password=hunter2"):
         text = "\n".join(said(judged(tmp_path, {"sessions.store": url})))
-        assert "a secret is not written in this file" in text
+        assert "a secret must not be written in this file" in text
         assert "hunter2" not in text

@@ -76,7 +76,7 @@ def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None
 
 def test_a_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
     (line,) = said(judged(tmp_path, {"sessions.keys": [{"env": "GATEWAY_KEY"}, {"env": "GATEWAY_KEY"}]}))
-    assert line.startswith("sessions.keys[1]: the same key is there before")
+    assert line.startswith("sessions.keys[1]: the same key is already in the list")
 
 
 def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: s
 
 def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
     (line,) = said(judged(tmp_path, {"signing.keys": [{"id": "k", "env": "SIGNING_SECRET"}] * 2}))
-    assert line.startswith("signing.keys[1].id: the same key id is there before")
+    assert line.startswith("signing.keys[1].id: the same key id is already in the list")
 
 
 def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_memory_is_warned_of(tmp_path: Path) -> None:
         ({"sessions.store": "redis://h/x"}, "sessions.store: redis://h/x: the path must end in the number of a database"),
         ({"sessions.store": "redis+sentinel://a"}, "sessions.store: redis+sentinel://a: name the service"),
         ({"sessions.store": "redis://a?tiemout=1"}, "sessions.store: redis://a: no option 'tiemout'"),
-        ({"sessions.store": "redis://:a/b@h"}, "sessions.store: a secret is not written in this file"),
+        ({"sessions.store": "redis://:a/b@h"}, "sessions.store: a secret must not be written in this file"),
         ({"sessions.store": "sqlite:"}, "sessions.store: the store names no file"),
         ({"tokens.refresh_before": "15m"}, "tokens.refresh_before: is not shorter than assume_lifetime"),
         ({"tokens.leeway": "1h"}, "tokens.leeway: must be 10m or less"),

@@ -124,4 +124,4 @@ def test_a_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tm
     warnings = judged(tmp_path, {"root_path": "/bank"}).warnings
     assert "the app around the gateway passes it nothing outside of /bank/" in "".join(map(str, warnings))
     faults = judged(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics
-    assert [diagnostic.message for diagnostic in faults] == ["only the middleware is mounted in another app, and here is an upstream"]
+    assert [diagnostic.message for diagnostic in faults] == ["only middleware is mounted in another app, but an upstream is configured"]

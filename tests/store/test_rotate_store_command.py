@@ -58,12 +58,12 @@ def test_the_store_is_sealed_anew_and_the_operator_is_told(config: Path, capsys:
     asyncio.run(fill(config, 30))
     assert rotate_store(config) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "30 records looked at, 30 sealed anew" in told
+    assert "30 records checked, 30 re-encrypted" in told
     assert "may be removed" in told
     assert asyncio.run(opened_by_the_new_key(config)) == 30
     assert (config.parent / "var" / "50%25 off.db").exists(), "the path is taken as it is written"
     assert rotate_store(config) == 0
-    assert "0 sealed anew" in " ".join(capsys.readouterr().err.split())
+    assert "0 re-encrypted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_on_a_terminal_a_bar_grows_and_what_ctrl_c_left_is_done_by_the_next_run(config: Path) -> None:
@@ -79,7 +79,7 @@ def test_on_a_terminal_a_bar_grows_and_what_ctrl_c_left_is_done_by_the_next_run(
     code, told = Terminal(config).end()
     assert code == 0
     assert b"20000/20000" in told
-    assert b"20000 records looked at, %d sealed anew" % (20_000 - done) in told
+    assert b"20000 records checked, %d re-encrypted" % (20_000 - done) in told
     assert asyncio.run(sealed_anew(config)) == 20_000
 
 
