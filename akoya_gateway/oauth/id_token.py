@@ -24,7 +24,9 @@ MAX_HEADER_BYTES = 8 * 1024
 MAX_SUB_BYTES = 2048
 MAX_KID_BYTES = 512
 MAX_CANDIDATES = 8
-"""Maximum number of keys tried for a token that anyone may send. For tokens from the token endpoint all keys are tried.
+"""Maximum number of keys tried for a token that anyone may send.
+
+For a token from the token endpoint every key of the set is tried.
 """
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
@@ -86,8 +88,8 @@ def validate_id_token(
       servers may differ in it only. It is not checked if the environment has no issuer.
     - `aud` must be or contain the client_id. `azp`, if present, must equal it.
     - `exp` and `iat` must be present (OpenID Connect Core 2), unless `dialect.optional_claims` names them. Without
-      `exp` the response's `expires_in` or `assume_lifetime` determines the expiry. `exp` may be at most `leeway`
-      seconds in the past, `iat` and `nbf` at most `leeway` seconds in the future.
+      `exp` the response's `expires_in` or `assume_lifetime` determines the expiry. `exp` must be less than `leeway`
+      seconds in the past, and `iat` and `nbf` at most `leeway` seconds in the future.
     - `nonce` must equal the one that the login sent, if it sent one. After a refresh (`expected_sub` is given) it may
       be missing (OpenID Connect Core 12.2). It is compared in constant time.
 
@@ -238,8 +240,9 @@ def _json(segment: bytes, what: str) -> dict[str, Any]:
 
 
 def _base64url(segment: bytes, what: str) -> bytes:
-    """Decode base64url without padding. Non-zero unused bits are rejected, so that each value has one text (RFC 7515
-    section 2).
+    """Decode base64url without padding (RFC 7515 section 2).
+
+    Non-zero unused bits are rejected, so that each value has only one encoding.
     """
     if _BASE64URL.fullmatch(segment) is None:
         raise IdTokenRejected(f"the {what} is not base64url")

@@ -11,7 +11,7 @@ outcome             the token that was sent         what to do
 `ClientRejected`    still valid                     keep the grant, raise an alarm
 `ProviderDown`      still valid                     back off, try again
 `OutcomeUnknown`    may be spent                    mark the grant `uncertain`
-`Untrusted`         spent if a new one was sent     store the new one, never use the bearer (see there)
+`Untrusted`         spent if a new one came back    store the new one, never use the bearer (see there)
 ==================  ==============================  ===================================================
 """
 

@@ -165,6 +165,7 @@ class Members:
     fault: str | None = None
 
     def get(self, name: str) -> Any:
+        """Return the value of the member, or None."""
         return self.values.get(name)
 
 

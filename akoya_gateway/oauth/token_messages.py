@@ -17,8 +17,7 @@ How a response is evaluated; the first match wins:
    application firewall or a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
 7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. No 5xx proves that nothing happened, but
-these
-   come from a server that failed to process the request, and both servers that Akoya has used roll back.
+   these come from a server that failed to process the request, and both servers that Akoya has used roll back.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ server has just closed.
 
 _RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
 _UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
-"""Patterns for the command name in errors of the server: `_RUN` if the user lacks the right to run it, `_UNKNOWN` if it
-is renamed or does not exist.
+"""Patterns for the command name in errors of the server.
+
+`_RUN` matches if the user may not run the command, `_UNKNOWN` if it is renamed or does not exist.
 """
 
 _ADVICE = {

@@ -23,8 +23,9 @@ from akoya_gateway.store.base import Record
 
 SHARDS = 256
 _HEAD = struct.Struct(">QdH")
-"""Header of a packed record: version, expiry in Unix seconds (infinity if none), length of the group. The group and the
-body follow it.
+"""Header of a packed record: version, expiry in Unix seconds (infinity if none), length of the group.
+
+The group and the body follow it.
 """
 
 
@@ -35,18 +36,23 @@ class KeySchema:
     prefix: str
 
     def record(self, kind: str, key: str) -> str:
+        """Return the key of a record."""
         return f"{self._tag(zlib.crc32(key.encode()) % SHARDS)}:{kind}:{key}"
 
     def index(self, kind: str, key: str) -> str:
+        """Return the key of the kind index that lists the record."""
         return self.shard(kind, zlib.crc32(key.encode()) % SHARDS)
 
     def shard(self, kind: str, shard: int) -> str:
+        """Return the key of the kind index of one shard."""
         return f"{self._tag(shard)}:{kind}"
 
     def group(self, kind: str, group: str) -> str:
+        """Return the key of a group index."""
         return f"{self.prefix}:group:{kind}:{group}"
 
     def channel(self, kind: str, key: str) -> str:
+        """Return the channel on which changes of a record are published."""
         return f"{self.prefix}:changed:{kind}:{key}"
 
     @property
@@ -59,6 +65,7 @@ class KeySchema:
 
 
 def pack(record: Record) -> bytes:
+    """Encode a record as one string."""
     group = record.group.encode()
     end = math.inf if record.expires_at is None else record.expires_at
     return _HEAD.pack(record.version, end, len(group)) + group + record.body

@@ -21,6 +21,7 @@ class Script:
 
     @classmethod
     def from_text(cls, text: str) -> Script:
+        """Create a script and compute its digest."""
         # EVALSHA identifies scripts by SHA-1; security does not depend on it.
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
