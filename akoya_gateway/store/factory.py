@@ -69,7 +69,9 @@ def _sqlite_path(url: str) -> str:
     """
     path = url.partition(":")[2].removeprefix("//")
     if not path or path == "/":
-        raise OperatorError("sessions.store: sqlite needs a file, for example sqlite:///var/lib/akoya-gateway/grants.db")
+        raise OperatorError(
+            "sessions.store: sqlite needs a file, for example sqlite:///var/lib/akoya-gateway/grants.db"
+        )
     return path
 
 
