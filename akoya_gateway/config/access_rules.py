@@ -186,7 +186,7 @@ def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule 
 
 
 def _heads(rule: AccessRule, other: AccessRule) -> bool:
-    """Return True if `other` accepts HEAD or `rule` does not. A rule for GET also accepts HEAD."""
+    """Return True if `rule` does not list HEAD or `other` accepts it. A rule for GET also accepts HEAD."""
     assert rule.methods is not None
     assert other.methods is not None
     return "HEAD" not in rule.methods or bool(other.methods & {"GET", "HEAD"})

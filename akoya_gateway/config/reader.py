@@ -163,7 +163,7 @@ class Node:
 def reference(node: Node, key: str, names: Node, what: str) -> str | None:
     """Return the name under `key` if it is defined in `names`, or report an error and return None.
 
-    Names whose definition is broken count as defined. If `names` itself is broken, nothing is reported.
+    Names whose definition is broken count as defined. Nothing is reported if the key is missing or `names` is broken.
 
     Args:
         node: the mapping that contains the reference.

@@ -16,17 +16,19 @@ from akoya_gateway.config.schema_validation import flow, load_schema
 
 _INTRODUCTION = """# Configuration
 
-Made from `schema/gateway.schema.json` by `python -m akoya_gateway.config.reference`; change the schema, not this page.
+Generated from `schema/gateway.schema.json` by `python -m akoya_gateway.config.reference`. Change the schema, not this
+page.
 
 One file, `gateway.yaml`. `akoya-gateway check` finds everything that is wrong with it, with line and column. Its first
 line `# yaml-language-server: $schema=...` lets editors complete and explain; `akoya-gateway schema` prints the schema.
 
 - **Durations** have a unit: `500ms`, `5s`, `15m`, `12h`, `30d`.
 - **Sizes** are bytes, or `32KiB`, `10MB` and so on.
-- **Secrets** are never written in the file: `{env: NAME}` or `{file: path}`. Read at start and at every reload.
+- **Secrets** are never written in the file but referred to: `{env: NAME}` or `{file: path}`. They are read at start and
+  at every reload.
 - **File names** are relative to the folder of the file.
 - **Defaults** of `null` mean that the key is absent.
-- Texts are YAML 1.2: `on`, `no` and `12:30` are texts, only `true` and `false` are truth values.
+- **Strings** follow YAML 1.2: `on`, `no` and `12:30` are strings. Only `true` and `false` are booleans.
 """
 
 
@@ -52,7 +54,7 @@ def _presets() -> str:
     for field in fields(Preset):
         values = (flow(getattr(preset, field.name)) for preset in PRESETS.values())
         lines.append(f"| `{field.name}` | {' | '.join(f'`{value}`' for value in values)} |")
-    lines += ["\nWhat an error answer of the token endpoint means, after the environment's own `dialect.errors`:\n"]
+    lines += ["\nThe meaning of token endpoint errors for which the environment's `dialect.errors` has no rule:\n"]
     lines += ["| status | error | means |", "|---|---|---|"]
     for rule in DEFAULT_ERRORS:
         lines.append(f"| {rule.status or 'any'} | {rule.error or 'any'} | `{rule.category}` |")
