@@ -1,4 +1,4 @@
-"""An admission stands for as long as what it rests on, and for no longer."""
+"""Tests that a cached decision is valid exactly as long as the session, grants and token it is based on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Book:
 
 
 async def test_the_cache_lets_go_of_what_it_replaces_and_of_what_it_forgets() -> None:
-    """Or a change here, told to the new entry alone, would not be heard of by those that keep the old one."""
+    """Without this, an invalidation would reach the new entry only, and holders of the old entry would miss it."""
     cache = GrantCache(Book(), lambda: NOW, max_entries=2)  # type: ignore[arg-type]
     await cache.for_owner("a")
     first = cache.cached_entry("a")

@@ -1,5 +1,8 @@
-"""Whatever becomes of a callback and its answer, the person has the banks of before again, at once or by signing in anew
-with the same login; and nothing that is wrong with the way back costs the tokens of that sign-in."""
+"""Tests of callbacks that fail or whose response is lost.
+
+The user always gets the previously connected banks back, at once or by signing in again with the same login.
+A failure of the recovery mechanism never costs the tokens of that sign-in.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ __all__ = ["house", "own_redis"]
 
 
 async def back(person: Person, login: str) -> str:
-    """Signs in with this login; where that leads."""
+    """Sign in with this login and return the redirect location."""
     path, code = await person.callback()
     location = (await person.go(path.replace(code, login))).headers["location"]
-    person.house.bank.spent_codes.discard(login)  # The code is the login here.
+    person.house.bank.spent_codes.discard(login)  # This test bank uses the code as the login.
     return location
 
 
@@ -36,7 +39,7 @@ async def banks(person: Person) -> int:
 
 
 async def lost(person: Person) -> str:
-    """Connects a bank whose answer never arrives; its login."""
+    """Connect a bank, drop the callback response and return the login."""
     cookies = httpx.Cookies(person.http.cookies)
     path, code = await person.callback()
     await person.go(path)
@@ -61,7 +64,7 @@ async def test_a_callback_that_is_cut_anywhere_costs_no_bank(house: House) -> No
             if done:
                 break
         else:
-            pytest.fail("it never got through")
+            pytest.fail("the callback was cut at every suspension")
 
 
 def altered(body: bytes) -> Callable[[Record], Record]:
@@ -113,7 +116,7 @@ VERBS = ("get", "put", "find", "delete", "take")
 async def test_a_store_that_fails_at_any_step_costs_no_bank(
     house: House, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
 ) -> None:
-    """`failing` calls in a row, the first of them at each step of the callback in turn."""
+    """Fail `failing` consecutive store calls, starting at each store call of the callback in turn."""
     store = house.gateway.runtime.grants.repository._store.store
     calls, at = 0, -1
 
@@ -145,7 +148,7 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
         assert answer.status_code in (302, 503), n
         await house.settled()
         if login is None:
-            assert await banks(person) >= 1, (n, "the bank of before is reached without signing in again")
+            assert await banks(person) >= 1, (n, "the previous bank must be reachable without signing in again")
         house.bank.spent_codes.discard(login or code)
         if "location" not in answer.headers or "error" in answer.headers["location"]:
             assert "error" not in await back(person, login or code), n
@@ -158,7 +161,7 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
             assert await banks(person) == 2
             break
     else:
-        pytest.fail("it never got through")
+        pytest.fail("the callback never ran without a failing store call")
 
 
 @pytest.mark.parametrize("house", ["memory"], indirect=True)
@@ -182,7 +185,7 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
         patched.setattr(owners[step], step, fail)
         going = asyncio.ensure_future(person.go(path))
         async with asyncio.timeout(10):
-            # A renewal that could not end the old session restores it, which takes the store.
+            # If renewal cannot end the old session it restores it, which needs further store calls.
             while not going.done() and not runtime.sessions._restoring:
                 await asyncio.sleep(0)
     answer = await going
@@ -197,7 +200,7 @@ async def behind(late: int, person: Person, path: str) -> httpx.Response:
 
 
 async def test_of_callbacks_at_once_with_one_id_only_one_goes_on_as_its_owner(house: House) -> None:
-    """Session fixation by the clock: who planted the id comes back from a bank in the same moment as their victim."""
+    """Race a session fixation: the attacker who planted the session ID returns from the bank together with the victim."""
     planter, victim = Person(house), Person(house)
     for at in range(30):
         await planter.connect()

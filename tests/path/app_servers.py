@@ -1,4 +1,4 @@
-"""App servers as operators start them, each a process with `tests.path.target` in it."""
+"""App servers started the way operators start them, each as a process that runs `tests.path.target`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Command = Callable[[int, str, Path], list[str]]
 
 
 class ServerMissing(Exception):
-    """The test is skipped, and says so."""
+    """The server is not installed. The test is skipped with this reason."""
 
 
 def _module(*words: str) -> list[str]:
@@ -73,7 +73,7 @@ SLOW = ("uwsgi", *OTHER)
 
 
 class AppProcess:
-    """One server; `inside`: the gateway is middleware in it."""
+    """One app server process. With `inside`, the gateway runs as middleware in its app."""
 
     def __init__(self, name: str, folder: Path, environ: Mapping[str, str], *, inside: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,6 @@ class AppProcess:
 
     def __exit__(self, *_: Any) -> None:
         if self._process is not None:
-            # With its workers, and without the time that some servers take to end.
+            # Kill its workers too, and do not wait for servers that are slow to shut down.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)

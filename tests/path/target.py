@@ -1,5 +1,8 @@
-"""Apps that say which request they serve: by WSGI and by ASGI, each behind its verifier, below whatever mount the server
-names. `AKOYA_TEST_EXEMPT` holds the paths that need no signature."""
+"""WSGI and ASGI apps that return the request they received as JSON.
+
+Each app is wrapped in its verifier and works below any mount point that the server sets. `AKOYA_TEST_EXEMPT` lists
+the paths that need no signature.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ asgi = AsgiVerifier(_asgi, KEYS, exempt=EXEMPT)
 
 
 def middleware() -> Gateway:
-    """The gateway inside an app; see `AKOYA_GATEWAY_CONFIG`."""
+    """Run the gateway as middleware in an app, configured by `AKOYA_GATEWAY_CONFIG`."""
     return Gateway(_asgi, os.environ["AKOYA_GATEWAY_CONFIG"])
 
 

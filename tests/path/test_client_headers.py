@@ -1,4 +1,4 @@
-"""Header names by which a server takes another path, method, user or address: one list, the same for every spelling."""
+"""Client headers that servers use to override path, method, user or address. One list applies to all spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The middleware mounted in another app: its routes, rules and redirects lie below the mount, and no other is served."""
+"""Tests of the middleware mounted in another app: its routes, rules and redirects apply below the mount only."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_pages_link_below_the_mount(browser: Browser) -> None:
 
 
 async def asked(gateway: Gateway, path: str, root_path: str | None, kind: str = "http") -> tuple[int, Any]:
-    """The status (a WebSocket's close code), and the `root_path` that the app saw."""
+    """Return the HTTP status (or WebSocket close code) and the `root_path` that the app received."""
     scope: dict[str, Any] = {"type": kind, "http_version": "1.1", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
                              "headers": [(b"host", b"app.example.com"), (b"origin", b"https://app.example.com")], "scheme": "http",
                              "client": ("127.0.0.1", 4000), "server": ("127.0.0.1", 80)}  # fmt: skip
@@ -96,7 +96,7 @@ async def test_only_the_configured_root_path_is_served(
 ) -> None:
     asks = gateway(tmp_path, root_path=configured)
     await asks.startup()
-    for _ in range(3):  # the first and the remembered ones
+    for _ in range(3):  # The first request and the cached ones.
         status, body = await asked(asks, path, named, kind)
         assert (status == (200 if kind == "http" else 4000)) is served, (status, body)
     await asks.shutdown()

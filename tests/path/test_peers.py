@@ -1,4 +1,4 @@
-"""One parser of addresses and one answer to whether a peer is trusted."""
+"""Tests of the address parser and the trusted-peer check that all entry points share."""
 
 from __future__ import annotations
 

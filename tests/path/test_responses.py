@@ -1,4 +1,4 @@
-"""What an app says in the gateway's name does not reach the browser: `Akoya-*` in any spelling, and its two cookies."""
+"""Tests that an app cannot set `Akoya-*` headers, in any spelling, or the gateway's two cookies in the browser."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(world: World, path: str) -> None:
     with Browser(world) as browser:
         browser.connect()
-        for _ in range(3):  # the general way first, then what is remembered
+        for _ in range(3):  # The general path first, then the cached one.
             answer = browser.fetch(path)
             assert (answer.status_code, answer.text) == (200, "ok")
             values = [value for name, value in answer.headers.multi_items() if "kept" in value or "fixed" in value or "secret" in value]
             assert sorted(values) == ["akoyan=kept", "kept", "kept", "theirs=kept", "x=akoya=kept"]
-        assert browser.connections()["connections"], "the session is still its own"
+        assert browser.connections()["connections"], "the browser must keep its own session"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""What an app serves is what was decided and signed, whatever header a client sends: with real app servers.
+"""Tests that an app serves the request that was authorized and signed, whatever headers the client sends.
 
-By default through the sidecar, and daphne with the middleware inside; the matrix of servers and entry points is long.
+They run real app servers. By default these are tested behind the sidecar, plus daphne with the middleware inside,
+because the full matrix of servers and entry points takes long.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DESCRIBING = ("x-original-uri", "x-original-method", "x-forwarded-uri", "x-forwa
 
 
 def lines_with(base: str, together: int = 40) -> Iterator[list[str]]:
-    """Header lines that say that the app is mounted at, or the request is for, `base`."""
+    """Yield sets of header lines that claim that the app is mounted at `base`, or that the request is for `base`."""
     value = {name: "DELETE" if "method" in name.lower() else base for name in SPELLINGS}
     yield from ([f"{name}: {base}"] for name in ALONE)
     for at in range(0, len(SPELLINGS), together):
@@ -36,7 +37,7 @@ def lines_with(base: str, together: int = 40) -> Iterator[list[str]]:
 
 
 def require_unmoved(port: int, base: str, member: str) -> None:
-    """Public and signed requests below `base` are served as they were asked for."""
+    """Assert that public and signed requests below `base` are served with their own path, mount and method."""
     for path, cookie in ((f"{base}/pub/admin/secret", ""), (f"{base}/bank/second/transfer", member)):
         for lines in lines_with(f"{base}/pub" if not cookie else f"{base}/bank"):
             status, told = get(port, path, *([f"Cookie: {cookie}"] if cookie else []), *lines)
@@ -50,7 +51,7 @@ def rules(base: str = "", **more: Any) -> list[dict[str, Any]]:
 
 
 class ServersWorld:
-    """One gateway in front of several app servers, each below a path of its name."""
+    """One gateway in front of several app servers, each below a path named after it."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], face: str = "sidecar", options: tuple[str, ...] = ()) -> None:
         self._stack = ExitStack()
@@ -115,7 +116,7 @@ def test_behind_each_entry_point_every_app_server_serves_what_was_decided(all_se
 
 
 def inside(name: str, folder: Path) -> AppProcess:
-    """An ASGI server with the gateway as middleware in its app."""
+    """An ASGI server whose app has the gateway as middleware."""
     with_keys = World(folder, algorithm="hmac-sha256", changes={"access": rules(), "sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}})
     config = {key: value for key, value in with_keys.config().items() if key not in ("upstream", "admin")}
     path = folder / "gateway.yaml"

@@ -1,4 +1,4 @@
-"""Paths that many frameworks serve alike (case, a slash at the end), and a method that the query names."""
+"""Tests of path variants that many frameworks treat alike (case, trailing slash), and of method overrides in the query."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABLE, LAX = RuleTable(RULES, variants=False), RuleTable(RULES)
      ("/slash", None), ("/same", 5), ("/same/", 6), ("/ä", 7), ("/Ä", None), ("/", 8), ("/other/", 8)],
 )  # fmt: skip
 def test_a_path_that_is_under_another_rule_in_another_spelling_is_refused(path: str, index: int | None) -> None:
-    for _ in range(2):  # what is refused is not remembered as anything else
+    for _ in range(2):  # Repeated, to check that a denied path is not cached as another result.
         if index is None:
             with pytest.raises(PathRefused) as refused:
                 TABLE.match("GET", path)
@@ -66,7 +66,7 @@ def test_a_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not(
     for path in ("/a", "/a/", "/b/"):
         with pytest.raises(PathRefused):
             table.match("GET", path)
-    assert table.match("GET", "/b") is not None, "what its other spelling leads to is public"
+    assert table.match("GET", "/b") is not None, "the target of the other spelling must be public"
 
 
 @pytest.mark.parametrize(

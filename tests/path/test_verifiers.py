@@ -1,4 +1,4 @@
-"""The Python verifiers hand on a path only if it is the one that was signed, and a mount only if it was named."""
+"""Tests that the Python verifiers pass on only the signed path, and a mount only if it was configured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEYS = keys_of([secret_key("k1", "0123456789abcdef0123456789abcdef")])
 
 
 def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
-    """Status and body; without a signature `missing-signature` says that the path was taken as it is."""
+    """Return status and body. For a request without signature, `missing-signature` means that the path was accepted unchanged."""
     told: list[str] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
