@@ -1,5 +1,6 @@
-"""Cancelling a coroutine wherever it can be: at its n-th suspension, some turns of the event loop later, or together with
-what it waits for."""
+"""Helpers that cancel a coroutine at any point: at its n-th suspension, some event loop iterations later, or together
+with the completion of what it awaits.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +12,18 @@ T = TypeVar("T")
 
 
 class Cut(Generic[T]):
-    """Awaits `work`, and cancels the task it runs in at the suspension number `at`, `turns` of the event loop later. None:
-    as what it waits for is done, which is when Python 3.11's `asyncio.wait_for` loses a cancellation."""
+    """Awaits `work` and cancels the current task `turns` event loop iterations after suspension number `at`.
+
+    If `turns` is None, the task is cancelled when the awaited future completes. Python 3.11's `asyncio.wait_for` loses a
+    cancellation at that moment.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T], at: int, turns: int | None) -> None:
         self._work = work
         self._at = at
         self._turns = turns
         self.done = False
-        """There was no such suspension: it came to its end."""
+        """True if `work` finished before suspension `at`."""
 
     def __await__(self) -> Generator[Any, Any, T]:
         suspensions = 0
@@ -44,7 +48,7 @@ class Cut(Generic[T]):
         task = asyncio.current_task()
         assert task is not None
         if self._turns is None and isinstance(waited, asyncio.Future):
-            # Before the task's own callback: it has not yet been woken.
+            # This callback runs before the task's own wakeup callback, so the task has not resumed yet.
             waited.add_done_callback(lambda _: task.cancel())
         else:
             _cancel(task, self._turns or 0)
@@ -58,7 +62,7 @@ def _cancel(task: asyncio.Task[Any], turns: int) -> None:
 
 
 async def cut(work: Coroutine[Any, Any, T], at: int, turns: int | None) -> tuple[bool, T | None]:
-    """Whether `work` has no such suspension, and what it gave."""
+    """Cancel `work` at suspension `at`. Return whether it finished before that suspension, and its result."""
     cutting = Cut(work, at, turns)
 
     async def run() -> T:
@@ -66,5 +70,5 @@ async def cut(work: Coroutine[Any, Any, T], at: int, turns: int | None) -> tuple
 
     task = asyncio.create_task(run())
     done, _ = await asyncio.wait({task}, timeout=30)
-    assert done, "it neither ended nor went on"
+    assert done, "the work hangs after the cancellation"
     return cutting.done, None if task.cancelled() else task.result()

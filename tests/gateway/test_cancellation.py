@@ -1,5 +1,8 @@
-"""Requests that a server cancels at any point where they can be, in each store: no token is lost, none that is spent is
-kept as living, whoever comes back is told the truth and can go on, and nothing stays behind in the process."""
+"""Tests of requests that the server cancels at any suspension, with each store.
+
+No token is lost, no spent token is kept as valid, a returning client gets a correct response and can continue, and no
+task is left behind in the process.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ from tests.servers import RedisServer, own_redis
 __all__ = ["own_redis"]
 
 MOST = 100
-"""Suspensions of a request: far more than any has."""
+"""Upper limit for the suspensions of a request, far more than any request has."""
 AT_WORK = ("revocations", "orphans")
-"""Tasks that live as long as the engine."""
+"""Background tasks that live as long as the runtime."""
 
 
 async def turns(number: int) -> None:
@@ -41,11 +44,11 @@ async def turns(number: int) -> None:
 
 
 class Bank(Provider):
-    """Everything it does takes some turns of the event loop, so that a request can be cut at each of them."""
+    """A provider whose calls take several event loop iterations, so that a request can be cancelled at each of them."""
 
     def __init__(self, client: Client, clock: Callable[[], float]) -> None:
         super().__init__(clock, delay=0.0)
-        # Revocations one after the other, but not slowly.
+        # Revocations are sequential. The high rate keeps them from being paced.
         self.client = replace(client, environment=replace(client.environment, rate=1e6))
         self.spent_codes: set[str] = set()
 
@@ -70,14 +73,14 @@ class Bank(Provider):
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the token it was passed."""
+    """Respond with the ID token that the gateway injected."""
     token = dict(scope["headers"])[b"akoya-id-token"]
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": token})
 
 
 class House:
-    """A gateway, its bank, and how late it is."""
+    """A gateway with its bank and a clock that can be moved forward."""
 
     def __init__(self, folder: Path, store: str) -> None:
         changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
@@ -93,7 +96,7 @@ class House:
         return time.time() + self.later
 
     async def grant(self, code: str) -> Grant | None:
-        """As it stands in the store."""
+        """Return the grant as the store has it."""
         async for record in self.gateway.runtime.grants.repository._store.scan("grant"):
             grant = decode(record.body, record.version)
             if grant.key.sub == code:
@@ -101,7 +104,7 @@ class House:
         return None
 
     async def settled(self) -> None:
-        """What goes on without the request has come to its end."""
+        """Wait until all work that outlives the request has finished."""
         async with asyncio.timeout(20):
             while self._at_work():
                 await asyncio.sleep(0.001)
@@ -127,7 +130,7 @@ class Person:
         return await self.http.get(path, headers={"accept": "application/json"})
 
     async def callback(self) -> tuple[str, str]:
-        """Where the bank sends the browser, and the code in it."""
+        """Start connecting a bank. Return the callback path and its code."""
         begun = await self.go("/akoya/connect/mikomo")
         (state,) = parse_qs(urlsplit(begun.headers["location"]).query)["state"]
         code = next(self.house.codes)
@@ -146,7 +149,10 @@ class Person:
 
 
 Journey = Callable[[House, int, int | None], Awaitable[bool]]
-"""Walks it, cut at this suspension and so many turns later (see `cutting`); True: it has none so late."""
+"""Runs one flow, cancelled at the given suspension and so many iterations later (see `cancellation.cut`).
+
+Returns True if the flow finished before that suspension.
+"""
 
 
 async def callback(house: House, at: int, later: int | None) -> bool:
@@ -156,7 +162,7 @@ async def callback(house: House, at: int, later: int | None) -> bool:
     await house.settled()
     grant = await house.grant(code)
     if code in house.bank.spent_codes:
-        assert grant is not None, "the code is spent and bought nothing"
+        assert grant is not None, "the code was exchanged but no grant was stored"
         assert grant.state is GrantState.LIVE
         assert grant.tokens.refresh_token == Secret(house.bank.family(code).living)
     again = await person.go(path)
@@ -192,7 +198,7 @@ async def leave(path: str, house: House, at: int, later: int | None) -> bool:
     assert csrf is not None
     done, _ = await cut(person.post(path, csrf), at, later)
     csrf = await person.csrf()
-    # A second click, where the first has not ended the session with everything in it.
+    # Submit again if the first request did not end the session with all its grants.
     assert csrf is None or await person.post(path, csrf) == 303
     for code in codes:
         grant = await house.grant(code)
@@ -253,7 +259,7 @@ async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_gran
     await asyncio.sleep(0.05)
     closing = asyncio.create_task(house.gateway.shutdown())
     await asyncio.sleep(0.05)
-    # The closing waits for the refresh by now, and the code goes out.
+    # Shutdown is now waiting for the refresh. The code is sent next.
     session.set()
     await asyncio.sleep(0.05)
     refreshed.set()

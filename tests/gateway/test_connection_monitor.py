@@ -1,4 +1,4 @@
-"""What is open is looked after whatever the others do."""
+"""Tests that the connection monitor checks each open connection independently of the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ask(name: str) -> RequestInfo:
 
 
 class Room:
-    """`fates`: what comes of the next looks at a socket, by its name."""
+    """A connection monitor with scripted checks: `fates` maps a socket's name to the result of its next checks."""
 
     def __init__(self, every: float = 0.02) -> None:
         self.fates: dict[str, bool | Exception | float] = {}
@@ -57,7 +57,7 @@ async def test_a_socket_whose_look_takes_long_does_not_keep_the_others_open() ->
     await room.until("gone")
     assert room.closed == {"gone": CLOSE_CODE}
     await asyncio.sleep(0.4)
-    assert len(room.sockets) == 2, "who cannot be judged in time stays"
+    assert len(room.sockets) == 2, "a connection whose check times out stays open"
     await room.sockets.stop()
 
 
@@ -97,7 +97,7 @@ async def test_an_unforeseen_fault_closes_that_socket_and_the_looking_goes_on() 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_it_stops_even_as_something_goes(turns: int) -> None:
-    """Whichever turn of the loop the stop comes in after somebody was told to look."""
+    """`stop` works in whichever event loop iteration it arrives after `check_now`."""
     room = Room(every=3600)
     room.open("good")
     await asyncio.sleep(0.01)

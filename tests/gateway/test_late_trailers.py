@@ -1,4 +1,8 @@
-"""uvicorn adds trailer fields to the headers of the scope, whenever they come: what was judged is what goes on."""
+"""Tests that late trailers are not forwarded as headers.
+
+uvicorn adds trailer fields to the headers of the ASGI scope whenever they arrive. Only the headers that were authorized
+may be forwarded.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(tmp_path: Pa
     with World(tmp_path, face="middleware") as world, world.browser() as browser:
         browser.connect()
         cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-        time.sleep(1.2)  # until then the session is at hand
+        time.sleep(1.2)  # Wait until the cached session has expired.
         monkeypatch.setattr(SessionStore, "resolve", slowly)
         with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
             head = f"POST /accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\nConnection: close\r\n"

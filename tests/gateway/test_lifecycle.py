@@ -1,5 +1,7 @@
-"""A gateway's start, reload and end where they meet each other, and requests that come before and after: there is one
-engine in force or none, and whatever was opened is closed."""
+"""Tests of a gateway's start, reload and shutdown when they overlap, and of requests before and after them.
+
+At most one runtime is in force, and everything that was opened is closed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from tests.config.documents import judged, said
 
 
 class SlowStore(MemoryStore):
-    """Opens when it may."""
+    """A store whose `open` blocks until the test allows it."""
 
     def __init__(self, house: House) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class House:
         self.open: list[SlowStore] = []
 
     def hold(self) -> None:
-        """The next store takes its time."""
+        """Block the next store that is opened."""
         self.may_open.clear()
         self.opening.clear()
 
@@ -56,7 +58,7 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     yield house
     await asyncio.sleep(0)
     ours = asyncio.all_tasks() - before - {asyncio.current_task()}
-    assert not ours, "something is still at work"
+    assert not ours, "a task is still running"
     assert not house.open
 
 
@@ -77,7 +79,7 @@ async def status(gateway: Gateway) -> int:
 
 async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, house: House) -> None:
     gateway = Gateway(app, configured(tmp_path))
-    assert await status(gateway) == 200, "without lifespan the first request opens it"
+    assert await status(gateway) == 200, "without lifespan events the first request must start the runtime"
     await gateway.shutdown()
     assert await status(gateway) == 503
     with pytest.raises(GatewayError):
@@ -91,7 +93,7 @@ async def test_it_may_be_started_again(tmp_path: Path, house: House) -> None:
         first = await gateway.startup()
         await gateway.reload(configured(tmp_path))
         await asyncio.sleep(0)
-        assert not first.providers._http.is_closed, "requests that began with it have their time"
+        assert not first.providers._http.is_closed, "requests that started with it must be able to finish"
         assert await status(gateway) == 200
         await gateway.shutdown()
 

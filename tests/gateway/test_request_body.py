@@ -1,4 +1,4 @@
-"""A body that is read whole comes in time or not at all."""
+"""Tests that a body that is read whole must arrive within its timeout."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def port() -> AsyncIterator[int]:
     ],
 )
 async def test_a_body(port: int, length: int, pieces: tuple[bytes, ...], expected: bytes) -> None:
-    """One that comes byte by byte has no more time than another."""
+    """A body that arrives byte by byte gets no more time than any other."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length)
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""What browsers and programs get while refresh responses cannot be trusted, and when the operator has corrected it."""
+"""Tests of the responses while refreshed ID tokens fail validation, and after the operator has fixed the cause."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "
 
 
 class MisreadBank(Bank):
-    """Its refreshes succeed, and none of their id_tokens passes validation while `misread`."""
+    """A bank whose refreshes succeed, but whose ID tokens all fail validation while `misread` is set."""
 
     misread = False
     unvalidated: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ def installed(house: House) -> None:
 
 
 async def waited(house: House, person: Person) -> None:
-    """Until the next refresh is due."""
+    """Move the clock to the next refresh."""
     (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
     grant = await house.gateway.runtime.grants.repository.get(connection["id"])
     assert grant is not None
@@ -58,7 +58,7 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(house: Ho
     house.bank.misread = True
     house.later += house.bank.life - 10
     old = await person.go("/x")
-    assert (old.status_code, old.text) == (200, "bearer-1"), "the old bearer, until its end"
+    assert (old.status_code, old.text) == (200, "bearer-1"), "the old bearer must be used until it expires"
     await waited(house, person)
     house.later += 10
 
@@ -99,7 +99,7 @@ async def test_a_reload_after_the_correction_serves_everybody_at_once(house: Hou
     for _ in range(6):
         assert {(await person.go("/x")).status_code for person in people} == {503}
         await waited(house, people[0])
-    assert (await house.gateway.runtime.check()) == [], "requests are served"
+    assert (await house.gateway.runtime.check()) == [], "readiness must not be affected"
     (note,) = house.gateway.runtime.grants.notes
     assert "mikomo" in note
     assert {(await person.go("/x")).status_code for person in people} == {503}

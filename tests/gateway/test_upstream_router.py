@@ -1,4 +1,4 @@
-"""The hop by itself: what happens between a decision and the proxy, which no client can time."""
+"""Unit tests of the upstream router: reloads between a decision and the proxied request, which no client can time."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def test_a_request_let_in_just_before_a_reload_reaches_an_upstream_that_is
         router.switch(without, router.build_proxies(without))
         assert await asked(router, two) == "ok"
         pool = router.current_proxies()["two"].pool
-        assert (pool.size, pool.idle) == (0, 0), "nothing of it is kept"
-        # It is there again, as it was before: its connections are kept as ever.
+        assert (pool.size, pool.idle) == (0, 0), "no connection of a removed upstream may be kept"
+        # The upstream is configured again with the same settings, so its connections are pooled again.
         router.switch(config, router.build_proxies(config))
         assert await asked(router, two) == "ok"
         assert router.current_proxies()["two"].pool.idle == 1
@@ -55,4 +55,4 @@ async def test_a_reload_that_changes_nothing_replaces_no_proxy(tmp_path: Path) -
     before = router.current_proxies()
     router.switch(config, router.build_proxies(config))
     assert router.current_proxies() == before
-    assert router.current_proxies() is not before, "the lane goes by this"
+    assert router.current_proxies() is not before, "the fast lane detects a reload by object identity"

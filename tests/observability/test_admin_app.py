@@ -1,4 +1,4 @@
-"""What the admin listener answers."""
+"""Tests of the admin listener's responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines that machines read, with nothing secret in them."""
+"""Tests that log lines are machine-readable and contain no secrets."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ def pipe() -> tuple[int, int]:
 
 
 def journal() -> tuple[int, int]:
-    """systemd's is a socket."""
+    """Return a socket pair, because systemd's journal stream is a socket."""
     reader, writer = socket.socketpair()
     return reader.detach(), writer.detach()
 
@@ -352,9 +352,9 @@ def test_a_reader_that_is_stuck_does_not_stop_the_writer(make: Callable[[], tupl
     os.set_blocking(writer, blocking)
     out = StandardOutput(writer)
     line = b"x" * 999 + b"\n"
-    done(lambda: [out(line) for _ in range(1000)], "the lines have been given up, without a second for each")
+    done(lambda: [out(line) for _ in range(1000)], "the lines are dropped without waiting a second for each")
     assert out.lost
-    assert os.get_blocking(writer) is blocking, "it is not ours alone"
+    assert os.get_blocking(writer) is blocking, "the file description is shared, so its blocking mode must not change"
     os.set_blocking(reader, False)
     with contextlib.suppress(BlockingIOError):
         while os.read(reader, 1 << 20):

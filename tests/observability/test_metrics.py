@@ -1,4 +1,4 @@
-"""Counting, adding up over processes, and what is left of a dead one."""
+"""Tests of counting metrics, adding them up over processes, and keeping the totals of exited processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from akoya_gateway.observability.worker_stats import WorkerStats, decode_slot, r
 
 
 def values(text: bytes) -> dict[str, float]:
-    """`name{label="x"}` -> value, by the parser of prometheus-client."""
+    """Parse metrics with prometheus-client into a map from `name{label="x"}` to value."""
     found = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:

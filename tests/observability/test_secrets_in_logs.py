@@ -1,4 +1,4 @@
-"""A whole connect flow at level debug, and what must not be in the log or the metrics afterwards."""
+"""Test that a complete connect flow at log level debug leaks no secret into the log or the metrics."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
             assert browser.go(callback).status_code in (302, 303)
             secrets |= {cookie.value or "" for cookie in browser.http.cookies.jar}
             secrets.add(browser.passed()["akoya-id-token"])
-            # Refused, replayed, forged: the ways in which unjudged text reaches a log.
+            # Denied, replayed and forged requests, because unvalidated text reaches a log this way.
             browser.go(callback)
             browser.go("/akoya/callback?code=forged-code-value&state=forged-state-value")
             browser.go("/akoya/callback?error=access_denied&error_description=%0d%0a%7B%22forged%22%3A1%7D&state=x")
             browser.go("/accounts?token=token-in-a-query")
             browser.fetch("/accounts", headers={"authorization": "Bearer bearer-of-the-client-1"})
             secrets |= {"forged-code-value", "forged-state-value", "token-in-a-query", "bearer-of-the-client-1"}
-        # Another worker's figures are up to a second old.
+        # Another worker's metrics are up to a second old.
         time.sleep(1.5)
         until(lambda: GRANTED in metrics_of(world), "the figures are there")
         metrics = metrics_of(world)
