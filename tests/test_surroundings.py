@@ -225,7 +225,7 @@ async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp
         found[name] = {each.about: (each.verdict.value, each.says) for each in findings if "token_endpoint" in each.about}
     server.close()
     listening.close()
-    assert found["trusted"]["environments.double.token_endpoint"] == ("fine", "POST answers 400")
+    assert found["trusted"]["environments.double.token_endpoint"] == ("fine", "POST returned 400")
     assert found["untrusted"] == {}, "not tried: TLS failed before"
     assert found["proxied"]["environments.double.token_endpoint"][0] == "fault"
     assert {request.split()[0] for request in proxied} == {b"CONNECT"}

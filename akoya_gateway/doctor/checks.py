@@ -97,16 +97,16 @@ async def _settings(config: Config) -> list[CheckResult]:
     cached = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
     findings.append(fine("signing.keys", cached))
     if (proxy := config.surroundings.proxy) is not None:
-        findings.append(fine(proxy.variable, f"HTTPS goes by the proxy {proxy.shown}"))
+        findings.append(fine(proxy.variable, f"HTTPS requests are sent through the proxy {proxy.shown}"))
     if (trusted := config.surroundings.ca_file or config.surroundings.ca_folder) is not None:
         variable = "SSL_CERT_DIR" if config.surroundings.ca_file is None else "SSL_CERT_FILE"
-        findings.append(fine(variable, f"the authorities are those of {trusted}, and no others"))
+        findings.append(fine(variable, f"CA certificates are read from {trusted} only"))
     if config.admin is not None and not _is_loopback(config.admin):
         findings.append(
             warning(
                 "admin.listen",
                 f"{described(config.admin)} is reachable from other machines",
-                "use 127.0.0.1, or let the network keep everybody but the monitoring out",
+                "use 127.0.0.1, or allow only the monitoring to connect to it",
             )
         )
     return findings
@@ -158,13 +158,13 @@ async def _discovery(about: str, environment: Environment, http: httpx.AsyncClie
         return []
     if issuer != environment.issuer:
         says = f"{environment.issuer} is configured, but the provider publishes {issuer}"
-        return [fault(about, says, "id_tokens will be refused: write the issuer to the letter, slashes included")]
+        return [fault(about, says, "id_tokens will be refused: copy the issuer exactly, including slashes")]
     differing = [
-        warning(f"{about.removesuffix('issuer')}{key}", f"the provider publishes another one: {published[key]}")
+        warning(f"{about.removesuffix('issuer')}{key}", f"the provider publishes a different value: {published[key]}")
         for key in ("authorization_endpoint", "token_endpoint", "jwks_uri")
         if isinstance(published.get(key), str) and getattr(environment, key) not in (None, published[key])
     ]
-    return [fine(about, "is the published one"), *differing]
+    return [fine(about, "matches the published issuer"), *differing]
 
 
 async def _endpoint(
@@ -180,13 +180,13 @@ async def _endpoint(
     try:
         answer = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
     except httpx.HTTPError as error:
-        return [fault(about, f"no answer: {type(error).__name__} {error}", "see the steps above; is a proxy needed?")]
+        return [
+            fault(about, f"no response: {type(error).__name__} {error}", "see the results above; is a proxy needed?")
+        ]
     taken = round((time.perf_counter() - began) * 1000, 1)
-    says = f"{method} answers {answer.status_code}"
+    says = f"{method} returned {answer.status_code}"
     if not healthy(answer.status_code):
-        remedy = (
-            "the path may be wrong" if answer.status_code in (404, 405) else "ask the provider, or look again later"
-        )
+        remedy = "the path may be wrong" if answer.status_code in (404, 405) else "try again later, or ask the provider"
         return [fault(about, says, remedy)]
     findings = [fine(about, says, taken)]
     if about.endswith("jwks_uri"):
@@ -201,7 +201,7 @@ def _key_set(about: str, answer: httpx.Response, taken: float) -> CheckResult:
     try:
         keys = read_keys(answer.content).keys
     except UnreadableKeys as unreadable:
-        says = f"the answer is not a JWK Set (RFC 7517) that verifies anything: {unreadable}"
+        says = f"the response is not a JWK Set (RFC 7517) with a usable key: {unreadable}"
         return fault(about, says, "the path may be wrong; otherwise ask the provider")
     return fine(about, f"{len(keys)} key(s)", taken)
 
@@ -245,9 +245,9 @@ async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, 
         return fine(about, f"accepted ({client.environment.dialect.code_auth.value}); the made-up code was refused")
     if isinstance(answer, ClientRejected):
         return fault(
-            about, f"the provider answers {answer.error}", "check client_id, client_secret and dialect.code_auth"
+            about, f"the provider returned {answer.error}", "check client_id, client_secret and dialect.code_auth"
         )
-    return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "look again later")
+    return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "try again later")
 
 
 async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> CheckResult:
@@ -258,11 +258,11 @@ async def _authorization(about: str, url: str, client: Client, http: httpx.Async
     try:
         answer = await http.get(url, timeout=CONNECT_TIMEOUT)
     except httpx.HTTPError as error:
-        return warning(about, f"cannot tell: {type(error).__name__}", "look again later")
+        return warning(about, f"cannot tell: {type(error).__name__}", "try again later")
     location = answer.headers.get("location", "")
     if answer.status_code >= 500:
         return warning(
-            about, f"cannot tell: the authorization endpoint answers {answer.status_code}", "look again later"
+            about, f"cannot tell: the authorization endpoint returned {answer.status_code}", "try again later"
         )
     if answer.status_code >= 400:
         return fault(about, f"the authorization request is refused with {answer.status_code}", _unregistered(client))
@@ -270,13 +270,15 @@ async def _authorization(about: str, url: str, client: Client, http: httpx.Async
     if refused is None:
         return fine(about, f"the authorization request is accepted ({answer.status_code})")
     if location.startswith(client.redirect_uri):
-        return fault(about, f"known, but the authorization request is refused: {refused}", "check connector and scopes")
+        return fault(
+            about, f"registered, but the authorization request is refused: {refused}", "check connector and scopes"
+        )
     # Ory Hydra and others redirect to their own error page.
     return fault(about, f"the authorization request is refused: {refused}", _unregistered(client))
 
 
 def _unregistered(client: Client) -> str:
-    return f"is {client.redirect_uri} registered, to the letter, and the client_id of this environment?"
+    return f"is exactly {client.redirect_uri} registered, and does the client_id belong to this environment?"
 
 
 def _error_of(location: str) -> str | None:
@@ -327,14 +329,20 @@ async def _store(config: Config) -> list[CheckResult]:
     except GatewayError as error:
         return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
     except TimeoutError:
-        return [fault(about, f"{name}: no answer in {CONNECT_TIMEOUT:g} s", "is it running, or locked by somebody?")]
+        return [
+            fault(
+                about,
+                f"{name}: no response within {CONNECT_TIMEOUT:g} s",
+                "is it running, or locked by another process?",
+            )
+        ]
     if shut:
         remedy = "put the key back into sessions.keys, or restore a backup"
         return [fault(about, f"{name}: {each}", remedy) for each in shut]
     middle = sorted(taken)[2]
     says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
     if middle > SLOW_STORE_MILLISECONDS:
-        return [warning(about, says, "every connect and refresh waits for it: bring it nearer")]
+        return [warning(about, says, "every connect and refresh waits for it: move it closer to the gateway")]
     return [fine(about, says, middle)]
 
 
@@ -352,7 +360,7 @@ async def _shut_records(config: Config, store: Store) -> list[str]:
                     shut[error.detail or error.title] += 1
                 if looked >= looked_at_most:
                     break
-    return [f"{count} of {looked} records looked at do not open: {why}" for why, count in shut.items()]
+    return [f"{count} of {looked} checked records cannot be decrypted: {why}" for why, count in shut.items()]
 
 
 def _missing_file_result(name: str) -> CheckResult | None:
@@ -366,8 +374,8 @@ def _missing_file_result(name: str) -> CheckResult | None:
         return None
     folder = next(each for each in (path.parent, *path.parent.parents) if each.exists())
     if os.access(folder, os.W_OK | os.X_OK):
-        return fine("sessions.store", f"{name} will be made at the first start")
-    return fault("sessions.store", f"{name} is not there, and {folder} cannot be written", "make the folder writable")
+        return fine("sessions.store", f"{name} will be created at the first start")
+    return fault("sessions.store", f"{name} does not exist, and {folder} is not writable", "make the folder writable")
 
 
 async def _upstream(upstream: Upstream, tls: ssl.SSLContext | None, clock: Clock) -> list[CheckResult]:

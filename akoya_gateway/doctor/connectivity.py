@@ -39,7 +39,7 @@ async def _resolve(about: str, host: str, port: int) -> CheckResult:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
         return fault(
-            about, f"DNS: no answer for {host} in {CONNECT_TIMEOUT:g} s", "check /etc/resolv.conf and the network"
+            about, f"DNS: no response for {host} within {CONNECT_TIMEOUT:g} s", "check /etc/resolv.conf and the network"
         )
     except OSError as error:
         return fault(about, f"DNS: {host} cannot be resolved ({error.strerror or error})", "check the name")
@@ -60,11 +60,11 @@ async def _connect(
             return _check_certificate(about, tls, clock(), taken)
     except ssl.SSLCertVerificationError as error:
         return fault(about, f"TLS: the certificate of {where} is not accepted: {error.verify_message}",
-                     "check the name, the date of this machine, and its certificate authorities")  # fmt: skip
+                     "check the name, the clock of this machine, and its CA certificates")  # fmt: skip
     except ssl.SSLError as error:
         return fault(about, f"TLS: no handshake with {where}: {error.reason or error}", "is it a TLS port?")
     except TimeoutError:
-        return fault(about, f"{where} does not answer in {CONNECT_TIMEOUT:g} s", "check firewalls and the address")
+        return fault(about, f"{where} does not respond within {CONNECT_TIMEOUT:g} s", "check firewalls and the address")
     except OSError as error:
         return fault(
             about, f"{where} cannot be reached: {error.strerror or error}", "is it running, and the port right?"
@@ -87,7 +87,7 @@ async def _connect_unix(about: str, path: str) -> CheckResult:
             _, writer = await asyncio.open_unix_connection(path)
         writer.transport.abort()
     except (OSError, TimeoutError) as error:
-        return fault(about, f"unix:{path} cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}",
+        return fault(about, f"unix:{path} cannot be reached: {getattr(error, 'strerror', None) or 'no response'}",
                      "is the app running, and may this user write to the socket?")  # fmt: skip
     return fine(about, f"connects to unix:{path}", _since(began))
 
@@ -95,11 +95,11 @@ async def _connect_unix(about: str, path: str) -> CheckResult:
 def _check_certificate(about: str, tls: ssl.SSLObject, now: float, taken: float) -> CheckResult:
     certificate: dict[str, Any] = tls.getpeercert() or {}
     days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - now) / 86400 if "notAfter" in certificate else 0.0
-    says = f"{tls.version()}, certificate ends in {days:.0f} days"
+    says = f"{tls.version()}, certificate expires in {days:.0f} days"
     if tls.version() in ("TLSv1", "TLSv1.1"):
-        return warning(about, says, "the other side should offer TLS 1.2 or 1.3")
+        return warning(about, says, "the server should support TLS 1.2 or 1.3")
     if days < EXPIRY_WARNING_DAYS:
-        return warning(about, says, "see that it is renewed in time")
+        return warning(about, says, "renew it in time")
     return fine(about, says, taken)
 
 

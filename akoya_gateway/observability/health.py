@@ -94,4 +94,4 @@ class Readiness:
         try:
             return [redact_text(str(each)) for each in self._notes()]
         except Exception as error:  # notes must not make the report fail
-            return [f"no notes: {redact_text(repr(error))}"]
+            return [f"notes not available: {redact_text(repr(error))}"]

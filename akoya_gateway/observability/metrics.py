@@ -84,20 +84,20 @@ class Metrics:
             registry=self.registry,
             buckets=REFRESH_BUCKETS,
         )
-        self._answers = self._counter("provider_answers", "Provider answers.", "environment", "operation", "answer")
+        self._answers = self._counter("provider_answers", "Provider responses.", "environment", "operation", "answer")
         self._moves = self._counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state")
         self._unsaved = self._gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them.")
-        self._breakers = self._gauge("provider_breaker_open", "1: no calls for now.", "environment")
+        self._breakers = self._gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment")
         self._in_use: BoundedLabels[Gauge] | None = None
         self._started = self._counter("attempts_started", "Authorization attempts begun.", "connector")
         self._finished = self._counter("attempts_finished", "Authorization attempts ended.", "connector", "result")
         self._disconnects = self._counter("disconnects", "Grants disconnected by their users.", "connector")
         self._store_errors = self._counter("store_errors", "Store calls that failed.", "operation")
-        self._upstream = self._counter("upstream_failures", "Requests the upstream did not answer well.", "kind")
+        self._upstream = self._counter("upstream_failures", "Failed upstream requests.", "kind")
         self._websockets = self._gauge("websockets", "WebSockets open.").labels()
         self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "result")
-        self._loaded = self._gauge("config_loaded_timestamp_seconds", "When the present configuration was loaded.")
-        self._good = self._gauge("config_last_reload_successful", "1: the last reload was taken over.")
+        self._loaded = self._gauge("config_loaded_timestamp_seconds", "When the current configuration was loaded.")
+        self._good = self._gauge("config_last_reload_successful", "1: the last reload succeeded.")
         self._gauge("build_info", "1.", "version", "python").labels(version, platform.python_version()).set(1)
         self.loaded()
 
@@ -163,7 +163,7 @@ class Metrics:
     def grants_in_use(self, count: Callable[[], float]) -> None:
         """Set the function that each scrape calls. The gauge does not exist before. A reload sets the new runtime's."""
         if self._in_use is None:
-            self._in_use = self._gauge("grants_in_use", "Grants at hand in memory.")
+            self._in_use = self._gauge("grants_in_use", "Grants cached in memory.")
         self._in_use.labels().set_function(count)
 
     def websocket_opened(self) -> None:

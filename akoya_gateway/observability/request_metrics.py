@@ -40,7 +40,7 @@ class RequestMetrics(Collector):
         """Yield the metrics for prometheus-client."""
         requests = CounterMetricFamily(
             "akoya_gateway_requests",
-            "Requests answered, by access rule, outcome and class of the status.",
+            "Requests, by access rule, outcome and status class.",
             labels=("rule", "outcome", "status"),
         )
         for (rule, outcome, status), cell in list(self._counts.items()):
@@ -55,7 +55,7 @@ class RequestMetrics(Collector):
             total += count
             cumulated.append(("+Inf" if bound == float("inf") else str(bound), total))
         family = HistogramMetricFamily(
-            "akoya_gateway_request_duration_seconds", "From a request to the beginning of its answer."
+            "akoya_gateway_request_duration_seconds", "From a request to the beginning of its response."
         )
         family.add_metric((), cumulated, self._seconds)
         return family

@@ -98,7 +98,7 @@ def _remove_stale(path: str) -> None:
     """Remove a socket file without a listener, which a crash left behind. Raises OSError for any other file."""
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "a file that is not a socket is there")
+            raise FileExistsError(errno.EEXIST, "the file exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -10,7 +10,7 @@ _TITLES = {
     400: ("bad-request", "The request could not be understood"),
     408: ("head-timeout", "The request took too long to arrive"),
     431: ("head-too-large", "The request's headers are too large"),
-    505: ("http-version", "HTTP/1.1 is spoken here"),
+    505: ("http-version", "Only HTTP/1.1 is supported"),
 }
 
 

@@ -87,7 +87,7 @@ def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
     assert seen["clients.demo.redirect_uri"].startswith("the authorization request is accepted")
     assert seen["environments.double.jwks_uri"].endswith("key(s)")
     assert [each.says for each in of(findings, "token_endpoint")][-1] == "clock: agrees with the provider"
-    assert "will be made at the first start" in seen["sessions.store"]
+    assert "will be created at the first start" in seen["sessions.store"]
     assert not (clinic.folder / "grants.db").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
     clinic.config["clients"]["demo"]["redirect_uri"] += "/other"
     found = of(clinic.findings(), "redirect_uri")
     assert [result.verdict for result in found] == [Severity.FAULT]
-    assert "to the letter" in found[0].remedy
+    assert "is exactly" in found[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
             "the authorization request is refused: invalid_client (The client does not exist.)",
         ),
         ("https://idp.example/error#error=invalid_request", "the authorization request is refused: invalid_request"),
-        ("CALLBACK?state=x&error=invalid_scope", "known, but the authorization request is refused: invalid_scope"),
+        ("CALLBACK?state=x&error=invalid_scope", "registered, but the authorization request is refused: invalid_scope"),
     ],
 )
 def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: Clinic, location: str, told: str) -> None:
@@ -138,7 +138,7 @@ def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: C
 def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -> None:
     environment = clinic.config["environments"]["double"]
     (right,) = of(clinic.findings(credentials=False), "double.issuer")
-    assert (right.verdict, right.says) == (Severity.FINE, "is the published one")
+    assert (right.verdict, right.says) == (Severity.FINE, "matches the published issuer")
     published = environment["issuer"]
     environment["issuer"] = published.rstrip("/") if published.endswith("/") else published + "/"
     (wrong,) = of(clinic.findings(credentials=False), "double.issuer")
@@ -154,7 +154,7 @@ def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clini
     environment["token_endpoint"] = published.replace("127.0.0.1", "localhost")
     found = [each for each in of(clinic.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
     assert [(each.verdict, each.says) for each in found] == [
-        (Severity.WARNING, f"the provider publishes another one: {published}")
+        (Severity.WARNING, f"the provider publishes a different value: {published}")
     ]
 
 
@@ -169,7 +169,7 @@ def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
         clinic.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
         found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Severity.FAULT]
     assert [each.says for each in found] == [
-        "the answer is not a JWK Set (RFC 7517) that verifies anything: no usable key"
+        "the response is not a JWK Set (RFC 7517) with a usable key: no usable key"
     ]
 
 
@@ -257,7 +257,7 @@ def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
     asyncio.run(fill())
     (found,) = of(clinic.findings(credentials=False), "sessions.store")
     assert found.verdict is Severity.FAULT
-    assert "3 of 3 records looked at do not open" in found.says
+    assert "3 of 3 checked records cannot be decrypted" in found.says
     assert key_id(b"o" * 32) in found.says
 
 
