@@ -1,4 +1,4 @@
-"""What the ASGI apps of tests have in common."""
+"""Helpers shared by the tests' ASGI apps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def read_body(receive: Any) -> bytes:
-    """The whole body. Raises ConnectionError where the client leaves before its end."""
+    """Return the whole request body. Raise ConnectionError if the client disconnects before its end."""
     body = b""
     while True:
         message = await receive()

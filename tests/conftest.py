@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Hooks for every test: run timeouts, crashed workers, signals and forbidden imports."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 BEYOND = float(os.environ.get("AKOYA_TEST_BEYOND", "180"))
-"""Seconds after a test's alarm (pytest-timeout) for it and its fixtures to end. The alarm rings once, in the main
-thread: what waits without end afterwards, or swallows it, would wait for ever."""
+"""Seconds that a test and its fixtures may take to end after the test's timeout (pytest-timeout).
+
+pytest-timeout fires once, in the main thread. Code that blocks afterwards, or that swallows the exception, would block
+the run forever.
+"""
 
 
 class NoGreenletsUnderTrace(MetaPathFinder):
-    """Refuses what runs greenlets in a process that is traced, as coverage does.
+    """Refuse to import modules that run greenlets in a traced process (under coverage).
 
-    greenlet frees the state of an ended thread in a pending call, which runs Python code. Under a trace CPython 3.11 never
-    leaves that code when another pending call is queued: the process loops in C, in a later test that has nothing to do
-    with it, and no Python signal handler runs any more. Playwright's asynchronous API starts no greenlets.
+    greenlet frees the state of a finished thread in a pending call, which runs Python code. Under a trace function,
+    CPython 3.11 never leaves that code if another pending call is queued. The process then loops in C, during a later,
+    unrelated test, and Python signal handlers no longer run. Playwright's asynchronous API starts no greenlets.
     """
 
     modules = frozenset({"playwright.sync_api", "gevent"})
@@ -43,14 +46,16 @@ sys.meta_path.insert(0, NoGreenletsUnderTrace())
 
 
 def pytest_configure() -> None:
-    """Ctrl-C means something to the programs that tests start: a shell that ran us in the background had it ignored,
-    and that would be handed on to them."""
+    """Restore the SIGINT handler, so that Ctrl-C reaches the programs that tests start.
+
+    A shell that runs pytest in the background has SIGINT ignored, and child processes would inherit that.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_in(seconds: float, config: pytest.Config) -> None:
-    """The process says then where each of its threads stands, and ends, whatever it is at."""
+    """Dump the stack of every thread and exit the process after `seconds`, whatever it is doing."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=config.stash[fault_handler_stderr_fd_key])
 
 
@@ -67,8 +72,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
-    """A failure, the alarm's own among them: pytest has called it off, for somebody might want to look (that is why its
-    `faulthandler_timeout` is of no use here). The fixtures are still to be ended."""
+    """Restart the countdown after a failure, because the fixtures still have to be torn down.
+
+    pytest cancels its `faulthandler_timeout` on any failure, including a timeout, so that a debugger can be used. That
+    option is therefore not enough here.
+    """
     if isinstance(node, pytest.Item):
         end_in(BEYOND, node.config)
 
@@ -80,16 +88,16 @@ def pytest_enter_pdb() -> None:
 
 @pytest.hookimpl(optionalhook=True, trylast=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """End the run when a worker has died, and report the test that it was running as failed.
+    """End the run when a worker has crashed, and report the test that it was running as failed.
 
-    xdist would start another worker, or have the remaining ones run all that is assigned to them. It has been seen to wait
-    for ever after a replacement, and a run that has lost a worker fails anyway.
+    xdist would start another worker, or let the remaining ones run all their tests. It has been seen to wait forever
+    for a replacement, and a run that has lost a worker fails anyway.
     """
     if error is None:
         return
     distribution = node.config.pluginmanager.getplugin("dsession")
     test = None
-    with contextlib.suppress(KeyError):  # it died before it had been given tests
+    with contextlib.suppress(KeyError):  # the worker crashed before it was assigned tests
         test = distribution.sched.remove_node(node)
     if test is not None:
         distribution.handle_crashitem(test, node)

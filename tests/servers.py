@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: alone, with TLS, behind Sentinel, as a cluster. Each ends with its fixture."""
+"""Real Redis servers for tests: standalone, with TLS, behind Sentinel, as a cluster. Each stops with its fixture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from benchmarks.rig.redis import redis_binary
 
 WAIT = 20.0
 _SHARES = 8
-"""Processes that run tests side by side at most, as far as their ports are concerned."""
+"""Maximum number of parallel test processes that get a port range of their own."""
 
 
 def redis_server_binary() -> str:
@@ -42,9 +42,12 @@ def redis_server_binary() -> str:
 
 
 def _in_turn() -> Iterator[int]:
-    """Ports for this process alone among those that xdist runs beside it, each given again only after all the others:
-    between the choice of a port and the start of its server nobody else must choose it. Below those that the system
-    gives to outgoing connections, or one of the thousands that tests make could take it."""
+    """Return an endless iterator over the ports of this xdist worker.
+
+    Workers have disjoint ranges, and a port is repeated only after all the others: otherwise another test could choose
+    it between the choice of the port and the start of its server. The range is below the ephemeral ports, because one
+    of the thousands of outgoing connections that tests open could take the port.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
     first, share = 11_000, 10_000 // _SHARES
     ours = range(first + worker * share, first + (worker + 1) * share)
@@ -54,11 +57,11 @@ def _in_turn() -> Iterator[int]:
 
 _PORTS = _in_turn()
 _BUS = 10_000
-"""How far above its port a node of a Redis cluster has another."""
+"""Offset from the port of a Redis cluster node to the port of its cluster bus."""
 
 
 def free_port(and_bus: bool = False) -> int:
-    """A port nobody listens on; with `and_bus` the one of the cluster's bus is free too."""
+    """Return a free port. With `and_bus`, the corresponding cluster bus port is free too."""
     for port in itertools.islice(_PORTS, 200):
         try:
             for number in (port, port + _BUS) if and_bus else (port,):
@@ -71,7 +74,7 @@ def free_port(and_bus: bool = False) -> int:
 
 
 class RedisServer:
-    """One `redis-server` process with a directory of its own, which survives `kill` and `start`."""
+    """One `redis-server` process with its own directory, which survives `kill` and `start`."""
 
     def __init__(self, *options: str, sentinel: str | None = None, and_bus: bool = False) -> None:
         self.port = free_port(and_bus)
@@ -137,7 +140,7 @@ class RedisServer:
 
 
 class SentinelGroup:
-    """A primary, a replica and three sentinels that agree within about two seconds."""
+    """A primary, a replica and three sentinels that agree on a failover within about two seconds."""
 
     service = "akoya"
     patience = 800
@@ -169,8 +172,10 @@ class SentinelGroup:
             server.remove()
 
     def patient(self, milliseconds: int) -> None:
-        """How long the primary may be silent before the sentinels act. Stopping them instead would have them distrust
-        their clocks for half a minute."""
+        """Set how long the primary may be silent before the sentinels start a failover.
+
+        Stopping the sentinels instead would make them distrust their clocks (TILT mode) for half a minute.
+        """
         for sentinel in self.sentinels:
             sentinel.client.sentinel_set(self.service, "down-after-milliseconds", milliseconds)
 
@@ -180,7 +185,7 @@ class SentinelGroup:
 
 
 class Cluster:
-    """Three primaries, or three with a replica each. What of it is alive serves its slots, whatever the rest does."""
+    """Three primaries, or three with a replica each. The nodes that are up serve their slots when others are down."""
 
     def __init__(self, replicas: bool = False) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
@@ -210,7 +215,7 @@ class Cluster:
         return self
 
     def settled(self) -> None:
-        """Until the replicas have everything: what one of them has not got when its primary dies is lost."""
+        """Wait until the replicas are in sync: what a replica is missing when its primary dies is lost."""
         until(lambda: all(self._followed(primary) for primary in self.primaries), "the replicas have everything")
 
     def __exit__(self, *_: object) -> None:
@@ -229,7 +234,7 @@ class Cluster:
 
 
 class TLSFront:
-    """TLS in front of a server that speaks plain: a real handshake, whatever the Redis binary was built with."""
+    """TLS in front of a server that speaks plain TCP: a real handshake, however the Redis binary was built."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -288,7 +293,7 @@ class TLSFront:
 
 
 def self_signed() -> bytes:
-    """Certificate and key for 127.0.0.1 in one PEM, its own authority."""
+    """Return a self-signed certificate for 127.0.0.1 and its key in one PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "akoya-test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -311,7 +316,7 @@ def self_signed() -> bytes:
 
 
 def until(condition: object, what: str) -> None:
-    """Wait for a condition of other processes to hold."""
+    """Wait until a condition that other processes bring about is true."""
     deadline = time.monotonic() + WAIT
     while True:
         with contextlib.suppress(redis.RedisError, KeyError):
@@ -324,7 +329,7 @@ def until(condition: object, what: str) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """One server for the whole run. Use a prefix of your own: `f"{redis_server.url}?prefix=..."`."""
+    """One server for the whole run. Use your own prefix: `f"{redis_server.url}?prefix=..."`."""
     with RedisServer() as server:
         yield server
 
@@ -349,6 +354,6 @@ def redis_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A server that one test may kill, pause and restart."""
+    """A server for one test, which may kill, pause and restart it."""
     with RedisServer() as server:
         yield server

@@ -1,5 +1,6 @@
-"""The ends of what tests start. Each comes within a time: a test that has failed, or was stopped by its alarm, must not
-wait for ever for what made it fail.
+"""Bounded shutdown of the servers, processes and threads that tests start.
+
+A test that has failed or timed out must not wait forever for the cause of its failure.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, AnyStr, Protocol
 
 WITHIN = 10.0
-"""Seconds."""
+"""Default timeout in seconds."""
 
 
 class Serving(Protocol):
-    """`socketserver`'s servers, and the threaded ones of `websockets`. `shutdown` of either waits without end: for the
-    handler that is at work, and for all of them."""
+    """A server of `socketserver`, or a threaded server of `websockets`.
+
+    Their `shutdown` waits without a timeout: the first for the running handler, the second for all handlers.
+    """
 
     def serve_forever(self) -> None: ...
 
@@ -27,16 +30,16 @@ class Serving(Protocol):
 
 
 def done(call: Callable[[], object], what: str, within: float = WITHIN) -> None:
-    """Call what may not come back. If it does not, it is left behind."""
+    """Run `call` in a thread and fail if it does not return within the timeout. The thread is then abandoned."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(within)
-    assert not thread.is_alive(), f"in vain waited {within:g} s until {what}"
+    assert not thread.is_alive(), f"waited {within:g} s in vain until {what}"
 
 
 @contextlib.contextmanager
 def served(server: Serving, **options: Any) -> Iterator[None]:
-    """In a thread of its own. `options`: of `serve_forever`."""
+    """Run the server in a thread. `options` are passed to `serve_forever`."""
     thread = threading.Thread(target=server.serve_forever, kwargs=options, daemon=True)
     thread.start()
     try:
@@ -46,7 +49,7 @@ def served(server: Serving, **options: Any) -> Iterator[None]:
 
 
 def ended(process: subprocess.Popen[Any], within: float = 20.0) -> int:
-    """Its exit code after SIGTERM. One that does not end is killed."""
+    """Send SIGTERM and return the exit code. Kill the process and fail if it does not exit in time."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -61,7 +64,7 @@ def ended(process: subprocess.Popen[Any], within: float = 20.0) -> int:
 
 @contextlib.contextmanager
 def ending(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnyStr]]:
-    """As `with Popen(…)`, which waits without end for a process that nobody has told to end."""
+    """Replace `with Popen(...)`, which waits without a timeout for a process that was not terminated."""
     try:
         yield process
     finally:
@@ -70,7 +73,7 @@ def ending(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnySt
 
 @contextlib.contextmanager
 def unless_done(otherwise: Callable[[], object], within: float = WITHIN) -> Iterator[None]:
-    """`otherwise` is called, on a thread, when what is done here takes longer."""
+    """Call `otherwise` in another thread if the block takes longer than `within` seconds."""
     timer = threading.Timer(within, otherwise)
     timer.daemon = True
     timer.start()
@@ -81,7 +84,7 @@ def unless_done(otherwise: Callable[[], object], within: float = WITHIN) -> Iter
 
 
 def children(of: int | None = None) -> set[int]:
-    """Processes that one has started (ours, unless another is named), theirs included. Empty where there is no /proc."""
+    """Return all descendants of a process (this one by default). Empty without /proc."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""`akoya_gateway.bounded_cache`: bounded, whatever it is given."""
+"""`akoya_gateway.bounded_cache`: stays within its bounds for any input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrows of docs/architecture.md, read from the imports themselves."""
+"""The dependency arrows of docs/architecture.md, checked against the actual imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "akoya_gateway"
 BASE = {"bounded_cache", "client_headers", "clock", "errors", "log", "process_environment", "secret", "tasks", "trusted_proxies", "version"}
 CONFIG = BASE | {"config.model"}
 
-# Package -> what of ours it may import. A dotted name allows that module alone.
+# Package -> the packages of the gateway that it may import. A dotted name allows only that module.
 ALLOWED: dict[str, set[str]] = {
     "bounded_cache": set(),
     "client_headers": {"bounded_cache", "log"},
@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """`cli` may import everything, and nothing imports `cli`."""
 
-# The pure core: functions and values, no I/O and no clock of its own.
+# The pure core: functions and values, without I/O and without reading the clock.
 PURE = ["oauth", "access", "grants/state_machine.py", "grants/grant.py"]
 IMPURE = {"asyncio", "socket", "ssl", "httpx", "time", "datetime", "sqlite3", "redis", "threading", "subprocess", "os", "requests"}
 
@@ -83,10 +83,10 @@ def test_imports_go_down(path: Path) -> None:
         return
     allowed = ALLOWED[package]
     ours = [name.removeprefix("akoya_gateway.") for name in imports(path) if name.startswith("akoya_gateway.")]
-    # `from akoya_gateway.config import model` also yields "config": judge the longest names only.
+    # `from akoya_gateway.config import model` also yields "config": check only the longest names.
     longest = [name for name in ours if not any(other.startswith(name + ".") for other in ours)]
     wrong = [name for name in longest if not allows(allowed, name)]
-    assert not wrong, f"{path.relative_to(ROOT)} reaches up to {wrong}"
+    assert not wrong, f"{path.relative_to(ROOT)} may not import {wrong}"
 
 
 @pytest.mark.parametrize("place", PURE)
@@ -118,12 +118,12 @@ def test_nothing_imports_the_commands() -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    """Imports for types alone count too: who reads the one has to read the other."""
+    """Imports used only for types count too: a reader of one module needs the other."""
     names = {module_name(path): path for path in modules()}
     graph = {}
     for name, path in names.items():
         targets = {longest_module(target, names) for target in imports(path) if target.startswith("akoya_gateway.")}
-        # A package's `__init__` is not a module of its own here: it shows names of the modules below it.
+        # A package's `__init__` does not count as a module here: it re-exports names of the modules below it.
         graph[name] = {t for t in targets if t and t != name and names[t].name != "__init__.py"}
     done: set[str] = set()
     for name in sorted(graph):

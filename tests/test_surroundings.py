@@ -1,4 +1,4 @@
-"""Proxy and trust variables: parsed at the start, reported by name, never shown with a password."""
+"""Proxy and trust variables: parsed at startup, reported by name, never shown with a password."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_requests_take_the_proxy_and_exceptions_do_not() -> None:
 
 
 async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp_path: Path) -> None:
-    """The provider's certificate is trusted by SSL_CERT_FILE alone, which OpenSSL's own default need not read."""
+    """The provider's certificate is trusted through SSL_CERT_FILE only; OpenSSL's default need not read that."""
     pem = tmp_path / "ca.pem"
     pem.write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

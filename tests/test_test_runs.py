@@ -34,7 +34,7 @@ PLANTED_FAULTS = ["worker_exits.py::test_process_exits", "worker_spins.py::test_
 
 @pytest.mark.timeout(180)
 def test_worker_that_dies_ends_the_run_within_a_minute_and_its_test_is_named() -> None:
-    """Although the other worker has tests for four. The two runs go on side by side."""
+    """The run ends although the other worker has tests for four minutes. The two runs are parallel."""
     runs = [start_run(test.partition("::")[0], "long_file.py") for test in PLANTED_FAULTS]
     with ThreadPoolExecutor() as pool:
         ends = pool.map(end_of, runs)
@@ -71,7 +71,7 @@ def start_run(*files: str) -> subprocess.Popen[str]:
 
 
 class TestWithin:
-    """scripts/within.py, which scripts/test runs itself under."""
+    """scripts/within.py, the wrapper that scripts/test runs under."""
 
     ORPHAN = "setsid sleep 1000 & echo $! >pid; "
 

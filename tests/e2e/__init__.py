@@ -1,1 +1,1 @@
-"""The real thing over sockets: emulator, upstream and gateway as servers, a client that behaves like a browser."""
+"""End-to-end tests over sockets: emulator, upstream and gateway as servers, with a client that acts like a browser."""

@@ -1,6 +1,7 @@
-"""What a person does in a browser, and whether there is one. The browser itself is a fixture of conftest.py.
+"""What a user does in a real browser, and the check that one is installed. The browser fixture is in conftest.py.
 
-Playwright's asynchronous API: the synchronous one runs on greenlets, which a traced process must not (tests/conftest.py).
+This module uses Playwright's asynchronous API: the synchronous one runs on greenlets, which are not allowed in a traced
+process (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ IN_CHROMIUM = [
 """The `pytestmark` of a module of browser tests."""
 
 WITHIN = 20.0
-"""Seconds for the browser to close."""
+"""Seconds that the browser has to close."""
 
 
 class Driver:
-    """Playwright's process, which starts the browser and talks to it.
+    """Playwright's driver process, which starts the browser and talks to it.
 
-    Playwright has no timeout for closing a browser: one that does not respond would be waited for without end.
+    Playwright has no timeout for closing a browser, so it would wait forever for one that does not respond.
     """
 
     def __init__(self, playwright: Playwright, pids: set[int]) -> None:
@@ -52,7 +53,7 @@ class Driver:
         await self.end(self.playwright.stop())
 
     async def end(self, closing: Awaitable[None]) -> None:
-        """Wait for `closing`. After WITHIN seconds kill the driver and all that it has started, and raise TimeoutError."""
+        """Wait for `closing`. After WITHIN seconds, kill the driver and its descendants and raise TimeoutError."""
         try:
             async with asyncio.timeout(WITHIN):
                 await closing
@@ -62,7 +63,7 @@ class Driver:
 
 
 async def log_in(page: Page, user: str = "mikomo_1") -> None:
-    """The bank's login, the terms and the choice of accounts, up to the last button."""
+    """Go through the bank's login, the terms and the account selection, up to the last button."""
     await page.locator("input[type=text]").fill(user)
     await page.locator("input[type=password]").fill(user)
     await page.get_by_role("button", name=re.compile("sign in", re.I)).click()

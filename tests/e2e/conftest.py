@@ -15,8 +15,7 @@ from tests.e2e.environment import Browser, World
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One world for a module's tests; each test gets a browser of its own. Whatever holds for one face holds for
-    the other."""
+    """One world for a module's tests; each test gets its own browser. All tests run against every entry point."""
     with World(tmp_path_factory.mktemp("world"), face=request.param) as world:
         yield world
 
@@ -32,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Playwright's objects belong to one event loop: that of the module, in which the tests marked IN_CHROMIUM run too.
+# Playwright's objects belong to one event loop: that of the module. The tests marked IN_CHROMIUM run in it too.
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -51,7 +50,7 @@ async def chromium(driver: Driver) -> AsyncIterator[Chromium]:
 
 @pytest.fixture
 def context_options() -> dict[str, Any]:
-    """What a module's browser contexts have of their own; overridden there."""
+    """Options of a module's browser contexts. Modules override this fixture."""
     return {}
 
 

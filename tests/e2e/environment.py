@@ -1,4 +1,4 @@
-"""Emulator, upstream and gateway put together, and a client that walks like a browser."""
+"""Emulator, upstream and gateway put together, and a client that navigates like a browser."""
 
 from __future__ import annotations
 
@@ -37,9 +37,14 @@ ACCESS: list[dict[str, Any]] = [
 
 
 class World:
-    """`with World(tmp_path) as world:`; `algorithm` of the signature, `settings` of the emulator, `changes` to the
-    configuration (merged at the top level), `face`: `sidecar` (a process), `app` (the same under uvicorn) or
-    `middleware` (inside the app's server; below `mount` of another app).
+    """A complete environment: `with World(tmp_path) as world:`.
+
+    Args:
+        algorithm: of the signature.
+        settings: of the emulator.
+        changes: to the configuration, merged at the top level.
+        face: the entry point: `sidecar` (a process), `app` (the same under uvicorn) or `middleware` (inside the app's
+            server; below `mount` of another app).
     """
 
     def __init__(
@@ -119,7 +124,7 @@ class World:
                 "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
             },
             "signing": {"algorithm": self.algorithm, "keys": [self.key], **self._signing},
-            # All these browsers have one address.
+            # All test browsers share one IP address.
             "limits": {"connects_per_minute": 0},
             **self._changes,
         }
@@ -153,7 +158,7 @@ class World:
 
 
 class Browser:
-    """Cookies, navigations, one person. Not a real browser: for that see test_browser.py."""
+    """Cookies and navigations of one user. Not a real browser: for that see test_browser.py."""
 
     NAVIGATION: ClassVar = {"accept": "text/html,*/*;q=0.8", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
@@ -168,16 +173,16 @@ class Browser:
         self.http.close()
 
     def go(self, path: str, **options: Any) -> httpx.Response:
-        """Navigate, without following redirects."""
+        """Navigate without following redirects."""
         return self.http.get(path, headers=self.NAVIGATION, **options)
 
     def fetch(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
-        """What a script does."""
+        """Send a request as a script in a page does."""
         headers = {"accept": "application/json", "sec-fetch-mode": "cors", **options.pop("headers", {})}
         return self.http.request(method, path, headers=headers, **options)
 
     def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
-        """The authorization URL the gateway sends us to."""
+        """Start connecting and return the authorization URL that the gateway redirects to."""
         query = {"return_to": return_to} if return_to else {}
         answer = self.go(f"{self.world.mount}/akoya/connect/{connector}", params=query)
         assert answer.status_code == 302, answer.text
@@ -186,12 +191,12 @@ class Browser:
     def connect(
         self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None
     ) -> httpx.Response:
-        """The whole trip; the answer to the callback."""
+        """Complete the whole flow and return the response to the callback."""
         callback = self.world.akoya.consent(self.begin(connector, return_to), user)
         return self.go(callback)
 
     def passed(self, path: str = "/accounts") -> dict[str, str]:
-        """The headers of ours that the upstream saw."""
+        """Return the gateway headers that the upstream received."""
         answer = self.fetch(path)
         assert answer.status_code == 200, answer.text
         return {n: v for n, v in answer.json()["headers"] if n.startswith(("akoya-", "signature"))}
@@ -203,7 +208,7 @@ class Browser:
 
 
 def keys(folder: Path, algorithm: str) -> tuple[dict[str, Any], bytes]:
-    """The `signing.keys` entry and what the upstream verifies with."""
+    """Return the `signing.keys` entry and the key that the upstream verifies with."""
     if algorithm == "hmac-sha256":
         return {"id": "k1", "env": "AKOYA_SIGNING_SECRET"}, HMAC_SECRET.encode()
     key = Ed25519PrivateKey.generate()

@@ -1,4 +1,4 @@
-"""Starting and stopping what the tests talk to."""
+"""Starts and stops the servers that the tests talk to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log
 
 
 class AppServer:
-    """An ASGI app under uvicorn in a thread of its own."""
+    """An ASGI app under uvicorn in its own thread."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         self.port = options.pop("port", None) or free_port()
@@ -100,7 +100,7 @@ class GatewayProcess:
         return self.process.returncode
 
     def kill(self) -> None:
-        """SIGKILL to all of it, workers included: nothing gets a chance to tidy up."""
+        """Send SIGKILL to all processes of the gateway, including its workers, so that none can clean up."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -116,7 +116,7 @@ class GatewayProcess:
 
 
 class AnyServerProcess(GatewayProcess):
-    """`akoya_gateway:sidecar` under uvicorn as anybody would start it, with the options of docs/operations.md."""
+    """`akoya_gateway:sidecar` under uvicorn, started with the options of docs/operations.md."""
 
     def command(self) -> list[str]:
         self._environ["AKOYA_GATEWAY_CONFIG"] = str(self.config_path)
@@ -128,7 +128,7 @@ class AnyServerProcess(GatewayProcess):
 
 
 class MiddlewareServer:
-    """`Gateway(app, config)` under uvicorn in a thread: the gateway inside somebody's app."""
+    """`Gateway(app, config)` under uvicorn in a thread: the gateway as middleware of a host application."""
 
     def __init__(
         self, folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], app: Any, mount: str = ""

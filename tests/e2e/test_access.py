@@ -1,4 +1,4 @@
-"""Who gets in, and what those who do not are told."""
+"""Which requests are admitted, and which responses the others get."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_parameter_that_occurs_twice_is_refused(browser: Browser) -> None:
 
 
 def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
-    """JSON needs no form of ours, so a script on another site could send it."""
+    """A JSON body is not one of the gateway's forms, so a script on another site could send it."""
     browser.connect()
     csrf = browser.connections()["csrf"]
     for path in ("/akoya/logout", "/akoya/disconnect/mikomo"):
@@ -209,7 +209,7 @@ def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: d
 
 
 def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(world: World, browser: Browser) -> None:
-    """The other cookie is for a narrower path, so the connect route and the callback see ours alone."""
+    """The other cookie has a narrower path, so the connect route and the callback receive only the gateway's cookie."""
     browser.connect()
     assert browser.fetch("/accounts").status_code == 200
     name = f"akoya-{world.port}"

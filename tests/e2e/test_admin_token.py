@@ -1,4 +1,4 @@
-"""Tokens for background jobs, from the admin listener and for who shows the bearer."""
+"""Tokens for background jobs, from the admin listener, for callers with its bearer token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`akoya_gateway:sidecar` under servers that are not uvicorn, where they are installed: `pip install hypercorn granian`."""
+"""`akoya_gateway:sidecar` under other servers than uvicorn, if installed: `pip install hypercorn granian`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.upstreams import asgi_app, websocket
 
 
 class App:
-    """`/…/stream` is one for ever, `/…/slow` takes a while; `left` are the paths whose caller went away first."""
+    """`/.../stream` never ends, `/.../slow` takes a while; `left` lists the paths whose client disconnected first."""
 
     def __init__(self) -> None:
         self.left: list[str] = []
@@ -85,7 +85,7 @@ def browser(served: tuple[World, App]) -> Iterator[Browser]:
     with Browser(served[0]) as browser:
         browser.connect()
         for _ in range(3):
-            # From the second on straight.
+            # From the second request on, the fast lane serves them.
             assert browser.fetch("/accounts/a").status_code == 200
         yield browser
 

@@ -1,4 +1,4 @@
-"""A token that does not fit the upstream's header limit."""
+"""A token that exceeds the upstream's header limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's browser: Chromium, headless, walking the pages."""
+"""A user's browser: headless Chromium, going through the pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_deep_link_with_what_browsers_send_raw_is_the_address_after_the_
     await log_in(page)
     await approve(page)
     await page.wait_for_url(re.compile(re.escape(world.url) + r"/mikomo\?"))
-    # The fragment was never sent, and browsers do not keep it over another site. They escape the apostrophe themselves.
+    # The fragment is never sent, and browsers drop it across another site. They escape the apostrophe themselves.
     assert page.url == link.partition("#")[0].replace("'", "%27")
     connect = f"{world.url}/akoya/connect/mikomo?return_to={quote('/mikomo?a={b}#!/c[1]#{d}|e', safe='')}"
     await page.goto(connect)
@@ -143,7 +143,7 @@ async def test_a_hostile_frame_shows_nothing(world: World, page: Page) -> None:
 
 
 async def test_an_error_page_at_the_callback_keeps_its_address_to_itself(world: World, page: Page) -> None:
-    """The address holds a code that was not used."""
+    """The URL contains a code that was not used."""
     await page.goto(f"{world.url}/akoya/callback?code=a-code-of-somebody&state=an-unknown-state")
     referers: list[str] = []
     page.on("request", lambda request: referers.append(request.headers.get("referer", "")))

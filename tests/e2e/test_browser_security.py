@@ -1,4 +1,4 @@
-"""What a hostile page, a shared computer or an odd deployment may try, in a real Chromium."""
+"""Attacks by a hostile page, risks of a shared computer, and unusual deployments, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = IN_CHROMIUM
 
 
 class TlsFront:
-    """What ends TLS in front of the gateway: bytes in, bytes out, and X-Forwarded-Proto is not even set."""
+    """A TLS terminator in front of the gateway: it forwards bytes and does not even set X-Forwarded-Proto."""
 
     def __init__(self, folder: Path, port: int, to: int) -> None:
         self._to = to
@@ -89,7 +89,7 @@ def certificate(folder: Path) -> Path:
 
 
 class TlsWorld(World):
-    """`url` is the https origin of the front; the gateway itself speaks http behind it."""
+    """`url` is the https origin of the TLS terminator; the gateway itself speaks http behind it."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.front_port = free_port()
@@ -153,7 +153,7 @@ async def ours(context: BrowserContext, world: World) -> dict[str, Any]:
 async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world: World, page: Page, hostile_site: str) -> None:
     with world.browser() as attacker:
         callback = world.akoya.consent(attacker.begin(), "mikomo_4")
-    await page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt of their own
+    await page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt too
     await page.goto(hostile_site)
     await page.evaluate("url => { location.href = url }", callback)
     await page.wait_for_url(re.compile("/akoya/callback"))
@@ -230,7 +230,7 @@ async def test_the_page_is_not_kept_for_the_back_button_after_logout(world: Worl
 async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(world: World, context: BrowserContext, page: Page) -> None:
     await connect(page, world)
     found = await ours(context, world)
-    # The port keeps two gateways on localhost apart: cookies do not know ports.
+    # Cookies are shared across ports, so the cookie name contains the port to separate two gateways on localhost.
     assert set(found) == {f"akoya-{world.port}", f"akoya-{world.port}-browser"}
     for cookie in found.values():
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, False, "Lax", "/")
@@ -262,4 +262,4 @@ async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(t
     await page.goto(f"{tls_world.url}/bank-links/")
     await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
     await page.wait_for_url(re.compile("done=signed-out"))
-    assert "__Host-akoya" not in await ours(context, tls_world), "the deletion was believed"
+    assert "__Host-akoya" not in await ours(context, tls_world), "the gateway accepted the deletion"

@@ -16,7 +16,7 @@ from tests.e2e.environment import Browser, World
 
 
 def errors(answer: httpx.Response) -> str:
-    """The error code that the user's browser is sent away with."""
+    """Return the error code that the user's browser is redirected with."""
     assert answer.status_code == 302, answer.text
     return parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
 
@@ -46,18 +46,18 @@ def session_cookie(browser: Browser) -> tuple[str, str]:
 
 
 def lost(browser: Browser, callback: str) -> None:
-    """The callback is answered, and the answer never arrives."""
+    """Complete the callback, but lose its response."""
     before = httpx.Cookies(browser.http.cookies)
     assert browser.go(callback).status_code == 302
     browser.http.cookies = before
 
 
 def two_banks_and_a_lost_answer(world: World, browser: Browser) -> str:
-    """Who the browser was, before the second bank's answer got lost."""
+    """Lose the response to the second bank's callback, and return the owner of the session before it."""
     assert browser.connect("mikomo", "mikomo_1").status_code == 302
     owner = browser.passed()["akoya-owner"]
     lost(browser, world.akoya.consent(browser.begin("other"), "mikomo_4"))
-    assert browser.fetch("/mikomo").status_code == 401, "the id from before the rights grew is dead"
+    assert browser.fetch("/mikomo").status_code == 401, "the session id was rotated when its rights grew"
     assert browser.connections()["connections"] == []
     return owner
 
@@ -70,7 +70,7 @@ def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(world: 
 
 
 def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(world: World, browser: Browser) -> None:
-    """SameSite=Strict: the cookie is there when an attempt begins, and not on the way back from Akoya."""
+    """With SameSite=Strict, the cookie is sent when an attempt begins but not on the way back from Akoya."""
     browser.connect("mikomo", "mikomo_1")
     owner = browser.passed()["akoya-owner"]
     for arrives in (False, False, True):
@@ -88,7 +88,7 @@ def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(world
 def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
     world: World, browser: Browser, connector: str, user: str
 ) -> None:
-    """As one who planted it in the victim's browser (session fixation): the first bank may well be their own."""
+    """The attacker planted the id in the victim's browser (session fixation), and may own the first bank account."""
     owner = two_banks_and_a_lost_answer(world, browser)
     assert browser.connect(connector, user).status_code == 302
     assert len(browser.connections()["connections"]) == 1
@@ -107,7 +107,7 @@ def test_an_answer_that_was_lost_in_another_browser_helps_nobody(world: World, b
 def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
     world: World, browser: Browser, presented: bool
 ) -> None:
-    """Session fixation with an attempt in hand: who planted the id began it while that id still lived."""
+    """Session fixation: the attacker started an attempt with the planted session id before it was rotated."""
     with world.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
         in_hand = world.akoya.consent(planter.begin("other"), "mikomo_5")
@@ -126,7 +126,7 @@ def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after
 
 
 def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(world: World, browser: Browser) -> None:
-    """Session fixation through a chain of ids: the word for the older one was left for who planted the newer."""
+    """Session fixation through a chain of ids: the forwarding entry of the older id leads to the attacker's session."""
     with world.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
         name, older = session_cookie(planter)
@@ -158,7 +158,7 @@ def test_a_dead_id_brings_nobody_back_who_has_left(world: World, browser: Browse
 
 
 def test_an_error_that_never_arrives_costs_nothing(world: World, browser: Browser) -> None:
-    """A bank that does not answer is what people leave; nothing was connected, so the session goes on."""
+    """Users give up on a bank that does not respond. Nothing was connected, so the session continues."""
     browser.connect("mikomo", "mikomo_1")
     before = browser.passed()
     callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
@@ -180,7 +180,7 @@ def test_a_second_answer_that_gets_lost_changes_nothing(world: World, browser: B
 
 
 def test_whoever_is_brought_back_is_the_only_one(world: World, browser: Browser) -> None:
-    """The session of the lost answer ends: it may be in somebody's hands."""
+    """The session of the lost response ends, because its cookie may be in another client's hands."""
     browser.connect("mikomo", "mikomo_1")
     callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
     name, dead = session_cookie(browser)
@@ -197,7 +197,7 @@ def test_whoever_is_brought_back_is_the_only_one(world: World, browser: Browser)
 def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
     callback = world.akoya.consent(browser.begin(), "mikomo_1")
     with world.browser() as victim:
-        victim.begin()  # has a binding of its own
+        victim.begin()  # has its own binding
         assert victim.go(callback).status_code == 400
         assert victim.fetch("/accounts").status_code == 401
     assert browser.go(callback).status_code == 400
@@ -301,7 +301,7 @@ def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(wo
 
 
 def test_two_states_end_no_attempt_and_spend_no_code(world: World, browser: Browser) -> None:
-    """Whose answer it is cannot be known: the attempt that somebody else named beside his own is not his to end."""
+    """A callback with two states is ambiguous: an attacker could add a victim's state to end the victim's attempt."""
     callback = world.akoya.consent(browser.begin(), "mikomo_1")
     state = state_of(callback)
     asked = len(world.akoya.events("token"))
@@ -342,7 +342,7 @@ def test_two_tabs_work_side_by_side(world: World, browser: Browser) -> None:
 
 
 def test_a_late_callback_after_another_tab_won_replaces_its_grant(world: World, browser: Browser) -> None:
-    """The same bank in two tabs: the session id has changed in between, the browser has not."""
+    """The same bank in two tabs: the session id has been rotated in between, but it is the same browser."""
     early, won = browser.begin("mikomo"), browser.begin("mikomo")
     assert browser.go(world.akoya.consent(won, "mikomo_1")).status_code == 302
     first = browser.passed("/mikomo")
@@ -406,7 +406,7 @@ def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(world: Wor
 def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_dies(
     world: World, browser: Browser
 ) -> None:
-    """SameSite=Strict: the way back from Akoya is a foreign site's navigation, and only the binding comes along."""
+    """With SameSite=Strict, the return from Akoya is a cross-site navigation, and only the binding cookie is sent."""
     browser.connect("mikomo")
     owner = browser.passed()["akoya-owner"]
     callback = world.akoya.consent(browser.begin("other"), "mikomo_1")
@@ -422,7 +422,7 @@ def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_
 
 
 class TwoClients(World):
-    """Each bank has a client registration and so a redirect URI of its own."""
+    """Each bank has its own client registration and therefore its own redirect URI."""
 
     def config(self) -> dict[str, Any]:
         config = super().config()
@@ -457,7 +457,7 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
         page = browser.go(answer.headers["location"]).text
         assert f"mention this number: <code>{number}</code>" in page
         assert '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>' in page
-        assert '<a href="/">Back to the app</a>' in page, "the page asked for needs the bank that failed"
+        assert '<a href="/">Back to the app</a>' in page, "the requested page needs the bank that failed"
 
 
 def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -> None:

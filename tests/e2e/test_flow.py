@@ -1,4 +1,4 @@
-"""The flow of design.md section 1, over sockets."""
+"""The flow of docs/design.md section 1, over sockets."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def test_an_old_session_id_is_worth_nothing_after_a_new_grant(world: World, brow
         thief.http.cookies.update(browser.http.cookies)
         assert thief.fetch("/accounts").status_code == 200
         browser.connect("other")
-        time.sleep(1.2)  # A remembered session is believed for a second.
+        time.sleep(1.2)  # A cached session is valid for a second.
         assert thief.fetch("/accounts").status_code == 401
 
 
 def ends_at_akoya(world: World, id_token: str) -> bool:
-    """Whether Akoya refuses the token within five seconds: revocations are worked off in the background."""
+    """Return whether Akoya rejects the token within five seconds: revocations are processed in the background."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         data = httpx.get(
@@ -170,7 +170,7 @@ def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(world: Worl
         assert answer.status_code == 303
         assert "Max-Age=0" in answer.headers["set-cookie"]
         assert browser.fetch("/accounts").status_code == 401
-        assert copy.fetch("/accounts").status_code == 401, "the cookie is dead, not only deleted"
+        assert copy.fetch("/accounts").status_code == 401, "the session has ended, not only the cookie been deleted"
     assert ends_at_akoya(world, token)
 
 

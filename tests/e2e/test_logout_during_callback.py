@@ -1,4 +1,4 @@
-"""SIGTERM while a callback exchanges its code: the code is spent, so what it bought must reach the store and the user."""
+"""SIGTERM while a callback exchanges its code: the code is spent, so its tokens must reach the store and the user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.server.processes import until
 
 
 async def states(world: World) -> list[GrantState]:
-    """Of the grants in the store."""
+    """Return the states of the grants in the store."""
     sessions = load_config(world.folder / "gateway.yaml", world.environ).sessions
     store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
     await store.open()
@@ -39,7 +39,7 @@ def test_a_callback_in_flight_finishes(
 ) -> None:
     with World(tmp_path, options=options) as world, world.browser() as browser:
         callback = world.akoya.consent(browser.begin(), "mikomo_1")
-        # The code is taken at once, the answer is late.
+        # The code is redeemed at once, but the response is delayed.
         world.akoya.fault("slow_after", "token.authorization_code", seconds=takes, times=1)
         answers: list[httpx.Response] = []
 

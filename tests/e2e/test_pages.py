@@ -1,4 +1,4 @@
-"""Every page that a person sees, in the demo and on a phone, by day and by night: judged by axe-core and by its width."""
+"""Every page that a user sees, on desktop and phone, in light and dark mode: checked with axe-core and for width."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def context_options() -> dict[str, Any]:
 
 
 async def judge(page: Page, title: str) -> None:
-    """`title` shows that this is the page that was meant; waited for, since a click does not wait for what it brings."""
+    """Check the page. Wait for `title`, which identifies it, because a click does not wait for the navigation."""
     await expect(page).to_have_title(re.compile(re.escape(title)), timeout=15_000)
     await page.wait_for_load_state()
     wide = await page.evaluate(
@@ -81,11 +81,11 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
         await log_in(page, user)
         await approve(page)
         await page.wait_for_url(f"{demo.url}/accounts")
-        await asyncio.sleep(1 - time.time() % 1)  # The page distinguishes the two connections by the second.
+        await asyncio.sleep(1 - time.time() % 1)  # The page shows times to the second, which is what distinguishes the two connections.
     await page.goto(f"{demo.url}/akoya/")
     await judge(page, "Your bank connections")
     told = [await row.inner_text() for row in await page.get_by_role("listitem").all()]
-    assert len(told) == len(set(told)) == 2, "a person must be able to tell them apart"
+    assert len(told) == len(set(told)) == 2, "a user must be able to tell them apart"
     await button(page, "Disconnect")
     assert "disconnected" in await page.get_by_role("status").inner_text()
 
@@ -139,7 +139,7 @@ async def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, 
         await judge(page, "The service is not available right now")
         assert await page.get_by_text("Please try again in a moment.").is_visible()
         again = page.get_by_role("link", name="Try again")
-        assert await again.get_attribute("href") == "", "the address may hold a code: it is not for the page"
+        assert await again.get_attribute("href") == "", "the address may contain a code, which the page must not show"
     finally:
         away.rename(store)
     await again.click()

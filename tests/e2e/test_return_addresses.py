@@ -1,4 +1,4 @@
-"""A person who opens a deep link without a grant comes back to that very address after the bank."""
+"""A user who opens a deep link without a grant returns to exactly that URL after connecting the bank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from akoya_gateway.endpoints.request import EndpointRequest
 from tests.config.documents import judged
 from tests.e2e.environment import Browser, World
 
-# As browsers send them (WHATWG URL), and what curl sends raw.
+# As browsers send them (WHATWG URL), and what curl sends unencoded.
 DEEP_LINKS = [
     "/mikomo?x=1",
     '/mikomo?panes={%22a%22:1}&org=1',
@@ -41,7 +41,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def location(world: World, target: str) -> tuple[int, str]:
-    """Status and Location of a navigation to the target, byte for byte: clients for Python would encode it."""
+    """Return status and Location of a navigation to the raw target, which Python's HTTP clients would encode."""
     with socket.create_connection(("127.0.0.1", world.port), 10) as raw, raw.makefile("rb") as answer:
         raw.sendall(
             b"GET " + target.encode() + b" HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
@@ -64,7 +64,7 @@ def test_deep_link_without_a_grant_keeps_its_address_over_the_bank(world: World,
 
 
 def test_raw_bytes_beyond_ascii_are_escaped_not_decoded(tmp_path: Path) -> None:
-    """Servers that let them through: httptools and browsers do not."""
+    """Some servers let these characters through; httptools and browsers do not."""
     config = judged(tmp_path, {"redirects": {"allow": ["/accounts"]}}).config
     assert config is not None
     request = RequestInfo("GET", b"/accounts", b"q=caf\xc3\xa9&p=\xff#x", [(b"accept", b"text/html")], None, "1")

@@ -1,4 +1,4 @@
-"""A provider that accepts a spent refresh token for a short time: a refresh whose response is lost is repeated at once."""
+"""A provider with a grace period for spent refresh tokens: a refresh whose response was lost is repeated at once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Several apps behind one gateway: each request reaches the one its access rule names, on both ways through, and what
-depends on an upstream (`aud`, `max_header_bytes`, `@authority`) is that one's own."""
+"""Several apps behind one gateway, in the fast lane and without it.
+
+Each request reaches the upstream that its access rule names. What depends on the upstream (`aud`, `max_header_bytes`,
+`@authority`) is that upstream's own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ WAYS = ["lane", "asgi"]
 
 
 class Named:
-    """Says who it is, by which connection it was asked, and what it saw."""
+    """Respond with the app's name, the connection that the request came on, and the received headers."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -54,13 +57,13 @@ class Named:
 
 
 class Apps:
-    """`app` (the default), `reports` (https), `pair` (two addresses); nothing listens where `down` is said to be."""
+    """`app` (the default), `reports` (https), `pair` (two addresses) and `down`, whose port nothing listens on."""
 
     def __init__(self, folder: Path) -> None:
         self.port_of_down = free_port()
         certificate = folder / "reports.pem"
         certificate.write_bytes(self_signed())
-        # uvicorn would take the port of a connection away where X-Forwarded-For names the client.
+        # uvicorn would discard the port of the connection if X-Forwarded-For named the client.
         self._app, self._one, self._two = (
             AppServer(Named(name), proxy_headers=False) for name in ("app", "one", "two")
         )
@@ -90,7 +93,7 @@ class Apps:
 
 
 class Both:
-    """A world's gateway with the lane, and one without it that knows the same sessions."""
+    """A world's gateway with the fast lane, and one without it that shares its sessions."""
 
     def __init__(self, folder: Path, *, signing: Any = None, settings: Any = None, **changes: Any) -> None:
         (folder / "apps").mkdir()
@@ -147,7 +150,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_each_request_reaches_the_upstream_of_its_rule(both: Both, way: str, method: str) -> None:
     with both.client(way) as client:
-        # Again and again on one connection: the first of a kind is judged, the others go by what is remembered.
+        # Several times on one connection: the first request of a kind is evaluated, the others use the cached decision.
         for _ in range(3):
             for path, app in OF_PATH.items():
                 answer = client.request(method, path, content=b"a body" if method == "POST" else b"")
@@ -222,7 +225,7 @@ HOSTS = ["app.example", "app.example:80", "app.example:443", "app.example:8443"]
 def test_the_signature_is_for_the_authority_that_the_upstream_sees(
     both: Both, way: str, host: str, path: str, scheme: str
 ) -> None:
-    """Its default port is left out, and it is another one in https. Verified by a library that others wrote."""
+    """The signed authority omits the default port, which is a different one for https. Verified by a third-party library."""
     verifier = IndependentVerifier(HMAC_SECRET.encode())
     with both.client(way) as client:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The store goes away in the middle of things: nobody is logged out by that, and every answer is one."""
+"""The store fails during operation: no user is logged out, and every request gets a proper response."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
 def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
     world: World, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
-    browser.begin()  # It has started, and may not end because the store is away.
+    browser.begin()  # The gateway has started, and must not exit because the store is down.
     told = "request failed"
     before, began = world.log().count(told), time.monotonic()
     redis_of_this_world.kill()
@@ -72,7 +72,7 @@ def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
 
 
 async def test_a_browser_that_goes_away_while_its_code_is_exchanged_loses_nothing(tmp_path: Path) -> None:
-    """Some ASGI servers cancel the request then."""
+    """Some ASGI servers cancel the request in this case."""
     world = World(tmp_path)
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
@@ -121,7 +121,7 @@ def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_
     assert "text/html" in page.headers["content-type"]
     for answer in (refused, page):
         assert int(answer.headers["retry-after"]) > 0
-        assert str(redis.port) not in answer.text, "where the store is is nobody's business"
+        assert str(redis.port) not in answer.text, "the store's address must not be disclosed"
 
 
 def test_every_401_has_a_challenge_pages_too(world: World, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""What outlives a request does not outlive its grant."""
+"""Streams and WebSockets end when the grant they were admitted with ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.upstream.harness import Client
 
 
 async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """A line every tenth of a second, for ever; `/short` is one line; WebSockets echo."""
+    """Send a line every tenth of a second, forever. `/short` sends one line. WebSockets echo."""
     if scope["type"] == "websocket" and scope["path"].endswith("refused"):
         await receive()
         echoed = [(name, value) for name, value in scope["headers"] if name.startswith(b"akoya-")]
@@ -58,7 +58,7 @@ def disconnect(browser: Browser) -> None:
 
 
 def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
-    """Whether the stream ends by itself, in order or not."""
+    """Return whether the stream ends by itself, cleanly or not."""
     ended = threading.Event()
 
     def read() -> None:
@@ -75,7 +75,7 @@ def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
 
 def test_an_event_stream_ends_when_its_grant_is_disconnected(world: World, browser: Browser) -> None:
     browser.connect()
-    # What rides in the lane finds the session remembered and a connection to the upstream idle.
+    # The fast lane needs a cached session and an idle connection to the upstream.
     for _ in range(2):
         assert browser.fetch("/accounts/short").status_code == 200
     with browser.http.stream("GET", "/accounts/stream") as answer:

@@ -1,4 +1,4 @@
-"""A plain WSGI app behind the gateway: its server folds `-` and `_`, and it verifies with a library that others wrote."""
+"""A plain WSGI app behind the gateway: its server folds `-` and `_`, and it verifies with a third-party library."""
 
 from __future__ import annotations
 

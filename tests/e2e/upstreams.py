@@ -1,4 +1,4 @@
-"""Upstream apps: they tell what they received, and judge the signature with a library that others wrote."""
+"""Upstream apps: they report what they received, and verify the signature with a third-party library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.asgi import read_body
 
 
 class Keys(HTTPSignatureKeyResolver):
-    """One key for all, as the operator of the upstream configured it."""
+    """One key for all requests, as the operator of the upstream configured it."""
 
     def __init__(self, key: bytes) -> None:
         self._key = load_pem_public_key(key) if key.startswith(b"-----") else key
@@ -24,7 +24,7 @@ class Keys(HTTPSignatureKeyResolver):
 
 
 class IndependentVerifier:
-    """PyPI's http-message-signatures on a request rebuilt from what the upstream saw."""
+    """Verify with PyPI's http-message-signatures, on a request rebuilt from what the upstream received."""
 
     def __init__(self, key: bytes) -> None:
         algorithm = algorithms.ED25519 if key.startswith(b"-----") else algorithms.HMAC_SHA256
@@ -41,7 +41,7 @@ class IndependentVerifier:
 
 
 def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
-    """`/…` answers with what came in as JSON; `/stale` says the token was rejected; `/ws` echoes."""
+    """`/...` returns what was received as JSON; `/stale` reports the token as rejected; `/ws` echoes."""
     verifier = IndependentVerifier(key) if key else None
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
