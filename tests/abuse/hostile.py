@@ -1,4 +1,4 @@
-"""A server on loopback that answers each path with what an attacker, or a broken proxy, would."""
+"""Loopback server that returns a malformed, oversized or stalled response, chosen by the request path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def send(*pieces: bytes) -> Misbehave:
 
 
 def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Misbehave:
-    """Until the other side has had enough."""
+    """Send `piece` repeatedly until the client closes the connection or the server stops."""
 
     def answer(peer: socket.socket, over: threading.Event) -> None:
         peer.sendall(head)
@@ -64,7 +64,7 @@ ANSWERS: dict[str, Misbehave] = {
 
 
 class Hostile:
-    """`asked` counts the requests for each path."""
+    """Run the server. `asked` counts the requests per path."""
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}
@@ -89,7 +89,7 @@ class Hostile:
             allow_reuse_address = True
 
             def handle_error(self, *_: object) -> None:
-                """A client that hangs up is what is wanted here."""
+                """Ignore errors: the client is expected to hang up."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"

@@ -1,4 +1,4 @@
-"""Login starts per client address: `limits.connects_per_minute`."""
+"""Rate limit of login starts per client address (`limits.connects_per_minute`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ask(peer: str | None, *forwarded: str) -> RequestInfo:
 
 
 class Hand:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     now = 1000.0
 
@@ -49,9 +49,9 @@ def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
     assert (refused.value.status, refused.value.retry_after) == (429, 2)
     clock.now += 2
     assert allowed(pace, "1.2.3.4", 5) == 1
-    assert allowed(pace, "1.2.3.5", 5) == 5, "somebody else is not concerned"
+    assert allowed(pace, "1.2.3.5", 5) == 5, "another client is not affected"
     clock.now -= 3600
-    assert allowed(pace, "1.2.3.4", 5) == 0, "a clock set back gives nothing away"
+    assert allowed(pace, "1.2.3.4", 5) == 0, "setting the clock back does not permit more"
 
 
 def test_waiting_as_long_as_told_is_long_enough() -> None:
@@ -85,18 +85,18 @@ def test_memory_is_bounded_however_many_addresses_come() -> None:
     ("peer", "forwarded", "key"),
     [
         ("203.0.113.9", [], "203.0.113.9"),
-        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # a client's word
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # the client's header is ignored
         ("::ffff:203.0.113.9", [], "203.0.113.9"),
         ("2001:db8:1:2:aaaa::1", [], "2001:db8:1:2::/64"),
         ("2001:DB8:1:2::ffff%eth0", [], "2001:db8:1:2::/64"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # what the client said comes first
+        ("10.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # the client sent the first entry
         ("10.0.0.1", ["6.6.6.6", "198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["198.51.100.1, 10.1.1.1"], "198.51.100.1"),  # two proxies of ours
+        ("10.0.0.1", ["198.51.100.1, 10.1.1.1"], "198.51.100.1"),  # two trusted proxies
         ("10.0.0.1", ["198.51.100.1, ::ffff:10.1.1.1"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
         ("10.0.0.1", ["[2001:db8::7]:443"], "2001:db8::/64"),
-        ("10.0.0.1", ["6.6.6.6, unknown"], "10.0.0.1"),  # nothing is read past what makes no sense
+        ("10.0.0.1", ["6.6.6.6, unknown"], "10.0.0.1"),  # parsing stops at the first entry that is not an address
         ("10.0.0.1", ["6.6.6.6, unknown, 10.2.2.2"], "10.2.2.2"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("::1", [" 198.51.100.1 "], "198.51.100.1"),

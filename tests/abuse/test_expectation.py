@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`: what follows an answer is never in doubt."""
+"""`Expect: 100-continue`: after a response it is always clear whether a body follows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("target", [b"/nowhere", b"/akoya/connect/nobank", b"/a//b", b"/akoya/disconnect/mikomo"])
 def test_who_is_refused_before_100_continue_is_closed(gateway: tuple[int, RawUpstream], target: bytes) -> None:
-    """A proxy in front would send somebody else's request now, and we should take it for the body."""
+    """Close the connection: a proxy may send another client's request next, which would be read as the body."""
     port, _ = gateway
     with Client(port) as client:
         client.send(b"POST " + target + EXPECTING)
@@ -66,7 +66,7 @@ def test_an_upstream_that_refuses_is_heard_and_the_body_stays_a_body(gateway: tu
         continued = answer.status == 100
         answer = client.response() if continued else answer
         assert answer.status == 417
-        # It is a race, and either outcome is clear.
+        # The outcome is a race. Either the connection is closed, or the body is still expected.
         assert (answer.get(b"connection") == b"close") is not continued
         if continued:
             client.send(BODY)

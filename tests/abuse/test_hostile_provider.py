@@ -1,4 +1,4 @@
-"""A token endpoint or a key set that misbehaves: one clear error, bounded memory, and nobody else notices."""
+"""A misbehaving token endpoint or key set causes one clear error, uses bounded memory and affects no other user."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.e2e.environment import Browser, World
 from tests.e2e.processes import GatewayProcess
 
 GROWTH = 64 * 1024
-"""Kilobytes that the gateway's peak may grow by through all of it."""
+"""How much the gateway's peak memory may grow during all of these tests, in KiB."""
 
 
 class BesiegedWorld(World):
-    """For each misbehaviour an environment with that token endpoint, and one with that key set."""
+    """Configure, per misbehaviour, one environment with that token endpoint and one with that key set."""
 
     def __init__(self, folder: Path, hostile: Hostile) -> None:
         super().__init__(folder)
@@ -64,7 +64,7 @@ def peak_before(world: World, bystander: Browser) -> int:
 
 
 def peak(world: World) -> int:
-    """The gateway's largest resident size so far, in kilobytes (proc(5))."""
+    """Return the gateway's peak resident set size in KiB (proc(5))."""
     assert isinstance(world.gateway, GatewayProcess)
     assert world.gateway.process is not None
     status = Path(f"/proc/{world.gateway.process.pid}/status").read_text()
@@ -87,15 +87,15 @@ def test_it_misbehaves_and_one_person_is_told(
         page = browser.go(answer.headers["location"])
         assert page.status_code == 200
         assert "bank" in page.text
-        assert browser.fetch("/accounts").status_code == 401, "nothing was granted"
+        assert browser.fetch("/accounts").status_code == 401, "no grant was created"
     asked = hostile.asked.get(name, 0) - before
-    assert asked == 1 if part == "token" else asked >= 1, "a code is sent once, and no redirect is followed"
+    assert asked == 1 if part == "token" else asked >= 1, "the code is sent once and redirects are not followed"
     assert bystander.passed()["akoya-connector"] == "mikomo"
     assert peak(world) - peak_before < GROWTH
 
 
 def test_the_others_are_served_while_it_goes_on(world: World, bystander: Browser) -> None:
-    """Ten people wait for a token endpoint that never answers; somebody else works meanwhile."""
+    """Ten users wait for a token endpoint that never responds; another user is not delayed."""
     import threading
 
     def person() -> None:

@@ -1,4 +1,4 @@
-"""Bounds on what is accepted and held; who goes beyond them is told, and nobody else notices."""
+"""Limits on input and state: a request over a limit is rejected with an error, and others are not affected."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_path_and_a_query_are_bounded_by_the_head(target: Target) -> None:
 def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
     assert target.ask("/public/x", method="POST", body=b"x" * 100_000).let_in
     announced = target.ask("/public/x", method="POST", body=b"x" * size)
-    # A client that goes on sending may meet the closed connection before it reads the answer.
+    # A client that is still sending may see the connection close before it reads the response.
     assert announced.status in ((413,) if size < 1_000_000 else (413, 0))
     head = b"POST /public/x HTTP/1.1\r\nHost: " + target.authority.encode() + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     chunked = target.raw(head + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n", timeout=3)
@@ -67,7 +67,7 @@ def test_pending_attempts_are_bounded_in_all_and_sessions_go_on(tmp_path: Path) 
         connected.connect()
         crowd = [world.browser() for _ in range(16)]
         answers = [one.fetch("/akoya/connect/mikomo") for one in crowd]
-        time.sleep(1.1)  # the number of all pending attempts is believed for a second
+        time.sleep(1.1)  # the number of pending attempts is cached for a second
         crowd[0].fetch("/akoya/connect/other")
         refused = crowd[1].fetch("/akoya/connect/other")
         for one in crowd:
@@ -96,7 +96,7 @@ def test_guessing_states_gets_nowhere_and_uses_nothing_up(tmp_path: Path) -> Non
 
 @pytest.mark.timeout(30)
 def test_a_million_junk_cookies_cost_one_walk() -> None:
-    """Quadratic code would not end within the time that the test has."""
+    """Quadratic code would exceed the test's timeout."""
     value = new_token()
     for junk in (b"a=b;" * 1_000_000, b"akoya;" * 700_000, b"akoya =x;" * 400_000, b";" * 4_000_000, b" " * 4_000_000, b"=" * 4_000_000,
                  b"xakoya=;" * 500_000, b"akoya-browser=" * 300_000):  # fmt: skip

@@ -1,4 +1,4 @@
-"""A form of another site brings no cookie (SameSite), so the answer must not take the cookie away either."""
+"""A cross-site form sends no cookie (SameSite), so the response must not delete the cookie either."""
 
 from __future__ import annotations
 

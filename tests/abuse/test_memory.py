@@ -1,4 +1,4 @@
-"""What anybody can send is not kept: the memory that makes the next request quick must not be everybody's to fill."""
+"""Untrusted requests must not fill the caches that speed up later requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENT = {
 
 
 def resident(pid: int) -> int:
-    """In bytes."""
+    """Return the resident set size in bytes."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
 
@@ -50,7 +50,7 @@ def test_no_two_of_a_strangers_requests_are_alike_and_all_of_them_are_large(runn
                 before = resident(running.pid)
             client.send(b"GET /public/x HTTP/1.1\r\n" + SENT[kind] % (number, LONG) + b"\r\n")
             client.response()
-    assert resident(running.pid) - before < 10_000_000, "500 x 60 KB, if each is kept"
+    assert resident(running.pid) - before < 10_000_000, "caching every request would take 500 x 60 KB"
 
 
 def test_thousands_of_requests_behind_one_that_takes_long_are_not_begun(running: Running) -> None:

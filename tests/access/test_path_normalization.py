@@ -1,4 +1,4 @@
-"""The one path normalisation, attacked with what has opened other gateways (peers.md section D8)."""
+"""Path normalization, tested with the attacks that bypassed other gateways (docs/advisories.md)."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_no_input_raises_anything_else_and_what_passes_is_stable(raw: bytes) -> 
         text = normalize_path(raw)
     except PathRefused:
         return
-    # One decoding is all there is: the bytes mean what was judged, and no segment can move the meaning elsewhere.
+    # Decoding once gives exactly the validated path, and no segment can change which resource it names.
     assert unquote_to_bytes(raw).decode() == text
     segments = text.split("/")[1:]
     assert not {"..", "."} & set(segments)
     assert "" not in segments[:-1]
     assert not set("\\;?#\x00\r\n") & set(text)
-    # A server that decodes a second time finds nothing new.
+    # A second decoding changes nothing.
     assert unquote_to_bytes(text).decode() == text

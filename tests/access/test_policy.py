@@ -1,4 +1,4 @@
-"""No token without a rule, a grant and a reason."""
+"""A token is released only with a matching rule, a grant and a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody is sent anywhere that the operator did not list."""
+"""Redirects lead only to targets that the operator has listed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ACCEPTED = {
     "/pages/x": "/pages/x",
     "https://www.example.org/done": "https://www.example.org/done",
     "https://www.example.org/done?ok=1": "https://www.example.org/done?ok=1",
-    # Scheme and host have no case; a parser and a browser agree on what they are.
+    # Scheme and host are case-insensitive, and parsers and browsers agree on them.
     "hTTps://app.example.com/accounts": "/accounts",
     "https://APP.example.com/accounts": "/accounts",
     "HTTPS://WWW.EXAMPLE.ORG:443/done": "https://www.example.org/done",
 }
 
-# What browsers send raw comes back raw; what they would encode is encoded.
+# Characters that browsers send raw stay raw; those that browsers encode are encoded.
 AS_BROWSERS_HAVE_IT = {
     "/list?filter={a:1}": "/list?filter={a:1}",
     "/list?filter=name^2": "/list?filter=name^2",
@@ -66,7 +66,7 @@ AS_BROWSERS_HAVE_IT = {
     "/s?" + "\u00e9" * 1300: "/s?" + "%C3%A9" * 1300,
 }
 
-# Written from the descriptions of the advisories in peers.md section D, not copied from any corpus.
+# Written from the descriptions of the advisories in docs/advisories.md, not copied from any corpus.
 HOSTILE = [
     "//evil.com", "///evil.com", "////evil.com/", "/\\evil.com", "\\\\evil.com", "/\\/evil.com", "\\/evil.com",
     "/\t/evil.com", "/\n/evil.com", "/\r\n/evil.com", "\t//evil.com", " //evil.com", "/ /evil.com", "/%09/evil.com",
@@ -88,15 +88,15 @@ HOSTILE = [
     "/accounts?\x7f", "/accounts?\ud800", "/accounts#\n", "https://www.example.org/done/more", "https://www.example.org",
     "/accounts/" + "a" * 8200, "/accounts?" + "\u00e9" * 1400, "/\x0bevil", "/\u0000//evil.com", "/;@evil.com", "/accounts;/evil", "//;@evil.com",
     "https://app.example.com//evil.com", "https://app.example.com/\\evil.com", "/%e3%80%82evil.com",
-    # A letter that becomes one of `https` or of the host only where case is folded beyond ASCII.
+    # These letters become part of `https` or of the host only with case folding beyond ASCII.
     "http\u017f://app.example.com/accounts", "https://app.e\u212aample.com/accounts", "https://\u212a.example.com/accounts",
-    # What stands right behind the host must be a slash, a question mark or a number sign.
+    # The host must be followed by a slash, a question mark or a number sign.
     "https://app.example.com\\@evil.com/accounts", "https://app.example.com;@evil.com/accounts", "https://app.example.com&@evil.com/",
     "https://app.example.com:443@evil.com/", "https://app.example.com:443\\@evil.com/", "https://app.example.com|evil.com/accounts",
     "https://app.example.com`.evil.com/accounts", "https://app.example.com{}/accounts", "https://app.example.com .evil.com/accounts",
     "https://WWW.EXAMPLE.ORG.evil.com/done", "https://www.example.org@EVIL.com/done", "HTTPS:\\\\www.example.org/done",
     "https://www.example.org?@evil.com", "https://www.example.org#/done",
-    # Parameters of segments, which some servers drop: each reading must be allowed.
+    # Path parameters: some servers drop them, so the target must be allowed with and without them.
     "/accounts/..;x=1/admin", "/accounts/.;/admin", "/accounts/;/evil", "/accounts/%2e%2e;/admin", "/accounts;x/1", "/accounts/a;/../admin",
     "/accounts/a;./admin", "/accounts/a;..", "/accounts/..%3b/admin", "/accounts\\..\\admin", "/accounts/\\evil.com",
 ]  # fmt: skip
@@ -119,7 +119,7 @@ def test_a_listed_target_is_put_together_anew(target: str) -> None:
 @pytest.mark.parametrize("target", AS_BROWSERS_HAVE_IT)
 def test_return_address_is_kept_as_browsers_have_it(target: str) -> None:
     assert EVERYTHING.validate(target) == AS_BROWSERS_HAVE_IT[target]
-    # What was put together once is put together in the same way again: a form may send it back.
+    # Validation is idempotent: a form may send the validated target back.
     assert EVERYTHING.validate(AS_BROWSERS_HAVE_IT[target]) == AS_BROWSERS_HAVE_IT[target]
 
 
@@ -158,7 +158,7 @@ def test_whatever_is_accepted_a_browser_keeps_on_our_origin(target: str) -> None
     assert " " not in judged
     assert re.fullmatch(r"/(?![/\\])[^\\?#]*(?:[?#].*)?", judged)
     assert EVERYTHING.validate(judged) == judged
-    # What a WHATWG parser does before resolving: backslashes are slashes, tabs and newlines are dropped.
+    # As a WHATWG parser does before resolving: read backslashes as slashes, drop tabs and newlines.
     as_browser = urljoin(OWN + "/akoya/callback", judged.replace("\\", "/"))
     assert urlsplit(as_browser).netloc == "app.example.com"
     assert urlsplit(as_browser).scheme == "https"

@@ -1,4 +1,4 @@
-"""First match wins, whatever shape the trie has."""
+"""The first matching rule wins, whatever the shape of the trie."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_where_no_method_counts_every_method_comes_under_one_rule(rules: list[tu
 def test_a_path_whose_first_rule_is_for_some_methods_minds_them() -> None:
     found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/*"), rule(2, "/b", frozenset({"GET"}))])
     assert found.has_method_rules("/a")
-    assert not found.has_method_rules("/b"), "all methods come under the rule before it"
+    assert not found.has_method_rules("/b"), "the earlier rule covers all methods"
 
 
 def test_case_matters_in_paths() -> None:

@@ -12,12 +12,14 @@ from tests.forward_auth.environment import ProxiedWorld
 from tests.forward_auth.proxies import ProxyMissing
 
 FACES = ["sidecar", "middleware", "nginx"]
-"""`nginx`: forward-auth, behind a real one."""
+"""Entry points. `nginx` is forward-auth behind a real nginx."""
 USER_FROM_AN_OUTER_PROXY = {
     "# proxy_set_header X-Forwarded-User $remote_user;": "proxy_set_header X-Forwarded-User $http_x_forwarded_user;"
 }
-"""The line that an operator uncomments in nginx's file, for a user whom a proxy in front of nginx has signed in: the tests
-play that proxy."""
+"""The line that an operator uncomments in nginx's file when a proxy in front of nginx signs users in.
+
+The tests act as that outer proxy.
+"""
 
 
 def world_of(folder: Path, face: str, changes: dict[str, Any]) -> World:

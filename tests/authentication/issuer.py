@@ -1,4 +1,4 @@
-"""Somebody's identity provider: its keys over HTTP, and tokens good and bad."""
+"""Identity provider for the tests: serves its keys over HTTP and issues valid and invalid tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ class Issuer:
         return {"jwt": {"jwks_uri": self.jwks_uri, "issuer": ISSUER, "audience": AUDIENCE, **more}}
 
     def token(self, user: str = "alice", **changes: Any) -> str:
-        """`changes` to the claims; None takes one out. `header` and `key` as said."""
+        """Return a JWT with `changes` to its claims (None removes one).
+
+        Two keywords are no claims: `header` changes the header, `key` is the signing key.
+        """
         header = {"alg": "ES256", "kid": "e1", **changes.pop("header", {})}
         key = changes.pop("key", self.key)
         claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "exp": int(time.time()) + 300, **changes}

@@ -1,4 +1,4 @@
-"""`identity: {header: X-Forwarded-User}`: the user of a trusted proxy, on every face."""
+"""`identity: {header: X-Forwarded-User}`: the user named by a trusted proxy, at every entry point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_users_grants_follow_the_user_and_nobody_else(by_header: World) -> Non
         owner = first.passed()["akoya-owner"]
         assert owner.startswith("usr_")
         assert alice not in owner
-        assert second.passed()["akoya-owner"] == owner, "on another browser, without a cookie"
+        assert second.passed()["akoya-owner"] == owner, "also in another browser, without a cookie"
         assert other.fetch("/accounts").status_code == 401
         assert other.connections()["connections"] == []
         other.connect(user="mikomo_4")
@@ -57,7 +57,7 @@ def test_nobody_is_nobody_and_connects_nothing(by_header: World) -> None:
 
 
 def test_an_address_that_the_server_has_from_a_header_is_no_proxys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`uvicorn --forwarded-allow-ips '*'`, as many containers have it: anybody names the address they come from."""
+    """With `uvicorn --forwarded-allow-ips '*'`, as in many containers, any client can choose its peer address."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
     with World(tmp_path, face="middleware", changes=changes) as world:
@@ -92,10 +92,10 @@ def test_the_session_ends_when_the_identity_changes(by_header: World) -> None:
         become(browser, bob)
         assert browser.fetch("/accounts").status_code == 401
         become(browser, alice)
-        time.sleep(1.1)  # a remembered session is believed for a second
+        time.sleep(1.1)  # sessions are cached for a second
         answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
-        assert answer.status_code == 401, "the session that the form belonged to is over"
-        assert browser.passed()["akoya-connector"] == "mikomo", "the grant is not"
+        assert answer.status_code == 401, "the form's session has ended"
+        assert browser.passed()["akoya-connector"] == "mikomo", "the grant has not ended"
 
 
 def test_a_user_on_a_new_browser_can_disconnect(by_header: World) -> None:
@@ -157,7 +157,7 @@ def test_an_alias_of_the_header_reaches_nobody(by_header: World, alias: str, pat
 
 def test_the_header_twice_is_refused(by_header: World) -> None:
     if isinstance(by_header, ProxiedWorld):
-        return  # nginx makes one header of `$http_x_forwarded_user`, whatever it received
+        return  # `$http_x_forwarded_user` is always one header, however many nginx received
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -178,7 +178,7 @@ def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, face: s
 
 
 def test_without_waiting_and_with_waiting_the_same_is_decided(by_header: World) -> None:
-    """The plain case is served without asking the store; a cookie of somebody else's must not get by that way."""
+    """The fast path does not query the store, and must not accept another user's cookie."""
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()

@@ -1,4 +1,4 @@
-"""`identity: {jwt: ...}`: the user named by a JWT, on every face."""
+"""`identity: {jwt: ...}`: the user named by a JWT, at every entry point."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_users_grants_follow_the_token_and_nobody_else(by_token: World, issuer
         other.http.headers["X-Id-Token"] = f"Bearer {issuer.token(alice, aud=['x', AUDIENCE], exp=int(time.time()) + 99)}"
         assert other.passed()["akoya-owner"] == owner, "another token of the same user"
         other.http.headers["X-Id-Token"] = f"Basic {issuer.token(alice)}"
-        assert other.fetch("/accounts").status_code == 401, "another scheme names nobody"
+        assert other.fetch("/accounts").status_code == 401, "another scheme identifies no user"
 
 
 def test_without_a_token_nobody_is_known(by_token: World) -> None:
@@ -64,7 +64,7 @@ def test_two_tokens_or_an_alias_are_refused(by_token: World, issuer: Issuer) -> 
 
 
 def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: World, issuer: Issuer) -> None:
-    line = f"X-Id-Token: {issuer.token(exp=int(time.time()) - 27)}"  # 30 seconds that clocks may differ
+    line = f"X-Id-Token: {issuer.token(exp=int(time.time()) - 27)}"  # within the 30 seconds of permitted clock skew
     assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 200
     time.sleep(4)
     assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 401

@@ -1,4 +1,4 @@
-"""The arithmetic and the pages of the benchmark commands. Nothing here is timed."""
+"""Tests the arithmetic and the pages of the benchmark commands. Measures nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load at a constant rate, against a server that does what a server under test may do."""
+"""Tests the constant-rate load generator against a server that stalls, fails or closes connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = Callable[[int], bytes]
 
 @contextmanager
 def server(answer: Answer) -> Iterator[tuple[str, int]]:
-    """`answer(n)`: to the nth request of all, counted from 0; nothing: the connection is closed."""
+    """A server that calls `answer(n)` for its nth request, counted from 0; an empty result closes the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     numbers = iter(range(1_000_000))
 
@@ -47,7 +47,7 @@ def server(answer: Answer) -> Iterator[tuple[str, int]]:
 
 
 def test_a_pause_is_charged_for_everybody_who_came_meanwhile() -> None:
-    """A closed loop would have noticed one slow answer."""
+    """A closed-loop generator would have seen only one slow response."""
 
     def answer(number: int) -> bytes:
         if number == 10:

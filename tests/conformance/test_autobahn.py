@@ -1,7 +1,7 @@
-"""The Autobahn test-suite through `akoya-gateway run`, from both ends, beside the same without a gateway.
+"""Runs the Autobahn test-suite as client and as server through `akoya-gateway run`, and compares with direct runs.
 
-It runs where the suite is: `AKOYA_WSTEST` names its command, or `wstest` is on the PATH. The suite is written in
-Python 2.7. With one of those (pyenv has it):
+The tests need the suite: `AKOYA_WSTEST` names its command, or `wstest` is on the PATH. It is written for Python 2.7
+(which pyenv can install). To install the suite:
 
     python2.7 -m pip install --target autobahn autobahntestsuite autobahn==0.10.9 twisted==19.10.0 txaio==2.1.0 klein==19.6.0 werkzeug==0.16.1
     touch autobahn/zope/__init__.py
@@ -9,8 +9,8 @@ Python 2.7. With one of those (pyenv has it):
     from autobahntestsuite.wstest import run; run()' \\"\\$@\\"" > wstest; chmod +x wstest
     AKOYA_WSTEST=$PWD/wstest pytest tests/conformance/test_autobahn.py
 
-Groups 12 and 13 are about compression, which the gateway does not offer (`server.uvicorn_server`). `AKOYA_SOAK=full` adds
-group 9, sizes up to 16 MB.
+Groups 12 and 13 test compression, which the gateway does not offer (`server.uvicorn_server`). `AKOYA_SOAK=full` adds
+group 9, with messages of up to 16 MB.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def wstest(folder: Path, mode: str, specification: dict[str, Any]) -> subprocess
 
 
 def judge(folder: Path) -> None:
-    """Nothing is worse with the gateway in between. How strict an end is seen to be depends on the moment: a message
-    before a broken frame may or may not have come back.
+    """Fail if a case is worse through the gateway than without it.
+
+    How strictly a close is rated depends on timing: a message before a broken frame may or may not have been echoed.
     """
     found = json.loads((folder / "reports" / "index.json").read_text())
     assert len(found["direct"]) == len(found["gateway"]) > 200
@@ -68,7 +69,7 @@ def judge(folder: Path) -> None:
 
 
 def test_hostile_clients(tmp_path: Path) -> None:
-    """The suite is the client, `websockets` echoes behind the gateway."""
+    """Run the suite as the client, with a `websockets` echo server behind the gateway."""
     with echo_server() as port, Running(tmp_path, changes={"upstream": {"url": f"http://127.0.0.1:{port}"}}) as run:
         servers = [
             {"agent": "direct", "url": f"ws://127.0.0.1:{port}/public/", "options": {"version": 18}},
@@ -89,7 +90,7 @@ def hostile_upstream(tmp_path: Path) -> Iterator[int]:
 
 
 def test_hostile_upstreams(tmp_path: Path, hostile_upstream: int) -> None:
-    """The suite is the app, `websockets` echoes in front of the gateway."""
+    """Run the suite as the app, with a `websockets` echo client in front of the gateway."""
     changes = {
         "upstream": {"url": f"http://127.0.0.1:{hostile_upstream}"},
         "access": [{"path": "/*", "require": "nothing"}],
@@ -101,7 +102,10 @@ def test_hostile_upstreams(tmp_path: Path, hostile_upstream: int) -> None:
 
 
 def play_all(agent: str, named: int, port: int) -> None:
-    """`named`: the suite's server wants to read its own port in `Host`."""
+    """Echo every case of the suite's server.
+
+    `named` is the suite's own port: its server checks that `Host` contains it.
+    """
 
     def dial(path: str) -> Any:
         url = f"ws://127.0.0.1:{named}{path}"
@@ -115,7 +119,7 @@ def play_all(agent: str, named: int, port: int) -> None:
                 for message in socket:
                     socket.send(message)
         except WebSocketException:
-            # What the suite's server did; it has written down what it saw of us.
+            # Caused by the suite's server, which has recorded how the client behaved.
             pass
     with dial(f"/updateReports?agent={agent}"), contextlib.suppress(WebSocketException):
         pass

@@ -1,6 +1,6 @@
-"""Every case of `websocket_cases`, played to an echo server directly and through `akoya-gateway run`: the same is said.
+"""Run each case of `websocket_cases` directly and through `akoya-gateway run`, and compare the results.
 
-The Autobahn test-suite itself runs where it is installed: `test_autobahn.py`.
+The Autobahn test-suite itself runs in `test_autobahn.py`, where it is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CASES = cases()
 
 @contextmanager
 def echo_server() -> Iterator[int]:
-    """The port of an echo server that others wrote."""
+    """Yield the port of an echo server from the `websockets` library."""
 
     def handler(socket: ServerConnection) -> None:
         try:
@@ -46,7 +46,7 @@ def echo() -> Iterator[int]:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tunnel", "messages"])
 def tunnel(request: pytest.FixtureRequest) -> bool:
-    """Which of the two ways through the gateway."""
+    """Select one of the two implementations: the byte-level tunnel or whole messages."""
     return bool(request.param)
 
 
@@ -63,13 +63,13 @@ def played(case: Case, port: int) -> tuple[list[tuple[int, bytes]], list[bytes],
         client.send(request(b"/public/echo"))
         assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
         data = case.data
-        # A piece a packet: what is sent in one go may be read in one go.
+        # TCP_NODELAY: send each piece as its own packet. Pieces sent at once may be read at once.
         client.sock.setsockopt(6, 1, 1)
         try:
             for at in range(0, len(data), case.chop or len(data)):
                 client.send(data[at : at + (case.chop or len(data))])
         except (BrokenPipeError, ConnectionResetError):
-            # Closed already, for what came before.
+            # The peer has already closed the connection because of earlier data.
             pass
         messages, pongs, code = read_all(client, len(case.echoed), len(case.pongs)) if case.in_order else ([], [], None)
         if case.in_order and code is None:

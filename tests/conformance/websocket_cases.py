@@ -1,7 +1,7 @@
-"""The groups of the Autobahn test-suite, as frames a client sends and what an echo server says to them.
+"""The groups of the Autobahn test-suite, as client frames and the expected frames of an echo server.
 
-Autobahn's own numbers stand before each name, so that its descriptions can be read beside these. What is right by
-RFC 6455 is written here; nothing is taken from what a server was seen to do.
+Names begin with Autobahn's case number, so that they can be compared with its descriptions. Expectations follow
+RFC 6455, not the observed behaviour of a server.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ NORMAL, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1002, 1007, 1009
 
 @dataclass(frozen=True)
 class Case:
-    """`sent`, in pieces of `chop` bytes. `echoed`: the messages that come back. `code`: of the close that does.
+    """One case: the frames `sent`, the messages `echoed`, and the `code` of the returned close frame.
 
-    A case that neither closes nor breaks a rule is closed by the client when all has come back. Where it closes or is
-    failed (RFC 6455 section 7.1.7) echoes under way may be lost.
+    `chop` is the size in bytes of the pieces in which the frames are sent. If a case neither closes nor violates the
+    protocol, the client closes after the last echo. If it is closed or failed (RFC 6455 section 7.1.7), echoes in
+    flight may be lost.
     """
 
     sent: tuple[Frame, ...]
@@ -33,7 +34,7 @@ class Case:
     code: int = NORMAL
     chop: int = field(default=0)
     strictly: Case | None = None
-    """What else may be said, where RFC 6455 forbids to send it and does not ask anybody to refuse it."""
+    """Another permitted outcome, where RFC 6455 forbids sending the data but does not require rejecting it."""
 
     @property
     def in_order(self) -> bool:

@@ -1,4 +1,4 @@
-"""The files under deploy/, as far as they can be checked without a container engine or a cluster."""
+"""Checks of the files under deploy/ that need neither a container engine nor a cluster."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        # Without capabilities root cannot become anybody else: it has to be somebody from the start.
+        # Without capabilities root cannot change its user ID, so the container must start as another user.
         assert service["image"] == "akoya-gateway" or service["user"].partition(":")[0].isdigit()
 
 
@@ -150,8 +150,10 @@ def test_the_build_context_holds_what_the_containerfile_copies_and_no_more() -> 
 
 
 def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Path) -> None:
-    """What the build stage copies is enough to install and start from, without a home. The user and the dropped
-    capabilities are the engine's, and are not tried here."""
+    """What the build stage copies is enough to install and start the gateway, without a home directory.
+
+    The user and the dropped capabilities are up to the container engine and are not tested here.
+    """
     context = tmp_path / "src"
     context.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "schema", "akoya_gateway"):

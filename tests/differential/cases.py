@@ -1,4 +1,4 @@
-"""One table of requests: ways to write a path, our headers, a host; and each shape of access rule."""
+"""One table of requests: spellings of paths, gateway headers and hosts, and each shape of access rule."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ RULES = [
 
 @dataclass(frozen=True)
 class Row:
-    """`member`: sent with the cookie of a user who has connected `mikomo`; with `ended`, and whose grant the provider has
-    ended. `refused`: by everybody, in words that may
-    differ. `hosts`: the Host lines. `stricter`: ways of asking that may refuse what others let through.
-    `proxied`: whether a proxy in front would pass such a request on at all."""
+    """One request and what is expected of it.
+
+    `member`: sent with the cookie of a user who has connected `mikomo`. `ended`: the provider has ended that grant.
+    `refused`: every entry point refuses it, though the reason may differ. `hosts`: the Host header lines.
+    `stricter`: entry points that may refuse what others allow. `proxied`: whether a front proxy would forward the
+    request at all.
+    """
 
     target: str
     method: str = "GET"
@@ -49,7 +52,7 @@ class Row:
 
 
 def rules() -> list[Row]:
-    """Every rule's shape, met and unmet, by pages and by programs, by every method."""
+    """Return requests that match and do not match each shape of rule: navigations and API calls, all methods."""
     targets = ["/", "/public/x", "/api/banks/mikomo/x", "/api/banks/other/x", "/api/banks/nobody/x", "/both", "/either",
                "/closed", "/optional", "/optional/any", "/optional/rest", "/optional/x", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
                "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/optional/ANY", "/optional/any/", "/Optional/any", "/optional/Rest", "/optional/", "/optional/x/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
@@ -65,7 +68,7 @@ def rules() -> list[Row]:
 
 
 def paths() -> list[Row]:
-    """The matrix of ambiguous paths, below a public prefix, a closed one, and one of the gateway's own."""
+    """Return ambiguous paths below a public prefix, below a protected one, and below a gateway route."""
     ambiguous = [
         "/public/../accounts", "/public/./accounts", "/public/..", "/public/%2e%2e/accounts", "/public/%2E%2E/accounts",
         "/public/.%2e/accounts", "/public/%2e/accounts", "/public/..%2faccounts", "/public/..%2Faccounts", "/public%2faccounts",
@@ -114,7 +117,10 @@ def headers() -> list[Row]:
 
 
 def spoofed(name: str) -> str:
-    """A value in our name. Another label in `Signature` would be the client's own signature, which may stay."""
+    """Return a forged value for a gateway header.
+
+    Another label in `Signature` would be the client's own signature, which may stay.
+    """
     return {"Signature": "akoya=:c3Bvb2ZlZA==:", "Signature-Input": 'akoya=("spoofed")'}.get(name, "spoofed")
 
 

@@ -1,7 +1,7 @@
-"""The same request through each face; what it came to.
+"""Sends the same request through each entry point and records the outcome.
 
-The three ways of forward-auth are played here as their proxies do it (the real ones run in tests/forward_auth): clean,
-ask, copy, pass on; so that the app sees a request by each of them.
+The three kinds of forward-auth are simulated the way their proxies work (tests/forward_auth runs the real ones): strip
+headers, check with the gateway, copy headers, forward. So the app receives a request through each of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
 
 @dataclass(frozen=True)
 class Outcome:
-    """`rule` and `word` as the log tells them. `seen`: path, query and host at the app; None where it saw nothing."""
+    """What happened to a request.
+
+    `rule` and `word` are as in the access log. `seen`: path, query and host that the app received, or None.
+    """
 
     status: int
     rule: str
@@ -60,7 +63,7 @@ class Outcome:
 
 
 class Recorder:
-    """`gateway.response_observer.RequestObserver`: what the access log would say, by request id."""
+    """A `gateway.response_observer.RequestObserver` that keeps what the access log would contain, by request ID."""
 
     def __init__(self) -> None:
         self.told: dict[str, tuple[str, str]] = {}
@@ -70,8 +73,10 @@ class Recorder:
 
 
 class Faces:
-    """A sidecar process, the same as an ASGI app, and a middleware over one store, so that one cookie holds at all of
-    them; an app behind each."""
+    """A sidecar process, the sidecar as an ASGI app, and a middleware, each with an app behind it.
+
+    They share one store, so that one cookie is valid at all of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         changes = {
@@ -114,7 +119,7 @@ class Faces:
         return self
 
     async def _end(self, grant_id: str) -> None:
-        """As a refresh does that the provider has refused."""
+        """End the grant as a rejected refresh does."""
         config = self._config("ending")
         store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
         await store.open()
@@ -124,7 +129,7 @@ class Faces:
         ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
         assert await repository.write(ended, after=grant.version)
         await store.close()
-        await asyncio.sleep(1.1)  # what the gateways remember of it
+        await asyncio.sleep(1.1)  # until the gateways' caches have expired
 
     def __exit__(self, *_: object) -> None:
         self._beside.__exit__()
@@ -143,7 +148,7 @@ class Faces:
         return load_config(path, self.world.environ)
 
     def within(self, row: Row, port: int) -> Outcome:
-        """By one of those in this process."""
+        """Send a request to an app server in this process."""
         name = new_id()
         lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
         answer = exchange(port, row.method, row.target, lines)
@@ -176,7 +181,10 @@ class Faces:
         return [*row.lines, *([f"Cookie: theirs=kept; {cookie}"] if row.member else ["Cookie: theirs=kept"])]
 
     def _logged(self, name: str, status: int) -> tuple[str, str]:
-        """From the sidecar's access log. A request the server itself refuses (400, 431, 505) is in no log."""
+        """Return rule and outcome from the sidecar's access log.
+
+        Requests that the server itself rejects (400, 431, 505) are not logged.
+        """
         deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 5.0)
         while time.monotonic() < deadline:
             for line in reversed(self.world.log().splitlines()[-50:]):
@@ -208,7 +216,7 @@ class Answer:
 
 
 def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
-    """Exactly these bytes, and the answer. Status 0: closed without one."""
+    """Send exactly these bytes and return the response. Status 0: the connection was closed without one."""
     head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
     received = b""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
@@ -231,7 +239,10 @@ def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
 
 
 def whole(received: bytes) -> bool:
-    """Whether the answer has come. The connection stays open: what asks for its end is no plain request."""
+    """Return True if the response is complete.
+
+    The connection stays open, because a request with `Connection: close` would not take the fast path.
+    """
     head, end, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     if not end or length is None:

@@ -1,4 +1,4 @@
-"""Whatever the request, all faces decide alike, by the same rule, and the app sees what was judged."""
+"""All entry points decide alike and by the same rule, and the app receives the path that was authorized."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.differential.cases import HOST, ROWS, RULES, Row
 from tests.differential.entrypoints import Faces, Outcome
 
 NGINX_STATUS = {302: 401, 400: 403, 404: 403, 414: 403, 421: 403}
-"""`auth_request` knows 2xx, 401 and 403 only."""
+"""`auth_request` distinguishes only 2xx, 401 and 403."""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faces]:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_all_faces_decide_alike(faces: Faces, row: Row) -> None:
-    """Asked again, by what stands: what was let in once, and what was not."""
+    """Repeat the requests, so that cached decisions are compared as well, both allowed and denied."""
     names = ["sidecar", "app", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
     outcomes = {name: faces.by_name[name](row) for name in names}
     for name in ["app", "middleware"] if row.refused else ["sidecar", "app", "middleware"]:
@@ -42,13 +42,13 @@ def test_all_faces_decide_alike(faces: Faces, row: Row) -> None:
 
 
 def judge(row: Row, name: str, outcome: Outcome) -> None:
-    """What must hold for a face by itself."""
+    """Check what must hold at one entry point by itself."""
     if row.refused:
         assert not outcome.passed, name
         assert outcome.status >= 400 or outcome.status == 0, name
     if not outcome.passed:
         return
-    assert outcome.rule != "-", "nothing passes without a rule"
+    assert outcome.rule != "-", "no request passes without a rule"
     assert "spoofed" not in str(outcome.injected), name
     if outcome.seen is not None and row.proxied:
         path, query, _ = outcome.seen
@@ -66,7 +66,7 @@ def test_a_fragment_is_refused_wherever_it_can_be_seen(faces: Faces) -> None:
         outcome = faces.by_name[name](row)
         assert not outcome.passed, name
         assert outcome.status in (400, 403), name
-    # uvicorn drops it before an app gets to see it: what is judged is what the app sees all the same.
+    # uvicorn drops it before the app sees it. The path that is authorized is still the one that the app receives.
     inside = faces.by_name["middleware"](row)
     assert (inside.rule.partition(" ")[2], inside.seen) == ("/accounts", ("/accounts", "", HOST))
 

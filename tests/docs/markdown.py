@@ -1,4 +1,4 @@
-"""Markdown, as far as the tests of the documentation need it."""
+"""A minimal Markdown parser for the tests of the documentation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ELLIPSIS = "…"
-"""In a shown output: anything, lines included."""
+"""Stands for any text in a shown output, including line breaks."""
 
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `line` is where its text begins."""
+    """A fenced block; `line` is the number of the first line of its text."""
 
     language: str
     text: str
@@ -37,19 +37,19 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def prose(text: str) -> str:
-    """Without the fenced blocks."""
+    """Return the text without its fenced blocks."""
     return _FENCE.sub("", text)
 
 
 def commands(console: str) -> Iterator[tuple[str, str]]:
-    """`$ command` and what it is shown to print."""
+    """Yield each `$ command` with the output shown for it."""
     for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
         command, _, shown = part.partition("\n")
         yield command, shown
 
 
 def pattern(shown: str) -> re.Pattern[str]:
-    """An expression for a shown output: an ellipsis stands for anything, ends of lines are not looked at."""
+    """Return a regular expression for a shown output: an ellipsis matches anything, line ends are ignored."""
     lines = "\n".join(line.rstrip() for line in shown.strip().splitlines())
     return re.compile(re.escape(lines).replace(re.escape(ELLIPSIS), ".*?"), re.DOTALL)
 

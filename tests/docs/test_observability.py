@@ -1,4 +1,4 @@
-"""docs/operations.md lists every metric with its labels and every log event with its level: no more, no fewer."""
+"""docs/operations.md lists exactly the metrics with their labels and the log events with their levels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PAGE = ROOT / "docs" / "operations.md"
 PACKAGE = ROOT / "akoya_gateway"
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 ELSEWHERE = ("sandbox", "verify")
-"""They run in other processes than the gateway."""
+"""Packages that run in other processes than the gateway."""
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading."""
+    """Return the cells of the first table under a heading."""
     section = re.split(r"^#", PAGE.read_text().partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     assert len(lines) > 2, heading
@@ -31,7 +31,7 @@ def ticked(cell: str) -> tuple[str, ...]:
 
 
 def known_metrics() -> dict[str, tuple[str, ...]]:
-    """Name as it is scraped -> its labels."""
+    """Return the labels of each metric, by the name under which it is scraped."""
     metrics = Metrics("1.2.3")
     metrics.grants_in_use(lambda: 1.0)
     metrics.request("0", "passed", 200, 0.1)
@@ -63,7 +63,7 @@ def test_what_to_be_woken_for_asks_for_metrics_and_labels_that_are_there() -> No
 
 
 def events() -> Iterator[tuple[str, str]]:
-    """(event, level) of every log call in the gateway; what varies in an event is shown as an ellipsis."""
+    """Yield (event, level) of every log call in the gateway, with an ellipsis for the variable parts of an event."""
     yield "request", "info"  # Written without a logger: observability.access_log.
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).parts[0] in ELSEWHERE:
@@ -76,7 +76,10 @@ def events() -> Iterator[tuple[str, str]]:
 
 
 def methods_chosen(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """`say = log.info if fine else log.warning`: say -> info or warning."""
+    """Yield name and levels of each method chosen at run time.
+
+    `say = log.info if fine else log.warning` yields ("say", "info or warning").
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.IfExp) and isinstance(node.targets[0], ast.Name):
             levels = [level_of(node.value.body), level_of(node.value.orelse)]
@@ -85,17 +88,17 @@ def methods_chosen(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def spoken(call: ast.Call, chosen: dict[str, str]) -> Iterator[tuple[str, ast.expr]]:
-    """The level of a log call, and what it says."""
+    """Yield the level and the message of a log call."""
     if isinstance(call.func, ast.Name) and call.func.id in chosen:
         yield chosen[call.func.id], call.args[0]
     elif level := level_of(call.func):
         yield level, call.args[0]
     elif isinstance(call.func, ast.Attribute) and call.func.attr == "log" and len(call.args) == 2:
-        yield "error", call.args[1]  # Of a reload; a worker whose supervisor has said it says it lower.
+        yield "error", call.args[1]  # A failed reload. A worker uses a lower level if its supervisor logged it.
 
 
 def level_of(called: ast.expr) -> str:
-    """`error` of `log.error` and `self._log.exception`; "" for what is no method of a logger."""
+    """Return the level of `log.error` or `self._log.exception` (`error` for both), or "" if it is no logger method."""
     if not isinstance(called, ast.Attribute) or called.attr not in LEVELS:
         return ""
     owner = called.value
@@ -117,7 +120,7 @@ def test_every_log_event_is_listed_with_its_level() -> None:
 
 
 def test_no_field_of_an_event_has_a_name_that_is_masked() -> None:
-    """`code=` and `state=` are what OAuth calls its secrets: whatever stands there is not shown."""
+    """Fields called `code=` and `state=`, which are secrets in OAuth, would be redacted."""
     masked = []
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -131,5 +134,5 @@ def test_no_field_of_an_event_has_a_name_that_is_masked() -> None:
 
 
 def test_the_levels_of_a_row_say_who_acts() -> None:
-    """An error without a thing to do is noise."""
+    """Each error says what to do about it."""
     assert [event for event, level, meaning in rows("## Log events") if level in ("error", "critical") and not meaning] == []

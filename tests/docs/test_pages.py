@@ -1,4 +1,4 @@
-"""What the documentation shows and names is there: configurations, links, anchors, options, settings."""
+"""Everything that the documentation shows or names exists: configurations, links, anchors, options, settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_there_are_configurations_to_look_at() -> None:
 
 @each_page
 def test_every_part_of_a_configuration_has_keys_of_the_schema(page: Path) -> None:
-    """Parts begin with a key of the top level, or belong to another program."""
+    """Fragments begin with a top-level key, or belong to another program."""
     for block in blocks(page.read_text()):
         if block.language != "yaml" or "apiVersion" in block.text:
             continue
@@ -59,7 +59,7 @@ def test_every_part_of_a_configuration_has_keys_of_the_schema(page: Path) -> Non
 
 
 def shown_commands() -> list[tuple[str, str]]:
-    """Of the pages but the tutorial, which has a test of its own: commands that look at gateway.yaml as it is."""
+    """Return the commands of all pages but the tutorial (test_tutorial.py); they use gateway.yaml as it is."""
     texts = [page.read_text() for page in PAGES if page.name != "tutorial.md"]
     return [pair for text in texts for block in blocks(text) if block.language == "console" for pair in commands(block.text)]
 
@@ -72,7 +72,7 @@ def test_a_command_prints_what_is_shown(command: str, shown: str) -> None:
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """Return the anchor that GitHub generates for a heading."""
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
     return re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
 
@@ -106,7 +106,7 @@ def test_python_examples_parse_and_import_what_is_there(page: Path) -> None:
 
 
 def options() -> Mapping[str, set[str]]:
-    """`keys new` -> its options."""
+    """Return the options of each command, such as `keys new`."""
     found: dict[str, set[str]] = {}
 
     def visit(command: Any, path: str) -> None:
@@ -125,7 +125,7 @@ OPTIONS = options()
 
 
 def mentions(text: str) -> Iterator[str]:
-    """Command lines of ours, in blocks and in the prose."""
+    """Yield the `akoya-gateway` command lines in blocks and in the prose."""
     for block in blocks(text):
         if block.language not in ("python", "yaml"):
             yield from re.findall(r"(?:^|[\s;&|(])(akoya-gateway [a-z][^\n#|&;)]*)", block.text.replace("\\\n", " "))
@@ -151,7 +151,7 @@ def test_an_option_on_its_own_is_one_of_ours(page: Path) -> None:
 
 
 def settings(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """`sessions.cookie.name`, with what stands for names left out: `environments.dialect`."""
+    """Yield the path of each setting, without user-chosen names: `sessions.cookie.name`, `environments.dialect`."""
     if "$ref" in schema:
         schema = {**SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
     for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
@@ -175,6 +175,6 @@ def test_every_setting_named_in_the_text_exists(page: Path) -> None:
 
 
 def is_module(named: str) -> bool:
-    """`upstream.http.connection_pool.ConnectionPool`: some beginning of it is a file of the package."""
+    """Return True if a prefix of the dotted name is a module: `upstream.http.connection_pool.ConnectionPool`."""
     parts = named.split(".")
     return any((ROOT / "akoya_gateway" / Path(*parts[:end])).with_suffix(".py").is_file() for end in range(2, len(parts) + 1))

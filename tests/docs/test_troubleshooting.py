@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md knows every code and reason that the product can print, and none that it cannot."""
+"""docs/troubleshooting.md lists exactly the codes and reasons that the product can print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 PACKAGE = ROOT / "akoya_gateway"
 
 ROOTS = {"bad-request", "internal", "misconfigured", "provider-failed", "upstream-failed"}
-"""Codes of the root classes (errors.py), told in a sentence."""
+"""Codes of the root classes (errors.py), which the page explains in a sentence."""
 
 
 def first_cells(heading: str) -> set[str]:
@@ -26,7 +26,7 @@ def first_cells(heading: str) -> set[str]:
 
 
 def codes() -> Iterator[str]:
-    """`code = "..."` of the error classes, and `code="..."` where an error is made."""
+    """Yield `code = "..."` of the error classes, and `code="..."` where an error is created."""
     for path in PACKAGE.rglob("*.py"):
         if path.relative_to(PACKAGE).parts[0] in ("sandbox", "verify"):
             continue
@@ -51,7 +51,7 @@ def test_no_two_codes_differ_by_a_mark_alone() -> None:
     spoken: dict[str, str] = {}
     for code in sorted({*codes(), *DenyReason, *OPERATOR_ERRORS}):
         other = spoken.setdefault(re.sub("[^a-z]", "", code), code)
-        assert other == code, "nobody tells them apart on the telephone"
+        assert other == code, "they sound the same on the telephone"
 
 
 def test_every_reason_of_a_grant_has_a_row() -> None:
@@ -71,7 +71,7 @@ def test_every_reason_of_a_refused_signature_is_here_and_in_the_reference() -> N
 
 
 def test_what_it_quotes_of_the_start_is_what_the_code_says() -> None:
-    """The fixed parts of each message are somewhere in the package."""
+    """The fixed parts of each quoted message occur somewhere in the package."""
     text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     section = PAGE.partition("\n## It does not start\n")[2].partition("\n## ")[0]
     for quote in re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, done: its files are written, its servers started, its commands run, its bank connected."""
+"""Carries out docs/tutorial.md: writes its files, starts its servers, runs its commands and connects its bank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVERS = ("akoya-gateway run", "akoya-gateway sandbox", "python app.py")
 
 
 class Newcomer:
-    """Does what the page says, in a folder and with ports of their own."""
+    """Follows the page in a directory and with ports of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,7 +76,7 @@ class Newcomer:
             assert pattern(shown).fullmatch(trimmed(done.stdout)), f"$ {command}\n{done.stdout}\nbut shown is\n{shown}"
 
     def serve(self, command: str, shown: str) -> None:
-        """In the background, until it has printed what is shown."""
+        """Run a command in the background and wait until it has printed the shown output."""
         if command == "akoya-gateway sandbox":
             uris = (f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback" for host in ("127.0.0.1", "localhost"))
             command += f" --port {self.ports['9100']} {' '.join(uris)}"
@@ -97,7 +97,7 @@ class Newcomer:
         return True
 
     def connect_a_bank(self) -> str:
-        """What the browser shows in the end."""
+        """Return what the browser finally shows."""
         with httpx.Client(headers=Browser.NAVIGATION, follow_redirects=True, trust_env=False, timeout=20) as browser:
             page = browser.get(f"http://127.0.0.1:{self.ports['8080']}/")
             for typed in ({"username": "mikomo_1", "password": "mikomo_1"}, {}, {"account": "all"}):

@@ -1,4 +1,4 @@
-"""Between the gateway and the emulator: passes everything on, and remembers every secret that goes by."""
+"""A proxy between the gateway and the emulator that records every secret that passes through it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Known:
         self.secrets.setdefault(secret, what)
         parts = secret.split(".")
         if len(parts) == 3 and secret.startswith("ey"):
-            # A JWT: its claims and its signature; the header says only which key.
+            # A JWT's header is not secret: it only names the key. Record the claims and the signature.
             self.secrets[parts[1]] = f"{what} (claims)"
             self.secrets[parts[2]] = f"{what} (signature)"
 
     def forms(self) -> Iterable[tuple[bytes, str]]:
-        """Every spelling in which a secret could be found again."""
+        """Return every encoding in which a secret could appear."""
         for secret, what in self.secrets.items():
             raw = secret.encode()
             yield from ((form, what) for form in {raw, *_encoded(raw), quote(secret, safe="").encode(), quote_plus(secret).encode(), json.dumps(secret)[1:-1].encode()})
@@ -42,7 +42,7 @@ class Known:
 
 
 def _encoded(raw: bytes) -> set[bytes]:
-    """Base64 at each of the three offsets (without the ends that depend on the neighbours), and hex."""
+    """Return hex and base64 at each of the three offsets, without the characters that depend on the neighbours."""
     found = {raw.hex().encode(), raw.hex().upper().encode()}
     for offset in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -52,7 +52,7 @@ def _encoded(raw: bytes) -> set[bytes]:
 
 
 class Recorder:
-    """An ASGI app. `known` gets the fields of every form and of every JSON answer."""
+    """An ASGI app that proxies to the emulator and records the fields of every form and JSON response in `known`."""
 
     def __init__(self, target: str, known: Known) -> None:
         self._target = target
@@ -72,7 +72,7 @@ class Recorder:
             async with httpx.AsyncClient(trust_env=False) as http:
                 answer = await http.request(scope["method"], self._target + scope["path"], headers=headers, content=body)
         except httpx.HTTPError:
-            # The emulator cut the connection. What it then had made is remembered by what comes next.
+            # The emulator cut the connection. The secrets it had created are recorded from a later response.
             await send({"type": "http.response.start", "status": 502, "headers": []})
             await send({"type": "http.response.body", "body": b"cut"})
             return

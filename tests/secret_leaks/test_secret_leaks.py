@@ -1,7 +1,7 @@
-"""Everything the gateway wrote during a whole life, searched for every secret that it ever held.
+"""Searches everything that the gateway writes in a complete life cycle for every secret that it has held.
 
-Where a secret belongs it is not looked for: the browser's own cookies, `state` on the way to Akoya, the CSRF token in
-our forms, and the id_token in the headers to the app (design.md section 5).
+Places where a secret belongs are excluded: the browser's own cookies, `state` on the way to Akoya, the CSRF token in
+the gateway's forms, and the id_token in the headers to the app (docs/design.md section 5).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.secret_leaks.recorder import Known, Recorder
 
 
 class WatchedWorld(World):
-    """Akoya's token and revocation endpoints are reached through the recorder; logs are at their loudest."""
+    """Sends token and revocation requests through the recorder, with logs at their most verbose level."""
 
     def __init__(self, folder: Path, face: str, algorithm: str) -> None:
         super().__init__(folder, face=face, algorithm=algorithm, settings={"id_token_lifetime": 2.0})
@@ -73,7 +73,7 @@ class WatchedWorld(World):
         elif location:
             self.written.append((f"Location of {answer.request.url.path}", location.encode()))
         try:
-            # As a member: three letters in a row are in a token by chance now and then.
+            # Search for it as a JSON member: a token contains any three letters by chance now and then.
             from_app = "headers" in answer.json()
         except ValueError:
             from_app = False
@@ -91,7 +91,7 @@ def go_back(world: WatchedWorld, browser: Browser, callback: str) -> httpx.Respo
 
 
 def live_a_whole_life(world: WatchedWorld) -> None:
-    """Good days and bad ones."""
+    """Run through successes and failures."""
     akoya = world.akoya
     with world.browser() as browser, world.browser() as stranger:
         callback = akoya.consent(browser.begin(), "mikomo_1")
@@ -107,7 +107,7 @@ def live_a_whole_life(world: WatchedWorld) -> None:
         browser.fetch("/accounts/stale")
         for kind in ("status", "html", "wrong_sub", "bad_signature", "secret_rotated"):
             akoya.fault(kind, "token.refresh_token", times=2)
-            time.sleep(1.1)  # refreshed when half of their two seconds are over
+            time.sleep(1.1)  # refreshed after half of their lifetime of two seconds
             browser.fetch("/mikomo")
             browser.go("/both")
             akoya.clear_faults()
@@ -180,7 +180,7 @@ def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> 
             go_back(world, browser, world.akoya.consent(browser.begin(), "mikomo_1"))
             assert browser.fetch("/accounts").status_code == 502
             assert browser.go("/accounts").status_code == 502
-        # What an operator must not do, and does: the error names the place, not the value.
+        # An operator error: the message must name the place but not the value.
         wrong = {**good, "clients": {"test-app": {**good["clients"]["test-app"], "client_secret": CLIENT_SECRET}}}
         wrong["sessions"] = {**good["sessions"], "keys": [STORE_KEY], "store": f"redis://user:{HMAC_SECRET}@127.0.0.1:1/0"}
         reload_with(world, wrong)
@@ -199,7 +199,7 @@ def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> 
         written += [(file.name, file.read_bytes()) for file in [*tmp_path.glob("grants.db*"), *tmp_path.glob("*.log")]]
     check_that_the_search_works(world)
     log = b"".join(data for where, data in written if where.endswith(".log"))
-    assert b'"debug"' in log, "the log was at its loudest"
+    assert b'"debug"' in log, "the log is at its most verbose level"
     assert leaks(world, written) == []
 
 
@@ -234,10 +234,13 @@ def test_the_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> Non
 
 
 def walk(thing: Any, printed: list[tuple[str, bytes]], seen: dict[int, Any], kinds: set[str], depth: int = 0) -> None:
-    """`repr` and `str` of every object of ours that can be reached. Plain containers and texts are only walked through."""
+    """Append `repr` and `str` of every reachable gateway object to `printed`.
+
+    Plain containers are only traversed, and strings and numbers are skipped.
+    """
     if id(thing) in seen or depth > 30 or isinstance(thing, str | bytes | int | float | type(None)):
         return
-    seen[id(thing)] = thing  # kept, so that no other object gets its id
+    seen[id(thing)] = thing  # keep a reference, so that no other object gets the same id()
     if isinstance(thing, dict | list | tuple | set | frozenset):
         for part in list(thing.items() if isinstance(thing, dict) else thing):
             walk(part, printed, seen, kinds, depth + 1)

@@ -1,4 +1,4 @@
-"""docs/security.md names tests; all of them exist, and every invariant has some."""
+"""Every test that docs/security.md names exists, and every invariant names at least one."""
 
 from __future__ import annotations
 
