@@ -99,7 +99,7 @@ async def test_a_reload_after_the_correction_serves_everybody_at_once(house: Hou
     for _ in range(6):
         assert {(await person.go("/x")).status_code for person in people} == {503}
         await waited(house, people[0])
-    assert (await house.gateway.runtime.check()) == [], "readiness must not be affected"
+    assert (await house.gateway.runtime.check()) == [], "the gateway must stay ready"
     (note,) = house.gateway.runtime.grants.notes
     assert "mikomo" in note
     assert {(await person.go("/x")).status_code for person in people} == {503}

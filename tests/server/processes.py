@@ -1,4 +1,4 @@
-"""`akoya-gateway run` as a process, in front of a small app that can be slow."""
+"""Runs `akoya-gateway run` as a process in front of a small app that can be slow."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ENVIRON = {
 
 
 class App:
-    """`.../slow` answers once it may; `.../stream` and `.../events` send a line every 50 ms until then."""
+    """A test app. `.../slow` responds once `go` is set. `.../stream` and `.../events` send a line every 50 ms until then."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
-        """Somebody waits for `/public/slow`."""
+        """Set when a request for `/public/slow` has arrived."""
         self.go = threading.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -58,7 +58,7 @@ async def _echo(receive: Any, send: Any) -> None:
 
 
 class Running:
-    """`with Running(tmp_path, "--workers", "2") as run:`"""
+    """A running gateway process: `with Running(tmp_path, "--workers", "2") as run:`."""
 
     def __init__(self, folder: Path, *options: str, changes: Mapping[str, Any] | None = None) -> None:
         self.port, self.admin_port = free_port(), free_port()
@@ -153,7 +153,7 @@ class Running:
         return [worker["pid"] for worker in self.ask_admin("/readyz").json()["workers"]]
 
     def log(self) -> list[dict[str, Any]]:
-        """Every line must be JSON."""
+        """Parse the log. Every line must be JSON."""
         return [json.loads(line) for line in self.gateway.log.read_text().splitlines()]
 
     def events(self) -> list[str]:
@@ -163,5 +163,5 @@ class Running:
 def until(condition: Callable[[], bool], what: str, within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
         time.sleep(0.05)

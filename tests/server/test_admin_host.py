@@ -1,4 +1,4 @@
-"""The admin listener and names that a web page could have (DNS rebinding)."""
+"""Tests that the admin listener refuses host names that a web page could use (DNS rebinding)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reload that comes to nothing is said, counted and over: the next one is as good as the first."""
+"""Tests that a failed reload is logged and counted, and does not affect the next one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from akoya_gateway.server.config_reloader import ConfigReloader
 
 
 class Reloads:
-    """`load` and `apply` raise what they are given."""
+    """A reloader whose `load` and `apply` raise the given exceptions."""
 
     def __init__(self, load: Exception | None, apply: Exception | None, level: int) -> None:
         self._faults = (load, apply)

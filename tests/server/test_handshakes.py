@@ -1,4 +1,4 @@
-"""Every WebSocket handshake and every upgrade is answered, and a refusal is not lost while the client is still sending."""
+"""Tests that every WebSocket handshake and upgrade gets a response, and that a client still sending receives its refusal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GET = FIRST + b"Host: a\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[RawUpstream]:
-    """Accepts every WebSocket and answers every request."""
+    """Start an upstream that accepts every WebSocket and responds to every request."""
 
     def handler(caller: Caller) -> None:
         while True:
@@ -88,7 +88,7 @@ def test_handshake_of_any_form_is_answered(run: Running, name: str) -> None:
 
 
 def test_handshake_brings_every_header_byte_to_the_upstream(run: Running, upstream: RawUpstream) -> None:
-    """Those that the WebSocket library does not read must not be changed by it."""
+    """Headers that the WebSocket library does not parse must reach the upstream unchanged."""
     with Client(run.port) as client:
         client.send(FIRST + FIELDS + b"Cookie: a=" + b"v" * 9000 + b"\r\nX-A: \xe9 b\r\n\r\n")
         assert client.until(b"\r\n").startswith(b"HTTP/1.1 101")
@@ -104,7 +104,7 @@ def test_refused_handshakes_leave_no_connection_open(run: Running) -> None:
             client = Client(run.port)
             client.send(ANSWERS[name][0] + b"\r\n")
             clients.append(client)
-    assert eventually(lambda: open_descriptors(run) <= before + 2, 8), "the gateway closes them, whatever the clients do"
+    assert eventually(lambda: open_descriptors(run) <= before + 2, 8), "the gateway must close them even if the clients do not"
     for client in clients:
         assert client.buffer or client.rest().startswith(b"HTTP/1.1 4")
         client.sock.close()
@@ -123,7 +123,7 @@ def test_request_behind_an_unknown_upgrade_is_answered(run: Running, upgrade: by
 
 
 def test_body_of_a_request_with_an_unknown_upgrade_is_no_request(run: Running) -> None:
-    """What the other side takes for the end of the request is in doubt (RFC 9110 section 7.8)."""
+    """The other side may disagree on where this request ends (RFC 9110 section 7.8)."""
     body = b"GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     head = b"POST /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: %d\r\n\r\n" % len(body)
     with Client(run.port) as client:
@@ -143,7 +143,7 @@ def test_what_follows_connect_is_not_answered(run: Running) -> None:
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\nX-A: " + b"a" * 100_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 300, b"\0"], ids=["size", "fields", "NUL"])
 def test_refusal_reaches_a_client_that_is_still_sending(run: Running, first: bytes) -> None:
-    """Closing at once would reset the connection, and the refusal with it."""
+    """An immediate close would reset the connection, and the client would lose the refusal."""
     for _ in range(10):
         with Client(run.port) as client:
             client.send(first)

@@ -1,4 +1,4 @@
-"""Clients of HTTP/1.0 get no chunks from any route, and each response ends with its connection."""
+"""Tests that no route sends chunked responses to HTTP/1.0 clients, and that each response ends with its connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADMIN = ["/livez", "/readyz", "/metrics", "/akoya/token/mikomo", "/none"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Running(tmp_path_factory.mktemp("run"), changes={"forward_auth": True}) as run:
-        # Its streams end at once.
+        # Streams of the test app end at once.
         run.app.go.set()
         yield run
 
@@ -70,7 +70,7 @@ def test_http_1_0_request_behind_one_of_http_1_1_gets_no_chunks(run: Running) ->
 
 
 def test_app_under_another_server_gives_http_1_0_clients_no_chunks(run: Running) -> None:
-    """httptools is uvicorn's parser that sends chunks to everybody."""
+    """With the httptools parser, uvicorn itself sends chunked responses to HTTP/1.0 clients."""
     from akoya_gateway import load_config, sidecar
     from tests.server.processes import ENVIRON
 

@@ -1,4 +1,4 @@
-"""Limits of a request's head, over raw sockets."""
+"""Tests of the limits for a request head, over raw sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
-    """Heads and idle connections have plenty of time, or as many seconds as the test says."""
+    """Serve with a timeout of 30 s for heads and idle connections, or with the test's parameter."""
     seconds = getattr(request, "param", 30.0)
     config = server_config(app, head_limit=LIMIT, protocol=partial(LimitedHttpProtocol, head_timeout=seconds))
     config.timeout_keep_alive = seconds
@@ -46,7 +46,7 @@ async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
 
 
 async def talk(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send the pieces, read until the server closes (at most 20 s)."""
+    """Send the pieces, then read until the server closes the connection (at most 20 s)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
@@ -135,7 +135,7 @@ async def test_a_slow_body_behind_its_answer_is_read_to_its_end_and_the_next_req
 
 @pytest.mark.parametrize("cut", [0, 1, 60, 70, 80, 90])
 async def test_a_trailer_is_no_header(port: int, cut: int) -> None:
-    """It comes when the headers have been judged, or while they are."""
+    """The trailer arrives after the headers have been validated, or during validation."""
     post = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     request = post + b"1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\nCookie: akoya=x\r\n\r\n"
     answer = await talk(port, request[: len(post) - 60 + cut], request[len(post) - 60 + cut :], pause=0.05)

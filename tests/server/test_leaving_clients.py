@@ -1,4 +1,4 @@
-"""Clients that leave are noticed, whatever they have sent behind the request that is being answered."""
+"""Tests that a disconnected client is noticed, whatever it has sent after the request that is being served."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ HANDSHAKE = (
 )
 STREAM = b"GET /public/stream HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM_GENERAL = b"GET /public/stream HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-"""Not for the fast lane."""
+"""A `Content-Length` header keeps this request off the fast lane."""
 NEXT = b"GET /public/next HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST /public/next HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n" + bytes(300_000)
 
 
 class Streams:
-    """An upstream with an event stream that stays silent after its first event. Counts the open ones."""
+    """An upstream with an event stream that is silent after its first event. Counts the open streams."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -42,7 +42,7 @@ class Streams:
             try:
                 caller.send(head + b"6\r\n:hi\r\n\n\r\n")
                 caller.sock.settimeout(60)
-                # An app may leave the body of a request alone.
+                # Do not read the request body: an app need not.
                 while caller.sock.recv(1) and not self.give_up.wait(0.05):
                     pass
             finally:
@@ -106,7 +106,7 @@ def open_descriptors(run: Running) -> int:
 
 
 def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(gateway: tuple[Running, Streams]) -> None:
-    """The upstream does not see the end either, behind a body that it does not read: the gateway's sockets tell."""
+    """The upstream cannot detect the disconnect either, behind a body it does not read. Check the gateway's open sockets."""
     run, streams = gateway
     before = open_descriptors(run)
     clients = [Client(run.port) for _ in range(5)]
@@ -119,7 +119,7 @@ def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
                 client.sock.send(bytes(100_000))
     assert open_descriptors(run) > before + len(clients)
     for client in clients:
-        # The end of its stream would wait behind bytes for which no kernel has room.
+        # Reset, because a FIN would queue behind bytes that no kernel buffer has room for.
         reset(client)
     assert eventually(lambda: open_descriptors(run) <= before + 1, 8)
     streams.give_up.set()
@@ -129,7 +129,7 @@ def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
 
 @pytest.mark.parametrize("behind", [b"\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", HANDSHAKE, NEXT], ids=["NUL", "version", "handshake", "request"])
 def test_requests_of_clients_that_leave_or_break_off_write_no_error(gateway: tuple[Running, Streams], behind: bytes) -> None:
-    """Each of them wrote a traceback of 2 KB at level error."""
+    """Each such request used to log a traceback of 2 KB at level error."""
     run, _ = gateway
     before = len(run.log())
     for number in range(40):

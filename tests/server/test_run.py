@@ -1,4 +1,4 @@
-"""`akoya-gateway run` as an operator meets it: signals, crashes, reloads, faults. Real processes and sockets."""
+"""Tests of `akoya-gateway run` as operators use it: signals, crashes, reloads and failures, with real processes and sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,s
 
 
 class Slow(threading.Thread):
-    """One request in the background, which the app has and answers when it is told to."""
+    """A request in a background thread that the app holds until `answer` is called."""
 
     def __init__(self, run: Running) -> None:
         super().__init__(daemon=True)
@@ -118,7 +118,7 @@ def test_an_idle_keep_alive_connection_does_not_hold_it_up(running: Running) -> 
 
 
 def test_hundreds_of_idle_connections_are_closed_while_an_answer_finishes(running: Running) -> None:
-    """Tried with 9,000 by hand; so many fit into the file descriptors that a process has anywhere."""
+    """Tested manually with 9,000 connections. This number fits into the default file descriptor limit everywhere."""
     with contextlib.ExitStack() as all_of_them:
         idle = [all_of_them.enter_context(Client(running.port)) for _ in range(400)]
         for client in idle:
@@ -127,7 +127,7 @@ def test_hundreds_of_idle_connections_are_closed_while_an_answer_finishes(runnin
             assert client.response().body == b"done"
         slow = Slow(running)
         running.signal(signal.SIGTERM)
-        assert all(client.rest() == b"" for client in idle), "nothing is said to who asked nothing"
+        assert all(client.rest() == b"" for client in idle), "an idle connection must be closed without a response"
         assert slow.answer() == "done"
         assert running.wait() == 0
 
@@ -170,7 +170,7 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
 
 
 def test_a_reload_goes_on_with_streams_and_websockets(running: Running) -> None:
-    """The pool is another one afterwards: what came from the old one is still coming."""
+    """The reload replaces the connection pool. Streams that run on connections of the old pool must continue."""
     with (
         httpx.Client(base_url=running.url, trust_env=False) as client,
         client.stream("GET", "/public/stream") as stream,
@@ -268,7 +268,7 @@ class TestWorkers:
         victim = running.worker_pids()[0]
 
         def keep_asking() -> None:
-            # Each request on a connection of its own: whoever is alive takes it.
+            # Use a new connection for each request, so that any live worker can accept it.
             nonlocal served
             while not stop.is_set():
                 try:
@@ -290,14 +290,14 @@ class TestWorkers:
         stop.set()
         for client in clients:
             client.join(10)
-        # Requests that were in the dead worker's hands cannot be saved; there are at most as many as clients.
+        # Requests in progress in the killed worker are lost. There are at most as many as clients.
         assert len(failures) <= len(clients), failures
         died = next(line for line in running.log() if line["event"] == "worker exited")
         assert died["reason"] == "killed by SIGKILL"
         assert died["pid"] == victim
 
     def test_a_configuration_that_no_worker_can_start_with_is_given_up(self, running: Running) -> None:
-        """It has no fault that can be seen in the file: only who opens the store learns that it cannot be opened."""
+        """The fault is not visible in the file: it only shows when the store is opened."""
         (running.folder / "folder.db").mkdir()
         text = running.gateway.config_path.read_text()
         running.gateway.config_path.write_text(text.replace("/grants.db", "/folder.db"))
@@ -363,7 +363,7 @@ class TestWorkers:
         os.kill(running.worker_pids()[0], signal.SIGKILL)
         until(lambda: len(running.worker_pids()) == 2, "the worker is replaced")
         time.sleep(1.2)
-        # What the dead one counted is still there: a counter does not go back.
+        # The exited worker's counts are retained, because a counter must not decrease.
         assert counted() == {30.0}
 
     def test_workers_end_with_their_supervisor(self, running: Running) -> None:
@@ -387,7 +387,7 @@ def _is_there(pid: int) -> bool:
 
 
 def _clients_of(pid: int, port: int) -> int:
-    """Connections that a process has accepted on the port."""
+    """Return how many connections a process has accepted on the port."""
     inodes = {
         str(each.readlink())[8:-1]
         for each in Path(f"/proc/{pid}/fd").iterdir()
@@ -460,7 +460,7 @@ def test_reload_to_the_memory_store_with_several_workers_keeps_the_last_configur
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     with Running(tmp_path, "--watch") as run:
         path = run.gateway.config_path
-        # As editors and Kubernetes do it: a new file under the old name.
+        # Replace the file by renaming a new one, as editors and Kubernetes do.
         new = path.with_suffix(".new")
         new.write_text(path.read_text().replace("/public/*", "/free/*"))
         new.rename(path)
@@ -477,7 +477,7 @@ def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: 
     environ = {**os.environ, **ENVIRON}
     with ending(subprocess.Popen(run.gateway.command(), stdout=subprocess.PIPE, env=environ)) as process:
         with unless_done(process.kill, 60.0), path.open("wb") as first:
-            # The process stands there and reads its configuration.
+            # Opening the FIFO for writing returns once the process reads its configuration.
             new = path.with_suffix(".new")
             new.write_bytes(config)
             new.rename(path)
@@ -485,7 +485,7 @@ def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: 
             first.write(config)
         assert process.stdout is not None
         with process.stdout as log, unless_done(process.kill, 60.0):
-            assert any(b'"configuration reloaded"' in line for line in log), "it ended, or has forgotten"
+            assert any(b'"configuration reloaded"' in line for line in log), "the process exited or did not reload"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -496,7 +496,7 @@ def test_it_serves_and_stops_although_nobody_reads_what_it_says(tmp_path: Path, 
         with ending(process):
             wait_for_port(run.port, process)
             with httpx.Client(base_url=run.url, trust_env=False, timeout=20) as client:
-                # Its lines are more than a pipe holds.
+                # The log lines exceed what a pipe holds.
                 assert {client.get("/public/" + "x" * 2000).status_code for _ in range(100)} == {200}
         assert process.returncode == 0
 

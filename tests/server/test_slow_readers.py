@@ -1,4 +1,4 @@
-"""A client that takes nothing of its answer is let go: it must not cost anything for as long as it likes."""
+"""Tests that a client that does not read its response is disconnected, so that it does not hold resources indefinitely."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """`/N`: so many bytes, by and by."""
+    """Respond to `/N` with N bytes, in pieces."""
     left = int(scope["path"][1:])
     headers = [(b"content-length", b"%d" % left)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[tuple[DrainingServer, int]]:
     config.timeout_keep_alive = 1
     server = DrainingServer(config, grace=1)
     listener = socket.create_server(("127.0.0.1", 0))
-    # What is accepted has it from the listener: the kernel is to take little.
+    # Accepted connections inherit the listener's buffer size. A small one makes the kernel take little.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     serving = asyncio.ensure_future(server.serve([listener]))
     while not server.started:
@@ -56,14 +56,14 @@ async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, 
     running, port = server
     with ask(port, size, more):
         await asyncio.sleep(0.3)
-        assert running.server_state.connections, "at first it has time"
+        assert running.server_state.connections, "the connection must stay open until the send timeout"
         async with asyncio.timeout(5):
             while running.server_state.connections or running.server_state.tasks:
                 await asyncio.sleep(0.05)
 
 
 async def test_a_client_that_reads_slowly_gets_all(server: tuple[DrainingServer, int]) -> None:
-    """It takes longer than a client may do nothing."""
+    """Reading the whole response takes longer than the send timeout."""
     _, port = server
     with ask(port, 400_000, b"connection: close\r\n") as client:
         client.setblocking(False)

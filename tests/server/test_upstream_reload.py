@@ -1,4 +1,4 @@
-"""A reload that changes one of several upstreams: the connections to the others stay, and nothing under way is lost."""
+"""Tests of reloads that change one of several upstreams: connections to the others stay open and no request is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.server.processes import App, Running, until
 
 
 class Telling(App):
-    """Also says by which connection it was asked."""
+    """A test app that also reports which connection a request came on."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].endswith("/connection"):
@@ -29,11 +29,11 @@ class Telling(App):
 
 
 class Several:
-    """The default upstream is `run.upstream`, two more are behind names; `change` reloads."""
+    """A gateway with the default upstream `run.upstream` and two named ones. `change` reloads its configuration."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.apps = {name: Telling() for name in ("one", "two")}
-        # uvicorn would take the port of a connection away where X-Forwarded-For names the client.
+        # With proxy headers, uvicorn would lose the connection's port when X-Forwarded-For names the client.
         self.servers = {name: AppServer(app, proxy_headers=False) for name, app in self.apps.items()}
         self.settings: dict[str, Any] = {name: {"url": server.url} for name, server in self.servers.items()}
         self.run = Running(folder, *options, changes={"upstreams": self.settings, "access": rules("one", "two")})
@@ -52,7 +52,7 @@ class Several:
             server.__exit__()
 
     def change(self, **changes: Any) -> None:
-        """Keys of the configuration set, and in force in every worker."""
+        """Set keys of the configuration and wait until every worker has applied them."""
         path = self.run.gateway.config_path
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
         before = self.run.events().count("configuration reloaded")
@@ -62,7 +62,7 @@ class Several:
 
 
 def rules(*names: str) -> list[dict[str, Any]]:
-    # `/public/` as the small app knows it.
+    # The small app serves below `/public/`.
     named = [{"path": f"/public/{name}/*", "require": "nothing", "upstream": name} for name in names]
     return [*named, {"path": "/public/*", "require": "nothing"}]
 

@@ -1,6 +1,6 @@
-"""What `akoya_gateway` uses of uvicorn, httptools and websockets beyond their documentation.
+"""Tests of what `akoya_gateway` uses of uvicorn, httptools and websockets beyond their documented API.
 
-When one of these fails after an upgrade, look at every use before changing the list.
+If one of these fails after an upgrade, review every use before changing the list.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WEBSOCKET_METHODS = ("connection_lost", "data_received", "handle_connect", "rece
 
 
 async def app(scope: object, receive: object, send: object) -> None:
-    """Never called."""
+    """Unused app."""
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_server_ticks_ten_times_a_second() -> None:
 
 def test_parser_stops_at_an_upgrade_and_says_where() -> None:
     class Protocol:
-        urls: list[bytes] = []  # noqa: RUF012  # one instance
+        urls: list[bytes] = []  # noqa: RUF012  # There is one instance only.
 
         def on_url(self, url: bytes) -> None:
             self.urls.append(url)

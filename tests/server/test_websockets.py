@@ -1,5 +1,7 @@
-"""WebSockets of the running gateway, both ways: they are counted and logged, the limits of `upstream.websocket` hold for
-either side, and a reload changes them."""
+"""Tests of WebSockets through the running gateway, both as a tunnel and as relayed messages.
+
+They are counted and logged, the limits of `upstream.websocket` apply to both sides, and a reload changes these limits.
+"""
 
 from __future__ import annotations
 
