@@ -26,8 +26,8 @@ class DisconnectListeners:
 
     def notify(self, grant: Grant) -> None:
         """Call all listeners with the revoked grant."""
-        for farewell in tuple(self._listeners):
+        for listener in tuple(self._listeners):
             try:
-                farewell(grant)
+                listener(grant)
             except Exception:
                 log.exception("listener failed", grant=grant.id)

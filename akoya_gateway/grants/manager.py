@@ -35,7 +35,7 @@ from akoya_gateway.grants.refresh_policy import (
     offered_reconnect,
 )
 from akoya_gateway.grants.refresh_scheduler import EARLY_FACTOR, RefreshScheduler
-from akoya_gateway.grants.refresher import Refresher, is_gone
+from akoya_gateway.grants.refresher import Refresher, as_revoked
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.revocation_queue import RevocationQueue
 from akoya_gateway.grants.state_machine import transition
@@ -135,9 +135,9 @@ class GrantManager:
     async def stop(self, timeout: float = 30.0) -> None:
         """Start no new refreshes, and wait at most `timeout` seconds for those in flight."""
         await self._scheduler.stop()
-        flying = await self._refresher.drain(timeout)
-        if flying:
-            log.critical("stopped with refreshes in flight", flying=flying)
+        running = await self._refresher.drain(timeout)
+        if running:
+            log.critical("stopped with refreshes in flight", flying=running)
         await self.revocation_queue.stop()
 
     @property
@@ -215,8 +215,8 @@ class GrantManager:
         if next_action(grant, self._clock(), self._tokens.refresh_before, since=self._since).action in _NOTHING_TO_DO:
             return self._require_passable(grant)
         flight = self._refresher.flight(grant)
-        patience = max(REFRESH_WAIT - self._refresher.age(grant), 0.0)
-        await asyncio.wait({flight}, timeout=patience if grant.usable(self._clock()) else MAX_REFRESH_WAIT)
+        timeout = max(REFRESH_WAIT - self._refresher.age(grant), 0.0)
+        await asyncio.wait({flight}, timeout=timeout if grant.usable(self._clock()) else MAX_REFRESH_WAIT)
         if not flight.done():
             return self._require_passable(grant)
         try:
@@ -342,7 +342,7 @@ class GrantManager:
             now = self._clock()
             before = await self.repository.get(grant.id)
             if before is None or before.state is GrantState.REVOKED:
-                written: Grant | None = is_gone(before or grant, now)
+                written: Grant | None = as_revoked(before or grant, now)
             else:
                 # Queue the revocation first. After a crash in between, a dead grant is still shown; in the other order,
                 # a valid token would be left that no record refers to.

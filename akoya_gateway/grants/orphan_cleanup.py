@@ -108,7 +108,7 @@ class OrphanCleaner:
         ended = 0
         async for grant in self._grants.repository.scan():
             try:
-                if not await self._disconnect_if_abandoned(grant):
+                if not await self._is_abandoned(grant):
                     continue
                 await self._grants.disconnect(grant)
             except StoreUnavailable:
@@ -122,7 +122,7 @@ class OrphanCleaner:
             log.info("abandoned grants disconnected", grants=ended)
         return ended
 
-    async def _disconnect_if_abandoned(self, grant: Grant) -> bool:
+    async def _is_abandoned(self, grant: Grant) -> bool:
         if (
             not grant.key.owner.startswith(SESSION_OWNER_PREFIX)
             or self._clock() < grant.tokens.expires_at + ABANDONED_AFTER

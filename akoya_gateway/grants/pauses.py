@@ -19,7 +19,7 @@ UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
 After a fault that lasted D seconds is fixed, the user waits about D/2 seconds, and at most the longest back-off.
 """
 
-MAX_LEASE = 60.0
+MAX_GRANT_BACK_OFF = 60.0
 """Longest own back-off of a grant, in seconds, after the provider was down or rejected the client registration.
 
 A longer `Retry-After` takes precedence. The limit is short because the circuit breakers (`provider_health`) already

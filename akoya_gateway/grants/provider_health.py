@@ -79,7 +79,7 @@ class ProviderHealth:
         """Return True if the caller may send a request now.
 
         The caller must then call `record_outcome`, or `leave` if it sends no request. If it passed a `connector` (as in
-        `wait`), it must call `trust.answered` as well.
+        `wait`), it must call `trust.record_outcome` as well.
         """
         if self.wait(client, connector) > 0.0:
             return False
@@ -116,13 +116,13 @@ class ProviderHealth:
         return self._record_registration_problem(client, outcome)
 
     def _record_registration_problem(self, client: Client, outcome: ClientRejected) -> RegistrationProblem | None:
-        cached = self._registration_problems.get(client.name)
-        if cached is not None:
-            self._registration_problems[client.name] = replace(cached, error=outcome.error, count=cached.count + 1)
+        problem = self._registration_problems.get(client.name)
+        if problem is not None:
+            self._registration_problems[client.name] = replace(problem, error=outcome.error, count=problem.count + 1)
             return None
-        fault = RegistrationProblem(client.name, client.environment.name, outcome.error, self._clock())
-        self._registration_problems[client.name] = fault
-        return fault
+        problem = RegistrationProblem(client.name, client.environment.name, outcome.error, self._clock())
+        self._registration_problems[client.name] = problem
+        return problem
 
     def _environment(self, client: Client) -> CircuitBreaker:
         name = client.environment.name

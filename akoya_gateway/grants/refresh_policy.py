@@ -167,8 +167,8 @@ def remedy(state: GrantState, reason: str | None) -> Remedy:
     """Return who has to act on a grant in this state, and how. Every state has a remedy."""
     match state:
         case GrantState.LIVE:
-            cached = Reason(reason) if reason in set(Reason) else None
-            return _LIVE_REMEDIES.get(cached, _LIVE_REMEDIES[None])
+            known_reason = Reason(reason) if reason in set(Reason) else None
+            return _LIVE_REMEDIES.get(known_reason, _LIVE_REMEDIES[None])
         case GrantState.REFRESHING:
             return Remedy(ResponsibleParty.NOBODY, "The token is being renewed.")
         case GrantState.UNCERTAIN:

@@ -153,18 +153,18 @@ class Refresher:
                 current = await self._release(current)
             elif next_step.action is Action.WAIT:
                 pause = min(max(next_step.until - self._clock(), 0.0) + 0.01, MAX_CHANGE_WAIT)
-                current = self._learnt(await self._repository.wait_for_change(current, pause))
+                current = self._update_cache(await self._repository.wait_for_change(current, pause))
             elif next_step.action is Action.EXPIRE:
                 current = await self._expire(current)
             elif next_step.action is Action.REFRESH:
                 if not had_turn:
                     had_turn = True
-                    await self._attempt(current)
+                    await self._wait_for_turn(current)
                 if self._is_stopping.is_set() or not self._may_request(current):
                     return current
                 leased = await self._lease(current)
                 if leased is None:
-                    current = self._learnt(await self._repository.get(grant.id))
+                    current = self._update_cache(await self._repository.get(grant.id))
                 elif leased.state is GrantState.REFRESHING:
                     current = await self._use(leased)
                     if current.reuse is None:
@@ -173,9 +173,9 @@ class Refresher:
                     return leased
             else:
                 return current
-        return current if current is not None else is_gone(grant, self._clock())
+        return current if current is not None else as_revoked(grant, self._clock())
 
-    async def _attempt(self, grant: Grant) -> None:
+    async def _wait_for_turn(self, grant: Grant) -> None:
         """Wait for this request's turn if the environment is paced after a 429, or until the refresher stops.
 
         If the grant changes meanwhile, the compare-and-set of the lease fails.
@@ -201,20 +201,20 @@ class Refresher:
         endpoint = token_endpoint_for(self._providers, grant.key)
         return 0.0 if endpoint is None else endpoint.client.environment.dialect.reuse_grace
 
-    def _remaining(self, grant: Grant) -> None:
+    def _leave_breakers(self, grant: Grant) -> None:
         endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is not None:
             self._health.leave(endpoint.client, grant.connector)
 
     async def _lease(self, grant: Grant) -> Grant | None:
         """Write the lease, and return the grant, or None if another process wrote the grant first."""
-        asked = transition(grant, RefreshRequested(self._holder, LEASE_SECONDS), self._clock())
+        requested = transition(grant, RefreshRequested(self._holder, LEASE_SECONDS), self._clock())
         written: Grant | None = None
         try:
-            written = await self._repository.write(asked, after=grant.version)
+            written = await self._repository.write(requested, after=grant.version)
         finally:
             if written is None or written.state is not GrantState.REFRESHING:
-                self._remaining(grant)
+                self._leave_breakers(grant)
         return self._moved(grant, written)
 
     async def _release(self, grant: Grant) -> Grant | None:
@@ -227,13 +227,13 @@ class Refresher:
         unsent = replace(grant.lease, expires_at=0.0, sent=False)
         freed = transition(replace(grant, lease=unsent), LeaseExpired(), self._clock())
         written = self._moved(grant, await self._repository.write(freed, after=grant.version))
-        return written or self._learnt(await self._repository.get(grant.id))
+        return written or self._update_cache(await self._repository.get(grant.id))
 
     async def _expire(self, grant: Grant) -> Grant | None:
         expired = transition(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
         written = self._moved(grant, await self._repository.write(expired, after=grant.version))
         if written is None:
-            return self._learnt(await self._repository.get(grant.id))
+            return self._update_cache(await self._repository.get(grant.id))
         log.warning("refresh lease expired", **_log_fields(grant), grant_state=written.state, reason=written.reason)
         return written
 
@@ -242,11 +242,11 @@ class Refresher:
     async def _use(self, leased: Grant) -> Grant:
         endpoint = self._providers[leased.key.client]
         started = self._clock()
-        answer = await self._call(endpoint, leased)
+        response = await self._call(endpoint, leased)
         # Write the response before anything else: until then, it exists only in this process.
-        current = await self._commit(leased, answer)
-        fault = self._health.record_outcome(endpoint.client, answer)
-        untrusted = self._health.trust.answered(leased.key.environment, leased.connector, leased.id, answer)
+        current = await self._commit(leased, response)
+        fault = self._health.record_outcome(endpoint.client, response)
+        untrusted = self._health.trust.record_outcome(leased.key.environment, leased.connector, leased.id, response)
         if untrusted is not None:
             log.error(
                 "untrusted refresh responses received",
@@ -263,10 +263,10 @@ class Refresher:
                 environment=fault.environment,
                 remedy="compare client_id and client_secret with the Hub",
             )
-        outcome = _outcome(answer)
+        outcome = _outcome(response)
         seconds = self._clock() - started
         self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
-        _log_outcome(answer, leased, current, outcome, seconds)
+        _log_outcome(response, leased, current, outcome, seconds)
         return current
 
     async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenOutcome:
@@ -298,14 +298,14 @@ class Refresher:
                     leased.id
                 )
 
-    async def _commit(self, leased: Grant, answer: TokenOutcome) -> Grant:
+    async def _commit(self, leased: Grant, response: TokenOutcome) -> Grant:
         """Apply the response to the grant and write it, retrying until the store accepts it.
 
         No caller gets the new tokens before they are durable.
         """
         grace = self._reuse_grace(leased)
-        event = ProviderResponded(self._holder, _refresh_token(leased), answer, self._random(), self._since, grace)
-        new = _new_refresh_token(answer)
+        event = ProviderResponded(self._holder, _refresh_token(leased), response, self._random(), self._since, grace)
+        new = _new_refresh_token(response)
         cached: Grant | None = leased
         tried = False
 
@@ -319,17 +319,17 @@ class Refresher:
                 # `wait`). If the record already has the new token, write it once more.
                 doubted = again and new is not None and before.tokens.refresh_token == new
                 if after is before and not doubted:
-                    self._learnt(before)
+                    self._update_cache(before)
                     return before
                 written = self._moved(before, await self._repository.write(after, after=before.version))
                 if written is not None:
                     return written
 
-        current = await self._until_saved(apply, leased, answer)
+        current = await self._until_saved(apply, leased, response)
         if new is None or new == current.tokens.refresh_token:
             return current
         if current.state is GrantState.REVOKED or current.reason == Reason.ANOTHER_SUB:
-            await self._until_saved(lambda: self._revoke_later(leased, new), leased, answer)
+            await self._until_saved(lambda: self._revoke_later(leased, new), leased, response)
         else:
             # The grant has a newer consent. Revoking the older token family could end that as well, because providers
             # know users and not our records.
@@ -344,7 +344,7 @@ class Refresher:
         """
         return await self._repository.get(leased.id) or replace(leased, version=0)
 
-    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, answer: TokenOutcome) -> T:
+    async def _until_saved(self, save: Callable[[], Awaitable[T]], leased: Grant, response: TokenOutcome) -> T:
         retry, unsaved = FIRST_RETRY, 0
         try:
             while True:
@@ -357,7 +357,7 @@ class Refresher:
                         log.critical(
                             "provider response not saved",
                             **_log_fields(leased),
-                            outcome=_outcome(answer),
+                            outcome=_outcome(response),
                             error=type(error).__name__,
                             remedy="bring the store back; stopping this process now may cost the user this grant",
                         )
@@ -380,22 +380,22 @@ class Refresher:
                 self._observer.moved(written, before.state)
         return written
 
-    def _learnt(self, grant: Grant | None) -> Grant | None:
+    def _update_cache(self, grant: Grant | None) -> Grant | None:
         if grant is not None:
             self._cache.put(grant)
         return grant
 
 
-def _log_outcome(answer: TokenOutcome, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
+def _log_outcome(response: TokenOutcome, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
     """Log a finished refresh. Error texts are validated provider values or our own; no tokens are logged."""
-    said = log.info if isinstance(answer, TokensIssued) else log.warning
-    said(
+    log_event = log.info if isinstance(response, TokensIssued) else log.warning
+    log_event(
         "refresh finished",
         **_log_fields(leased),
         outcome=outcome,
         grant_state=current.state,
         seconds=round(seconds, 3),
-        **answer_fields(answer),
+        **answer_fields(response),
     )
 
 
@@ -413,8 +413,8 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
-def _outcome(answer: TokenOutcome) -> str:
-    return _OUTCOMES[type(answer)]
+def _outcome(response: TokenOutcome) -> str:
+    return _OUTCOMES[type(response)]
 
 
 def _refresh_token(grant: Grant) -> Secret:
@@ -422,12 +422,12 @@ def _refresh_token(grant: Grant) -> Secret:
     return grant.tokens.refresh_token
 
 
-def _new_refresh_token(answer: TokenOutcome) -> Secret | None:
-    if isinstance(answer, TokensIssued):
-        return answer.tokens.refresh_token
-    return answer.refresh_token if isinstance(answer, Untrusted) else None
+def _new_refresh_token(response: TokenOutcome) -> Secret | None:
+    if isinstance(response, TokensIssued):
+        return response.tokens.refresh_token
+    return response.refresh_token if isinstance(response, Untrusted) else None
 
 
-def is_gone(grant: Grant, now: float) -> Grant:
+def as_revoked(grant: Grant, now: float) -> Grant:
     """Return the grant as a revoked one."""
     return transition(grant, RevokeRequested(), now)

@@ -181,8 +181,8 @@ class RevocationQueue:
         claimed = await self._write(replace(entry, next_at=self._clock() + CLAIM_SECONDS, attempts=entry.attempts + 1))
         if claimed is None:
             return None
-        answer = await self._request(claimed)
-        if isinstance(answer, Revoked):
+        response = await self._request(claimed)
+        if isinstance(response, Revoked):
             await self._store.delete(KIND, entry.key)
             return None
         if self._clock() > entry.queued_at + GIVE_UP_AFTER:
@@ -206,17 +206,17 @@ class RevocationQueue:
         if not self._health.enter(endpoint.client):
             return ProviderDown("another request is probing the provider")
         try:
-            answer = await endpoint.revoke(entry.refresh_token)
+            response = await endpoint.revoke(entry.refresh_token)
         except Exception as error:
             self._health.leave(endpoint.client)
             log.exception("revocation call failed", grant=entry.grant)
             return OutcomeUnknown(type(error).__name__)
-        self._health.record_outcome(endpoint.client, answer)
-        outcome = _OUTCOMES[type(answer)]
+        self._health.record_outcome(endpoint.client, response)
+        outcome = _OUTCOMES[type(response)]
         self._observer.revoked(endpoint.client.environment.name, outcome)
-        said = log.info if isinstance(answer, Revoked) else log.warning
-        facts = answer_fields(answer)
-        said(
+        log_event = log.info if isinstance(response, Revoked) else log.warning
+        facts = answer_fields(response)
+        log_event(
             "revocation finished",
             grant=entry.grant,
             client=entry.client,
@@ -224,7 +224,7 @@ class RevocationQueue:
             attempts=entry.attempts,
             **facts,
         )
-        return answer
+        return response
 
     async def _write(self, entry: QueuedRevocation) -> QueuedRevocation | None:
         written = replace(entry, version=entry.version + 1)

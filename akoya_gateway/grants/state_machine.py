@@ -87,7 +87,7 @@ from akoya_gateway.grants.events import (
 from akoya_gateway.grants.grant import Grant, GrantState, Lease
 from akoya_gateway.grants.pauses import (
     MAX_BACK_OFF,
-    MAX_LEASE,
+    MAX_GRANT_BACK_OFF,
     MAX_UNKNOWN_OUTCOMES,
     UNTRUSTED_GROWTH,
     UNTRUSTED_PAUSE,
@@ -135,17 +135,17 @@ def _expire(grant: Grant, event: LeaseExpired, now: float) -> Grant:
 
 
 def _accept(grant: Grant, event: ProviderResponded, now: float) -> Grant:
-    answer = event.outcome
-    assert isinstance(answer, TokensIssued)
+    outcome = event.outcome
+    assert isinstance(outcome, TokensIssued)
     if not _is_current(grant, event):
         return grant
-    if answer.tokens.sub != grant.key.sub:
+    if outcome.tokens.sub != grant.key.sub:
         return _ended(grant, Reason.ANOTHER_SUB)
-    if answer.tokens.refresh_token is None and answer.tokens.expires_at < grant.tokens.expires_at:
+    if outcome.tokens.refresh_token is None and outcome.tokens.expires_at < grant.tokens.expires_at:
         return grant
     return replace(
         grant,
-        tokens=_carry_over(answer.tokens, grant.tokens),
+        tokens=_carry_over(outcome.tokens, grant.tokens),
         state=GrantState.LIVE,
         refreshed_at=now,
         lease=None,
@@ -169,10 +169,10 @@ def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     """Release the lease and back off: the token is not spent, and an immediate retry would not help."""
     if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
-    answer, failures = event.outcome, grant.failures + 1
-    asked_for = answer.retry_after or 0.0 if isinstance(answer, ProviderDown) else 0.0
-    pause = max(min(back_off(failures, 1.0, event.jitter), MAX_LEASE), min(asked_for, MAX_BACK_OFF))
-    reason = Reason.PROVIDER_DOWN if isinstance(answer, ProviderDown) else Reason.OPERATOR_FAULT
+    outcome, failures = event.outcome, grant.failures + 1
+    retry_after = outcome.retry_after or 0.0 if isinstance(outcome, ProviderDown) else 0.0
+    pause = max(min(back_off(failures, 1.0, event.jitter), MAX_GRANT_BACK_OFF), min(retry_after, MAX_BACK_OFF))
+    reason = Reason.PROVIDER_DOWN if isinstance(outcome, ProviderDown) else Reason.OPERATOR_FAULT
     reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
     return replace(
         _released(grant),
@@ -192,22 +192,22 @@ def _mark_unknown(grant: Grant, event: ProviderResponded, now: float) -> Grant:
 
 def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     """Keep the new refresh token of an untrusted response, because the old one is spent, but not the new bearer."""
-    answer = event.outcome
-    assert isinstance(answer, Untrusted)
+    outcome = event.outcome
+    assert isinstance(outcome, Untrusted)
     if not _is_current(grant, event):
         return grant
-    if answer.refresh_token is None and (grant.lease is None or _is_other_holder(grant, event)):
+    if outcome.refresh_token is None and (grant.lease is None or _is_other_holder(grant, event)):
         return grant
-    if answer.reason is DistrustReason.SUBJECT:
+    if outcome.reason is DistrustReason.SUBJECT:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
-    cached = grant
-    if answer.refresh_token is not None:
-        cached = replace(grant, tokens=replace(grant.tokens, refresh_token=answer.refresh_token))
-        cached = replace(cached, unknowns=0, reuse=None)
+    updated = grant
+    if outcome.refresh_token is not None:
+        updated = replace(grant, tokens=replace(grant.tokens, refresh_token=outcome.refresh_token))
+        updated = replace(updated, unknowns=0, reuse=None)
     untrusted = 1 if grant.failed_under < event.since else grant.untrusted + 1
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
-        _released(cached),
+        _released(updated),
         reason=Reason.UNTRUSTED_ANSWER,
         failures=grant.failures + 1,
         untrusted=untrusted,

@@ -66,7 +66,7 @@ class _Row:
 class TrustTracker:
     """Holds back refreshes after untrusted responses.
 
-    Callers report every refresh response with `answered` and check `wait` before each refresh.
+    Callers report every refresh response with `record_outcome` and check `wait` before each refresh.
     """
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
@@ -105,24 +105,30 @@ class TrustTracker:
         for row in self._rows(environment, connector):
             row.breaker.leave()
 
-    def answered(self, environment: str, connector: str, grant_id: str, answer: object) -> ValidationFault | None:
+    def record_outcome(
+        self, environment: str, connector: str, grant_id: str, outcome: object
+    ) -> ValidationFault | None:
         """Record a response. Return the fault if this response is the first sign of it."""
-        whole, one = self._rows(environment, connector)
-        if isinstance(answer, TokensIssued):
-            for row in (whole, one):
+        environment_row, connector_row = self._rows(environment, connector)
+        if isinstance(outcome, TokensIssued):
+            for row in (environment_row, connector_row):
                 row.members.clear()
                 row.responses = 0
                 row.breaker.succeeded()
             return None
-        if not isinstance(answer, Untrusted) or answer.reason is DistrustReason.SUBJECT:
+        if not isinstance(outcome, Untrusted) or outcome.reason is DistrustReason.SUBJECT:
             self.leave(environment, connector)
             return None
-        one_opened = self._add(one, grant_id, answer.detail, GRANT_THRESHOLD)
-        if self._add(whole, connector, answer.detail, CONNECTOR_THRESHOLD):
-            return _fault(environment, whole.members, whole)
-        return _fault(environment, {connector}, one) if one_opened and not whole.breaker.is_open else None
+        one_opened = self._add(connector_row, grant_id, outcome.detail, GRANT_THRESHOLD)
+        if self._add(environment_row, connector, outcome.detail, CONNECTOR_THRESHOLD):
+            return _fault(environment, environment_row.members, environment_row)
+        return (
+            _fault(environment, {connector}, connector_row)
+            if one_opened and not environment_row.breaker.is_open
+            else None
+        )
 
-    def _add(self, row: _Row, member: str, error: str, many: int) -> bool:
+    def _add(self, row: _Row, member: str, error: str, threshold: int) -> bool:
         """Return True if this opens the breaker."""
         if not row.members:
             row.since = self._clock()
@@ -131,15 +137,15 @@ class TrustTracker:
         if len(row.members) < MAX_ENTRIES:
             row.members.add(member)
         was_open = row.breaker.is_open
-        if len(row.members) >= many:
+        if len(row.members) >= threshold:
             row.breaker.failed()
         return row.breaker.is_open and not was_open
 
     def _rows(self, environment: str, connector: str) -> tuple[_Row, _Row]:
         key = (environment, connector)
-        whole = self._environments.get(environment) or self._environments.setdefault(environment, self._row())
-        one = self._connectors.get(key) or self._connectors.setdefault(key, self._row())
-        return whole, one
+        environment_row = self._environments.get(environment) or self._environments.setdefault(environment, self._row())
+        connector_row = self._connectors.get(key) or self._connectors.setdefault(key, self._row())
+        return environment_row, connector_row
 
     def _row(self) -> _Row:
         return _Row(CircuitBreaker(self._clock, self._random, threshold=1))

@@ -305,19 +305,19 @@ async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_
 async def test_connectors_are_told_from_environments() -> None:
     trust = TrustTracker(clock, lambda: 0.5)
     bad, good = untrusted(2), TokensIssued(tokens())
-    assert trust.answered("e", "one", "g1", bad) is None
-    assert trust.answered("e", "one", "g1", bad) is None, "one grant is held back by its own record"
-    assert trust.answered("e", "one", "g2", bad) is None
-    fault = trust.answered("e", "one", "g3", bad)
+    assert trust.record_outcome("e", "one", "g1", bad) is None
+    assert trust.record_outcome("e", "one", "g1", bad) is None, "one grant is held back by its own record"
+    assert trust.record_outcome("e", "one", "g2", bad) is None
+    fault = trust.record_outcome("e", "one", "g3", bad)
     assert fault is not None
     assert fault.connectors == ("one",)
     assert trust.wait("e", "one") > 0
     assert trust.wait("e", "two") == trust.wait("other", "one") == 0
-    assert trust.answered("e", "two", "g9", good) is None
+    assert trust.record_outcome("e", "two", "g9", good) is None
     assert trust.wait("e", "one") > 0, "another connector's good response says nothing about this one"
 
-    assert trust.answered("e", "three", "g4", bad) is None
-    whole = trust.answered("e", "two", "g9", bad)
+    assert trust.record_outcome("e", "three", "g4", bad) is None
+    whole = trust.record_outcome("e", "two", "g9", bad)
     assert whole is not None
     assert whole.connectors == ("three", "two")
     assert trust.wait("e", "four") > 0
@@ -326,9 +326,9 @@ async def test_connectors_are_told_from_environments() -> None:
     await asyncio.sleep(200)
     trust.enter("e", "four")
     assert trust.wait("e", "four") > 0, "one asks for all"
-    trust.answered("e", "four", "g5", good)
+    trust.record_outcome("e", "four", "g5", good)
     assert trust.wait("e", "four") == 0
-    trust.answered("e", "one", "g3", good)
+    trust.record_outcome("e", "one", "g3", good)
     assert trust.faults == ()
 
 
@@ -336,5 +336,5 @@ async def test_connectors_are_told_from_environments() -> None:
 async def test_a_response_of_another_sub_is_no_fault_of_the_environment() -> None:
     trust = TrustTracker(clock, lambda: 0.5)
     for n in range(10):
-        assert trust.answered("e", f"c{n}", f"g{n}", untrusted(2, DistrustReason.SUBJECT)) is None
+        assert trust.record_outcome("e", f"c{n}", f"g{n}", untrusted(2, DistrustReason.SUBJECT)) is None
     assert trust.faults == ()
