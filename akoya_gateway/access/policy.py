@@ -67,10 +67,10 @@ class AccessPolicy:
     ) -> None:
         rules = tuple(rules)
         self._rule_table = RuleTable(rules, variants=path_variants is PathVariants.ALLOW)
-        self.goes_by_method = any(rule.methods is not None for rule in rules)
+        self.has_any_method_rules = any(rule.methods is not None for rule in rules)
         self._connectors = tuple(connectors)
         # A grant is unusable if its connector was removed or is now bound to another client or environment.
-        self._method_bound = {
+        self._bindings = {
             (connector.client.environment.name, connector.client.name, key) for key, connector in connectors.items()
         }
 
@@ -109,23 +109,23 @@ class AccessPolicy:
         rule = match.rule
         if rule.require is Require.NOTHING:
             return Allow(rule)
-        grants = self._usable_grant(owner_grants, excluding)
+        grants = self._usable_grants(owner_grants, excluding)
         if rule.require is Require.ANY:
             return (
                 Allow(rule, grants[0], True)
                 if grants
                 else self._decide_without_grant(rule, self._connectors, owner_grants)
             )
-        wanted = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
-        if rule.parameter is not None and wanted[0] not in self._connectors:
+        required = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
+        if rule.parameter is not None and required[0] not in self._connectors:
             return Deny(DenyReason.UNKNOWN_CONNECTOR, rule)
-        if len(wanted) == 1 and (only := _first(grants, wanted[0])) is not None:
+        if len(required) == 1 and (only := _first(grants, required[0])) is not None:
             return Allow(rule, only, True)
-        found = {connector: _first(grants, connector) for connector in wanted}
+        found = {connector: _first(grants, connector) for connector in required}
         missing = tuple(connector for connector, grant in found.items() if grant is None)
         if missing:
             return self._decide_without_grant(rule, missing, owner_grants)
-        return Allow(rule, found[wanted[0]], True)
+        return Allow(rule, found[required[0]], True)
 
     def _decide_without_grant(
         self, rule: AccessRule, connectors: tuple[str, ...], owner_grants: OwnerGrants | None
@@ -134,22 +134,24 @@ class AccessPolicy:
             return Allow(rule, None, owner_grants is not None)
         if rule.otherwise is Otherwise.FORBIDDEN:
             return Deny(DenyReason.FORBIDDEN, rule)
-        why = DenyReason.RECONNECT if self._had(connectors, owner_grants) else DenyReason.NOT_CONNECTED
-        return Deny(why, rule, connectors, rule.otherwise is Otherwise.CONNECT)
+        reason = (
+            DenyReason.RECONNECT if self._has_unusable_grant(connectors, owner_grants) else DenyReason.NOT_CONNECTED
+        )
+        return Deny(reason, rule, connectors, rule.otherwise is Otherwise.CONNECT)
 
-    def _had(self, connectors: tuple[str, ...], owner_grants: OwnerGrants | None) -> bool:
+    def _has_unusable_grant(self, connectors: tuple[str, ...], owner_grants: OwnerGrants | None) -> bool:
         """Return True if the owner has a grant for one of the connectors. Called only if no such grant is usable."""
         grants = () if owner_grants is None else owner_grants.grants
         return any(
             grant.key.connector in connectors
-            and (grant.key.environment, grant.key.client, grant.key.connector) in self._method_bound
+            and (grant.key.environment, grant.key.client, grant.key.connector) in self._bindings
             for grant in grants
         )
 
-    def _usable_grant(self, owner_grants: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
+    def _usable_grants(self, owner_grants: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
         if owner_grants is None:
             return ()
-        bound = self._method_bound
+        bound = self._bindings
         serving = tuple(
             [
                 g

@@ -90,9 +90,9 @@ class RuleTable:
         Raises:
             AmbiguousSpelling: Variants are not allowed, and another spelling of the path is under another rule.
         """
-        asked = (method, path)
+        requested = (method, path)
         try:
-            return self._cache[asked]
+            return self._cache[requested]
         except KeyError:
             found = self._search(method, path)
         if found is not None and self._folded is not None:
@@ -100,7 +100,7 @@ class RuleTable:
         if len(method) + len(path) <= _MAX_KEY_BYTES:
             if len(self._cache) >= _MAX_ENTRIES:
                 self._cache.clear()
-            self._cache[asked] = found
+            self._cache[requested] = found
         return found
 
     def _search(self, method: str, path: str) -> RuleMatch | None:

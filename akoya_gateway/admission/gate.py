@@ -149,18 +149,18 @@ class AccessGate:
         return match
 
     def _overridden(self, request: RequestInfo) -> bool:
-        return self._policy.goes_by_method and bool(request.query) and names_a_method_in(request.query)
+        return self._policy.has_any_method_rules and bool(request.query) and names_a_method_in(request.query)
 
-    def minds_method(self, path: str) -> bool:
+    def has_method_rules(self, path: str) -> bool:
         """Return True if the rules for this path depend on the method, so that a method override must be rejected."""
-        return self._policy.goes_by_method and self._policy.has_method_rules(path)
+        return self._policy.has_any_method_rules and self._policy.has_method_rules(path)
 
     def _refuse_override(self, path: str) -> None:
         """Reject a request that names another method than its own, for example in `X-HTTP-Method-Override`.
 
         Raises `UserError` if the rules for this path depend on the method.
         """
-        if self.minds_method(path):
+        if self.has_method_rules(path):
             raise UserError("This path does not accept a method override.", code="method-override")
 
     async def _owner_grants(self, principal: Principal) -> OwnerGrants | None:
@@ -175,21 +175,21 @@ class AccessGate:
         is denied.
         """
         tried: frozenset[str] = frozenset()
-        trouble: GatewayError | None = None
+        last_error: GatewayError | None = None
         while True:
             decision = self._policy.decide(match, owner_grants, tried)
             if isinstance(decision, Allow) and decision.grant is not None and owner_grants is not None:
                 try:
                     fresh = await self._grants.get_fresh(decision.grant)
                 except GatewayError as error:
-                    trouble = trouble if isinstance(error, NeedsReconnect) else error
+                    last_error = last_error if isinstance(error, NeedsReconnect) else error
                     tried |= {decision.grant.id}
                     continue
                 if fresh is not decision.grant:
                     owner_grants = await self._grants.for_owner(owner_grants.owner)
                     decision = Allow(decision.rule, fresh, decision.identified)
-            if isinstance(decision, Deny) and trouble is not None:
-                raise trouble
+            if isinstance(decision, Deny) and last_error is not None:
+                raise last_error
             return self._resolve(decision, request, owner_grants)
 
     def _resolve(self, decision: Allow | Deny, request: RequestInfo, owner_grants: OwnerGrants | None) -> Admission:

@@ -131,7 +131,7 @@ def _read(runtime: Runtime, again: Callable[[], RequestInfo]) -> CachedCheck | N
     request_headers = runtime.injector.read(original.headers)
     if match is None or original.websocket or not original.plain or request_headers.override:
         return None
-    if names_a_method_in(original.query) and runtime.gate.minds_method(path):
+    if names_a_method_in(original.query) and runtime.gate.has_method_rules(path):
         return None
     authority = request_headers.authorities[runtime.injector.secure(match.rule)]
     if not authority:

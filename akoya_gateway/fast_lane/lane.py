@@ -206,7 +206,7 @@ class FastLane:
         match = None if runtime.router.matches(path) else runtime.gate.match(method, path)
         if match is None or match.rule.upstream is None:
             return None
-        if names_a_method_in(query) and runtime.gate.minds_method(path):
+        if names_a_method_in(query) and runtime.gate.has_method_rules(path):
             return None
         proxy = proxies[match.rule.upstream.name]
         verb = self._writer.validate_request_line(method, url)

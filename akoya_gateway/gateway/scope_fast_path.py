@@ -37,16 +37,16 @@ class _CachedTarget:
     if the rules of the path depend on the method.
     """
 
-    __slots__ = ("match", "minds_method", "path", "public", "secure", "verb")
+    __slots__ = ("has_method_rules", "match", "path", "public", "secure", "verb")
 
     def __init__(
-        self, verb: bytes, path: str, match: RuleMatch, *, public: bool, secure: bool, minds_method: bool
+        self, verb: bytes, path: str, match: RuleMatch, *, public: bool, secure: bool, has_method_rules: bool
     ) -> None:
         self.verb = verb
         self.path = path
         self.match = match
         self.secure = secure
-        self.minds_method = minds_method
+        self.has_method_rules = has_method_rules
         self.public = Admitted(match.rule, []) if public else None
 
 
@@ -85,7 +85,7 @@ class ScopeFastPath:
             return None
         if target is None or target.path != scope["path"] or (scope.get("root_path") or "") != self._root_path:
             return None
-        if target.minds_method and names_a_method_in(scope["query_string"]):
+        if target.has_method_rules and names_a_method_in(scope["query_string"]):
             return None
         request_headers = self._read(scope["headers"])
         if request_headers.override or not (
@@ -127,5 +127,5 @@ class ScopeFastPath:
             match,
             public=public,
             secure=self._injector.secure(match.rule),
-            minds_method=self._gate.minds_method(path),
+            has_method_rules=self._gate.has_method_rules(path),
         )
