@@ -64,19 +64,19 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
 
     Does no I/O and is linear in the number of headers. The order of the remaining headers is kept.
     """
-    cached: Headers = []
+    kept: Headers = []
     names: list[bytes] = []
     for header in headers:
         if header[0][:3] in _SUSPECT:
-            judged = _is_safe(header, cookies)
-            if judged is not None:
-                cached.append(judged)
-                names.append(judged[0].lower())
+            filtered = _filter_header(header, cookies)
+            if filtered is not None:
+                kept.append(filtered)
+                names.append(filtered[0].lower())
         else:
-            cached.append(header)
+            kept.append(header)
     if cookies is None and b"cookie" in names:
         names = [name for name in names if name != b"cookie"]
-    return _joined(cached) if len(names) > len(set(names)) else cached
+    return _joined(kept) if len(names) > len(set(names)) else kept
 
 
 def _joined(headers: Headers) -> Headers:
@@ -114,7 +114,7 @@ def _fold(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-").replace(b".", b"-")
 
 
-def _is_safe(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
+def _filter_header(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
     name, value = header
     lower = name.lower()
     if lower in _SIGNATURE_FIELDS:
@@ -136,5 +136,5 @@ def _without_our_names(connection: bytes) -> bytes:
     lower = connection.lower()
     if b"akoya" not in lower and b"signature" not in lower and b"content" not in lower:
         return connection
-    cached = [option for option in (part.strip() for part in connection.split(b",")) if option]
-    return b", ".join(o for o in cached if not is_gateway_header(o) and _fold(o) not in _CONNECTION_NAMES)
+    options = [option for option in (part.strip() for part in connection.split(b",")) if option]
+    return b", ".join(o for o in options if not is_gateway_header(o) and _fold(o) not in _CONNECTION_NAMES)

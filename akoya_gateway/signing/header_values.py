@@ -32,7 +32,7 @@ def headers(claims: UpstreamClaims) -> Headers:
         UnencodableHeaderValue: A value cannot be represented in a header.
     """
     expires = None if claims.expires_at is None else str(int(claims.expires_at))
-    said = {
+    values = {
         header_names.CONNECTOR: claims.connector,
         header_names.ID_TOKEN: None if claims.bearer is None else claims.bearer.reveal(),
         header_names.EXPIRES: expires,
@@ -41,7 +41,7 @@ def headers(claims: UpstreamClaims) -> Headers:
         header_names.OWNER: quote(claims.owner, safe=_UNENCODED),
         header_names.CONNECTIONS: _connections(claims),
     }
-    return [(name, _value(name, text)) for name, text in said.items() if text]
+    return [(name, _value(name, text)) for name, text in values.items() if text]
 
 
 def _connections(claims: UpstreamClaims) -> str:

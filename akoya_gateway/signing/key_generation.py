@@ -92,17 +92,17 @@ def rotate(text: str, algorithm: SigningAlgorithm, now: float, lead: float) -> R
     schedule = KeySchedule(loaded)
     current = schedule.signing(now)
     begins_at = float(int(now + lead))
-    cached: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     dropped: list[str] = []
     for jwk, key in zip(jwks, loaded, strict=True):
         if key is current:
-            cached.append({**jwk, "exp": int(begins_at)} if key.not_after is None or key.not_after < begins_at else jwk)
+            kept.append({**jwk, "exp": int(begins_at)} if key.not_after is None or key.not_after < begins_at else jwk)
         elif key.published_at(now):
-            cached.append(jwk)
+            kept.append(jwk)
         else:
             dropped.append(key.id)
     added = as_jwk(generate_private_key(algorithm), now, begins_at)
-    return Rotation(as_set([added, *cached]), added["kid"], begins_at, tuple(dropped))
+    return Rotation(as_set([added, *kept]), added["kid"], begins_at, tuple(dropped))
 
 
 def newest_key_time(text: str) -> float:

@@ -163,8 +163,8 @@ class PreparedMessage:
         if created != self._second:
             self._second = created
             self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
-        asked = b"".join((method, authority, path, query))
-        if not asked.isascii() or b"\n" in asked:
+        requested = b"".join((method, authority, path, query))
+        if not requested.isascii() or b"\n" in requested:
             raise UnsignableRequest("the method, host, path or query holds a character that must be percent-encoded")
         covered = self._parameters if content_digest is None else self._parameters_with_digest
         parameters = b"".join((covered, self._times, self._nonce(), self._suffix))

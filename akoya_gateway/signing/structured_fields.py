@@ -59,10 +59,10 @@ def without(value: bytes, label: str) -> bytes:
     found = members(value.decode("latin-1"))
     if found is None:
         return b""
-    cached = [text for key, text in found if key != label]
-    if len({key for key, _ in found if key != label}) < len(cached):
+    kept = [text for key, text in found if key != label]
+    if len({key for key, _ in found if key != label}) < len(kept):
         return b""
-    return value if len(cached) == len(found) else ", ".join(cached).encode("latin-1")
+    return value if len(kept) == len(found) else ", ".join(kept).encode("latin-1")
 
 
 def connections(passed: Sequence[ConnectionClaim]) -> str:

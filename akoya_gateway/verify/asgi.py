@@ -97,18 +97,18 @@ class AsgiVerifier:
             return self._policy.verify(*request)
         try:
             may_renew = getattr(self._policy.keys, "may_renew", None)
-            return self._policy.verify(*request, keys=_AtHand(peek, may_renew))
-        except _NotAtHand:
+            return self._policy.verify(*request, keys=_CachedKeys(peek, may_renew))
+        except _KeyNotCached:
             # Fetching keys blocks, so verify in a thread.
             return await asyncio.to_thread(self._policy.verify, *request)
 
 
-class _NotAtHand(Exception):
+class _KeyNotCached(Exception):
     pass
 
 
-class _AtHand:
-    """A key source that raises `_NotAtHand` instead of fetching keys, because fetching blocks."""
+class _CachedKeys:
+    """A key source that raises `_KeyNotCached` instead of fetching keys, because fetching blocks."""
 
     def __init__(self, peek: Callable[[str], Key | None], may_renew: Callable[[], bool] | None) -> None:
         self._peek = peek
@@ -117,13 +117,13 @@ class _AtHand:
     def get(self, key_id: str, /) -> Key:
         key = self._peek(key_id)
         if key is None:
-            raise _NotAtHand
+            raise _KeyNotCached
         return key
 
     def renewed(self, key: Key, /) -> Key | None:
         """Return None: without a fetch the key cannot have changed."""
         if self._may_renew is not None and self._may_renew():
-            raise _NotAtHand
+            raise _KeyNotCached
         return None
 
 

@@ -15,12 +15,12 @@ def body_matches(content_digest: str, body: bytes) -> bool:
         members = parse_dictionary(content_digest, "Content-Digest")
     except NotVerified:
         return False
-    cached = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
-    judged = [
+    algorithms = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
+    matches = [
         isinstance(member, Item)
         and isinstance(member.value, bytes)
-        and hmac.compare_digest(member.value, cached[name](body).digest())
+        and hmac.compare_digest(member.value, algorithms[name](body).digest())
         for name, member in members.items()
-        if name in cached
+        if name in algorithms
     ]
-    return bool(judged) and all(judged)
+    return bool(matches) and all(matches)

@@ -70,10 +70,10 @@ def verify(
     nonce = _parameter(covered, "nonce", str, required=False)
     if replay is not None:
         replay.admit(nonce, expires + skew, now)
-    said = {name: fields[name][0] for name in names if name.startswith("akoya-")}
+    claims = {name: fields[name][0] for name in names if name.startswith("akoya-")}
     digest = ", ".join(fields["content-digest"]) if "content-digest" in names else None
     return replace(
-        _said(said), key_id=key.id, signed_at=created, signed_until=expires, nonce=nonce, content_digest=digest
+        _verified(claims), key_id=key.id, signed_at=created, signed_until=expires, nonce=nonce, content_digest=digest
     )
 
 
@@ -197,16 +197,16 @@ def _base(names: tuple[str, ...], target: dict[str, str], fields: dict[str, list
     return "".join(lines).encode("ascii")
 
 
-def _said(said: dict[str, str]) -> Verified:
-    token_ends = said.get("akoya-expires", "")
+def _verified(claims: dict[str, str]) -> Verified:
+    token_ends = claims.get("akoya-expires", "")
     return Verified(
-        owner=decode_owner(said.get("akoya-owner", "")),
-        connector=said.get("akoya-connector"),
-        id_token=said.get("akoya-id-token"),
+        owner=decode_owner(claims.get("akoya-owner", "")),
+        connector=claims.get("akoya-connector"),
+        id_token=claims.get("akoya-id-token"),
         expires=int(token_ends) if token_ends.isdigit() else None,
-        scope=tuple(said.get("akoya-scope", "").split()),
-        environment=said.get("akoya-environment"),
-        connections=_connections(said.get("akoya-connections", "")),
+        scope=tuple(claims.get("akoya-scope", "").split()),
+        environment=claims.get("akoya-environment"),
+        connections=_connections(claims.get("akoya-connections", "")),
     )
 
 
