@@ -33,30 +33,30 @@ class ConsentPages:
     """`GET /auth` and everything under `/consent/{login}`."""
 
     def __init__(self, context: SandboxContext) -> None:
-        self._world = context
+        self._context = context
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
         )
 
     async def authorize(self, call: Call) -> Response:
         """Handle `GET /auth`: start a login, or show or send the error."""
-        context = self._world
-        judged = validate_request(context, call.request.url.query)
-        if isinstance(judged, ShownError):
-            call.event = context.state.record(context.now(), "authorization", "shown_error", status=judged.status)
-            return self._error(judged.status, judged.text)
-        if isinstance(judged, SentError):
-            call.event = context.state.record(context.now(), "authorization", "sent_error", error=judged.error)
-            return _go(judged.location())
-        login = self._begin(judged)
+        context = self._context
+        parsed = validate_request(context, call.request.url.query)
+        if isinstance(parsed, ShownError):
+            call.event = context.state.record(context.now(), "authorization", "shown_error", status=parsed.status)
+            return self._error(parsed.status, parsed.text)
+        if isinstance(parsed, SentError):
+            call.event = context.state.record(context.now(), "authorization", "sent_error", error=parsed.error)
+            return _go(parsed.location())
+        login = self._begin(parsed)
         call.event = context.state.record(
-            context.now(), "authorization", "begun", client_id=judged.client.client_id, connector=judged.connector
+            context.now(), "authorization", "begun", client_id=parsed.client.client_id, connector=parsed.connector
         )
         return _go(f"/consent/{login.id}/login")
 
     async def index(self, request: object) -> Response:
         """Handle `GET /`: explain the emulator to a user who opens the printed URL. Akoya has no such page."""
-        text = self._pages.get_template("index.html").render(settings=self._world.settings, step="index")
+        text = self._pages.get_template("index.html").render(settings=self._context.settings, step="index")
         return HTMLResponse(text, 200, _HEADERS)
 
     async def show(self, call: Call) -> Response:
@@ -103,24 +103,24 @@ class ConsentPages:
         Raises:
             ValueError: An error page is shown instead, or the user or the accounts do not exist.
         """
-        judged = validate_request(self._world, query)
-        if isinstance(judged, ShownError):
-            raise ValueError(f"{judged.status} {judged.text}")
-        if isinstance(judged, SentError):
-            return judged.location()
+        parsed = validate_request(self._context, query)
+        if isinstance(parsed, ShownError):
+            raise ValueError(f"{parsed.status} {parsed.text}")
+        if isinstance(parsed, SentError):
+            return parsed.location()
         if not demo_users.can_log_in(user, user):
             raise ValueError(f"no test user {user!r}")
-        cached = self._accounts(judged.connector, user)
-        chosen = cached if accounts is None else tuple(account for account in cached if account in accounts)
+        available = self._accounts(parsed.connector, user)
+        chosen = available if accounts is None else tuple(account for account in available if account in accounts)
         if not chosen:
             raise ValueError("none of these accounts is the user's")
-        fault = self._world.faults.at_approval()
+        fault = self._context.faults.at_approval()
         if fault is not None:
-            return SentError(judged.redirect_uri, fault.error, fault.description, judged.state).location()
-        return self._granted(judged, user, chosen)
+            return SentError(parsed.redirect_uri, fault.error, fault.description, parsed.state).location()
+        return self._granted(parsed, user, chosen)
 
     def _begin(self, request: AuthorizationRequest) -> Login:
-        context = self._world
+        context = self._context
         now = context.now()
         for old in [login.id for login in context.state.logins.values() if login.ends_at <= now]:
             del context.state.logins[old]
@@ -129,11 +129,11 @@ class ConsentPages:
         return login
 
     def _login(self, call: Call) -> Login | None:
-        login = self._world.state.logins.get(call.request.path_params["login"])
-        return login if login and not login.done and login.ends_at > self._world.now() else None
+        login = self._context.state.logins.get(call.request.path_params["login"])
+        return login if login and not login.done and login.ends_at > self._context.now() else None
 
     def _accounts(self, connector: str, user: str) -> tuple[str, ...]:
-        return tuple(a.id for a in demo_users.accounts_for(connector, user, self._world.settings.account_count))
+        return tuple(a.id for a in demo_users.accounts_for(connector, user, self._context.settings.account_count))
 
     def _sign_in(self, login: Login, call: Call) -> Response:
         user, password = call.form.get("username") or "", call.form.get("password") or ""
@@ -148,12 +148,12 @@ class ConsentPages:
         chosen = tuple(a for a in self._accounts(login.request.connector, login.user) if a in ticked)
         if not chosen:
             return self._page(login, "accounts", status=400, none_chosen=True)
-        if fault := self._world.faults.at_approval():
+        if fault := self._context.faults.at_approval():
             return self._finish(login, self._refusal(login, fault.error, fault.description))
         return self._finish(login, self._granted(login.request, login.user, chosen))
 
     def _granted(self, request: AuthorizationRequest, user: str, accounts: tuple[str, ...]) -> str:
-        context = self._world
+        context = self._context
         given = tokens.consent(context, request, user, accounts)
         code = tokens.code(context, given, request)
         context.state.record(
@@ -164,7 +164,7 @@ class ConsentPages:
 
     def _refusal(self, login: Login, error: str, description: str) -> str:
         request = login.request
-        self._world.state.record(self._world.now(), "consent", "refused", connector=request.connector, error=error)
+        self._context.state.record(self._context.now(), "consent", "refused", connector=request.connector, error=error)
         return SentError(request.redirect_uri, error, description, request.state).location()
 
     def _finish(self, login: Login, location: str) -> Response:
@@ -173,10 +173,12 @@ class ConsentPages:
 
     def _page(self, login: Login, step: str, status: int = 200, **more: Any) -> Response:
         request = login.request
-        connector = self._world.connector(request.connector)
+        connector = self._context.connector(request.connector)
         assert connector is not None
         accounts = (
-            demo_users.accounts_for(connector.id, login.user, self._world.settings.account_count) if login.user else ()
+            demo_users.accounts_for(connector.id, login.user, self._context.settings.account_count)
+            if login.user
+            else ()
         )
         facts = {"wrong": False, "typed": "", "none_chosen": False} | more
         text = self._pages.get_template(f"{step}.html").render(

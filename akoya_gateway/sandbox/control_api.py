@@ -26,7 +26,7 @@ class ControlApi:
     """The routes under `/_sandbox/`."""
 
     def __init__(self, context: SandboxContext, pages: ConsentPages) -> None:
-        self._world = context
+        self._context = context
         self._pages = pages
 
     def routes(self) -> list[Route]:
@@ -52,31 +52,31 @@ class ControlApi:
         """Return the recorded events. `?what=token&after=N` selects those of one kind and after number N."""
         what, after = request.query_params.get("what"), request.query_params.get("after", "0")
         newest = int(after) if after.isascii() and after.isdigit() else 0
-        events = [e for e in self._world.state.events if e["n"] > newest and what in (None, e["what"])]
+        events = [e for e in self._context.state.events if e["n"] > newest and what in (None, e["what"])]
         return JSONResponse({"events": events})
 
     async def _counters(self, request: Request) -> Response:
-        return JSONResponse({"counters": dict(self._world.state.counters)})
+        return JSONResponse({"counters": dict(self._context.state.counters)})
 
     async def _grants(self, request: Request) -> Response:
         names = ("grant_id", "client_id", "connector", "user", "ended")
-        consents = self._world.state.consents.values()
+        consents = self._context.state.consents.values()
         return JSONResponse({"grants": [{name: getattr(given, name) for name in names} for given in consents]})
 
     async def _faults(self, request: Request) -> Response:
-        return JSONResponse({"faults": self._world.faults.documents()})
+        return JSONResponse({"faults": self._context.faults.documents()})
 
     async def _clear_faults(self, request: Request) -> Response:
-        self._world.faults.clear()
+        self._context.faults.clear()
         return JSONResponse({})
 
     def _add_fault(self, body: Document) -> Document:
         fault = Fault.parse(body)
-        self._world.faults.add(fault)
+        self._context.faults.add(fault)
         return fault.document()
 
     def _reset(self, body: Document) -> Document:
-        self._world.reset()
+        self._context.reset()
         return {}
 
     def _consent(self, body: Document) -> Document:
@@ -96,29 +96,29 @@ class ControlApi:
             raise ValueError("code is 601 or 602")
         ended = [
             given
-            for given in self._world.state.consents.values()
+            for given in self._context.state.consents.values()
             if given.ended is None
             and grant_id in (None, given.grant_id)
             and user in (None, given.user)
             and connector in (None, given.connector)
         ]
         for given in ended:
-            self._world.state.end(given, "customer", code)
+            self._context.state.end(given, "customer", code)
         return {"ended": [given.grant_id for given in ended]}
 
     def _advance(self, body: Document) -> Document:
         seconds = body.get("advance")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ValueError("advance is a number of seconds")
-        self._world.state.clock_offset += seconds
-        return {"now": self._world.now()}
+        self._context.state.clock_offset += seconds
+        return {"now": self._context.now()}
 
     def _rotate_keys(self, body: Document) -> Document:
-        return {"kid": self._world.keys.rotate(keep_old=body.get("keep_old", True) is True)}
+        return {"kid": self._context.keys.rotate(keep_old=body.get("keep_old", True) is True)}
 
     def _change_client(self, body: Document) -> Document:
         """Change a client: `client_secret` replaces the secret at once, `redirect_uri` registers another URI."""
-        state, client_id = self._world.state, _text(body, "client_id")
+        state, client_id = self._context.state, _text(body, "client_id")
         if client_id not in state.clients:
             raise ValueError(f"no client {client_id!r}")
         if "client_secret" in body:

@@ -41,19 +41,19 @@ class DataApi:
     """`GET /{product}/{version}/{provider}…`"""
 
     def __init__(self, context: SandboxContext) -> None:
-        self._world = context
+        self._context = context
 
     async def accounts_info(self, call: Call) -> Response:
         return self._answer(call, lambda given: {"accounts": [demo_users.info(a) for a in self._accounts(given)]})
 
     async def balances(self, call: Call) -> Response:
-        now = self._world.now()
+        now = self._context.now()
         return self._answer(
             call, lambda given: {"accounts": [demo_users.balance(a, now) for a in self._accounts(given)]}
         )
 
     async def accounts(self, call: Call) -> Response:
-        now = self._world.now()
+        now = self._context.now()
         return self._answer(
             call, lambda given: {"accounts": [demo_users.detail(a, now) for a in self._accounts(given)]}
         )
@@ -65,7 +65,7 @@ class DataApi:
         return self._answer(call, lambda given: self._transactions(call, given))
 
     def _answer(self, call: Call, make: Any) -> Response:
-        context = self._world
+        context = self._context
         headers = {"x-akoya-interaction-id": context.uuid(), "Cache-Control": "no-store"}
         facts: dict[str, Any] = {"path": call.request.url.path, "grant_id": None, "id_token": None}
         try:
@@ -86,7 +86,7 @@ class DataApi:
         if parameters["version"] not in ("v2", "v3"):
             raise DataFault(403, "use v2 or v3", message="Forbidden")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = tokens.bearer(self._world, token.strip()) if scheme.lower() == "bearer" and token else None
+        given = tokens.bearer(self._context, token.strip()) if scheme.lower() == "bearer" and token else None
         if given is None:
             raise DataFault(602, "no live id_token in Authorization")
         facts |= {"grant_id": given.grant_id, "id_token": fingerprint(token.strip())}
@@ -102,10 +102,10 @@ class DataApi:
         return given
 
     def _count(self) -> None:
-        limit = self._world.settings.rate_limit
+        limit = self._context.settings.rate_limit
         if limit is None:
             return
-        now, calls = self._world.now(), self._world.state.data_calls
+        now, calls = self._context.now(), self._context.state.data_calls
         while calls and calls[0] <= now - 1.0:
             calls.popleft()
         if len(calls) >= limit:
@@ -113,8 +113,8 @@ class DataApi:
         calls.append(now)
 
     def _accounts(self, given: Consent) -> list[Account]:
-        cached = demo_users.accounts_for(given.connector, given.user, self._world.settings.account_count)
-        return [account for account in cached if account.id in given.accounts]
+        available = demo_users.accounts_for(given.connector, given.user, self._context.settings.account_count)
+        return [account for account in available if account.id in given.accounts]
 
     def _transactions(self, call: Call, given: Consent) -> dict[str, Any]:
         wanted = call.request.path_params["account"]

@@ -72,7 +72,7 @@ class Endpoint:
     """ASGI app that draws the faults, runs `handler` and applies the faults to its response."""
 
     def __init__(self, context: SandboxContext, name: str, handler: Handler, *, reads_form: bool = False) -> None:
-        self._world = context
+        self._context = context
         self._name = name
         self._handler = handler
         self._reads_form = reads_form
@@ -83,7 +83,7 @@ class Endpoint:
         names: tuple[str, ...] = (self._name,)
         if self._name == "token":
             names = ("token", f"token.{form.get('grant_type')}")
-        call = Call(request, form, self._world.faults.draw(*names))
+        call = Call(request, form, self._context.faults.draw(*names))
         plan = call.plan
         if slow := plan.get(FaultKind.SLOW):
             await asyncio.sleep(slow.seconds)
@@ -112,7 +112,7 @@ class Endpoint:
         await response(scope, receive, send)
 
     def _note(self, name: str, call: Call, outcome: str) -> None:
-        self._world.state.record(self._world.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
+        self._context.state.record(self._context.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
 
     def _instead(self, call: Call) -> Response | None:
         """Return the response of a fault that replaces the endpoint, or None."""

@@ -101,10 +101,10 @@ class Fault:
     @staticmethod
     def parse(document: Mapping[str, Any]) -> Fault:
         """Parse a JSON object of the control API. Raises ValueError, which names the property."""
-        cached = {f.name for f in fields(Fault)}
+        properties = {f.name for f in fields(Fault)}
         for name in document:
-            if name not in cached:
-                raise ValueError(f"unknown property {name!r}: use {', '.join(sorted(cached))}")
+            if name not in properties:
+                raise ValueError(f"unknown property {name!r}: use {', '.join(sorted(properties))}")
         if "kind" not in document:
             raise ValueError("kind is missing")
         types: dict[str, type | tuple[type, ...]] = {

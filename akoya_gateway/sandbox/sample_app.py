@@ -90,13 +90,15 @@ class SampleApp:
         path = scope["path"]
         if path == "/assets/sample.css":
             return 200, b"text/css; charset=utf-8", self._style
-        said, problem = await self._verified(scope)
+        verified, problem = await self._verified(scope)
         if path == "/":
-            return self._page(200, "home.html", said=said)
+            return self._page(200, "home.html", verified=verified)
         if path == "/accounts":
-            return await self._accounts(said, problem)
+            return await self._accounts(verified, problem)
         if path == "/headers":
-            return self._page(200, "headers.html", said=said, problem=problem, rows=_shown(scope), ends=_ends(said))
+            return self._page(
+                200, "headers.html", verified=verified, problem=problem, rows=_shown(scope), ends=_ends(verified)
+            )
         return self._message(404, "Page not found", "There is nothing at this address.", _HOME)
 
     async def _verified(self, scope: Scope) -> tuple[Verified | None, str]:
@@ -115,15 +117,15 @@ class SampleApp:
         except NotVerified as fault:
             return None, str(fault)
 
-    async def _accounts(self, said: Verified | None, problem: str) -> tuple[int, bytes, bytes]:
-        if said is None:
+    async def _accounts(self, verified: Verified | None, problem: str) -> tuple[int, bytes, bytes]:
+        if verified is None:
             return self._message(401, "Not from the gateway", f"This request was {problem}.", _HOME)
-        if said.id_token is None or said.connector is None:
+        if verified.id_token is None or verified.connector is None:
             return self._message(200, "No bank yet", "Connect a bank to see your accounts.", _CONNECT)
         try:
             answer = await self._http.get(
-                f"{self._products_url}/balances/v2/{quote(said.connector, safe='')}",
-                headers={"Authorization": f"Bearer {said.id_token}"},
+                f"{self._products_url}/balances/v2/{quote(verified.connector, safe='')}",
+                headers={"Authorization": f"Bearer {verified.id_token}"},
             )
             body = answer.json()
         except (httpx.HTTPError, ValueError):
@@ -132,7 +134,7 @@ class SampleApp:
             text = f"The data API answered {body.get('code')}: {body.get('message')}."
             return self._message(502, "No data", text, _CONNECTIONS)
         rows = [_row(account) for account in body["accounts"]]
-        return self._page(200, "accounts.html", said=said, rows=rows, ends=_ends(said))
+        return self._page(200, "accounts.html", verified=verified, rows=rows, ends=_ends(verified))
 
     def _message(self, status: int, title: str, text: str, link: Link) -> tuple[int, bytes, bytes]:
         return self._page(status, "message.html", title=title, text=text, link=link)
@@ -152,11 +154,11 @@ def _row(account: dict[str, Any]) -> Row:
     )
 
 
-def _ends(said: Verified | None) -> str:
+def _ends(verified: Verified | None) -> str:
     """Format the expiry of the id_token."""
-    if said is None or said.expires is None:
+    if verified is None or verified.expires is None:
         return ""
-    return datetime.fromtimestamp(said.expires, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
+    return datetime.fromtimestamp(verified.expires, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
 
 
 def _shown(scope: Scope) -> list[tuple[str, str]]:

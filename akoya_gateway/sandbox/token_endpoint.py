@@ -45,10 +45,10 @@ class TokenEndpoint:
     """`POST /token`."""
 
     def __init__(self, context: SandboxContext) -> None:
-        self._world = context
+        self._context = context
 
     async def __call__(self, call: Call) -> Response:
-        form, context = call.form, self._world
+        form, context = call.form, self._context
         grant_type = form.get("grant_type")
         facts: dict[str, Any] = {
             "grant_type": grant_type,
@@ -70,9 +70,9 @@ class TokenEndpoint:
         return JSONResponse(body, headers=_NO_STORE)
 
     def _handle(self, call: Call, grant_type: str | None, facts: dict[str, Any]) -> Consent:
-        settings = self._world.settings
+        settings = self._context.settings
         methods = {"authorization_code": settings.code_auth, "refresh_token": settings.refresh_auth}
-        client = authenticate(self._world, call, methods.get(grant_type or "", frozenset(ClientMethod)))
+        client = authenticate(self._context, call, methods.get(grant_type or "", frozenset(ClientMethod)))
         facts["client_id"] = client.client_id
         if call.form.repeated:
             raise TokenRefused(400, "invalid_request", None, "parameter repeated")
@@ -80,29 +80,29 @@ class TokenEndpoint:
             return self._redeem(call, client, facts)
         if grant_type == "refresh_token":
             return self._refresh(call, client, facts)
-        if self._world.settings.dialect is SandboxDialect.DEX:
+        if self._context.settings.dialect is SandboxDialect.DEX:
             raise TokenRefused(400, "invalid_grant", None, "grant_type missing or unknown")
         error = "invalid_request" if grant_type is None else "unsupported_grant_type"
         raise TokenRefused(400, error, None, "grant_type missing or unknown")
 
     def _redeem(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
         """Exchange a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
-        state, now = self._world.state, self._world.now()
-        cached = state.codes.get(call.form.get("code") or "")
-        if cached is None or cached.consent.client_id != client.client_id:
+        state, now = self._context.state, self._context.now()
+        code = state.codes.get(call.form.get("code") or "")
+        if code is None or code.consent.client_id != client.client_id:
             self._bad_code("missing, unknown or another client's")
-        facts["grant_id"] = cached.consent.grant_id
-        if cached.used:
-            if self._world.settings.dialect is SandboxDialect.HYDRA:
-                state.end(cached.consent, "reused")
+        facts["grant_id"] = code.consent.grant_id
+        if code.used:
+            if self._context.settings.dialect is SandboxDialect.HYDRA:
+                state.end(code.consent, "reused")
             self._bad_code("used")
-        if cached.ends_at <= now:
+        if code.ends_at <= now:
             self._bad_code("expired")
-        if call.form.get("redirect_uri") != cached.redirect_uri:
+        if call.form.get("redirect_uri") != code.redirect_uri:
             self._refuse("invalid_request", "redirect_uri did not match URI from initial request", "redirect_uri")
-        self._check_verifier(cached.code_challenge, call.form.get("code_verifier"))
-        cached.used = True
-        return cached.consent
+        self._check_verifier(code.code_challenge, call.form.get("code_verifier"))
+        code.used = True
+        return code.consent
 
     def _check_verifier(self, challenge: str | None, verifier: str | None) -> None:
         if challenge is None and verifier is None:
@@ -117,28 +117,28 @@ class TokenEndpoint:
 
     def _refresh(self, call: Call, client: SandboxClient, facts: dict[str, Any]) -> Consent:
         """Refresh (RFC 6749 section 6), with rotation: a refresh token is accepted once (docs/akoya.md section 4)."""
-        settings, state, now = self._world.settings, self._world.state, self._world.now()
+        settings, state, now = self._context.settings, self._context.state, self._context.now()
         presented = call.form.get("refresh_token")
         if presented is None:
             self._refuse("invalid_request", "No refresh token in request", "missing")
-        cached = state.refresh_tokens.get(presented)
-        if cached is None or cached.consent.client_id != client.client_id:
+        token = state.refresh_tokens.get(presented)
+        if token is None or token.consent.client_id != client.client_id:
             self._dead_token("unknown or another client's")
-        facts["grant_id"] = cached.consent.grant_id
+        facts["grant_id"] = token.consent.grant_id
         if call.plan.has(FaultKind.DEAD_TOKEN):
-            state.end(cached.consent, "dead_token")
+            state.end(token.consent, "dead_token")
             self._dead_token("fault")
-        if cached.consent.ended is not None:
-            self._dead_token(cached.consent.ended)
-        if cached.ends_at is not None and cached.ends_at <= now:
+        if token.consent.ended is not None:
+            self._dead_token(token.consent.ended)
+        if token.ends_at is not None and token.ends_at <= now:
             self._dead_token("expired")
-        if cached.spent_at is None:
-            cached.spent_at = now
-        elif settings.rotation_grace is None or now > cached.spent_at + settings.rotation_grace:
+        if token.spent_at is None:
+            token.spent_at = now
+        elif settings.rotation_grace is None or now > token.spent_at + settings.rotation_grace:
             if settings.dialect is SandboxDialect.HYDRA:
-                state.end(cached.consent, "reused")
+                state.end(token.consent, "reused")
             self._dead_token("spent")
-        return cached.consent
+        return token.consent
 
     def _bad_code(self, reason: str) -> NoReturn:
         self._refuse("invalid_request", "Invalid or expired code parameter.", reason)
@@ -153,7 +153,7 @@ class TokenEndpoint:
 
         Hydra returns `invalid_request` for a missing parameter and `invalid_grant` for all other errors.
         """
-        if self._world.settings.dialect is SandboxDialect.HYDRA:
+        if self._context.settings.dialect is SandboxDialect.HYDRA:
             raise TokenRefused(400, "invalid_request" if reason == "missing" else "invalid_grant", None, reason)
         raise TokenRefused(400, error, description, reason)
 
@@ -161,7 +161,7 @@ class TokenEndpoint:
         body = {"error": refused.error}
         if refused.description is not None:
             body["error_description"] = refused.description
-        elif self._world.settings.dialect is SandboxDialect.HYDRA and refused.error in _HYDRA:
+        elif self._context.settings.dialect is SandboxDialect.HYDRA and refused.error in _HYDRA:
             body["error_description"] = _HYDRA[refused.error]
         headers = dict(_NO_STORE)
         if refused.status == 401 and "authorization" in call.request.headers:
@@ -173,10 +173,10 @@ class RevocationEndpoint:
     """`POST /revoke` (RFC 7009, with Akoya's responses)."""
 
     def __init__(self, context: SandboxContext) -> None:
-        self._world = context
+        self._context = context
 
     async def __call__(self, call: Call) -> Response:
-        context, form = self._world, call.form
+        context, form = self._context, call.form
         facts: dict[str, Any] = {"presented": fingerprint(form.get("token")), "client_id": None, "grant_id": None}
         try:
             self._revoke(call, facts)
@@ -188,7 +188,7 @@ class RevocationEndpoint:
         return Response(b"", 200, _NO_STORE)
 
     def _revoke(self, call: Call, facts: dict[str, Any]) -> None:
-        context, form = self._world, call.form
+        context, form = self._context, call.form
         if form.repeated or form.get("client_secret") is None or form.get("token") is None:
             raise TokenRefused(400, "invalid_request", None, "parameter missing or repeated")
         try:
@@ -198,13 +198,13 @@ class RevocationEndpoint:
         facts["client_id"] = client.client_id
         if form.get("token_type_hint") != "refresh_token":
             raise TokenRefused(400, "unsupported_token_type", None, "token_type_hint")
-        cached = context.state.refresh_tokens.get(form.get("token") or "")
-        if cached is None or cached.consent.client_id != client.client_id or cached.consent.ended is not None:
+        token = context.state.refresh_tokens.get(form.get("token") or "")
+        if token is None or token.consent.client_id != client.client_id or token.consent.ended is not None:
             if context.settings.revoke_unknown_status == 400:
                 raise TokenRefused(400, "invalid_request", None, "token unknown or revoked before")
             return
-        facts["grant_id"] = cached.consent.grant_id
-        context.state.end(cached.consent, "revoked")
+        facts["grant_id"] = token.consent.grant_id
+        context.state.end(token.consent, "revoked")
 
 
 def authenticate(context: SandboxContext, call: Call, allowed: frozenset[ClientMethod]) -> SandboxClient:
@@ -232,8 +232,8 @@ def authenticate(context: SandboxContext, call: Call, allowed: frozenset[ClientM
 
 
 def _unknown_client(context: SandboxContext, reason: str) -> NoReturn:
-    words = "Invalid client credentials." if context.settings.dialect is SandboxDialect.DEX else None
-    raise TokenRefused(401, "invalid_client", words, reason)
+    description = "Invalid client credentials." if context.settings.dialect is SandboxDialect.DEX else None
+    raise TokenRefused(401, "invalid_client", description, reason)
 
 
 def _basic(header: str) -> tuple[str, str]:
