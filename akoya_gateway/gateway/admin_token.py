@@ -70,11 +70,11 @@ class AdminTokenApp:
         }
 
     def _authenticate(self, runtime: Runtime, scope: Scope) -> None:
-        wanted = runtime.config.token_bearer
+        expected = runtime.config.token_bearer
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        cached = wanted is not None and hmac.compare_digest(token.strip(), wanted.reveal().encode())
-        if scheme.lower() != b"bearer" or not cached:
+        is_valid = expected is not None and hmac.compare_digest(token.strip(), expected.reveal().encode())
+        if scheme.lower() != b"bearer" or not is_valid:
             raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
 
 
@@ -83,7 +83,7 @@ async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:
 
     Raises `NoToken`, or the error of the last grant that failed for another reason than `NeedsReconnect`.
     """
-    trouble, missing = None, NoToken()
+    last_error, missing = None, NoToken()
     for grant in (await runtime.grants.for_owner(owner)).for_connector(connector):
         try:
             return await runtime.grants.get_fresh(grant)
@@ -92,5 +92,5 @@ async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:
             # wrong.
             missing = NoToken(code=error.code, title=error.title)
         except GatewayError as error:
-            trouble = error
-    raise trouble or missing
+            last_error = error
+    raise last_error or missing

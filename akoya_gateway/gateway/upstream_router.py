@@ -64,11 +64,11 @@ class UpstreamRouter:
         Upstreams with TLS files always get a new one. Raises OSError or ssl.SSLError for invalid TLS files.
         """
         before = self._config
-        cached = before.all_upstreams if _shared(config) == _shared(before) else ()
+        unchanged = before.all_upstreams if _shared(config) == _shared(before) else ()
         return {
             each.name: _proxy(config, each)
             for each in config.all_upstreams
-            if each not in cached or _has_tls_files(each)
+            if each not in unchanged or _has_tls_files(each)
         }
 
     def switch(self, config: Config, fresh: Proxies) -> None:
