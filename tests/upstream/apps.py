@@ -1,4 +1,4 @@
-"""The ASGI app that stands behind the proxy in tests."""
+"""The ASGI app behind the proxy in tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ async def reply(send: Any, body: bytes, status: int = 200, headers: list[tuple[b
 
 
 class Backend:
-    """`hung` counts requests for `/hang`, `left` clients that went away, `received` the bytes of the upload that is or was running."""
+    """A test app that counts what happens to it.
+
+    `hung` counts requests for `/hang` and `left` the clients that disconnected. `received` is the number of bytes of the
+    current or last upload.
+    """
 
     def __init__(self) -> None:
         self.hung = 0
@@ -67,16 +71,16 @@ class Backend:
         await reply(send, digest.hexdigest().encode())
 
     async def slow_read(self, scope: Any, receive: Any, send: Any) -> None:
-        """Takes the first piece of the body and then nothing."""
+        """Receive the first piece of the body, then nothing more."""
         self.received = len((await receive())["body"])
         await asyncio.sleep(30)
 
     async def refuse(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers without reading the body."""
+        """Respond without reading the body."""
         await reply(send, b"too much", status=413)
 
     async def big(self, scope: Any, receive: Any, send: Any) -> None:
-        """As many bytes as the query says, framed as the path says."""
+        """Respond with as many bytes as the query says, framed as the path says."""
         size = int(scope["query_string"])
         block = bytes(range(256)) * 256
         headers = [(b"content-length", b"%d" % size)] if scope["path"].endswith("/length") else []
@@ -89,7 +93,7 @@ class Backend:
         await send({"type": "http.response.body", "body": b""})
 
     async def events(self, scope: Any, receive: Any, send: Any) -> None:
-        """Server-sent events: one at once, then one for every 0.2 s, until the client leaves."""
+        """Send server-sent events: one at once, then one every 0.2 s until the client disconnects."""
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         leaving = asyncio.create_task(receive_until_gone(receive))
         number = 0
@@ -100,7 +104,7 @@ class Backend:
         self.left += 1
 
     async def hang(self, scope: Any, receive: Any, send: Any) -> None:
-        """No answer; notices the client leaving."""
+        """Never respond. Count the client's disconnect."""
         self.hung += 1
         await receive_until_gone(receive)
         self.left += 1

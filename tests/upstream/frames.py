@@ -1,4 +1,4 @@
-"""WebSocket frames by hand (RFC 6455 section 5.2), right and wrong ones."""
+"""Builds and reads WebSocket frames by hand (RFC 6455 section 5.2), including invalid ones."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def frames(specification: Any, *, mask: bool) -> bytes:
 
 
 def read_frame(client: Client) -> tuple[int, bytes]:
-    """An unmasked frame: opcode and payload."""
+    """Read an unmasked frame. Return opcode and payload."""
     first, data = read_raw_frame(client)
     return first & 15, data
 
 
 def read_raw_frame(client: Client) -> tuple[int, bytes]:
-    """An unmasked frame: first byte and payload."""
+    """Read an unmasked frame. Return its first byte and payload."""
 
     def exactly(size: int) -> bytes:
         while len(client.buffer) < size:
@@ -71,7 +71,7 @@ def read_raw_frame(client: Client) -> tuple[int, bytes]:
 
 
 def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | None]:
-    """The messages, then the close code (None: cut without one)."""
+    """Return the messages and the close code (None if the connection ended without a close frame)."""
     found, _, code = read_all(client)
     return found, code
 
@@ -79,9 +79,10 @@ def read_until_closed(client: Client) -> tuple[list[tuple[int, bytes]], int | No
 def read_all(
     client: Client, messages: int | None = None, pongs_wanted: int = 0
 ) -> tuple[list[tuple[int, bytes]], list[bytes], int | None]:
-    """The messages, what came in pongs, and the close code (None: cut without one, 1005: none was given).
+    """Return the messages, the payloads of pongs and the close code.
 
-    With `messages`: until so many messages and pongs have come.
+    The close code is None if the connection ended without a close frame, and 1005 if the frame had no code. With
+    `messages`, return once that many messages and `pongs_wanted` pongs have arrived.
     """
     found: list[tuple[int, bytes]] = []
     pongs: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Real servers and raw sockets for the hop's tests: each server runs in a thread and is stopped by its fixture."""
+"""Real servers and raw sockets for the upstream tests. Each server runs in a thread and is stopped by its fixture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT = 10.0
 
 
 class QuickServer(uvicorn.Server):
-    """uvicorn that notices within 10 ms that it is to stop."""
+    """A uvicorn server that notices within 10 ms that it must stop."""
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
@@ -33,7 +33,7 @@ class QuickServer(uvicorn.Server):
 
 
 class Front:
-    """An ASGI app under a real uvicorn on a port of its own."""
+    """An ASGI app under a real uvicorn on its own port."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         self.app = app
@@ -69,7 +69,7 @@ Handler = Callable[["Caller"], None]
 
 
 class Caller:
-    """A connection that an upstream of ours has accepted."""
+    """A connection that a test upstream has accepted."""
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
@@ -105,12 +105,12 @@ class Caller:
         self.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n%b" % (len(body), extra, body))
 
     def reset(self) -> None:
-        """Close with RST."""
+        """Close the connection with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         self.sock.close()
 
     def closed_by_peer(self, timeout: float = TIMEOUT) -> bool:
-        """The other side closed within the time."""
+        """Return whether the peer closes the connection within the timeout."""
         self.sock.settimeout(timeout)
         try:
             while self.sock.recv(65536):
@@ -123,7 +123,7 @@ class Caller:
 
 
 class RawUpstream:
-    """A server that does exactly what its handler does with each connection; heads it has read are in `heads`."""
+    """A server whose handler controls each connection. `heads` holds the request heads it has read."""
 
     def __init__(self, handler: Handler, *, path: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
@@ -156,7 +156,7 @@ class RawUpstream:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
-        # It may be about to hand a connection to a thread: only after it has ended is what follows all there is.
+        # Wait for the acceptor, which may be about to start a thread. After it, the lists below are complete.
         self._acceptor.join(TIMEOUT)
         self.listener.close()
         for sock in self._sockets:
@@ -204,7 +204,7 @@ class RawUpstream:
 
 
 def forever(answer: Handler) -> Handler:
-    """Keep-alive: read a head, answer, again."""
+    """Return a keep-alive handler that reads a head and responds, repeatedly."""
 
     def handler(caller: Caller) -> None:
         while True:
@@ -215,7 +215,10 @@ def forever(answer: Handler) -> Handler:
 
 
 def fixed(response: bytes, *, hold: bool = True) -> Handler:
-    """Answer the first request with these bytes. `hold`: keep the connection open until the peer closes."""
+    """Return a handler that sends these bytes as the response to the first request.
+
+    With `hold`, the connection then stays open until the peer closes it.
+    """
 
     def handler(caller: Caller) -> None:
         caller.head()
@@ -228,7 +231,7 @@ def fixed(response: bytes, *, hold: bool = True) -> Handler:
 
 @dataclass
 class Proxied:
-    """A proxy under uvicorn in front of some origins."""
+    """A proxy under uvicorn in front of one or more origins."""
 
     front: Front
     pool: ConnectionPool
@@ -254,7 +257,7 @@ def proxied(
     wrap: Callable[[ReverseProxy], Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
-    """`tunnel`: the server gives a WebSocket's connection away, so that bytes pass as they are."""
+    """Run a proxy in front of the origins. With `tunnel`, WebSocket connections are tunnelled byte for byte."""
     upstream = Upstream(
         tuple(origins),
         Seconds(connect),
@@ -289,7 +292,7 @@ class Client:
         self.sock.sendall(data)
 
     def rest(self) -> bytes:
-        """Everything until the server closes; fails if it does not."""
+        """Return everything up to the server's close. Fail if it does not close."""
         data = self.buffer
         with contextlib.suppress(ConnectionResetError):
             while chunk := self.sock.recv(65536):
@@ -306,7 +309,7 @@ class Client:
         return before + mark
 
     def response(self) -> Answer:
-        """One response, framed by content-length or chunks."""
+        """Read one response, framed by Content-Length or chunks."""
         head = self.until(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         status = int(lines[0].split()[1])
@@ -364,7 +367,7 @@ def ask(
     body: Any = None,
     timeout: float = TIMEOUT,
 ) -> tuple[int, dict[str, str], bytes]:
-    """One request by the standard library's client on a connection of its own."""
+    """Send one request with the standard library's client on a new connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body=body, headers=headers or {})
@@ -375,18 +378,18 @@ def ask(
 
 
 def raw(port: int, data: bytes) -> bytes:
-    """Send bytes, return all that comes until the server closes."""
+    """Send the bytes and return everything up to the server's close."""
     with Client(port) as client:
         client.send(data)
         return client.rest()
 
 
 def standstill(count: Callable[[], int], timeout: float = TIMEOUT) -> int:
-    """What `count` gives once it has not changed for half a second."""
+    """Return the result of `count` once it has not changed for half a second."""
     deadline = time.monotonic() + timeout
     seen, since = count(), time.monotonic()
     while time.monotonic() < since + 0.5:
-        assert time.monotonic() < deadline, "it does not stand still"
+        assert time.monotonic() < deadline, "the count keeps changing"
         time.sleep(0.02)
         if (now := count()) != seen:
             seen, since = now, time.monotonic()

@@ -1,9 +1,9 @@
-"""Apps that send bytes where no response is: a WSGI app for gunicorn and cheroot, and a server of raw bytes.
+"""Apps that send stray bytes after a response: a WSGI app for gunicorn and cheroot, and a server of raw bytes.
 
     python -m tests.upstream.sloppy cheroot|raw PORT
 
-The path says what happens (`/public/KIND/NAME`). Every proper response has the path in `X-Path`; the bytes that do not
-belong there are a response of their own.
+The path selects the misbehaviour (`/public/KIND/NAME`). Every valid response has the path in `X-Path`. The stray bytes
+form a response of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVIL = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-Path: evil\r\nContent-L
 WSGI_KINDS = ("type204", "type304", "length204", "length304", "head")
 RAW_KINDS = ("type204", "length304", "chunked204", "head", "same", "cork", "read", "short")
 READ_SIZE = 256_000
-"""Bytes that uvloop reads from a socket at once."""
+"""Number of bytes that uvloop reads from a socket at once."""
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -38,7 +38,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
 
 class Raw(socketserver.StreamRequestHandler):
-    """All bytes that do not belong there are sent before the upstream's socket has taken the response."""
+    """Sends all stray bytes right behind the response, before the gateway's upstream socket has taken the response."""
 
     def handle(self) -> None:
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -70,13 +70,13 @@ class Raw(socketserver.StreamRequestHandler):
             case "short":
                 self.connection.sendall(b"HTTP/1.1 200 OK\r\n%bContent-Length: 9\r\n\r\nZ\xc3\xbcrich \xc3\xb6\xc3\xa4%b" % (said, EVIL))
             case "read":
-                # The response fills what is read at once: the rest is in the socket when the response is complete.
+                # The response fills one read, so the stray bytes are still in the socket when it is complete.
                 head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n"
                 size = READ_SIZE - len(head % (said, READ_SIZE))
                 self.connection.sendall(head % (said, size) + b"z" * size + EVIL)
 
     def _two(self, first: bytes, second: bytes) -> None:
-        """Two segments, as servers send a head and a body."""
+        """Send two segments, as servers do for a head and a body."""
         self.connection.sendall(first)
         self.connection.sendall(second)
 
@@ -86,7 +86,7 @@ class RawServer(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that closes is what this is about."""
+        """Ignore errors: these tests are about peers that close."""
 
 
 def main(server: str, port: int) -> None:

@@ -1,7 +1,8 @@
-"""Many clients, an upstream that misbehaves at random: whatever a client gets as complete is the answer to its request.
+"""Stress test with many clients and an upstream that misbehaves at random.
 
-One thing cannot be told by anybody: a second answer that leaves the upstream when the next request is already on its
-way. What comes with an answer, or while the connection is idle, can.
+Every complete response that a client gets must belong to its request. One case cannot be detected: a second response
+that leaves the upstream when the next request is already on its way. Stray bytes that arrive with a response, or while
+the connection is idle, can be detected.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
 def misbehave(dice: random.Random, caller: Caller) -> None:
-    """Serve one connection: every answer names the request it belongs to, not every answer is right."""
+    """Serve one connection. Every response names its request, but not every response is valid."""
     while True:
         head = caller.head()
         method, target = head.split(b" ")[:2]
@@ -97,7 +98,7 @@ def test_no_answer_is_ever_given_to_another_request(seed: int) -> None:
     ):
         complete = sum(many.map(one_client, range(12)))
         assert upstream.errors == []
-        assert complete > 200, "the upstream is not meant to be that bad"
+        assert complete > 200, "too few complete responses: the test upstream misbehaves too often"
         assert proxy.pool.size <= 6
         assert eventually(lambda: proxy.pool.size == proxy.pool.idle)
         assert proxy.pool.waiting == 0

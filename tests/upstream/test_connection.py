@@ -1,4 +1,4 @@
-"""The connection alone: however the bytes are cut into pieces, the sink is told the same."""
+"""Unit tests of the connection: the response handler gets the same calls however the bytes are split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.upstream.test_hostile_upstream import BEHIND, CUT, REFUSED
 
 
 class Wire:
-    """A transport that keeps what is written."""
+    """A transport that records what is written."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -35,7 +35,7 @@ class Wire:
         return self.unsent
 
     def get_extra_info(self, name: str) -> None:
-        """There is no socket."""
+        """Return None, because there is no socket."""
 
     def close(self) -> None:
         self.closed = True
@@ -50,7 +50,7 @@ class Wire:
 
 
 class Holder:
-    """Owner and sink in one, with a diary."""
+    """A connection owner and response handler that records its calls in `diary`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -187,16 +187,16 @@ def test_no_bytes_make_it_raise(tail: bytes, cuts: list[int], head_only: bool) -
 def test_each_phase_has_its_own_deadline() -> None:
     connection, holder, wire = made()
     connection.start(b"head", holder, complete=False)
-    assert connection.deadline == 5  # the client sends its body
+    assert connection.deadline == 5  # The client must send its body.
     connection.pause_writing()
-    assert connection.deadline == 3  # the upstream takes bytes
+    assert connection.deadline == 3  # The upstream must accept the bytes.
     connection.resume_writing()
     holder.now = 10
     connection.finish_request()
-    assert connection.deadline == 15  # the answer
+    assert connection.deadline == 15  # The upstream must respond.
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
     connection.pause_reading()
-    assert connection.deadline == float("inf")  # a slow client is not the upstream's fault
+    assert connection.deadline == float("inf")  # A slow client is not the upstream's fault.
     assert wire.paused
     holder.now = 100
     connection.resume_reading()
@@ -235,7 +235,7 @@ def test_bytes_that_come_before_the_first_request_close_the_connection() -> None
 
 
 def test_a_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_bytes_of_the_old_one() -> None:
-    """The sink may start the next request at once (a pipelining client below ASGI)."""
+    """The handler may start the next request at once (a pipelining client on the fast lane)."""
     connection, _, wire = made()
     second = Holder()
 

@@ -1,4 +1,4 @@
-"""Connections: how many, whose turn, when a request is sent again, and over what."""
+"""Tests of the connection pool: limits, load balancing, retries, timeouts and TLS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answers(caller: Caller) -> None:
 
 
 def dies_on_second(caller: Caller) -> None:
-    """The first connection serves one request and closes as soon as the second comes; later ones just serve."""
+    """Close the first connection at its second request. Later connections serve all requests."""
     caller.head()
     caller.answer(b"%d" % caller.number)
     while True:
@@ -91,7 +91,7 @@ def test_a_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> No
 
 
 def test_the_second_try_is_on_a_connection_made_for_it() -> None:
-    """The upstream was restarted: every idle connection is as dead as the first."""
+    """After an upstream restart, all idle connections are closed, not only the first."""
     together = threading.Barrier(3)
 
     def handler(caller: Caller) -> None:
@@ -348,7 +348,7 @@ def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
 
 @dataclass
 class Authority:
-    """A private CA and what it has issued, as PEM files."""
+    """A private CA and the certificates it has issued, as PEM files."""
 
     directory: Path
 
@@ -387,7 +387,7 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256())
 
     def issue(self, name: str, *, expired: bool = False) -> tuple[Path, Path]:
-        """Certificate and key files."""
+        """Issue a certificate and return its certificate and key files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = self._sign(subject, key, expired=expired)
@@ -466,8 +466,7 @@ def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) ->
 def test_an_answer_that_ends_with_its_tls_connection_is_whole_only_if_the_upstream_says_so(
     authority: Authority, farewell: bool
 ) -> None:
-    """Anybody between us and the upstream can close a TCP connection; only the upstream can close TLS (RFC 9112 section
-    9.8)."""
+    """Anyone on the network path can close a TCP connection. Only the upstream can close TLS (RFC 9112 section 9.8)."""
 
     def handler(caller: Caller) -> None:
         caller.head()
@@ -493,7 +492,7 @@ def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> No
 
 
 def silent(caller: Caller) -> None:
-    """Takes connections and says nothing: one that wants TLS waits in vain."""
+    """Accept connections and send nothing, so that a TLS handshake never completes."""
     caller.closed_by_peer(3)
 
 
@@ -506,7 +505,7 @@ def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Aut
 
 
 def hangs(caller: Caller) -> None:
-    """Takes requests and answers none."""
+    """Read requests and never respond."""
     caller.head()
     caller.closed_by_peer(3)
 
@@ -555,7 +554,7 @@ async def test_an_origin_rests_longer_each_time_until_it_answers_and_a_connectio
         assert await request() == 0
         assert host.consecutive_failures == 0
         sick = True
-        await asyncio.sleep(0.1)  # until that connection is known to be closed
+        await asyncio.sleep(0.1)  # Wait until the pool has noticed that the connection is closed.
         assert [await request() for _ in range(3)] == [0, 0, 1]
         await pool.close()
 
@@ -574,7 +573,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx"
 
 @contextlib.contextmanager
 def sending(client: Client, piece: bytes) -> Iterator[None]:
-    """A body that goes on and on, a piece every 20 ms."""
+    """Send an endless body, one piece every 20 ms."""
     enough = threading.Event()
 
     def run() -> None:
@@ -592,7 +591,7 @@ def sending(client: Client, piece: bytes) -> Iterator[None]:
 
 
 def reads_bodies(caller: Caller) -> None:
-    """Answers what has no body, and takes what has one for as long as it comes."""
+    """Respond to GET requests, and read the body of any other request as long as it arrives."""
     if caller.head().startswith(b"GET"):
         caller.answer(b"served")
     while caller.sock.recv(65536):
@@ -616,7 +615,7 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
 
 
 def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As does one that has only just begun."""
+    """The same applies to an upload that has only just begun."""
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
@@ -630,7 +629,7 @@ def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.
 
 
 def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that is further behind."""
+    """The upload that is further behind is aborted."""
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,

@@ -1,7 +1,8 @@
-"""Real servers that send a body where none belongs, under load: no response reaches another request.
+"""Tests under load, with real servers that send a body where none is allowed: no response reaches another request.
 
-Half of the clients keep their connections, so that the fast lane serves them; half close them, which goes the general
-way. `AKOYA_SOAK=full` runs a minute against each server, older gunicorns included (their 204 and 304 have a body).
+Half of the clients keep their connections open and use the fast lane. The other half close them and use the general
+path. `AKOYA_SOAK=full` runs a minute against each server, including older gunicorn versions, whose 204 and 304
+responses have a body.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ OLDER = ("21.2.0", "26.0.0", "27.0.1")
 
 @contextmanager
 def serving(server: str, folder: Path, packages: Path | None = None) -> Iterator[int]:
-    """The sloppy app under a server, at a port. `packages`: where another version of the server is installed."""
+    """Run the sloppy app under a server and yield its port. `packages` is the path of another server version."""
     port = free_port()
     command = [sys.executable, "-m", "tests.upstream.sloppy", server, str(port)]
     if server == "gunicorn":
@@ -49,7 +50,7 @@ def serving(server: str, folder: Path, packages: Path | None = None) -> Iterator
 
 
 class Clients:
-    """Attackers ask for what goes wrong, victims for what does not. Both look whether the response is their own."""
+    """Attackers request stray bytes, victims request valid responses. Both check that the response is theirs."""
 
     def __init__(self, port: int, kinds: Sequence[str], seconds: float) -> None:
         self.port = port
@@ -79,7 +80,7 @@ class Clients:
                 writer.close()
 
     async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, path: str, keep: bool) -> bool:
-        """Whether the connection can be used again."""
+        """Send a request and check the response. Return whether the connection can be reused."""
         verb = "HEAD" if kind == "head" else "GET"
         close = "" if keep else "Connection: close\r\n"
         writer.write(f"{verb} {path} HTTP/1.1\r\nHost: a\r\n{close}\r\n".encode())

@@ -1,4 +1,4 @@
-"""The frame reader alone: what passes, what is refused with which code, and that no cut of the bytes changes either."""
+"""Unit tests of the frame validator: what passes, what is refused with which code, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = cases()
 def read(
     data: bytes, cuts: list[int] | None = None, *, masked: bool = True, most: int = MOST
 ) -> tuple[bytes, FrameValidator]:
-    """What passes, and the reader; the bytes come in pieces that end at `cuts`."""
+    """Feed the data in pieces that end at `cuts`. Return the bytes that passed, and the validator."""
     reader = FrameValidator(masked=masked, max_message=most)
     ends = sorted({min(cut, len(data)) for cut in cuts or []} | {len(data)})
     passed, at = b"", 0
@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[int, Any]] = {
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("code", "sent"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> None:
-    """What came before it has passed; no byte of it, and no byte behind it, ever does."""
+    """Everything before the invalid frame passes. No byte of that frame, or after it, ever passes."""
     before = frames([(TEXT, b"before", {}), *sent[:-1]], mask=masked)
     after = frames([(TEXT, b"after", {})], mask=masked)
     passed, reader = read(before + frames(sent[-1:], mask=masked) + after, masked=masked)
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> N
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("code", "sent"), [*WRONG.values(), *((None, sent) for sent in RIGHT.values())])
 def test_a_frame_a_read_is_as_all_at_once(code: int | None, sent: Any, masked: bool) -> None:
-    """As most frames come; small ones then are judged by another line of code."""
+    """Most frames arrive one per read, and small ones then take a separate code path."""
     reader = FrameValidator(masked=masked, max_message=MOST)
     passed = b"".join(reader.feed(frames([one], mask=masked)) for one in sent)
     assert passed == frames(sent if code is None else sent[:-1], mask=masked)
@@ -136,7 +136,7 @@ def test_nothing_passes_behind_a_close_frame() -> None:
 
 
 def test_what_is_held_is_less_than_a_control_frame() -> None:
-    """An attacker's header never grows, however it is dripped."""
+    """The held bytes stay bounded even if an attacker sends a header byte by byte."""
     data = frame(PING, b"p" * 125, mask=True)
     reader = FrameValidator(masked=True, max_message=MOST)
     for at in range(len(data) - 1):
@@ -158,7 +158,7 @@ def test_payload_passes_as_it_comes() -> None:
 
 
 def loose_frame() -> st.SearchStrategy[bytes]:
-    """Mostly right frames: only so do long streams get far."""
+    """Generate mostly valid frames, because otherwise long streams would be refused early."""
     likely = st.sampled_from([0, 1, 2, 8, 9, 10])
     opcode = st.one_of(likely, likely, likely, st.integers(0, 15))
     fin = st.one_of(st.just(True), st.just(True), st.booleans())
@@ -194,7 +194,7 @@ def test_byte_by_byte_is_as_at_once(case: Case) -> None:
 
 
 def peer(masked: bool) -> Protocol:
-    """`websockets`' own parser of the same direction."""
+    """Return the parser of `websockets` for the same direction."""
     if masked:
         return ServerProtocol(state=OPEN, max_size=MOST)
     return ClientProtocol(parse_uri("ws://a/"), state=OPEN, max_size=MOST)
@@ -218,7 +218,7 @@ def test_nothing_passes_that_websockets_refuses(data: bytes, masked: bool) -> No
 @given(st.lists(loose_frame(), max_size=12).map(b"".join))
 @settings(max_examples=400, deadline=None)
 def test_whole_frames_that_websockets_takes_pass(data: bytes) -> None:
-    """Theirs have the shortest length there is; another is what we refuse besides."""
+    """The generated frames use the shortest length encoding. The validator additionally refuses any longer encoding."""
     if judged_by_others(data, masked=True).parser_exc is None:
         passed, reader = read(data)
         assert reader.close_code is None
@@ -228,7 +228,7 @@ def test_whole_frames_that_websockets_takes_pass(data: bytes) -> None:
 @given(st.lists(loose_frame(), max_size=12).map(b"".join), cuts)
 @settings(max_examples=200, deadline=None)
 def test_wherever_nothing_is_left_a_frame_of_ours_can_stand(data: bytes, where: list[int]) -> None:
-    """Cut anywhere: where the reader says that it is between two frames, others read a ping of ours in its place."""
+    """At any cut where the validator reports a frame boundary, `websockets` parses an inserted ping as a frame."""
     reader = FrameValidator(masked=True, max_message=MOST)
     passed = reader.feed(data[: where[0]] if where else data)
     if not reader.remaining and reader.close_code is None and not reader.is_closed:

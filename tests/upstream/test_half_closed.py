@@ -1,4 +1,4 @@
-"""One side says it will send no more (FIN) and still listens."""
+"""Tests of a peer that closes its sending side (FIN) and still reads."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_half_an_answer_is_never_completed() -> None:
 
 
 def test_a_client_that_will_send_no_more_has_left() -> None:
-    """As nginx and Envoy take it: nothing tells a client that still listens from one that is gone, until we write."""
+    """nginx and Envoy do the same: until the gateway writes, it cannot tell a client that still reads from a closed one."""
     left = []
 
     def handler(caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""Clients that try to make proxy and upstream disagree where a request ends or who sent it."""
+"""Tests of clients that try to make proxy and upstream disagree on where a request ends or who sent it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ SMUGGLING = {
 
 
 COMPLETE: list[bytes] = []
-"""Requests that the upstream below has read to their end."""
+"""Requests that the upstream below has read completely."""
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_hop_by_hop_fields_end_here(echo: Proxied) -> None:
     ["Akoya-Id-Token", "akoya-anything", "Signature", "Signature-Input", "X-Forwarded-For", "Forwarded", "Host", "Via"],
 )
 def test_connection_cannot_take_away_what_the_upstream_trusts(echo: Proxied, name: str) -> None:
-    """CVE-2024-45410."""
+    """Regression test for the attack of CVE-2024-45410: `Connection` must not remove trusted headers."""
     headers = seen(
         echo.port,
         b"Connection: close, %b\r\nAkoya-Id-Token: t\r\nakoya-anything: t\r\nSignature: t\r\nSignature-Input: t\r\n"

@@ -1,4 +1,4 @@
-"""Upstreams that answer what two readers could understand differently, or that die at every phase."""
+"""Tests of upstreams that send ambiguous responses, or fail in every phase of a response."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS.keys())
 def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: bytes) -> None:
-    """Not by a timeout: there are always bytes."""
+    """The response is aborted without a timeout, because bytes keep arriving."""
     pieces = []
 
     def handler(caller: Caller) -> None:
@@ -128,7 +128,7 @@ def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: b
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client.rest().endswith(b"0\r\n\r\n")
         assert eventually(lambda: proxy.pool.size == 0)
-    # What the kernels hold between us is not ours.
+    # The upstream can send more than the gateway reads, because the kernel buffers some of it.
     assert len(pieces) < 200
 
 
@@ -206,7 +206,7 @@ def test_an_answer_to_head_that_brings_a_body_costs_the_connection(extra: bytes,
 
 
 def test_a_body_that_follows_an_answer_to_head_never_becomes_the_next_answer() -> None:
-    """The body is somebody's upload, and looks like a response. By then the next request is on its way."""
+    """The body is an attacker's upload that looks like a response. It arrives after the next request was sent."""
 
     def handler(caller: Caller) -> None:
         while True:
@@ -321,7 +321,7 @@ def test_an_upstream_that_stops_inside_its_answer_cuts_the_client() -> None:
 
 
 def test_the_answer_to_an_early_closed_keep_alive_connection_is_not_lost() -> None:
-    """Connection: close is honoured, and the next request gets a new connection."""
+    """`Connection: close` is honoured, and the next request gets a new connection."""
 
     def answer(caller: Caller) -> None:
         caller.answer(b"%d" % caller.number, b"Connection: close\r\n")

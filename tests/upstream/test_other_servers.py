@@ -1,4 +1,4 @@
-"""What other ASGI servers may do that uvicorn does not: HTTP/2 scopes, clients that vanish loudly, cancelled tasks."""
+"""Tests of what ASGI servers other than uvicorn may do: HTTP/2 scopes, raising on disconnect, cancelling tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.upstream.harness import Caller, RawUpstream, eventually, fixed
 
 
 class Call:
-    """One request as an ASGI server would make it. After its events the client stays, silent."""
+    """One request as an ASGI server makes it. After its events the client stays connected and sends nothing."""
 
     def __init__(self, *events: dict[str, Any], **scope: Any) -> None:
         self.scope: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Servers people run: a threaded WSGI server and nginx as upstreams, nginx in front as a trusted proxy."""
+"""Tests with common servers: a threaded WSGI server and nginx as upstreams, and nginx in front as a trusted proxy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def wsgi() -> Iterator[Proxied]:
 
 
 def test_a_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
-    """wsgiref speaks HTTP/1.0 and ends its answers with the connection."""
+    """wsgiref speaks HTTP/1.0 and closes the connection to end a response."""
     body = os.urandom(300_000)
     headers = {"X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_a_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Origin, Proxied, int]]:
-    """nginx as an upstream (files, a closed location, a slow one), the proxy before it, and nginx before the proxy."""
+    """nginx as upstream (files, a forbidden location, a slow one), the proxy, and nginx in front of the proxy."""
     if NGINX is None:
         pytest.skip("nginx is not installed")
     directory: Path = tmp_path_factory.mktemp("nginx")

@@ -1,4 +1,4 @@
-"""The pure parts: making a request head, judging a response head, saying who asked."""
+"""Unit tests of writing a request head, validating a response head, and the forwarded headers."""
 
 from __future__ import annotations
 
@@ -107,8 +107,11 @@ DOUBTFUL = {
     "another_coding": [(b"transfer-encoding", b"gzip, chunked")],
     "identity": [(b"transfer-encoding", b"identity")],
 }
-"""Two readers could see different ends of the message (RFC 9112 section 6.3). A parser in front of us refuses most of
-it; these are asked without one, because ours must not rest on it."""
+"""Framings that two parsers could read as different message ends (RFC 9112 section 6.3).
+
+The server's parser refuses most of them before they get here. These tests bypass it, because the proxy must not rely on
+it.
+"""
 
 
 @pytest.mark.parametrize("headers", DOUBTFUL.values(), ids=DOUBTFUL.keys())

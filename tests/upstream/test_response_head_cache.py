@@ -1,4 +1,4 @@
-"""What is read line by line is what the parser reads, or is left to it."""
+"""Tests that the response head cache reads a head exactly as the parser does, or leaves it to the parser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ GOOD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Len
 
 
 class Parsed:
-    """The same bytes through the parser and `validate_head`: the whole response, or None where it is refused or more."""
+    """The result of the parser and `validate_head` for the same bytes.
+
+    `complete` is 1 only if the bytes are one complete valid response.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.raw: list[tuple[bytes, bytes]] = []
@@ -50,7 +53,7 @@ class Parsed:
 
 
 def agrees(data: bytes) -> bool:
-    """Whether it was read line by line; where it was, the parser must say the same of it."""
+    """Return whether the cache read the response. If it did, assert that the parser gives the same result."""
     found = ResponseHeadCache().read(data)
     if found is None or len(data) - found[1] != found[0].length:
         return False

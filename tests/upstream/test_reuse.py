@@ -1,4 +1,4 @@
-"""When a connection to the upstream may carry another request, and what happens to bytes that nobody asked for."""
+"""Tests of when an upstream connection may be reused, and of what happens to unsolicited bytes on it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DOUBTFUL = {
 
 
 def connections_for_three(method: bytes, response: bytes) -> int:
-    """How many connections the upstream got for three requests, one after the other."""
+    """Send three requests one after the other and return how many connections the upstream accepted."""
     with (
         RawUpstream(forever(lambda caller: caller.send(response))) as upstream,
         proxied(upstream.origin) as proxy,
@@ -111,7 +111,7 @@ EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
 class Strays:
-    """An upstream that sends EVIL behind its first response, once `now` is set. `sent` is set when it has."""
+    """An upstream that sends EVIL behind its first response once `now` is set. It then sets `sent`."""
 
     def __init__(
         self, *, first: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst", stray: bytes = EVIL
@@ -133,14 +133,14 @@ class Strays:
         caller.closed_by_peer()
 
     def send(self) -> None:
-        """Returns when the bytes are in the other socket's buffer; the event loop has had no turn meanwhile."""
+        """Return once the bytes are in the other socket's buffer. The event loop does not run meanwhile."""
         self.now.set()
         assert self.sent.wait(5)
         time.sleep(0.02)
 
 
 Transport = tuple[ssl.SSLContext | None, UpstreamTLS, str | None]
-"""The upstream's TLS, the gateway's, and the path of the upstream's socket."""
+"""The upstream's TLS context, the gateway's TLS settings, and the path of the upstream's socket."""
 
 
 @pytest.fixture(params=["plain", "tls", "unix"])
@@ -193,7 +193,7 @@ async def test_unread_bytes_close_an_idle_connection_before_it_is_handed_out(
 async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
     transport: Transport,
 ) -> None:
-    """The bytes come right behind the response, before the waiter's task runs."""
+    """The bytes arrive right behind the response, before the waiter's task runs."""
     context, tls, path = transport
     strays = Strays()
 
@@ -218,7 +218,7 @@ async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
 
 
 async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> None:
-    """The bytes come after the waiter was given the connection, and before its task runs."""
+    """The bytes arrive after the waiter was given the connection and before its task runs."""
     strays = Strays()
     with RawUpstream(strays) as upstream:
         async with pool_of(upstream, UpstreamTLS(), 1) as pool:
@@ -280,7 +280,7 @@ async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
             await asyncio.sleep(0)
 
             class Leaving(ResponseStream):
-                """The waiter leaves in the turn in which the response ends, before anything is handed out."""
+                """Cancels the waiter in the loop iteration that ends the response, before the connection is handed out."""
 
                 def on_end(self) -> None:
                     super().on_end()
@@ -296,7 +296,7 @@ async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
 
 
 async def test_response_before_the_first_request_is_refused(transport: Transport) -> None:
-    """An upstream that greets with a response would be one response ahead from then on."""
+    """Otherwise an upstream that starts with a response would be one response ahead from then on."""
     context, tls, path = transport
     seen: list[bytes] = []
 
@@ -308,7 +308,7 @@ async def test_response_before_the_first_request_is_refused(transport: Transport
     with RawUpstream(greeting, tls=context, path=path) as upstream, proxied(upstream.origin, tls=tls) as proxy:
         for _ in range(3):
             status, _, answer = ask(proxy.port)
-            # What has come before the request was sent is seen; what comes later is taken for its response.
+            # A response that arrives before the request was sent is detected. A later one is taken for the response to it.
             assert (status, answer) in [(200, b"evil")] or status == 502
             assert eventually(lambda: proxy.pool.size == 0)
 
@@ -360,7 +360,7 @@ def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: b
 def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_such_responses_again(
     first: bytes, trusted: bool
 ) -> None:
-    """Nothing in the head of such a response tells that a body comes."""
+    """Nothing in the head of such a response indicates that a body follows."""
 
     def handler(caller: Caller) -> None:
         if caller.number > 1:
@@ -385,7 +385,7 @@ def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_su
 
 
 def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_on_that_connection() -> None:
-    """It would take the rest of the body for the next request."""
+    """The upstream would parse the rest of the body as the next request."""
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n" * 400_000
 
     def early(caller: Caller) -> None:

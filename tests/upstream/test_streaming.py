@@ -1,4 +1,4 @@
-"""Bodies both ways: whole, bounded in memory, flushed at once, and given up when nobody wants them any more."""
+"""Tests of bodies in both directions: complete, bounded in memory, flushed at once, and aborted when a side disconnects."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 0\n\n")
         client.until(b"data: 1\n\n")
-    assert eventually(lambda: backend[0].left > left), "the upstream was not told that the client left"
+    assert eventually(lambda: backend[0].left > left), "the upstream did not see the client's disconnect"
 
 
 def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front]) -> None:
@@ -129,9 +129,9 @@ def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, bac
         client.send(b"GET /big/length?%d HTTP/1.1\r\nHost: a\r\n\r\n" % (200 * MEGABYTE))
         client.until(b"\r\n\r\n")
         held = standstill(lambda: app.sent)
-        assert held < 40 * MEGABYTE, "the upstream could send far more than anybody read"
+        assert held < 40 * MEGABYTE, "the proxy accepted far more than the client read"
         assert resident() - before < 40 * MEGABYTE
-        # and it goes on where it stopped
+        # The transfer continues where it stopped.
         total = len(client.buffer)
         while total < 60 * MEGABYTE:
             total += len(client.sock.recv(MEGABYTE))
@@ -187,14 +187,14 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
         answer = client.response()
         assert (answer.status, answer.body) == (413, b"too much")
-        # That connection still expects 995 bytes: it must not be used again.
+        # That connection still expects 995 bytes, so it must not be reused.
         assert eventually(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[0] == 413
         assert upstream.connections == 2
 
 
 def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
-    """Both sides talk at once: the upstream answers each piece before the next is sent."""
+    """The upstream responds to each piece before the client sends the next."""
 
     def handler(caller: Caller) -> None:
         caller.head()

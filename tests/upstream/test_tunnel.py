@@ -1,6 +1,7 @@
-"""What only a tunnel does: bytes as they are, closes of ours between frames or not at all, ends as abnormal as they were.
+"""Tests of behaviour that only a tunnel has.
 
-The client and the upstream are raw sockets in the hands of the test. Tests are named after what one of them tries.
+Bytes pass unchanged, the gateway sends its close frames only between frames, and an abnormal end stays abnormal. The
+tests control the client and the upstream as raw sockets. They are named after what one of them attempts.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BYE = b"\x03\xe8"
 
 @dataclass
 class Scene:
-    """A client and an upstream, joined. `end(code)` is what the gateway does when the grant goes."""
+    """A client and an upstream joined by a tunnel. `end(code)` does what the gateway does when the grant ends."""
 
     client: Client
     app: Caller
@@ -49,7 +50,7 @@ class Scene:
 
 @contextlib.contextmanager
 def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterator[Scene]:
-    """`welcome` answers the handshake."""
+    """Join a client and an upstream. `welcome` responds to the handshake."""
     callers: queue.Queue[Caller] = queue.Queue()
     done = threading.Event()
     endings: list[StreamCancellation] = []
@@ -89,7 +90,7 @@ def exactly(side: Client | Caller, size: int, timeout: float = 5) -> bytes:
 
 
 def rest(side: Client | Caller, timeout: float = 5) -> bytes:
-    """All that comes until the connection is over; fails if it does not end."""
+    """Return everything up to the end of the connection. Fail if it does not end."""
     side.sock.settimeout(timeout)
     data, side.buffer = side.buffer, b""
     with contextlib.suppress(ConnectionResetError):
@@ -108,12 +109,12 @@ def nothing_comes(side: Client | Caller, seconds: float = 0.2) -> bool:
 
 
 def said(code: int, reason: bytes = b"") -> bytes:
-    """Our close frame to a client."""
+    """Return the gateway's close frame to a client."""
     return frame(CLOSE, struct.pack("!H", code) + reason)
 
 
 def told(side: Client | Caller, code: int) -> None:
-    """A side that has done nothing wrong hears why it ends, and answers; then its connection ends."""
+    """Assert that a peer gets a close frame with this code, and that its connection ends after its reply."""
     if isinstance(side, Client):
         assert exactly(side, 4) == said(code)
         side.send(frame(CLOSE, struct.pack("!H", code), mask=True))
@@ -124,7 +125,7 @@ def told(side: Client | Caller, code: int) -> None:
 
 
 def close_to_app(data: bytes) -> int:
-    """The code of our close frame to an upstream, and that it is nothing but one: masked, whole."""
+    """Assert that the data is exactly one masked close frame, and return its code."""
     assert data[0] == 0x80 | CLOSE
     assert data[1] & 0x80
     assert len(data) == 6 + (data[1] & 0x7F)
@@ -241,7 +242,7 @@ class TestPassing:
 
 
 def tunnels() -> list[TunnelEnd]:
-    """Ends whose connections are open, of a server that still runs."""
+    """Return the tunnel ends with an open connection whose event loop is still running."""
     return [each for each in gc.get_objects() if type(each) is TunnelEnd and not each.is_lost and not each._loop.is_closed()]
 
 
@@ -280,7 +281,7 @@ class TestHostileClients:
             assert close_to_app(exactly(s.app, 12)) == 4401
 
     def test_breaking_a_rule_while_a_frame_to_it_is_half_passed(self) -> None:
-        """Nothing of ours may stand in that frame: it is finished first."""
+        """The gateway must not insert its close frame into that frame. It waits until the frame is complete."""
         data = frame(BINARY, bytes(1000))
         with scene() as s:
             s.app.send(data[:100])
@@ -320,7 +321,7 @@ class TestHostileClients:
             s.client.send(frame(CLOSE, BYE, mask=True))
             s.client.sock.close()
             assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
-            assert nothing_comes(s.app), "its answer would meet a closed connection"
+            assert nothing_comes(s.app), "the connection must stay open for the upstream's close frame"
             s.app.send(said(1000))
             assert rest(s.app) == b""
             assert eventually(lambda: not tunnels())
@@ -405,7 +406,7 @@ class TestHostileUpstreams:
             assert eventually(lambda: not tunnels())
 
     def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What did not end in order does not look as if it had."""
+        """An unclean end must not look like a clean one."""
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             s.client.send(frame(CLOSE, BYE, mask=True))
@@ -471,7 +472,7 @@ class TestEndingFromOutside:
             assert close_to_app(rest(s.app)) == 4401
 
     def test_between_the_fragments_of_a_message_both_are_told(self) -> None:
-        """A control frame may stand there (RFC 6455 section 5.4)."""
+        """A control frame is allowed there (RFC 6455 section 5.4)."""
         with scene() as s:
             s.app.send(frame(TEXT, b"a", fin=False))
             assert exactly(s.client, 3) == frame(TEXT, b"a", fin=False)
@@ -485,7 +486,7 @@ class TestEndingFromOutside:
             s.end()
             assert rest(s.client) == said(4401, b"gone")
             s.app.send(said(1000))
-            assert rest(s.app) == b"", "it has had a close frame already"
+            assert rest(s.app) == b"", "the upstream must not get a second close frame"
 
     def test_a_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
@@ -515,12 +516,12 @@ class TestIdleness:
 
 
 class TestBackPressure:
-    """What is held for a slow reader: one transport's buffer and one read, whatever is sent."""
+    """For a slow reader, the gateway holds at most one transport buffer and one read, whatever is sent."""
 
     BOUND = 65_536 + 262_144
 
     def flood(self, sender: Caller | Client, block: bytes) -> int:
-        """Sends until nobody takes it; the most that was held on the way."""
+        """Send until the connection blocks. Return the largest number of bytes held meanwhile."""
         held = []
         sender.sock.settimeout(1.0)
         with contextlib.suppress(TimeoutError):
@@ -546,7 +547,7 @@ class TestBackPressure:
 
     def test_a_client_that_does_not_read_does_not_keep_its_upstream_when_it_ends(self) -> None:
         with scene() as s:
-            # A control frame passes only as a whole: wherever it stops is between two frames.
+            # A control frame is forwarded only as a whole, so the flow always stops between two frames.
             self.flood(s.app, frame(PING, bytes(125)) * 2_000)
             s.end()
             assert close_to_app(exactly(s.app, 12)) == 4401
@@ -559,13 +560,13 @@ class TestBackPressure:
             sender = threading.Thread(target=lambda: [s.app.send(block) for block in blocks], daemon=True)
             sender.start()
             time.sleep(1.0)
-            assert sender.is_alive(), "it was not stopped"
+            assert sender.is_alive(), "the sender was not paused"
             for block in blocks:
                 assert exactly(s.client, len(block)) == block
 
 
 class TestTheServer:
-    """The protocol that gives its connection away, with an app that does not want it."""
+    """The detachable WebSocket protocol, with an app that does not detach the connection."""
 
     @staticmethod
     async def echo(scope: Any, receive: Any, send: Any) -> None:

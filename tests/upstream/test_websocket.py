@@ -1,10 +1,10 @@
-"""WebSockets through the proxy: messages, closing, refusing, many at once, and hostile frames on either side.
+"""Tests of WebSockets through the proxy: messages, closing, refusals, many at once, and hostile frames on either side.
 
-Both ways: message by message, as under any server, and as a tunnel of bytes. What only a tunnel does is in
-`test_tunnel.py`.
+Each runs in both modes: relayed message by message, as under any server, and as a tunnel of bytes. Behaviour that only
+a tunnel has is tested in `test_tunnel.py`.
 
-The frame tests follow the classes of the Autobahn test-suite (1 framing, 2 pings, 3 reserved bits, 4 opcodes,
-5 fragmentation, 6 UTF-8, 7 closing, 9 sizes), once with us behind a server and once with us as the client.
+The frame tests follow the classes of the Autobahn test suite (1 framing, 2 pings, 3 reserved bits, 4 opcodes,
+5 fragmentation, 6 UTF-8, 7 closing, 9 sizes), once with the gateway behind a server and once with it as the client.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from tests.upstream.test_connection_pool import Authority, server_context
 
 
 class App:
-    """An upstream that echoes; some paths do something else. `closed` holds the close codes it saw."""
+    """An upstream app that echoes, with special behaviour on some paths. `closed` holds the close codes it received."""
 
     def __init__(self) -> None:
         self.closed: list[tuple[int | None, str]] = []
@@ -103,14 +103,14 @@ def origin_of(server: Server) -> Origin:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["messages", "tunnel"])
 def tunnel(request: pytest.FixtureRequest) -> bool:
-    """Which of the two ways."""
+    """Return whether to tunnel or to relay messages."""
     return bool(request.param)
 
 
 @pytest.fixture(scope="module")
 def echo(tunnel: bool) -> Iterator[tuple[App, Proxied]]:
     app = App()
-    # Patient: two hundred at once are much for a machine that has other things to do.
+    # The timeouts are long, because two hundred connections at once take a while on a busy machine.
     with serving(app) as server, proxied(origin_of(server), connect=20, read=20, tunnel=tunnel) as proxy:
         yield app, proxy
 
@@ -214,7 +214,7 @@ def test_an_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> No
     with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, dial(proxy) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(5)
-        # A tunnel adds no word: the end is as abnormal as it was there.
+        # A tunnel adds no close frame, so the client sees the same abnormal end.
         assert (closed.value.rcvd and closed.value.rcvd.code) == (None if tunnel else 1014)
 
 
@@ -293,7 +293,7 @@ def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bo
 
 
 def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
-    """uvicorn itself would take 16 MB here."""
+    """uvicorn itself would accept 16 MB here."""
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))
     with serving(app) as server, proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy, dial(proxy) as socket:
@@ -324,7 +324,7 @@ def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
 
 @pytest.mark.parametrize(("last", "code"), [(frame(CLOSE, b"\x0b\xb8", mask=True), 3000), (frame(0x3, b"", mask=True), 1002)])
 def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: bytes, code: int) -> None:
-    """uvicorn answers a close, or a broken rule, by itself, takes no message after it, and says so only in `receive`."""
+    """uvicorn handles a close frame or protocol error itself, then accepts no message. Only `receive` reports this."""
     raised: list[BaseException] = []
 
     def wrap(proxy: Any) -> Any:
@@ -384,7 +384,7 @@ def test_a_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
         client.send(request(b"/flood"))
         client.until(b"\r\n\r\n")
         held = standstill(lambda: app.received)
-        assert held < 200, "the upstream could send far more than anybody read"
+        assert held < 200, "the proxy accepted far more than the client read"
 
 
 def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_a_byte(echo: tuple[App, Proxied]) -> None:
@@ -396,7 +396,7 @@ def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_
 
 
 def test_a_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> None:
-    """They are two bytes each on their way, and some hundred where they are kept."""
+    """An empty message is two bytes on the wire, but takes some hundred bytes in memory."""
     empty = bytes([0x80 | BINARY, 0]) * 2_000_000
 
     def handler(caller: Caller) -> None:
@@ -413,7 +413,7 @@ def test_a_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> N
 
 
 def fill(client: Client, most: int) -> int:
-    """Sends messages until nobody takes them; how many bytes were taken."""
+    """Send messages until the connection blocks. Return how many bytes were accepted."""
     block, sent = frame(BINARY, b"x" * 65_536, mask=True), 0
     client.sock.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
@@ -460,7 +460,7 @@ def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatc
             full.set()
             client.sock.settimeout(5)
             assert read_until_closed(client) == ([], 1000)
-        # The client's socket, and the gateway's two. What an earlier test has left may be closed meanwhile, too.
+        # The client's socket and the gateway's two. Connections left by an earlier test may close meanwhile, too.
         assert eventually(lambda: open_files() <= before - 3, 10)
         done.set()
 
@@ -479,7 +479,7 @@ async def test_two_hundred_sockets_at_once(echo: tuple[App, Proxied]) -> None:
 
 
 def key_of(head: bytes) -> bytes:
-    """Sec-WebSocket-Accept for the key in a request head (RFC 6455 section 4.2.2)."""
+    """Return the Sec-WebSocket-Accept value for the key in a request head (RFC 6455 section 4.2.2)."""
     key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
     return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
 
@@ -614,7 +614,7 @@ def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel
 
 
 def test_a_length_in_more_bytes_than_needed_is_taken_apart_or_refused(echo: tuple[App, Proxied], tunnel: bool) -> None:
-    """Forbidden by RFC 6455 section 5.2. Where messages are relayed nobody else sees it; a tunnel would pass it on."""
+    """RFC 6455 section 5.2 forbids it. A relayed message does not show it to the upstream; a tunnel would forward it."""
     with Client(echo[1].port) as client:
         client.send(request())
         client.until(b"\r\n\r\n")
@@ -666,7 +666,7 @@ def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bo
 
 
 async def conversation(proxy: ReverseProxy, path: str) -> None:
-    """As an ASGI server that relays messages: it says three, hears them, and goes."""
+    """Act as an ASGI server that relays messages: send three, receive the responses, and disconnect."""
     heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     said = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": str(n)} for n in range(3))]
 
