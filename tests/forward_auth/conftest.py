@@ -11,7 +11,7 @@ from tests.forward_auth.proxies import PROXIES, ProxyMissing
 
 @pytest.fixture(scope="session", params=list(PROXIES))
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedWorld]:
-    """One world a proxy, for all tests that change nothing in it but a browser's own grants."""
+    """One world per proxy, for tests that change nothing in it except a browser's own grants."""
     try:
         world = ProxiedWorld(tmp_path_factory.mktemp(request.param), request.param)
     except ProxyMissing as missing:
@@ -28,7 +28,7 @@ def browser(world: ProxiedWorld) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def member(world: ProxiedWorld) -> Iterator[Browser]:
-    """A browser that has connected a bank; for tests that only look."""
+    """A browser that has connected a bank, for read-only tests."""
     with world.browser() as browser:
         landed = browser.connect()
         assert landed.status_code == 302, landed.text

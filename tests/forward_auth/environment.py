@@ -1,4 +1,4 @@
-"""The same world as everywhere, with a proxy in front that asks the gateway."""
+"""The usual test world with a forward-auth proxy in front of the gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.forward_auth.proxies import Addresses, ProxyProcess
 
 
 class ProxiedWorld(World):
-    """`url` and `port` are the proxy's; the gateway listens on `gateway_port` and believes 127.0.0.1."""
+    """`url` and `port` are the proxy's. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
     def __init__(self, folder: Path, proxy: str, nginx_changes: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(folder, **options)
@@ -24,7 +24,7 @@ class ProxiedWorld(World):
 
     def config(self) -> dict[str, Any]:
         config = super().config()
-        # Nothing is behind the gateway: the proxy passes requests on itself.
+        # The gateway has no upstream: the proxy forwards requests to the app itself.
         del config["upstream"]
         return {**config, "listen": f"127.0.0.1:{self.gateway_port}", "trusted_proxies": ["127.0.0.1/32"], **self._changes}
 
@@ -47,7 +47,7 @@ def cookies(browser: Browser) -> str:
 
 
 def raw(port: int, head: str, *, timeout: float = 10) -> tuple[int, bytes]:
-    """Send exactly these bytes; the status (0: the connection was closed without an answer) and the body."""
+    """Send exactly these bytes and return status and body. Status 0: the connection was closed without a response."""
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(head.encode("latin-1"))
@@ -77,7 +77,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def get(port: int, target: str, *lines: str, host: str | None = None, method: str = "GET") -> tuple[int, Any]:
-    """A request with exactly this target and these header lines; status and, where it is JSON, the body."""
+    """Send exactly this target and these header lines; return the status and the body (parsed if JSON)."""
     head = [f"{method} {target} HTTP/1.1", f"Host: {host or f'127.0.0.1:{port}'}", "Connection: close", *lines, "", ""]
     status, body = raw(port, "\r\n".join(head))
     try:

@@ -1,6 +1,6 @@
-"""The real proxies, each started with the file of deploy/ that operators are given.
+"""Real proxies, each started with the file in deploy/ that operators use.
 
-What is changed in it is addresses and paths, by exact text: a file in which one of them is not found fails the test.
+Only addresses and paths are replaced, by exact text. The test fails if the file does not contain one of them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Addresses:
     gateway: int
     app: int
     nginx_changes: dict[str, str] | None = None
-    """Further changes of nginx's file, by exact text."""
+    """Further replacements in nginx's file, by exact text."""
 
 
 def substituted(source: Path, changes: dict[str, str]) -> str:
     text = source.read_text()
     for old, new in changes.items():
-        assert old in text, f"{source} does not hold {old!r} any more"
+        assert old in text, f"{source} does not contain {old!r}: update the replacements"
         text = text.replace(old, new)
     return text
 
@@ -137,7 +137,7 @@ def program(name: str) -> str:
 
 
 class ProxyMissing(Exception):
-    """The test is skipped, and says so."""
+    """Raised if the proxy is not installed; the test is skipped with this message."""
 
 
 class ProxyProcess:
@@ -161,7 +161,7 @@ class ProxyProcess:
         return self
 
     def _wait_for_routes(self) -> None:
-        """Traefik listens before it has read its routes, and says 404 until then."""
+        """Wait until Traefik has loaded its routes: it listens earlier and returns 404 until then."""
         deadline = time.monotonic() + 10
         while httpx.get(f"http://127.0.0.1:{self._port}/akoya/", trust_env=False, timeout=10).status_code == 404:
             assert time.monotonic() < deadline, self.log.read_text(errors="replace")

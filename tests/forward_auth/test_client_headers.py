@@ -1,4 +1,4 @@
-"""Each real proxy with its file from deploy/ removes the headers by which an app, or the gateway, could be misled."""
+"""Each real proxy with its file from deploy/ removes the headers that could mislead an app or the gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNDERSCORED = ["SCRIPT_NAME", "PATH_INFO", "REMOTE_USER", "X_Forwarded_User", "X
 
 @pytest.mark.parametrize("path", ["/public/x", "/accounts"])
 def test_no_header_of_the_lists_reaches_the_app(world: ProxiedWorld, member: Browser, path: str) -> None:
-    # In pieces: a head has at most 100 or so lines at most servers.
+    # In batches, because most servers accept about 100 header lines.
     for names in (KNOWN[::3], KNOWN[1::3], KNOWN[2::3], PREFIXED, UNDERSCORED):
         names = [name for name in names if not name.startswith("x-original-") and name not in ("x-forwarded-uri", "x-forwarded-method")]
         status, seen = get(world.port, path, f"Cookie: {cookies(member)}", *(f"{name}: {SPOOFED}" for name in names))
@@ -33,7 +33,7 @@ def test_no_header_of_the_lists_reaches_the_app(world: ProxiedWorld, member: Bro
 
 @pytest.fixture(scope="module", params=list(PROXIES))
 def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedWorld]:
-    """The gateway believes `X-Forwarded-User` of the proxy, whose file is as it is shipped."""
+    """The gateway trusts the proxy's `X-Forwarded-User`; the proxy's file is unchanged."""
     try:
         world = ProxiedWorld(tmp_path_factory.mktemp(request.param), request.param, changes={"identity": {"header": "X-Forwarded-User"}})
     except ProxyMissing as missing:
@@ -45,7 +45,7 @@ def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize("name", ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded_User"])
 @pytest.mark.parametrize("path", ["/akoya/connect/mikomo", "/public/x", "/akoya/"])
 def test_an_identity_header_of_the_client_is_not_believed(identified: ProxiedWorld, name: str, path: str) -> None:
-    """By connecting a bank, which the gateway lets only known users do; and the app does not see it."""
+    """The client's header neither lets it connect a bank, which requires an identified user, nor reaches the app."""
     status, seen = get(identified.port, path, "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", f"{name}: alice")
     if path == "/public/x":
         assert status == 200

@@ -1,4 +1,4 @@
-"""Without a gateway that answers nobody gets through, whatever the rule."""
+"""Without a response from the gateway no request gets through, whatever the rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.forward_auth.proxies import PROXIES, ProxyMissing
 
 @pytest.fixture(params=list(PROXIES))
 def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> ProxiedWorld:
-    """Not yet started."""
+    """The world of each proxy, not yet started."""
     try:
         return ProxiedWorld(tmp_path, request.param)
     except ProxyMissing as missing:
@@ -40,11 +40,11 @@ def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(proxied: ProxiedW
     with proxied as world, world.browser() as browser:
         browser.connect()
         cookie = f"Cookie: {cookies(browser)}"
-        # Another key: what is in the store can no longer be opened.
+        # With another key the records in the store cannot be decrypted.
         world.gateway.stop()  # type: ignore[union-attr]
         world.gateway._environ["AKOYA_GATEWAY_KEY"] = base64.b64encode(os.urandom(32)).decode()  # type: ignore[union-attr]
         world.gateway.start()
         status, seen = get(world.port, "/accounts", cookie, "Accept: application/json")
         assert status == 503, seen
-        # Envoy says it in its own words: none.
+        # Envoy sends an empty body.
         assert seen == b"" if world.kind == "envoy" else seen["status"] == 503

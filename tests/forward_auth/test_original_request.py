@@ -1,4 +1,4 @@
-"""What a proxy may say of a request, and who may say it: questions put to the gateway directly."""
+"""Which descriptions of a request are accepted, and from which peers: checks sent directly to the gateway."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(world: World, member: Brows
     assert status("GET", "/accounts", of=member) == 200
     assert status("GET", "/accounts") == 401
     assert status("GET", "/nowhere", of=member) == 403
-    assert status("GET", "/api/banks/nobody/x", of=member) == 403, "404 for everybody else"
-    assert status("GET", "/public/../accounts", of=member) == 403, "400 for everybody else"
-    assert status("GET", "/" + "x" * 9000, of=member) == 403, "414 for everybody else"
+    assert status("GET", "/api/banks/nobody/x", of=member) == 403, "404 for other proxies"
+    assert status("GET", "/public/../accounts", of=member) == 403, "400 for other proxies"
+    assert status("GET", "/" + "x" * 9000, of=member) == 403, "414 for other proxies"
 
 
 @pytest.mark.parametrize("route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"])
 def test_a_route_of_the_gateways_is_not_to_be_asked_about(world: World, member: Browser, route: str) -> None:
-    """A proxy that sends it to the app hands over the code that comes with a callback."""
+    """A proxy that forwarded these to the app would leak the code that comes with a callback."""
     question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
     status, body, _ = ask(world, *question, member=member)
     assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:own-route")
@@ -115,7 +115,7 @@ def test_nginx_gets_a_redirect_as_a_401_with_the_location(world: World) -> None:
 
 
 def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(world: World) -> None:
-    """`auth_request` makes a 500 of a 400."""
+    """`auth_request` turns a 400 into a 500."""
     twice = f"Cookie: akoya-{world.port}=x; akoya-{world.port}=y"
     assert ask(world, *NGINX, twice)[0] == 403
     status, body, _ = ask(world, *NGINX, twice, "X-Akoya-Answer: client")
@@ -133,7 +133,7 @@ def test_the_answer_for_the_client_never_holds_a_token(world: World, member: Bro
 @pytest.mark.parametrize("name", ["Akoya-New", "Akoya_Owner", "akoya.owner", "Signature_Input"])
 def test_what_nginx_would_not_replace_is_refused(world: World, name: str) -> None:
     question = ("X-Original-Method: GET", "X-Original-URI: /public/x")
-    assert ask(world, *question, "Akoya-Owner: spoofed")[0] == 200, "replaced by the recipe"
+    assert ask(world, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
     for more in ((), ("X-Akoya-Answer: client",)):
         status, body, _ = ask(world, *question, f"{name}: spoofed", *more)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:invalid-original-request")
@@ -142,7 +142,7 @@ def test_what_nginx_would_not_replace_is_refused(world: World, name: str) -> Non
 def test_envoy_is_told_what_to_take_away(world: World, member: Browser) -> None:
     _, _, headers = ask(world, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
     gone = headers["x-envoy-auth-headers-to-remove"].split(",")
-    assert set(gone) == {"akoya_owner", "akoya-new", "cookie"}, "what is sent anew is not removed"
+    assert set(gone) == {"akoya_owner", "akoya-new", "cookie"}, "headers that the gateway sets itself are not removed"
     _, _, headers = ask(world, "Akoya-Owner: x", "Cookie: theirs=kept", below="/public/x")
     assert headers["x-envoy-auth-headers-to-remove"] == "akoya-owner"
     assert headers["cookie"] == "theirs=kept"
@@ -163,11 +163,11 @@ def test_the_route_has_one_spelling(world: World, member: Browser, target: str) 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
 @pytest.mark.parametrize("sign", ["Upgrade: websocket", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="])
 def test_a_websocket_from_another_site_is_refused(world: World, member: Browser, origin: str, sign: str) -> None:
-    """Traefik keeps `Upgrade` to itself and passes the rest of the handshake on."""
+    """Traefik does not forward `Upgrade`, but does forward the rest of the handshake."""
     question = (*NGINX, sign, f"Origin: {origin}")
     assert ask(world, *question, member=member)[0] == 403
     assert ask(world, *NGINX, sign, f"Origin: {world.url}", member=member)[0] == 200
-    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, "that opens none"
+    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, "h2c does not open a WebSocket"
 
 
 def test_the_log_names_the_request_that_was_meant(world: World) -> None:
@@ -178,7 +178,7 @@ def test_the_log_names_the_request_that_was_meant(world: World) -> None:
 
 
 def test_the_traefik_files_have_the_shape_that_the_answers_need() -> None:
-    """Also where no Traefik is at hand to run them."""
+    """Checks the files themselves, so that it also runs where Traefik is not installed."""
     import re
 
     http = yaml.safe_load((DEPLOY / "traefik" / "dynamic.yaml").read_text())["http"]

@@ -1,4 +1,4 @@
-"""Each real proxy with its file from deploy/: what holds for the gateway holds behind the proxy."""
+"""Each real proxy with its file from deploy/: the gateway's guarantees also hold behind the proxy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_clients_copies_of_our_headers_are_removed(
     assert status == 200
     assert not [pair for pair in seen["headers"] if pair[1] in ("spoofed", "again", "spoofed,again", "spoofed, again")]
     ours = [key for key, _ in seen["headers"] if key.startswith(OURS)]
-    assert len(ours) == len(set(ours)), "each of our headers once"
+    assert len(ours) == len(set(ours)), "each gateway header occurs once"
     if path == "/public/x":
         assert not ours
     else:
@@ -140,7 +140,7 @@ def test_the_app_sees_the_path_that_was_judged(world: ProxiedWorld, target: str)
     status, seen = get(world.port, target)
     assert status == 200
     if world.proxy.name == "traefik":
-        # It writes what need not be escaped without the escape, before it asks: the gateway judges what the app gets.
+        # Traefik decodes unreserved characters before its check, so the gateway authorizes what the app receives.
         target = target.replace("%2D", "-")
     assert seen["path"] + ("?" + seen["query"] if seen["query"] else "") == target.removesuffix("?")
 
@@ -189,7 +189,7 @@ BELIEVED = (
 
 @pytest.mark.parametrize("name", [*BELIEVED, *(name.replace("-", "_") for name in BELIEVED if "-" in name)])
 def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(world: ProxiedWorld, name: str) -> None:
-    """`X-Original-URL: /admin` has some frameworks serve another path than the one judged (CVE-2018-14773)."""
+    """With `X-Original-URL: /admin` some frameworks serve another path than the authorized one (CVE-2018-14773)."""
     status, seen = get(world.port, "/public/x", f"{name}: 6.6.6.6")
     assert status == 200, seen
     assert "6.6.6.6" not in str(seen["headers"])

@@ -1,4 +1,4 @@
-"""Who has a balancer in front and an app behind does not answer forward-auth unless told to."""
+"""Behind a load balancer and with an app behind it, the gateway serves forward-auth only if it is enabled."""
 
 from __future__ import annotations
 

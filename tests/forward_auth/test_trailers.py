@@ -1,4 +1,4 @@
-"""A trailer may be called as one of our headers: what of it reaches the app behind a proxy."""
+"""Trailers named like gateway headers: which of them reach the app behind a proxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.forward_auth.proxies import PROXIES, ProxyMissing, program
 
 
 class RawApp:
-    """Keeps the bytes of its one request, answers when nothing more comes."""
+    """Records the bytes of one request and responds when no more arrive."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -45,7 +45,10 @@ class RawApp:
 
 
 def passes_trailers(proxy: str) -> bool:
-    """HAProxy can drop them from 3.2 on (`http-drop-request-trailers`)."""
+    """Return True if this proxy forwards trailers.
+
+    HAProxy can drop them from 3.2 on (`http-drop-request-trailers`).
+    """
     if proxy != "haproxy":
         return False
     told = subprocess.run([program("haproxy"), "-v"], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""One target under Atheris, coverage-guided: `python -m tests.fuzz.run TARGET CORPUS [libFuzzer options]`."""
+"""Fuzz one target with Atheris, coverage-guided: `python -m tests.fuzz.run TARGET CORPUS [libFuzzer options]`."""
 
 from __future__ import annotations
 

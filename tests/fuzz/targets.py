@@ -1,7 +1,7 @@
-"""What is fuzzed: functions of bytes that return, or raise what is wrong with the gateway.
+"""Fuzz targets: functions of bytes that return, or raise if the gateway misbehaves.
 
-`tests/fuzz/test_targets.py` runs each for a moment, `scripts/fuzz` for as long as you like. `SEEDS` are good inputs to
-start from. A crash that is found becomes an entry in `FOUND`, which every run tries first.
+`tests/fuzz/test_targets.py` runs each of them briefly, `scripts/fuzz` for as long as you like. `SEEDS` are valid inputs
+to start from. Inputs that once caused a failure are kept in `FOUND`, which every run tries first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RING = Keyring([EncryptionKey("k1", b"k" * 32)])
 
 
 def path(data: bytes) -> None:
-    """One reading: what passes decodes to what was judged, and a second decoding finds nothing new."""
+    """Normalize a path: an accepted path decodes to the validated text, and decoding it again changes nothing."""
     try:
         text = normalize_path(data)
     except PathRefused:
@@ -70,7 +70,7 @@ def path(data: bytes) -> None:
 
 
 def redirect(data: bytes) -> None:
-    """What passes ends, for a browser, at a host of the list."""
+    """Validate a redirect target: a browser resolves an accepted target to a listed host."""
     try:
         target = POLICY.validate(data.decode("utf-8", "surrogateescape"))
     except RedirectRefused:
@@ -80,7 +80,7 @@ def redirect(data: bytes) -> None:
 
 
 def cookie(data: bytes) -> None:
-    """Never another value than one of our form, and nothing of ours is left after stripping."""
+    """Read and strip cookies: only well-formed values are returned, and no gateway cookie survives stripping."""
     found = read_cookie(data, b"akoya")
     assert found is None or (is_token(found) and found.encode() in data)
     left = strip_cookies(data, (b"akoya", b"akoya-browser"))
@@ -114,7 +114,7 @@ def sealed(data: bytes) -> None:
 
 
 def callback(data: bytes) -> None:
-    """Never raises, and what it shows of itself quotes nothing secret."""
+    """Parse an authorization response: nothing is raised, and `repr` does not contain the code."""
     found = parse_authorization_response(data)
     code = getattr(found, "code", None)
     if isinstance(code, Secret) and len(code) > 8:
@@ -130,7 +130,7 @@ def form(data: bytes) -> None:
 
 
 def token_response(data: bytes) -> None:
-    """Never raises, whatever the status."""
+    """Parse a token response: nothing is raised, whatever the status."""
     status, body = (data[0] * 3 + 100 if data else 200), data[1:]
     for dialect in (Dialect(), Dialect(bearer=Dialect().bearer.__class__("access_token"))):
         parse_token_response(dialect, HttpResponse(status, body, body[:20].decode("latin-1")), NOW)
@@ -138,7 +138,7 @@ def token_response(data: bytes) -> None:
 
 
 def id_token(data: bytes) -> None:
-    """Nothing passes but what our key signed."""
+    """Validate an id_token: only a token that the provider's key signed is verified."""
     text = data.decode("latin-1")
     for keys in (KNOWN_KEYS, None):
         try:
@@ -157,7 +157,7 @@ def key_document(data: bytes) -> None:
 
 
 def dictionary(data: bytes) -> None:
-    """What is read is written the same way again, and read the same."""
+    """Parse a dictionary: its inner lists serialize to text that parses to the same value."""
     try:
         found = parse_dictionary(data.decode("latin-1"), "Signature-Input")
     except v.NotVerified:
@@ -169,7 +169,7 @@ def dictionary(data: bytes) -> None:
 
 
 def message(data: bytes) -> None:
-    """No request that the gateway did not sign is verified, and nothing else is raised."""
+    """Verify a request that the gateway did not sign: `NotVerified` is raised, and nothing else."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
     headers = [(name, value) for name, _, value in lines]
     for judged in (
@@ -184,7 +184,7 @@ def message(data: bytes) -> None:
 
 
 def stripped(data: bytes) -> None:
-    """None of our names is left, in any spelling, and a second time finds nothing to do."""
+    """Strip headers: no spelling of a gateway header survives, and stripping again changes nothing."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
     headers = [(name.lower(), value) for name, _, value in lines]
     once = strip(headers, lambda value: strip_cookies(value, (b"akoya",)) or b"")
@@ -193,7 +193,7 @@ def stripped(data: bytes) -> None:
 
 
 def configuration(data: bytes) -> None:
-    """A `Config`, or faults of one printable line each."""
+    """Load a configuration: the result is a `Config` or diagnostics of one printable line each."""
     try:
         result = validate_document(parse_document(data, "g.yaml"), Path("/nonexistent/g.yaml"), ENVIRON)
     except ConfigurationError as error:
@@ -205,7 +205,7 @@ def configuration(data: bytes) -> None:
 
 
 def upstream_response(data: bytes) -> None:
-    """However it is cut: one ending, no second, and headers without control characters."""
+    """Parse an upstream response, cut anywhere: it ends exactly once, with no control characters in its headers."""
     size = data[0] % 50 + 1 if data else 1
     connection, holder, _ = made()
     connection.start(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", holder)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def upstream_response(data: bytes) -> None:
 
 
 def asked(data: bytes) -> None:
-    """Address, authority and navigation of any request."""
+    """Read client address, host and navigation of a request: nothing is raised."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
     request = RequestInfo("GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r")
     client_key(request, ())
@@ -245,7 +245,10 @@ GOOD_TOKEN = signed(claims()).reveal()
 _SIGNATURE = b'Signature-Input: akoya=("@method" "@path" "akoya-owner");created=1;expires=9999999999;keyid="x";tag="akoya-gateway"\nSignature: akoya=:AAAA:\nakoya-owner: o'
 
 def socket_frames(data: bytes) -> None:
-    """However it is cut, the same passes; others read what passes without complaint; little is held."""
+    """Validate WebSocket frames.
+
+    The same bytes pass however the input is cut, another parser accepts what passes, and little is buffered.
+    """
     size = data[0] % 50 + 1 if data else 1
     for masked in (True, False):
         whole, pieces = (FrameValidator(masked=masked, max_message=1000) for _ in range(2))
@@ -302,6 +305,6 @@ SEEDS: dict[str, list[bytes]] = {
 }  # fmt: skip
 
 FOUND: dict[str, list[bytes]] = {
-    # A percent sign and digits that only become an escape by decoding: a second decoding makes it `..`.
+    # `%` and digits that form an escape only after decoding: a second decoding yields `..`.
     "path": [b"/public/%25%32%65%25%32%65/accounts"],
 }

@@ -1,4 +1,4 @@
-"""Each target for a moment, from good inputs that are cut, joined and changed. For longer runs: `scripts/fuzz`."""
+"""Run each target briefly with valid inputs that are cut, joined and mutated. For longer runs: `scripts/fuzz`."""
 
 from __future__ import annotations
 

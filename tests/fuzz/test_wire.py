@@ -1,4 +1,4 @@
-"""The differential fuzz of all entry points for a moment. For longer: `python -m tests.fuzz.wire.run --minutes 20`."""
+"""Run the differential fuzzer briefly. For longer runs: `python -m tests.fuzz.wire.run --minutes 20`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fuzz.wire.upstream import Malformed, parse_head
 
 @pytest.mark.timeout(150)
 def test_entry_points_hold_what_they_promise_whatever_is_sent(tmp_path: Path) -> None:
-    # Those whose server is ours; the others take long to start and to stop.
+    # Only the entry points on the gateway's own server; the others start and stop slowly.
     rig, totals = fuzz(tmp_path, 5, 11, OURS)
     assert not rig.findings, "\n".join(rig.findings)
     assert totals.compared > 20

@@ -116,7 +116,7 @@ def test_no_value_can_add_a_parameter(state: str, nonce: str) -> None:
     try:
         url = authorization_url(app, connector(app), state, None, nonce)
     except UnicodeEncodeError:
-        return  # lone surrogates; ours come from new_state
+        return  # lone surrogates; the gateway's own values come from new_state
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     assert [name for name, _ in pairs] == [
         "connector", "client_id", "redirect_uri", "response_type", "scope", "state", "nonce",

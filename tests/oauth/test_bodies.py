@@ -1,4 +1,4 @@
-"""Bodies that cannot be asked for twice: encodings, charsets and members, read as tolerantly as is safe."""
+"""Decoding of responses that cannot be requested twice: encodings, charsets and members, as lenient as is safe."""
 
 from __future__ import annotations
 

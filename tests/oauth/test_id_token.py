@@ -102,7 +102,7 @@ def test_an_empty_signature_is_refused_even_where_signatures_are_not_checked() -
 
 
 def test_a_public_key_is_never_an_hmac_secret() -> None:
-    """CVE-2022-29217 and its kin: HS256 over the public key's own text."""
+    """CVE-2022-29217 and similar: HS256 with the text of the public key as the secret."""
     for text in (rsa_key().as_pem(private=False), rsa_key().as_der(private=False)):
         with pytest.raises(IdTokenRejected, match="algorithm does not belong to the key"):
             judge(hmac_signed(claims(), text, kid="r1"), key_set(rsa_key()))
@@ -121,7 +121,7 @@ def test_the_alg_of_a_key_narrows_it() -> None:
 
 
 def test_a_key_in_the_header_is_not_a_key() -> None:
-    """CVE-2026-27962: `jwk`, `jku` and `x5c` of the token itself are never looked at."""
+    """CVE-2026-27962: `jwk`, `jku` and `x5c` in the token's header are ignored."""
     own = rsa_key("attacker")
     token = signed(claims(), own, kid="r1", jwk=own.as_dict(private=False), jku="https://evil.example/keys", x5c=["AA"])
     with pytest.raises(IdTokenRejected, match="signature is wrong"):
@@ -358,7 +358,7 @@ def test_a_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> N
 
 
 def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
-    """A sound one just below the limit is taken: what refuses the other is its length."""
+    """A valid token just below the limit is accepted, so only the length can cause the other's rejection."""
     room = MAX_ID_TOKEN_BYTES - len(signed(claims(accounts=[""])).reveal())
     below = signed(claims(accounts=["g" * (room * 3 // 4 - 8)]))
     above = signed(claims(accounts=["g" * (room * 3 // 4 + 8)]))
@@ -385,7 +385,7 @@ def test_a_refreshed_id_token_may_lack_the_nonce_but_has_no_other() -> None:
 
 
 def test_a_token_signed_by_another_key_than_its_kid_names_is_accepted() -> None:
-    """`kid` is a hint (RFC 7515 section 4.1.4): Hydra keeps the kid of the login (ory/hydra#3573)."""
+    """`kid` is a hint (RFC 7515 section 4.1.4): Hydra keeps the kid that was current at login (ory/hydra#3573)."""
     old, today = rsa_key("old"), rsa_key("today")
     assert judge(signed(claims(), today, kid="old"), key_set(old, today)).verified
     assert judge(signed(claims(), today, kid="gone"), key_set(old, today)).verified

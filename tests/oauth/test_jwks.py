@@ -163,7 +163,10 @@ def test_the_vectors_of_the_rfcs_verify(jwk: dict[str, Any], algorithm: str, tok
 
 
 def _roca_modulus() -> int:
-    """The product of two primes as Infineon's library made them for keys of 2048 bits: k * M + 65537 ** a mod M."""
+    """Return the product of two primes of the form that Infineon's library generated for 2048-bit keys.
+
+    The form is k * M + (65537 ** a mod M).
+    """
     primorial, count, candidate = 1, 0, 2
     while count < 126:
         if all(candidate % d for d in range(2, int(candidate**0.5) + 1)):

@@ -112,7 +112,7 @@ def test_rfc_6749_section_5_1_example() -> None:
      }"""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
     judged = judge(200, body, dialect)
-    assert isinstance(judged, Untrusted)  # a token type that we cannot use, but its refresh token is not lost
+    assert isinstance(judged, Untrusted)  # an unusable token type, but its refresh token must not be lost
     assert judged.refresh_token == Secret("tGzv3JOkF0XG5Qx2TlKWIA")
     usable = judge(200, body.replace(b'"example",', b'"Bearer",'), dialect)
     assert usable.access_token == Secret("2YotnFZFEjr1zCsicMWpAA")
@@ -246,7 +246,7 @@ def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) ->
     "errors", [(), DEFAULT_ERRORS, (ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_request"),)]
 )
 def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
-    """Ory Hydra says so by `invalid_request`, which means a dead token elsewhere."""
+    """Ory Hydra reports this as `invalid_request`, which otherwise means a dead token."""
     body = {"error": "invalid_request", "error_description": description}
     assert isinstance(judge(400, body, Dialect(errors=errors)), ProviderDown)
     assert judge(400, {**body, "error": "invalid_grant"}, Dialect(errors=errors)) == Refused("invalid_grant") or errors
@@ -273,14 +273,14 @@ def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
 
 
 def test_an_empty_refresh_token_is_none() -> None:
-    """RFC 6749 section 3.2: sent without a value is as omitted."""
+    """RFC 6749 section 3.2: a parameter without a value counts as omitted."""
     answer = judge(200, {**GOOD, "refresh_token": ""})
     assert isinstance(answer, TokenResponse)
     assert answer.refresh_token is None
 
 
 def test_an_access_token_as_the_bearer_needs_its_type() -> None:
-    """RFC 6749 section 7.1: a token whose type is not understood is not used. An id_token has no other."""
+    """RFC 6749 section 7.1: a token of unknown type must not be used. An id_token has only one type."""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
     good = {**GOOD, "access_token": "an-access-token"}
     assert isinstance(judge(200, good, dialect), TokenResponse)
@@ -322,7 +322,7 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        # akoya.md section 4, sad path
+        # docs/akoya.md section 4, sad path
         (400, {"error": "invalid_request", "error_description": "Refresh token is invalid or has already been claimed"
                " by another client."}, Refused("invalid_request")),
         (400, {"error": "invalid_request", "error_description": "Invalid or expired code parameter."},
@@ -356,7 +356,7 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
         (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider answered 400 (temporarily_unavailable)")),
         (302, b"", ProviderDown("the provider answered 302 (status_302)")),
         (307, b"", ProviderDown("the provider answered 307 (status_307)")),
-        # somebody in between
+        # an intermediary responds
         (502, b"", OutcomeUnknown("the provider answered 502 (status_502)")),
         (504, b"", OutcomeUnknown("the provider answered 504 (status_504)")),
         (600, b"", OutcomeUnknown("the provider answered 600 (status_600)")),
@@ -426,7 +426,7 @@ def test_retry_after_reaches_the_answer() -> None:
     assert judge(429, b"", retry_after="x").retry_after is None
 
 
-# The end of a token
+# Revocation
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An environment, a client, keys and id_tokens for the tests of `protocol` and `provider`."""
+"""An environment, a client, keys and id_tokens for the tests of `oauth` and `provider`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def key_set(*keys: Any, **extra: Any) -> KeySet:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Claims of a good id_token; a change to None leaves the claim out."""
+    """Return the claims of a valid id_token. A change to None omits the claim."""
     base = {
         "iss": ISSUER,
         "aud": "a3f9:demo",
@@ -96,7 +96,7 @@ class _Any(JWSRegistry):
 
 
 def signed(body: dict[str, Any] | bytes, key: Any = None, alg: str = "RS256", **header: Any) -> Secret:
-    """A JWT over `body`, whatever the combination."""
+    """Return a JWT with this payload, also for invalid combinations of key and header."""
     key = key or rsa_key()
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     protected = {"alg": alg, "kid": key.kid, **header}
@@ -108,7 +108,7 @@ def signed(body: dict[str, Any] | bytes, key: Any = None, alg: str = "RS256", **
 
 
 def hmac_signed(body: dict[str, Any], secret: bytes, **header: Any) -> Secret:
-    """By hand: joserfc rightly refuses to take a public key for an HMAC secret."""
+    """Sign by hand, because joserfc rightly refuses a public key as an HMAC secret."""
     parts = [json.dumps(part).encode() for part in ({"alg": "HS256", **header}, body)]
     signing_input = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
     mac = base64.urlsafe_b64encode(hmac.digest(secret, signing_input, "sha256")).rstrip(b"=")

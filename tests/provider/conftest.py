@@ -9,7 +9,7 @@ import pytest
 from akoya_gateway.provider import http_client
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Trusts nobody, and spares each test reading the system's certificates."""
+"""An SSL context without trusted certificates, so that the tests do not load those of the system."""
 
 
 @pytest.fixture

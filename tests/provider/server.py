@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server on a real socket that does exactly what a test tells it, faults included."""
+"""A small HTTP/1.1 server on a real socket that sends exactly what a test specifies, faults included."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Received:
 
 @dataclass
 class Server:
-    """`answers[path]` is asked for each request; `received` is every request that was read to its end."""
+    """A running server. `answers[path]` writes the response; `received` has every request that was read completely."""
 
     port: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a client hung up while an answer was under way."""
+    """Set when a client disconnected before its response was complete."""
 
     @property
     def url(self) -> str:
@@ -44,12 +44,12 @@ class Server:
 
 
 Answer = Callable[[Server, Received, asyncio.StreamWriter], Awaitable[bool | None]]
-"""Write the answer; return True to keep the connection open for the next request."""
+"""Write the response; return True to keep the connection open for the next request."""
 
 
 @asynccontextmanager
 async def serve(**answers: Answer) -> AsyncIterator[Server]:
-    """A server on a free loopback port; keyword `token=` answers `/token`, and so on."""
+    """Run a server on a free loopback port. The keyword `token=` handles `/token`, and so on."""
     server = Server(answers={f"/{name}": answer for name, answer in answers.items()})
     tasks: set[asyncio.Task[None]] = set()
 
@@ -64,7 +64,8 @@ async def serve(**answers: Answer) -> AsyncIterator[Server]:
         except (ConnectionError, asyncio.IncompleteReadError):
             server.gone.set()
         except asyncio.CancelledError:
-            # The test is over; asyncio's streams would log it. Nobody may read what is still to be sent.
+            # The test is over. Catch this, because asyncio's streams would log it, and abort rather than flush:
+            # the client may never read the rest.
             writer.transport.abort()
         finally:
             tasks.discard(task)
@@ -94,7 +95,7 @@ async def _one(server: Server, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 def reply(status: int, body: Any = b"", headers: str = "", content_type: str = "application/json") -> Answer:
-    """A whole, correct answer."""
+    """Send a complete, valid response."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +109,7 @@ def reply(status: int, body: Any = b"", headers: str = "", content_type: str = "
 
 
 def raw(*pieces: bytes, pause: float = 0.0, hold: bool = False) -> Answer:
-    """These bytes with pauses between them, then close the connection, or hold it open."""
+    """Send these bytes with pauses between them, then close the connection, or keep it open with `hold`."""
 
     async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -122,7 +123,7 @@ def raw(*pieces: bytes, pause: float = 0.0, hold: bool = False) -> Answer:
 
 
 def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Answer:
-    """A body that never ends."""
+    """Send a body that never ends."""
 
     async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -135,7 +136,7 @@ def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Answer:
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """The first answer to the first request, and so on; the last one for ever."""
+    """Use the first handler for the first request, and so on; repeat the last one."""
     left = list(answers)
 
     async def answer(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:

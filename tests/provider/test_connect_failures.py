@@ -1,4 +1,4 @@
-"""A code exchange that fails: the code that the person is shown, and what the operator finds in the log."""
+"""Failed code exchanges: the error code shown to the user and the log entry for the operator."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
             {"error": "the provider answered 503 (status_503)", "reason": "unavailable", "status": 503},
         ),
         (
-            # Dex, whose garbage collector has not deleted an expired code yet.
+            # Dex, before its garbage collector has deleted an expired code.
             reply(500, {"error": "server_error"}), "server_error", "WARNING",
             {"error": "the provider answered 500 (server_error)", "reason": "unavailable", "status": 500,
              "provider_error": "server_error"},

@@ -1,4 +1,4 @@
-"""A pause of this process is not the provider's silence: what lies in the socket afterwards is read."""
+"""A pause of this process does not count towards the provider's deadline: buffered data is read afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = 0.3
 
 
 class Threaded:
-    """A provider in a thread of its own, so that it responds while the test's event loop is blocked."""
+    """A provider in its own thread, so that it responds while the test's event loop is blocked."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.asked = threading.Event()
@@ -72,7 +72,7 @@ async def test_a_response_that_came_during_a_pause_is_read(
 
     started = loop.time()
     blocking = asyncio.create_task(blocked())
-    # Nothing is read before the pause: the reader of the response waits behind it.
+    # Nothing is read before the pause, because the callback that reads the response is queued behind it.
     answer = await post(http, FormRequest(threaded.url, (), (("refresh_token", "r-1"),)), TIMEOUT)
     await blocking
     assert answer == HttpResponse(200, BODY)

@@ -16,7 +16,7 @@ from tests.provider.server import reply, serve
 
 @dataclass
 class Parts:
-    """The parts of a `Config` that providers are made of."""
+    """The parts of a `Config` from which providers are built."""
 
     environments: dict[str, Environment]
     clients: dict[str, Client]

@@ -1,4 +1,4 @@
-"""A client at its provider: what each answer comes to, with real signatures over real sockets."""
+"""The result of each provider response, with real signatures and real sockets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.provider.server import Answer, Received, Server, in_turn, raw, reply,
 
 @cache
 def _replaced() -> Any:
-    """Another key than `rsa_key()`, of the same kid."""
+    """Return a different key with the same kid as `rsa_key()`."""
     return RSAKey.generate_key(2048, {"kid": "r1"})
 
 
@@ -154,7 +154,7 @@ async def test_the_access_token_is_the_bearer_only_where_the_dialect_says_so(htt
         granted = await akoya.exchange(Secret("c"))
     assert isinstance(granted, TokensIssued)
     assert granted.tokens.bearer == Secret("access-1")
-    assert granted.tokens.expires_at == NOW + Tokens().assume_lifetime  # exp is the id_token's, not this token's
+    assert granted.tokens.expires_at == NOW + Tokens().assume_lifetime  # exp is that of the id_token, not of this token
 
 
 async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bearer(http: httpx.AsyncClient) -> None:
@@ -168,7 +168,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
     assert at_first == Untrusted("id_token: missing", Secret("refresh-2"))
 
 
-# Answers that are no tokens
+# Responses without usable tokens
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ async def test_wrong_signatures_fetch_the_keys_at_most_once_in_ten_seconds(http:
 
 
 async def test_an_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(http: httpx.AsyncClient) -> None:
-    """As Ory Hydra answers refreshes after a rotation."""
+    """Ory Hydra responds to refreshes like this after a key rotation."""
     body = reply(200, tokens(signed(claims(), rsa_key("today"), kid="r1")))
     async with provider(http, keys=reply(200, jwks(rsa_key(), rsa_key("today"))), token=body) as (akoya, server):
         assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)

@@ -1,4 +1,4 @@
-"""The provider's keys: one fetch for all who wait, kept, and of limited harm when the endpoint is hostile."""
+"""The provider's keys: concurrent callers share one fetch, results are cached, a hostile endpoint is contained."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_old_keys_serve_on_while_the_endpoint_fails_but_not_for_ever(
         clock.now += 601
         assert await keys_of.current() is first
         assert await keys_of.current() is first
-        assert len(server.received) == 2  # the failure is remembered for a while
+        assert len(server.received) == 2  # the failure is cached for a while
         clock.now += RETRY_STALE + 1
         assert await keys_of.current() is first
         assert len(server.received) == 3

@@ -1,4 +1,4 @@
-"""Nothing that prints holds a secret: reprs, exceptions, details, and every log line down to DEBUG."""
+"""No output contains a secret: reprs, exceptions, details, and every log line down to DEBUG."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_whole_run_leaves_no_secret_in_any_log_or_answer(
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + good.reveal().encode()),
         raw(hold=True),
     ]
-    if httpcore == "as it comes":  # a peer that echoes, which httpcore would quote at DEBUG
+    if httpcore == "as it comes":  # a peer that echoes the request, which httpcore would log at DEBUG
         answers.append(raw(f"{REFRESH} {ROTATED}\r\n\r\n".encode()))
     shown: list[object] = []
     for answer in answers:

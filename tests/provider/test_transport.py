@@ -1,4 +1,4 @@
-"""One request, at most once, and the truth about whether it left. Real sockets throughout."""
+"""A request is sent at most once, and the result tells whether the provider may have received it. Uses real sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.servers import self_signed
 
 OK = b"HTTP/1.1 200 OK\r\n"
 BROTLI = b"\x0b\x02\x80{}\x03"
-"""`{}`, which this client cannot unpack."""
+"""`{}`, compressed with Brotli, which this client cannot decompress."""
 
 
 def form(server: Server) -> FormRequest:
@@ -131,7 +131,7 @@ async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) ->
         answer = await post(http, form(server), 10.0)
         assert isinstance(answer, HttpResponse)
         assert len(answer.body) == MAX_BODY_BYTES + 1
-        await asyncio.wait_for(server.gone.wait(), 10)  # we hung up on it
+        await asyncio.wait_for(server.gone.wait(), 10)  # the client closed the connection
 
 
 async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
@@ -189,7 +189,7 @@ async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
 
 
 async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
-    """The deadline runs out before a byte of the form was written."""
+    """The deadline expires before any byte of the form is written."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -219,7 +219,7 @@ async def test_a_full_pool_means_not_sent() -> None:
 async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_is_sent_twice(
     http: httpx.AsyncClient,
 ) -> None:
-    """A server that offers keep-alive and then closes: the second form must not meet the dying connection."""
+    """The server offers keep-alive and then closes: the second form must not be sent on the closing connection."""
     server_answers = in_turn(raw(OK + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\n{}"), reply(200, {}))
     async with serve(token=server_answers) as server:
         for _ in range(2):
@@ -230,7 +230,7 @@ async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_i
 
 
 async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -> None:
-    """Even with a client that pools: whatever connection is met, one form is read by the server once at most."""
+    """Even if the client pools connections, the server reads each form at most once."""
 
     async def keep_then_die(server: Server, _: Received, writer: asyncio.StreamWriter) -> bool:
         writer.write(OK + b"Content-Length: 2\r\n\r\n{}")
@@ -244,7 +244,7 @@ async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -
 
 
 class Closing(httpx.AsyncByteStream):
-    """A whole answer, whose connection takes its time to close, or fails to."""
+    """A complete response whose connection is slow to close, or fails to close."""
 
     def __init__(self, fault: Exception | None) -> None:
         self.may = asyncio.Event()
@@ -269,7 +269,7 @@ async def test_a_whole_answer_counts_whatever_becomes_of_its_connection(fault: E
     async with httpx.AsyncClient(transport=transport) as http:
         answer = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
         assert answer == HttpResponse(200, b"{}", None)
-        # httpcore forgets to free the connection's place in the pool when its close is cancelled.
+        # httpcore does not free the connection's slot in the pool if its close is cancelled.
         stream.may.set()
         async with asyncio.timeout(5):
             await stream.closed.wait()

@@ -1,4 +1,4 @@
-"""The whole of a client's life against the emulator, in both dialects: URL, callback, exchange, refresh, revoke."""
+"""A client's whole life cycle against the emulator, in both dialects: URL, callback, exchange, refresh, revoke."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_a_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator
 async def test_a_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both_keys_are_published(
     app: Client, emulator: SandboxServer, akoya: Provider
 ) -> None:
-    """Hydra keeps the kid of the login, Dex names the key of today."""
+    """Hydra keeps the kid of the login, Dex names the current key."""
     tokens = await connected(app, emulator, akoya)
     before = jws.extract_compact(tokens.bearer.reveal().encode()).headers()["kid"]
     today = await asyncio.to_thread(emulator.rotate_keys, keep_old=True)
@@ -203,4 +203,4 @@ async def test_a_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both
         products = await asyncio.to_thread(
             httpx.get, f"{emulator.url}/accounts-info/v2/mikomo", headers={"Authorization": f"Bearer {tokens.bearer.reveal()}"}
         )
-        assert products.status_code == 200, "the emulator's own APIs accept the token"
+        assert products.status_code == 200, "the emulator's APIs accept the token"

@@ -1,4 +1,4 @@
-"""A recipient's side of the emulator, by plain HTTP."""
+"""A data recipient's requests to the emulator, over plain HTTP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from akoya_gateway.sandbox.server import no_tls
 
 REDIRECT = "http://127.0.0.1:8080/akoya/callback"
 HTTP = httpx.Client(trust_env=False, verify=no_tls(), limits=httpx.Limits(max_keepalive_connections=0))
-"""Whoever asks for nothing special; a new connection each time."""
+"""The default client; opens a new connection for each request."""
 STATE = "a-state-of-many-characters"
 
 
 def authorization_url(server: SandboxServer, **changes: str | None) -> str:
-    """The documented authorization URL; None leaves a parameter out."""
+    """Return the documented authorization URL. A change to None omits the parameter."""
     parameters: dict[str, str | None] = {
         "connector": "mikomo",
         "client_id": server.client_id,
@@ -43,7 +43,10 @@ def code_for(server: SandboxServer, user: str = "mikomo_1", **changes: str | Non
 
 
 def redeem(server: SandboxServer, code: str | None, **changes: Any) -> httpx.Response:
-    """The code grant as Akoya documents it; `auth` and form fields can be changed, None leaves a field out."""
+    """Exchange a code as Akoya documents it.
+
+    `auth` and form fields can be changed; None omits a field.
+    """
     auth = changes.pop("auth", (server.client_id, server.client_secret))
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT} | changes
     return HTTP.post(f"{server.url}/token", auth=auth, data={k: v for k, v in form.items() if v is not None})
@@ -73,7 +76,7 @@ def revoke(
 
 
 def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None) -> dict[str, Any]:
-    """Consent and exchange: the token answer."""
+    """Consent, exchange the code and return the token response."""
     answer = redeem(server, code_for(server, user, **changes))
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -101,7 +104,7 @@ class _Forms(HTMLParser):
 
 
 class Person:
-    """Somebody at a browser: reads the page that is shown, fills in its form, presses its buttons."""
+    """A user at a browser: reads the page, fills in its form and presses its buttons."""
 
     def __init__(self, server: SandboxServer) -> None:
         self._http = httpx.Client(base_url=server.url, trust_env=False, verify=no_tls())
@@ -118,7 +121,7 @@ class Person:
         return self._follow()
 
     def _follow(self) -> Person:
-        """Redirects inside the emulator are followed; one to the app is where the walk ends."""
+        """Follow redirects within the emulator and stop at one to the app."""
         while self.page.is_redirect and self.page.headers["location"].startswith("/"):
             self.page = self._http.get(self.page.headers["location"])
         return self
@@ -151,6 +154,6 @@ class Person:
 
     @property
     def sent_to(self) -> str:
-        """The app's URL that the browser was sent to."""
+        """The URL of the app that the browser was redirected to."""
         assert self.page.is_redirect, self.page.text
         return str(self.page.headers["location"])

@@ -9,7 +9,7 @@ from akoya_gateway.sandbox import SandboxDialect, SandboxServer, SandboxSettings
 
 @pytest.fixture(scope="module", params=list(SandboxDialect))
 def either(request: pytest.FixtureRequest) -> Iterator[SandboxServer]:
-    """An emulator of each dialect, shared by a module: a test that switches faults on takes `akoya_sandbox`."""
+    """Run one emulator per dialect for a whole module. Tests that inject faults use `akoya_sandbox` instead."""
     with SandboxServer(SandboxSettings(dialect=request.param)) as server:
         yield server
 

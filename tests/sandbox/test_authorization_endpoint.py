@@ -1,4 +1,4 @@
-"""/auth and the callback: the tables of akoya.md section 3."""
+"""/auth and the callback: the tables of docs/akoya.md section 3."""
 
 from __future__ import annotations
 

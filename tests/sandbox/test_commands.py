@@ -1,4 +1,4 @@
-"""`akoya-gateway sandbox`, as a process."""
+"""`akoya-gateway sandbox` as a process."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_a_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log(
                 with socket.create_connection((found[1], int(found[2]))) as client:
                     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: 100\r\n\r\n"
                     client.sendall(head.encode() + left)
-                    HTTP.get(f"{base}/keys")  # By now it reads.
-        assert HTTP.post(f"{base}/token").status_code == 418, "nor does it draw the faults of another"
+                    HTTP.get(f"{base}/keys")  # By now it is reading the form.
+        assert HTTP.post(f"{base}/token").status_code == 418, "the aborted request did not use up the injected fault"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr is not None

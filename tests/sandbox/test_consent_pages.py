@@ -1,4 +1,4 @@
-"""What a person meets between /auth and the callback (akoya.md sections 3 and 8)."""
+"""The pages that a user sees between /auth and the callback (docs/akoya.md sections 3 and 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/_sandbox/`."""
+"""The control API, `/_sandbox/`."""
 
 from __future__ import annotations
 

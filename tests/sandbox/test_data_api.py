@@ -1,4 +1,4 @@
-"""The data APIs (akoya.md sections 6 and 8)."""
+"""The data APIs (docs/akoya.md sections 6 and 8)."""
 
 from __future__ import annotations
 

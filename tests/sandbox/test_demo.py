@@ -1,4 +1,4 @@
-"""The demo as a person meets it: emulator, sample app and gateway as processes and threads, one URL."""
+"""The demo as a user sees it: emulator, sample app and gateway as processes and threads behind one URL."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def browser() -> Iterator[httpx.Client]:
 
 
 def press(browser: httpx.Client, page: httpx.Response, **typed: str | list[str]) -> httpx.Response:
-    """Fill in the form of the page and send it."""
+    """Fill in the form of the page and submit it."""
     action = re.search(r'<form[^>]* action="([^"]+)"', page.text)
     assert action, page.text
     return browser.post(page.url.join(action[1]), data={"action": "continue"} | typed)
 
 
 def connect(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
-    """From the sign-in page of the bank to where the browser lands."""
+    """Go from the bank's sign-in page to the page where the browser ends."""
     page = press(browser, page, username="mikomo_1", password="mikomo_1")
     page = press(browser, page)
     return press(browser, page, account=re.findall(r'name="account" value="([^"]+)"', page.text))
@@ -137,7 +137,7 @@ def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal
 def test_demo_killed_takes_its_gateway_along() -> None:
     with demo_command() as (process, url):
         process.kill()
-        process.communicate(timeout=20)  # until the gateway has closed its end of the pipes, too
+        process.communicate(timeout=20)  # until the gateway has closed its end of the pipes as well
     with pytest.raises(httpx.ConnectError):
         HTTP.get(url)
 

@@ -1,4 +1,4 @@
-"""Trouble on demand, over real connections."""
+"""Injected faults, over real connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the emulator answers: no input raises anything but the declared errors."""
+"""The emulator responds to any input: no input raises an exception other than the declared errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The id_token: its claims, its keys (akoya.md section 4)."""
+"""The id_token: its claims and its keys (docs/akoya.md section 4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sandbox.client import HTTP, connect, refresh
 
 
 def read(server: SandboxServer, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims, checked with the published keys."""
+    """Return header and claims, verified with the published keys."""
     keys = jwk.KeySet.import_key_set(HTTP.get(server.jwks_uri).json())
     decoded = jwt.decode(token, keys, algorithms=[server.settings.alg])
     return dict(decoded.header), dict(decoded.claims)

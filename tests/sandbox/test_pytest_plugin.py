@@ -1,4 +1,4 @@
-"""The fixture as others use it: in a project of their own, with nothing of ours but the installed plugin."""
+"""The pytest fixture in a project of its own, where only the installed plugin is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/revoke and the loss of a consent (akoya.md sections 4 and 5)."""
+"""/revoke and the loss of a consent (docs/akoya.md sections 4 and 5)."""
 
 from __future__ import annotations
 

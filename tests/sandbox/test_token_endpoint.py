@@ -1,4 +1,4 @@
-"""/token: the happy-path and sad-path tables of akoya.md section 4."""
+"""/token: the happy-path and sad-path tables of docs/akoya.md section 4."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_without_offline_access_there_is_no_refresh_token(either: SandboxServer)
     assert "refresh_token" not in connect(either, scope="openid profile")
 
 
-# Sad path, the documented texts
+# Sad path with the documented texts
 
 
 @pytest.mark.parametrize("token", ["wrong", "used", "expired"])
@@ -147,7 +147,7 @@ def test_a_code_or_token_of_another_client_is_refused() -> None:
         assert refused(refresh(server, connect(server)["refresh_token"], **other), 400, DEAD_TOKEN)
 
 
-# How the client proves itself
+# Client authentication
 
 
 def test_the_code_grant_refuses_credentials_in_the_body(either: SandboxServer) -> None:
@@ -271,7 +271,7 @@ def test_a_rolling_refresh_token_lives_on_with_each_use() -> None:
         assert refused(refresh(server, token), 400, DEAD_TOKEN)
 
 
-# PKCE, where sent
+# PKCE, if it is used
 
 
 def challenge(verifier: str) -> dict[str, str]:
@@ -295,7 +295,7 @@ def test_a_verifier_without_a_challenge_is_refused(dex: SandboxServer) -> None:
     assert answer.json()["error_description"] == "No PKCE flow started. Cannot check code_verifier."
 
 
-# Switches of the answer
+# Options of the response
 
 
 def test_members_of_the_answer_can_be_switched() -> None:

@@ -120,5 +120,5 @@ def test_what_survives_is_read_alike_by_the_verifier_and_never_has_our_label(val
         try:
             assert "akoya" not in parse_dictionary(left.decode(), "Signature")
         except NotVerified as fault:
-            # A dictionary may say a thing twice, or spell base64 loosely; the verifier will have none of that.
+            # A dictionary may repeat a key or use non-canonical base64; the verifier rejects both.
             assert fault.reason == "duplicate" or "base64" in fault.detail

@@ -1,4 +1,4 @@
-"""`akoya-gateway keys`, as a person types it."""
+"""`akoya-gateway keys` as a user runs it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_the_signer_writes_what_the_vectors_expect(algorithm: str, name: str) ->
     )
     expected = [(n.encode(), value.encode()) for n, value in to["headers"] if n != "host"]
     assert [name for name, _ in made] == [name for name, _ in expected]
-    if algorithm == "ecdsa-p256-sha256":  # Signed with a random number: the same but for the signature.
+    if algorithm == "ecdsa-p256-sha256":  # ECDSA signatures are randomized: everything but the signature is equal.
         assert made[:-1] == expected[:-1]
     else:
         assert made == expected

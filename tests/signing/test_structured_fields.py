@@ -1,4 +1,4 @@
-"""Our two readers of RFC 9651 dictionaries against an independent one."""
+"""The gateway's two parsers of RFC 9651 dictionaries against an independent one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way: a browser, the gateway as a process, an app that verifies with keys fetched from the gateway."""
+"""End to end: a browser, the gateway as a process, and an app that verifies with keys fetched from the gateway."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_past_the_gateway_there_is_no_way_in(world: World, browser: Browser, sch
         401 if scheme == "http-message-signatures" else 200
     )
     assert ask("/accounts", [*captured, ("akoya-owner", "evil")]) == 401
-    # An assertion is not bound to a path; a signature is.
+    # An assertion is not bound to a path, but a signature is.
     assert ask("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
 
 

@@ -1,7 +1,7 @@
-"""Writes the test vectors: `python tests/vectors/generate.py`. The same bytes every time.
+"""Writes the test vectors: `python tests/vectors/generate.py`. The output is deterministic.
 
-It knows neither our signer nor our verifier: signature bases are put together here by hand and signed with `cryptography`
-alone, so that both are judged by a third.
+It uses neither the gateway's signer nor its verifier: signature bases are built by hand and signed with
+`cryptography` alone, so that both are tested against an independent implementation.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def signed(
     label: str = "akoya",
     **options: Any,
 ) -> tuple[Json, str]:
-    """A signed request, and its signature base."""
+    """Return a signed request and its signature base."""
     to = to or target()
     covered = covered if covered is not None else [name for name, _ in headers] + DERIVED
     params = parameters(key, covered, **options)
@@ -437,7 +437,7 @@ def without_parameter(request: Json, text: str) -> Json:
 
 
 def resigned_after(request: Json, old: str, new: str) -> Json:
-    """A parameter changed and everything signed again: only the rule about that parameter can refuse this."""
+    """Change one parameter and sign again, so that only the rule for that parameter can reject the request."""
     left = edited(request, old, new)
     params = header(left, "signature-input").removeprefix("akoya=")
     plain = [[n, v] for n, v in left["headers"] if n.startswith("akoya-")]

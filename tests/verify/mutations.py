@@ -1,4 +1,4 @@
-"""Every byte of a signed request changed, one at a time."""
+"""Changes every byte of a signed request, one at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def every_byte_changed(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The request once for each byte of its target, of our headers' names and of their values, with one bit flipped."""
+    """Yield the request with one bit flipped, once per byte of its target and of the gateway headers."""
     request = case["request"]
     for part in ("method", "authority", "path", "query"):
         for name, text in flipped(part, request[part]):
@@ -15,7 +15,7 @@ def every_byte_changed(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for at, (name, value) in enumerate(request["headers"]):
         if not name.startswith(("akoya-", "signature")):
             continue
-        # The last character of base64 has bits that stand for nothing: the same signature in another spelling.
+        # The last base64 character has unused bits: changing them spells the same signature differently.
         end = len(value.rstrip("=:")) - 1 if name == "signature" else len(value)
         changed = [(title, [text, value]) for title, text in flipped(f"name of {name}", name)]
         changed += [(title, [name, text + value[end:]]) for title, text in flipped(name, value[:end])]

@@ -1,4 +1,4 @@
-"""Ours against libraries that others wrote, in both directions."""
+"""Signer and verifier against independent libraries, in both directions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALGORITHMS = {
 
 @dataclass
 class Request:
-    """What the library wants of a request."""
+    """The attributes of a request that the library reads."""
 
     method: str
     url: str
@@ -167,7 +167,7 @@ def test_any_single_byte_changed_in_any_covered_part_is_refused(data: Any) -> No
     byte = data.draw(st.integers(0, 255).filter(lambda value: value != parts[which][at]))
     changed = parts[which][:at] + bytes([byte]) + parts[which][at + 1 :]
     if which == 1 and changed.lower() == parts[which].lower():
-        return  # Hosts are read without regard to case.
+        return  # Hosts are case-insensitive.
     parts[which] = changed
     with pytest.raises(v.NotVerified):
         verify_parts(algorithm, parts)
@@ -193,7 +193,7 @@ def test_hostile_headers_raise_nothing_but_not_verified(headers: list[tuple[str,
         v.verify_assertion(lines, {}, "i", "a", 0.0)
 
 
-# Made once: a token differs each time, and Hypothesis wants the same draws from the same choices.
+# Created once: signing is randomized, and Hypothesis needs the same data for the same choices.
 ASSERTIONS = {
     algorithm: signer(signing(algorithm, SigningScheme.JWT), "i", "a", clock=lambda: 1_790_000_000.0)
     .prepare(FULL)
@@ -232,7 +232,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def test_one_signature_has_one_spelling(algorithm: str) -> None:
-    """Spare bits of base64 set: the same octets, another text (RFC 9651 section 4.2.7, RFC 4648 section 3.5)."""
+    """Setting unused base64 bits spells the same octets differently (RFC 9651 section 4.2.7, RFC 4648 section 3.5)."""
     parts = parts_of(algorithm)
     text = parts[-1].decode()
     end = len(text.rstrip("=:")) - 1

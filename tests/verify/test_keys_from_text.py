@@ -1,4 +1,4 @@
-"""Keys as apps have them: in env files, and in files of editors that write byte order marks."""
+"""Keys in the forms that apps use: env files, and files from editors that write byte order marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI and WSGI middleware in front of real servers, asked through real sockets."""
+"""The ASGI and WSGI middleware in real servers, over real sockets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def asgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = 10  # It serves one at a time: nobody may be silent for ever.
+    timeout = 10  # This server handles one connection at a time, so that an idle client must not block it for ever.
 
     def log_message(self, *_: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Node.js, Go and Java, where their toolchains are: all vectors, and our signer against their servers over sockets."""
+"""Verifiers in Node.js, Go and Java, where installed: all vectors, and requests signed by the gateway over sockets."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def run_vectors(language: str, built: Path, vectors: Path) -> subprocess.Complet
 def test_shared_secret_is_the_text_without_the_white_space_around_it(
     language: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """A file that ends in a line end, and one that begins with a byte order mark, which the gateway refuses."""
+    """A file may end in a line break. A byte order mark at its start is refused, as it is by the gateway."""
     built: Path = request.getfixturevalue(language)
     vectors = json.loads(VECTORS.read_text("utf-8"))
     whole = next(case for case in vectors["cases"] if case["name"] == "hmac-sha256: all headers")
@@ -130,7 +130,7 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
 ) -> None:
     built: Path = request.getfixturevalue(language)
     vectors = json.loads(VECTORS.read_text("utf-8"))
-    # The algorithm that costs least: which bytes are signed is the same for all of them.
+    # The cheapest algorithm: which bytes are signed does not depend on it.
     whole = next(case for case in vectors["cases"] if case["name"] == "hmac-sha256: all headers")
     attacks = list(every_byte_changed(whole))
     changed = tmp_path / "changed.json"
@@ -145,7 +145,7 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
 @contextlib.contextmanager
 def key_server(document: bytes) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # It serves one at a time: nobody may be silent for ever.
+        timeout = 10  # This server handles one connection at a time, so that an idle client must not block it for ever.
 
         def do_GET(self) -> None:
             self.send_response(200)
@@ -161,7 +161,7 @@ def key_server(document: bytes) -> Iterator[str]:
 
 
 def with_strangers(document: bytes) -> bytes:
-    """The key set with keys in front that no verifier here can use: they are passed over (RFC 7517 section 5)."""
+    """A key set that begins with keys unusable for every verifier here: they are skipped (RFC 7517 section 5)."""
     strangers = [
         {"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB"},
         {"kty": "EC", "crv": "P-384", "kid": "p384", "x": "AA", "y": "AA"},
@@ -183,7 +183,7 @@ def app_server(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[i
 
 
 def ask(port: int, algorithm: str, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
-    """A request as the gateway would send it to an upstream on this port, after `tamper`."""
+    """Return a request as the gateway would send it to an upstream on this port, changed by `tamper`."""
     host = f"127.0.0.1:{port}"
     prepared = signer(signing(algorithm), "https://a", "http://b").prepare(FULL)
     made = prepared.headers(b"GET", host.encode(), b"/a%20b", b"x=%2F&y", time.time())

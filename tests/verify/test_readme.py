@@ -1,4 +1,4 @@
-"""The lines that the README gives to app authors, run as they stand; only the gateway's address is another."""
+"""Runs the code that the README gives to app authors as it is; only the gateway's address is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verifier must refuse although no honest gateway sends it: each line here guards one check of its own."""
+"""Requests that no honest gateway sends and a verifier must reject. Each case tests one check of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_component_that_the_gateway_does_not_sign(component: str) -> None:
 
 
 def assertion(header: dict[str, Any], claims: Any) -> str:
-    """Signed with the shared secret, whatever it says."""
+    """Sign any content with the shared secret."""
     key = SECRET.encode()
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
     signature = base64.urlsafe_b64encode(hmac.digest(key, b".".join(parts), "sha256")).rstrip(b"=")

@@ -19,7 +19,7 @@ URL = "https://app.example.com/akoya/jwks.json"
 
 
 class Server:
-    """What is fetched, and how often; `answer` may raise."""
+    """Counts fetches and returns the key set; `answer` may raise."""
 
     def __init__(self) -> None:
         self.document = JWKS["ed25519"]
@@ -212,7 +212,7 @@ def test_key_that_is_replaced_under_its_id_is_fetched_and_forgeries_fetch_once_i
     assert key is not None and verifies(keys, key, old.sign(b"text"), b"text")
     assert server.fetches == 1
     server.document = _published(new)
-    assert not verifies(keys, key, new.sign(b"text"), b"text"), "fetched a moment ago"
+    assert not verifies(keys, key, new.sign(b"text"), b"text"), "the last fetch was less than 10 s ago"
     assert not keys.may_renew()
     server.now += 10.0
     assert keys.may_renew()
@@ -226,4 +226,4 @@ def test_key_that_is_replaced_under_its_id_is_fetched_and_forgeries_fetch_once_i
     server.now += 10.0
     server.down = True
     assert not verifies(keys, key, forged, b"text")
-    assert keys.get("same") is not None, "a failed fetch leaves the set in place"
+    assert keys.get("same") is not None, "a failed fetch keeps the current set"

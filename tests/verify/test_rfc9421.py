@@ -1,4 +1,4 @@
-"""RFC 9421 Appendix B.2: the vectors of our three algorithms."""
+"""RFC 9421 Appendix B.2: the vectors of the three algorithms that the gateway uses."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The same hostile bytes to every entry point, and what must hold for all of them: `python -m tests.fuzz.wire.run`."""
+"""Sends the same hostile bytes to every entry point and checks invariants: `python -m tests.fuzz.wire.run`."""

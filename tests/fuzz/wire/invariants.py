@@ -1,4 +1,4 @@
-"""What must hold for every request that an app gets and for everything that a client gets, whatever was sent."""
+"""Invariants for every request that an app receives and every response that a client receives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _ALWAYS, _NEVER = ("bank", "forb", "other", "any"), ("pub", "opub", "notok")
 
 @dataclass
 class Book:
-    """Who may be seen with what. `secrets`: tokens and owners, and the person each belongs to."""
+    """Which user each token and owner belongs to, and which script sent what.
+
+    `secrets` maps tokens and owners to the name of their user.
+    """
 
     people: tuple[Person, ...]
     cookie_names: tuple[bytes, ...]
@@ -40,7 +43,7 @@ class Book:
     scripts: dict[bytes, Script] = field(default_factory=dict)
 
     def of_request(self, seen: Seen) -> Iterator[str]:
-        """What is wrong with a request that an app got."""
+        """Yield violations in a request that an app received."""
         names = [name for name, _ in seen.headers]
         ours = [name for name in names if re.sub(rb"[^a-z0-9]", b"-", name).startswith(b"akoya")]
         if set(ours) - PASSED or len(ours) != len(set(ours)):
@@ -93,7 +96,7 @@ class Book:
                 yield f"a token of {person} without that person's session"
 
     def of_response(self, script: Script, received: bytes) -> Iterator[str]:
-        """What is wrong with the bytes that a client got."""
+        """Yield violations in the bytes that a client received."""
         others = set(MARK.findall(received)) - set(MARK.findall(script.data)) - {script.mark}
         if any(mark in self.scripts for mark in others):
             yield f"bytes of another connection: {others}"

@@ -1,4 +1,4 @@
-"""The emulator, the apps, and one gateway for each way that a request can take, all over one store."""
+"""The emulator, the apps, and one gateway per entry point, all with one store."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.servers import free_port
 
 FACES = ("lane", "general", "uvicorn", *(["hypercorn"] if find_spec("hypercorn") else []))
 OURS = ("lane", "general")
-"""Those whose server is ours too."""
+"""Entry points that run on the gateway's own server."""
 
 
 class _Upstream:
-    """The apps as `World` wants an upstream."""
+    """Adapts the apps to the upstream interface of `World`."""
 
     def __init__(self, apps: Apps) -> None:
         self._apps = apps
@@ -37,7 +37,7 @@ class _Upstream:
 
 
 class Rig:
-    """`findings` grows; `book` knows the people once it is entered."""
+    """Runs the apps and gateways and collects violations in `findings`. `book` is set once the users have signed in."""
 
     def __init__(self, folder: Path, faces: tuple[str, ...] = FACES) -> None:
         self.faces = faces
@@ -77,8 +77,11 @@ class Rig:
         self._stack.close()
 
     def errors(self) -> list[str]:
-        """Lines in the logs of our own server that only a fault of ours explains. Others' faults are known: their
-        WebSocket protocols log a traceback for bytes that come before the handshake is answered."""
+        """Return new lines in the logs of the gateway's own server that indicate a bug.
+
+        Other servers are not checked: their WebSocket protocols log a traceback for bytes sent before the handshake is
+        answered.
+        """
         found = [
             f"{face}: log: {line[:3000]}"
             for face in OURS

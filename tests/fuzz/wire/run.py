@@ -1,6 +1,6 @@
 """Differential fuzzing of all entry points: `python -m tests.fuzz.wire.run [--minutes 20] [--seed N]`.
 
-Prints what was sent and each finding, and ends with 1 if there is one.
+Prints each finding with the bytes that caused it. Exits with 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tests.fuzz.wire.scripts import Maker, Script
 
 AT_ONCE = 12
 QUIET = 0.25
-"""Seconds of silence after which a client leaves."""
+"""Seconds of silence after which a client disconnects."""
 BATCH = 400
-"""Scripts between two looks at logs and open streams."""
+"""Number of scripts between two checks of logs and open streams."""
 MOST_FINDINGS = 20
 
 _VOLATILE = [
@@ -38,7 +38,7 @@ _VOLATILE = [
     (rb'"request_id":"[0-9a-f]+"', b'"request_id":'),
     (rb"(?i)\r\nset-cookie: [^\r]+", b"\r\nset-cookie: "),
     (rb"(state|nonce|code_challenge)=[^&\r\"]+", rb"\1="),
-    # Without a Host (HTTP/1.0) the upstream is told its own address.
+    # Without a Host (HTTP/1.0) the upstream receives its own address.
     (rb"127\.0\.0\.1:\d+", b"<upstream>"),
     (rb"x-forwarded-port: \d+", b"x-forwarded-port: "),
     (rb"(?i)content-length: \d+", b"content-length:"),
@@ -47,8 +47,11 @@ _VOLATILE = [
 
 
 def alike(one: bytes, other: bytes, script: Script) -> bool:
-    """A handshake is refused while a response is under way, and whether one is depends on how fast the responses before
-    it were. So one may end where the other goes on."""
+    """Return True if two responses are equivalent.
+
+    A handshake is refused while a response is in progress, which depends on timing. So for scripts with a handshake
+    one response may be a prefix of the other.
+    """
     if b"sec-websocket-key" in script.data.lower():
         return one.startswith(other) or other.startswith(one)
     return one == other
@@ -63,12 +66,15 @@ class Totals:
 
 
 def settled(data: bytes) -> bytes:
-    """What two entry points must have in common. The server's own refusal at the end is left out: whether it is
-    written depends on whether the response before it was complete by then."""
+    """Return the part of a response that two entry points must have in common.
+
+    A final error response of the server is left out: whether it is written depends on whether the previous response
+    was complete.
+    """
     last = data.rfind(b"HTTP/1.1 ")
     if last >= 0 and b'"request_id"' not in data[last:] and b"urn:akoya-gateway:problem:" in data[last:]:
         data = data[:last]
-    # What a WebSocket carries is not compared: a close frame has a reason in one way and none in the other.
+    # WebSocket data is not compared: only one of the implementations adds a reason to its close frame.
     data = re.sub(rb"(?s)(HTTP/1\.1 101 .*?\r\n\r\n).*", rb"\1", data)
     for pattern, replacement in _VOLATILE:
         data = re.sub(pattern, replacement, data)
@@ -76,7 +82,7 @@ def settled(data: bytes) -> bytes:
 
 
 class _Client(asyncio.Protocol):
-    """Keeps what came, also when a reset follows."""
+    """Keeps what it has received, even if the connection is reset."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -93,7 +99,7 @@ class _Client(asyncio.Protocol):
 
 
 async def play(port: int, script: Script, quiet: float) -> bytes:
-    """Send a script and return what came."""
+    """Send a script and return the received bytes."""
     transport, client = await asyncio.get_running_loop().create_connection(_Client, "127.0.0.1", port)
     for piece in script.pieces:
         transport.write(piece)
@@ -110,7 +116,7 @@ async def play(port: int, script: Script, quiet: float) -> bytes:
 
 
 class Fuzz:
-    """Sends scripts to all faces of a rig. `findings` of the rig grows."""
+    """Sends scripts to all entry points of a rig and appends to its `findings`."""
 
     def __init__(self, rig: Rig, seed: int) -> None:
         assert rig.book is not None
@@ -148,7 +154,7 @@ class Fuzz:
             await self._compare(script, received)
 
     async def _compare(self, script: Script, received: dict[str, bytes]) -> None:
-        """Compare the two entry points that are ours.
+        """Compare the two entry points on the gateway's own server.
 
         A response can depend on timing: a request may be refused (403) before or after the rest of its malformed body is
         parsed (400). So the script is repeated, and the two must have one outcome in common.
@@ -166,8 +172,8 @@ class Fuzz:
         self._found("lane, general", "differ", script, b"\n----\n".join(outcomes[one] + outcomes[other]))
 
     async def _nothing_is_left(self) -> None:
-        """All clients have left: no app has an open stream."""
-        # A WebSocket may wait 10 s for the answer to its close frame.
+        """Check that no app has an open stream after all clients have disconnected."""
+        # A WebSocket may wait 10 s for the reply to its close frame.
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             left = {face: self.rig.apps.open_streams[face] for face in OURS}
@@ -189,7 +195,7 @@ class Fuzz:
 
 
 def fuzz(folder: Path, seconds: float, seed: int, faces: tuple[str, ...] = FACES) -> tuple[Rig, Totals]:
-    """Run for so long. The rig has the findings and the requests of each face."""
+    """Fuzz for the given time and return the rig, with its findings and request counts, and the totals."""
     with Rig(folder, faces) as rig:
         running = Fuzz(rig, seed)
         asyncio.run(running.run(seconds))
@@ -197,7 +203,7 @@ def fuzz(folder: Path, seconds: float, seed: int, faces: tuple[str, ...] = FACES
 
 
 def main() -> int:
-    # asyncio warns of each write to a connection that the gateway has closed.
+    # asyncio warns about each write to a connection that the gateway has closed.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)

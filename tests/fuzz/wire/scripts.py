@@ -1,4 +1,4 @@
-"""What a hostile client sends on one connection: requests of a grammar, mutated, pipelined and cut."""
+"""What a hostile client sends on one connection: requests from a grammar, mutated, pipelined and cut."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 
 MARK = re.compile(rb"mk[0-9a-f]{16}")
-"""Each script has its own mark in everything that it sends; so a response to another script's request is recognized. A
-mutated mark is no other script's."""
+"""Each script marks everything that it sends, so that data of another script's connection is recognized.
+
+A mutation never turns a mark into that of another script.
+"""
 
 METHODS = [b"GET"] * 24 + [b"POST"] * 8 + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"G\0T"]
 GOOD_PATHS = [
@@ -43,12 +45,12 @@ BYTES = [
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is signed in: their cookie, and what of theirs an upstream may see."""
+    """A signed-in user with their cookie."""
 
     name: str
     cookie: bytes
     secret: bytes
-    """The session's identifier in the cookie."""
+    """The session ID in the cookie."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Script:
     mark: bytes
     pieces: tuple[bytes, ...]
     pause: float
-    """Seconds between the pieces."""
+    """Pause between the pieces in seconds."""
     leaves: str
-    """`reads` all, or leaves early: `closes`, `resets`."""
+    """`reads` everything, or disconnects early: `closes` or `resets`."""
 
     @property
     def data(self) -> bytes:
@@ -66,7 +68,7 @@ class Script:
 
 
 class Maker:
-    """Makes scripts from a seed."""
+    """Generates scripts from a seed."""
 
     def __init__(self, seed: int, people: tuple[Person, ...]) -> None:
         self._random = random.Random(seed)

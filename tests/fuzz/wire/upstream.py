@@ -1,4 +1,4 @@
-"""The app behind each entry point: reads strictly, records what it gets, and sends it back."""
+"""The app behind each entry point: parses requests strictly, records them and echoes them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xf
 
 
 class Malformed(Exception):
-    """No upstream may ever get this."""
+    """A request that no upstream may ever receive."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as an app got it. `face` and `app`: where it came through and to which upstream it went."""
+    """A request as an app received it, with the entry point (`face`) and the upstream (`app`)."""
 
     face: str
     app: str
@@ -37,14 +37,17 @@ class Seen:
 
 
 class Apps:
-    """Two apps for each face, all in one thread. `on_request` gets each request, `on_malformed` what is none."""
+    """Two apps per entry point, all in one thread.
+
+    `on_request` is called with each valid request, `on_malformed` with each malformed one.
+    """
 
     def __init__(
         self, faces: tuple[str, ...], on_request: Callable[[Seen], None], on_malformed: Callable[[str, str, bytes], None]
     ) -> None:
         self.ports = {(face, app): free_port() for face in faces for app in ("main", "other")}
         self.open_streams = dict.fromkeys(faces, 0)
-        """Event streams and WebSockets that a gateway has not closed."""
+        """Number of event streams and WebSockets that are still open, per entry point."""
         self._on_request = on_request
         self._on_malformed = on_malformed
         self._loop = asyncio.new_event_loop()
@@ -89,7 +92,7 @@ class Apps:
         except Malformed as error:
             self._on_malformed(face, str(error), read)
         except (asyncio.IncompleteReadError, OSError):
-            # A client may leave in the middle of a request.
+            # A client may disconnect in the middle of a request.
             pass
         except asyncio.LimitOverrunError:
             self._on_malformed(face, "head without end", read)
@@ -100,7 +103,7 @@ class Apps:
         self.open_streams[face] += 1
         try:
             while (data := await reader.read(65536)) and data[:1] != b"\x88":
-                pass  # a WebSocket's close frame ends it too
+                pass  # a close frame of the WebSocket ends it too
         finally:
             self.open_streams[face] -= 1
 
@@ -129,7 +132,7 @@ class Apps:
 
 
 def parse_head(head: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]]:
-    """Method, target and fields. Raises `Malformed`."""
+    """Return method, target and headers. Raise `Malformed` if the head is invalid."""
     start, *lines = head[:-4].split(b"\r\n")
     found = _START.fullmatch(start)
     if found is None:
