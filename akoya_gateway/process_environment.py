@@ -94,7 +94,7 @@ class _Reading:
         return name, ""
 
 
-def read_surroundings(
+def read_process_environment(
     environ: Mapping[str, str],
 ) -> tuple[ProcessEnvironment, list[tuple[str, str]], list[tuple[str, str]]]:
     """Parse the environment variables.

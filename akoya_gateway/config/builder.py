@@ -51,7 +51,7 @@ from akoya_gateway.config.server import (
     warn_of_callbacks_outside,
 )
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
+from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 
 _HOST_PREFIX = "__Host-"
 
@@ -89,7 +89,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
     warn_of_callbacks_outside(clients_node, clients, root_path)
     _check_used_environments(top, environments, clients, connectors, tokens)
     _check_used_upstreams(top, upstreams, rules)
-    surroundings = _process_environment(top, clients, identity)
+    process_environment = _process_environment(top, clients, identity)
     if public is None or listen is None:
         return None
     return Config(
@@ -114,7 +114,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
         tokens=tokens,
         limits=limits,
         logging=_logging(top.section("logging")),
-        surroundings=surroundings,
+        process_environment=process_environment,
         root_path=root_path,
         path_variants=variants,
         allow_underscore_headers=read_underscore_headers(top),
@@ -130,12 +130,12 @@ def _process_environment(top: Node, clients: dict[str, Client], identity: Identi
     urls = [getattr(each, name) or "" for each in used for name in ENDPOINTS]
     if not top.reader.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
         return ProcessEnvironment()
-    surroundings, faults, warnings = read_surroundings(top.reader.environ)
+    process_environment, faults, warnings = read_process_environment(top.reader.environ)
     for message, remedy in faults:
         top.error(message, remedy)
     for message, remedy in warnings:
         top.warn(message, remedy)
-    return surroundings
+    return process_environment
 
 
 def _sessions(node: Node, public: Origin | None) -> Sessions:

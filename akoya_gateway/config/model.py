@@ -451,7 +451,7 @@ class Config:
     tokens: Tokens
     limits: Limits
     logging: Logging
-    surroundings: ProcessEnvironment = ProcessEnvironment()
+    process_environment: ProcessEnvironment = ProcessEnvironment()
     """The process's settings for HTTPS to the provider. Empty if no https endpoint is configured."""
     allow_underscore_headers: tuple[str, ...] = ()
     """Lower-case header names with `_` that reach the app (`client_headers`)."""

@@ -72,7 +72,7 @@ async def run_checks(
         http: client to use instead of a new one.
     """
     # Use the gateway's own HTTP client and CA certificates, so that the results apply to the gateway.
-    async with http or http_client(surroundings=config.surroundings) as client:
+    async with http or http_client(process_environment=config.process_environment) as client:
         examinations: list[Awaitable[list[CheckResult]]] = [
             _settings(config),
             *(_environment(config, each, client, clock) for each in config.environments.values()),
@@ -96,10 +96,10 @@ async def _settings(config: Config) -> list[CheckResult]:
     )
     cached = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
     findings.append(fine("signing.keys", cached))
-    if (proxy := config.surroundings.proxy) is not None:
+    if (proxy := config.process_environment.proxy) is not None:
         findings.append(fine(proxy.variable, f"HTTPS requests are sent through the proxy {proxy.shown}"))
-    if (trusted := config.surroundings.ca_file or config.surroundings.ca_folder) is not None:
-        variable = "SSL_CERT_DIR" if config.surroundings.ca_file is None else "SSL_CERT_FILE"
+    if (trusted := config.process_environment.ca_file or config.process_environment.ca_folder) is not None:
+        variable = "SSL_CERT_DIR" if config.process_environment.ca_file is None else "SSL_CERT_FILE"
         findings.append(fine(variable, f"CA certificates are read from {trusted} only"))
     if config.admin is not None and not _is_loopback(config.admin):
         findings.append(
@@ -118,7 +118,9 @@ async def _environment(
     name = f"environments.{environment.name}"
     findings = []
     for origin in dict.fromkeys(_hop(config, each) for each in _origins(environment)):
-        findings += await check_connectivity(f"{name} {origin.authority}", origin, trust(config.surroundings), clock)
+        findings += await check_connectivity(
+            f"{name} {origin.authority}", origin, trust(config.process_environment), clock
+        )
     unreached = {each.about.split()[-1] for each in findings if each.verdict == "fault"}
     for key, method, healthy in (
         ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
@@ -139,7 +141,7 @@ async def _environment(
 
 def _hop(config: Config, origin: Origin) -> Origin:
     """Return where a request to the origin is sent: the origin itself, or the proxy."""
-    proxy = config.surroundings.proxy_for(origin.host, origin.port) if origin.scheme == "https" else None
+    proxy = config.process_environment.proxy_for(origin.host, origin.port) if origin.scheme == "https" else None
     return origin if proxy is None else _origin(proxy.shown)
 
 

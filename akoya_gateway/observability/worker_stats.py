@@ -116,13 +116,13 @@ def retain_counters(slots: SharedSlots, slot: int) -> None:
     last = slots.read(slot)
     if last is None:
         return
-    graveyard = slots.slots - 1
+    exited_slot = slots.slots - 1
     totals = MetricsAggregator()
-    before = slots.read(graveyard)
+    before = slots.read(exited_slot)
     if before is not None:
         totals.add(before.content)
     totals.add(decode_slot(last)[1])
-    slots.write(graveyard, last.written_at, 0, totals.snapshot(lasting=True))
+    slots.write(exited_slot, last.written_at, 0, totals.snapshot(lasting=True))
     slots.clear(slot)
 
 

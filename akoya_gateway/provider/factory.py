@@ -16,25 +16,25 @@ import httpx
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Verify
-from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
+from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 from akoya_gateway.provider.provider import Provider
 from akoya_gateway.provider.remote_keys import RemoteKeySet
 
 _KEYS_TIMEOUT = 5.0
 
 
-def trust(surroundings: ProcessEnvironment) -> ssl.SSLContext:
+def trust(process_environment: ProcessEnvironment) -> ssl.SSLContext:
     """Return the TLS context for requests to the provider.
 
     It trusts `SSL_CERT_FILE` and `SSL_CERT_DIR` if either is set, and certifi's list otherwise.
     """
-    if surroundings.ca_file is None and surroundings.ca_folder is None:
+    if process_environment.ca_file is None and process_environment.ca_folder is None:
         return ssl.create_default_context(cafile=certifi.where())
-    return ssl.create_default_context(cafile=surroundings.ca_file, capath=surroundings.ca_folder)
+    return ssl.create_default_context(cafile=process_environment.ca_file, capath=process_environment.ca_folder)
 
 
 def http_client(
-    verify: ssl.SSLContext | None = None, surroundings: ProcessEnvironment | None = None
+    verify: ssl.SSLContext | None = None, process_environment: ProcessEnvironment | None = None
 ) -> httpx.AsyncClient:
     """Return an HTTP client that is safe for tokens; all requests to the provider use it, also those of `doctor`.
 
@@ -47,23 +47,23 @@ def http_client(
       what the peer sent, and a peer can echo a token.
 
     Args:
-        verify: The TLS context, by default `trust(surroundings)`.
-        surroundings: The process environment of the configuration, by default that of this process.
+        verify: The TLS context, by default `trust(process_environment)`.
+        process_environment: The process environment of the configuration, by default that of this process.
     """
     for name in ("httpx", "httpcore"):
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)
-    if surroundings is None:
-        surroundings, _, _ = read_surroundings(os.environ)
-    verify = verify or trust(surroundings)
+    if process_environment is None:
+        process_environment, _, _ = read_process_environment(os.environ)
+    verify = verify or trust(process_environment)
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=0)
     direct = httpx.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
-    proxy = surroundings.proxy
+    proxy = process_environment.proxy
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         transport=direct,
-        mounts={} if proxy is None else {"https://": _ByProxy(surroundings, verify, limits, direct)},
+        mounts={} if proxy is None else {"https://": _ByProxy(process_environment, verify, limits, direct)},
         timeout=15.0,
         trust_env=False,
     )
@@ -74,19 +74,19 @@ class _ByProxy(httpx.AsyncBaseTransport):
 
     def __init__(
         self,
-        surroundings: ProcessEnvironment,
+        process_environment: ProcessEnvironment,
         verify: ssl.SSLContext,
         limits: httpx.Limits,
         direct: httpx.AsyncBaseTransport,
     ) -> None:
-        assert surroundings.proxy is not None
-        proxy = httpx.Proxy(surroundings.proxy.url.reveal())
-        self._surroundings = surroundings
+        assert process_environment.proxy is not None
+        proxy = httpx.Proxy(process_environment.proxy.url.reveal())
+        self._environment = process_environment
         self._direct = direct
         self._proxied = httpx.AsyncHTTPTransport(verify=verify, limits=limits, proxy=proxy, trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        proxied = self._surroundings.proxy_for(request.url.host, request.url.port or 443) is not None
+        proxied = self._environment.proxy_for(request.url.host, request.url.port or 443) is not None
         return await (self._proxied if proxied else self._direct).handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -146,7 +146,7 @@ def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncCl
         ValueError: `tokens.verify` is `always` and an environment has no `jwks_uri`; or a `jwks_uri` is neither https
             nor on a loopback address.
     """
-    http = http or http_client(surroundings=config.surroundings)
+    http = http or http_client(process_environment=config.process_environment)
     sources: dict[str, RemoteKeySet] = {}
     for environment in config.environments.values():
         if config.tokens.verify is Verify.NEVER:

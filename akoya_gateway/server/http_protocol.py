@@ -89,7 +89,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._chunk = 0
         self._in_head = self._in_body = self._progress = False
-        self._bytes_unsent = 0
+        self._bytes_without_body = 0
         self._running: RequestResponseCycle | None = None
         """The request in progress, or the last completed one. `cycle` is the one that was parsed last."""
         self._cycle_transport: RequestTransport
@@ -247,10 +247,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """
         if self._progress:
             self._progress = False
-            self._bytes_unsent = 0
+            self._bytes_without_body = 0
         else:
-            self._bytes_unsent += size
-            if self._bytes_unsent > self._head_limit:
+            self._bytes_without_body += size
+            if self._bytes_without_body > self._head_limit:
                 self._refuse(431, "trailers or chunk extensions too large")
 
     @property
@@ -306,7 +306,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._check_upgrade()
         self.start_cycle()
         self._in_body = True
-        self._bytes_unsent = 0
+        self._bytes_without_body = 0
         if not self.parser.should_upgrade():
             # Fields from here on are trailers. uvicorn would add them to the headers after, or while, the gateway
             # validates those (RFC 9110 section 6.5.1).

@@ -111,7 +111,7 @@ class DrainingServer(uvicorn.Server):
         """Wait until `stop_now` is called."""
         await self._stop_now.wait()
 
-    def close_websockets(self) -> None:
+    def close_after_responses(self) -> None:
         """Add `Connection: close` to every response from now on."""
         self.config.encoded_headers.append((b"connection", b"close"))
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
@@ -147,7 +147,7 @@ class DrainingServer(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        self.close_websockets()
+        self.close_after_responses()
         await self._until_gone(LINGER_SECONDS)
         for http in self._http_connections():
             http.shutdown()

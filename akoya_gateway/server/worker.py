@@ -183,7 +183,7 @@ class Worker:
         self._readiness.drain()
         self._stats.publish(await self._readiness.report())
         if self._options.drain_delay:
-            server.close_websockets()
+            server.close_after_responses()
             hurried = asyncio.ensure_future(server.wait_stop_now())
             await asyncio.wait({hurried}, timeout=self._options.drain_delay)
             hurried.cancel()

@@ -50,7 +50,7 @@ _PURGE = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE expi
 
 BATCH_SIZE = 256
 PURGE_EVERY = 60.0
-WRITE_TIMEOUT = 2.0
+REREAD_INTERVAL = 2.0
 """Seconds after which a waiter reads again without a notification."""
 WATCH_INTERVALS = (0.1, 0.25)
 """Seconds between checks for commits of other processes while a caller waits: first and longest interval."""
@@ -159,7 +159,13 @@ class SQLiteStore:
             if self._watcher is None or self._watcher.done():
                 self._watcher = asyncio.create_task(self._watch_others())
             return await wait_until_changed(
-                self.get, bell, (kind, key), version=version, timeout=timeout, clock=self._clock, patience=WRITE_TIMEOUT
+                self.get,
+                bell,
+                (kind, key),
+                version=version,
+                timeout=timeout,
+                clock=self._clock,
+                patience=REREAD_INTERVAL,
             )
 
     async def count(self, kind: str, group: str | None = None) -> int:

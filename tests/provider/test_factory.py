@@ -21,7 +21,7 @@ class Parts:
     environments: dict[str, Environment]
     clients: dict[str, Client]
     tokens: Tokens = field(default_factory=Tokens)
-    surroundings: ProcessEnvironment = field(default_factory=ProcessEnvironment)
+    process_environment: ProcessEnvironment = field(default_factory=ProcessEnvironment)
 
 
 def config(*clients: Client, verify: Verify = Verify.AUTO) -> Config:

@@ -38,7 +38,7 @@ from akoya_gateway.store.redis.url import RedisURL, Topology
 
 MAX_CONNECTIONS = 16
 """Maximum number of commands in flight in the whole process."""
-CONNECT_ATTEMPTS = 3
+TOTAL_TIMEOUT_FACTOR = 3
 """Multiple of the round-trip timeout that one store operation may take in total."""
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
@@ -103,7 +103,7 @@ class CommandLimiter:
 
     def __init__(self, url: RedisURL) -> None:
         self._where = url.where
-        self._limit = url.timeout * CONNECT_ATTEMPTS
+        self._limit = url.timeout * TOTAL_TIMEOUT_FACTOR
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._closed = False
 

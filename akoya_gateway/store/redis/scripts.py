@@ -126,5 +126,5 @@ return 1
 """Removes keys without a record from a group, unless they were listed within the grace period.
 
 Within the grace period a writer may be about to write the record. A writer gives up long before the period ends
-(`client.CONNECT_ATTEMPTS` compared with `store.GRACE_SECONDS`).
+(`client.TOTAL_TIMEOUT_FACTOR` compared with `store.GRACE_SECONDS`).
 """

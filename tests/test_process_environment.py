@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from akoya_gateway.doctor.checks import run_checks
-from akoya_gateway.process_environment import ProcessEnvironment, read_surroundings
+from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 from akoya_gateway.provider import http_client
 from tests.config.documents import ENVIRON, changed, judged, said, warned
 from tests.servers import self_signed
@@ -28,11 +28,11 @@ FORM = "is not of the form http://USER:PASSWORD@host:port (in user and password 
 
 
 def faults_of(environ: dict[str, str]) -> list[str]:
-    return [f"{message} ({remedy})" for message, remedy in read_surroundings(environ)[1]]
+    return [f"{message} ({remedy})" for message, remedy in read_process_environment(environ)[1]]
 
 
 def warnings_of(environ: dict[str, str]) -> list[str]:
-    return [message for message, _ in read_surroundings(environ)[2]]
+    return [message for message, _ in read_process_environment(environ)[2]]
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
@@ -44,10 +44,10 @@ def test_socks_proxy_is_refused_by_name(name: str, url: str) -> None:
 
 
 def test_all_proxy_does_not_count_where_https_proxy_is_set() -> None:
-    surroundings, faults, _ = read_surroundings({"ALL_PROXY": "socks5://h:1", "HTTPS_PROXY": "http://proxy:3128"})
+    process_environment, faults, _ = read_process_environment({"ALL_PROXY": "socks5://h:1", "HTTPS_PROXY": "http://proxy:3128"})
     assert faults == []
-    assert surroundings.proxy is not None
-    assert (surroundings.proxy.variable, surroundings.proxy.shown) == ("HTTPS_PROXY", "http://proxy:3128")
+    assert process_environment.proxy is not None
+    assert (process_environment.proxy.variable, process_environment.proxy.shown) == ("HTTPS_PROXY", "http://proxy:3128")
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_all_proxy_does_not_count_where_https_proxy_is_set() -> None:
     ],
 )
 def test_proxy_is_shown_without_its_password(url: str, shown: str, whole: str) -> None:
-    surroundings, faults, warnings = read_surroundings({"HTTPS_PROXY": url})
+    process_environment, faults, warnings = read_process_environment({"HTTPS_PROXY": url})
     assert (faults, warnings) == ([], [])
-    assert surroundings.proxy is not None
-    assert (surroundings.proxy.shown, surroundings.proxy.url.reveal()) == (shown, whole)
-    assert "hunter2" not in repr(surroundings)
+    assert process_environment.proxy is not None
+    assert (process_environment.proxy.shown, process_environment.proxy.url.reveal()) == (shown, whole)
+    assert "hunter2" not in repr(process_environment)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_proxy_that_cannot_be_read_is_a_fault_that_shows_nothing_of_it(url: str)
 
 
 def test_lower_case_counts_first_also_if_it_is_empty() -> None:
-    assert read_surroundings({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0].proxy_for("h", 443).shown == "http://a:1"  # type: ignore[union-attr]  # None would fail the test
-    assert read_surroundings({"https_proxy": "", "HTTPS_PROXY": "http://b:1"})[0].proxy is None
+    assert read_process_environment({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0].proxy_for("h", 443).shown == "http://a:1"  # type: ignore[union-attr]  # None would fail the test
+    assert read_process_environment({"https_proxy": "", "HTTPS_PROXY": "http://b:1"})[0].proxy is None
 
 
 @pytest.mark.parametrize(
@@ -98,26 +98,26 @@ def test_lower_case_counts_first_also_if_it_is_empty() -> None:
 def test_no_proxy_covers_names_networks_and_ports(
     no_proxy: str, straight: list[tuple[str, int]], proxied: list[tuple[str, int]]
 ) -> None:
-    surroundings, _, _ = read_surroundings({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": no_proxy})
-    assert [each for each in straight if surroundings.proxy_for(*each) is not None] == []
-    assert [each for each in proxied if surroundings.proxy_for(*each) is None] == []
+    process_environment, _, _ = read_process_environment({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": no_proxy})
+    assert [each for each in straight if process_environment.proxy_for(*each) is not None] == []
+    assert [each for each in proxied if process_environment.proxy_for(*each) is None] == []
 
 
 @pytest.mark.parametrize("entry", ["127.0.0.1:*", "<local>", "10.0.0.0/40", "a b", "x:99999", "[::g]", "h\u00f6st", "a" * 300 + ":"])
 def test_unreadable_entry_of_no_proxy_is_left_out_with_a_warning(entry: str) -> None:
     environ = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": f"localhost,{entry},10.0.0.0/8"}
-    surroundings, faults, warnings = read_surroundings(environ)
+    process_environment, faults, warnings = read_process_environment(environ)
     assert faults == []
     (message,) = [message for message, _ in warnings]
     assert message.startswith(f"the variable no_proxy has an invalid entry, which is ignored: {ascii(entry)[:40]}")
     assert message.isascii()
     assert len(message) < 200
-    assert surroundings.proxy_for("10.0.0.1", 443) is None
-    assert surroundings.proxy_for("localhost", 443) is None
+    assert process_environment.proxy_for("10.0.0.1", 443) is None
+    assert process_environment.proxy_for("localhost", 443) is None
 
 
 def test_no_proxy_without_a_proxy_is_not_looked_at() -> None:
-    assert read_surroundings({"NO_PROXY": "127.0.0.1:*,fd00::/8"}) == (ProcessEnvironment(), [], [])
+    assert read_process_environment({"NO_PROXY": "127.0.0.1:*,fd00::/8"}) == (ProcessEnvironment(), [], [])
 
 
 def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) ->
 def test_trust_variables_that_lead_somewhere_are_kept(tmp_path: Path) -> None:
     pem = tmp_path / "ca.pem"
     pem.write_bytes(self_signed())
-    assert read_surroundings({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (ProcessEnvironment(ca_file=str(pem)), [], [])
+    assert read_process_environment({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (ProcessEnvironment(ca_file=str(pem)), [], [])
     assert "named by their hash" in warnings_of({"SSL_CERT_DIR": str(tmp_path)})[0]
     (tmp_path / "0123abcd.0").symlink_to(pem)
-    assert read_surroundings({"SSL_CERT_DIR": f"/none:{tmp_path}"})[1:] == ([], [])
+    assert read_process_environment({"SSL_CERT_DIR": f"/none:{tmp_path}"})[1:] == ([], [])
     assert "keys of TLS connections" in warnings_of({"SSLKEYLOGFILE": str(tmp_path / "keys")})[0]
 
 
@@ -189,8 +189,8 @@ async def test_requests_take_the_proxy_and_exceptions_do_not() -> None:
     listening = await _proxy(seen)
     port = listening.sockets[0].getsockname()[1]
     environ = {"HTTPS_PROXY": f"http://u:p%40ss@127.0.0.1:{port}", "NO_PROXY": "127.0.0.0/8"}
-    surroundings, _, _ = read_surroundings(environ)
-    async with http_client(surroundings=surroundings) as http:
+    process_environment, _, _ = read_process_environment(environ)
+    async with http_client(process_environment=process_environment) as http:
         for url in ("https://idp.example.invalid/token", "https://127.0.0.1:1/token"):
             with pytest.raises(Exception, match=r"403|connection"):
                 await http.get(url)
