@@ -1,1 +1,1 @@
-"""The lane below ASGI and the ASGI path, held side by side."""
+"""Tests of the fast lane, and comparisons of it with the general ASGI path."""

@@ -1,4 +1,4 @@
-"""An upstream of raw bytes: it keeps what it received and answers what its script says for the path."""
+"""An upstream of raw bytes that records what it receives and responds as its script for the path says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import BinaryIO
 
 Script = Callable[[socket.socket, bytes], None]
-"""Gets the connection and the request's bytes; what it does is the answer."""
+"""Called with the connection and the request's bytes. It sends the response."""
 
 
 def plain(answer: bytes) -> Script:
@@ -21,7 +21,7 @@ def plain(answer: bytes) -> Script:
 def then_close(answer: bytes) -> Script:
     def script(connection: socket.socket, request: bytes) -> None:
         connection.sendall(answer)
-        # Not close(): the stream that reads the requests would keep it open.
+        # Shut down instead of close(), because the stream that reads the requests would keep the socket open.
         connection.shutdown(socket.SHUT_RDWR)
 
     return script
@@ -37,7 +37,7 @@ def in_pieces(*pieces: bytes, pause: float = 0.03) -> Script:
 
 
 def silent(connection: socket.socket, request: bytes) -> None:
-    """Answer nothing until the peer closes."""
+    """Send nothing until the peer closes."""
     connection.settimeout(3)
     with contextlib.suppress(OSError):
         while connection.recv(65_536):
@@ -45,8 +45,11 @@ def silent(connection: socket.socket, request: bytes) -> None:
 
 
 class RawUpstream:
-    """`scripts` by the last segment of the path. The head of every request lands in `received`,
-    what followed it in `bodies`. `early`: those that answer before they have read the body."""
+    """A scripted upstream. `scripts` maps the last segment of the path to its script.
+
+    `received` holds the head of every request and `bodies` the body. The scripts named in `early` respond before the body
+    is read.
+    """
 
     def __init__(self, scripts: Mapping[str, Script], early: Collection[str] = ()) -> None:
         self._scripts = scripts

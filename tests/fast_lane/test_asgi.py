@@ -1,4 +1,4 @@
-"""`fast_lane.asgi` and `gateway.scope_fast_path`, asked as an ASGI server asks: that they are used, and attacks on them."""
+"""Tests that an ASGI server's requests use `fast_lane.asgi` and `gateway.scope_fast_path`, and attacks on both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
 
 
 class Upstream:
-    """Answers as the last segment of the path says; `release` lets go of what waits."""
+    """An upstream that responds as the last segment of the path says."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -66,7 +66,7 @@ def upstream() -> Iterator[tuple[RawUpstream, Upstream]]:
 
 @pytest.fixture(scope="module")
 def world(upstream: tuple[RawUpstream, Upstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Somewhere to log in; the store is shared with the apps that the tests make."""
+    """Provide a login. Its store is shared with the apps that the tests create."""
     url = f"http://127.0.0.1:{upstream[0].origin.port}"
     with World(tmp_path_factory.mktemp("world"), changes={"upstream": {"url": url}}) as world:
         yield world
@@ -110,7 +110,7 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def warm(app: AsgiFastLane, cookie: bytes) -> None:
-    """The session is known then, and a connection to the upstream idle."""
+    """Cache the session and leave an idle connection to the upstream."""
     for _ in range(2):
         await answer_of(app, scope_of("/accounts/a", cookie))
 
@@ -121,7 +121,7 @@ def status_of(told: list[dict[str, Any]]) -> int:
 
 @asynccontextmanager
 async def started(world: World, **changes: Any) -> AsyncIterator[tuple[AsgiFastLane, list[str]]]:
-    """The app, and the paths that went the general way."""
+    """Start the app. Yield it and the paths of the requests that took the general path."""
     app = sidecar(configured(world, **changes))
     assert isinstance(app, AsgiFastLane)
     general: list[str] = []
@@ -247,7 +247,7 @@ def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: 
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie))) == 200
             assert general == ["/accounts/stale"]
-            # One that changes something is not sent twice.
+            # A request that changes something is not sent twice.
             await answer_of(app, scope_of("/accounts/a", cookie))
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie, "POST"))) == 502
@@ -282,7 +282,7 @@ def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
             hanging.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await hanging
-            # The one connection there may be is free again.
+            # The only connection of the pool is free again.
             assert status_of(await answer_of(app, scope_of("/accounts/a", cookie))) == 200
             assert upstream[1].left == before + 1
 
@@ -292,7 +292,7 @@ def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
 def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_next(
     world: World, cookie: bytes
 ) -> None:
-    """The connection is back in the pool, and somebody else's already, when the one who waited is told to stop."""
+    """The connection is back in the pool, and already used by the next request, when the first task is cancelled."""
 
     async def main() -> None:
         async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
@@ -311,8 +311,8 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
             await asyncio.sleep(0)
             waiting = crossing
             second = asyncio.create_task(answer_of(app, scope_of("/accounts/b", cookie)))
-            # The future is cancelled now, and its task hears of it after the second one has begun: in between the response
-            # comes (made up, so that it does; the upstream sends nothing that would close the connection).
+            # The future is cancelled now, but its task only resumes after the second request has started. The response
+            # arrives in between. It is injected here, so that the upstream sends nothing that would close the connection.
             first.cancel()
             waiting._connection.data_received(OK)
             with pytest.raises(asyncio.CancelledError):
@@ -367,7 +367,7 @@ def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(world: W
 
 
 def test_what_an_app_does_to_its_scope_is_not_remembered(world: World, cookie: bytes) -> None:
-    """`Gateway(app)`: headers, path and state of one request are its own."""
+    """With `Gateway(app)`, changes to the headers, path and state of one request must not affect the next."""
     seen: list[list[tuple[bytes, bytes]]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -1,5 +1,7 @@
-"""`fast_lane.asgi` before an upstream that does everything wrong, asked by clients that leave at any moment: nobody gets
-another one's answer, no connection is lost or used twice, and nobody waits for ever."""
+"""Tests of `fast_lane.asgi` with an upstream that misbehaves in every way and clients that disconnect at any time.
+
+No client gets another client's response, no connection is lost or used twice, and no request hangs.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ KINDS = [
 
 
 class Upstream:
-    """Answers as the path says (`/accounts/KIND/NAME`); every answer says for whom it is."""
+    """An upstream that responds as the path says (`/accounts/KIND/NAME`). Every response names its request."""
 
     def __call__(self, caller: Caller) -> None:
         while True:
@@ -42,7 +44,7 @@ class Upstream:
                 return
 
     def answer(self, caller: Caller, kind: str, name: bytes, headless: bool) -> bool:
-        """True: the connection is over."""
+        """Send the response. Return True if the connection must be closed."""
         said = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
         body = b"" if headless else name
         whole = said + b"Content-Length: %d\r\n\r\n" % len(name) + body
@@ -132,7 +134,7 @@ def cookie(world: World) -> bytes:
 
 
 class Client:
-    """One request: what it was told, and when it leaves (`after` seconds, None: it stays)."""
+    """One request with the messages it received. It disconnects after `after` seconds, or stays if that is None."""
 
     def __init__(self, app: AsgiFastLane, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
         self.app = app
@@ -162,7 +164,7 @@ class Client:
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
-            # An answer that broke off: the server cuts the connection.
+            # The response was truncated, so the server closes the connection.
             assert self.told
         if leaving is not None:
             leaving.cancel()
@@ -187,7 +189,7 @@ class Client:
 
 @asynccontextmanager
 async def started(world: World, size: int) -> AsyncIterator[tuple[AsgiFastLane, ReverseProxy]]:
-    """The app, with so many connections to the upstream."""
+    """Start the app with an upstream pool of this size."""
     path: Path = world.folder / f"app-{size}.yaml"
     document = {**world.config(), "admin": None, "upstream": {**world.config()["upstream"], "pool": size}}
     path.write_text(yaml.safe_dump(document))
@@ -225,7 +227,7 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         waiting: set[asyncio.Task[None]] = set()
         for number in range(REQUESTS):
             if not proxy.pool.idle:
-                # Only an idle connection is taken straight.
+                # The fast lane is only used when a connection is idle.
                 await asyncio.wait_for(Client(app, cookie, "plain", "first", "GET", None).run(), 5)
             kind = random.choice(KINDS)
             after = random.choice([None, None, 0.0, 0.001, 0.02, 0.07, 0.2])
@@ -257,7 +259,10 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
 
 
 async def serves(app: AsgiFastLane, cookie: bytes) -> None:
-    """A machine that is busy may be late for the short timeouts; a connection that is lost never comes back."""
+    """Assert that the app still serves. A busy machine may exceed the short timeouts, so this retries.
+
+    A lost connection would never come back.
+    """
     for _ in range(20):
         client = Client(app, cookie, "plain", "last", "GET", None)
         await asyncio.wait_for(client.run(), 5)
@@ -286,7 +291,7 @@ HAPPENINGS: dict[str, Callable[[Connection], None]] = {
 
 @pytest.mark.parametrize("first", HAPPENINGS)
 def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, first: str) -> None:
-    """Two things happen before the task of the request hears of either; that it is cancelled may be one of them."""
+    """Two events occur before the request's task resumes. One of them may be its cancellation."""
 
     async def main() -> None:
         troubles: list[Any] = []
@@ -329,7 +334,7 @@ def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, fir
         assert crossing._proxied is None or connection._handler is not crossing._exchange, second
         await asyncio.wait_for(next_one, 5)
         if not task.cancelled() and task.exception() is None and first != "head":
-            # Whatever comes behind a head is the body.
+            # Everything after a head is its body.
             hanging.judge()
 
     asyncio.run(main())

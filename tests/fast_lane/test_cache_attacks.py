@@ -1,6 +1,7 @@
-"""What is found again by its bytes means what it meant, and what it rests on is looked at every time.
+"""Tests that a cached result is used only for equal bytes, and that what it depends on is checked on every request.
 
-Attacks on the memories of the lane: `fast_lane.request_cache`, `admission.decision_cache`, `upstream.http.response_head_cache`.
+They attack the caches of the fast lane: `fast_lane.request_cache`, `admission.decision_cache` and
+`upstream.http.response_head_cache`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.fast_lane.test_same_as_general_path import DATE, OK, SCRIPTS, dechunk
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
 
 def differing(*answers: bytes) -> Script:
-    """Another answer each time, in turn."""
+    """Return a script that sends the responses in turn."""
 
     def script(connection: socket.socket, request: bytes) -> None:
         connection.sendall(answers[next(turns) % len(answers)])
@@ -33,7 +34,7 @@ def differing(*answers: bytes) -> Script:
 
 
 MORE: dict[str, Script] = {
-    # The same head each time; what follows it is not.
+    # The head is the same each time, but the body differs.
     "bodies": differing(OK + DATE + b"Content-Length: 5\r\n\r\nfirst", OK + DATE + b"Content-Length: 5\r\n\r\nother"),
     "glued": differing(
         OK + DATE + b"Content-Length: 2\r\nX-G: 1\r\n\r\nok",
@@ -42,7 +43,7 @@ MORE: dict[str, Script] = {
     "short": differing(
         OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfull", OK + DATE + b"Content-Length: 4\r\nX-S: 1\r\n\r\nfu"
     ),
-    # As soon as it has the head, whatever is still to come.
+    # Responds as soon as it has the head, even if the body has not arrived.
     "early": plain(OK + DATE + b"Content-Length: 5\r\n\r\nearly"),
     "tokens": differing(OK + DATE + b"Akoya-Id-Token: leaked\r\nContent-Length: 2\r\n\r\nok"),
     "rejected": differing(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
@@ -50,7 +51,7 @@ MORE: dict[str, Script] = {
 
 
 class Wire:
-    """One connection to a gateway, kept alive."""
+    """A keep-alive connection to a gateway."""
 
     def __init__(self, port: int) -> None:
         self._raw = socket.create_connection(("127.0.0.1", port), 10)
@@ -67,17 +68,17 @@ class Wire:
         self._raw.sendall(data)
 
     def head(self) -> bytes:
-        """Of the next answer."""
+        """Return the head of the next response."""
         while b"\r\n\r\n" not in self._data:
             self._read()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         return head
 
     def answer(self) -> tuple[int, bytes, bytes]:
-        """Status, head and body of the next answer with a content-length or chunks."""
+        """Return status, head and body of the next response, framed by Content-Length or chunks."""
         head = self.head()
         while head.startswith(b"HTTP/1.1 100 "):
-            # Whether it comes before the answer to a GET without a body is the server's to choose, and a race.
+            # Whether a 100 comes before the response to a GET without a body is up to the server, and a race.
             head = self.head()
         status = int(head.split(b" ", 2)[1])
         lines = [line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:]]
@@ -160,7 +161,7 @@ def received(world: World) -> list[bytes]:
 def test_the_third_time_is_as_the_first_on_both_paths(
     both: tuple[World, GatewayProcess], browser: Browser, name: str
 ) -> None:
-    """On one connection, so that whatever can be remembered is."""
+    """All requests use one connection, so that everything that can be cached is."""
     world, plain_gateway = both
     request = get(b"/accounts/" + name.encode() + b"?a=b", cookies_of(browser))
     seen: dict[str, list[Any]] = {}
@@ -188,18 +189,18 @@ def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(world: World
         head = b"POST /accounts/length HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
         wire.send(head + b"Content-Length: %d\r\n\r\n" % (2 * len(known)))
         for _ in range(2):
-            # Each arrives alone, as a request would.
+            # Each piece arrives alone, as a request would.
             time.sleep(0.1)
             wire.send(known)
         assert wire.answer()[0] == 200
         assert world.upstream.bodies[-1] == 2 * known
-        # And then the connection takes the next request, a known one among others.
+        # The connection then takes the next request, in this case a cached one.
         assert wire.ask(known)[2] == b"hello"
     assert [one.split(b" ")[0] for one in received(world)] == [b"POST", b"GET"]
 
 
 def test_what_follows_an_early_answer_is_still_the_body(world: World, browser: Browser) -> None:
-    """The answer is complete and the request is not: the connection must not take the rest for a request."""
+    """The response is complete but the request is not, so the connection must not parse the rest as a request."""
     known = get(b"/accounts/length", cookies_of(browser))
     with Wire(world.port) as wire:
         for _ in range(3):
@@ -209,7 +210,7 @@ def test_what_follows_an_early_answer_is_still_the_body(world: World, browser: B
         wire.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
         assert wire.answer()[2] == b"early"
         with Wire(world.port) as other:
-            # What stands for the session does so for a second: now it does.
+            # A cached decision is valid for a second. This request renews it.
             other.ask(known)
             received(world).clear()
             wire.send(known)
@@ -253,7 +254,7 @@ def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: W
 def test_an_odd_head_is_judged_anew_each_time(
     both: tuple[World, GatewayProcess], browser: Browser, written: bytes
 ) -> None:
-    """Whatever the first does to the connection or is answered, the others are too, and the ASGI path says the same."""
+    """Each repetition gets the same result as the first request, and the ASGI path gives the same result."""
     world, plain_gateway = both
     line, _, rest = written.partition(b" HTTP/")
     request = line + b" HTTP/" + rest.replace(b"Host:", cookies_of(browser) + b"Host:", 1)
@@ -269,7 +270,7 @@ def test_an_odd_head_is_judged_anew_each_time(
                     except (EOFError, ConnectionError):
                         answers.append("closed")
                         break
-                    # What uvicorn itself refuses, it words in its own way.
+                    # uvicorn words its own refusals differently.
                     own = world.face == "app" and status == 400
                     answers.append((status, b"" if own else settled(head)))
         seen.append((answers, {settled(one) for one in received(world)}))
@@ -289,7 +290,7 @@ def test_a_line_known_with_one_sender_gives_another_nothing(world: World, browse
 
 
 def test_two_owners_on_one_connection_get_their_own_tokens(world: World) -> None:
-    """As behind a balancer, which puts everybody's requests on the same connections."""
+    """This is what happens behind a load balancer that puts requests of all users on the same connections."""
     with Browser(world) as one, Browser(world) as two, Wire(world.port) as wire:
         one.connect(user="mikomo_1")
         two.connect(user="mikomo_4")
@@ -314,7 +315,7 @@ def test_a_logout_ends_what_stands_at_once(world: World, browser: Browser) -> No
 
 
 def test_an_old_session_id_dies_at_once_when_rights_grow(world: World, browser: Browser) -> None:
-    """The owner and the grants go on under a new id; what stood for the old one does not."""
+    """The owner and the grants continue under a new session ID. The decision cached for the old ID must not."""
     old = get(b"/accounts/length", cookies_of(browser))
     with Wire(world.port) as wire:
         for _ in range(3):
@@ -343,7 +344,7 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
     known = get(b"/accounts/length", cookies_of(browser))
     with Wire(world.port) as wire:
         csrf = browser.connections()["csrf"]
-        # Kept at hand all the time: each look renews what stands.
+        # Keep the cached decision in use, because every request refreshes its entries.
         for _ in range(30):
             assert wire.ask(known)[0] == 200
             time.sleep(0.02)
@@ -356,12 +357,12 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
     late = [at for at, status in statuses if status == 200]
     assert not late or max(late) < 1.2
     answers = [status for _, status in statuses]
-    assert answers == sorted(answers), "200 again after 401"
+    assert answers == sorted(answers), "status 200 after a 401"
     assert answers[-1] == 401
 
 
 def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess], browser: Browser) -> None:
-    """But for time, duration and the name of the request, which a stranger cannot choose."""
+    """The lines are equal except for time, duration and the request ID, which an untrusted client cannot choose."""
     world, plain_gateway = both
     if world.face == "app":
         pytest.skip("the access log is the server's there")
@@ -383,7 +384,7 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
 
 
 def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
-    """The log is written behind the answers, so it is waited for."""
+    """Wait for the log, which is written after the responses."""
     deadline = time.monotonic() + 5
     while True:
         lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
@@ -399,7 +400,7 @@ def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
 
 
 def test_a_known_head_with_another_body_behind_it_is_parsed(world: World, browser: Browser) -> None:
-    """Two answers where one was asked for cost the connection, and nobody gets the second."""
+    """A second response to one request closes the connection, and no client receives it."""
     request = get(b"/accounts/glued", cookies_of(browser))
     with Wire(world.port) as wire:
         for _ in range(8):
@@ -415,7 +416,7 @@ def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(world: World,
         assert wire.ask(request)[2] == b"full"
         wire.send(request)
         with pytest.raises((EOFError, ConnectionError)):
-            # The upstream's read timeout: a torso is cut, not passed off as whole.
+            # The upstream's read timeout closes the connection: a truncated response must not look complete.
             wire.answer()
 
 
@@ -432,7 +433,7 @@ def test_an_answer_to_head_is_not_taken_for_one_to_get(world: World, browser: Br
 def test_what_goes_wrong_with_the_first_request_of_a_connection_is_told(
     world: World, browser: Browser, name: str
 ) -> None:
-    """A connection whose parser has never seen a byte."""
+    """This covers a connection whose parser has not been fed any byte yet."""
     with Wire(world.port) as wire:
         for _ in range(3):
             assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200

@@ -1,4 +1,4 @@
-"""The lane when somebody on either side of it does not keep up, leaves, or is gone: `akoya-gateway run` as it is."""
+"""Tests of the fast lane in `akoya-gateway run` when the client or the upstream is slow, disconnects or is down."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
 PIECE = 1 << 20
 PAGE = OK + b"Content-Length: 30000\r\n\r\n" + bytes(30_000)
 SPECIAL = OK + b"Akoya-Any: 1\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
-"""A line of it is taken away, so that it is written as a head and a body."""
+"""The gateway removes a header of this response, so it writes head and body separately."""
 
 
 class Upstream:
-    """Says what it is asked for, and does as the last segment of the path says."""
+    """An upstream that responds as the last segment of the path says."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -76,7 +76,7 @@ def test_a_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
 
 
 def test_a_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tuple[int, RawUpstream, Upstream]) -> None:
-    """There are idle ones enough for it to kill (RFC 9110 section 9.2.2)."""
+    """There are enough idle connections for it to close more than two (RFC 9110 section 9.2.2)."""
     port, upstream, _ = lane
     with contextlib.ExitStack() as crowd:
         clients = [crowd.enter_context(warm(port)) for _ in range(4)]
@@ -121,7 +121,7 @@ def test_a_slow_reader_stops_the_upstream(lane: tuple[int, RawUpstream, Upstream
 
 
 class NeverReads:
-    """A client that asks, one request at a time, and takes nothing of what it gets."""
+    """A client that sends one request at a time and reads no response."""
 
     def __init__(self, port: int, upstream: RawUpstream) -> None:
         self._upstream = upstream
@@ -136,21 +136,21 @@ class NeverReads:
         self._sock.close()
 
     def ask(self, name: str) -> bool:
-        """Whether the upstream has got it."""
+        """Send a request. Return whether the upstream has received it."""
         before = len(self._upstream.heads)
         self._sock.sendall(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
         return eventually(lambda: len(self._upstream.heads) > before, 0.5)
 
 
 def test_a_client_that_asks_on_and_on_and_never_reads_is_kept_waiting(lane: tuple[int, RawUpstream, Upstream]) -> None:
-    """What the kernel takes is some megabytes; what is asked for here would be held by the gateway."""
+    """The kernel buffers some megabytes. Without back pressure the gateway would hold the rest in memory."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client:
         assert not all(client.ask("page") for _ in range(500))
 
 
 def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, RawUpstream, Upstream]) -> None:
-    """It is back in the pool before the answer is written: whoever does not read that must not stop it."""
+    """The connection returns to the pool before the response is written. A client that does not read must not block it."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client, warm(port) as other:
         while client.ask("special"):
@@ -159,7 +159,7 @@ def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, Ra
 
 
 def test_what_was_learnt_under_one_configuration_is_worth_nothing_under_the_next(tmp_path: Path) -> None:
-    """On the connections that were open before, in both directions, while others go on asking."""
+    """This tests connections opened before the reload, for both directions of the change and under load."""
     with RawUpstream(Upstream()) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
         with Running(tmp_path, changes=changes) as run, warm(run.port) as client, warm(run.port) as other:

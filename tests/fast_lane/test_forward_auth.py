@@ -1,4 +1,4 @@
-"""Forward-auth in the lane says what the ASGI path says, byte for byte, and no longer than that is true."""
+"""Tests that forward-auth in the fast lane responds as the ASGI path does, and only while the result is valid."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_answer_has_its_own_signature_and_its_own_name(
         heads = [wire.ask(asked)[1] for _ in range(5)]
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
-    # The log is written behind the answers.
+    # The log is written after the responses.
     deadline, requests = time.monotonic() + 5, []
     while len(requests) < 5 and time.monotonic() < deadline:
         told = [json.loads(line) for line in world.log().split("\n")[before:-1] if line.startswith("{")]

@@ -1,5 +1,6 @@
-"""What `tests/upstream` throws at the proxy, thrown at the lane: `akoya-gateway run`, an idle connection at hand, and heads
-that are known already, so that the way by their bytes is taken as well.
+"""Runs the hostile upstream responses of `tests/upstream` against the fast lane of `akoya-gateway run`.
+
+A connection is idle and the heads are cached, so that the cached path is tested as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tests.upstream.harness import Caller, Client, RawUpstream
 from tests.upstream.test_hostile_upstream import BEHIND, CUT, OK, REFUSED
 
 DATED = OK + b"Date: Wed, 25 Nov 2026 18:00:00 GMT\r\n"
-"""A head that the lane keeps."""
+"""A head that the fast lane caches."""
 EXTRA = {
     "a_second_response_behind_a_known_head": DATED + b"Content-Length: 2\r\n\r\nok" + DATED + b"Content-Length: 4\r\n\r\nevil",
     "junk_behind_a_known_head": DATED + b"Content-Length: 2\r\n\r\nokjunk",
@@ -24,7 +25,7 @@ SCRIPTS = {name.encode(): response for name, response in {**REFUSED, **CUT, **BE
 
 @pytest.fixture(scope="module")
 def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a gateway in front of an upstream that answers by its script, and else in order."""
+    """Yield the port of a gateway in front of an upstream with scripted responses. Other paths get a valid response."""
 
     def handler(caller: Caller) -> None:
         while True:
@@ -42,7 +43,7 @@ def ask(client: Client, name: str) -> None:
 
 
 def warm(port: int) -> Client:
-    """A client whose answers come from a connection that is idle now, with heads that have been seen."""
+    """Return a client, with an idle upstream connection and cached heads."""
     client = Client(port)
     for _ in range(3):
         ask(client, "hi")

@@ -1,6 +1,6 @@
-"""Requests of every kind on kept connections, cut anywhere, pipelined or not, before an upstream that misbehaves.
+"""Tests of mixed requests on keep-alive connections, split anywhere, pipelined or not, with a misbehaving upstream.
 
-Whatever is answered as complete is the answer to its request, in its place: with the lane and without it.
+Every complete response must belong to its request and come in order, with and without the fast lane.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLIENTS, TURNS = 8, 30
 
 
 def serve(caller: Caller) -> None:
-    """`/public/KIND/NAME`: the body of the answer is `NAME:` and what was sent. KIND says how it is answered."""
+    """Serve `/public/KIND/NAME`. The response body is `NAME:` and the request body. KIND selects how it is sent."""
     while True:
         head = caller.head()
         method, target = head.split(b" ")[:2]
@@ -78,7 +78,7 @@ KINDS = ["plain"] * 8 + ["hints", "chunked", "pieces", "behind", "close", "until
 
 
 def request(dice: random.Random, name: str) -> tuple[bytes, str, str, bytes]:
-    """Its bytes, its method and kind, and its body."""
+    """Return a request's bytes, method, kind and body."""
     method = dice.choice(["GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE"])
     kind = dice.choice(KINDS)
     body = bytes(dice.choices(b"GET /\r\n x", k=dice.randrange(1, 200))) if method in ("POST", "PUT") else b""
@@ -93,7 +93,7 @@ def request(dice: random.Random, name: str) -> tuple[bytes, str, str, bytes]:
 
 
 def send(dice: random.Random, client: Client, data: bytes) -> None:
-    """In up to four pieces."""
+    """Send the data in up to four pieces."""
     cuts = sorted(dice.randrange(len(data) + 1) for _ in range(dice.randrange(4)))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         client.send(data[start:end])
@@ -105,7 +105,7 @@ def judge(client: Client, name: str, method: str, kind: str, body: bytes) -> Non
     if method == "HEAD":
         assert client.until(b"\r\n\r\n").split()[1] in (b"200", b"502")
         if kind == "gone":
-            # The length of the problem is told, the problem is not.
+            # A response to HEAD has the length of the problem document, but not the document.
             assert not client.buffer.startswith(b"{")
         return
     answer = client.response()
@@ -114,7 +114,7 @@ def judge(client: Client, name: str, method: str, kind: str, body: bytes) -> Non
     elif answer.status != 502:
         assert answer.body == name.encode() + b":" + (b"" if kind == "early" else body)
     else:
-        # Sent on a connection whose end was on its way, and not to be sent again.
+        # It was sent on a connection that the upstream was closing, and must not be retried.
         assert method in ("POST", "PUT")
 
 
@@ -135,7 +135,7 @@ def test_every_answer_is_in_its_place(port: int, seed: int) -> None:
         with Client(port) as client:
             for turn in range(TURNS):
                 if dice.random() < 0.1:
-                    # Leaves in the middle of something.
+                    # The client disconnects in the middle of a request.
                     client.send(request(dice, "left")[0][: dice.randrange(1, 60)])
                     client.sock.close()
                     client.__init__(port)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A request read line by line is the request that the parser and the ASGI path's functions make of it."""
+"""Tests that the fast parser reads a request exactly as the HTTP parser and the functions of the ASGI path do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
 
 
 class Parsed:
-    """Through the parser, `RequestHeaders` and `RequestWriter.section`, as a request of the ASGI path goes."""
+    """The result of the HTTP parser, `RequestHeaders` and `RequestWriter.section`, as on the ASGI path."""
 
     def __init__(self, data: bytes, peer: str) -> None:
         self.url = b""
@@ -77,7 +77,7 @@ class Parsed:
 
 
 def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
-    """Whether it was read line by line; where it was, the other way must come to the same."""
+    """Return whether the fast parser read the request. If it did, assert that the ASGI path gives the same result."""
     plain, secure = (agrees_with(pool, data, peer) for pool in (PLAIN, SECURE))
     assert plain == secure
     return plain

@@ -1,4 +1,4 @@
-"""All ways send the upstream the same bytes and the client the same bytes."""
+"""Tests that all paths send the same bytes to the upstream and to the client."""
 
 from __future__ import annotations
 
@@ -58,8 +58,11 @@ HEADERS = b"Host: app.example.com:8080\r\nAccept: */*\r\nUser-Agent: test\r\nX-O
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[World, GatewayProcess, bytes]]:
-    """A world whose gateway has the lane, or goes straight under uvicorn; a second gateway of the same configuration
-    that goes the general way; and a session's cookies."""
+    """Yield a world, a second gateway and the cookies of a session.
+
+    The world's gateway uses the fast lane, or the ASGI fast path under uvicorn. The second gateway has the same
+    configuration and uses the general path.
+    """
     upstream = RawUpstream(SCRIPTS)
     changes: dict[str, Any] = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}}}
     folder = tmp_path_factory.mktemp("world")
@@ -73,7 +76,7 @@ def both(
 
 
 def exchange(port: int, request: bytes, head_only: bool = False) -> tuple[bytes, bytes, bool]:
-    """The head and body of the answer, and whether the server closed the connection."""
+    """Return the head and body of the response, and whether the server closed the connection."""
     with socket.create_connection(("127.0.0.1", port), 10) as raw:
         raw.settimeout(6)
         raw.sendall(request)
@@ -111,14 +114,14 @@ VOLATILE = [
 
 
 def settled(data: bytes) -> bytes:
-    """Without what differs from one request to the next."""
+    """Remove what differs from one request to the next."""
     for pattern, replacement in VOLATILE:
         data = re.sub(pattern, replacement, data)
     return data
 
 
 def dechunked(head: bytes, body: bytes) -> bytes:
-    """The content: where a body was cut into chunks is nobody's promise."""
+    """Return the content, because chunk boundaries are not guaranteed."""
     if b"transfer-encoding: chunked" not in head:
         return body
     content = b""
@@ -130,7 +133,7 @@ def dechunked(head: bytes, body: bytes) -> bytes:
 
 
 BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage", "length", "chunked", "until-close")
-"""Those of the last three send a body with HEAD as well."""
+"""The upstream sends a body for the last three even in response to HEAD."""
 CASES = [(method, name) for method in ("GET", "DELETE") for name in SCRIPTS if name != "silent"]
 CASES += [("HEAD", name) for name in BODILESS]
 
@@ -142,7 +145,7 @@ def test_both_paths_give_the_client_the_same_answer(
     world, plain_gateway, cookies = both
     request = f"{method} /accounts/{name}?q=%20a&b HTTP/1.1\r\n".encode() + HEADERS + cookies + b"\r\n"
     upstream: RawUpstream = world.upstream
-    exchange(plain_gateway.port, request, method == "HEAD")  # both remember the session now
+    exchange(plain_gateway.port, request, method == "HEAD")  # Both gateways have cached the session after this.
     exchange(world.port, request, method == "HEAD")
     upstream.received.clear()
     lane = exchange(world.port, request, method == "HEAD")
@@ -180,7 +183,7 @@ def test_http_1_0_client_with_an_expectation_gets_no_interim_response(both: tupl
     lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
     for port in (world.port, plain_gateway.port):
         head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
-        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), "that server's own doing"
+        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), "uvicorn itself handles this case"
         assert body.endswith(b"hello")
 
 
@@ -226,11 +229,11 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, b
         assert head.startswith(b"HTTP/1.1 504")
         assert b"upstream-timeout" in body
         if world.face == "app" and port == world.port:
-            # The access log is the server's there.
+            # The access log belongs to the server there.
             continue
         assert eventually(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
         told = next(line for line in log.read_text().splitlines() if "upstream-timeout" in line)
-        assert json.loads(told)["duration_ms"] > 900, "the time that the client waited"
+        assert json.loads(told)["duration_ms"] > 900, "must be the time that the client waited"
 
 
 @pytest.mark.parametrize("port", ["lane", "plain"])

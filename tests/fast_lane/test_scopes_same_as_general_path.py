@@ -1,5 +1,8 @@
-"""Whatever an ASGI server says, the plain ways (`gateway.scope_fast_path`, `fast_lane.asgi`) and the general one do the same:
-scopes drawn at random from what servers say and what they should not, each asked several times in a row."""
+"""Tests that the fast paths (`gateway.scope_fast_path`, `fast_lane.asgi`) and the general path treat all scopes alike.
+
+The scopes are generated at random from values that servers send and values that they should not send. Each is sent
+several times in a row.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ IDENTITY = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.
 
 
 def echo(caller: Caller) -> None:
-    """Answers with the head it got."""
+    """Respond with the received request head and body."""
     while True:
         head = caller.head()
         length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head)
@@ -72,7 +75,7 @@ def configured(world: World, **changes: Any) -> Any:
 
 
 def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A scope, and what its server's `receive` gives."""
+    """Generate a scope and the messages that its server's `receive` returns."""
     path = random.choice(
         ["/any/a"] * 12 + ["/open/a", "/get/a", "/get/a", "/pass/a", "/bank/mikomo/a", "/bank/other/a", "/bank/nobody/a", "/any/a", "/any/a"]
         + ["/nowhere", "/akoya/jwks.json", "/any/%61", "/any/a%20b", "/any/../open/a", "/any//a", "/any/a;b", "/any/%2e%2e/a"]
@@ -137,7 +140,7 @@ def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str,
 
 
 async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> Any:
-    """What was answered, times and signatures aside."""
+    """Return the exception's name, or the response without times and signatures."""
     left = list(body)
     told: list[dict[str, Any]] = []
 
@@ -161,7 +164,7 @@ async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> 
 def timeless(text: str) -> str:
     text = re.sub(r";(created|expires|nonce)=(\"[^\"]*\"|\d+)", "", text)
     text = re.sub(r"akoya=:[A-Za-z0-9+/=]{20,}:", "akoya=::", text)
-    # Names of requests, states of attempts, marks against forgery.
+    # Replace request IDs, states of attempts and CSRF tokens.
     return re.sub(r"(?<!akoya-owner: )(?<![\w-])[A-Za-z0-9_-]{16,64}(?![\w-])", lambda found: "-" if re.search(r"\d", found[0]) else found[0], text)
 
 
@@ -198,7 +201,7 @@ def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes
             gateways = [straight.gateway, other.gateway]
         for gateway in gateways:
             await gateway.startup()
-        gateways[1].runtime.scope_fast_path.admit = None  # never
+        gateways[1].runtime.scope_fast_path.admit = None  # Disable the fast path of this gateway.
         gateways[1]._http = lambda scope, receive, send: gateways[1]._decide(scope, receive, send, 0.0)
         try:
             if changes is IDENTITY:
@@ -223,12 +226,12 @@ def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes
                 await gateway.shutdown()
 
     asyncio.run(main())
-    # The table would be of no use if nearly everything were refused.
+    # The comparison would be worthless if nearly every request were denied.
     assert statuses.count(200) > len(statuses) / 20
 
 
 async def give(runtime: Runtime, cookie: bytes, owner: str) -> None:
-    """What the owner of the session has connected, to another one too."""
+    """Connect the bank of the session's owner for another owner, too."""
     value = runtime.cookies.session([(b"cookie", cookie)])
     assert value is not None
     session = await runtime.sessions.resolve(value)
@@ -269,7 +272,7 @@ def test_what_asgi_lets_a_server_leave_out_is_not_missed(
 
 
 def test_what_strangers_send_takes_a_bounded_place(world: World, cookie: bytes) -> None:
-    """Long methods (h11 takes any token) and sets of many tiny fields are served or refused, and not kept."""
+    """Long methods (h11 accepts any token) and requests with many tiny headers are processed but not cached."""
 
     async def main() -> None:
         gateway = Gateway(_nothing, configured(world))
@@ -327,7 +330,7 @@ async def _ignored() -> Any:
 
 
 class Recorder:
-    """`gateway.response_observer.RequestObserver`."""
+    """A `gateway.response_observer.RequestObserver` that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""`akoya-gateway run` in front of a unix socket and of an upstream that wants a certificate, with the lane and without."""
+"""Tests of `akoya-gateway run`, with and without the fast lane, with a Unix socket and an upstream that uses mTLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def says_what_it_is_asked(caller: Caller) -> None:
 
 
 def served(folder: Path, upstream: dict[str, Any], *options: str) -> list[bytes]:
-    """What four requests on one connection were answered: the last two ride in the lane, if there is one."""
+    """Return the bodies of four responses on one connection. The last two use the fast lane if it is enabled."""
     with Running(folder, *options, changes={"upstream": upstream}) as run, Client(run.port) as client:
         answers = []
         for name in ("a", "b", "c", "d"):

@@ -1,5 +1,8 @@
-"""Several upstreams: both paths send each of them the same bytes, the lane too goes by the rule, and trouble with one
-stays with it."""
+"""Tests of several upstreams with the fast lane.
+
+Both paths send the same bytes to each upstream, the fast lane follows the access rules, and a failing upstream does not
+affect the others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
 
 
 class Both:
-    """A gateway with the lane and one without, two raw upstreams behind each, and a session's cookies."""
+    """A gateway with the fast lane and one without, two raw upstreams behind each, and a session's cookies."""
 
     def __init__(self, world: World, plain: GatewayProcess, other: RawUpstream, cookies: bytes) -> None:
         self.world = world
@@ -30,7 +33,7 @@ class Both:
         return f"{method} {path} HTTP/1.1\r\n".encode() + HEADERS + self.cookies + b"\r\n"
 
     def received(self) -> dict[str, list[bytes]]:
-        """What each upstream got since the last time."""
+        """Return what each upstream received since the last call."""
         taken = {name: [settled(one) for one in upstream.received] for name, upstream in self.upstreams.items()}
         for upstream in self.upstreams.values():
             upstream.received.clear()
@@ -61,7 +64,7 @@ def test_both_paths_do_the_same_with_a_named_upstream(both: Both, method: str, n
     seen = {}
     for way, port in both.ports.items():
         request = both.request(method, f"/other/{name}?q=%20a&b")
-        exchange(port, request)  # the session is known now
+        exchange(port, request)  # The session is cached after this.
         both.received()
         head, body, closed = exchange(port, request)
         sent = both.received()

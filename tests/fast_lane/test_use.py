@@ -1,4 +1,4 @@
-"""The lane is really used, and only for what is plain."""
+"""Tests that the fast lane is really used, and only for simple requests."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.upstream.harness import Client, ask
 
 
 class InProcess:
-    """The sidecar of a world's configuration in a thread, so that the lane can be counted."""
+    """A sidecar with a world's configuration that runs in a thread, so that uses of the fast lane can be counted."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        """`options`: of `LimitedHttpProtocol`."""
+        """Pass `options` on to `LimitedHttpProtocol`."""
         self._options = options
         self.departures: list[str] = []
         self.port = free_port()
@@ -71,7 +71,7 @@ class InProcess:
         return self
 
     def keep(self, seconds: int) -> None:
-        """Idle connections that are yet to come are kept so long."""
+        """Set the keep-alive timeout of connections that become idle from now on."""
         self._settings.timeout_keep_alive = seconds
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +139,7 @@ def test_public_paths_ride_without_a_token(world: World, lane: InProcess) -> Non
 def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
     world: World, lane: InProcess, before: str, times: int
 ) -> None:
-    """As a proxy in front asks, which has a few connections for all."""
+    """This is what a reverse proxy in front does, which uses few connections for all its clients."""
     lane.keep(1)
     with Client(lane.port) as client:
         for _ in range(times):
@@ -217,12 +217,12 @@ def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_
         csrf = browser.http.get(f"{here}/akoya/", headers={"accept": "application/json"}).json()["csrf"]
         client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
         assert asked.wait(5)
-        time.sleep(0.6)  # from the pool's second tick on it is looked after
+        time.sleep(0.6)  # The connection monitor watches the request from the pool's second tick on.
         left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url})
         assert left.status_code == 303
         time.sleep(0.5)
         if begun:
-            assert client.rest().endswith(b"\r\n\r\n"), "the head is all that came"
+            assert client.rest().endswith(b"\r\n\r\n"), "only the head may have arrived"
             go.set()
         else:
             go.set()

@@ -17,7 +17,7 @@ async def reply(send: Any, body: bytes, status: int = 200, headers: list[tuple[b
 
 
 class Backend:
-    """A test app that counts what happens to it.
+    """A test app with counters of its requests and clients.
 
     `hung` counts requests for `/hang` and `left` the clients that disconnected. `received` is the number of bytes of the
     current or last upload.

@@ -1,4 +1,4 @@
-"""Tests of clients that try to make proxy and upstream disagree on where a request ends or who sent it."""
+"""Tests of clients that try to make proxy and upstream disagree on the end of a request or on its sender."""
 
 from __future__ import annotations
 
