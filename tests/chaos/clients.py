@@ -1,4 +1,4 @@
-"""Many requests at once, written and read by hand: a thousand sockets at several gateways, or a steady stream."""
+"""Many concurrent HTTP requests over raw sockets: a thousand at several gateways at once, or a steady stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is the token that the upstream was sent, where the request got that far (see `echo`)."""
+    """A response. `body` is the token that the upstream received, if the request got that far (see `echo`)."""
 
     status: int
     head: bytes = field(repr=False)
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Line(asyncio.Protocol):
-    """One connection, kept open; one request on it at a time. Answers have a Content-Length."""
+    """One keep-alive connection with one request at a time. Responses must have a Content-Length."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -62,7 +62,7 @@ class Line(asyncio.Protocol):
             self._answer.set_exception(EOFError("the connection ended before an answer"))
 
     def ask(self, request: bytes) -> asyncio.Future[Answer]:
-        """The answer; EOFError for a gateway that is gone."""
+        """Return the response. Raise EOFError if the gateway is gone."""
         self._got.clear()
         self._end = 0
         self._answer = asyncio.get_running_loop().create_future()
@@ -76,7 +76,7 @@ async def line(port: int) -> Line:
 
 
 def request(port: int, cookie: str, path: str = "/accounts") -> bytes:
-    """As a script of the page would send it."""
+    """Build a request as a script in the page would send it."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nSec-Fetch-Mode: cors\r\n"
         f"Cookie: {cookie}\r\n\r\n"
@@ -84,7 +84,7 @@ def request(port: int, cookie: str, path: str = "/accounts") -> bytes:
 
 
 async def ask(port: int, cookie: str, path: str = "/accounts") -> Answer:
-    """One request on a connection of its own. Raises OSError or EOFError for a gateway that is gone."""
+    """Send one request on its own connection. Raises OSError or EOFError if the gateway is gone."""
     own = await line(port)
     try:
         return await own.ask(request(port, cookie, path))
@@ -93,14 +93,14 @@ async def ask(port: int, cookie: str, path: str = "/accounts") -> Answer:
 
 
 class Crowd:
-    """`each` connections to every port, made beforehand, so that nothing trickles in."""
+    """`each` connections to every port, opened in advance so that all requests arrive at the same time."""
 
     def __init__(self, ports: Sequence[int], each: int) -> None:
         self._ports = [port for port in ports for _ in range(each)]
         self._lines: list[Line] = []
 
     async def __aenter__(self) -> Crowd:
-        for start in range(0, len(self._ports), 300):  # no more at a time than a listener lets wait
+        for start in range(0, len(self._ports), 300):  # open at most as many at a time as fit a listener's backlog
             self._lines += await asyncio.gather(*[line(port) for port in self._ports[start : start + 300]])
         return self
 
@@ -109,7 +109,7 @@ class Crowd:
             each.transport.close()
 
     async def rush(self, cookie: str, path: str = "/accounts") -> list[Answer]:
-        """All at once."""
+        """Send a request on all connections at once and return the responses."""
         closed = [n for n, each in enumerate(self._lines) if not each.open]
         for n in closed:
             self._lines[n] = await line(self._ports[n])
@@ -118,7 +118,7 @@ class Crowd:
 
 
 class Load:
-    """What a steady stream of requests was answered. `lost`: the connection ended without an answer."""
+    """Responses to a steady stream of requests. `lost` counts connections that closed without a response."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -138,7 +138,7 @@ class Load:
 async def load(
     ports: Sequence[int], cookies: Sequence[str], *, lanes: int = 4, pause: float = 0.02
 ) -> AsyncIterator[Load]:
-    """`lanes` loops that ask one gateway after the other for one visitor after the other."""
+    """Run `lanes` loops that send requests to each gateway in turn, for each visitor in turn."""
     seen = Load()
 
     async def lane(turn: int) -> None:

@@ -17,7 +17,7 @@ FULL = os.environ.get("AKOYA_SOAK") == "full"
 
 @pytest.fixture(scope="session", params=["sqlite", "redis"])
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Three gateways for all tests, which share nothing but the processes: faults are cleared after each (`calm`)."""
+    """Three gateways for all tests, which share only the processes: faults are cleared after each test (`calm`)."""
     folder = tmp_path_factory.mktemp("fleet")
     store = None
     if request.param == "redis":
@@ -29,7 +29,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 def calm(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test finds another's faults."""
+    """Clear all faults after each test."""
     yield
     for name in {"fleet", "pair"} & set(request.fixturenames):
         fleet: Fleet = request.getfixturevalue(name)

@@ -1,4 +1,4 @@
-"""An upstream so small that it is never what a test waits for: each answer's body is the Akoya-Id-Token it was sent."""
+"""An upstream fast enough never to be the bottleneck. The body of each response is the Akoya-Id-Token it received."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KEY = re.compile(rb"\r\nsec-websocket-key: *([^\r]*)\r\n", re.IGNORECASE)
 
 
 class EchoServer:
-    """In a thread with a loop of its own. Takes WebSockets too, says one word on each, and keeps them open."""
+    """Runs in a thread with its own event loop. Accepts WebSockets too: it sends one message and keeps them open."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.slow = 0.0
-        """Seconds each answer waits."""
+        """Delay of each response, in seconds."""
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._stop = asyncio.Event()
@@ -52,7 +52,7 @@ class EchoServer:
 
 
 class _Echo(asyncio.Protocol):
-    """Heads without bodies only."""
+    """Handles requests without a body only."""
 
     def __init__(self, server: EchoServer) -> None:
         self._server = server

@@ -1,6 +1,6 @@
-"""Points at which a gateway is killed, what is seen afterwards, and whether that is the truth.
+"""Points at which a gateway is killed, and checks of the state that it leaves against the emulator's records.
 
-The truth is the emulator's: which refresh tokens it was shown, and which it gave out.
+The emulator is the reference: it recorded which refresh tokens it received and which it issued.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ENVIRON = {
 
 @dataclass(slots=True)
 class Point:
-    """One grant and one killing. `first` is the refresh token it began with, by its fingerprint."""
+    """One grant and one kill. `first` is the fingerprint of the grant's initial refresh token."""
 
     grant: str
     consent: str
@@ -55,7 +55,7 @@ class Point:
     killed: bool = False
     where: str = ""
     uses: list[dict[str, Any]] = field(default_factory=list)
-    """What the emulator was asked to refresh, for this consent."""
+    """The emulator's events for refreshes of this consent."""
 
     @property
     def issued(self) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class Point:
 
 
 class Place:
-    """An emulator, a store, and a survivor: a keeper whose clock can be moved, in this process."""
+    """An emulator, a store, and a survivor: a grant manager in this process whose clock can be moved."""
 
     def __init__(self, folder: Path, store: str, dialect: str) -> None:
         client = SandboxClient(CLIENT_ID, Secret(CLIENT_SECRET), (REDIRECT_URI,))
@@ -100,11 +100,11 @@ class Place:
         self.akoya.stop()
 
     def keeper(self) -> GrantManager:
-        """One that has seen nothing yet, as a gateway that has just been started."""
+        """Return a grant manager without cached state, as in a gateway that has just started."""
         return GrantManager(self.vault, self.providers, self.config.tokens, clock=self.clock)
 
     async def point(self, number: int) -> Point:
-        """A fresh consent of an owner of its own, whose bearer has `LEFT` seconds to go."""
+        """Create a consent for a new owner, whose bearer expires in `LEFT` seconds."""
         asked = {
             "connector": "mikomo",
             "client_id": CLIENT_ID,
@@ -124,7 +124,7 @@ class Place:
         return Point(grant.id, grant.tokens.consent_id, held(grant) or "")
 
     def look(self, points: list[Point]) -> None:
-        """What the emulator has seen of each."""
+        """Load what the emulator has recorded for each point."""
         by_consent: dict[str, list[dict[str, Any]]] = {point.consent: [] for point in points}
         for event in self.akoya.events("token"):
             if event.get("grant_type") == "refresh_token" and event["grant_id"] in by_consent:
@@ -133,14 +133,14 @@ class Place:
             point.uses = by_consent[point.consent]
 
     async def stored(self, point: Point) -> Grant:
-        """It is there, whatever happened, and says what is to be done."""
+        """Return the stored grant. It must exist in any case, with a remedy."""
         grant = await self.book.get(point.grant)
         assert grant is not None, "the grant is lost"
         assert remedy(grant.state, grant.reason).what
         return grant
 
     async def fresh(self, point: Point) -> Grant | GatewayError:
-        """What a request for it would get from a gateway that has just been started."""
+        """Return what a request for this grant gets from a gateway that has just started."""
         grants = self.keeper()
         try:
             return await grants.get_fresh(await self.stored(point))
@@ -171,18 +171,18 @@ class Place:
 
 
 REFRESH_BEFORE, LEFT = 600.0, 500.0
-"""Seconds. A request asks for a refresh, and the bearer still lives when the last point of a batch is looked at, however
-busy the machine."""
+"""In seconds. A request triggers a refresh, and the bearer is still valid when the last point of a batch is checked,
+even on a busy machine."""
 
 
 def held(grant: Grant) -> str | None:
-    """The refresh token of a grant as the emulator's events name it."""
+    """Return the grant's refresh token as the emulator's events name it (its fingerprint)."""
     token = grant.tokens.refresh_token
     return None if token is None else fingerprint(token.reveal())
 
 
 class Nursery:
-    """`tests.chaos.process_pool` as a process; several orders may be under way in several nurseries."""
+    """`tests.chaos.process_pool` as a process. One order at a time; several nurseries work in parallel."""
 
     def __init__(self, config: Path) -> None:
         self._process = subprocess.Popen(
@@ -196,7 +196,7 @@ class Nursery:
         )
 
     def order(self, **order: Any) -> dict[str, Any]:
-        """Blocks until the child has ended, one way or the other."""
+        """Send an order and block until its child has ended, killed or not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -210,7 +210,7 @@ class Nursery:
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            # Whoever waits for its answer does so on a thread that nothing else would end.
+            # The thread that waits for this process's output would otherwise never end.
             kill_all({self._process.pid} | children(self._process.pid))
             raise AssertionError("a nursery did not end within 20 s: a child of it neither died nor lived") from None
 
@@ -230,7 +230,7 @@ async def nurseries(config: Path, number: int = 2) -> AsyncIterator[asyncio.Queu
 
 
 async def kill(free: asyncio.Queue[Nursery], point: Point, do: str = "refresh", **how: Any) -> int | None:
-    """A gateway takes up the grant and is killed (or not: returns how many lines it took)."""
+    """Have a gateway process the grant and be killed. Return the lines it ran, or None if it was killed."""
     nursery = await free.get()
     try:
         answer = await asyncio.to_thread(nursery.order, do=do, grant=point.grant, **how)
@@ -246,7 +246,7 @@ def tally(kinds: list[str]) -> dict[str, int]:
 
 
 def seeded() -> random.Random:
-    """A new seed every time, printed with the failure."""
+    """Return a random generator with a new seed, which is printed in case the test fails."""
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")
     return random.Random(seed)

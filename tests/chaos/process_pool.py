@@ -1,13 +1,13 @@
 """Small gateways to be killed: `python -m tests.chaos.process_pool CONFIG` forks one for each line of its input.
 
-A child has what a gateway has between the request and the disk (store, providers, keeper), and is forked from a process
-that has imported everything, so that hundreds fit into seconds. An order is a JSON line:
+A child has every part of a gateway between the request and the disk (store, providers, grant manager). It is forked
+from a process that has imported everything, so that hundreds of children fit into seconds. An order is a JSON line:
 
     {"do": "refresh" | "disconnect", "grant": ID, "lines": N | null, "seconds": S | null}
 
-`lines`: the child kills itself (SIGKILL) after so many lines of the gateway's own code, on whichever thread; `seconds`:
-it is killed from outside after that time; neither: it lives. The answer is a JSON line: `killed` and, of those who lived,
-the `count` of lines.
+With `lines`, the child kills itself (SIGKILL) after that many lines of the gateway's own code, on any thread. With
+`seconds`, it is killed from outside after that time. With neither, it survives. The result is a JSON line: `killed`
+and, for survivors, the `count` of lines.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OURS = str(Path(akoya_gateway.__file__).parent)
 
 
 class Steps:
-    """Counts the lines of the gateway's code that are run, and ends the process before the fatal one."""
+    """Count the executed lines of the gateway's code, and kill the process before the fatal one."""
 
     def __init__(self, fatal: int | None) -> None:
         self._fatal = fatal
@@ -59,7 +59,7 @@ class Steps:
 
 
 async def live(config: Config, order: dict[str, Any], steps: Steps) -> None:
-    """What a gateway does with one request. The tracing begins where a request would find the gateway running."""
+    """Do what a gateway does with one request. Tracing starts where a request would meet the running gateway."""
     store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
     steps.begin()
     await store.open()

@@ -1,4 +1,4 @@
-"""Some gateways, one store: whole processes on ports of their own, the emulator, an upstream, and hands on the store."""
+"""Several gateways on one store: whole processes on their own ports, the emulator, an upstream, and store access."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tests.e2e.processes import GatewayProcess, free_port
 
 WITHIN = 20.0
 CACHES = 1.2
-"""Seconds after which no gateway believes what it remembered of the store."""
+"""Seconds after which no gateway uses cached store reads any more."""
 
 
 class Fleet(World):
-    """`size` gateways. The first is the world's own, at `public_url`; cookies know no ports, so all take all cookies."""
+    """`size` gateways. The first is the world's own, at `public_url`. Cookies ignore ports, so all receive them."""
 
     def __init__(self, folder: Path, size: int = 3, *, store: str | None = None, **options: Any) -> None:
         changes = dict(options.pop("changes", {}))
         changes.setdefault("sessions", {"store": store or f"sqlite://{folder}/grants.db", "keys": KEYS})
         secret_file = options.pop("secret_file", False)
         self.secret = folder / "client-secret"
-        """Where the client secret is, with `secret_file`."""
+        """Path of the client secret, with `secret_file`."""
         changes.setdefault("logging", {"level": "info", "access": False})
         super().__init__(folder, changes=changes, upstream=EchoServer(), algorithm="hmac-sha256", **options)
         self.size = size
@@ -70,7 +70,7 @@ class Fleet(World):
         return [gateway.port for gateway in self.gateways]
 
     def replica(self, number: int) -> GatewayProcess:
-        """Not started."""
+        """Add a gateway without starting it."""
         folder = self.folder / f"replica-{number}"
         folder.mkdir(exist_ok=True)
         changes = {
@@ -86,12 +86,12 @@ class Fleet(World):
         return config
 
     def loaded(self) -> Config:
-        """The configuration as the gateways have it."""
+        """Return the configuration as the gateways load it."""
         return load_config(self.gateways[0].config_path, self.environ)
 
     @contextlib.asynccontextmanager
     async def book(self) -> AsyncIterator[GrantRepository]:
-        """Hands on the store, beside the gateways."""
+        """Open the store, in parallel to the gateways."""
         sessions = self.loaded().sessions
         store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
         await store.open()
@@ -101,7 +101,7 @@ class Fleet(World):
             await store.close()
 
     def visitor(self, user: str = "mikomo_1", connector: str = "mikomo") -> Visitor:
-        """Somebody new with a bank connected."""
+        """Return a new visitor with one connected bank."""
         browser = self.browser()
         landed = browser.connect(connector, user)
         assert landed.status_code in (302, 303), landed.text
@@ -111,7 +111,7 @@ class Fleet(World):
         return replace(visitor, cookie=visitor.cookie_now())
 
     def refreshes(self, outcome: str | None = None) -> list[dict[str, Any]]:
-        """What the emulator was asked to refresh, in order."""
+        """Return the emulator's refresh events, in order."""
         events = [e for e in self.akoya.events("token") if e.get("grant_type") == "refresh_token"]
         return [e for e in events if outcome in (None, e["outcome"])]
 
@@ -121,29 +121,29 @@ KEYS = [{"env": "AKOYA_GATEWAY_KEY"}]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """`cookie` is their Cookie header, `grant` the id of the one grant."""
+    """A user with a browser. `cookie` is the Cookie header, `grant` the id of the only grant."""
 
     browser: Browser
     cookie: str
     grant: str
 
     def cookie_now(self) -> str:
-        """After the browser has got another."""
+        """Update the visitor after the browser has got another cookie."""
         return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.browser.http.cookies.jar)
 
     def state(self) -> str:
-        """As the connections page tells them."""
+        """Return the connections as the connections page shows them."""
         return str(self.browser.connections()["connections"][0]["state"])
 
 
 def aged(grant: Grant, left: float) -> Grant:
-    """The grant as if its bearer had `left` seconds to go, and a long life behind it. Its real bearer lives on."""
+    """Return the grant as if its bearer expired in `left` seconds after a long life. The real one stays valid."""
     now = time.time()
     return replace(grant, tokens=replace(grant.tokens, expires_at=now + left), refreshed_at=now - 3600.0)
 
 
 async def age(repository: GrantRepository, grant_id: str, left: float) -> Grant:
-    """`aged`, in the store."""
+    """Apply `aged` in the store."""
     while True:
         grant = await repository.get(grant_id)
         assert grant is not None
@@ -153,12 +153,12 @@ async def age(repository: GrantRepository, grant_id: str, left: float) -> Grant:
 
 
 def fingerprint(token: str) -> str:
-    """As the emulator's events name tokens."""
+    """Return the fingerprint by which the emulator's events name a token."""
     return hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
 def until(condition: Callable[[], object], what: str, within: float = WITHIN) -> None:
-    """Other processes bring it about."""
+    """Wait until a condition that other processes bring about is true."""
     deadline = time.monotonic() + within
     while True:
         with contextlib.suppress(httpx.TransportError, ConnectionError):
@@ -170,7 +170,7 @@ def until(condition: Callable[[], object], what: str, within: float = WITHIN) ->
 
 
 async def eventually(condition: Callable[[], Any], what: str, within: float = WITHIN) -> None:
-    """The same for an awaitable condition."""
+    """Wait until an awaitable condition is true."""
     deadline = time.monotonic() + within
     while not await condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""`kill -9` at every step of a refresh: the grant is live or uncertain, with the truth, and never lost in silence."""
+"""`kill -9` at every step of a refresh: the grant is live or uncertain as the provider's state says, and never lost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseri
 from tests.chaos.replicas import age, fingerprint
 
 POINTS = 1000 if FULL else 20
-"""On each store."""
+"""Kills for each store."""
 BATCH = min(POINTS, 100)
 DISCONNECTS = 300 if FULL else 30
 AT_LINES = BATCH * 7 // 10
-"""Of a batch; the others are killed at random moments."""
+"""Of a batch; the others are killed at random times."""
 STORED, SURVIVED = "token used, its successor stored", "done before it was killed"
 SLOW = 0.12
-"""Seconds at most by which the emulator is late, before or after it has done its work."""
+"""Maximum delay of the emulator in seconds, before or after it has done its work."""
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 async def test_a_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store: str, tmp_path: Path) -> None:
-    """Reuse is answered by the plain refusal with one store, by the end of the family with the other."""
+    """One store is tested with plain refusal of reused tokens, the other with revocation of the whole family."""
     random, seen = seeded(), []
     dialect = "hydra" if store.startswith("sqlite") else "dex"
     async with Place(tmp_path, store, dialect) as place, nurseries(place.path) as free:
@@ -51,27 +51,27 @@ async def test_a_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store:
             await kill_at_lines(place, free, points[:AT_LINES], whole, random)
             await kill_at_times(place, free, points[AT_LINES:], random)
             seen += [await just_after(place, point) for point in points]
-            place.ahead = 15.0  # the lease of the dead has ended, the old bearer lives
+            place.ahead = 15.0  # the killed gateway's lease has expired, the old bearer is valid
             for point in points:
                 await while_the_bearer_lives(place, point)
-            place.ahead = LEFT + 120.0  # the bearer has ended, the quarantine is over
+            place.ahead = LEFT + 120.0  # the bearer has expired, the quarantine is over
             for point in points:
                 await afterwards(place, point)
     print(f"{len(seen)} gateways at work on a refresh of {whole} lines:", tally(seen))
-    assert seen.count(SURVIVED) < 0.5 * len(seen), "at most those that are killed at random moments"
+    assert seen.count(SURVIVED) < 0.5 * len(seen), "only gateways that are killed at random times may survive"
 
 
 async def kill_at_lines(place: Place, free: Queue[Nursery], points: list[Point], whole: int, random: Random) -> None:
-    """Each at a line chosen at random among those that a whole refresh takes."""
+    """Kill each gateway at a line chosen at random among those that a whole refresh runs."""
     await gather(*[kill(free, point, lines=random.randrange(1, whole)) for point in points])
 
 
 async def kill_at_times(place: Place, free: Queue[Nursery], points: list[Point], random: Random) -> None:
-    """Each at a random moment; half of the emulator's work is late, and half of its answers."""
+    """Kill each gateway at a random time. The emulator delays half of its work and half of its responses."""
     place.akoya.fault("slow", "token.refresh_token", seconds=SLOW, probability=0.5)
     place.akoya.fault("slow_after", "token.refresh_token", seconds=SLOW, probability=0.5)
     await gather(*[kill(free, point, seconds=random.uniform(0.0, 0.3)) for point in points])
-    await sleep(2 * SLOW + 0.2)  # requests of the dead that are on their way arrive
+    await sleep(2 * SLOW + 0.2)  # requests in flight from killed gateways arrive
     place.akoya.clear_faults()
 
 
@@ -88,7 +88,7 @@ async def just_after(place: Place, point: Point) -> str:
     if held(grant) == point.issued[0]["issued"]:
         assert grant.state is GrantState.LIVE, point
         return STORED if point.killed else SURVIVED
-    # The intent was on the disk before the request left: nobody takes this grant for a live one.
+    # The intent was written before the request was sent, so this grant is never taken for a live one.
     assert held(grant) == point.first, point
     assert grant.state is GrantState.REFRESHING, point
     return "token used, its successor lost"
@@ -100,7 +100,7 @@ async def while_the_bearer_lives(place: Place, point: Point) -> None:
     assert isinstance(answer, Grant), point
     assert answer.usable(place.clock()), point
     if before.state is GrantState.REFRESHING:
-        # Told as what it is; the old bearer is passed on and the token left alone.
+        # The grant is reported as uncertain. The old bearer is passed on and the refresh token not used.
         assert (answer.state, answer.reason) == (GrantState.UNCERTAIN, Reason.HOLDER_LOST), point
         assert answer.tokens.bearer == before.tokens.bearer
     else:
@@ -115,7 +115,7 @@ async def afterwards(place: Place, point: Point) -> None:
     answer = await place.fresh(point)
     place.look([point])
     if lost:
-        # The one attempt, and its answer is the truth.
+        # The single attempt returns the true outcome.
         assert isinstance(answer, NeedsReconnect), point
         assert answer.grant.reason == Reason.OUTCOME_UNKNOWN, point
         assert [use["outcome"] for use in point.uses] == ["issued", "refused"], point
@@ -124,14 +124,14 @@ async def afterwards(place: Place, point: Point) -> None:
         assert answer.state is GrantState.LIVE, point
         assert len(point.uses) - used == (1 if before.state is GrantState.UNCERTAIN else 0), point
         await one_more(place, point)
-        # Nothing was used twice, and each use was of what the one before had brought.
+        # No token was used twice, and each request used the token issued by the one before.
         assert [use["outcome"] for use in point.uses] == ["issued"] * len(point.uses), point
         tokens = [point.first, *[use["issued"] for use in point.uses]]
         assert [use["presented"] for use in point.uses] == tokens[:-1], point
 
 
 async def one_more(place: Place, point: Point) -> None:
-    """What is stored is what the emulator takes."""
+    """Refresh once more: the emulator must accept what is stored."""
     await age(place.book, point.grant, -1.0)
     answer = await place.fresh(point)
     assert not isinstance(answer, GatewayError), (point, answer)
@@ -142,7 +142,7 @@ async def one_more(place: Place, point: Point) -> None:
 async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that_nobody_knows_of(
     store: str, tmp_path: Path
 ) -> None:
-    """Either the grant is still shown, and can be disconnected again, or its token is on the way to revocation."""
+    """Either the grant is still listed and can be disconnected again, or its token is queued for revocation."""
     random = seeded()
     async with Place(tmp_path, store, "hydra") as place, nurseries(place.path) as free:
         whole = await kill(free, await place.point(0), do="disconnect")

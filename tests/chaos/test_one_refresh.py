@@ -1,4 +1,4 @@
-"""A thousand requests at each of three gateways meet one expiring grant: one refresh, and everybody is served."""
+"""A thousand requests at each of three gateways meet one expiring grant: one refresh, and every request is served."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EACH = 1000
 
 @pytest.mark.timeout(240)
 def test_three_thousand_requests_at_three_gateways_cost_one_refresh_each_time(fleet: Fleet) -> None:
-    """Every second time the old bearer has ended; the other times it still lives for some seconds."""
-    uvloop.run(rushes(fleet))  # the crowd must be quicker than what it asks
+    """In every second round the old bearer has expired; in the others it is still valid for some seconds."""
+    uvloop.run(rushes(fleet))  # the clients must be faster than the gateways
 
 
 async def rushes(fleet: Fleet) -> None:
@@ -38,7 +38,7 @@ async def rushes(fleet: Fleet) -> None:
             assert [each["outcome"] for each in refreshes] == ["issued"], f"turn {turn}"
             new = bearer(await live(repository, grant.id))
             assert fingerprint(new) == refreshes[0]["id_token"]
-            # The emulator's tokens live for a day, so the old one would do where the gateways take it for living.
+            # The emulator's tokens are valid for a day, so the old one works where the gateways consider it valid.
             assert {answer.token for answer in answers} <= ({new} if turn % 2 else {new, old})
 
 

@@ -1,4 +1,4 @@
-"""A store in trouble is a 503 and never a logout: cookies stay, nothing passes without a token, all comes back."""
+"""A failing store causes a 503 and never a logout: cookies stay, nothing passes without a token, service recovers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOOD = {200}
 
 
 async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Callable[[], object]) -> None:
-    """Around a spell of trouble under load: 200, then 503s, then 200 again, and nothing else."""
+    """Check an outage under load: 200, then 503, then 200 again, and no other status."""
     await eventually(lambda: answered(seen, GOOD), "all is well")
     mark = seen.mark()
     await asyncio.to_thread(begin)
@@ -49,7 +49,7 @@ async def says(fleet: Fleet, status: int) -> bool:
 
 
 async def recovered(seen: Load) -> bool:
-    """The last hundred are good."""
+    """Return whether the last hundred responses were good."""
     return seen.statuses(max(seen.mark() - 100, 0)) == GOOD
 
 
@@ -60,11 +60,11 @@ def judge(answer: Answer) -> None:
         assert int(answer.header("retry-after") or 0) > 0
         assert b"store" in answer.body, answer.body
     else:
-        assert answer.token.count(".") == 2, "passed without its token"
+        assert answer.token.count(".") == 2, "admitted without a token"
 
 
 async def one_refresh(fleet: Fleet, repository: GrantRepository, visitor: Visitor) -> None:
-    """The grant is whole: it can be refreshed, with one use of its token."""
+    """Check that the grant is intact: it can be refreshed, with one use of its token."""
     before = len(fleet.refreshes())
     await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
@@ -95,7 +95,7 @@ async def test_redis_killed_and_paused_under_load(on_redis: Fleet, own_redis: Re
 
 
 async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis: Fleet, own_redis: RedisServer) -> None:
-    """The answer arrives while there is nowhere to write it: it is kept, and written when there is."""
+    """The response arrives while the store is down: it is kept in memory, and written when the store is back."""
     visitor = on_redis.visitor()
     async with on_redis.book() as repository:
         await age(repository, visitor.grant, left=-1.0)
@@ -125,9 +125,9 @@ async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGrou
             redis_sentinel.primary.kill()
 
         async with load(fleet.ports, [visitor.cookie]) as seen:
-            # Until the sentinels have agreed on another primary nobody can write or read.
+            # No gateway can read or write until the sentinels have agreed on another primary.
             await trouble(fleet, seen, primary_dies, lambda: redis_sentinel.patient(SentinelGroup.patience))
-        # One copy is left, so no write counts that asks for another; start the old primary as a replica again.
+        # One copy is left, so writes that require another one fail; start the old primary as a replica again.
         redis_sentinel.primary.start()
         async with fleet.book() as repository:
             await eventually(lambda: writable(repository, visitor), "there are two copies again")
@@ -152,7 +152,7 @@ async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_pa
 
 
 def holder(cluster: Cluster, visitor: Visitor) -> RedisServer:
-    """The primary that has the grant."""
+    """Return the primary that holds the grant."""
     return next(server for server in cluster.primaries if server.client.keys(f"*:grant:{visitor.grant}"))
 
 
@@ -187,7 +187,7 @@ async def test_sqlite_locked_full_and_corrupt(small_disk: Path, tmp_path: Path) 
 async def write_trouble(
     fleet: Fleet, repository: GrantRepository, visitor: Visitor, what: contextlib.AbstractContextManager[None]
 ) -> None:
-    """Living tokens are passed on; what would need a write is a 503 that costs nothing."""
+    """Valid tokens are passed on; a request that needs a write gets a 503 without further effects."""
     before = len(fleet.refreshes())
     await age(repository, visitor.grant, left=600.0)
     await asyncio.sleep(CACHES)
@@ -210,8 +210,8 @@ async def served(fleet: Fleet, visitor: Visitor) -> bool:
     return (await ask(fleet.port, visitor.cookie)).status == 200
 
 
-class locked(contextlib.AbstractContextManager[None]):  # reads as a function
-    """Another program writes for long."""
+class locked(contextlib.AbstractContextManager[None]):  # used like a function
+    """Another program holds the write lock for a long time."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -225,7 +225,7 @@ class locked(contextlib.AbstractContextManager[None]):  # reads as a function
 
 
 class full(contextlib.AbstractContextManager[None]):
-    """Not a byte is left."""
+    """The disk is full to the last byte."""
 
     def __init__(self, disk: Path) -> None:
         self._rubbish = disk / "rubbish"
@@ -240,7 +240,7 @@ class full(contextlib.AbstractContextManager[None]):
 
 
 async def corrupted(fleet: Fleet, visitor: Visitor, file: Path) -> None:
-    """A bad disk under a running gateway, until somebody puts a backup in place."""
+    """The database is damaged under a running gateway, until an operator restores a backup."""
     backup = fleet.folder / "backup.db"
     with sqlite3.connect(file) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -256,7 +256,7 @@ def spoil(file: Path) -> None:
 
 
 def put(backup: Path, file: Path) -> None:
-    """As a careful operator would: the new file in one step, the old log away."""
+    """Restore as a careful operator would: replace the file atomically and delete the old write-ahead log."""
     shutil.copy(backup, file.with_suffix(".new"))
     for log in ("-wal", "-shm"):
         Path(f"{file}{log}").unlink(missing_ok=True)

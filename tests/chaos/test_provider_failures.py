@@ -1,4 +1,4 @@
-"""Akoya misbehaves while gateways serve: what users get, what operators are told, what becomes of the grant."""
+"""Akoya fails while gateways serve: what users get, what operators see, and what becomes of the grant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def aged(fleet: Fleet, repository: GrantRepository, visitor: Visitor, left
 
 
 async def everywhere(fleet: Fleet, visitor: Visitor) -> list[Answer]:
-    """Three requests at each gateway."""
+    """Send three requests to each gateway."""
     return await asyncio.gather(*[ask(port, visitor.cookie) for port in fleet.ports * 3])
 
 
@@ -48,7 +48,7 @@ async def get(repository: GrantRepository, visitor: Visitor) -> Grant:
 
 
 async def wait_over(repository: GrantRepository, visitor: Visitor) -> None:
-    """The quarantine, without waiting for it; the bearer has ended."""
+    """Skip the quarantine: the bearer has expired."""
     grant = await get(repository, visitor)
     ended = replace(grant.tokens, expires_at=grant.tokens.expires_at - 3600.0)
     assert await repository.write(replace(grant, retry_at=0.0, tokens=ended), after=grant.version)
@@ -65,7 +65,7 @@ async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_onc
         for _ in range(3):
             answers = await everywhere(pair, visitor)
             assert {(answer.status, answer.token) for answer in answers} == {(200, bearer)}
-        assert len(pair.refreshes()) == before + 1, "while the bearer lives its refresh token is left alone"
+        assert len(pair.refreshes()) == before + 1, "while the bearer is valid its refresh token is left alone"
         assert visitor.state() == "uncertain"
         assert STATE_TEXTS[GrantState.UNCERTAIN] in html.unescape(visitor.browser.go("/akoya/").text)
 
@@ -140,9 +140,9 @@ async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_righ
         assert {answer.status for answer in await everywhere(pair, living)} == {200}
         answers = await everywhere(pair, ended)
         assert {answer.status for answer in answers} == {503}
-        assert all(b"invalid_client" not in answer.body for answer in answers), "not for users"
+        assert all(b"invalid_client" not in answer.body for answer in answers), "not shown to users"
         status, report = await asyncio.to_thread(readyz, pair)
-        assert (status, report["problems"]) == (200, []), "the living is served, here as anywhere else"
+        assert (status, report["problems"]) == (200, []), "valid bearers are passed on, here as anywhere else"
         assert "clients.test-app: the provider returns invalid_client" in str(report["notes"])
         assert (living.state(), ended.state()) == ("live", "live")
 
@@ -177,7 +177,7 @@ async def revoked(fleet: Fleet, token: str) -> bool:
 
 
 async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pair: Fleet) -> None:
-    """What the refresh in flight brings is of the older consent, and does not replace the newer one's tokens."""
+    """The result of the refresh in flight belongs to the older consent, and must not replace the newer one's tokens."""
     visitor = pair.visitor()
     async with pair.book() as repository:
         await aged(pair, repository, visitor, ENDED)
@@ -206,7 +206,7 @@ async def asked(fleet: Fleet, before: int) -> bool:
 
 
 class Hasty(Fleet):
-    """Waits one second for the provider."""
+    """A fleet that waits one second for the provider."""
 
     def config(self) -> dict[str, Any]:
         config = super().config()
@@ -215,7 +215,7 @@ class Hasty(Fleet):
 
 
 async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path: Path) -> None:
-    """The pause is longer than `environment.timeout`; the response lies in the socket when the process goes on."""
+    """The pause exceeds `environment.timeout`, but the response is already in the socket when the process resumes."""
     with Hasty(tmp_path, 1, settings={"dialect": "hydra"}) as fleet:
         process = fleet.gateways[0].process
         assert process is not None

@@ -1,4 +1,4 @@
-"""Disconnect, logout, the end of sessions, and a key ring that rotates: seen from outside, at two gateways."""
+"""Disconnect, logout, the end of sessions, and key rotation: observed from outside, at two gateways."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.chaos.clients import ask, load
 from tests.chaos.replicas import CACHES, Fleet, Visitor, eventually
 
 SOON = 15.0
-"""Seconds."""
+"""Maximum seconds until a WebSocket closes."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @contextlib.asynccontextmanager
 async def sockets(fleet: Fleet, visitor: Visitor) -> AsyncIterator[list[ClientConnection]]:
-    """One at each gateway, open and greeted."""
+    """Open a WebSocket at each gateway and receive its first message."""
     async with contextlib.AsyncExitStack() as stack:
         opened = []
         for port in fleet.ports:
@@ -55,7 +55,7 @@ async def close_code(socket: ClientConnection) -> int | None:
 
 
 async def post(visitor: Visitor, path: str) -> int:
-    """One of the page's own forms."""
+    """Submit one of the page's own forms."""
     csrf = visitor.browser.connections()["csrf"]
     headers = {"origin": visitor.browser.world.url}
     answer = await asyncio.to_thread(visitor.browser.http.post, path, data={"csrf": csrf}, headers=headers)
@@ -81,7 +81,7 @@ async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tm
         (issued,) = [event["issued"] for event in fleet.akoya.events("token")]
         fleet.akoya.fault("cut_before", "revoke")
         assert await post(visitor, "/akoya/disconnect/mikomo") == 303
-        assert visitor.browser.connections()["connections"] == [], "forgotten at once"
+        assert visitor.browser.connections()["connections"] == [], "deleted at once"
         assert (await ask(fleet.port, visitor.cookie)).status == 401
         await eventually(lambda: tried(fleet), "it has been tried")
         fleet.gateways[0].kill()
@@ -92,7 +92,10 @@ async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tm
 
 
 async def tried(fleet: Fleet) -> bool:
-    """In vain. If the kill is quicker than the note of that, the next to try waits for the end of a claim."""
+    """Return whether a revocation was attempted and failed.
+
+    If the kill comes before that is stored, the next attempt waits until the claim expires.
+    """
     return "outcome-unknown" in fleet.gateways[0].log.read_text()
 
 
@@ -111,7 +114,7 @@ async def test_sessions_end_by_idleness_and_by_age(tmp_path: Path) -> None:
         while (await ask(fleet.port, busy.cookie)).status == 200:
             lasted = time.monotonic() - began
             await asyncio.sleep(0.3)
-        assert 4.0 < lasted < 8.0, "signs of life keep it, but not beyond its age"
+        assert 4.0 < lasted < 8.0, "activity extends it, but not beyond its lifetime"
         assert (await ask(fleet.port, idle.cookie)).status == 401
 
 

@@ -20,12 +20,12 @@ from tests.chaos.replicas import Fleet, Visitor, age, eventually
 KILLS = 120 if FULL else 24
 WORKERS = 8
 LEFT = 500.0
-"""Seconds for which the bearers live: less than `refresh_before`, more than this takes on the slowest machine."""
+"""Seconds until the bearers expire: less than `refresh_before`, more than this test takes on the slowest machine."""
 
 
 @pytest.fixture
 def crew(tmp_path: Path) -> Iterator[Fleet]:
-    """One gateway of several worker processes, which start again quickly."""
+    """One gateway with several worker processes, which restart quickly."""
     changes = {"tokens": {"refresh_before": "10m"}}
     with Fleet(tmp_path, 1, options=("--workers", str(WORKERS)), changes=changes) as fleet:
         yield fleet
@@ -34,7 +34,7 @@ def crew(tmp_path: Path) -> Iterator[Fleet]:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
-    """Requests that come afterwards are answered with the living token, and the grant says what is known of it."""
+    """Later requests get the valid token, and the grant's state is what is known about it."""
     random, seen = seeded(), []
     crew.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)
     crew.akoya.fault("slow_after", "token.refresh_token", seconds=0.1, probability=0.5)
@@ -45,7 +45,7 @@ async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
             killed_at = time.monotonic()
             for visitor in visitors:
                 await kill_the_holder(crew, repository, visitor, random.uniform(0.0, 0.25))
-            await asyncio.sleep(max(0.0, 11.0 - (time.monotonic() - killed_at)))  # leases end
+            await asyncio.sleep(max(0.0, 11.0 - (time.monotonic() - killed_at)))  # leases expire
             for visitor, first in zip(visitors, firsts, strict=True):
                 seen.append(await judged(crew, repository, visitor, first))
     print(f"{len(seen)} holders killed:", tally(seen))

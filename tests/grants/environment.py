@@ -1,4 +1,4 @@
-"""A small world for the keeper: a provider that tells the truth about its token families, and stores that fail."""
+"""Test doubles for the grant manager: a provider that tracks its token families, and stores that fail on demand."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ client = Client("demo-app", environment, "id", Secret("secret"), "http://127.0.0
 
 class Reuse(Enum):
     PLAIN = auto()
-    """A spent refresh token is refused, and that is all."""
+    """A spent refresh token is refused, without further consequences."""
     FAMILY = auto()
-    """The use of a spent refresh token ends everything that came of the same consent."""
+    """Reuse of a spent refresh token revokes all tokens of the same consent."""
 
 
 @dataclass
@@ -68,10 +68,10 @@ class Family:
 
 
 class Provider:
-    """Implements `grants.TokenEndpoint` on a model of the truth. `faults` is a queue of what happens to next calls."""
+    """Implements `grants.TokenEndpoint` and keeps the true state of all tokens. `faults` is used up call by call."""
 
     crimes: ClassVar[list[str]] = []
-    """What must never happen, and did. Not raised: the keeper would take it for one more fault of a provider."""
+    """Violated invariants. Not raised, because the grant manager would treat an exception as a provider fault."""
 
     def __init__(
         self, clock: Clock, *, life: float = 900.0, delay: float = 0.1, reuse: Reuse = Reuse.PLAIN, grace: float = 0.0
@@ -90,8 +90,11 @@ class Provider:
         self.used_at: list[float] = []
         self.issued_at: list[float] = []
         self.faults: list[TokenOutcome | str] = []
-        """An answer given without acting, or a word: "never arrived"; "lost" and "unjudged" act, and then the answer is
-    lost, or its id_token cannot be judged."""
+        """Outcomes returned without acting, or one of three words.
+
+        "never arrived" does not act. "lost" and "unjudged" act; then the response is lost, or its id_token cannot be
+        validated.
+        """
         self.revocation_faults: list[RevocationOutcome] = []
         self.before_answer: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
@@ -162,7 +165,7 @@ class Provider:
 
 
 class FlakyStore:
-    """A store whose verbs fail as told: `down` fails them all, `failing` is asked for each call."""
+    """A store whose methods fail on demand: `down` fails all of them, `failing` is called for each call."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -203,7 +206,7 @@ RING = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
 
 
 class World:
-    """`keepers` that share one store, as replicas do."""
+    """Grant managers (`keepers`) that share one store, as replicas do."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Reconnecting, disconnecting, and what is in flight meanwhile."""
+"""Reconnecting, disconnecting, and refreshes in flight meanwhile."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_reconnecting_during_a_refresh_wins_over_its_answer() -> None:
     grant = await world.connect()
     await asyncio.sleep(1000)
     waiter = asyncio.ensure_future(world.one.get_fresh(grant))
-    await asyncio.sleep(1.5)  # The provider has acted on the older token; its answer is on the way.
+    await asyncio.sleep(1.5)  # The provider has acted on the older token; its response is on the way.
     await world.keepers[1].connect(OWNER, client, "mikomo", world.provider.consent())
     assert bearer(await waiter) == "bearer-3"
     assert bearer(await world.stored(grant)) == "bearer-3"
@@ -152,7 +152,7 @@ async def test_two_replicas_work_on_one_revocation_queue_without_meeting() -> No
 
 @in_virtual_time
 async def test_revocations_keep_to_the_rate_of_the_environment() -> None:
-    """Five hundred users of an app that closes, or a day's worth after an outage: Akoya's limit is for refreshes too."""
+    """Mass revocation (an app that closes, or a backlog after an outage) obeys the rate limit of refreshes too."""
     world = World(delay=0.01)
     grants = [await world.connect(sub=f"sub_{n}") for n in range(60)]
     for grant in grants:
@@ -173,7 +173,7 @@ async def test_while_the_provider_is_down_revocations_wait_with_everybody_else()
         await world.one.disconnect(grant)
     world.one.start()
     await asyncio.sleep(60)
-    assert 1000 - len(world.provider.revocation_faults) < 15, "a few that find out, then one now and then"
+    assert 1000 - len(world.provider.revocation_faults) < 15, "a few that detect the outage, then one occasionally"
     world.provider.revocation_faults.clear()
     await asyncio.sleep(600)
     assert len(world.provider.revoked) == 100
@@ -194,7 +194,7 @@ async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() 
 
 @in_virtual_time
 async def test_a_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
-    """A refresh that is flying read the store before the user disconnected, and comes back after."""
+    """A refresh in flight read the store before the user disconnected, and its response arrives afterwards."""
     world = World()
     grant = await world.connect()
     await world.one.for_owner(OWNER)
@@ -263,7 +263,7 @@ async def test_a_read_that_began_before_a_change_does_not_hide_it() -> None:
     grant = await world.connect()
     world.store.latency = 0.5
     reading = asyncio.ensure_future(world.one.for_owner(OWNER))
-    await asyncio.sleep(0.7)  # It has read the store, and is on its way back.
+    await asyncio.sleep(0.7)  # The refresh has read the store, and its response is on the way.
     world.store.latency = 0.0
     await world.one.disconnect(grant)
     assert (await reading).grants == ()

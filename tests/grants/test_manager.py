@@ -1,4 +1,4 @@
-"""The keeper: grants come out fresh, or the right person is told what to do."""
+"""The grant manager: it returns fresh grants, or an error that tells the user or the operator what to do."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_nobody_waits_long_for_a_slow_provider_while_the_old_bearer_lives(
     assert clock() - before <= 5.0
     before = clock()
     assert bearer(await world.one.get_fresh(grant)) == "bearer-1"
-    assert clock() - before < 0.1, "the second request does not wait all over again"
+    assert clock() - before < 0.1, "the second request does not wait for the full time again"
     await asyncio.sleep(15)
     assert bearer(await world.one.get_fresh(grant)) == "bearer-2"
 
@@ -152,7 +152,7 @@ async def test_a_pair_in_hand_survives_a_long_store_outage_even_if_the_lease_is_
     with pytest.raises(TemporarilyUnavailable):
         await waiter
     world.provider.before_answer = lambda: None
-    # The store is back, and the other replica is the first to look.
+    # The store is back, and the other replica reads it first.
     other = world.keepers[1]
     world.store.down = False
     with pytest.raises(TemporarilyUnavailable):
@@ -182,7 +182,7 @@ async def test_a_write_that_was_done_but_not_reported_is_recognised() -> None:
 
 @in_virtual_time
 async def test_a_pair_that_only_the_primary_has_is_not_used_until_the_promised_copies_are_there() -> None:
-    """What `?wait=1` says of a Redis whose replica is away: done here, and an error all the same."""
+    """With `?wait=1`, a Redis whose replica is down reports an error although the write was done."""
     world = World()
     grant = await world.connect()
     await asyncio.sleep(1000)
@@ -237,7 +237,7 @@ async def test_the_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
     await asyncio.sleep(850)
     flight = world.one._refresher.flight(grant)
     await asyncio.sleep(1)
-    flight.cancel()  # What kill -9 leaves behind: a lease, and nobody.
+    flight.cancel()  # The state that kill -9 leaves behind: a lease without a holder.
     await asyncio.sleep(0)
     assert (await world.stored(grant)).state is GrantState.REFRESHING
     survivor = world.keepers[1]
@@ -246,7 +246,7 @@ async def test_the_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
     assert bearer(await survivor.get_fresh(await world.stored(grant))) == "bearer-1"
     assert (await world.stored(grant)).state is GrantState.UNCERTAIN
     assert (await world.stored(grant)).reason == "refresh_interrupted"
-    assert sum(world.provider.uses.values()) == 1, "no second use while the bearer lives"
+    assert sum(world.provider.uses.values()) == 1, "no second use while the bearer is valid"
 
 
 @in_virtual_time
@@ -274,7 +274,7 @@ async def test_an_uncertain_grant_whose_token_was_spent_ends_with_the_truth() ->
         await asyncio.sleep(850)
         passed = await world.one.get_fresh(grant)
         await asyncio.sleep(60)
-        assert not world.provider.families[0].ended, "the living bearer was not risked"
+        assert not world.provider.families[0].ended, "the valid bearer was not put at risk"
         with pytest.raises(NeedsReconnect) as raised:
             await world.one.get_fresh(passed)
         assert raised.value.grant.reason == "refresh_outcome_unknown"
@@ -421,7 +421,7 @@ async def test_a_provider_that_is_down_is_not_asked_for_every_grant() -> None:
 
 @in_virtual_time
 async def test_a_provider_that_is_asked_too_often_is_asked_in_turn_and_not_taken_to_be_down() -> None:
-    """Two hundred users come back in the morning, and all their bearers have ended in the night."""
+    """Two hundred users return in the morning, and all their bearers have expired overnight."""
     world = World(life=3600.0)
     grants = [await world.connect(owner=f"own_{n}") for n in range(200)]
     await asyncio.sleep(4000)
@@ -451,8 +451,8 @@ async def test_a_provider_that_is_asked_too_often_is_asked_in_turn_and_not_taken
 
     began = world.clock()
     served = await asyncio.gather(*map(user, grants))
-    assert max(served) - began < 80.0, "forty seconds would be the least"
-    assert refused < 250, "the first of each, and a few"
+    assert max(served) - began < 80.0, "forty seconds is the minimum"
+    assert refused < 250, "one for each grant, and a few more"
     assert world.one.health.unavailable_environments == ()
 
 
@@ -540,18 +540,18 @@ async def test_a_bearer_that_the_upstream_found_dead_is_refreshed_once() -> None
     assert bearer(await world.stored(grant)) == "bearer-2"
     assert not await world.one.report_stale(grant), "that bearer has been replaced"
     renewed = await world.stored(grant)
-    assert not await world.one.report_stale(renewed), "not again so soon: it may be an entitlement"
+    assert not await world.one.report_stale(renewed), "not again so soon: the cause may be a missing entitlement"
     await asyncio.sleep(61)
     assert await world.one.report_stale(renewed)
     await asyncio.sleep(1)
     third = await world.stored(grant)
     await asyncio.sleep(61)
-    assert not await world.one.report_stale(third), "each time it takes longer"
+    assert not await world.one.report_stale(third), "the interval grows each time"
 
 
 @in_virtual_time
 async def test_a_pair_in_hand_puts_back_a_grant_that_the_store_has_lost() -> None:
-    """A fail-over to a replica that had not seen the last writes."""
+    """A failover to a replica that was missing the last writes."""
     world = World()
     grant = await world.connect()
     await asyncio.sleep(1000)
@@ -611,7 +611,7 @@ async def test_a_client_that_now_names_another_environment_never_shows_it_the_ol
     other.client = replace(client, environment=replace(environment, name="production"))
     changed = world.keeper("with another environment", other)
     await asyncio.sleep(850)
-    assert bearer(await changed.get_fresh(grant)) == "bearer-1", "it is still good where it came from"
+    assert bearer(await changed.get_fresh(grant)) == "bearer-1", "it is still valid in its own environment"
     await asyncio.sleep(100)
     with pytest.raises(RegistrationFault):
         await changed.get_fresh(grant)
@@ -621,4 +621,4 @@ async def test_a_client_that_now_names_another_environment_never_shows_it_the_ol
     assert not other.revoked
     await asyncio.sleep(60)
     await world.one.revocation_queue.sweep()
-    assert world.provider.revoked == ["refresh-1"], "set right again, it is made up for"
+    assert world.provider.revoked == ["refresh-1"], "revoked once the configuration is correct again"

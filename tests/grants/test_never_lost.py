@@ -1,5 +1,6 @@
-"""Replicas that crash between any two steps, a store that comes and goes, a provider that loses answers: driven by
-Hypothesis against the provider's own truth.
+"""Property tests of refreshes against the provider's true state, driven by Hypothesis.
+
+Replicas crash between any two steps, the store goes down and comes back, and the provider loses responses.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ FAULTS = st.sampled_from(["lost", "never arrived", "unjudged", down(), down(20.0
 
 
 class Truth(Provider):
-    """Knows of each refresh token whether its first use is known to have succeeded, so that a second is a crime."""
+    """Tracks which refresh tokens may legitimately be used twice, because the outcome of the first use was unknown."""
 
     doubtful: set[str]
     spent: dict[str, list[str]]
-    """By process: tokens whose successor it was given. What it did with that is another matter."""
+    """By process: tokens whose successor the process received, whether or not it stored it."""
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         token = refresh_token.reveal()
@@ -111,7 +112,7 @@ class NeverLost(RuleBasedStateMachine):
         wait=st.sampled_from([0.0, 0.01, 0.03, 0.3, 0.6, 1.2]),
     )
     def ask(self, who: int, rest: float | None, wait: float) -> None:
-        """A request at a replica, now, or this long after the last tokens came; nobody may wait for it to end."""
+        """Start a request at a replica, now or `rest` seconds after the last tokens, and do not wait for its end."""
         name, grants = self.keepers[who]
         if rest is not None and self.truth.issued_at:
             self.go(max(self.truth.issued_at[-1] + rest - self.clock(), 0.0))
@@ -134,14 +135,14 @@ class NeverLost(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1))
     def crash(self, who: int) -> None:
-        """kill -9, and a new process in its place."""
+        """Simulate kill -9, and start a new process in its place."""
         name, _ = self.keepers[who]
         for task in list(self.tasks.get(name, ())):
             task.cancel()
         self.go(0)
         stored = self.stored()
         for used in self.truth.spent.pop(name, ()):
-            # What it had not written is gone with it, and nobody else knows.
+            # Successors that the process had not written are lost with it, and no other process has them.
             if stored is None or stored.tokens.refresh_token == Secret(used):
                 self.truth.doubtful.add(used)
         self.keepers[who] = self.boot()
@@ -203,17 +204,17 @@ class NeverLost(RuleBasedStateMachine):
             assert stored.state is GrantState.REVOKED
             assert not token
             return
-        # The newest consent's tokens are there, whatever a refresh in flight brought of an older one.
+        # The tokens of the newest consent are stored, even if a refresh of an older consent was in flight.
         assert token == family.living or token in family.spent
         if stored.state is GrantState.LIVE and not self._held(token):
-            assert token == family.living, "a spent token that calls itself live is a silent loss"
+            assert token == family.living, "a live grant with a spent token is lost without notice"
         if stored.state is GrantState.NEEDS_RECONNECT:
             dead = family.ended or token != family.living
-            assert dead or stored.unknowns >= MAX_UNKNOWN_OUTCOMES, "sent to the bank for nothing"
+            assert dead or stored.unknowns >= MAX_UNKNOWN_OUTCOMES, "the user was sent to the bank without need"
         assert remedy(stored.state, stored.reason).what
 
     def _held(self, token: str) -> bool:
-        """A living process has the successor in its hands."""
+        """Return whether a running process still has the successor of this token."""
         return any(token in tokens for tokens in self.truth.spent.values())
 
     @invariant()
@@ -235,7 +236,7 @@ class NeverLost(RuleBasedStateMachine):
         return RING.decrypt(record.body, b"".join(len(part).to_bytes(4, "big") + part for part in parts))
 
     def teardown(self) -> None:
-        """All trouble ends: the grant is live again, or says what the user must do."""
+        """End all faults: the grant must become live again, or say what the user must do."""
         Provider.crimes.clear()
         try:
             if hasattr(self, "grant"):

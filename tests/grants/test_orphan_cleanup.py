@@ -1,4 +1,4 @@
-"""Grants whose owner's every session has ended are revoked; no others."""
+"""Grants are revoked when all sessions of their owner have ended, and no other grants are."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others
 
 
 async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisServer) -> None:
-    """Owners who never come back are many in the course of the years."""
+    """Owners who never return accumulate over the years."""
     clock = Clock()
     store = open_store(f"{own_redis.url}?prefix=mine", clock)
     await store.open()
@@ -145,9 +145,9 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
         assert len(client.keys("mine:group:grant:*")) == 3
         clock.ahead = 3600.0
         await orphans.run_once()
-        assert len(client.keys("mine:group:grant:*")) == 3, "who comes late finds the marker"
+        assert len(client.keys("mine:group:grant:*")) == 3, "late requests still find the tombstone"
         clock.ahead = 20 * 3600.0
-        for name in client.keys("mine:group:grant:*"):  # the server has a clock of its own
+        for name in client.keys("mine:group:grant:*"):  # the Redis server uses its own clock
             client.zadd(name, dict.fromkeys(client.zrange(name, 0, -1), time.time() - 20 * 3600.0))
         await orphans.run_once()
         assert [client.zrange(name, 0, -1) for name in client.keys("mine:group:grant:*")] == [[living.id.encode()]]

@@ -1,4 +1,4 @@
-"""Circuit breakers of a provider, with a clock of the test's."""
+"""Circuit breakers of a provider, with a controlled clock."""
 
 from __future__ import annotations
 

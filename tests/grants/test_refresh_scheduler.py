@@ -1,4 +1,4 @@
-"""Ahead of need: grants in use are fresh before a request has to wait, within the provider's limits."""
+"""Grants in use are refreshed in advance, within the provider's limits, so that no request has to wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same promises over a real SQLite file and a real clock."""
+"""The guarantees for replicas, on a real SQLite file and with a real clock."""
 
 from __future__ import annotations
 

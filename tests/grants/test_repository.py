@@ -1,4 +1,4 @@
-"""Grants as records: they come back as they were, and nothing of them shows."""
+"""Grants as records: they survive a round trip, and the record reveals nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Providers that accept a spent refresh token for a short time: a lost response is won back at once, and only there."""
+"""Retries after a lost response, which are immediate only with providers that grant a grace period for spent tokens."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_without_a_grace_the_living_bearer_is_not_risked(reuse: Reuse) -> 
 
 @in_virtual_time
 async def test_no_reuse_comes_after_the_grace() -> None:
-    """Every response is lost: what is repeated is repeated early, and then waits for the end of the bearer."""
+    """Every response is lost: retries happen early in the grace period, the next attempt after the bearer's expiry."""
     world = World(grace=30, reuse=Reuse.FAMILY)
     grant = await world.connect()
     world.provider.faults = ["lost"] * 100
@@ -123,7 +123,7 @@ def test_no_use_begins_after_three_quarters_of_the_grace(rounds: list[tuple[floa
         now += pause
         next_step = next_action(grant, now, 60.0)
         if now >= first + 0.75 * grace or grant.reuse is None:
-            assert next_step.action is Action.USE, "the bearer lives, and reuse would risk it"
+            assert next_step.action is Action.USE, "the bearer is valid, and reuse would put it at risk"
             continue
         if next_step.action is not Action.REFRESH:
             continue

@@ -1,4 +1,4 @@
-"""The state machine: every state and event is decided, and no state is a dead end."""
+"""The state machine: every pair of state and event is defined, and no state is a dead end."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_every_state_decides_every_event() -> None:
 
 @pytest.mark.parametrize("state", GrantState)
 def test_the_table_tells_the_truth(state: GrantState) -> None:
-    """Each move leads where the table says, each `NoTransition` stays, and every target that is written is reached."""
+    """Each move leads where the table says, each `NoTransition` changes nothing, and every listed target is reached."""
     reached: dict[type, set[GrantState]] = {}
     for before in grants(state):
         for event in events():
@@ -153,7 +153,7 @@ def test_new_tokens_count_although_another_holds_the_lease() -> None:
     before = grant(GrantState.REFRESHING, lease=Lease("other", NOW, NOW + 10, sent=True))
     assert transition(before, ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), NOW).tokens == tokens(2)
     refused = ProviderResponded("me", Secret("refresh-1"), Refused("invalid_grant"))
-    assert transition(before, refused, NOW) is before, "the other's use may be the one that spent it"
+    assert transition(before, refused, NOW) is before, "the other holder's request may be the one that spent the token"
 
 
 def test_what_a_refresh_answer_leaves_out_stays() -> None:
@@ -220,7 +220,7 @@ def test_no_state_is_a_dead_end(state: GrantState, reason: str | None) -> None:
     if state in {GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN}:
         assert advice.who is ResponsibleParty.USER
         assert "connect" in advice.what.lower()
-    # And there is a way on from every state: the user's reconnection, if nothing else.
+    # Every state can be left: at the latest when the user reconnects.
     assert transition(grant(state), Reconnected(tokens(9)), NOW).state is GrantState.LIVE
 
 

@@ -1,5 +1,7 @@
-"""A cancellation that gets lost on its way to a store does not keep the gateway from stopping, nor an answer from the
-store: Python 3.11's `asyncio.wait_for` loses one that comes just as what it waits for is done."""
+"""A cancellation that is lost in a store call neither keeps the gateway from stopping nor a response from being stored.
+
+Python 3.11's `asyncio.wait_for` loses a cancellation that arrives just as the awaited future completes.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,11 @@ from tests.servers import RedisServer, own_redis
 __all__ = ["own_redis"]
 
 TURNS = range(25)
-"""Of the event loop, after which the cancellation comes: it is lost between two of them."""
+"""Event loop turns before the cancellation. All are tried, because it is lost only between two specific turns."""
 
 
 class SentByRedis(MemoryStore):
-    """Its verbs take a few turns, as the Redis client's do."""
+    """A memory store whose methods take a few event loop turns, as the Redis client's do."""
 
     async def _sent(self) -> None:
         for _ in range(3):
@@ -65,7 +67,7 @@ def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
         await turns(number)
         stopping = asyncio.ensure_future(stop(world, orphans))
         done, _ = await asyncio.wait({stopping}, timeout=60)
-        assert done, "it works on as if nobody had said anything"
+        assert done, "it went on working despite the cancellation"
 
     main()
 
@@ -80,7 +82,7 @@ async def no_sessions(owner: str) -> list[object]:
 
 
 class LateBy(Provider):
-    """Answers so many turns after the lease is renewed for the first time."""
+    """Responds a given number of turns after the first renewal of the lease."""
 
     turns = 0
 

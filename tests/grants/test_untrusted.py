@@ -1,4 +1,4 @@
-"""Responses that cannot be trusted: none ends a grant, none is passed on, and users are back as soon as the cause is gone."""
+"""Responses that fail validation: none ends a grant or is passed on, and service resumes soon after the fix."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_sequence_of_untrusted_responses_ends_a_grant(rounds: list[tuple[str,
 
 @pytest.mark.parametrize("state", [GrantState.LIVE, GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT])
 def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(state: GrantState) -> None:
-    """Otherwise the grant goes on with the token that this response has spent."""
+    """Otherwise the grant would keep the token that this response has spent."""
     before = Grant(KEY, tokens(), state, NOW - 100, NOW - 100, unknowns=int(state is GrantState.UNCERTAIN))
     after = transition(before, ProviderResponded("me", Secret("refresh-1"), untrusted(2)), NOW)
     assert (after.state, after.tokens.refresh_token, after.unknowns) == (GrantState.LIVE, Secret("refresh-2"), 0)
@@ -108,7 +108,7 @@ def test_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour() -> None:
     assert pauses[0] == pytest.approx(5, abs=0.01)
     assert pauses[-1] == pytest.approx(900, abs=0.01)
     assert all(a < b or b == pytest.approx(900, abs=0.01) for a, b in pairwise(pauses))
-    assert sum(pause < 60 for pause in pauses) >= 6, "a fault of minutes is over soon after it is corrected"
+    assert sum(pause < 60 for pause in pauses) >= 6, "a fault of a few minutes is over soon after it is corrected"
 
 
 def test_a_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
@@ -119,11 +119,11 @@ def test_a_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
     assert grant.state is GrantState.UNCERTAIN
 
 
-# --- the keeper ---------------------------------------------------------------------------------------------------
+# --- the grant manager --------------------------------------------------------------------------------------------
 
 
 class Untrustworthy(World):
-    """All refreshes succeed, and none of their id_tokens passes while `wrong`."""
+    """All refreshes succeed, but their id_tokens fail validation while `wrong` is set."""
 
     wrong = False
 
@@ -142,7 +142,7 @@ class Untrustworthy(World):
         return self
 
     async def status(self, grant: Grant, grants: GrantManager | None = None) -> int:
-        """What the app's user gets."""
+        """Return the status that the app's user gets."""
         grants = grants or self.one
         grant = (await grants.repository.get(grant.id)) or grant
         try:
@@ -156,7 +156,7 @@ class Untrustworthy(World):
 
 @in_virtual_time
 async def test_a_fault_of_half_a_minute_is_over_soon_after_it_is_gone() -> None:
-    """Report 02: a clock that is wrong for 30 s ended every consent whose token fell due."""
+    """A clock that was wrong for 30 s once ended every consent whose token was due for refresh (report 02)."""
     world = Untrustworthy(life=100.0).spoil()
     grant = await world.connect()
     await asyncio.sleep(90)
@@ -165,7 +165,7 @@ async def test_a_fault_of_half_a_minute_is_over_soon_after_it_is_gone() -> None:
     for _ in range(15):
         statuses.append(await world.status(grant))
         await asyncio.sleep(2)
-    assert set(statuses[:5]) == {200}, "the old bearer, until its end"
+    assert set(statuses[:5]) == {200}, "the old bearer, until it expires"
     assert set(statuses[6:]) == {503}
     world.wrong = False
     began = clock()
@@ -204,7 +204,7 @@ async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> 
 
 @in_virtual_time
 async def test_a_reload_tries_every_grant_at_once_and_counts_anew() -> None:
-    """`scripts/misconfigured.py`: `issuer` with one slash less, corrected a minute later, cost 10 of 10 grants."""
+    """`scripts/misconfigured.py`: an `issuer` without its slash, corrected a minute later, cost 10 of 10 grants."""
     world = Untrustworthy().spoil()
     grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
     world.wrong = True
@@ -293,7 +293,7 @@ async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_
     for grant in grants:
         assert await world.status(grant) == 503
     last = await world.stored(grants[-1])
-    assert last.untrusted == 0, "held back by the others' responses"
+    assert last.untrusted == 0, "held back because of the other grants' responses"
     with pytest.raises(UntrustedResponses) as raised:
         await world.one.get_fresh(last)
     assert raised.value.reconnect == "mikomo"
@@ -325,7 +325,7 @@ async def test_connectors_are_told_from_environments() -> None:
     assert [fault.connectors for fault in trust.faults] == [("three", "two")]
     await asyncio.sleep(200)
     trust.enter("e", "four")
-    assert trust.wait("e", "four") > 0, "one asks for all"
+    assert trust.wait("e", "four") > 0, "one request probes for all connectors"
     trust.record_outcome("e", "four", "g5", good)
     assert trust.wait("e", "four") == 0
     trust.record_outcome("e", "one", "g3", good)

@@ -1,4 +1,4 @@
-"""An event loop whose time passes by itself: no test of these waits for a clock."""
+"""An event loop with virtual time, so that tests do not wait for a real clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def clock() -> float:
-    """Unix seconds of the running virtual loop."""
+    """Return the running virtual loop's time as Unix seconds."""
     return EPOCH + asyncio.get_running_loop().time()
 
 
