@@ -365,7 +365,7 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
     """The lines are equal except for time, duration and the request ID, which an untrusted client cannot choose."""
     world, plain_gateway = both
     if world.face == "app":
-        pytest.skip("the access log is the server's there")
+        pytest.skip("the access log belongs to the server there")
     cookies = cookies_of(browser)
     requests = [get(b"/accounts/" + name + b"?secret=1", cookies) for name in (b"length", b"chunked", b"no-content", b"server-error")]
     requests += [get(b"/accounts/length", b""), get(b"/nowhere", cookies), get(b"/public/length", b"")]

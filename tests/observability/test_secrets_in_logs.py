@@ -43,7 +43,7 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
             secrets |= {"forged-code-value", "forged-state-value", "token-in-a-query", "bearer-of-the-client-1"}
         # Another worker's metrics are up to a second old.
         time.sleep(1.5)
-        until(lambda: GRANTED in metrics_of(world), "the figures are there")
+        until(lambda: GRANTED in metrics_of(world), "the metrics are complete")
         metrics = metrics_of(world)
         ready = httpx.get(f"{world.admin_url}/readyz", trust_env=False).text
     log = world.log()

@@ -195,7 +195,7 @@ def test_what_a_reload_cannot_change_is_said(running: Running) -> None:
     text = running.gateway.config_path.read_text().replace("level: info", "level: debug")
     running.gateway.config_path.write_text(text)
     running.signal(signal.SIGHUP)
-    until(lambda: any(line.get("setting") == "logging" for line in running.log()), "it is said")
+    until(lambda: any(line.get("setting") == "logging" for line in running.log()), "the setting is logged")
 
 
 class TestStreams:
@@ -303,7 +303,7 @@ class TestWorkers:
         running.gateway.config_path.write_text(text.replace("/grants.db", "/folder.db"))
         running.signal(signal.SIGHUP)
         refused = "new configuration not applied"
-        until(lambda: running.events().count(refused) == 2, "both workers keep the old one")
+        until(lambda: running.events().count(refused) == 2, "both workers keep the old configuration")
         victim = running.worker_pids()[0]
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
@@ -326,7 +326,7 @@ class TestWorkers:
         ):
             try:
                 until(lambda: run.events().count("worker started") == 2, "both workers are up")
-                until(lambda: run.get("/public/x").text == "done", "it serves")
+                until(lambda: run.get("/public/x").text == "done", "requests are served")
                 victim = next(line["pid"] for line in run.log() if line["event"] == "worker started")
                 os.kill(victim, signal.SIGSTOP)
                 until(lambda: run.events().count("worker started") == 3, "the worker is replaced")
@@ -359,7 +359,7 @@ class TestWorkers:
         def counted() -> set[float]:
             return {values(running.ask_admin("/metrics").content).get(PASSED, 0.0) for _ in range(6)}
 
-        until(lambda: counted() == {30.0}, "every answer says 30")
+        until(lambda: counted() == {30.0}, "every response reports 30")
         os.kill(running.worker_pids()[0], signal.SIGKILL)
         until(lambda: len(running.worker_pids()) == 2, "the worker is replaced")
         time.sleep(1.2)
@@ -369,7 +369,7 @@ class TestWorkers:
     def test_workers_end_with_their_supervisor(self, running: Running) -> None:
         workers = running.worker_pids()
         running.signal(signal.SIGKILL)
-        until(lambda: not any(_is_there(pid) for pid in workers), "the workers are gone")
+        until(lambda: not any(_is_there(pid) for pid in workers), "the workers have exited")
 
     def test_ctrl_c_reaches_everybody_and_still_drains(self, running: Running) -> None:
         slow = Slow(running)

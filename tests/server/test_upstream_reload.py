@@ -105,7 +105,7 @@ def test_the_idle_connections_of_one_that_changed_or_is_gone_are_closed(several:
         several.change(upstreams={**several.settings, "two": {**several.settings["two"], "pool": 7}})
     else:
         several.change(upstreams={"one": several.settings["one"]}, access=rules("one"))
-    until(lambda: two.open_connections == 0, "the app sees them closed")
+    until(lambda: two.open_connections == 0, "the app sees the connections closed")
     assert one.open_connections == 1
 
 
@@ -136,7 +136,7 @@ def test_one_that_is_gone_serves_what_it_began(several: Several) -> None:
         lines = stream.iter_lines()
         assert next(lines) == "tick"
         slow = aside.submit(several.run.get, "/public/two/slow")
-        until(several.apps["two"].asked.is_set, "it is asked")
+        until(several.apps["two"].asked.is_set, "the app has the request")
         several.change(upstreams={"one": several.settings["one"]}, access=rules("one"))
         assert several.run.get("/public/two/x").text == "done"
         assert several.run.upstream.url != several.servers["two"].url
@@ -162,5 +162,5 @@ def test_one_that_cannot_be_used_leaves_all_as_they_were(several: Several, tmp_p
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     several.run.signal(signal.SIGHUP)
     refused = "new configuration not applied"
-    until(lambda: refused in several.run.events(), "it is refused")
+    until(lambda: refused in several.run.events(), "the reload is refused")
     assert connections(several) == first

@@ -54,7 +54,7 @@ def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) 
         assert count() == 2
         one.send("x")
         assert one.recv(5) == "x"
-    until(lambda: count() == 0, "both are over")
+    until(lambda: count() == 0, "both WebSockets are closed")
     lines = [line for line in running.log() if line.get("path") == "/public/"]
     assert [(line["status"], line["rule"], line["outcome"]) for line in lines] == [(101, "access[0] /public/*", "passed")] * 2
     assert not [line for line in running.log() if line["level"] == "error"]
@@ -66,11 +66,11 @@ def test_a_client_cannot_send_more_than_the_largest_message(running: Running, ap
         assert len(socket.recv(5)) == 1000
         socket.send("x" * 1001)
         assert closing(socket) == 1009
-    until(lambda: [code for code, _ in app.closed] == [1009], "the app hears of it")
+    until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
     with dial(running) as socket:
         socket.send(iter(["x" * 500, "x" * 501]))
         assert closing(socket) == 1009
-    until(lambda: len(app.closed) == 2, "the app hears of it")
+    until(lambda: len(app.closed) == 2, "the app receives the close")
     assert app.received == 1
 
 
@@ -80,7 +80,7 @@ def test_an_app_cannot_send_more_than_the_largest_message(running: Running, app:
         assert len(socket.recv(5)) == 1000
         socket.send("1001")
         assert closing(socket) == 1009
-    until(lambda: [code for code, _ in app.closed] == [1009], "the app hears of it")
+    until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
 
 
 def test_a_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running: Running) -> None:

@@ -596,7 +596,7 @@ def test_frames_of_an_upstream_that_are_right(sent: Any, expected: Any, tunnel: 
 @pytest.mark.parametrize("name", BAD)
 def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel: bool) -> None:
     if tunnel and name in INVALID_TEXT:
-        pytest.skip("whether text is text is for the two ends to judge")
+        pytest.skip("a tunnel does not validate UTF-8: the two ends do")
     sent, closed = BAD[name], []
 
     def handler(caller: Caller) -> None:
@@ -702,7 +702,7 @@ async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str)
                 if done:
                     break
             else:
-                pytest.fail("it never got through")
+                pytest.fail("the work was cancelled at every suspension")
         assert await asyncio.to_thread(eventually, lambda: app.open == 0)
         await asyncio.sleep(0.05)
         assert asyncio.all_tasks() - before == set()
