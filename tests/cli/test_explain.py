@@ -1,4 +1,4 @@
-"""`akoya-gateway explain`: what would happen to a request, told without a secret at hand."""
+"""`akoya-gateway explain`: what would happen to a request, shown without access to any secret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def explain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """With none of the environment variables that the file names."""
+    """Run `explain` without the environment variables that the file names."""
     return subprocess.run(
         [GATEWAY, "explain", *words], cwd=folder, env={}, capture_output=True, text=True, timeout=60, check=False
     )

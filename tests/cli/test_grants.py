@@ -217,7 +217,7 @@ def test_revoke_forgets_at_once_and_revokes_at_akoya(
 
     akoya_sandbox.fault("status", "revoke", status=503)
     result = runner.invoke(app, ["grants", "revoke", second.id, "-y", "--config", str(config)])
-    assert result.exit_code == 0, "forgotten all the same"
+    assert result.exit_code == 0, "the grant is deleted although revocation failed"
     assert "1 waiting to be revoked at Akoya" in result.stderr
     assert not runner.invoke(app, ["grants", "list", "-f", "json", "--config", str(config)]).stdout
 
@@ -245,7 +245,7 @@ async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[
 
 
 def test_memory_does_not_grow_with_the_number_of_grants(config: Path) -> None:
-    """The peak of listing 20,000 grants of 2 kB is near that of listing none."""
+    """The peak memory of listing 20,000 grants of 2 kB is close to that of listing none."""
     few = peak(config)
     big = Secret("b" * 2000)
 
@@ -261,11 +261,11 @@ def test_memory_does_not_grow_with_the_number_of_grants(config: Path) -> None:
         await store.close()
 
     asyncio.run(many())
-    assert peak(config) < few + 12_000, "kilobytes: 20,000 grants are more than 40,000"
+    assert peak(config) < few + 12_000, "kilobytes; 20,000 grants are more than 40,000 kB"
 
 
 def peak(config: Path) -> int:
-    """Largest resident size of a process that lists everything as JSON, in kilobytes."""
+    """Return the peak resident size, in kilobytes, of a process that lists all grants as JSON."""
     program = (
         "import resource, sys\nfrom akoya_gateway.cli import app\n"
         "try: app(['grants', 'list', '-f', 'json', '-c', sys.argv[1]])\n"

@@ -1,4 +1,4 @@
-"""Configurations for tests: a small one that is fine, and what is said of a changed one."""
+"""Configurations for tests: a small valid one, and helpers that validate changed versions of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REMOVED = "(removed)"
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """SMALL with values set (or REMOVED) at dotted paths: `{"sessions.cookie.idle": "1h", "access.0.path": "/"}`."""
+    """Return SMALL, changed at dotted paths (REMOVED deletes): `{"sessions.cookie.idle": "1h", "access.0.path": "/"}`."""
     data = copy.deepcopy(SMALL)
     for path, value in copy.deepcopy(changes).items():
         at: Any = data
@@ -55,14 +55,14 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(folder: Path, changes: dict[str, Any] | str, environ: dict[str, str] | None = None) -> ValidationResult:
-    """What is said of SMALL with changes, or of a text."""
+    """Validate SMALL with changes, or a complete text."""
     file = folder / "gateway.yaml"
     file.write_text(changes if isinstance(changes, str) else yaml.safe_dump(changed(changes), sort_keys=False))
     return validate_config(file, ENVIRON if environ is None else environ)
 
 
 def said(result: ValidationResult) -> list[str]:
-    """Each fault without its position: `path: message (remedy)`."""
+    """Return each diagnostic without its position: `path: message (remedy)`."""
     return [str(diagnostic).split(" ", 1)[1] for diagnostic in result.diagnostics]
 
 

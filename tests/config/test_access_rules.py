@@ -1,4 +1,4 @@
-"""Access rules: what is refused, what is warned of, and agreement with the table that applies them."""
+"""Access rules: which ones are rejected, which cause warnings, and agreement with the table that applies them."""
 
 from __future__ import annotations
 

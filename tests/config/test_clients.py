@@ -1,4 +1,4 @@
-"""Environments, clients, connectors: references, presets, and the rails between sandbox and production."""
+"""Environments, clients, connectors: references, presets, and the safeguards between sandbox and production."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: P
             {"clients.demo-app.redirect_uri": "https://app.example.com/banks/logout", "prefix": "/banks"},
             "clients.demo-app.redirect_uri: its path is a route",
         ),
-        # The rails.
+        # Safeguards between sandbox and production.
         (PRODUCTION, 'connectors.mikomo: mikomo exists in the sandbox only, and client "demo-app" is production'),
         (
             {**PRODUCTION, "connectors": {"bank": {"client": "demo-app", "connector": "Mikomo"}}},

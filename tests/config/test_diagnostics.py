@@ -1,4 +1,4 @@
-"""How a fault reads."""
+"""The format of diagnostics."""
 
 from __future__ import annotations
 

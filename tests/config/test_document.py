@@ -1,4 +1,4 @@
-"""YAML text -> values with their places, and every way in which a text is no configuration."""
+"""From YAML text to values with positions, and every way in which a text is not a valid configuration."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_missing_file_a_directory_and_a_bad_name_are_told(tmp_path: Path) -> N
 
 @pytest.fixture
 def nobody() -> Iterator[None]:
-    """Root reads everything, so root becomes somebody else for a moment."""
+    """Drop root privileges for a test, because root can read every file."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)

@@ -1,4 +1,4 @@
-"""gateway.yaml and docs/configuration.md are true to the schema."""
+"""gateway.yaml and docs/configuration.md agree with the schema."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_editors_find_the_schema_from_its_first_line() -> None:
 
 
 def _keys(node: Any) -> set[str]:
-    """Every key that any mapping of the schema knows."""
+    """Return every key that any mapping of the schema has."""
     found: set[str] = set()
     if isinstance(node, dict):
         found |= set(node.get("properties", {}))

@@ -1,4 +1,4 @@
-"""Whatever is in the file: a `Config`, or `ConfigurationError` with faults that are one printable line each."""
+"""Any input gives a `Config`, or a `ConfigurationError` whose diagnostics are one printable line each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _judge(content: bytes) -> ValidationResult | None:
 
 
 def _complete(config: Config) -> None:
-    """What is handed out cannot be wrong: nothing is left empty, and those who use it take it."""
+    """Check that a returned configuration is complete and accepted by the code that uses it."""
     assert config.access
     for client in config.clients.values():
         assert client.client_id

@@ -1,4 +1,4 @@
-"""`load_config`: the design's example, one home of defaults, and all or nothing."""
+"""`load_config`: the example of the design, a single source of defaults, and all or nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_design_s_example_loads(tmp_path: Path) -> None:
 
 
 def test_the_schema_s_defaults_are_the_model_s(tmp_path: Path) -> None:
-    """`model` repeats some defaults for those who build values by hand; they must be the same."""
+    """`model` repeats some defaults for code that builds values without a file; they must be the same."""
     config = judged(tmp_path, {"upstream": {"url": "http://127.0.0.1:3000"}}).config
     assert config is not None
     assert config.tokens == Tokens()

@@ -1,4 +1,4 @@
-"""The schema itself: complete, closed, and true to its own examples."""
+"""The schema itself: complete, closed to unknown keys, and consistent with its own examples."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_defaults_and_examples_are_valid(where: str) -> None:
     _, schema, _ = PROPERTIES[where]
     validator = jsonschema.Draft202012Validator({**schema, "$defs": SCHEMA["$defs"]})
     for value in [*schema["examples"], *([schema["default"]] if "default" in schema else [])]:
-        # The default of a section with required keys is null or leaves them out on purpose.
+        # The default of a section with required keys is null, or omits those keys on purpose.
         assert validator.is_valid(value), value

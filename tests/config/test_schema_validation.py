@@ -1,4 +1,4 @@
-"""What the schema's faults say, and that a secret is never in them."""
+"""Messages of schema validation, which never contain a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets from environment and files: present, clean, long enough, and never shown."""
+"""Secrets from environment variables and files: present, well-formed, long enough, and never shown."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
 
 
 def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp_path: Path) -> None:
-    """They had been found at the start, by a traceback; an encrypted key made OpenSSL ask at the terminal."""
+    """They used to cause a traceback at startup, and OpenSSL prompted for the passphrase of an encrypted key."""
     (tmp_path / "good.pem").write_bytes(self_signed())
     (tmp_path / "other.pem").write_bytes(self_signed())
     (tmp_path / "junk.pem").write_text("x")

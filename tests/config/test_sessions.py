@@ -103,6 +103,6 @@ def test_audience_is_the_upstream_unless_named(tmp_path: Path) -> None:
 
 
 def _audiences(folder: Path, changes: dict[str, Any]) -> list[str]:
-    """Under each access rule."""
+    """Return the audience under each access rule."""
     config = _config(folder, changes)
     return [config.audience(rule.upstream) for rule in config.access]

@@ -1,4 +1,4 @@
-"""Several upstreams: which one an access rule leads to, and what is said where none is named, or none of that name."""
+"""Several upstreams: which one an access rule names, and the diagnostics if the name is missing or unknown."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message
 
 
 def test_a_broken_default_is_the_only_fault(tmp_path: Path) -> None:
-    """Rules that name no other are not told that there is none."""
+    """Access rules without an upstream name are not reported as having no upstream."""
     lines = said(judged(tmp_path, both(upstream={"url": "nonsense"})))
     assert len(lines) == 1
     assert lines[0].startswith("upstream.url: ")

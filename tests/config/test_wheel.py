@@ -1,4 +1,4 @@
-"""The schema travels inside the wheel, and nothing does that is for our own work."""
+"""The wheel contains the schema, and no development files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
 
 
 def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked somewhere else, with no checkout in reach."""
+    """The wheel is unpacked elsewhere, where no checkout can be imported."""
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

@@ -113,7 +113,7 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
 @pytest.mark.parametrize(
     ("location", "told"),
     [
-        # Ory Hydra answers so, at its own address (`urls.error`) and with a status that looks like a login page.
+        # Ory Hydra redirects to its own error page (`urls.error`), with a status that looks like a login page.
         (
             "/oauth2/fallbacks/error?error=invalid_client&error_description=The+client+does+not+exist.",
             "the authorization request is refused: invalid_client (The client does not exist.)",
@@ -145,7 +145,7 @@ def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -
     assert wrong.verdict is Severity.FAULT
     assert wrong.says == f"{environment['issuer']} is configured, but the provider publishes {published}"
     environment["issuer"] = "http://127.0.0.1:9"
-    assert of(clinic.findings(credentials=False), "double.issuer") == [], "publishes nothing"
+    assert of(clinic.findings(credentials=False), "double.issuer") == [], "the provider publishes nothing"
 
 
 def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clinic) -> None:
@@ -220,7 +220,7 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clini
     told = {(each["about"], each["verdict"]) for each in said if "DNS" not in each["says"]}
     assert told == {
         ("upstream.url", "fine"),
-        # Its certificate ends tomorrow.
+        # The server's certificate expires tomorrow.
         ("upstreams.trusted.url", "warning"),
         ("upstreams.untrusted.url", "fault"),
         ("upstreams.dead.url", "fine"),
@@ -244,7 +244,7 @@ def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -
 
 
 def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
-    """A round trip is fine with any key; every request of a signed-in user would get 503."""
+    """The round trip check passes with any key, but every request of a signed-in user would get 503."""
     config = clinic.load()
 
     async def fill() -> None:

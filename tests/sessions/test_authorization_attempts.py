@@ -1,4 +1,4 @@
-"""Authorization attempts: one trip, one browser, once, in time."""
+"""Authorization attempts: each is for one browser, can be used once, and expires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our cookies on the wire, among everything else that may be there."""
+"""The gateway's cookies in headers, among arbitrary other cookies."""
 
 from __future__ import annotations
 

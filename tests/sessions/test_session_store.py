@@ -1,4 +1,4 @@
-"""Sessions: who the browser stands for, for how long, and what a store in trouble does not change."""
+"""Sessions: which owner a browser has, how long a session lasts, and what does not change when the store fails."""
 
 from __future__ import annotations
 
@@ -205,11 +205,11 @@ async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_t
     restored = await home.sessions.resolve(value)
     assert restored is not None
     assert (restored.id, restored.owner, restored.csrf) == (session.id, session.owner, session.csrf)
-    assert len(await home.sessions.for_owner(session.owner)) == 1, "the renewed one, whose cookie nobody has, is gone"
+    assert len(await home.sessions.for_owner(session.owner)) == 1, "the renewed session, never delivered, is gone"
 
 
 async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed(home: Home) -> None:
-    """Otherwise the one who planted the old id would have a session of the owner to whom a bank is then connected."""
+    """Otherwise an attacker who planted the old id would share a session with the owner who then connects a bank."""
     session, value = await home.sessions.start()
     planter, victim = home.replica(), home.sessions
     renewed, cookie = await victim.renew(session)
@@ -267,7 +267,7 @@ async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(home: Hom
 
 
 async def reads(home: Home) -> None:
-    """Until what was begun in the background is done."""
+    """Let the background reads finish."""
     for _ in range(20):
         await asyncio.sleep(0)
 

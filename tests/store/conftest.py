@@ -1,4 +1,4 @@
-"""A fresh store of each sort for each test, and a second one on the same data."""
+"""A fresh store of each kind for each test, and a second one on the same data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SORTS = ["memory", "sqlite", "redis", "redis-tls", "redis-sentinel", "redis-clus
 
 
 class FakeClock:
-    """Stands still until it is moved."""
+    """A clock that changes only when a test sets it."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -55,7 +55,7 @@ async def store(store_url: str, clock: FakeClock) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def another(store: Store, store_url: str, clock: FakeClock) -> AsyncIterator[Store | None]:
-    """Another store on the same data, as another process has it; None where there can be none."""
+    """A second store on the same data, like another process's. None if the kind cannot be shared."""
     if store_url.startswith("memory"):
         yield None
         return

@@ -1,4 +1,4 @@
-"""Sealed bodies: nothing but the right key, in the right place, unaltered, opens them."""
+"""Encrypted bodies: only the right key decrypts them, in the right record and unaltered."""
 
 from __future__ import annotations
 

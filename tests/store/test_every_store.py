@@ -1,4 +1,4 @@
-"""What every store must do: one suite for memory, SQLite and Redis in all its shapes."""
+"""What every store must do: one suite for memory, SQLite and Redis in all its deployment modes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_delete_at_a_version_spares_any_other(store: Store) -> None:
     assert await store.delete("grant", "k1", 1) is False
     assert await store.delete("grant", "k1", 2) is True
     assert await store.delete("grant", "k1") is False
-    assert await store.put(record()) is True, "versions start anew after a delete"
+    assert await store.put(record()) is True, "versions restart after a delete"
 
 
 async def test_resealing_changes_the_body_and_nothing_else(store: Store, clock: FakeClock) -> None:
@@ -104,7 +104,7 @@ async def test_resealing_changes_the_body_and_nothing_else(store: Store, clock: 
     assert await store.reseal(record("other", body=b"absent")) is False
     assert await store.reseal(record(body=b"resealed", version=2, group="ignored", expires_at=None)) is True
     assert await store.get("grant", "k1") == record(body=b"resealed", version=2, expires_at=kept.expires_at)
-    assert await store.put(record(version=3)) is True, "who held version 2 goes on undisturbed"
+    assert await store.put(record(version=3)) is True, "the holder of version 2 is not disturbed"
 
 
 async def test_find_lists_the_group_in_the_order_of_keys(store: Store) -> None:
@@ -266,7 +266,7 @@ async def test_changed_is_told_of_what_another_process_does(store: Store, anothe
     began = time.monotonic()
     assert await another.put(record(body=b"new", version=2))
     assert await asyncio.wait_for(waiter, 10) == record(body=b"new", version=2)
-    assert time.monotonic() - began < 5, "not before the safety re-read only"
+    assert time.monotonic() - began < 5, "faster than the safety re-read"
 
 
 async def test_stores_that_share_their_data_race_fairly(store: Store, another: Store | None) -> None:

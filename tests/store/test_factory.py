@@ -1,4 +1,4 @@
-"""From `sessions.store` to a store: the client library for Redis is asked for only where it is used."""
+"""From `sessions.store` to a store: the Redis client library is required only if a Redis store is configured."""
 
 from __future__ import annotations
 

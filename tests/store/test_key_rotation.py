@@ -1,4 +1,4 @@
-"""Rotation of the ring: everything under the first key, nothing lost, nobody disturbed."""
+"""Key ring rotation: everything ends up under the first key, nothing is lost, and no client is disturbed."""
 
 from __future__ import annotations
 

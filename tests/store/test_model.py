@@ -1,4 +1,4 @@
-"""Each store against a dictionary, driven by Hypothesis through whatever order of verbs finds a difference."""
+"""Each store against a dictionary as the model: Hypothesis searches for sequences of calls that differ."""
 
 from __future__ import annotations
 

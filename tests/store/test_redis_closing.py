@@ -1,7 +1,7 @@
-"""A Redis that accepts a connection and closes it: at its limit of clients, during a failover, behind a balancer.
+"""A Redis that accepts a connection and closes it: at its client limit, during a failover, or behind a load balancer.
 
-uvloop raises RuntimeError for a write to a transport that was closed between connecting and the first command, which is
-no error of the Redis client library.
+uvloop raises RuntimeError for a write to a transport that was closed between connecting and the first command. This is
+not an exception of the Redis client library.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Closer:
-    """Accepts and closes; `before`: what it does with each connection first."""
+    """A server that accepts and closes connections. `before` is called with each connection before it is closed."""
 
     def __init__(self, before: Callable[[socket.socket], object]) -> None:
         self._before = before
@@ -71,7 +71,7 @@ def closer(request: pytest.FixtureRequest) -> Iterator[Closer]:
 
 
 def unopened(port: int) -> RedisStore:
-    """A store as it is after it was opened, though its server would not let it be."""
+    """Return a store in the state after `open`, which would fail with this server."""
     url = parse(f"redis://127.0.0.1:{port}?timeout=1")
     store = RedisStore(url)
     store._limiter, store._client = CommandLimiter(url), connect(url)
@@ -85,7 +85,7 @@ def test_every_verb_is_unavailable_while_connections_are_closed(closer: Closer) 
         seen: Counter[type] = Counter()
         for _ in range(40):
             record = Record("grant", "k", b"sealed", group="o")
-            # Several at a time, of several commands each: a transport is closed between connecting and writing.
+            # Several calls of several commands at a time, so that a transport closes between connecting and writing.
             asks: list[Awaitable[object]] = [
                 store.get("grant", "k"), store.find("grant", "o"), store.put(record), store.reseal(record),
                 store.delete("grant", "k"), store.take("grant", "k"), store.count("grant"), store.kinds(), store.check(),
@@ -99,7 +99,7 @@ def test_every_verb_is_unavailable_while_connections_are_closed(closer: Closer) 
 
 
 class Ears:
-    """A link whose subscription connections fail as told, one after the other, and then for ever with OSError."""
+    """A client whose subscriptions fail with the given exceptions in turn, and then always with OSError."""
 
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
@@ -124,8 +124,10 @@ async def test_the_change_listener_begins_again_after_any_exception(fault: Excep
 
 
 def test_a_waiter_hears_of_changes_again_after_connections_were_closed(closer: Closer, own_redis: RedisServer) -> None:
-    """The listener is sent to the server that closes first, and then to a real one: by `changed` alone a waiter would
-    hear of the change after a second, when it reads again."""
+    """The subscriber is connected to a server that closes, then to a real one, and must report changes again.
+
+    `changed` alone would also notice the change, but only after a second, when it reads again.
+    """
 
     async def run() -> None:
         store = RedisStore.from_url(own_redis.url)

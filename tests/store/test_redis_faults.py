@@ -1,4 +1,7 @@
-"""Redis in trouble: away, stopped, restarted, failed over, full. An error soon, never a wrong answer, and it ends."""
+"""Redis failures: down, stopped, restarted, failed over, full.
+
+The store reports an error soon, never returns a wrong result, and recovers.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ def grant(key: str = "k1", **changes: object) -> Record:
 
 
 async def opened(url: str, timeout: float = 0.5) -> Store:
-    """`timeout`: short, for a store that is to be found silent."""
+    """Open a store. The timeout is short, for tests in which the server stops responding."""
     store = open_store(f"{url}{'&' if '?' in url else '?'}timeout={timeout}&prefix=t{uuid.uuid4().hex[:12]}")
     await store.open()
     return store
 
 
 async def recovered(ask: Callable[[], Awaitable[object]]) -> object:
-    """What `ask` gives once the store is back by itself."""
+    """Return the result of `ask` once the store has recovered."""
     deadline = time.monotonic() + RECOVERY
     while True:
         try:
@@ -80,7 +83,7 @@ async def test_a_killed_server_is_unavailable_and_loses_nothing_that_it_acknowle
     await every_verb_is_unavailable(redis)
     own_redis.start()
     assert await recovered(lambda: redis.get("grant", "k1")) == grant()
-    assert await redis.put(grant(version=2)), "the server has forgotten the scripts, they are sent again"
+    assert await redis.put(grant(version=2)), "the server has forgotten the scripts, so they must be sent again"
     assert [r.version for r in await redis.find("grant", "o")] == [2]
 
 
@@ -95,8 +98,10 @@ async def test_a_stopped_server_is_unavailable_until_it_goes_on(redis: Store, ow
 
 
 async def test_a_write_whose_answer_was_lost_is_not_sent_again(redis: Store, own_redis: RedisServer) -> None:
-    """The stopped server has the command in its socket and runs it later. Repeating it would answer False: somebody
-    else was first. It raises instead, and the record tells what became of it.
+    """The stopped server has the command in its socket buffer and runs it later.
+
+    A retry would return False, as if another writer had been first. The store raises an error instead, and the record
+    shows what became of the write.
     """
     assert await redis.put(grant())
     own_redis.pause()
@@ -223,7 +228,7 @@ async def test_a_listing_without_a_record_is_passed_over_and_tidied_when_old(own
         client.zadd("mine:group:grant:o", {"k1": 1})
         assert await store.put(grant(version=2))
         assert await store.delete("grant", "k1")
-        assert client.zscore("mine:group:grant:o", "k1") is None, "an old grant leaves nothing behind"
+        assert client.zscore("mine:group:grant:o", "k1") is None, "deleting an old grant leaves no index entry"
     await store.close()
 
 
@@ -245,7 +250,7 @@ async def test_wait_asks_for_replicas(own_redis: RedisServer) -> None:
     await store.open()
     with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
         await store.put(grant())
-    await store.check()  # users with good tokens are served
+    await store.check()  # users with valid tokens are served
     replica = RedisServer("--replicaof", "127.0.0.1", str(own_redis.port))
     with replica:
         assert await recovered(lambda: store.put(grant("k2")))
@@ -273,7 +278,7 @@ async def test_a_failover_is_followed() -> None:
 
 
 async def recovered_write(store: Store) -> None:
-    """Try until the new primary, which has no replica yet, says so."""
+    """Try writes until the new primary, which has no replica yet, rejects one for that reason."""
     deadline = time.monotonic() + RECOVERY
     while time.monotonic() < deadline:
         try:
@@ -293,7 +298,7 @@ async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: 
         for key in keys:
             assert await store.put(grant(key))
         await asyncio.to_thread(cluster.settled)
-        # The server that lists the group stays and says nothing of the other, which is met in a pipeline only.
+        # End the primary without the group index: `find` contacts it only in a pipeline, which must notice the failure.
         end(next(server for server in cluster.primaries if not server.client.keys("mine:group:*")))
 
         async def all_there() -> bool:
@@ -309,7 +314,7 @@ async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: 
 
 
 async def test_a_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_them_again() -> None:
-    """As after a restart without its `nodes.conf`."""
+    """The state after a restart without `nodes.conf`."""
     with RedisServer("--cluster-enabled", "yes", and_bus=True) as server:
         url = f"redis+cluster://127.0.0.1:{server.port}"
         with pytest.raises(StoreUnavailable, match="slot"):
@@ -414,7 +419,7 @@ async def test_a_store_is_closed_at_once_though_all_its_places_are_taken_by_call
         await asyncio.sleep(0)
         behind = [asyncio.create_task(store.get("grant", "k1")) for _ in range(calls)]
         done, _ = await asyncio.wait({closing}, timeout=1.0)
-        assert done, "it waits for what hangs"
+        assert done, "it waits for a call that hangs"
         await closing
         for outcome in await asyncio.gather(*before, *behind, return_exceptions=True):
             assert isinstance(outcome, StoreUnavailable)

@@ -1,4 +1,4 @@
-"""A Redis user with too few rights is found out by the check, which names what was refused, and not by users."""
+"""The check detects a Redis user with too few permissions and names what was denied, before users are affected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def server() -> Iterator[RedisServer]:
 
 
 def user(server: RedisServer, name: str, rights: str) -> str:
-    """The URL for a user with these rights."""
+    """Return the store URL for a Redis user with these permissions."""
     with server.client as client:
         client.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", *rights.split())
     return f"redis://{name}:secret@127.0.0.1:{server.port}/0"

@@ -1,4 +1,4 @@
-"""`keys rotate-store` as an operator runs it: a configuration, two keys, a store that is in use."""
+"""`keys rotate-store` as an operator runs it: with a configuration, two keys, and a store in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OLD, NEW = (base64.b64encode(hashlib.sha256(name).digest()).decode() for name in
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Names both keys, the new one first."""
+    """A configuration with both keys, the new one first."""
     for name, value in {**ENVIRON, "OLD_KEY": OLD, "NEW_KEY": NEW}.items():
         monkeypatch.setenv(name, value)
     file = tmp_path / "gateway.yaml"
@@ -61,7 +61,7 @@ def test_the_store_is_sealed_anew_and_the_operator_is_told(config: Path, capsys:
     assert "30 records checked, 30 re-encrypted" in told
     assert "may be removed" in told
     assert asyncio.run(opened_by_the_new_key(config)) == 30
-    assert (config.parent / "var" / "50%25 off.db").exists(), "the path is taken as it is written"
+    assert (config.parent / "var" / "50%25 off.db").exists(), "the path is used as written"
     assert rotate_store(config) == 0
     assert "0 re-encrypted" in " ".join(capsys.readouterr().err.split())
 
@@ -84,7 +84,7 @@ def test_on_a_terminal_a_bar_grows_and_what_ctrl_c_left_is_done_by_the_next_run(
 
 
 class Terminal:
-    """The command in a terminal of its own."""
+    """The command, running in its own pseudo-terminal."""
 
     def __init__(self, config: Path) -> None:
         self._ours, theirs = pty.openpty()
@@ -107,7 +107,7 @@ class Terminal:
         return self._process.wait(60), self._told
 
     def _read(self) -> bytes:
-        """Nothing: it has ended (EIO, on Linux)."""
+        """Read some output. Empty when the command has ended (on Linux the read then fails with EIO)."""
         try:
             told = os.read(self._ours, 65_536)
         except OSError:

@@ -1,4 +1,4 @@
-"""SQLite in trouble: nothing acknowledged is lost, every trouble has a name, and it ends by itself."""
+"""SQLite failures: no acknowledged write is lost, every failure is reported as what it is, and the store recovers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_what_was_acknowledged_before_a_kill_is_there(path: Path, after: i
     await store.open()
     kept = {record.key async for record in store.scan("grant")}
     await store.close()
-    # The last line may have been cut by the kill.
+    # The kill may have truncated the last line.
     assert set(acknowledged[:-1]) <= kept
     assert len(acknowledged) >= after
 
@@ -166,8 +166,8 @@ async def test_a_store_locked_by_another_program_is_unavailable_for_writes_until
     ticking.cancel()
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
     assert "locked by another process" in str(outcomes[0])
-    assert ticks > 2, "the event loop went on meanwhile"
-    assert await sqlite.get("grant", "k1") == grant(), "readers are not in the way of a writer"
+    assert ticks > 2, "the event loop kept running meanwhile"
+    assert await sqlite.get("grant", "k1") == grant(), "readers are not blocked by a writer"
     with pytest.raises(StoreUnavailable):
         await sqlite.check()
     other.execute("ROLLBACK")
@@ -346,7 +346,7 @@ async def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("slashes", ["sqlite://", "sqlite:///", "sqlite:"])
 async def test_a_path_may_be_written_with_any_number_of_slashes(tmp_path: Path, slashes: str) -> None:
-    """`sqlite:////var/x.db` is how SQLAlchemy has it."""
+    """SQLAlchemy writes `sqlite:////var/x.db`."""
     store = open_store(f"{slashes}{tmp_path}/a b?c#d%20.db")
     await store.open()
     await store.close()

@@ -1,4 +1,4 @@
-"""The thread behind SQLite, when the disk holds it up."""
+"""The thread behind SQLite, while the disk blocks it."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ async def test_a_disk_that_does_not_answer_fills_no_memory_and_what_nobody_waits
         except StoreUnavailable:
             await asyncio.sleep(0.05)
     await worker.stop()
-    assert done.count("early") <= 16, "those that the thread had begun with"
+    assert done.count("early") <= 16, "only jobs that the thread had already started"
     assert done[-1] == "late"
