@@ -54,6 +54,8 @@ def test_it_falls_when_the_grants_are_not_the_same() -> None:
 
 
 class Book:
+    """A grant repository in which every owner has one grant."""
+
     async def for_owner(self, owner: str) -> OwnerGrants:
         return OwnerGrants(owner, (replace(GRANT, key=replace(KEY, owner=owner)),))
 

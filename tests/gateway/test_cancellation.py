@@ -120,6 +120,8 @@ class House:
 
 
 class Person:
+    """A user with a browser."""
+
     def __init__(self, house: House) -> None:
         self.house = house
         self.http = httpx.AsyncClient(

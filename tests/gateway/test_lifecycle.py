@@ -38,6 +38,8 @@ class SlowStore(MemoryStore):
 
 
 class House:
+    """The stores that the gateways of a test open, and when they may open."""
+
     def __init__(self) -> None:
         self.opening = asyncio.Event()
         self.may_open = asyncio.Event()
@@ -69,7 +71,7 @@ def configured(folder: Path, **changes: Any) -> Config:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("nobody is let in")
+    raise AssertionError("no request may reach the app")
 
 
 async def status(gateway: Gateway) -> int:

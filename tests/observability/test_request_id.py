@@ -1,3 +1,5 @@
+"""Tests of request IDs: generated ones, and those that a trusted proxy may set."""
+
 from __future__ import annotations
 
 from ipaddress import ip_network

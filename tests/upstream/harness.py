@@ -347,6 +347,8 @@ class Client:
 
 @dataclass
 class Answer:
+    """A response that a client received."""
+
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes = field(default=b"", repr=False)

@@ -82,6 +82,8 @@ class Raw(socketserver.StreamRequestHandler):
 
 
 class RawServer(socketserver.ThreadingTCPServer):
+    """The server of raw bytes."""
+
     allow_reuse_address = daemon_threads = True
     request_queue_size = 128
 

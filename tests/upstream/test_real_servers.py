@@ -35,10 +35,14 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
 
 class Threaded(ThreadingMixIn, WSGIServer):
+    """A wsgiref server with a thread per request."""
+
     daemon_threads = True
 
 
 class Silent(WSGIRequestHandler):
+    """A request handler that logs nothing."""
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
