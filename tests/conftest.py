@@ -74,8 +74,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
     """Restart the countdown after a failure, because the fixtures still have to be torn down.
 
-    pytest cancels its `faulthandler_timeout` on any failure, including a timeout, so that a debugger can be used. That
-    option is therefore not enough here.
+    pytest cancels the pending dump on any failure, including a timeout, so that a debugger can be used. That is also
+    why its `faulthandler_timeout` option is not enough here.
     """
     if isinstance(node, pytest.Item):
         end_in(BEYOND, node.config)

@@ -216,7 +216,7 @@ class Cluster:
 
     def settled(self) -> None:
         """Wait until the replicas are in sync: what a replica is missing when its primary dies is lost."""
-        until(lambda: all(self._followed(primary) for primary in self.primaries), "the replicas have everything")
+        until(lambda: all(self._followed(primary) for primary in self.primaries), "the replicas are in sync")
 
     def __exit__(self, *_: object) -> None:
         for server in (*self.replicas, *self.primaries):
@@ -323,7 +323,7 @@ def until(condition: object, what: str) -> None:
             if condition():  # type: ignore[operator]
                 return
         if time.monotonic() > deadline:
-            pytest.fail(f"in vain waited until {what}")
+            pytest.fail(f"waited in vain until {what}")
         time.sleep(0.05)
 
 

@@ -45,7 +45,7 @@ def served(server: Serving, **options: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        done(server.shutdown, "the server has stopped, and what it has to do with its clients")
+        done(server.shutdown, "the server and its handlers have stopped")
 
 
 def ended(process: subprocess.Popen[Any], within: float = 20.0) -> int:

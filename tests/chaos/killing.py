@@ -212,7 +212,7 @@ class Nursery:
         except subprocess.TimeoutExpired:
             # The thread that waits for this process's output would otherwise never end.
             kill_all({self._process.pid} | children(self._process.pid))
-            raise AssertionError("a nursery did not end within 20 s: a child of it neither died nor lived") from None
+            raise AssertionError("a nursery did not end within 20 s: one of its children hangs") from None
 
 
 @contextlib.asynccontextmanager

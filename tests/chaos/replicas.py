@@ -165,7 +165,7 @@ def until(condition: Callable[[], object], what: str, within: float = WITHIN) ->
             if condition():
                 return
         if time.monotonic() > deadline:
-            pytest.fail(f"in vain waited until {what}")
+            pytest.fail(f"waited in vain until {what}")
         time.sleep(0.05)
 
 
@@ -174,7 +174,7 @@ async def eventually(condition: Callable[[], Any], what: str, within: float = WI
     deadline = time.monotonic() + within
     while not await condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"in vain waited until {what}")
+            pytest.fail(f"waited in vain until {what}")
         await asyncio.sleep(0.05)
 
 

@@ -21,7 +21,7 @@ POINTS = 1000 if FULL else 20
 BATCH = min(POINTS, 100)
 DISCONNECTS = 300 if FULL else 30
 AT_LINES = BATCH * 7 // 10
-"""Of a batch; the others are killed at random times."""
+"""Kills of a batch at a chosen line of code; the others are at random times."""
 STORED, SURVIVED = "token used, its successor stored", "done before it was killed"
 SLOW = 0.12
 """Maximum delay of the emulator in seconds, before or after it has done its work."""

@@ -22,19 +22,19 @@ GOOD = {200}
 
 async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Callable[[], object]) -> None:
     """Check an outage under load: 200, then 503, then 200 again, and no other status."""
-    await eventually(lambda: answered(seen, GOOD), "all is well")
+    await eventually(lambda: answered(seen, GOOD), "all requests succeed")
     mark = seen.mark()
     await asyncio.to_thread(begin)
-    await eventually(lambda: answered(seen, {503}, since=mark), "the trouble shows")
+    await eventually(lambda: answered(seen, {503}, since=mark), "the outage shows")
     await asyncio.sleep(CACHES)
     sick = seen.mark()
-    await eventually(lambda: says(fleet, 503), "/readyz says no")
+    await eventually(lambda: says(fleet, 503), "/readyz reports failure")
     problems = str((await asyncio.to_thread(readyz, fleet))[1])
     assert "store" in problems, problems
-    await eventually(lambda: answered(seen, {503}, since=sick), "nobody is served")
+    await eventually(lambda: answered(seen, {503}, since=sick), "no request is served")
     await asyncio.to_thread(end)
-    await eventually(lambda: recovered(seen), "it is well again by itself")
-    await eventually(lambda: says(fleet, 200), "/readyz says yes")
+    await eventually(lambda: recovered(seen), "the service has recovered by itself")
+    await eventually(lambda: says(fleet, 200), "/readyz reports success")
     for answer in seen.since(mark):
         judge(answer)
     assert seen.lost == 0
@@ -138,11 +138,11 @@ async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_pa
     with Cluster(replicas=True) as cluster, Fleet(tmp_path, 2, store=cluster.url) as fleet:
         visitors = [fleet.visitor(), fleet.visitor("mikomo_4"), fleet.visitor("mikomo_7")]
         async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:
-            await eventually(lambda: answered(seen, GOOD), "all is well")
+            await eventually(lambda: answered(seen, GOOD), "all requests succeed")
             await asyncio.to_thread(cluster.settled)
             mark = seen.mark()
             holder(cluster, visitors[0]).kill()
-            await eventually(lambda: answered(seen, {503}, since=mark), "the trouble shows")
+            await eventually(lambda: answered(seen, {503}, since=mark), "the outage shows")
             await eventually(lambda: recovered(seen), "its replica has taken over", within=40)
             for answer in seen.since(mark):
                 judge(answer)
@@ -169,7 +169,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=False)
     if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
+        pytest.skip("mounting a small file system needs root")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=False)
 
@@ -194,7 +194,7 @@ async def write_trouble(
     with what:
         answer = await ask(fleet.port, visitor.cookie)
         assert answer.status == 200
-        await eventually(lambda: says(fleet, 503), "/readyz says no")
+        await eventually(lambda: says(fleet, 503), "/readyz reports failure")
     await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
     with what:
@@ -202,7 +202,7 @@ async def write_trouble(
         judge(answer)
         assert answer.status == 503
         assert len(fleet.refreshes()) == before, "a token was used without a record of it"
-    await eventually(lambda: served(fleet, visitor), "it is well again by itself")
+    await eventually(lambda: served(fleet, visitor), "the service has recovered by itself")
     assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
 
 

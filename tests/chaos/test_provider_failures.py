@@ -124,7 +124,7 @@ async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: 
         assert 'outcome="provider-down"' in metrics
         assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
         for visitor in visitors:
-            await eventually(lambda visitor=visitor: served(pair, visitor), "everybody is served")
+            await eventually(lambda visitor=visitor: served(pair, visitor), "all requests are served")
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:

@@ -67,13 +67,13 @@ async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Vis
             holder = int(grant.lease.holder.split(":")[1])
         return grant.lease is not None or asking.done()
 
-    await eventually(leased, "somebody refreshes")
+    await eventually(leased, "a gateway refreshes")
     if holder:
         await asyncio.sleep(after)
         try:
             os.kill(holder, signal.SIGKILL)
         except ProcessLookupError:
-            pytest.fail("the lease names a process that is not there")
+            pytest.fail("the lease names a process that does not exist")
     await asyncio.gather(asking, return_exceptions=True)
 
 
@@ -105,4 +105,4 @@ async def ask_again(port: int, cookie: str) -> int:
             return (await ask(port, cookie)).status
         except (EOFError, OSError):
             await asyncio.sleep(0.1)
-    raise AssertionError("nobody answers")
+    raise AssertionError("no response")

@@ -15,7 +15,7 @@ from tests.e2e.environment import Browser, World
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One world for a module's tests; each test gets its own browser. All tests run against every entry point."""
+    """One world for a module's tests; each test gets its own browser. All tests run with both entry points."""
     with World(tmp_path_factory.mktemp("world"), face=request.param) as world:
         yield world
 

@@ -71,7 +71,7 @@ class Granian(AnyServerProcess):
 @pytest.fixture(scope="module", params=[Hypercorn, Granian], ids=lambda server: server.__name__.lower())
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, App]]:
     if find_spec(request.param.__name__.lower()) is None:
-        pytest.skip("it is not installed")
+        pytest.skip("not installed")
     app = App()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worlds, "AnyServerProcess", request.param)

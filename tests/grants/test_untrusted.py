@@ -204,7 +204,7 @@ async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> 
 
 @in_virtual_time
 async def test_a_reload_tries_every_grant_at_once_and_counts_anew() -> None:
-    """`scripts/misconfigured.py`: an `issuer` without its slash, corrected a minute later, cost 10 of 10 grants."""
+    """An `issuer` without its trailing slash, corrected a minute later, once cost 10 of 10 grants."""
     world = Untrustworthy().spoil()
     grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
     world.wrong = True

@@ -259,7 +259,7 @@ async def test_changed_is_not_woken_by_resealing(store: Store) -> None:
 
 async def test_changed_is_told_of_what_another_process_does(store: Store, another: Store | None) -> None:
     if another is None:
-        pytest.skip("a memory store is one process's own")
+        pytest.skip("a memory store is not shared")
     assert await store.put(record())
     waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.2)
@@ -271,7 +271,7 @@ async def test_changed_is_told_of_what_another_process_does(store: Store, anothe
 
 async def test_stores_that_share_their_data_race_fairly(store: Store, another: Store | None) -> None:
     if another is None:
-        pytest.skip("a memory store is one process's own")
+        pytest.skip("a memory store is not shared")
     for version in range(1, 11):
         puts = [(store, another)[n % 2].put(record(body=b"%d" % n, version=version)) for n in range(10)]
         assert (await asyncio.gather(*puts)).count(True) == 1

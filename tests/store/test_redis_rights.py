@@ -100,7 +100,7 @@ async def test_readiness_names_what_is_refused_while_requests_get_503(server: Re
 
 
 async def nothing(scope: object, receive: object, send: object) -> None:
-    raise AssertionError("no request gets here")
+    raise AssertionError("no request may get here")
 
 
 async def test_a_refusal_while_working_names_the_command_too(server: RedisServer) -> None:
