@@ -253,7 +253,8 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
         assert proxy.pool.size == proxy.pool.idle <= size
         assert proxy.pool.waiting == 0
         assert len(app.gateway.connections) == 0
-        assert not [task for task in asyncio.all_tasks() if "akoya_gateway/upstream/" in repr(task) or "/straight" in repr(task)]
+        ours = ("akoya_gateway/upstream/", "akoya_gateway/fast_lane/")
+        assert not [task for task in asyncio.all_tasks() if any(folder in repr(task) for folder in ours)]
 
     asyncio.run(main())
 

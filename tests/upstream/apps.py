@@ -29,7 +29,6 @@ class Backend:
         self.received = 0
         self.sent = 0
         self.clients: set[tuple[str, int]] = set()
-        self.gate = asyncio.Event
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
