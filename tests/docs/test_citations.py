@@ -19,8 +19,8 @@ _CITATION = re.compile(
     rf"docs/(?P<page>[a-z-]+)\.md{_SPACE}sections?{_SPACE}(?P<sections>\d+[a-z]?(?:(?:,\s*|{_SPACE}(?:and|or|to){_SPACE})\d+[a-z]?)*)"
 )
 _PAGE = re.compile(r"(?<![\w/.-])docs/([a-z-]+\.md)\b")
-_OLD_FORM = re.compile(r"(?<![\w/(.-])(?:design|akoya|peers)\.md\b(?!\))")
-"""Pages cited without their folder. A Markdown link such as `](design.md)` is not a citation."""
+_OLD_FORM = re.compile(r"(?<![\w/(\[.-])(?:design|akoya|peers)\.md\b(?![)#\]])")
+"""Pages cited without their folder. A Markdown link such as `[design.md](design.md)` is not a citation."""
 
 
 def cited_files() -> Iterator[Path]:
