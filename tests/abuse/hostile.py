@@ -64,7 +64,7 @@ ANSWERS: dict[str, Misbehave] = {
 
 
 class Hostile:
-    """Run the server. `asked` counts the requests per path."""
+    """A context manager that runs the server. `asked` counts the requests per path."""
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What marks a test as an advisory's: its ids, the attack, what ours does."""
+"""The `advisory` decorator: an advisory's IDs, the attack, and what the gateway does about it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ class Advisory:
 
 
 def advisory(*ids: str, attack: str, ours: str) -> Callable[[T], T]:
-    """Marks a test. Its arguments tell where it runs: `target` at every face and at any gateway by URL, `session`
-    at every face of ours, `world` at a sidecar of its own, none of them in the core."""
+    """Mark a test with the advisories that it covers.
+
+    The test's arguments decide where it runs: with `target` at every entry point and at any gateway by URL, with
+    `session` at every entry point of this gateway, with `world` at its own sidecar, and without any of them in the core.
+    """
 
     def mark(test: T) -> T:
         test.advisory = Advisory(ids, attack, ours)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Every advisory that the suite answers for, as collected from public databases in 2026. Nothing may be missing."""
+"""Every advisory that the suite must cover, as collected from public databases in 2026."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CATALOGUE: dict[str, str] = {
         CVE-2026-54274 CVE-2026-69243 CVE-2026-47265 CVE-2025-69223 CVE-2025-69229 CVE-2025-43859 CVE-2020-7694 CVE-2020-7695 CVE-2025-14546
         CVE-2025-68481""",
 }
-# Told of without a number; their words are the ids in the tests.
+# Published without a number; the tests use these texts as IDs.
 UNNUMBERED = ("lua-resty-openidc default", "Envoy oauth2 filter (2026)", "ALBeast (2024)")
 
 

@@ -1,4 +1,4 @@
-"""The three faces of ours, or the gateway that `--gateway-url` names."""
+"""The three entry points of this gateway, or the gateway that `--gateway-url` names."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def browser(target: Target) -> Iterator[Browser]:
 
 @pytest.fixture
 def session(browser: Browser) -> str:
-    """The Cookie line of a browser that has connected a bank."""
+    """The Cookie header of a browser that has connected a bank."""
     assert browser.connect().status_code == 302
     return f"Cookie: {cookies(browser)}"

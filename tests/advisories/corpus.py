@@ -1,4 +1,4 @@
-"""Redirect targets that have led somebody astray, written anew from the descriptions. All mean to end at evil.example."""
+"""Redirect targets that have bypassed other validators, rewritten from the descriptions. All aim at evil.example."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WHOLE = [
     ".evil.example", "evil.example", "evil.example/accounts", ":80", "?//evil.example", "#//evil.example", "", " ", "/accounts\x7f", "/accounts\x00", "*",
     "https://", "http://", "//", "///", "http:///accounts", "https:accounts", "/\\", "\\", "https://evil.example/%2f..", "//evil.example/%2f%2e%2e",
     "//evil%00.example", "/" * 50 + EVIL, "/\\" * 20 + EVIL, "https://accounts", "https://accountsevil.example/accounts", "//accounts",
-    # A host that is allowed, and more behind it that is no path.
+    # A permitted host followed by text that is not a path.
     *(f"https://app.example.com{sign}@evil.example/accounts" for sign in ("\\", ";", "&", "|", "`", "^", "{", "}", ",", "%", "*", ":443", ":443\\", "\u3002")),
     *(f"HTTPS://APP.EXAMPLE.COM{sign}evil.example" for sign in (".", "\\.", ";.", "%2f.", "%5c", "\t.")),
     "http\u017f://evil.example/", "https://pages.example.com/..;/\u2044evil.example",
@@ -33,4 +33,4 @@ _WHOLE = [
 TARGETS = list(dict.fromkeys([*_WHOLE, *(start + authority for start, authority in product(_STARTS, _AUTHORITIES))]))
 
 PARAMETERS = ("return_to", "rd", "redirect", "redirect_url", "redirect_uri", "target_link_uri", "url", "next", "post_logout_redirect_uri")
-"""What other gateways call it; the first is ours."""
+"""Names of the parameter at different gateways; the first is this gateway's."""

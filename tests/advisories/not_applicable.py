@@ -5,7 +5,7 @@ from __future__ import annotations
 NOT_APPLICABLE: dict[str, tuple[str, str]] = {
     "CVE-2026-40574": (
         "An e-mail address with two at signs passes a domain check.",
-        "There are no rules on e-mail addresses or domains: a rule asks for connections, and an identity is compared whole.",
+        "There are no rules on e-mail addresses or domains. A rule requires connections, and an identity is compared as a whole.",
     ),
     "GHSA-c5c4": ("The same as CVE-2026-40574.", "See there."),
     "CVE-2021-39162": (

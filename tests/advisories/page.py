@@ -1,4 +1,4 @@
-"""`docs/advisories.md` from the tests: `python -m tests.advisories.page > docs/advisories.md`."""
+"""Generates `docs/advisories.md` from the tests: `python -m tests.advisories.page > docs/advisories.md`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "advisories.md"
 _INTRODUCTION = """# Advisories
 
-Made from `tests/advisories/` by `python -m tests.advisories.page > docs/advisories.md`; change the tests, not this page.
+Generated from `tests/advisories/` by `python -m tests.advisories.page > docs/advisories.md`. Edit the tests, not this page.
 
-How gateways of this kind have been broken, and what ours does about it. Each line is a test, written anew from the
-published description. `faces`: **all** are the sidecar, the middleware and forward-auth behind a real nginx; **core** is
-the code that all faces share; tests marked **+ URL** also run against any other gateway:
+Published vulnerabilities of similar gateways and libraries, and what Akoya Gateway does about each. Each row is a test,
+written from the published description. The entry points: **all** are the sidecar, the middleware and forward-auth behind
+a real nginx; **core** is the code that all of them share; **sidecar** is the sidecar alone. Tests marked **+ URL** also
+run against any other gateway:
 
 ```
 pytest tests/advisories --gateway-url=http://127.0.0.1:4180 --protected-path=/accounts --public-path=/public/x
                         [--connect-path=/oauth2/start] [--callback-path=/oauth2/callback]
 ```
 
-It must answer the public path with success and the protected one not; what needs a session of ours is skipped.
+That gateway must return success for the public path, but not for the protected one. Tests that need a session are skipped.
 """
 
 
 def marked() -> Iterator[tuple[Advisory, str, str]]:
-    """Each marked test: the advisory, `module::name`, the faces."""
+    """Yield each marked test: the advisory, `module::name`, the entry points."""
     for path in sorted(HERE.glob("test_*.py")):
         module = importlib.import_module(f"tests.advisories.{path.stem}")
         for name, test in vars(module).items():
@@ -54,14 +55,14 @@ def page() -> str:
     lines = [_INTRODUCTION]
     for system, text in CATALOGUE.items():
         names = text.split() + [name for name in UNNUMBERED if _told_of(name, system)]
-        lines += [f"## {system}\n", "| advisory | attack | what ours does | faces | test |", "|---|---|---|---|---|"]
+        lines += [f"## {system}\n", "| advisory | attack | what the gateway does | entry points | test |", "|---|---|---|---|---|"]
         rows = [entry for entry in found if set(entry[0].ids) & set(names)]
         rows.sort(key=lambda entry: names.index(next(name for name in names if name in entry[0].ids)))
         for one, test, faces in rows:
             ids = ", ".join(name for name in one.ids if name in names)
             lines.append(f"| {ids} | {_cell(one.attack)} | {_cell(one.ours)} | {faces} | `{test}` |")
         lines.append("")
-    lines += ["## Not applicable\n", "| advisory | attack | why not |", "|---|---|---|"]
+    lines += ["## Not applicable\n", "| advisory | attack | reason |", "|---|---|---|"]
     lines += [f"| {name} | {_cell(attack)} | {_cell(why)} |" for name, (attack, why) in NOT_APPLICABLE.items()]
     return "\n".join(lines) + "\n"
 

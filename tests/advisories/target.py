@@ -1,4 +1,4 @@
-"""What is attacked: a face of ours, or any gateway that a URL leads to. Requests are sent byte for byte."""
+"""The attacked system: an entry point of this gateway or any gateway by URL. Requests are sent byte for byte."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Reply:
-    """`status` 0: the connection was closed without an answer. `seen`: what our upstream received, if it was reached."""
+    """A response. `status` 0: the connection was closed without one.
+
+    `seen`: what the test app received, or None if the request did not reach it.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     after: bytes = b""
-    """What came behind the answer."""
+    """Data received after the response."""
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")
@@ -48,12 +51,15 @@ class Reply:
 
     @property
     def let_in(self) -> bool:
-        """The app answered, or something did with success."""
+        """True if the app responded, or anything responded with success."""
         return self.seen is not None or 200 <= self.status < 300
 
 
 class Target:
-    """`protected` must not answer with success without a session; `public` must. Neither ends in a slash."""
+    """A gateway under attack.
+
+    `protected` must not return success without a session; `public` must. Neither ends in a slash.
+    """
 
     def __init__(
         self,
@@ -90,7 +96,7 @@ class Target:
         body: bytes = b"",
         length: bool = True,
     ) -> Reply:
-        """One request with exactly this target and these header lines (latin-1)."""
+        """Send one request with exactly this target and these header lines (latin-1)."""
         head = [
             f"{method} {path} HTTP/1.1",
             f"Host: {self.authority if host is None else host}",
@@ -102,11 +108,11 @@ class Target:
         return self.raw("\r\n".join([*head, "", ""]).encode("latin-1") + body, head_only=method == "HEAD")
 
     def navigate(self, path: str, *lines: str) -> Reply:
-        """As a browser goes to a page."""
+        """Request a page as a browser does when it navigates."""
         return self.ask(path, "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", *lines)
 
     def raw(self, request: bytes, *, head_only: bool = False, timeout: float = TIMEOUT) -> Reply:
-        """Send these bytes, read until the other side closes."""
+        """Send these bytes and read until the connection is closed."""
         data = bytearray()
         with self.open() as connection:
             connection.settimeout(timeout)

@@ -1,4 +1,4 @@
-"""The list is whole, and the page says what the tests say."""
+"""Every advisory has a test or a reason, and the page is up to date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.advisories.page import PAGE, marked, page
 def test_every_advisory_has_its_test_or_a_reason() -> None:
     covered = {name for found, _, _ in marked() for name in found.ids}
     assert everything() - covered - set(NOT_APPLICABLE) == set()
-    assert covered - everything() == set(), "tests of advisories that the catalogue does not know"
+    assert covered - everything() == set(), "tests of advisories that are not in the catalogue"
     assert not covered & set(NOT_APPLICABLE)
 
 

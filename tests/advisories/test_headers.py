@@ -1,4 +1,4 @@
-"""What a client says of itself in headers is believed by somebody."""
+"""Attacks with client headers that a gateway or an app trusts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.e2e.environment import Browser
 
 OURS = ("akoya", "signature")
 SPOOFED = "akoya=:c3Bvb2ZlZA==:"
-"""In `Signature` it claims our label; members of other labels survive there by design."""
+"""In `Signature` it uses the gateway's label. Members with other labels are kept there on purpose."""
 
 
 def ours(target: Target, path: str, *lines: str) -> list[tuple[str, str]]:
-    """Our headers as the upstream saw them."""
+    """Return the gateway headers that the upstream received."""
     reply = target.ask(path, *lines)
     assert reply.seen is not None, (reply.status, reply.text[:300])
     assert reply.seen.get("signature", "valid").startswith("valid")
@@ -26,8 +26,8 @@ def ours(target: Target, path: str, *lines: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("uri", ["X-Forwarded-Uri", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X_Forwarded_Uri", "X-Envoy-Original-Path"])
-@advisory("CVE-2026-40575", "GHSA-7x63", attack="The client sends `X-Forwarded-Uri: /public`, and skip-auth rules judge another path.",
-          ours="Only forward-auth reads such headers, from trusted_proxies alone, and two descriptions of a request are refused.")  # fmt: skip
+@advisory("CVE-2026-40575", "GHSA-7x63", attack="The client sends `X-Forwarded-Uri: /public`, and skip-auth rules are matched against that path.",
+          ours="Only forward-auth reads such headers, and only from `trusted_proxies`. A request with two descriptions is refused.")  # fmt: skip
 def test_cve_2026_40575_forwarded_uri_of_the_clients(target: Target, uri: str) -> None:
     for method in ("X-Forwarded-Method: GET", "X-Original-Method: GET", "X-HTTP-Method-Override: GET"):
         assert not target.ask(target.protected, f"{uri}: {target.public}", method).let_in
@@ -36,7 +36,7 @@ def test_cve_2026_40575_forwarded_uri_of_the_clients(target: Target, uri: str) -
 
 @pytest.mark.parametrize("agent", ["GoogleHC/1.0", "kube-probe/1.29", "ELB-HealthChecker/2.0", "ping", "Prometheus/2.45", "Envoy/HC", ""])
 @advisory("CVE-2026-34457", "GHSA-5hvv", attack="A `User-Agent` equal to the configured ping agent turns a refusal into 200.",
-          ours="No header but the session cookie (or the configured identity) admits anybody; health is on the admin port.")  # fmt: skip
+          ours="Only the session cookie or the configured identity authenticates a request. Health checks use the admin port.")  # fmt: skip
 def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
     assert not target.ask(target.protected, f"User-Agent: {agent}").let_in
     assert not target.ask(target.protected, f"User-Agent: {agent}", "Health-Check: true", method="HEAD").let_in
@@ -44,7 +44,7 @@ def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
 
 @pytest.mark.parametrize("bearer", ["Bearer x", "bearer x", "Bearer", "Basic YWRtaW46YWRtaW4=", "Bearer eyJhbGciOiJub25lIn0.e30.", "DPoP x"])
 @advisory("CVE-2022-29226", attack="Any `Authorization: Bearer x` counts as authenticated.",
-          ours="`Authorization` is the app's own business: it never admits anybody, unless identity.jwt names and verifies it.")  # fmt: skip
+          ours="`Authorization` belongs to the app and never authenticates a request, unless `identity.jwt` names it and verifies its token.")  # fmt: skip
 def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
     assert not target.ask(target.protected, f"Authorization: {bearer}").let_in
     assert not target.ask(target.protected, f"Cookie: Authorization={bearer}", f"Authorization: {bearer}").let_in
@@ -52,33 +52,33 @@ def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
 
 @pytest.mark.parametrize("value", ["https", "http", "https, http", "https\r\nX-Evil: 1", "wss", "javascript"])
 @advisory("CVE-2026-33495", "CVE-2026-54764", "CVE-2026-35051", "GHSA-6384",
-          attack="An untrusted `X-Forwarded-Proto`, `-Port` or `-Prefix` selects another rule or fools the party asked.",
-          ours="Rules depend on method and path only; the sidecar and the files for other proxies drop what an untrusted peer says so.")  # fmt: skip
+          attack="An untrusted `X-Forwarded-Proto`, `-Port` or `-Prefix` selects another rule or misleads the decision service.",
+          ours="Rules depend on method and path only. The sidecar and the files for other proxies drop such headers from untrusted peers.")  # fmt: skip
 def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: str) -> None:
     for name in ("X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "Forwarded"):
         assert not target.ask(target.protected, f"{name}: {value}").let_in
     for line in ("X-Forwarded-Port: 443", "X-Forwarded-Prefix: /public", "X-Forwarded-Server: localhost", "X-Forwarded-Prefix: /../public"):
         assert not target.ask(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
-    if target.face in ("sidecar", "forward-auth"):  # inside an app its own server passes them on
+    if target.face in ("sidecar", "forward-auth"):  # the app's own server forwards them to a middleware
         seen = target.ask(target.public, "X-Forwarded-Port: 6666", "X-Forwarded-Prefix: /spoofed", "X-Forwarded-Proto: spoofed", "Forwarded: for=spoofed").seen
         assert seen is not None
         assert not [line for line in seen["headers"] if "6666" in line[1] or "spoofed" in line[1]]
 
 
 @pytest.mark.parametrize("name", ["X_Forwarded_Proto", "x_forwarded_for", "X_Forwarded_Host", "X.Forwarded.Proto"])
-@advisory("GHSA-5m6w-wvh7-57vm", attack="`X_Forwarded_Proto` survives and is folded into the dashed header behind the proxy.",
-          ours="The proxy drops every spelling of `X-Forwarded-*` from a client; our decision reads none of them.")  # fmt: skip
+@advisory("GHSA-5m6w-wvh7-57vm", attack="`X_Forwarded_Proto` survives, and the server behind the proxy treats it as the dashed header.",
+          ours="The proxy drops every spelling of `X-Forwarded-*` from a client, and the decision does not use them.")  # fmt: skip
 def test_ghsa_5m6w_wvh7_57vm_underscore_alias_of_forwarded(target: Target, session: str, name: str) -> None:
     reply = target.ask(target.protected, session, f"{name}: spoofed.example")
     assert reply.seen is not None
     assert reply.seen["signature"].startswith("valid")
-    if target.face != "middleware":  # there the app's own server passes them on, and it is the app that reads them
+    if target.face != "middleware":  # the app's own server forwards them, and it is the app that reads them
         assert "spoofed.example" not in str(reply.seen["headers"])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "localhost", "127.0.0.1, 127.0.0.1", "unknown"])
 @advisory("CVE-2024-21494", attack="`X-Forwarded-For: 127.0.0.1` makes the client a trusted address.",
-          ours="No rule knows addresses; what counts as the peer is the TCP peer.")  # fmt: skip
+          ours="Rules do not use addresses. The peer is always the TCP peer.")  # fmt: skip
 def test_cve_2024_21494_forwarded_for_spoof(target: Target, address: str) -> None:
     for name in ("X-Forwarded-For", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP", "Forwarded"):
         value = f"for={address}" if name == "Forwarded" else address
@@ -87,7 +87,7 @@ def test_cve_2024_21494_forwarded_for_spoof(target: Target, address: str) -> Non
 
 @pytest.mark.parametrize("name", ["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Host", "Forwarded"])
 @advisory("CVE-2024-21498", "CVE-2024-21499", attack="`X-Forwarded-Host/Proto` decide where requests go (SSRF) or are written into headers.",
-          ours="Redirects and outgoing requests are made from public_url and the configuration, never from headers.")  # fmt: skip
+          ours="Redirects and outgoing requests are built from `public_url` and the configuration, never from headers.")  # fmt: skip
 def test_cve_2024_21498_forwarded_host_goes_nowhere(target: Target, name: str) -> None:
     for value in ("evil.example", "evil.example, other.example", "javascript:alert(1)", "host=evil.example"):
         for path in (target.protected, target.connect or target.protected):
@@ -101,18 +101,18 @@ def test_cve_2024_21498_forwarded_host_goes_nowhere(target: Target, name: str) -
              "Akoya_Anything_New", "Signature_Input", "SIGNATURE", "Akoya-", "akoya~owner"],
 )  # fmt: skip
 @advisory("CVE-2025-64484", "GHSA-vjrc", attack="`X_Forwarded_User` survives stripping, and a WSGI or PHP app reads it as the dashed header.",
-          ours="Our names are judged folded: `-`, `_`, `.` and case are one; every alias is removed, known name or not.")  # fmt: skip
+          ours="Gateway header names are compared ignoring case and treating `-`, `_` and `.` as equal. Every alias is removed, also of unknown `Akoya-` names.")  # fmt: skip
 def test_cve_2025_64484_underscore_header_alias(target: Target, session: str, name: str) -> None:
     for path in (target.protected, target.public):
         reply = target.ask(path, session, f"{name}: {SPOOFED}")
         if reply.seen is None:
-            assert reply.status in (400, 403)  # a proxy that cannot remove it has it refused
+            assert reply.status in (400, 403)  # a request with headers that the proxy cannot remove is refused
             continue
         assert SPOOFED not in str(reply.seen["headers"])
 
 
 @pytest.mark.parametrize("name", ["akoya-owner", "AKOYA-OWNER", "akoya-id-token", "signature"])
-@advisory("CVE-2020-14359", attack="Lower-case header names bypass checks.", ours="Names are compared in lower case everywhere.")
+@advisory("CVE-2020-14359", attack="Lower-case header names bypass checks.", ours="Header names are compared in lower case everywhere.")
 def test_cve_2020_14359_lower_case_names(target: Target, session: str, name: str) -> None:
     for path in (target.protected, target.public):
         reply = target.ask(path, f"{name}: {SPOOFED}", session)
@@ -123,8 +123,8 @@ def test_cve_2020_14359_lower_case_names(target: Target, session: str, name: str
 
 
 @pytest.mark.parametrize("times", [1, 2, 50])
-@advisory("CVE-2021-32777", attack="The decision sees one of several headers of a name, the upstream another.",
-          ours="Every copy is removed; ours is there once. Two session cookies are none, two identity headers an error.")  # fmt: skip
+@advisory("CVE-2021-32777", attack="The decision uses one of several headers of the same name, the upstream another.",
+          ours="Every client copy is removed and the gateway's header occurs once. Two session cookies count as no cookie, two identity headers are an error.")  # fmt: skip
 def test_cve_2021_32777_several_headers_of_one_name(target: Target, session: str, times: int) -> None:
     names = [name for name, _ in ours(target, target.protected, session, *["Akoya-Owner: spoofed"] * times)]
     assert names.count("akoya-owner") == 1
@@ -136,7 +136,7 @@ def test_cve_2021_32777_several_headers_of_one_name(target: Target, session: str
 
 @pytest.mark.parametrize("options", ["Akoya-Id-Token", "akoya-owner, akoya-connector", "Signature, Signature-Input", "close, Akoya_Owner", "Cookie"])
 @advisory("CVE-2024-45410", "CVE-2025-48865", attack="`Connection: X-Forwarded-User` makes the proxy drop its own identity header.",
-          ours="Our names leave the Connection header before the hop-by-hop fields are removed.")  # fmt: skip
+          ours="Gateway header names are removed from `Connection` before the hop-by-hop fields are removed.")  # fmt: skip
 def test_cve_2024_45410_our_headers_named_in_connection(target: Target, session: str, options: str) -> None:
     head = f"GET {target.protected} HTTP/1.1\r\nHost: {target.authority}\r\nConnection: close, {options}\r\n{session}\r\n\r\n"
     reply = target.raw(head.encode())
@@ -146,8 +146,8 @@ def test_cve_2024_45410_our_headers_named_in_connection(target: Target, session:
     assert reply.seen["signature"].startswith("valid")
 
 
-@advisory("CVE-2024-47616", attack="A token made for something else is accepted as the gateway's own credential.",
-          ours="What the upstream gets (id_token, signature, owner) admits nobody: the session is a random number in a cookie.")  # fmt: skip
+@advisory("CVE-2024-47616", attack="A token issued for another purpose is accepted as the gateway's own credential.",
+          ours="Nothing that the upstream receives (id_token, signature, owner) authenticates a request. The session is a random value in a cookie.")  # fmt: skip
 def test_cve_2024_47616_what_the_upstream_gets_is_no_credential(target: Target, session: str, browser: Browser) -> None:
     passed = dict(ours(target, target.protected, session))
     cookie = session.removeprefix("Cookie: ").partition("=")[0]
@@ -157,8 +157,8 @@ def test_cve_2024_47616_what_the_upstream_gets_is_no_credential(target: Target, 
     assert not target.ask(target.protected, *(f"{name}: {value}" for name, value in passed.items())).let_in
 
 
-@advisory("CVE-2026-47203", "CVE-2024-21500", attack="The bucket of a rate limit is keyed by raw text, so that variants multiply the tries.",
-          ours="Login starts are limited per address, whose every spelling is one key; IPv6 counts by its /64.")  # fmt: skip
+@advisory("CVE-2026-47203", "CVE-2024-21500", attack="A rate limit is keyed by raw text, so that variants of a value allow more attempts.",
+          ours="Login starts are limited per address. All spellings of an address share one key, and so do all addresses of an IPv6 /64.")  # fmt: skip
 def test_cve_2026_47203_every_spelling_of_an_address_is_one_bucket() -> None:
     spellings = ["2001:db8::1", "2001:DB8:0:0::1", "2001:0db8:0000:0000:0000:0000:0000:0001", "2001:db8::ffff:1.2.3.4", "2001:db8::1%eth0"]
     assert len({client_key(RequestInfo("GET", b"/", b"", [], text, ""), ()) for text in spellings}) == 1
@@ -167,7 +167,7 @@ def test_cve_2026_47203_every_spelling_of_an_address_is_one_bucket() -> None:
 
 @pytest.mark.parametrize("count", [3000])
 @advisory("CVE-2024-24814", "GHSA-hxr6", attack="A cookie that claims a huge number of chunks exhausts memory and CPU.",
-          ours="Our cookies are one short random number each; there are no chunks to count.")  # fmt: skip
+          ours="Each gateway cookie is one short random value. Cookies are not split into chunks.")  # fmt: skip
 def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
     names = ("akoya", "__Host-akoya", "mod_auth_openidc_session", "_oauth2_proxy", "session")
     for name in names:
@@ -175,7 +175,7 @@ def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
             assert not target.ask(target.protected, f"Cookie: {text}").let_in
     crumbs = "; ".join(f"akoya_{number}=x" for number in range(count))
     assert not target.ask(target.protected, f"Cookie: {crumbs}").let_in
-    assert target.ask(target.public).let_in, "the gateway goes on"
+    assert target.ask(target.public).let_in, "the gateway still runs"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
                "akoya=" + "A" * 43 + "; akoya", ",", "$Version=1; akoya=x"],
 )  # fmt: skip
 @advisory("CVE-2023-28625", "GHSA-f5xw", attack="A crafted cookie crashes the code that strips cookies.",
-          ours="Reading and stripping are linear searches over bytes, tested with random input; nothing is parsed.")  # fmt: skip
+          ours="Cookies are read and stripped by linear searches over bytes, fuzzed with random input.")  # fmt: skip
 def test_cve_2023_28625_crafted_cookies(target: Target, session: str, cookie: str) -> None:
     assert not target.ask(target.protected, f"Cookie: {cookie}").let_in
     with_session = target.ask(target.protected, f"{session}; {cookie}")
@@ -194,21 +194,21 @@ def test_cve_2023_28625_crafted_cookies(target: Target, session: str, cookie: st
     assert target.ask(target.public).let_in
 
 
-@advisory("CVE-2026-47774", attack="Very many cookie crumbs, each a header of its own, become a memory bomb.",
-          ours="A request head is bounded (limits.header_bytes) however it is cut up; crumbs are joined once.")  # fmt: skip
+@advisory("CVE-2026-47774", attack="Very many Cookie headers with one crumb each exhaust memory.",
+          ours="The whole request head is bounded (`limits.header_bytes`), however it is divided. Crumbs are joined once.")  # fmt: skip
 def test_cve_2026_47774_cookie_crumbs(target: Target) -> None:
     few = target.ask(target.public, *["Cookie: a=b"] * 90)
     assert few.status in (200, 400, 431)
     many = target.ask(target.protected, *["Cookie: a=b"] * 9000)
     assert not many.let_in
-    if target.face != "middleware":  # there the limit is the app server's
+    if target.face != "middleware":  # there the app server's limit applies
         assert many.status in (0, 400, 431, 494)
     assert target.ask(target.public).let_in
 
 
 @pytest.mark.parametrize("header", ["X-Ok: a\r\n b", "X-Ok: a\r\n\tAkoya-Owner: me", "Akoya-Owner : me", "Akoya-Owner\t: me", " Akoya-Owner: me", "X-Ok: a\nAkoya-Owner: me"])
-@advisory("CVE-2024-21493", attack="Input of an unexpected shape is not validated, and a handler panics or reads it otherwise.",
-          ours="Folded lines, blanks before the colon and bare line feeds are refused or never become one of our headers.")  # fmt: skip
+@advisory("CVE-2024-21493", attack="Input of an unexpected form is not validated, and a handler panics or interprets it differently.",
+          ours="Folded lines, spaces before the colon and bare line feeds are refused or never become a gateway header.")  # fmt: skip
 def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, header: str) -> None:
     reply = target.ask(target.protected, session, header)
     if reply.seen is not None:
@@ -222,7 +222,7 @@ def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, he
 
 
 def test_the_id_token_is_really_one(target: Target, session: str) -> None:
-    """So that "spoofed is not there" above says something."""
+    """Check that "spoofed" would be found, so that its absence above proves something."""
     token = dict(ours(target, target.protected, session))["akoya-id-token"]
     header = token.split(".")[0]
     assert b'"alg"' in base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))

@@ -1,4 +1,4 @@
-"""HTTP itself: framing, upgrades, hosts, resources."""
+"""Attacks on HTTP itself: framing, upgrades, hosts, resources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.provider.server import reply, serve
 
 
 def talk(target: Target, *pieces: bytes, pause: float = 0.0, wait: float = 0.3) -> bytes:
-    """Everything that comes back for these bytes."""
+    """Send these bytes and return everything that comes back."""
     data = b""
     with target.open() as connection, contextlib.suppress(TimeoutError, ConnectionError):
         connection.settimeout(wait)
@@ -44,7 +44,7 @@ def answers(data: bytes) -> int:
 
 
 def reached(data: bytes, path: str) -> bool:
-    """Whether our upstream says that it saw this path."""
+    """Return True if the test app reports that it received this path."""
     return f'"path": "{path}"'.encode() in data
 
 
@@ -66,8 +66,8 @@ FRAMINGS = {
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-@advisory("CVE-2025-43859", attack="Lenient reading of lengths and chunk ends lets one request hide in another's body.",
-          ours="Ambiguous framing is refused, and what is passed on is framed anew by us; nothing hidden reaches the app.")  # fmt: skip
+@advisory("CVE-2025-43859", attack="Lenient parsing of lengths and chunk ends allows a request to be hidden in the body of another.",
+          ours="Ambiguous framing is refused, and forwarded bodies are framed again by the gateway, so no hidden request reaches the app.")  # fmt: skip
 def test_cve_2025_43859_request_smuggling(target: Target, framing: str) -> None:
     hidden = f"GET {target.protected} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n"
     body = f"0\r\n\r\n{hidden}".encode()
@@ -75,14 +75,14 @@ def test_cve_2025_43859_request_smuggling(target: Target, framing: str) -> None:
     data = talk(target, head + body)
     assert not reached(data, target.protected)
     for part in data.split(b"HTTP/1.1 ")[1:]:
-        # A request of its own, in plain sight, is answered as such: without a session it is refused.
+        # A visible request of its own is handled as one: it is refused without a session.
         assert target.protected.encode() not in part or not part.startswith(b"200") or reached(b"HTTP/1.1 " + part, target.public)
 
 
 @pytest.mark.parametrize("chunk", [b"5\r\nhelloXX0\r\n\r\n", b"5\nhello\n0\n\n", b"5;a=\r\n\x00\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n",
                                    b"5 \r\nhello\r\n0\r\n\r\n", b"FFFFFFFFFFFFFFFFF\r\nhello", b"5\r\nhello\r\n0\r\nAkoya-Owner: me\r\n\r\n", b"5" * 5000 + b"\r\n"])  # fmt: skip
-@advisory("CVE-2025-69229", attack="Chunked bodies that are malformed or cost much to read.",
-          ours="Chunks are read by llhttp in its strict mode and written anew; what is not chunked ends the connection.")  # fmt: skip
+@advisory("CVE-2025-69229", attack="Chunked bodies are malformed or expensive to parse.",
+          ours="llhttp parses chunks in strict mode, and the gateway frames the body again. Invalid chunks close the connection.")  # fmt: skip
 def test_cve_2025_69229_malformed_chunks(target: Target, chunk: bytes) -> None:
     head = f"POST {target.public} HTTP/1.1\r\nHost: {target.authority}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
     data = talk(target, head + chunk)
@@ -94,7 +94,7 @@ def test_cve_2025_69229_malformed_chunks(target: Target, chunk: bytes) -> None:
     assert target.ask(target.public).let_in
 
 
-@advisory("CVE-2026-34525", attack="Two `Host` headers: one is judged, the other used.", ours="Exactly one valid Host, or nothing is signed and the answer is 400.")
+@advisory("CVE-2026-34525", attack="Two `Host` headers: one is checked, the other is used.", ours="Exactly one valid `Host` is required. Otherwise nothing is signed and the response is 400.")
 def test_cve_2026_34525_two_hosts(target: Target, session: str) -> None:
     for second in ("evil.example", target.authority):
         reply = target.ask(target.protected, session, f"Host: {second}")
@@ -105,7 +105,7 @@ def test_cve_2026_34525_two_hosts(target: Target, session: str) -> None:
 
 @pytest.mark.parametrize("upgrade", ["h2c", "H2C", "websocket, h2c", "h2c, websocket", "TLS/1.0", "x", "http/2", "websocket"])
 @advisory("CVE-2026-88008", "GHSA-w4v4", "CVE-2026-69243", attack="`Upgrade` (h2c) turns the connection into a tunnel past the proxy's rules.",
-          ours="WebSocket with a whole handshake is the only upgrade; all others are dropped, and no byte goes through unread.")  # fmt: skip
+          ours="WebSocket with a complete handshake is the only upgrade. All others are dropped, and no byte is forwarded unparsed.")  # fmt: skip
 def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
     head = (f"GET {target.public} HTTP/1.1\r\nHost: {target.authority}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n"
             "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n").encode()  # fmt: skip
@@ -120,7 +120,7 @@ def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
 
 
 @advisory("CVE-2026-71324", "GHSA-3ccp", attack="A response of one user is delivered to another over a reused connection.",
-          ours="A connection to the app serves one exchange at a time and is closed when anything about it is odd.")  # fmt: skip
+          ours="A connection to the app serves one exchange at a time and is closed after any irregularity.")  # fmt: skip
 def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
     if target.world is None:
         pytest.skip("needs our emulator")
@@ -135,7 +135,7 @@ def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
     def person(number: int) -> None:
         for count in range(25):
             mark = f"/accounts/of-{number}-{count}"
-            if count % 5 == 0:  # somebody who goes away in the middle
+            if count % 5 == 0:  # a client that disconnects in the middle
                 with target.open() as gone:
                     gone.sendall(f"POST {mark}/gone HTTP/1.1\r\nHost: {target.authority}\r\n{lines[number]}\r\nContent-Length: 9\r\n\r\nhalf".encode())
             seen = target.ask(mark, lines[number]).seen
@@ -149,14 +149,14 @@ def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
         one.start()
     for one in people:
         one.join(100)
-        assert not one.is_alive(), "a request got no end"
+        assert not one.is_alive(), "a request got no response"
     assert wrong == []
     assert [len(names) for names in owners] == [1, 1]
     assert owners[0] != owners[1]
 
 
-@advisory("CVE-2026-54273", attack="Pipelined requests queue without a bound, or their answers change places.",
-          ours="Pipelined requests are answered in turn, each judged by itself; reading stops while they wait.")  # fmt: skip
+@advisory("CVE-2026-54273", attack="Pipelined requests queue without a limit, or their responses are swapped.",
+          ours="Pipelined requests are authorized separately and answered in order. Reading pauses while requests are waiting.")  # fmt: skip
 def test_cve_2026_54273_pipelining(target: Target) -> None:
     folder = target.public.rpartition("/")[0]
     requests = "".join(f"GET {folder}/{number} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n" for number in range(30))
@@ -170,8 +170,8 @@ def test_cve_2026_54273_pipelining(target: Target) -> None:
 
 
 @pytest.mark.parametrize("method", ["__init__", "__class__", "get", "Get", "dispatch", "_method", "PRI", "CONNECT"])
-@advisory("CVE-2026-48817", "CVE-2026-48818", attack="The method's name selects an attribute of the endpoint that was never meant to be called.",
-          ours="Routes are functions with a list of methods; another method is 405 (ours) or matches no rule.")  # fmt: skip
+@advisory("CVE-2026-48817", "CVE-2026-48818", attack="The method name selects an attribute of the endpoint that was not meant to be called.",
+          ours="Routes are functions with a list of methods. Other methods result in 405 on gateway routes, and elsewhere match no rule.")  # fmt: skip
 def test_cve_2026_48817_method_names(target: Target, method: str) -> None:
     for path in (target.protected, "/akoya/", "/akoya/callback", "/akoya/connect/mikomo"):
         reply = target.ask(path, method=method)
@@ -181,7 +181,7 @@ def test_cve_2026_48817_method_names(target: Target, method: str) -> None:
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "multipart/form-data", "application/x-www-form-urlencoded", "text/plain", ""])
 @advisory("CVE-2026-54283", "CVE-2024-47874", "CVE-2025-54121", attack="Form parsing without limits: endless parts, endless fields, blocking writes.",
-          ours="Our forms are urlencoded, 16 KiB and 64 fields at most; nothing else is parsed, and the app's bodies are streamed.")  # fmt: skip
+          ours="The gateway parses only urlencoded forms of at most 16 KiB and 64 fields. Bodies for the app are streamed.")  # fmt: skip
 def test_cve_2026_54283_form_limits(target: Target, kind: str) -> None:
     lines = (f"Content-Type: {kind}",) if kind else ()
     bodies = [b"a=b&" * 20_000, b"&" * 20_000, b"a" * 300_000, b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" * 4000]
@@ -194,15 +194,15 @@ def test_cve_2026_54283_form_limits(target: Target, kind: str) -> None:
 
 @pytest.mark.parametrize("value", ["bytes=" + "0-," * 2000, "bytes=0-18446744073709551615", "bytes=-1-2", "a" * 3000])
 @advisory("CVE-2025-62727", attack="A `Range` header with very many ranges takes quadratic time.",
-          ours="The gateway serves no files: `Range` is the app's and passes through unread.")  # fmt: skip
+          ours="The gateway serves no files. `Range` is forwarded to the app unparsed.")  # fmt: skip
 def test_cve_2025_62727_ranges(target: Target, value: str) -> None:
     assert not target.ask(target.protected, f"Range: {value}").let_in
     assert target.ask("/akoya/jwks.json", f"Range: {value}").status in (200, 403, 404)
     assert target.ask(target.public, f"Range: {value}").let_in
 
 
-@advisory("CVE-2022-29228", "CVE-2026-26311", attack="Data that comes after the gateway's own answer, or after a reset, runs on a stream that is gone.",
-          ours="What follows a refusal is read away or the connection closed; a client that goes away ends its exchange alone.")  # fmt: skip
+@advisory("CVE-2022-29228", "CVE-2026-26311", attack="Data that arrives after the gateway's own response or after a reset is processed on a closed stream.",
+          ours="After a refusal the rest of the request is discarded or the connection is closed. A client that disconnects ends only its own exchange.")  # fmt: skip
 def test_cve_2022_29228_late_data(target: Target) -> None:
     head = f"POST {target.protected} HTTP/1.1\r\nHost: {target.authority}\r\nContent-Length: 200000\r\n\r\n".encode()
     talk(target, head, *[b"x" * 10_000] * 20)
@@ -218,8 +218,8 @@ def test_cve_2022_29228_late_data(target: Target) -> None:
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "", "text/html; charset=\xff", "multipart/form-data"])
 @advisory("CVE-2025-31492", "GHSA-59jp", "CVE-2025-3891",
-          attack="A POST that must log in first gets the protected content after the login form; one without Content-Type crashes.",
-          ours="A POST is never preserved or replayed: 401, and the app is not asked.")  # fmt: skip
+          attack="A POST without a session receives the protected content with the login form, and one without Content-Type crashes the gateway.",
+          ours="A POST is never preserved or replayed: the response is 401 and the app does not receive the request.")  # fmt: skip
 def test_cve_2025_31492_post_without_a_session(target: Target, kind: str) -> None:
     lines = ("Accept: text/html", "Sec-Fetch-Mode: navigate", *((f"Content-Type: {kind}",) if kind else ()))
     for body in (b"", b"a=b", b"\x00" * 1000):
@@ -231,7 +231,7 @@ def test_cve_2025_31492_post_without_a_session(target: Target, kind: str) -> Non
     assert target.ask(target.public).let_in
 
 
-@advisory("CVE-2020-7695", attack="CR LF in what is reflected splits the response.", ours="No text of a request is put into a header before it was judged character by character.")
+@advisory("CVE-2020-7695", attack="CR LF in reflected text splits the response.", ours="Text of a request is written to a header only after each character has been validated.")
 @pytest.mark.parametrize("text", ["%0d%0aX-Evil:%201", "%0aX-Evil:1", "%0d%0a%0d%0a<html>evil", "%E5%98%8A%E5%98%8DX-Evil:1", "\rX-Evil:1"])
 def test_cve_2020_7695_response_splitting(target: Target, text: str) -> None:
     paths = (f"{target.protected}/{text}", f"{target.protected}?x={text}", f"/akoya/connect/mikomo?return_to=/accounts{text}", f"/akoya/connect/{text}",
@@ -242,8 +242,8 @@ def test_cve_2020_7695_response_splitting(target: Target, text: str) -> None:
         assert not reply.body.startswith(b"<html>evil")
 
 
-@advisory("CVE-2020-7694", "CVE-2021-32785", "CVE-2025-65015", attack="Log injection: line ends, escapes, format directives or megabytes in what is logged.",
-          ours="Logs are one JSON object a line, bounded; paths are logged as judged, never as sent, and no text is a format.")  # fmt: skip
+@advisory("CVE-2020-7694", "CVE-2021-32785", "CVE-2025-65015", attack="Log injection: line breaks, escape sequences, format directives or megabytes of text reach the log.",
+          ours="Each log line is one JSON object of bounded size. Paths are logged as normalized, never as sent, and input is never used as a format string.")  # fmt: skip
 def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
     nasty = ["%0a{%22forged%22:1}", "%1b[31m", "%25n%25s%25x", "%7B0%7D", "\x1b[2J", "x" * 6000]
     with World(tmp_path, changes={"logging": {"format": "json", "level": "debug"}}) as world:
@@ -262,8 +262,8 @@ def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
     assert not any("forged" in json.loads(line) for line in lines)
 
 
-@advisory("CVE-2025-69223", "CVE-2026-54274", attack="Memory: a WebSocket message or a compressed answer that becomes gigabytes.",
-          ours="Frames and bodies pass through in pieces and are never inflated by the proxy; Akoya's answers are, up to a limit.")  # fmt: skip
+@advisory("CVE-2025-69223", "CVE-2026-54274", attack="A WebSocket message or a compressed response expands to gigabytes in memory.",
+          ours="The proxy forwards frames and bodies in pieces and never decompresses them. Akoya's responses are decompressed up to a limit.")  # fmt: skip
 async def test_cve_2025_69223_decompression_bomb() -> None:
     bomb = gzip.compress(b"\x00" * 50_000_000)
 
@@ -275,8 +275,8 @@ async def test_cve_2025_69223_decompression_bomb() -> None:
             await get(http, "http://test/", 65_536, 10.0)
 
 
-@advisory("CVE-2026-47265", attack="The client keeps cookies, or follows a redirect to another origin with them.",
-          ours="Neither hop follows redirects or keeps cookies: an answer is an answer.")  # fmt: skip
+@advisory("CVE-2026-47265", attack="The client keeps cookies, or sends them to another origin when it follows a redirect.",
+          ours="Neither hop follows redirects or keeps cookies.")  # fmt: skip
 async def test_cve_2026_47265_no_redirects_and_no_cookies() -> None:
     async with serve(a=reply(307, headers="Location: /b\r\nSet-Cookie: a=b\r\n"), b=reply(200)) as server, http_client() as http:
         first = await http.get(f"{server.url}/a")
@@ -287,7 +287,7 @@ async def test_cve_2026_47265_no_redirects_and_no_cookies() -> None:
 
 
 @advisory("CVE-2025-66491", attack="The setting that verifies TLS certificates is inverted.",
-          ours="Certificates and names are verified on both hops, and there is no setting that turns it off.")  # fmt: skip
+          ours="Certificates and host names are verified on both hops. No setting disables this.")  # fmt: skip
 def test_cve_2025_66491_tls_is_verified() -> None:
     upstream = Upstream((Origin("https", "app.internal", 443),))
     context = client_context(upstream.tls)

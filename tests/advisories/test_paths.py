@@ -1,4 +1,4 @@
-"""Two programs read a path differently: the rules match one, the app serves another."""
+"""Attacks in which two programs read a path differently: the rules match one path, the app serves another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.advisories.target import Target
 
 
 def below(target: Target, rest: str) -> str:
-    """`rest` after the folder of the public path."""
+    """Return `rest` appended to the directory of the public path."""
     return target.public.rpartition("/")[0] + rest
 
 
@@ -19,7 +19,7 @@ def never_in(target: Target, path: str, *lines: str, host: str | None = None) ->
 
 
 def served_as_public_or_not_at_all(target: Target, path: str, *lines: str) -> None:
-    """Whoever answers must have read a path below the public one."""
+    """Check that any response is for a path below the public one."""
     reply = target.ask(path, *lines)
     if reply.seen is not None:
         assert reply.seen["path"].startswith(target.public.rpartition("/")[0] + "/"), reply.seen["path"]
@@ -28,22 +28,22 @@ def served_as_public_or_not_at_all(target: Target, path: str, *lines: str) -> No
 
 
 @pytest.mark.parametrize("between", ["/../", "/x/../../", "/./../"])
-@advisory("CVE-2026-33494", attack="`/public/../admin` matches a public rule as sent, and the app normalises it.",
-          ours="A dot segment anywhere in the path is refused; nothing is normalised behind the rules' back.")  # fmt: skip
+@advisory("CVE-2026-33494", attack="`/public/../admin` matches a public rule as sent, and the app normalizes it.",
+          ours="A dot segment anywhere in the path is refused. The path is not changed after the rules have been matched.")  # fmt: skip
 def test_cve_2026_33494_dot_segments(target: Target, between: str) -> None:
     never_in(target, below(target, between.rstrip("/") + target.protected))
 
 
 @pytest.mark.parametrize("dots", ["..", "%2e%2e", "%2E%2E", ".%2e", "%2e.", "%2e%2e%2f..", "%252e%252e"])
 @advisory("CVE-2026-42274", attack="Dot segments, plain or encoded: `/user/../admin`, `%2e%2e`, `%2e%2e%2f`.",
-          ours="Segments are judged after one decoding; dot segments and what decodes twice are refused with 400.")  # fmt: skip
+          ours="Segments are checked after decoding once. Dot segments and doubly encoded characters are refused with 400.")  # fmt: skip
 def test_cve_2026_42274_encoded_dot_segments(target: Target, dots: str) -> None:
     never_in(target, below(target, f"/{dots}{target.protected}"))
 
 
 @pytest.mark.parametrize("slash", ["%2f", "%2F", "%5c", "%5C", "\\"])
-@advisory("CVE-2026-42272", attack="A lower-case `%2f` is not recognised as an encoded slash.",
-          ours="Encoded slashes and backslashes are refused in either case, plain backslashes too.")  # fmt: skip
+@advisory("CVE-2026-42272", attack="A lower-case `%2f` is not recognized as an encoded slash.",
+          ours="Encoded slashes and backslashes are refused in either case, as are plain backslashes.")  # fmt: skip
 def test_cve_2026_42272_encoded_slash_in_either_case(target: Target, slash: str) -> None:
     never_in(target, below(target, f"{slash}..{slash}{target.protected.strip('/')}"))
     never_in(target, slash + target.protected.strip("/"))
@@ -53,7 +53,7 @@ def test_cve_2026_42272_encoded_slash_in_either_case(target: Target, slash: str)
 @pytest.mark.parametrize("mark", ["#", "%23", "#/../", "%23/../..", ";", "%3b", "%3f", "?"])
 @advisory("CVE-2026-41059", "GHSA-pxq7", "CVE-2021-32779", "CVE-2021-39206",
           attack="A `#` or `%23` in the target makes the matcher and the upstream see different paths.",
-          ours="A number sign, plain or encoded, is refused in a path, as are `;` and an encoded `?`.")  # fmt: skip
+          ours="Paths that contain `#`, `%23`, `;` or an encoded `?` are refused.")  # fmt: skip
 def test_cve_2026_41059_fragment_in_the_target(target: Target, mark: str) -> None:
     never_in(target, f"{target.protected}{mark}{target.public}")
     never_in(target, f"{target.protected}{mark}")
@@ -61,13 +61,13 @@ def test_cve_2026_41059_fragment_in_the_target(target: Target, mark: str) -> Non
 
 @pytest.mark.parametrize("query", ["x=/public/x", "/public/x", "x=%2Fpublic%2Fx", "x=1/../public/x"])
 @advisory("CVE-2025-54576", "GHSA-7rh7", attack="The public pattern is matched against path plus query: `/admin?x=/public`.",
-          ours="Rules see the path alone; the query is never part of a match.")  # fmt: skip
+          ours="Rules match the path only, never the query.")  # fmt: skip
 def test_cve_2025_54576_public_path_in_the_query(target: Target, query: str) -> None:
     never_in(target, f"{target.protected}?{query}")
 
 
 @pytest.mark.parametrize("glued", ["%3F", "%3f", "%3Fx=1", "%3F/../public"])
-@advisory("CVE-2026-32811", attack="The query is glued to the path and escaped to `%3F`, so that a deny rule misses.",
+@advisory("CVE-2026-32811", attack="The query is appended to the path and escaped to `%3F`, so that a deny rule does not match.",
           ours="An encoded question mark is refused; forward-auth splits at the first plain `?`.")  # fmt: skip
 def test_cve_2026_32811_query_glued_to_the_path(target: Target, glued: str) -> None:
     never_in(target, target.protected + glued)
@@ -78,15 +78,15 @@ def test_cve_2026_32811_query_glued_to_the_path(target: Target, glued: str) -> N
              "/%c0%ae%c0%ae/{protected}", "/{public}/%c0%af{protected}", "/%u002e%u002e/{protected}", "/{protected}%", "/{protected}%0a",
              "/{protected}/..;/{public}/../{protected}"],
 )  # fmt: skip
-@advisory("CVE-2023-33189", attack="A crafted path leads to a wrong authorisation decision.",
-          ours="One strict normalisation; empty segments, NUL, overlong UTF-8, bad escapes and controls are refused.")  # fmt: skip
+@advisory("CVE-2023-33189", attack="A crafted path leads to a wrong authorization decision.",
+          ours="There is one strict normalization. Empty segments, NUL, overlong UTF-8, invalid escapes and control characters are refused.")  # fmt: skip
 def test_cve_2023_33189_crafted_paths(target: Target, path: str) -> None:
     filled = path.format(protected=target.protected.strip("/"), public=target.public.strip("/").split("/")[0])
     never_in(target, filled)
 
 
-@advisory("CVE-2026-40912", "GHSA-6jwx", attack="Stripping a prefix leaves the decoded and the raw path out of step.",
-          ours="No path is ever rewritten: the upstream gets the bytes that were judged.")  # fmt: skip
+@advisory("CVE-2026-40912", "GHSA-6jwx", attack="Stripping a prefix makes the decoded and the raw path differ.",
+          ours="Paths are never rewritten: the upstream receives the bytes that were authorized.")  # fmt: skip
 @pytest.mark.parametrize("rest", ["/a%20b", "/%C3%A4", "/a+b", "/%41", "/a%2Db", "/~x!$&'()*,=:@"])
 def test_cve_2026_40912_the_upstream_gets_the_path_that_was_judged(target: Target, rest: str) -> None:
     reply = target.ask(below(target, rest))
@@ -97,8 +97,8 @@ def test_cve_2026_40912_the_upstream_gets_the_path_that_was_judged(target: Targe
         served_as_public_or_not_at_all(target, below(target, rest))
 
 
-@advisory("CVE-2025-66490", attack="Encoded characters reach the back end undecoded, past a rule that matched the decoded form.",
-          ours="What could act after another decoding (`/ \\ ; ? # NUL`, a second `%`) is refused, the rest is one reading.")  # fmt: skip
+@advisory("CVE-2025-66490", attack="Encoded characters reach the back end undecoded, although a rule matched the decoded form.",
+          ours="Characters that could take effect after another decoding (`/ \\ ; ? # NUL`, a second `%`) are refused. The rest is unambiguous.")  # fmt: skip
 @pytest.mark.parametrize("code", ["%2f", "%5C", "%00", "%3b", "%3F", "%23", "%252f", "%25%32%66"])
 def test_cve_2025_66490_encoded_characters(target: Target, code: str) -> None:
     never_in(target, f"{target.protected}{code}x")
@@ -121,15 +121,15 @@ def test_cve_2025_66490_encoded_characters(target: Target, code: str) -> None:
         "",
     ],
 )
-@advisory("CVE-2026-48710", "GHSA-86qp", attack="A malformed `Host` poisons the URL the path is taken from, and path rules are bypassed.",
-          ours="Rules see the request target only; a Host that is none is refused before anything is signed.")  # fmt: skip
+@advisory("CVE-2026-48710", "GHSA-86qp", attack="A malformed `Host` corrupts the URL from which the path is taken, so that path rules are bypassed.",
+          ours="Rules match the request target only. An invalid `Host` is refused before anything is signed.")  # fmt: skip
 def test_cve_2026_48710_malformed_host(target: Target, host: str) -> None:
     never_in(target, target.protected, host=host)
 
 
 @pytest.mark.parametrize("method", ["get", "Get", "gET", "GET\t", "OPTIONS", "TRACE", "PROPFIND", "X"])
-@advisory("CVE-2021-32637", attack="A malformed request makes the forward-auth endpoint say yes.",
-          ours="What cannot be read is an error and never a yes; methods are matched exactly.")  # fmt: skip
+@advisory("CVE-2021-32637", attack="A malformed request makes the forward-auth endpoint allow it.",
+          ours="An unparsable request is an error and never allowed. Methods are matched exactly.")  # fmt: skip
 def test_cve_2021_32637_malformed_requests_are_never_a_yes(target: Target, method: str) -> None:
     assert not target.ask(target.protected, method=method).let_in
     for path in (
@@ -146,8 +146,8 @@ def test_cve_2021_32637_malformed_requests_are_never_a_yes(target: Target, metho
 
 @pytest.mark.parametrize("form", ["http://{authority}{protected}", "HTTP://{authority}{protected}", "http://other.example{protected}",
                                   "http://{authority}{public}/..{protected}", "http://public/..{protected}"])  # fmt: skip
-@advisory("CVE-2026-42273", attack="The host is compared with regard to case, so `Admin.Example.com` misses its rule.",
-          ours="No rule depends on the host; the authority is lowered before it is signed, whatever form the target has.")  # fmt: skip
+@advisory("CVE-2026-42273", attack="The host is compared case-sensitively, so `Admin.Example.com` does not match its rule.",
+          ours="No rule depends on the host. The authority is lower-cased before it is signed, whatever the form of the target.")  # fmt: skip
 def test_cve_2026_42273_host_in_another_case(target: Target, form: str) -> None:
     never_in(target, form.format(authority=target.authority.upper(), protected=target.protected, public=target.public))
     never_in(target, target.protected, host=target.authority.upper())

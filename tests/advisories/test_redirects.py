@@ -1,4 +1,4 @@
-"""A browser is sent where the attacker wants it."""
+"""Attacks that redirect a browser to the attacker's site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ POLICY = RedirectPolicy(Origin("https", "app.example.com", 443), ("/accounts", "
 
 
 def as_a_browser_reads(location: str, base: str) -> str:
-    """The host a browser ends at (WHATWG URL: controls and blanks go, a backslash is a slash)."""
+    """Return the host a browser ends at.
+
+    As in the WHATWG URL standard, controls and blanks are removed and a backslash is a slash.
+    """
     text = re.sub(r"[\t\r\n]", "", location).strip("\x00\x01\x0b\x1f ").replace("\\", "/")
     lowered = re.match(r"(?i)^(https?):/*", text)
     if lowered:
@@ -51,8 +54,8 @@ def spread(step: int, start: int = 0) -> list[str]:
 
 
 @advisory("CVE-2017-1000070", "CVE-2021-39191", "CVE-2024-21497",
-          attack="The address to come back to is an open redirect (`rd`, `target_link_uri`, `redirect_url`).",
-          ours="`return_to` must be in redirects.allow; what a browser and a parser read differently is refused, before anything starts.")  # fmt: skip
+          attack="The return address is an open redirect (`rd`, `target_link_uri`, `redirect_url`).",
+          ours="`return_to` must be listed in `redirects.allow`. A target that a browser and a parser read differently is refused before the login starts.")  # fmt: skip
 def test_cve_2017_1000070_open_redirect_at_login(target: Target) -> None:
     route = target.needs_connect
     for parameter in PARAMETERS:
@@ -63,8 +66,8 @@ def test_cve_2017_1000070_open_redirect_at_login(target: Target) -> None:
                 assert reply.status == 400, text
 
 
-@advisory("CVE-2020-5233", "GHSA-qqxw", attack="`/\\evil.com` passes for a path, and browsers read it as a host.",
-          ours="A target is put together anew from judged parts; a backslash is refused before the query, where browsers take it for a slash.")  # fmt: skip
+@advisory("CVE-2020-5233", "GHSA-qqxw", attack="`/\\evil.com` is accepted as a path, but browsers read it as a host.",
+          ours="A target is rebuilt from validated parts. A backslash before the query, which browsers read as a slash, is refused.")  # fmt: skip
 def test_cve_2020_5233_backslash(target: Target) -> None:
     texts = [text for text in TARGETS if "\\" in text or "%5c" in text.lower()]
     refused(texts)
@@ -73,8 +76,8 @@ def test_cve_2020_5233_backslash(target: Target) -> None:
 
 
 @advisory("CVE-2020-11053", "GHSA-j7px", "CVE-2022-23527", "GHSA-q6f2",
-          attack="White space, tabs or line ends, plain or encoded, in a redirect target.",
-          ours="Controls are refused, in a path encoded ones too; a space is encoded.")  # fmt: skip
+          attack="A redirect target contains spaces, tabs or line breaks, plain or encoded.",
+          ours="Control characters are refused, in a path also when encoded. A space is encoded.")  # fmt: skip
 def test_cve_2020_11053_white_space(target: Target) -> None:
     texts = [text for text in TARGETS if re.search(r"[\s\x00-\x20]|%0[0-9a-d]", text, re.I)]
     assert len(texts) > 40
@@ -85,8 +88,8 @@ def test_cve_2020_11053_white_space(target: Target) -> None:
         assert "evil" not in "".join(name for name, _ in reply.headers)
 
 
-@advisory("CVE-2020-4037", "GHSA-5m6c", attack="`rd=//...` and its relatives, read differently by two parsers.",
-          ours="Empty segments are refused, so nothing that starts with two slashes is a path.")  # fmt: skip
+@advisory("CVE-2020-4037", "GHSA-5m6c", attack="`rd=//...` and its variants, which two parsers read differently.",
+          ours="Empty segments are refused, so a target that starts with two slashes is not a path.")  # fmt: skip
 def test_cve_2020_4037_protocol_relative(target: Target) -> None:
     texts = [text for text in TARGETS if text.startswith(("//", "/.", "/;", "/:"))]
     refused([text for text in texts if text not in ("/:@", "/;//")])
@@ -95,7 +98,7 @@ def test_cve_2020_4037_protocol_relative(target: Target) -> None:
 
 
 @advisory("CVE-2021-21291", "GHSA-4mf2", attack="The allow-list entry `.example.com` accepts `evilexample.com`.",
-          ours="Origins are compared whole: scheme, host and port; there are no suffix matches.")  # fmt: skip
+          ours="Origins are compared by scheme, host and port. There is no suffix matching.")  # fmt: skip
 def test_cve_2021_21291_suffix_of_a_host() -> None:
     refused([f"https://{host}/x" for host in ("evilpages.example.com", "evil-pages.example.com", "pages.example.com.evil.example", "x.pages.example.com",
                                               "pages.example.como", "pages.example", "pages-example.com", "pagesXexample.com", "pages.example.com:8443")])  # fmt: skip
@@ -103,8 +106,8 @@ def test_cve_2021_21291_suffix_of_a_host() -> None:
     assert POLICY.validate("https://pages.example.com/x") == "https://pages.example.com/x"
 
 
-@advisory("CVE-2024-52289", attack="A redirect URI is taken for a regular expression, in which `.` matches everything.",
-          ours="Patterns are literal text with at most one `*` at their end; the callback path is compared exactly.")  # fmt: skip
+@advisory("CVE-2024-52289", attack="A redirect URI is used as a regular expression, in which `.` matches any character.",
+          ours="Patterns are literal text with at most one `*`, at the end. The callback path is compared exactly.")  # fmt: skip
 def test_cve_2024_52289_patterns_are_literal() -> None:
     policy = RedirectPolicy(Origin("https", "app.example.com", 443), ("/a.b", "/c+d", "/e(f)", "https://x.example.com/.*"))
     for text in ("/aXb", "/a.b.", "/ccd", "/e", "/ef", "https://xXexample.com/.x", "https://x.example.com/y"):
@@ -115,8 +118,8 @@ def test_cve_2024_52289_patterns_are_literal() -> None:
 
 
 @advisory("CVE-2021-29456", "CVE-2021-32786", "CVE-2021-29652", "CVE-2021-29651",
-          attack="Sign-out (and sign-in) routes redirect where a parameter says.",
-          ours="The same judge decides for logout and disconnect; what it refuses ends at the connections page.")  # fmt: skip
+          attack="Sign-out (and sign-in) routes redirect to the target of a parameter.",
+          ours="Logout and disconnect use the same redirect policy. A refused target is replaced by the connections page.")  # fmt: skip
 def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]
@@ -128,8 +131,8 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
     assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=signed-out")
 
 
-@advisory("CVE-2026-28802", attack="A login continues to an address from the request: open redirect in the client library.",
-          ours="Where a login ends was judged when it began and lies in the store; nothing in the callback can change it.")  # fmt: skip
+@advisory("CVE-2026-28802", attack="A login continues at an address from the request: open redirect in the client library.",
+          ours="The return address is validated when the login starts and kept in the store. The callback cannot change it.")  # fmt: skip
 def test_cve_2026_28802_the_callback_cannot_choose_where_it_ends(target: Target, browser: Browser) -> None:
     assert target.world is not None
     callback = target.world.akoya.consent(browser.begin(return_to="/accounts?x=1"), "mikomo_1")

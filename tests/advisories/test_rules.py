@@ -1,4 +1,4 @@
-"""Access rules that are written down and not enforced."""
+"""Access rules that are configured but not enforced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.config.documents import judged
 
 
 @advisory("CVE-2021-21411", "GHSA-652x", attack="A restriction is parsed and, after a refactoring, no longer enforced.",
-          ours="Each key of an access rule has a request that it alone refuses; keys that are not known are faults.")  # fmt: skip
+          ours="For each key of an access rule a test sends a request that only this key refuses. Unknown keys are configuration errors.")  # fmt: skip
 def test_cve_2021_21411_every_key_of_a_rule_is_enforced(target: Target, session: str) -> None:
     assert target.ask("/api/banks/mikomo/x", session).let_in
     assert not target.ask("/api/banks/mikomo/x", session, method="DELETE").let_in, "methods"
@@ -24,8 +24,8 @@ def test_cve_2021_21411_every_key_of_a_rule_is_enforced(target: Target, session:
 
 
 @pytest.mark.parametrize("key", ["groups", "scope", "path_regex", "Require", "deny"])
-@advisory("CVE-2021-32701", attack="A cached yes is given for a request that needs more (a scope that the cache key leaves out).",
-          ours="What is kept per owner is kept per rule; a stricter rule decides anew. Unknown keys never pass silently.")  # fmt: skip
+@advisory("CVE-2021-32701", attack="A cached allow decision is reused for a request that requires more (a scope that is not in the cache key).",
+          ours="Decisions are cached per owner and rule, so a stricter rule is evaluated separately. Unknown configuration keys are errors.")  # fmt: skip
 def test_cve_2021_32701_a_yes_for_one_rule_is_none_for_another(target: Target, session: str, key: str, tmp_path: Path) -> None:
     for _ in range(3):
         assert target.ask("/accounts", session).let_in

@@ -1,4 +1,4 @@
-"""Who a browser stands for, and for how long."""
+"""Attacks on sessions: which user a browser acts for, and for how long."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def cookie_line(browser: Browser) -> str:
     return "Cookie: " + "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
 
 
-@advisory("GHSA-f24x-5g9q-753f", attack="The session survives the sign-in page: fixation, or the wrong user goes on.",
-          ours="Each new grant moves the session to a new id and kills the old one; an id that we did not make is nobody's.")  # fmt: skip
+@advisory("GHSA-f24x-5g9q-753f", attack="The session survives the sign-in page: session fixation, or the wrong user continues.",
+          ours="Each new grant rotates the session ID and invalidates the old one. IDs that the gateway did not create are unknown.")  # fmt: skip
 def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) -> None:
     assert target.world is not None
     browser.connect()
@@ -49,8 +49,8 @@ def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) 
 
 
 @advisory("CVE-2017-1000069", "CVE-2025-14546", "CVE-2025-68481", "CVE-2025-68158",
-          attack="`state` is not checked, or not bound to the browser: login CSRF.",
-          ours="A callback is taken once, with the state of an attempt and the cookie of the browser that began it.")  # fmt: skip
+          attack="`state` is not checked or not bound to the browser: login CSRF.",
+          ours="A callback is accepted once, with the state of an attempt and the cookie of the browser that started it.")  # fmt: skip
 def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
     assert target.world is not None
     callback = target.world.akoya.consent(browser.begin(), "mikomo_1")
@@ -60,7 +60,7 @@ def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
         answer = victim.go(callback)
         assert answer.status_code == 400
         assert victim.fetch("/accounts").status_code == 401
-    assert len(target.world.akoya.events("token")) == before, "the attacker's code is not even exchanged"
+    assert len(target.world.akoya.events("token")) == before, "the attacker's code is not exchanged"
     stateless = re.sub(r"[?&]state=[^&]*", "", callback).replace("/callback&", "/callback?")
     assert browser.go(stateless).status_code == 400
 
@@ -68,16 +68,16 @@ def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
 @pytest.mark.parametrize("query", ["", "code=x", "state=", "code=", "code=x&state=", "state=x", "=", "&&&", "code=x&state=a&state=b", "code=%00&state=%ff",
                                    "error=x", "code[]=x&state[]=y", "code=x&state=" + "y" * 5000, "%", "code=x;state=y"])  # fmt: skip
 @advisory("CVE-2023-27496", attack="A callback without `state` crashes the gateway.",
-          ours="The query is judged by pure functions that are tested with random input; what is missing is said on a page.")  # fmt: skip
+          ours="The query is parsed by pure functions that are fuzzed with random input. Missing parameters result in an error page.")  # fmt: skip
 def test_cve_2023_27496_callback_without_state(target: Target, query: str) -> None:
     reply = target.navigate(f"{target.needs_callback}?{query}")
     assert 400 <= reply.status < 500 or reply.status in (302, 303)
     assert not any("session" in value.lower() for value in reply.all("set-cookie"))
-    assert target.ask(target.public).let_in, "the gateway goes on"
+    assert target.ask(target.public).let_in, "the gateway still runs"
 
 
 @advisory("CVE-2024-21492", attack="The session stays valid after logout.",
-          ours="Logout ends the session in the store, and revokes and forgets the grants that only it led to.")  # fmt: skip
+          ours="Logout deletes the session from the store, and revokes and deletes the grants that are reachable only through it.")  # fmt: skip
 def test_cve_2024_21492_session_after_logout(target: Target, browser: Browser) -> None:
     browser.connect()
     line = cookie_line(browser)
@@ -104,8 +104,8 @@ def attributes(cookie: str) -> set[str]:
     return {name.partition("=")[0], *(part for part in rest if not part.startswith("Max-Age"))}
 
 
-@advisory("CVE-2021-41230", attack="Claims of an old token stay in force after a refresh.",
-          ours="What is passed is made from the grant as it is: the new token, its end and its scope, as soon as it is stored.")  # fmt: skip
+@advisory("CVE-2021-41230", attack="Claims of an old token remain in use after a refresh.",
+          ours="Gateway headers are built from the current grant: the new token, its expiry and its scope, as soon as they are stored.")  # fmt: skip
 def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Browser) -> None:
     browser.connect()
     before = browser.passed()
@@ -117,10 +117,10 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert after["akoya-owner"] == before["akoya-owner"]
-    assert browser.passed("/mikomo")["akoya-id-token"] == after["akoya-id-token"], "every rule passes the new one"
+    assert browser.passed("/mikomo")["akoya-id-token"] == after["akoya-id-token"], "every rule releases the new token"
 
 
-@advisory("CVE-2024-39315", attack="The user-info page shows the tokens.", ours="Pages and JSON name banks, states and times; there is no token in either.")
+@advisory("CVE-2024-39315", attack="The user-info page shows the tokens.", ours="Pages and JSON contain banks, states and times, but no tokens.")
 def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, browser: Browser) -> None:
     token = browser.passed()["akoya-id-token"]
     for path in ("/akoya/", "/akoya/?error=x", "/akoya/jwks.json", "/akoya/nothing"):
@@ -133,8 +133,8 @@ def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, brow
             assert reply.header("cache-control") in ("no-store", "public, max-age=300", "public, max-age=60") or path.endswith("jwks.json")
 
 
-@advisory("CVE-2022-24797", attack="pprof and metrics answer on the public listener.",
-          ours="Health and metrics have a listener of their own, on loopback unless told otherwise.")  # fmt: skip
+@advisory("CVE-2022-24797", attack="pprof and metrics are served on the public listener.",
+          ours="Health and metrics have their own listener, on loopback by default.")  # fmt: skip
 def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
     for path in ("/metrics", "/livez", "/readyz", "/akoya/metrics", "/debug/pprof", "/_sandbox/events", "/stats", "/server-status"):
         reply = target.ask(path)
@@ -144,18 +144,18 @@ def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
 
 
 @pytest.mark.parametrize("path", ["/akoya/", "/akoya/?return_to=/accounts"])
-@advisory("CVE-2024-42490", attack="An API answers what only a session may know.",
-          ours="Without a session the JSON at /akoya/ holds the list of banks that can be connected and nothing else.")  # fmt: skip
+@advisory("CVE-2024-42490", attack="An API returns data without the session that it requires.",
+          ours="Without a session the JSON at `/akoya/` contains only the list of banks that can be connected.")  # fmt: skip
 def test_cve_2024_42490_unauthenticated_api(target: Target, session: str, path: str) -> None:
     told = json.loads(target.ask(path, "Accept: application/json").body)
     assert told["connections"] == []
     assert told["csrf"] is None
     assert target.ask("/akoya/disconnect/mikomo", "Content-Type: application/x-www-form-urlencoded", method="POST", body=b"csrf=").status in (401, 403)
-    assert target.ask(target.protected, session).let_in, "nobody was disconnected by that"
+    assert target.ask(target.protected, session).let_in, "the grant is still connected"
 
 
-@advisory("CVE-2025-53942", "CVE-2025-64521", attack="Deactivated users or service accounts still get tokens.",
-          ours="A disconnected, revoked or dead grant serves nothing on any face, from the moment it is known.")  # fmt: skip
+@advisory("CVE-2025-53942", "CVE-2025-64521", attack="Deactivated users or service accounts still receive tokens.",
+          ours="A disconnected, revoked or dead grant releases no token at any entry point, from the moment that the gateway learns of it.")  # fmt: skip
 def test_cve_2025_53942_nothing_after_disconnect(target: Target, browser: Browser) -> None:
     browser.connect()
     line = cookie_line(browser)
@@ -168,14 +168,14 @@ def test_cve_2025_53942_nothing_after_disconnect(target: Target, browser: Browse
     assert "akoya-id-token" not in dict(optional.seen["headers"])
 
 
-@advisory("CVE-2025-64708", attack="Expired invitations are accepted.", ours="An authorization attempt ends by our own clock, whatever the store keeps.")
+@advisory("CVE-2025-64708", attack="Expired invitations are accepted.", ours="An authorization attempt expires by the gateway's own clock, even if the store still has it.")
 async def test_cve_2025_64708_an_expired_attempt(tmp_path: Path) -> None:
     now = 1_000_000.0
 
     def clock() -> float:
         return now
 
-    store = open_store("memory://", lambda: 1_000_000.0)  # a store whose clock stands still forgets nothing
+    store = open_store("memory://", lambda: 1_000_000.0)  # a store with a stopped clock expires nothing
     await store.open()
     keyring = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
     attempts = AuthorizationAttempts(EncryptedStore(store, keyring), Limits(), clock=clock)
@@ -191,8 +191,8 @@ async def test_cve_2025_64708_an_expired_attempt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", XSS)
 @advisory("CVE-2024-21496", "CVE-2023-52430", "CSNC-2019-001", "CVE-2021-32792",
-          attack="Reflected script in error pages: the Referer, an error parameter, a path, a preserved POST.",
-          ours="Pages show our own words chosen by stable codes, templates escape, and the policy allows no script at all.")  # fmt: skip
+          attack="Reflected script in error pages, from the Referer, an error parameter, a path or a preserved POST.",
+          ours="Pages show fixed texts selected by stable codes, templates escape, and the content security policy allows no scripts.")  # fmt: skip
 def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
     encoded = quote(text, safe="")
     paths = [f"{target.protected}/{encoded}", f"{target.protected}?error={encoded}", f"/akoya/?error={encoded}&done={encoded}&return_to={encoded}",
@@ -209,7 +209,7 @@ def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
 
 
 @advisory("lua-resty-openidc#526", attack="A session of tenant A is accepted for tenant B that has the same secret.",
-          ours="A session is a record in one store, not a sealed cookie; with another store the same keys know nobody.")  # fmt: skip
+          ours="A session is a record in one store, not an encrypted cookie. A gateway with the same keys but another store does not accept it.")  # fmt: skip
 def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -222,7 +222,7 @@ def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
 
 
 @advisory("CVE-2024-21495", attack="State and nonce come from a weak random source.",
-          ours="Every secret name is 192 bits or more of the operating system's randomness, state and sessions 256.")  # fmt: skip
+          ours="Every secret identifier has at least 192 bits from the operating system's random source; `state` and session IDs have 256.")  # fmt: skip
 def test_cve_2024_21495_randomness(target: Target) -> None:
     random.seed(1)
     first = [new_token() for _ in range(500)] + [new_nonce() for _ in range(500)] + [code_verifier().reveal() for _ in range(500)]

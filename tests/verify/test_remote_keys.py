@@ -19,7 +19,7 @@ URL = "https://app.example.com/akoya/jwks.json"
 
 
 class Server:
-    """Counts fetches and returns the key set; `answer` may raise."""
+    """Serves the key set and counts fetches. A fetch fails while `down` is set."""
 
     def __init__(self) -> None:
         self.document = JWKS["ed25519"]
