@@ -53,16 +53,16 @@ class TrustedProxies:
         """Return True if there is at least one trusted proxy."""
         return bool(self._peers)
 
-    def __call__(self, peer: str | None, *, told: bool = False) -> bool:
+    def __call__(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
         """Return True if the peer is trusted.
 
         Args:
             peer: the peer's address, or None for a peer on a Unix socket. Such a peer is a process on this machine,
                 like one on a loopback address, so it is trusted if `unix` or a loopback address is listed.
-            told: True if the server took the address from a header. It is then not the address of the actual peer, and
-                is never trusted.
+            is_forwarded: True if the server took the address from a header. It is then not the address of the actual
+                peer, and is never trusted.
         """
-        if told or not self._peers:
+        if is_forwarded or not self._peers:
             return False
         if peer is None:
             return self._unix

@@ -56,14 +56,14 @@ class HeaderInjector:
             request_headers: The parsed client headers, if they have been parsed already.
         """
         request_headers = request_headers or self.read(request.headers)
-        theirs = (
+        client_headers = (
             request_headers.upstream_headers
-            if self.trusts(request.peer, told=request.peer_is_forwarded)
-            else request_headers.onward_from_client
+            if self.trusts(request.peer, is_forwarded=request.peer_is_forwarded)
+            else request_headers.untrusted_upstream_headers
         )
         if request.content_digest is not None:
-            theirs = [pair for pair in theirs if pair[0] != CONTENT_DIGEST]
-        return theirs + injected_headers
+            client_headers = [pair for pair in client_headers if pair[0] != CONTENT_DIGEST]
+        return client_headers + injected_headers
 
     def prepare(self, rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants) -> PreparedHeaders:
         """Return the gateway headers for this owner and rule, ready to be signed.

@@ -51,7 +51,7 @@ _BY_DEFAULT = ClientHeaders()
 class RequestHeaders:
     """Parsed request headers. Instances are shared between requests: do not modify them."""
 
-    __slots__ = ("authorities", "bodiless", "onward_from_client", "override", "session", "upstream_headers")
+    __slots__ = ("authorities", "bodiless", "override", "session", "untrusted_upstream_headers", "upstream_headers")
 
     def __init__(self, headers: Headers, cookies: GatewayCookies, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
         self.session = cookies.session(headers)
@@ -65,7 +65,7 @@ class RequestHeaders:
         passes = client_headers.passes
         self.upstream_headers = [pair for pair in stripped if passes(pair[0], from_proxy=True)]
         """The client headers passed to the app if the peer is one of `trusted_proxies`."""
-        self.onward_from_client = [pair for pair in self.upstream_headers if passes(pair[0], from_proxy=False)]
+        self.untrusted_upstream_headers = [pair for pair in self.upstream_headers if passes(pair[0], from_proxy=False)]
         """The client headers passed to the app if the peer is not trusted."""
 
 

@@ -155,8 +155,8 @@ class JWTAuthenticator:
                 code="identity-rejected",
                 title="Sign in again",
             ) from None
-        except KeysUnavailable as trouble:
-            raise OperatorError(f"identity.jwt.jwks_uri: {trouble}", code="identity-keys", retry_after=1) from None
+        except KeysUnavailable as error:
+            raise OperatorError(f"identity.jwt.jwks_uri: {error}", code="identity-keys", retry_after=1) from None
 
 
 def build_user_authenticator(config: Config, keys: RemoteKeySet | None, clock: Clock) -> UserAuthenticator | None:
@@ -199,7 +199,7 @@ def owner_of(identity: str) -> str:
 
 def is_trusted_peer(trusted: TrustedProxies, request: RequestInfo) -> bool:
     """Return whether the peer that sent the request is one of `trusted_proxies`."""
-    return trusted(request.peer, told=request.peer_is_forwarded)
+    return trusted(request.peer, is_forwarded=request.peer_is_forwarded)
 
 
 def _digest(token: Secret) -> bytes:

@@ -76,13 +76,13 @@ def client_key(request: RequestInfo, trusted: Sequence[TrustedPeer]) -> str | No
     """
     proxies = TrustedProxies(trusted)
     address = None if request.peer is None else parse_address(request.peer)
-    if proxies(request.peer, told=request.peer_is_forwarded):
+    if proxies(request.peer, is_forwarded=request.peer_is_forwarded):
         for entry in _chain(request):
-            told = parse_address(entry)
-            if told is None:
+            reported = parse_address(entry)
+            if reported is None:
                 break
-            address = told
-            if not proxies.covers(told):
+            address = reported
+            if not proxies.covers(reported):
                 break
     if address is None:
         return request.peer
@@ -93,6 +93,6 @@ def client_key(request: RequestInfo, trusted: Sequence[TrustedPeer]) -> str | No
 
 def _chain(request: RequestInfo) -> list[str]:
     """Return the entries of `X-Forwarded-For`, last first."""
-    said = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
-    entries = said[-MAX_CHAIN_BYTES:].decode("latin-1").split(",")
+    reported = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+    entries = reported[-MAX_CHAIN_BYTES:].decode("latin-1").split(",")
     return [entry.strip() for entry in reversed(entries) if entry.strip()]

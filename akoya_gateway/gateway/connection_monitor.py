@@ -33,7 +33,7 @@ StillAdmitted = Callable[[RequestInfo, str], Awaitable[bool]]
 class MonitoredConnection:
     """An open connection: its request, its normalized path and a callback that closes it with a close code."""
 
-    ask: RequestInfo
+    request: RequestInfo
     path: str
     close: Close
 
@@ -41,18 +41,18 @@ class MonitoredConnection:
 class ConnectionMonitor:
     """Checks open connections periodically and closes those that are no longer admitted."""
 
-    def __init__(self, still_admitted: StillAdmitted, every: float = 2.0, patience: float = 5.0) -> None:
+    def __init__(self, still_admitted: StillAdmitted, every: float = 2.0, check_timeout: float = 5.0) -> None:
         """Initialize the monitor. The background task starts with the first connection.
 
         Args:
             still_admitted: Decides whether a request is still admitted.
             every: Seconds between two rounds of checks.
-            patience: Timeout in seconds for the check of one connection, and for closing it. A slow one does not delay
-                the others.
+            check_timeout: Timeout in seconds for the check of one connection, and for closing it. A slow one does not
+                delay the others.
         """
         self._still_admitted = still_admitted
         self._interval = every
-        self._check_timeout = patience
+        self._check_timeout = check_timeout
         self._connections: set[MonitoredConnection] = set()
         self._now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +108,7 @@ class ConnectionMonitor:
     async def _is_admitted(self, socket: MonitoredConnection) -> bool:
         try:
             async with asyncio.timeout(self._check_timeout):
-                return await self._still_admitted(socket.ask, socket.path)
+                return await self._still_admitted(socket.request, socket.path)
         except UserError:
             return False
         except (GatewayError, TimeoutError):

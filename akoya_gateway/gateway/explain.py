@@ -73,15 +73,17 @@ class Explainer:
             return Explanation(
                 path, refusal="400: `_method` in the query is a method override, and rules name methods."
             )
-        nobody = self._policy.decide(match, None)
-        somebody = self._policy.decide(match, self._owner_grants)
-        asks = [self._request(method, raw, parts.query, browser) for browser in (True, False)]
+        without_owner = self._policy.decide(match, None)
+        with_owner = self._policy.decide(match, self._owner_grants)
+        requests = [self._request(method, raw, parts.query, browser) for browser in (True, False)]
         return Explanation(
             path,
             rule=match.rule if match else None,
-            without_grants=tuple(dict.fromkeys(self._describe_decision(nobody, request) for request in asks)),
-            with_grants=self._describe_decision(somebody, asks[1]),
-            headers=self._headers(somebody, asks[0]),
+            without_grants=tuple(
+                dict.fromkeys(self._describe_decision(without_owner, request) for request in requests)
+            ),
+            with_grants=self._describe_decision(with_owner, requests[1]),
+            headers=self._headers(with_owner, requests[0]),
         )
 
     def _request(self, method: str, raw: str, query: str, browser: bool) -> RequestInfo:

@@ -76,7 +76,7 @@ def is_forward_auth(prefix: str, path: str) -> bool:
     return path == route or path.startswith(route + "/")
 
 
-async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObserver) -> Response:
+async def forward_auth(runtime: Runtime, request: RequestInfo, observer: DecisionObserver) -> Response:
     """Return 200 with the signed gateway headers, or the response for the client.
 
     Raises `GatewayError` in the same cases as `AccessGate.admit`.
@@ -89,12 +89,12 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, told: DecisionObs
         raise PathRefused("The path is ambiguous.")
     if request.header(ORIGINAL_URI) is None:
         original = runtime.original_requests.read(request)
-        return _response(await _decide(runtime, request, original, told), original)
+        return _response(await _decide(runtime, request, original, observer), original)
     if request.header(ANSWER_HEADER) == b"client":
-        return _for_the_client(await _decide(runtime, request, _replaceable(runtime, request), told))
+        return _for_the_client(await _decide(runtime, request, _replaceable(runtime, request), observer))
     try:
         original = _replaceable(runtime, request)
-        return _for_nginx(_response(await _decide(runtime, request, original, told), original))
+        return _for_nginx(_response(await _decide(runtime, request, original, observer), original))
     except GatewayError as error:
         # nginx `auth_request` turns every status except 2xx, 401 and 403 into 500.
         error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
@@ -109,17 +109,17 @@ def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
 
 
 async def _decide(
-    runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, told: DecisionObserver
+    runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, observer: DecisionObserver
 ) -> Admission:
     original = original_request.request_info(request)
-    told.on_original_request(original)
+    observer.on_original_request(original)
     path = normalize_path(original.raw_path)
     if runtime.router.matches(path):
         raise UntrustedProxy("The proxy must forward the gateway's own routes to the gateway.", code="own-route")
     if original.websocket:
         require_own_origin(original, runtime.config.public_url)
     admission = runtime.gate.try_admit(original, path) or await runtime.gate.admit(original, path)
-    told.on_decision(admission)
+    observer.on_decision(admission)
     return admission
 
 

@@ -212,23 +212,25 @@ class Gateway:
         headers: Headers,
         peer: str | None,
         websocket: bool = False,
-        told: bool = False,
+        is_forwarded: bool = False,
     ) -> RequestInfo:
         """Build the `RequestInfo` that the access gate evaluates.
 
-        `told` is True if `peer` was taken from a forwarding header instead of the socket.
+        `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket.
         """
         given = None
         for name, value in headers:
             if name == b"x-request-id":
                 given = value
                 break
-        request_id = self._request_ids.for_request(peer, given, told=told)
-        return RequestInfo(method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=told)
+        request_id = self._request_ids.for_request(peer, given, is_forwarded=is_forwarded)
+        return RequestInfo(
+            method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
+        )
 
     def request_of(self, scope: Scope) -> RequestInfo:
         """Build the `RequestInfo` of an ASGI scope."""
-        peer, told = peer_of(scope.get("client"))
+        peer, is_forwarded = peer_of(scope.get("client"))
         return self.request_info(
             scope.get("method", "GET"),
             scope.get("raw_path") or _raw_path(scope["path"]),
@@ -237,7 +239,7 @@ class Gateway:
             [*scope["headers"]],
             peer,
             scope["type"] == "websocket",
-            told,
+            is_forwarded,
         )
 
     def started_at(self) -> float:
@@ -307,21 +309,21 @@ class Gateway:
         runtime: Runtime,
         reply: ResponseFilter,
         headers: Headers,
-        ours: int,
+        injected_count: int,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        """Forward the request to the app. The last `ours` headers are the gateway's."""
-        onward = dict(scope)
-        onward["headers"] = headers
-        onward["akoya.ours"] = ours
+        """Forward the request to the app. The last `injected_count` headers are the gateway's."""
+        app_scope = dict(scope)
+        app_scope["headers"] = headers
+        app_scope["akoya.ours"] = injected_count
         admission = reply.admission
-        onward["akoya.upstream"] = admission.rule.upstream
+        app_scope["akoya.upstream"] = admission.rule.upstream
         if admission.owner is not None:
-            onward["akoya.ending"] = reply
+            app_scope["akoya.ending"] = reply
         try:
-            await self._app(onward, receive, reply)
+            await self._app(app_scope, receive, reply)
         except GatewayError as error:
             if reply.started:
                 # The response has already started. Re-raise so that the server aborts the connection and the client
@@ -397,10 +399,10 @@ class Gateway:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
             admission = runtime.gate.try_admit(request, path) or await runtime.gate.admit(request, path)
         except GatewayError as error:
-            await _refuse_lifespan_or_send(scope, receive, send, self._error(error, request))
+            await _refuse_handshake(scope, receive, send, self._error(error, request))
             return
         if isinstance(admission, Denied):
-            await _refuse_lifespan_or_send(scope, receive, send, admission.response)
+            await _refuse_handshake(scope, receive, send, admission.response)
             return
         reply = ResponseFilter(self, scope, send, admission, began, request)
         await self._relay(runtime, reply, path, admission, scope, receive, send)
@@ -415,10 +417,12 @@ class Gateway:
         receive: Receive,
         send: Send,
     ) -> None:
-        onward = dict(scope)
-        onward["raw_path"] = reply.request.raw_path
-        onward["headers"] = runtime.injector.upstream_headers(reply.request, admitted.headers, admitted.request_headers)
-        onward["akoya.upstream"] = admitted.rule.upstream
+        app_scope = dict(scope)
+        app_scope["raw_path"] = reply.request.raw_path
+        app_scope["headers"] = runtime.injector.upstream_headers(
+            reply.request, admitted.headers, admitted.request_headers
+        )
+        app_scope["akoya.upstream"] = admitted.rule.upstream
 
         async def close(code: int) -> None:
             await send({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
@@ -427,7 +431,7 @@ class Gateway:
         if admitted.owner is not None:
             self.connections.add(socket)
         try:
-            await self._app(onward, receive, reply)
+            await self._app(app_scope, receive, reply)
         except GatewayError as error:
             # The upstream is unreachable, or the client's request cannot be forwarded.
             if reply.started:
@@ -451,7 +455,7 @@ def _raw_path(path: str) -> bytes:
     return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
 
 
-async def _refuse_lifespan_or_send(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
     """Refuse a WebSocket before its handshake is accepted.
 
     The client gets the HTTP response if the server supports that, and a plain 403 otherwise.

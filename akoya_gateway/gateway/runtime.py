@@ -187,7 +187,7 @@ def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
     headers = tuple(jwks_headers())
     made: tuple[int, Response] = (-1, Response(200))
 
-    def answer() -> Response:
+    def response() -> Response:
         # The key schedule depends on the time, but rebuilding it once a second is enough.
         nonlocal made
         second = int(clock())
@@ -195,7 +195,7 @@ def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
             made = (second, Response(200, headers, jwks(config.signing, clock)))
         return made[1]
 
-    return answer
+    return response
 
 
 def _process_name() -> str:

@@ -93,18 +93,22 @@ class ScopeFastPath:
         ):
             return None
         trusts = self._injector.trusts
-        peer, told = peer_of(scope.get("client")) if trusts else (None, True)
-        onward = request_headers.upstream_headers if trusts(peer, told=told) else request_headers.onward_from_client
+        peer, is_forwarded = peer_of(scope.get("client")) if trusts else (None, True)
+        upstream_headers = (
+            request_headers.upstream_headers
+            if trusts(peer, is_forwarded=is_forwarded)
+            else request_headers.untrusted_upstream_headers
+        )
         if target.public is not None:
             # A copy: the app may modify its scope, but not the cached headers.
-            return target.public, onward.copy(), 0
+            return target.public, upstream_headers.copy(), 0
         now = self._clock()
         cached = self._decisions.get(request_headers.session, target.match, now)
         authority = request_headers.authorities[target.secure]
         if cached is None or not authority:
             return None
         injected = cached.prepared.headers(target.verb, authority, key[1], scope["query_string"], now)
-        return cached, onward + injected, len(injected)
+        return cached, upstream_headers + injected, len(injected)
 
     def _read_target(self, method: str, raw_path: bytes | None) -> _CachedTarget | None:
         if raw_path is None:

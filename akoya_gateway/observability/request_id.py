@@ -33,15 +33,15 @@ class RequestIds:
             self._renew()
         return f"{self._prefix}{self._count * _SCATTER & _WIDTH:08x}"
 
-    def for_request(self, peer: str | None, given: bytes | None, *, told: bool = False) -> str:
+    def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> str:
         """Return the ID of a request.
 
         Args:
             peer: see `TrustedProxies`.
             given: its `X-Request-Id` header, or None.
-            told: see `TrustedProxies`.
+            is_forwarded: see `TrustedProxies`.
         """
-        if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, told=told):
+        if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, is_forwarded=is_forwarded):
             return given.decode("ascii")
         return self.new()
 

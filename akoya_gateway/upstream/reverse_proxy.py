@@ -128,7 +128,7 @@ class ReverseProxy:
 
     def build_request(self, scope: Scope) -> RequestHead:
         """Return the request head for an HTTP scope. Raises RefusedRequest."""
-        peer, told = peer_of(scope.get("client"))
+        peer, is_forwarded = peer_of(scope.get("client"))
         query = scope.get("query_string", b"")
         path: bytes = scope["raw_path"]
         extensions = scope.get("extensions") or ()
@@ -137,7 +137,7 @@ class ReverseProxy:
             path + b"?" + query if query else path,
             scope["headers"],
             peer=peer,
-            told=told,
+            is_forwarded=is_forwarded,
             scheme=scope.get("scheme", "http"),
             http_version=scope["http_version"],
             trailers="http.response.trailers" in extensions,
@@ -351,7 +351,7 @@ class ProxiedExchange:
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())
         if trailers:
             start["trailers"] = True
-        self._finish(stream)
+        self._disable_event_stream_timeout(stream)
         self.started = True
         await send(start)
         while True:
@@ -366,7 +366,7 @@ class ProxiedExchange:
         if trailers:
             await send({"type": "http.response.trailers", "headers": stream.trailers, "more_trailers": False})
 
-    def _finish(self, stream: ResponseStream) -> None:
+    def _disable_event_stream_timeout(self, stream: ResponseStream) -> None:
         """Disable the read timeout for an event stream, which may legitimately be silent for a long time."""
         if not stream.is_finished and stream.head is not None:
             for name, value in stream.head.headers:

@@ -22,7 +22,7 @@ class Room:
         self.fates: dict[str, bool | Exception | float] = {}
         self.closed: dict[str, int] = {}
         self.stuck: set[str] = set()
-        self.sockets = ConnectionMonitor(self.still_admitted, every=every, patience=0.3)
+        self.sockets = ConnectionMonitor(self.still_admitted, every=every, check_timeout=0.3)
 
     async def still_admitted(self, asked: RequestInfo, path: str) -> bool:
         fate = self.fates.get(asked.request_id, True)

@@ -45,11 +45,11 @@ def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> No
 )  # fmt: skip
 def test_every_part_gives_one_answer_to_whether_a_peer_is_trusted(peers: Networks, peer: str | None, told: bool, trusted: bool) -> None:
     request = RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=told)
-    assert TrustedProxies(peers)(peer, told=told) is trusted
-    assert ForwardedHeaders(peers).trusts(peer, told=told) is trusted
+    assert TrustedProxies(peers)(peer, is_forwarded=told) is trusted
+    assert ForwardedHeaders(peers).trusts(peer, is_forwarded=told) is trusted
     assert is_trusted_peer(TrustedProxies(peers), request) is trusted
     assert (client_key(request, peers) == "198.51.100.9") is trusted
-    assert (RequestIds(peers).for_request(peer, b"given", told=told) == "given") is trusted
+    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=told) == "given") is trusted
 
 
 def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:

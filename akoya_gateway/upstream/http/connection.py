@@ -233,10 +233,10 @@ class Connection(asyncio.Protocol):
     def fail(self, error: GatewayError) -> None:
         """Abort the connection and report `error` to the handler."""
         handler = self._handler
-        trouble = self._state == HEAD and self._counts_as_failure(error)
+        counts = self._state == HEAD and self._counts_as_failure(error)
         self._close(hard=True)
         if handler is not None:
-            if trouble:
+            if counts:
                 self._owner.on_connection_failure(self)
             handler.on_failure(error)
 

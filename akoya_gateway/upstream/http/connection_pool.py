@@ -343,13 +343,13 @@ class ConnectionPool:
 
     def _next_host(self) -> _Host:
         """Return the next origin (round robin) that is not ejected. If all are ejected, return the next one."""
-        stations = self._hosts
-        count = len(stations)
+        hosts = self._hosts
+        count = len(hosts)
         for step in range(1, count + 1):
-            host = stations[(self._next_index + step) % count]
+            host = hosts[(self._next_index + step) % count]
             if host.ejected_until <= self.now:
                 return host
-        return stations[(self._next_index + 1) % count]
+        return hosts[(self._next_index + 1) % count]
 
     def _any_idle(self) -> Connection | None:
         if (connection := self.get_nowait()) is not None or self.size < self.upstream.pool:

@@ -51,9 +51,9 @@ class ForwardedHeaders:
             self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
         self._cache: dict[tuple[str | None, str, bytes], bytes] = {}
 
-    def trusts(self, peer: str | None, *, told: bool = False) -> bool:
+    def trusts(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
         """Return True if the peer is one of `trusted_proxies` (see `TrustedProxies`)."""
-        return self._trusted(peer, told=told)
+        return self._trusted(peer, is_forwarded=is_forwarded)
 
     def lines(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None = None) -> bytes:
         """Return the header lines, which each end in CRLF.
@@ -84,8 +84,8 @@ class ForwardedHeaders:
 
 def _for(peer: str | None, values: ForwardedValues) -> list[bytes]:
     """Return the chain of addresses: the ones that the trusted proxy reported, followed by its own."""
-    told = [entry.strip(b" \t") for value in values.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
-    chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in told if entry]
+    reported = [entry.strip(b" \t") for value in values.get(b"x-forwarded-for", ()) for entry in value.split(b",")]
+    chain = [entry if _ADDRESS.fullmatch(entry) else b"unknown" for entry in reported if entry]
     return chain if peer is None else [*chain, _peer(peer)]
 
 
@@ -102,12 +102,12 @@ def _origin(own_scheme: str, own_host: bytes, values: ForwardedValues) -> tuple[
     """
     proto = _single(values, b"x-forwarded-proto").lower()
     scheme = proto if proto in (b"http", b"https") else own_scheme.encode("ascii")
-    told = _single(values, b"x-forwarded-host")
-    host = told if _TRUSTED_HOST.fullmatch(told) else own_host
-    told_port = _single(values, b"x-forwarded-port")
+    reported_host = _single(values, b"x-forwarded-host")
+    host = reported_host if _TRUSTED_HOST.fullmatch(reported_host) else own_host
+    reported_port = _single(values, b"x-forwarded-port")
     after = host.rpartition(b"]")[2]
-    if told_port.isdigit() and len(told_port) <= 5:
-        port = told_port
+    if reported_port.isdigit() and len(reported_port) <= 5:
+        port = reported_port
     elif b":" in after:
         port = after.rpartition(b":")[2]
     else:

@@ -60,17 +60,17 @@ _PASS, _DATE, _LENGTH, _ODD = (
 class _CachedLine:
     """A parsed header line.
 
-    `wire` is the line as it is forwarded. `is_gateway_header` is True if the header must not reach the client.
+    `wire` is the line as it is forwarded. `is_hidden` is True if the header must not reach the client.
     """
 
-    __slots__ = ("header", "is_gateway_header", "length", "rule", "wire")
+    __slots__ = ("header", "is_hidden", "length", "rule", "wire")
 
-    def __init__(self, name: bytes, value: bytes, does: int, length: int = 0, *, ours: bool = False) -> None:
+    def __init__(self, name: bytes, value: bytes, rule: int, length: int = 0, *, hidden: bool = False) -> None:
         self.header = (name, value)
-        self.rule = does
+        self.rule = rule
         self.length = length
         self.wire = b"%b: %b\r\n" % (name, value)
-        self.is_gateway_header = ours
+        self.is_hidden = hidden
 
 
 _NO_LINE = _CachedLine(b"", b"", _ODD)
@@ -143,16 +143,16 @@ class ResponseHeadCache:
         del written[0]
         for each in written:
             line = cached.get(each) or self._read_line(each)
-            does = line.rule
-            if does == _PASS:
+            rule = line.rule
+            if rule == _PASS:
                 lines.append(line)
-                special |= line.is_gateway_header
-            elif does == _DATE:
+                special |= line.is_hidden
+            elif rule == _DATE:
                 dated = True
                 lines.append(line)
-            elif does == _LENGTH and length is None:
+            elif rule == _LENGTH and length is None:
                 length = line
-            elif does in (_LENGTH, _ODD):
+            elif rule in (_LENGTH, _ODD):
                 return None
         if length is None or not status:
             return None
@@ -188,7 +188,7 @@ def _parse_line(written: bytes, hides: Hides) -> _CachedLine:
         return _CachedLine(name, value, int(_HeaderRule.DROP))
     if name in HOP_BY_HOP or (name == b"content-type" and value[:17].lower() == b"text/event-stream"):
         return _NO_LINE
-    return _CachedLine(name, value, _DATE if name == b"date" else _PASS, ours=hides(name, value))
+    return _CachedLine(name, value, _DATE if name == b"date" else _PASS, hidden=hides(name, value))
 
 
 def _hides_by_name(name: bytes, _: bytes) -> bool:

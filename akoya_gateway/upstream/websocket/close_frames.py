@@ -25,5 +25,5 @@ def close_frame(code: int, reason: str = "", *, masked: bool) -> bytes:
 
     `masked` must be True for frames to an upstream and False for frames to a client (RFC 6455 section 5.1).
     """
-    words = Close(code if is_sendable_code(code) else GOING_AWAY, truncate_reason(reason))
-    return Frame(Opcode.CLOSE, words.serialize()).serialize(mask=masked)
+    close = Close(code if is_sendable_code(code) else GOING_AWAY, truncate_reason(reason))
+    return Frame(Opcode.CLOSE, close.serialize()).serialize(mask=masked)

@@ -34,11 +34,11 @@ class FrameValidator:
     """
 
     __slots__ = (
-        "_buffered",
         "_fragmented",
         "_head",
         "_held",
         "_mask",
+        "_max_fast_length",
         "_max_message",
         "_message",
         "_plain",
@@ -62,7 +62,7 @@ class FrameValidator:
         self._head = 6 if masked else 2
         """Length of the shortest header."""
         self._max_message = max_message
-        self._buffered = min(_MAX_CONTROL_BYTES, max_message)
+        self._max_fast_length = min(_MAX_CONTROL_BYTES, max_message)
         self._held = b""
         self._fragmented = False
         self._message = 0
@@ -74,7 +74,7 @@ class FrameValidator:
         # Fast path for the most frequent case: exactly one small unfragmented message.
         if self._plain and len(data) > 1 and data[0] in _WHOLE_MESSAGE:
             length = data[1] ^ self._mask
-            if length <= self._buffered and len(data) == length + self._head:
+            if length <= self._max_fast_length and len(data) == length + self._head:
                 return data
         if self.is_closed:
             return b""

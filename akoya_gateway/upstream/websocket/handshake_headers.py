@@ -22,7 +22,7 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
     Raises:
         RefusedRequest: The request must not be forwarded.
     """
-    peer, told = peer_of(scope.get("client"))
+    peer, is_forwarded = peer_of(scope.get("client"))
     path: bytes = scope["raw_path"]
     query = scope.get("query_string", b"")
     extra = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n"
@@ -34,7 +34,7 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
         path + b"?" + query if query else path,
         headers,
         peer=peer,
-        told=told,
+        is_forwarded=is_forwarded,
         scheme="https" if scope["scheme"] in ("wss", "https") else "http",
         extra=extra % key.encode("ascii"),
     ).head

@@ -161,9 +161,9 @@ class Tunnel:
         self._idle_timeout = bounds.idle_timeout
         self.last = self._loop.time()
         """Time of the last received data, on the event loop's clock."""
-        most = bounds.max_message
-        self._client = TunnelEnd(self, client.transport, FrameValidator(masked=True, max_message=most), client)
-        self._upstream = TunnelEnd(self, handshake.transport, FrameValidator(masked=False, max_message=most))
+        max_message = bounds.max_message
+        self._client = TunnelEnd(self, client.transport, FrameValidator(masked=True, max_message=max_message), client)
+        self._upstream = TunnelEnd(self, handshake.transport, FrameValidator(masked=False, max_message=max_message))
         self._client.other, self._upstream.other = self._upstream, self._client
         self._timer = self._loop.call_later(self._idle_timeout, self._check_idle)
         handshake.transfer_to(self._upstream)
@@ -201,8 +201,8 @@ class Tunnel:
         elif end is self._client:
             self._start_close(close_frame(fault, masked=False), close_frame(fault, masked=True))
         else:
-            told = fault if fault == TOO_BIG else BAD_GATEWAY
-            self._start_close(close_frame(told, masked=False), close_frame(fault, masked=True))
+            client_code = fault if fault == TOO_BIG else BAD_GATEWAY
+            self._start_close(close_frame(client_code, masked=False), close_frame(fault, masked=True))
 
     def on_frame_data(self, end: TunnelEnd, data: bytes) -> None:
         """Handle bytes that arrive while the tunnel is closing."""
@@ -242,9 +242,9 @@ class Tunnel:
 
     def _start_close(self, to_client: bytes, to_upstream: bytes) -> None:
         self.is_closing = True
-        for end, words in ((self._client, to_client), (self._upstream, to_upstream)):
+        for end, frame in ((self._client, to_client), (self._upstream, to_upstream)):
             if not end.close_sent:
-                end.pending_close = words
+                end.pending_close = frame
         self._set_deadline(FINISH_TIMEOUT)
         self._send_pending_closes()
         self._settle()
