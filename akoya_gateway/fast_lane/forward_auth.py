@@ -39,7 +39,7 @@ class CachedCheck:
 
     def __init__(
         self,
-        ask: Callable[[], RequestInfo],
+        build_request: Callable[[], RequestInfo],
         original: OriginalRequest,
         match: RuleMatch,
         session: str | None,
@@ -47,8 +47,8 @@ class CachedCheck:
         *,
         public: bool,
     ) -> None:
-        """Prepare the check. `ask` builds the proxy's own request, each time with a new request ID."""
-        self.request = ask
+        """Prepare the check. `build_request` builds the proxy's own request, each time with a new request ID."""
+        self.request = build_request
         self.original_request = original
         self.match = match
         self.session = session
@@ -63,9 +63,9 @@ class EncodedResponse:
 
     __slots__ = ("_check", "content", "rule")
 
-    def __init__(self, known: CachedCheck, content: bytes) -> None:
-        self._check = known
-        self.rule = known.match.rule.label
+    def __init__(self, check: CachedCheck, content: bytes) -> None:
+        self._check = check
+        self.rule = check.match.rule.label
         self.content = content
 
     @property
@@ -81,10 +81,10 @@ class ForwardAuthCache:
         self._date_header = date_header
         self._entries: OrderedDict[tuple[str | None, bytes], CachedCheck] = OrderedDict()
 
-    def store(self, runtime: Runtime, peer: str | None, data: bytes, ask: Callable[[], RequestInfo]) -> None:
-        """Cache a check. `data` is exactly one request head, and `ask` builds the request it describes."""
+    def store(self, runtime: Runtime, peer: str | None, data: bytes, build_request: Callable[[], RequestInfo]) -> None:
+        """Cache a check. `data` is exactly one request head, and `build_request` builds the request it describes."""
         try:
-            cached = _read(runtime, ask) if len(data) <= MAX_KEY_BYTES else None
+            cached = _read(runtime, build_request) if len(data) <= MAX_KEY_BYTES else None
         except GatewayError:
             return
         if cached is not None:
@@ -97,18 +97,18 @@ class ForwardAuthCache:
 
         Raises `GatewayError` in the same cases as `AccessGate.try_admit`.
         """
-        cached = self._entries.get((peer, data))
-        if cached is None:
+        check = self._entries.get((peer, data))
+        if check is None:
             return None
         injected = b""
-        if not cached.public:
-            decision = runtime.gate.decisions.get(cached.session, cached.match, now)
+        if not check.public:
+            decision = runtime.gate.decisions.get(check.session, check.match, now)
             if decision is None:
                 return None
-            original = cached.original_request
-            injected = decision.prepared.lines(cached.verb, cached.authority, original.raw_path, original.query, now)
+            original = check.original_request
+            injected = decision.prepared.lines(check.verb, check.authority, original.raw_path, original.query, now)
         return EncodedResponse(
-            cached, b"%b%b%b%b: %b\r\n\r\n" % (_OK, injected, cached.remaining_lines, *self._date_header.header())
+            check, b"%b%b%b%b: %b\r\n\r\n" % (_OK, injected, check.remaining_lines, *self._date_header.header())
         )
 
     def clear(self) -> None:

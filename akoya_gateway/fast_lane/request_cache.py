@@ -138,9 +138,9 @@ class CachedHeaders:
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
 
-def head(target: CachedTarget, headers: CachedHeaders, ours: bytes) -> bytes:
-    """Return the request head for the upstream. `ours` are the header lines that the gateway adds."""
-    return b"".join((target.start, headers.before, ours, target.closing, headers.after))
+def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes) -> bytes:
+    """Return the request head for the upstream. `injected_lines` are the header lines that the gateway adds."""
+    return b"".join((target.start, headers.before, injected_lines, target.closing, headers.after))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:
@@ -250,18 +250,18 @@ class RequestParser:
     def _read_headers(
         self,
         headers: list[_Written],
-        known: Callable[[_Written], _CachedHeader | None],
-        learn: Callable[[_Written], _CachedHeader],
+        get_cached: Callable[[_Written], _CachedHeader | None],
+        parse: Callable[[_Written], _CachedHeader],
         peer: str | None,
         scheme: str,
         secure: bool,
     ) -> CachedHeaders | None:
         host = cookie = None
         wires: list[bytes] = []
-        told: list[_CachedHeader] = []
+        forwarding_fields: list[_CachedHeader] = []
         once: tuple[bytes, ...] = ()
         for each in headers:
-            field = known(each) or learn(each)
+            field = get_cached(each) or parse(each)
             kind = field.kind
             if kind == _PASS:
                 wires.append(field.wire)
@@ -276,13 +276,18 @@ class RequestParser:
                 wires.append(field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
                 if self._writer.trusts(peer):
-                    told.append(field)
+                    forwarding_fields.append(field)
                     wires.append(field.wire if kind == _UNTRUSTED else b"")
             else:
                 return None
         if host is None:
             return None
-        after = self._writer.forwarded(peer, scheme, host.host, _forwarded_values(told) if told else None) + b"\r\n"
+        after = (
+            self._writer.forwarded(
+                peer, scheme, host.host, _forwarded_values(forwarding_fields) if forwarding_fields else None
+            )
+            + b"\r\n"
+        )
         session = cookie.session if cookie is not None else None
         return CachedHeaders(headers, peer, session, host.authorities[secure], b"".join(wires), after)
 
@@ -366,9 +371,9 @@ class RequestParser:
 _ODD = _CachedHeader(int(_HeaderKind.ODD))
 
 
-def _forwarded_values(told: list[_CachedHeader]) -> ForwardedValues | None:
-    said: ForwardedValues = {}
-    for field in told:
+def _forwarded_values(fields: list[_CachedHeader]) -> ForwardedValues | None:
+    values: ForwardedValues = {}
+    for field in fields:
         if field.kind == _FORWARDED:
-            said.setdefault(field.name, []).append(field.value)
-    return said or None
+            values.setdefault(field.name, []).append(field.value)
+    return values or None

@@ -27,7 +27,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         self._peer: str | None = None
         self._between_requests = True
         """True if the parser is between two messages and has not received any byte of the next one."""
-        self._is_single_request: bytes | None = None
+        self._single_request: bytes | None = None
         """The bytes being parsed, if they started at a message boundary."""
         self._declined = False
         """True if the lane has already declined the request being parsed."""
@@ -58,9 +58,9 @@ class FastLaneProtocol(LimitedHttpProtocol):
         elif not self.server_state.default_headers and (reply := self._lane.reply(data, self._peer)) is not None:
             self._write(reply)
             return
-        self._is_single_request = data
+        self._single_request = data
         super().data_received(data)
-        self._is_single_request = None
+        self._single_request = None
         self._declined = False
 
     @property
@@ -111,7 +111,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         ):
             method = parser.get_method().decode("ascii")
             scheme = self.scheme or "http"
-            read = self._lane.read(method, self.url, self.headers, self._peer, scheme, self._is_single_request)
+            read = self._lane.read(method, self.url, self.headers, self._peer, scheme, self._single_request)
             if read is not None and self._dispatch(*read):
                 return
         self.make_scope(self.headers)
