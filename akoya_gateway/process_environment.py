@@ -199,8 +199,8 @@ def _ca_folder(reading: _Reading) -> str | None:
         remedy = "name a folder of PEM certificates, or unset it for the gateway"
         reading.faults.append((f"the variable SSL_CERT_DIR names no existing folder: {text!a}", remedy))
     elif not any(_HASHED.fullmatch(entry.name) for each in there for entry in each.iterdir()):
-        said = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
-        reading.warnings.append((said, "run `openssl rehash` there"))
+        warning = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
+        reading.warnings.append((warning, "run `openssl rehash` there"))
     return text
 
 
@@ -216,5 +216,5 @@ def _key_log(reading: _Reading) -> None:
         reason = getattr(error, "strerror", None) or "not a usable file name"
         reading.faults.append((f"the variable SSLKEYLOGFILE names {text!a}: {reason}", "unset it for the gateway"))
     else:
-        said = "the variable SSLKEYLOGFILE is set: the keys of TLS connections are written to a file"
-        reading.warnings.append((said, "unset it for the gateway, except to debug TLS"))
+        warning = "the variable SSLKEYLOGFILE is set: the keys of TLS connections are written to a file"
+        reading.warnings.append((warning, "unset it for the gateway, except to debug TLS"))

@@ -206,7 +206,7 @@ class CallbackEndpoint:
             return response if before is None else response.with_headers(self._cookies.set_session(session, value))
         return response
 
-    async def _returned(self, shown: str, key: GrantKey) -> tuple[Session, Session, str] | None:
+    async def _returned(self, session_id: str, key: GrantKey) -> tuple[Session, Session, str] | None:
         """Recover the session of an owner who connected this login before but never got the response.
 
         The browser still sends the old session ID, and the same bank login was used again (`sessions.recovery`).
@@ -217,7 +217,7 @@ class CallbackEndpoint:
             The session, the same session under a new ID, and its cookie value. None if no session can be recovered.
         """
         try:
-            left = await self._recovery.find(shown, login_of(key))
+            left = await self._recovery.find(session_id, login_of(key))
             if left is None:
                 return None
             grant = replace(key, owner=left.owner).id
@@ -231,20 +231,20 @@ class CallbackEndpoint:
             # A failed recovery must not lose the tokens that were just issued.
             return None
 
-    async def _on_complete(self, landing: Coroutine[Any, Any, Response]) -> Response:
+    async def _on_complete(self, exchange: Coroutine[Any, Any, Response]) -> Response:
         """Run the exchange in its own task.
 
         A server may cancel the request when the browser disconnects, but the code is spent by then.
         """
-        task = asyncio.create_task(landing)
+        task = asyncio.create_task(exchange)
         self._exchanges.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    def _forget(self, landing: asyncio.Task[Response]) -> None:
-        self._exchanges.discard(landing)
-        if not landing.cancelled():
-            landing.exception()  # Mark it as retrieved: if the request was cancelled, no caller awaits it.
+    def _forget(self, exchange: asyncio.Task[Response]) -> None:
+        self._exchanges.discard(exchange)
+        if not exchange.cancelled():
+            exchange.exception()  # Mark it as retrieved: if the request was cancelled, no caller awaits it.
 
     def _require_same_browser_owner(self, request: EndpointRequest, attempt: AuthorizationAttempt) -> None:
         """Require that the owner has not changed since the attempt started (login CSRF, shared computers)."""

@@ -67,7 +67,7 @@ class ConnectEndpoint:
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None
         browser = request.principal.browser or self._cookies.new_browser()
-        shown = self._cookies.session(request.request.headers)
+        session_cookie = self._cookies.session(request.request.headers)
         state = await self._attempts.begin(
             connector=key,
             browser=browser,
@@ -75,7 +75,7 @@ class ConnectEndpoint:
             owner=request.principal.owner,
             code_verifier=None if verifier is None else verifier.reveal(),
             nonce=nonce,
-            session=None if shown is None else id_of(shown),
+            session=None if session_cookie is None else id_of(session_cookie),
         )
         self._observer.attempt_started(key)
         challenge = None if verifier is None else code_challenge(verifier)
@@ -83,11 +83,11 @@ class ConnectEndpoint:
         # Set the cookie on each attempt, so that it does not expire before the attempt.
         return response.with_headers(self._cookies.set_browser(browser))
 
-    def _return_to(self, asked: str | None) -> str:
-        if asked is None:
+    def _return_to(self, requested: str | None) -> str:
+        if requested is None:
             return self._after_connect
-        judged = self._redirects.validate(asked)
-        if judged.startswith(f"{self._prefix}/") and judged != f"{self._prefix}/":
+        validated = self._redirects.validate(requested)
+        if validated.startswith(f"{self._prefix}/") and validated != f"{self._prefix}/":
             # Reject the gateway's own routes as return addresses: connect, for example, would start another attempt.
             raise UserError("return_to must be a page of the app.", code="redirect-refused")
-        return judged
+        return validated

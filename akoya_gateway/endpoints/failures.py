@@ -63,9 +63,9 @@ def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
             raise ProviderError("The token response could not be verified.", code="untrusted-id-token", facts=facts)
 
 
-def _down(answer: ProviderDown) -> GatewayError:
-    facts = answer_fields(answer)
-    match answer.reason:
+def _down(outcome: ProviderDown) -> GatewayError:
+    facts = answer_fields(outcome)
+    match outcome.reason:
         case DownReason.CERTIFICATE:
             return OperatorError(code="certificate-not-trusted", facts=facts)
         case DownReason.REDIRECT:
@@ -74,7 +74,7 @@ def _down(answer: ProviderDown) -> GatewayError:
             return OperatorError(code="proxy-refused", facts=facts)
         case DownReason.UNREACHABLE:
             return ProviderError(status=503, code="provider-unreachable", facts=facts)
-    if answer.reply is not None and (answer.reply.status, answer.reply.error) == (500, "server_error"):
+    if outcome.reply is not None and (outcome.reply.status, outcome.reply.error) == (500, "server_error"):
         # Dex returns this for an expired code until it has deleted the code. A code is never retried, so the outcome
         # is the same as for a real server error.
         return ProviderError(code="server_error", facts=facts)

@@ -58,9 +58,9 @@ def refuse_unknown(parameters: Mapping[str, str], *known: str) -> None:
     for name in parameters:
         if name in known or _TRACKING.fullmatch(name):
             continue
-        shown = f'"{name}"' if _NAMEABLE.fullmatch(name) else "one of them"
+        quoted_name = f'"{name}"' if _NAMEABLE.fullmatch(name) else "one of them"
         raise UserError(
-            f"{shown} is not a parameter of this address. "
+            f"{quoted_name} is not a parameter of this address. "
             "If it belongs to the address to return to, write & as %26 there.",
             code="unknown-parameter",
             title="The link is not complete",
