@@ -123,7 +123,7 @@ def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
           ours="A connection to the app serves one exchange at a time and is closed after any irregularity.")  # fmt: skip
 def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
     if target.world is None:
-        pytest.skip("needs our emulator")
+        pytest.skip("needs the emulator")
     lines: list[str] = []
     for user in ("mikomo_1", "mikomo_4"):
         with target.world.browser() as browser:

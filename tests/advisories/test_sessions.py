@@ -113,7 +113,7 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
     deadline = time.monotonic() + 5
     while (after := browser.passed())["akoya-id-token"] == before["akoya-id-token"]:
         if target.face == "forward-auth":
-            pytest.skip("the proxy hides the app's answer; the token goes when it ends")
+            pytest.skip("the proxy hides the app's response, so the token is replaced only when it expires")
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert after["akoya-owner"] == before["akoya-owner"]

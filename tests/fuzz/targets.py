@@ -110,7 +110,7 @@ def sealed(data: bytes) -> None:
         RING.decrypt(data, b"context")
     except GatewayError:
         return
-    raise AssertionError("opened what nobody sealed")
+    raise AssertionError("decrypted data that was not encrypted")
 
 
 def callback(data: bytes) -> None:
@@ -180,7 +180,7 @@ def message(data: bytes) -> None:
             judged()
         except v.NotVerified:
             continue
-        raise AssertionError("verified what nobody signed")
+        raise AssertionError("verified a request that was not signed")
 
 
 def stripped(data: bytes) -> None:

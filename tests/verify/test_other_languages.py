@@ -32,7 +32,7 @@ INTEROP = Path(__file__).parent / "interop"
 def need(tool: str) -> str:
     found = shutil.which(tool) or shutil.which(tool, path="/usr/local/go/bin")
     if found is None:
-        pytest.skip(f"no {tool} on this machine")
+        pytest.skip(f"no {tool} is installed")
     return found
 
 

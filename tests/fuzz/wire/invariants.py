@@ -75,7 +75,7 @@ class Book:
         if (first in _ALWAYS or (first == "m" and seen.method == b"GET")) and not has_token:
             yield "no token under a rule that requires a connection"
         if (first in _NEVER or (first == "m" and seen.method == b"POST")) and has_token:
-            yield "a token under a rule that passes none"
+            yield "a token under a rule that releases none"
         if first == "notok" and b"akoya-owner" not in ours:
             yield "no owner under a rule that requires a connection"
 
@@ -88,7 +88,7 @@ class Book:
         for value in values:
             person = self.secrets.get(value)
             if person is None:
-                yield "a token or an owner that nobody has"
+                yield "an unknown token or owner"
                 continue
             cookie = next(one.secret for one in self.people if one.name == person)
             sent = scripts[0].data if scripts else b"".join(script.data for script in list(self.scripts.values())[-2000:])
@@ -105,6 +105,6 @@ class Book:
         for value, person in self.secrets.items():
             cookie = next(one.secret for one in self.people if one.name == person)
             if value in received and cookie.lower() not in script.data.lower():
-                yield f"what belongs to {person}"
+                yield f"a token or owner of {person}"
         if re.search(rb"(?im)^akoya-echo", received):
             yield "an Akoya- header of the app"

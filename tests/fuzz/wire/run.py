@@ -180,7 +180,7 @@ class Fuzz:
             if not any(left.values()):
                 return
             await asyncio.sleep(0.05)
-        self.rig.findings.append(json.dumps({"wrong": "open streams of clients that have left", "left": left}))
+        self.rig.findings.append(json.dumps({"wrong": "open streams of disconnected clients", "left": left}))
 
     def _found(self, face: str, wrong: str, script: Script, received: bytes) -> None:
         finding = {
