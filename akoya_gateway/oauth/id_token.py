@@ -155,7 +155,7 @@ def _split_token(token: Secret) -> tuple[dict[str, Any], dict[str, Any], bytes, 
     return header, _json(parts[1], "claims"), parts[0] + b"." + parts[1], signature
 
 
-def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes, most: int) -> None:
+def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signature: bytes, max_keys: int) -> None:
     """Verify the signature.
 
     Each key determines its algorithms, and the header must name one of them. `kid` determines which key is tried first.
@@ -169,7 +169,7 @@ def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signatur
     algorithm = header["alg"]
     if algorithm not in ALGORITHMS:
         raise IdTokenRejected("the algorithm does not belong to the key")
-    fit = keys.fitting(algorithm, kid)[:most]
+    fit = keys.fitting(algorithm, kid)[:max_keys]
     if any(key.verifies(algorithm, signing_input, signature) for key in fit):
         return
     if kid is None:
@@ -213,10 +213,10 @@ def validate_times(claims: dict[str, Any], now: float, leeway: float) -> float |
 
 
 def _validate_nonce(claims: dict[str, Any], nonce: str | None, *, may_lack: bool) -> None:
-    answered = claims.get("nonce")
-    if nonce is None or (answered is None and may_lack):
+    returned = claims.get("nonce")
+    if nonce is None or (returned is None and may_lack):
         return
-    if not isinstance(answered, str) or not _equal(answered, nonce):
+    if not isinstance(returned, str) or not _equal(returned, nonce):
         raise IdTokenRejected("nonce is missing or differs from the one sent")
 
 

@@ -52,9 +52,9 @@ def parse_revocation_response(
         return Revoked()
     if answer.status < 500 and not 300 <= answer.status < 400 and reply.error in _ALREADY_REVOKED:
         return Revoked()
-    judged = parse_error(client.environment.dialect, answer, reply, now)
-    match judged:
+    outcome = parse_error(client.environment.dialect, answer, reply, now)
+    match outcome:
         case Refused(error=word):
-            return ClientRejected(word, judged.reply)
+            return ClientRejected(word, outcome.reply)
         case ClientRejected() | ProviderDown() | OutcomeUnknown():
-            return judged
+            return outcome

@@ -190,10 +190,10 @@ def parse_error(
     detail = f"the provider answered {answer.status} ({word})"
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
     down = ProviderDown(detail, parse_retry_after(answer.retry_after, now), status == 429, reason, reply)
-    judged = _by_rules(dialect, status, word, down)
-    if isinstance(judged, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
+    outcome = _by_rules(dialect, status, word, down)
+    if isinstance(outcome, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
         return down
-    return judged
+    return outcome
 
 
 def _by_rules(
@@ -268,8 +268,8 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     unusable = None if members.fault is None else f"but the body is unusable: {members.fault}"
     fault = unusable or _member_problem(dialect, members)
     if fault is not None:
-        said = f", error {reply.error}" if reply.error is not None and not unusable else ""
-        detail = f"the token endpoint answered {reply.status} {fault}{said}"
+        error_text = f", error {reply.error}" if reply.error is not None and not unusable else ""
+        detail = f"the token endpoint answered {reply.status} {fault}{error_text}"
         return OutcomeUnknown(detail, reply) if new is None else Untrusted(detail, new, reply=reply)
     scope = members.get("scope")
     values = _scope_values(scope)

@@ -41,8 +41,8 @@ def error_code(value: object) -> str:
 def printable(value: str, limit: int) -> str:
     """Return text for display: without unprintable characters, with whitespace folded, at most `limit` characters."""
     folded = " ".join(value[: 4 * limit].split())
-    cached = "".join(c for c in folded if c.isprintable())
-    return cached if len(cached) <= limit else cached[: limit - 1] + "…"
+    text = "".join(c for c in folded if c.isprintable())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def without_secrets(text: str, secrets: tuple[Secret, ...]) -> str:

@@ -148,11 +148,11 @@ class Provider:
         It counts if it contains a complete JSON object, or a new refresh token, because the old one is spent then.
         """
         if lost.part is not None:
-            judged = parse_token_response(
+            parsed = parse_token_response(
                 self._client.environment.dialect, lost.part, self._clock(), self._secrets(request)
             )
-            if isinstance(judged, Untrusted) or read_members(lost.part).fault is None:
-                return judged
+            if isinstance(parsed, Untrusted) or read_members(lost.part).fault is None:
+                return parsed
         return OutcomeUnknown(lost.detail)
 
     def _secrets(self, request: FormRequest) -> tuple[Secret, ...]:
