@@ -58,8 +58,8 @@ def strip_cookies(header: bytes, names: Iterable[bytes]) -> bytes | None:
     hidden = tuple(names)
     if not any(name in header for name in hidden):
         return header
-    cached = [pair for pair in header.split(b";") if pair.partition(b"=")[0].strip(_BLANK) not in hidden]
-    return b";".join(cached).strip(_BLANK) or None
+    kept = [pair for pair in header.split(b";") if pair.partition(b"=")[0].strip(_BLANK) not in hidden]
+    return b";".join(kept).strip(_BLANK) or None
 
 
 def set_cookie(cookie: Cookie, value: str, max_age: float) -> bytes:

@@ -65,7 +65,7 @@ async def wait_until_changed(
     version: int,
     timeout: float,
     clock: Clock,
-    patience: float | None = None,
+    poll_interval: float | None = None,
 ) -> Record | None:
     """Implement `Store.changed`: read, wait for the event, read again.
 
@@ -78,7 +78,7 @@ async def wait_until_changed(
         version: Return as soon as the record no longer has this version.
         timeout: Seconds after which the record is returned even if it has not changed.
         clock: Used for the expiry of the record.
-        patience: Seconds after which to read again without a notification, because notifications can be lost.
+        poll_interval: Seconds after which to read again without a notification, because notifications can be lost.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -87,7 +87,7 @@ async def wait_until_changed(
         left = deadline - time.monotonic()
         if record is None or record.version != version or left <= 0:
             return record
-        pause = left if patience is None else min(left, patience)
+        pause = left if poll_interval is None else min(left, poll_interval)
         if record.expires_at is not None:
             pause = min(pause, max(record.expires_at - clock(), 0.001))
         try:

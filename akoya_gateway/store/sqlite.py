@@ -63,14 +63,14 @@ class SQLiteStore:
         path: The database file.
         clock: Used for the expiry of records.
         busy_timeout: Seconds to wait for another process's lock.
-        patience: Seconds that a call waits for its thread, which a stuck disk may block.
+        write_timeout: Seconds that a call waits for its thread, which a stuck disk may block.
     """
 
     def __init__(
-        self, path: str, clock: Clock = time.time, *, busy_timeout: float = 3.0, patience: float = 10.0
+        self, path: str, clock: Clock = time.time, *, busy_timeout: float = 3.0, write_timeout: float = 10.0
     ) -> None:
         self._clock = clock
-        self._write_timeout = patience
+        self._write_timeout = write_timeout
         self._file = SQLiteDatabase(path, busy_timeout)
         self._changes = ChangeNotifier()
         self._watcher: asyncio.Task[None] | None = None
@@ -165,7 +165,7 @@ class SQLiteStore:
                 version=version,
                 timeout=timeout,
                 clock=self._clock,
-                patience=REREAD_INTERVAL,
+                poll_interval=REREAD_INTERVAL,
             )
 
     async def count(self, kind: str, group: str | None = None) -> int:

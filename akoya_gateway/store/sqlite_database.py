@@ -194,8 +194,8 @@ class SQLiteDatabase:
     def describe(self, fault: sqlite3.Error) -> StoreUnavailable:
         """Return a `StoreUnavailable` that explains the error and says what to do."""
         name = getattr(fault, "sqlite_errorname", "")
-        for cached, advice in _ADVICE.items():
-            if name.startswith(cached):
+        for prefix, advice in _ADVICE.items():
+            if name.startswith(prefix):
                 return StoreUnavailable(f"{self.path}: {advice} ({name})")
         return StoreUnavailable(f"{self.path}: {fault} ({name or type(fault).__name__})")
 

@@ -29,7 +29,7 @@ from akoya_gateway.store import Record
 from akoya_gateway.store.sqlite import SQLiteStore
 
 async def main(path, task, *rest):
-    store = SQLiteStore(path, busy_timeout=20, patience=60)
+    store = SQLiteStore(path, busy_timeout=20, write_timeout=60)
     await store.open()
     await globals()[task](store, *rest)
     await store.close()

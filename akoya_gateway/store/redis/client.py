@@ -204,8 +204,8 @@ def _code(fault: Exception) -> str:
     if isinstance(fault, BusyLoadingError):
         return "LOADING"
     name = type(fault).__name__.upper()
-    words = set(re.findall(r"[A-Z]{3,}", str(fault))) if isinstance(fault, ResponseError) else set()
-    return next((code for code in _ADVICE if code in words or name.startswith(code)), "")
+    codes = set(re.findall(r"[A-Z]{3,}", str(fault))) if isinstance(fault, ResponseError) else set()
+    return next((code for code in _ADVICE if code in codes or name.startswith(code)), "")
 
 
 def connect(url: RedisURL) -> RedisClient:

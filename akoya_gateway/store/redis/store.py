@@ -162,7 +162,7 @@ class RedisStore:
                     version=version,
                     timeout=timeout,
                     clock=self._clock,
-                    patience=WATCH_INTERVAL * random.uniform(0.8, 1.2),  # noqa: S311  # load spreading, not security
+                    poll_interval=WATCH_INTERVAL * random.uniform(0.8, 1.2),  # noqa: S311  # load spreading, not security
                 )
             finally:
                 await self._subscriber.unsubscribe(name)

@@ -125,19 +125,19 @@ def _host(text: str, default: int, where: str) -> tuple[str, int]:
 
 def _path(path: str, topology: Topology, where: str) -> tuple[str, int]:
     """Return the Sentinel service and the database: `/2` is a database, `/service/2` a service and a database."""
-    words = [unquote(word) for word in path.split("/") if word]
+    segments = [unquote(word) for word in path.split("/") if word]
     service = ""
     if topology is Topology.SENTINEL:
-        if not words:
+        if not segments:
             raise OperatorError(f"sessions.store: {where}: name the service that the sentinels watch: {where}/mymaster")
-        service = words.pop(0)
-    if not words:
+        service = segments.pop(0)
+    if not segments:
         return service, 0
-    if len(words) > 1 or not words[0].isdecimal() or len(words[0]) > 4:
+    if len(segments) > 1 or not segments[0].isdecimal() or len(segments[0]) > 4:
         raise OperatorError(f"sessions.store: {where}: the path must end in the number of a database")
-    if topology is Topology.CLUSTER and int(words[0]) != 0:
+    if topology is Topology.CLUSTER and int(segments[0]) != 0:
         raise OperatorError(f"sessions.store: {where}: a cluster has database 0 only")
-    return service, int(words[0])
+    return service, int(segments[0])
 
 
 def _options(query: str, where: str) -> dict[str, str]:
