@@ -26,8 +26,8 @@ def url(connector: str, config: Path, state: str | None) -> None:
     loaded = load_config(config)
     found = loaded.connectors.get(connector)
     if found is None:
-        cached = ", ".join(loaded.connectors)
-        remedy = did_you_mean(connector, loaded.connectors) or f"known: {cached}"
+        names = ", ".join(loaded.connectors)
+        remedy = did_you_mean(connector, loaded.connectors) or f"known: {names}"
         click.echo(f"{config}: no connector named {connector!r} ({remedy})", err=True)
         raise SystemExit(2)
     dialect = found.client.environment.dialect

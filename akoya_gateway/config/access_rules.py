@@ -141,8 +141,8 @@ def _requirement(node: Node, names: list[str], connectors: Node) -> tuple[Requir
 def _known(node: Node, connectors: Node) -> bool:
     if node.value in connectors.value:
         return True
-    cached = [*connectors.value, *(("nothing", "any") if isinstance(node.path[-1], str) else ())]
-    remedy = did_you_mean(node.value, cached) or f"known: {', '.join(cached)}"
+    names = [*connectors.value, *(("nothing", "any") if isinstance(node.path[-1], str) else ())]
+    remedy = did_you_mean(node.value, names) or f"known: {', '.join(names)}"
     node.error(f"no connector named {quoted(node.value)}", remedy)
     return False
 

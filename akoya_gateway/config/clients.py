@@ -102,9 +102,9 @@ def _check_endpoints(node: Node) -> None:
 
 
 def _is_production(node: Node, preset: Preset | None, urls: Mapping[str, str | None]) -> bool:
-    said = node.get("production")
-    if said is not None:
-        return bool(said.value)
+    setting = node.get("production")
+    if setting is not None:
+        return bool(setting.value)
     if preset is not None:
         return preset.production
     hosts = {_host_of(text) for text in urls.values()}

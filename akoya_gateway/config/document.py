@@ -250,8 +250,8 @@ class _Reader:
     def _check_tag(self, event: Event, position: Position) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "!" and tag not in _TAGS[type(event)]:
-            shown = tag.replace(_TAG, "!!")
-            self._add_diagnostic(position, f"unknown tag {quoted(shown)}", "write the plain value without a tag")
+            short_tag = tag.replace(_TAG, "!!")
+            self._add_diagnostic(position, f"unknown tag {quoted(short_tag)}", "write the plain value without a tag")
 
 
 class _Builder:

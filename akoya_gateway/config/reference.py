@@ -35,10 +35,10 @@ line `# yaml-language-server: $schema=...` lets editors complete and explain; `a
 def reference(schema: Mapping[str, Any]) -> str:
     """Return the complete page."""
     parts = [_INTRODUCTION]
-    told: dict[int, str] = {}
-    for title, node in _sections(schema, "", schema, told):
+    first_paths: dict[int, str] = {}
+    for title, node in _sections(schema, "", schema, first_paths):
         parts.append(f"## {title}\n" if title else "## Top level\n")
-        if (first := told.get(id(node), title)) != title:
+        if (first := first_paths.get(id(node), title)) != title:
             parts.append(f"As [`{first}`](#{first}).\n")
             continue
         if title and node.get("description"):
@@ -62,20 +62,20 @@ def _presets() -> str:
 
 
 def _sections(
-    node: Mapping[str, Any], path: str, schema: Mapping[str, Any], told: dict[int, str]
+    node: Mapping[str, Any], path: str, schema: Mapping[str, Any], first_paths: dict[int, str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Iterate over the mappings with fixed keys, in the order of the schema, as pairs of path and schema.
 
-    `told` maps each mapping to the path where it occurred first. Its children are listed only there.
+    `first_paths` maps each mapping to the path where it occurred first. Its children are listed only there.
     """
     yield path, node
-    if told.setdefault(id(node), path) != path:
+    if first_paths.setdefault(id(node), path) != path:
         return
     for name, below in node["properties"].items():
         here = f"{path}.{name}" if path else name
         for suffix, found in _mappings(below, schema):
             if "env" not in found.get("properties", {}) or "id" in found["properties"]:
-                yield from _sections(found, here + suffix, schema, told)
+                yield from _sections(found, here + suffix, schema, first_paths)
 
 
 def _mappings(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -126,19 +126,19 @@ class _SchemaValidator:
 
     def _unknown_keys(self, path: Path, error: ValidationError) -> set[str]:
         """Report the unknown keys of a mapping, and return the known keys that were probably meant."""
-        cached = list(_schema(error).get("properties", {}))
+        known = list(_schema(error).get("properties", {}))
         patterns = [re.compile(pattern) for pattern in _schema(error).get("patternProperties", {})]
         meant: set[str] = set()
         for key in _mapping(error):
-            if key in cached or any(pattern.search(key) for pattern in patterns):
+            if key in known or any(pattern.search(key) for pattern in patterns):
                 continue
             here = (*path, key)
             if naming := _schema(error).get("x-keys"):
                 self._add(here, f"{quoted(key)} cannot be used as a name", naming, at_key=True)
                 continue
-            remedy = did_you_mean(key, [name for name in cached if name not in _mapping(error)])
-            meant |= {name for name in cached if remedy and quoted(name) in remedy}
-            listed = None if len(cached) > 12 else f"known here: {', '.join(cached)}"
+            remedy = did_you_mean(key, [name for name in known if name not in _mapping(error)])
+            meant |= {name for name in known if remedy and quoted(name) in remedy}
+            listed = None if len(known) > 12 else f"known here: {', '.join(known)}"
             self._add(here, f"unknown key {quoted(key)}", remedy or listed, at_key=True)
         return meant
 
@@ -164,11 +164,11 @@ class _SchemaValidator:
             choices = [choice for choice in choices if choice is not None]
             remedy = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
             one_of = "one of " if len(choices) > 1 else ""
-            self._add(path, f"expected {one_of}{', '.join(map(str, choices))}, not {_shown(value)}", remedy)
+            self._add(path, f"expected {one_of}{', '.join(map(str, choices))}, not {_display(value)}", remedy)
         elif value is None:
             self._add(path, f"expected {_expected(schema)}, but nothing is given", "add it, or remove the key")
         else:
-            self._add(path, f"expected {_expected(schema)}, not {_shown(value)}", _quotes(value, schema))
+            self._add(path, f"expected {_expected(schema)}, not {_display(value)}", _quotes(value, schema))
 
     def check_texts(self, value: Any, path: Path) -> None:
         """Report texts with line breaks or other control characters: values are used in headers, URLs and logs."""
@@ -234,11 +234,11 @@ def _expected(schema: dict[str, Any]) -> str:
         return str(schema["x-expected"])
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    words = [_KINDS[kind] for kind in kinds if kind in _KINDS]
-    return " or ".join(words) or "something else"
+    descriptions = [_KINDS[kind] for kind in kinds if kind in _KINDS]
+    return " or ".join(descriptions) or "something else"
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     if isinstance(value, dict | list):
         return kind_of(value)
     return quoted(_USERINFO.sub("//...@", value) if isinstance(value, str) else value)

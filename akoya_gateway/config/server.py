@@ -145,7 +145,7 @@ def _upstream(node: Node, name: str) -> Upstream:
             tls.error(f"a {one} without its {other}", f"add {other}", key=one)
     ca = existing_file(tls.get("ca"))
     if tls.reader.secrets:
-        _judge_tls(tls, ca, certificate, key)
+        _validate_tls(tls, ca, certificate, key)
     header_bytes = node.bytes("max_header_bytes")
     if header_bytes < 4096:
         node.error("must be 4KiB or more: the signed headers alone can take that", key="max_header_bytes")
@@ -162,7 +162,7 @@ def _upstream(node: Node, name: str) -> Upstream:
     )
 
 
-def _judge_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key: FilePath | None) -> None:
+def _validate_tls(tls: Node, ca: FilePath | None, certificate: FilePath | None, key: FilePath | None) -> None:
     """Load the files as the upstream connection will, so that `check` reports the errors that `run` would have."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
