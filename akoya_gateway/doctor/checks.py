@@ -94,8 +94,8 @@ async def _settings(config: Config) -> list[CheckResult]:
             "sessions.cookie", f"{cookie.name}, {'Secure, ' if cookie.secure else ''}SameSite={cookie.same_site.value}"
         )
     )
-    cached = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
-    findings.append(fine("signing.keys", cached))
+    summary = f"{len(config.signing.keys)} key(s), {config.signing.algorithm.value}"
+    findings.append(fine("signing.keys", summary))
     if (proxy := config.process_environment.proxy) is not None:
         findings.append(fine(proxy.variable, f"HTTPS requests are sent through the proxy {proxy.shown}"))
     if (trusted := config.process_environment.ca_file or config.process_environment.ca_folder) is not None:
@@ -210,11 +210,11 @@ def _key_set(about: str, answer: httpx.Response, taken: float) -> CheckResult:
 
 def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[CheckResult]:
     try:
-        theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        provider_time = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return []
     # `Date` has a resolution of one second.
-    difference = clock() - theirs - 0.5
+    difference = clock() - provider_time - 0.5
     says = f"clock: {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} the provider"
     if abs(difference) > leeway:
         return [fault(about, says, "id_tokens will be refused: synchronise this machine's clock (NTP)")]

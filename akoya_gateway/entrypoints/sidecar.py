@@ -114,8 +114,8 @@ class _ServerRun:
             changed=self._watch.changed if self._watch is not None else lambda: False,
             on_draining=self._stop_listening,
         )
-        patience = self._options.grace + self._options.drain_delay
-        return Supervisor(hooks, self._workers, self._log, stop_timeout=patience).run()
+        stop_timeout = self._options.grace + self._options.drain_delay
+        return Supervisor(hooks, self._workers, self._log, stop_timeout=stop_timeout).run()
 
     def _run_worker(self, slot: WorkerSlot | None) -> int:
         """Run the server in the worker process and return its exit code.

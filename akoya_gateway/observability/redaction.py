@@ -119,7 +119,7 @@ def redact(value: Any, depth: int = 0) -> Any:
         return _redact_mapping(value, depth)
     if isinstance(value, (list, tuple, set, frozenset)):
         return _redact_sequence(value, depth)
-    return redact_text(_shown(value))
+    return redact_text(_safe_repr(value))
 
 
 def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,14 +128,14 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redact_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+    redacted: dict[str, Any] = {}
     for key, each in value.items():
-        if len(shown) == MAX_ITEMS:
-            shown["..."] = f"{len(value) - MAX_ITEMS} more"
+        if len(redacted) == MAX_ITEMS:
+            redacted["..."] = f"{len(value) - MAX_ITEMS} more"
             break
         name = _name(key)
-        shown[redact_text(name)] = HIDDEN if is_secret_name(name) else redact(each, depth + 1)
-    return shown
+        redacted[redact_text(name)] = HIDDEN if is_secret_name(name) else redact(each, depth + 1)
+    return redacted
 
 
 def _redact_sequence(value: Iterable[Any], depth: int) -> list[Any]:
@@ -143,15 +143,15 @@ def _redact_sequence(value: Iterable[Any], depth: int) -> list[Any]:
     # A name-value pair such as ("cookie", "...").
     if len(items) == 2 and isinstance(items[0], (str, bytes)) and is_secret_name(_name(items[0])):
         return [redact(items[0]), HIDDEN]
-    shown = [redact(each, depth + 1) for each in items[:MAX_ITEMS]]
-    return shown if len(items) <= MAX_ITEMS else [*shown, f"... {len(items) - MAX_ITEMS} more"]
+    redacted = [redact(each, depth + 1) for each in items[:MAX_ITEMS]]
+    return redacted if len(items) <= MAX_ITEMS else [*redacted, f"... {len(items) - MAX_ITEMS} more"]
 
 
 def _name(key: object) -> str:
     return key.decode("latin-1") if isinstance(key, bytes) else str(key)
 
 
-def _shown(value: object) -> str:
+def _safe_repr(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # a broken repr must not break the request that logs it

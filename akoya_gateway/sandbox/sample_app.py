@@ -163,13 +163,13 @@ def _ends(verified: Verified | None) -> str:
 
 def _shown(scope: Scope) -> list[tuple[str, str]]:
     """Return the gateway's headers, with tokens shortened."""
-    shown = []
+    rows = []
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").title(), raw_value.decode("latin-1")
         if name.startswith("Akoya-") or name in ("Signature", "Signature-Input"):
             secret = name in ("Akoya-Id-Token", "Akoya-Assertion")
-            shown.append((name, f"{value[:16]}… ({len(value)} characters)" if secret else value))
-    return sorted(shown)
+            rows.append((name, f"{value[:16]}… ({len(value)} characters)" if secret else value))
+    return sorted(rows)
 
 
 def main() -> None:
