@@ -169,7 +169,7 @@ def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path
     shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "schema"], capture_output=True, text=True, check=True,
                            env=environ, cwd=target)  # fmt: skip
     assert '"$schema"' in shown.stdout
-    assert (target / "akoya_gateway" / "answers" / "templates" / "style.css").exists()
+    assert (target / "akoya_gateway" / "responses" / "templates" / "style.css").exists()
     assert (target / "akoya_gateway" / "py.typed").exists()
 
 
