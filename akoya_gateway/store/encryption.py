@@ -21,7 +21,7 @@ from akoya_gateway.config.model import EncryptionKey
 from akoya_gateway.errors import OperatorError, UndecryptableRecord
 
 _FORMAT = 1
-_NONCE = 12
+_NONCE_BYTES = 12
 _TAG = 16
 
 
@@ -58,7 +58,7 @@ class Keyring:
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """Encrypt `plain` with the first key and bind it to `context`."""
-        nonce = os.urandom(_NONCE)
+        nonce = os.urandom(_NONCE_BYTES)
         return self._header + nonce + self._first.encrypt(nonce, plain, self._header + context)
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
@@ -73,9 +73,9 @@ class Keyring:
         if cipher is None:
             raise UndecryptableRecord(key_id)
         start = len(header)
-        nonce = sealed[start : start + _NONCE]
+        nonce = sealed[start : start + _NONCE_BYTES]
         try:
-            return cipher.decrypt(nonce, sealed[start + _NONCE :], header + context)
+            return cipher.decrypt(nonce, sealed[start + _NONCE_BYTES :], header + context)
         except InvalidTag:
             raise DamagedRecord(f"a record encrypted with key {key_id!r} was altered or moved") from None
 
@@ -100,7 +100,7 @@ def _split(sealed: bytes) -> tuple[bytes, str]:
     if len(sealed) < 2 or sealed[0] != _FORMAT:
         raise DamagedRecord("a record's body is not encrypted")
     end = 2 + sealed[1]
-    if sealed[1] == 0 or len(sealed) < end + _NONCE + _TAG:
+    if sealed[1] == 0 or len(sealed) < end + _NONCE_BYTES + _TAG:
         raise DamagedRecord("an encrypted record is truncated")
     try:
         return sealed[:end], sealed[2:end].decode("ascii")

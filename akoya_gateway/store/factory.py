@@ -35,7 +35,7 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     if scheme in REDIS_SCHEMES:
         return _redis(url, clock)
     raise OperatorError(
-        f"sessions.store: unknown scheme {_shown_scheme(url)!r}; "
+        f"sessions.store: unknown scheme {_printable_scheme(url)!r}; "
         "use memory://, sqlite:///path, redis://, rediss://, redis+sentinel:// or redis+cluster://"
     )
 
@@ -53,10 +53,10 @@ def describe(url: str) -> str:
     try:
         return parse(url).where
     except OperatorError:
-        return f"{_shown_scheme(url)}://…"
+        return f"{_printable_scheme(url)}://…"
 
 
-def _shown_scheme(url: str) -> str:
+def _printable_scheme(url: str) -> str:
     """Return the scheme of the URL, or `…` if it has none: a text without a scheme may be a password."""
     found = re.match(r"[a-z][a-z0-9+]{1,20}(?=://)", url)
     return found[0] if found else "…"

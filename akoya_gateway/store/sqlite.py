@@ -111,41 +111,41 @@ class SQLiteStore:
         await self._read(lambda c: c.execute("SELECT beats FROM pulse").fetchone())
 
     async def get(self, kind: str, key: str) -> Record | None:
-        asked = {"kind": kind, "key": key, "now": self._clock()}
-        row = await self._read(lambda c: c.execute(_GET, asked).fetchone())
+        parameters = {"kind": kind, "key": key, "now": self._clock()}
+        row = await self._read(lambda c: c.execute(_GET, parameters).fetchone())
         return None if row is None else _record(row)
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
-        asked = {"kind": kind, "in_group": group, "now": self._clock()}
-        rows = await self._read(lambda c: c.execute(_FIND, asked).fetchall())
+        parameters = {"kind": kind, "in_group": group, "now": self._clock()}
+        rows = await self._read(lambda c: c.execute(_FIND, parameters).fetchall())
         return tuple([_record(row) for row in rows])
 
     async def put(self, record: Record) -> bool:
-        asked = _parameters(record, self._clock())
+        parameters = _parameters(record, self._clock())
         sql = _CREATE if record.version == 1 else _REPLACE
-        done = await self._write(lambda c: c.execute(sql, asked).rowcount == 1)
+        done = await self._write(lambda c: c.execute(sql, parameters).rowcount == 1)
         if done:
             self._changes.notify((record.kind, record.key))
         return done
 
     async def reseal(self, record: Record) -> bool:
-        asked = _parameters(record, self._clock())
-        return await self._write(lambda c: c.execute(_RESEAL, asked).rowcount == 1)
+        parameters = _parameters(record, self._clock())
+        return await self._write(lambda c: c.execute(_RESEAL, parameters).rowcount == 1)
 
     async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
-        asked = {"kind": kind, "key": key, "version": version, "now": self._clock()}
-        done = await self._write(lambda c: c.execute(_DELETE, asked).rowcount == 1)
+        parameters = {"kind": kind, "key": key, "version": version, "now": self._clock()}
+        done = await self._write(lambda c: c.execute(_DELETE, parameters).rowcount == 1)
         if done:
             self._changes.notify((kind, key))
         return done
 
     async def take(self, kind: str, key: str) -> Record | None:
-        asked = {"kind": kind, "key": key, "version": None, "now": self._clock()}
+        parameters = {"kind": kind, "key": key, "version": None, "now": self._clock()}
 
         def get_and_delete(connection: sqlite3.Connection) -> Any:
-            row = connection.execute(_GET, asked).fetchone()
+            row = connection.execute(_GET, parameters).fetchone()
             if row is not None:
-                connection.execute(_DELETE, asked)
+                connection.execute(_DELETE, parameters)
             return row
 
         row = await self._write(get_and_delete)
@@ -169,14 +169,14 @@ class SQLiteStore:
             )
 
     async def count(self, kind: str, group: str | None = None) -> int:
-        asked = {"kind": kind, "in_group": group, "now": self._clock()}
+        parameters = {"kind": kind, "in_group": group, "now": self._clock()}
         sql = _COUNT if group is None else _COUNT_GROUP
-        (found,) = await self._read(lambda c: c.execute(sql, asked).fetchone())
+        (found,) = await self._read(lambda c: c.execute(sql, parameters).fetchone())
         return int(found)
 
     async def kinds(self) -> tuple[str, ...]:
-        asked = {"now": self._clock()}
-        rows = await self._read(lambda c: c.execute(_KINDS, asked).fetchall())
+        parameters = {"now": self._clock()}
+        rows = await self._read(lambda c: c.execute(_KINDS, parameters).fetchall())
         return tuple([kind for (kind,) in rows])
 
     async def scan(self, kind: str) -> AsyncIterator[Record]:
@@ -187,8 +187,8 @@ class SQLiteStore:
         """
         after = ""
         while True:
-            asked = {"kind": kind, "after": after, "now": self._clock()}
-            rows = await self._read(lambda c, asked=asked: c.execute(_SCAN, asked).fetchall())  # type: ignore[misc]
+            parameters = {"kind": kind, "after": after, "now": self._clock()}
+            rows = await self._read(lambda c, parameters=parameters: c.execute(_SCAN, parameters).fetchall())  # type: ignore[misc]
             if not rows:
                 return
             for row in rows:

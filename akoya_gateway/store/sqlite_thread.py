@@ -22,7 +22,7 @@ class Job(Generic[C]):
 
     work: Callable[[C], Any]
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Any]
+    future: asyncio.Future[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,11 @@ class ConnectionThread(Generic[C]):
         if self._jobs.qsize() >= MAX_WAITING:
             raise StoreUnavailable(f"the store does not respond, and {MAX_WAITING} requests are waiting for it")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(Job(work, loop, answer))
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(Job(work, loop, future))
         try:
             async with asyncio.timeout(timeout):
-                return await answer
+                return await future
         except TimeoutError:
             raise StoreUnavailable(f"the store did not respond within {timeout:g} s") from None
         except StoreUnavailable:
@@ -111,26 +111,26 @@ class ConnectionThread(Generic[C]):
                 return
 
     def _run_jobs(self, jobs: Sequence[Job[C]]) -> None:
-        wanted = [job for job in jobs if not job.answer.cancelled()]
-        if not wanted:
+        pending = [job for job in jobs if not job.future.cancelled()]
+        if not pending:
             return
         try:
-            outcomes = self._run([job.work for job in wanted])
+            outcomes = self._run([job.work for job in pending])
         except BaseException as fault:  # the thread must survive: otherwise every later job would time out
-            outcomes = [JobResult(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(wanted)
+            outcomes = [JobResult(error=StoreUnavailable(f"the store failed ({type(fault).__name__})"))] * len(pending)
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
-        for job, outcome in zip(wanted, outcomes, strict=True):
-            by_loop.setdefault(job.loop, []).append((job.answer, outcome))
-        for loop, answers in by_loop.items():
+        for job, outcome in zip(pending, outcomes, strict=True):
+            by_loop.setdefault(job.loop, []).append((job.future, outcome))
+        for loop, results in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, so its callers are gone
-                loop.call_soon_threadsafe(_deliver, answers)
+                loop.call_soon_threadsafe(_deliver, results)
 
 
-def _deliver(answers: Sequence[tuple[asyncio.Future[Any], JobResult]]) -> None:
-    for answer, outcome in answers:
-        if answer.done():
+def _deliver(results: Sequence[tuple[asyncio.Future[Any], JobResult]]) -> None:
+    for future, outcome in results:
+        if future.done():
             continue
         if outcome.error is not None:
-            answer.set_exception(outcome.error)
+            future.set_exception(outcome.error)
         else:
-            answer.set_result(outcome.value)
+            future.set_result(outcome.value)

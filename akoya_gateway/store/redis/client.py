@@ -245,23 +245,23 @@ class _SingleServer:
             self._client = Redis.from_pool(pool)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        answers = await self._send([call.by_digest for call in calls])
-        if any(isinstance(answer, NoScriptError) for answer in answers):
+        results = await self._send([call.by_digest for call in calls])
+        if any(isinstance(result, NoScriptError) for result in results):
             # Listing is idempotent, and a command that got NOSCRIPT was not executed: only those are sent again, in
             # order.
             for n, call in enumerate(calls):
-                if isinstance(answers[n], NoScriptError):
-                    answers[n] = (await self._send([call.whole]))[0]
-        for answer in await self._noticed(answers):
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
+                if isinstance(results[n], NoScriptError):
+                    results[n] = (await self._send([call.whole]))[0]
+        for result in await self._disconnect_if_demoted(results):
+            if isinstance(result, Exception):
+                raise result
+        return results
 
-    async def _noticed(self, answers: list[Any]) -> list[Any]:
-        if any(isinstance(answer, Exception) and _code(answer) == "READONLY" for answer in answers):
+    async def _disconnect_if_demoted(self, results: list[Any]) -> list[Any]:
+        if any(isinstance(result, Exception) and _code(result) == "READONLY" for result in results):
             # The server was demoted: drop the connections, so that the sentinels are queried for the new primary.
             await self._client.connection_pool.disconnect()
-        return answers
+        return results
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         replicas, milliseconds = self._wait
@@ -270,14 +270,14 @@ class _SingleServer:
                 pipeline.execute_command(*command)
             if replicas:
                 pipeline.execute_command("WAIT", replicas, milliseconds)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
         if replicas:
-            reached = answers.pop()
+            reached = results.pop()
             if isinstance(reached, Exception):
                 raise reached
             if reached < replicas:
                 raise TooFewReplicas(f"only {reached} of {replicas} replicas have the write (wait={replicas})")
-        return answers
+        return results
 
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         for last in (False, True):
@@ -297,7 +297,7 @@ class _SingleServer:
         async with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await self._noticed(list(await pipeline.execute(raise_on_error=False)))
+            return await self._disconnect_if_demoted(list(await pipeline.execute(raise_on_error=False)))
 
     async def try_listening(self, channel: str) -> Any:
         """Subscribe and unsubscribe on a pooled connection.
@@ -335,13 +335,13 @@ class _Cluster:
         )
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        answers = []
+        results = []
         for call in calls:
             try:
-                answers.append(await self._client.execute_command(*call.by_digest))
+                results.append(await self._client.execute_command(*call.by_digest))
             except NoScriptError:
-                answers.append(await self._client.execute_command(*call.whole))
-        return answers
+                results.append(await self._client.execute_command(*call.whole))
+        return results
 
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         for last in (False, True):
@@ -361,13 +361,13 @@ class _Cluster:
         raise AssertionError
 
     async def each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        answers: list[Any] = []
+        results: list[Any] = []
         for command in commands:
             try:
-                answers.append(await self._client.execute_command(*command))
+                results.append(await self._client.execute_command(*command))
             except ResponseError as fault:
-                answers.append(fault)
-        return answers
+                results.append(fault)
+        return results
 
     async def try_listening(self, channel: str) -> Any:
         ear, client = await self.pubsub()

@@ -41,12 +41,12 @@ async def require_rights(client: RedisClient, keys: KeySchema, where: str, ends:
     """
     name = secrets.token_hex(8)
     steps = [*commands(keys, name, ends), *([("WAIT", 0, 1)] if wait else [])]
-    answers = await client.each(steps)
-    answers.append(await client.try_listening(keys.channel(KIND, name)))
+    results = await client.each(steps)
+    results.append(await client.try_listening(keys.channel(KIND, name)))
     steps.append(("SUBSCRIBE", keys.channel(KIND, name)))
-    for command, answer in zip(steps, answers, strict=True):
-        if isinstance(answer, Exception):
-            raise CommandRefused(f"{where}: {refused(answer, command)}") if is_refusal(answer) else answer
+    for command, result in zip(steps, results, strict=True):
+        if isinstance(result, Exception):
+            raise CommandRefused(f"{where}: {refused(result, command)}") if is_refusal(result) else result
 
 
 def commands(keys: KeySchema, name: str, ends: float) -> list[Command]:

@@ -118,7 +118,7 @@ class RedisStore:
         found = {key: self._live(kind, key, value) for key, value in zip(keys, values, strict=True)}
         vain = [key for key, record in found.items() if record is None or record.group != group]
         if vain:
-            await self._unlist(kind, group, vain)
+            await self._remove_from_index(kind, group, vain)
         return tuple(record for record in found.values() if record is not None and record.group == group)
 
     async def put(self, record: Record) -> bool:
@@ -237,10 +237,10 @@ class RedisStore:
         if packed is None:
             return None
         record = unpack(kind, key, packed)
-        await self._unlist(kind, record.group, [key])
+        await self._remove_from_index(kind, record.group, [key])
         return record
 
-    async def _unlist(self, kind: str, group: str, keys: list[str]) -> None:
+    async def _remove_from_index(self, kind: str, group: str, keys: list[str]) -> None:
         """Remove keys without a record from their group.
 
         A failure is ignored: the next reader of the group tries again.
