@@ -26,7 +26,7 @@ A longer `Retry-After` takes precedence. The limit is short because the circuit 
 limit the requests, and a grant should not wait long once the provider has recovered.
 """
 
-REUSE_PART = 0.75
+REUSE_FRACTION = 0.75
 """The part of the grace period in which a reuse may start. The rest is a margin for the last request to arrive."""
 REUSE_PAUSE = 2.0
 """Longest pause in seconds between two reuses. The first reuse is immediate."""
@@ -69,7 +69,7 @@ def next_reuse(last: Reuse | None, lease: Lease | None, grace: float, now: float
     if last is not None:
         again = Reuse(now + back_off(1, REUSE_PAUSE, jitter), last.until)
     elif lease is not None:
-        again = Reuse(now, lease.started_at + REUSE_PART * grace)
+        again = Reuse(now, lease.started_at + REUSE_FRACTION * grace)
     else:
         return None
     return again if again.at < again.until else None

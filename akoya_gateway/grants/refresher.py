@@ -215,7 +215,7 @@ class Refresher:
         finally:
             if written is None or written.state is not GrantState.REFRESHING:
                 self._leave_breakers(grant)
-        return self._moved(grant, written)
+        return self._on_written(grant, written)
 
     async def _release(self, grant: Grant) -> Grant | None:
         """Release a lease of this process that no request is using.
@@ -226,12 +226,12 @@ class Refresher:
         assert grant.lease is not None
         unsent = replace(grant.lease, expires_at=0.0, sent=False)
         freed = transition(replace(grant, lease=unsent), LeaseExpired(), self._clock())
-        written = self._moved(grant, await self._repository.write(freed, after=grant.version))
+        written = self._on_written(grant, await self._repository.write(freed, after=grant.version))
         return written or self._update_cache(await self._repository.get(grant.id))
 
     async def _expire(self, grant: Grant) -> Grant | None:
         expired = transition(grant, LeaseExpired(self._reuse_grace(grant)), self._clock())
-        written = self._moved(grant, await self._repository.write(expired, after=grant.version))
+        written = self._on_written(grant, await self._repository.write(expired, after=grant.version))
         if written is None:
             return self._update_cache(await self._repository.get(grant.id))
         log.warning("refresh lease expired", **_log_fields(grant), grant_state=written.state, reason=written.reason)
@@ -321,7 +321,7 @@ class Refresher:
                 if after is before and not doubted:
                     self._update_cache(before)
                     return before
-                written = self._moved(before, await self._repository.write(after, after=before.version))
+                written = self._on_written(before, await self._repository.write(after, after=before.version))
                 if written is not None:
                     return written
 
@@ -373,7 +373,7 @@ class Refresher:
 
     # --- cache and observer -------------------------------------------------------------------------------------
 
-    def _moved(self, before: Grant, written: Grant | None) -> Grant | None:
+    def _on_written(self, before: Grant, written: Grant | None) -> Grant | None:
         if written is not None:
             self._cache.put(written)
             if written.state is not before.state:

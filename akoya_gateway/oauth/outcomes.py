@@ -186,16 +186,16 @@ class Revoked:
 RevocationOutcome = Revoked | ClientRejected | ProviderDown | OutcomeUnknown
 
 
-def answer_fields(answer: TokenOutcome | RevocationOutcome) -> dict[str, int | str]:
+def answer_fields(outcome: TokenOutcome | RevocationOutcome) -> dict[str, int | str]:
     """Return the log fields of an outcome, without those that are None.
 
     `error` is the provider's validated error code or the gateway's text. `reason` is the kind of failure. `status`,
     `provider_error` and `error_description` come from the HTTP response.
     """
-    reply: Reply | None = getattr(answer, "reply", None)
+    reply: Reply | None = getattr(outcome, "reply", None)
     fields: dict[str, int | str | None] = {
-        "error": getattr(answer, "error", None) or getattr(answer, "detail", None),
-        "reason": getattr(answer, "reason", None),
+        "error": getattr(outcome, "error", None) or getattr(outcome, "detail", None),
+        "reason": getattr(outcome, "reason", None),
     }
     if reply is not None:
         fields |= {

@@ -35,7 +35,7 @@ def revocation_request(client: Client, refresh_token: Secret) -> FormRequest | N
 
 
 def parse_revocation_response(
-    client: Client, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
+    client: Client, response: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
 ) -> RevocationOutcome:
     """Evaluate a response of the revocation endpoint. Never raises.
 
@@ -47,12 +47,12 @@ def parse_revocation_response(
     be revoked, and `ClientRejected` keeps the revocation in the retry queue. Everything else is evaluated as at the
     token endpoint.
     """
-    reply = read_reply(answer.status, read_members(answer), secrets)
-    if 200 <= answer.status < 300 and reply.error in (None, "unreadable"):
+    reply = read_reply(response.status, read_members(response), secrets)
+    if 200 <= response.status < 300 and reply.error in (None, "unreadable"):
         return Revoked()
-    if answer.status < 500 and not 300 <= answer.status < 400 and reply.error in _ALREADY_REVOKED:
+    if response.status < 500 and not 300 <= response.status < 400 and reply.error in _ALREADY_REVOKED:
         return Revoked()
-    outcome = parse_error(client.environment.dialect, answer, reply, now)
+    outcome = parse_error(client.environment.dialect, response, reply, now)
     match outcome:
         case Refused(error=word):
             return ClientRejected(word, outcome.reply)

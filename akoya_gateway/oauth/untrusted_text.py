@@ -10,7 +10,7 @@ from akoya_gateway.secret import Secret
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _MAX_JSON_DEPTH = 32
-_SHORTEST_SECRET = 4
+_MIN_SECRET_LENGTH = 4
 _MASK = "[...]"
 _LIKE_A_TOKEN = re.compile(
     r"(?=[A-Za-z_~+=%-]*[0-9])[A-Za-z0-9_~+=%-]{12,}|eyJ[A-Za-z0-9_-]{4,}|[A-Za-z0-9_~+=%-]{40,}", re.ASCII
@@ -49,7 +49,7 @@ def without_secrets(text: str, secrets: tuple[Secret, ...]) -> str:
     """Return the text with each secret masked, and everything that looks like a token or a part of one."""
     for secret in secrets:
         value = secret.reveal()
-        if len(value) >= _SHORTEST_SECRET:
+        if len(value) >= _MIN_SECRET_LENGTH:
             text = text.replace(value, _MASK)
     return _LIKE_A_TOKEN.sub(_MASK, text)
 

@@ -178,7 +178,7 @@ class Provider:
             id_token = await self._validate_id_token(response.id_token, keys, nonce, expected_sub)
         except IdTokenRejected as fault:
             detail = f"id_token: {fault.reason}"
-            return Untrusted(detail, response.refresh_token, _because(fault), reply=response.reply)
+            return Untrusted(detail, response.refresh_token, _distrust_reason(fault), reply=response.reply)
         return TokensIssued(replace(self._token_set(response, id_token, expected_sub), nonce=nonce))
 
     async def _validate_id_token(
@@ -240,7 +240,7 @@ class Provider:
         )
 
 
-def _because(fault: IdTokenRejected) -> DistrustReason:
+def _distrust_reason(fault: IdTokenRejected) -> DistrustReason:
     match fault:
         case UnknownKey():
             return DistrustReason.KEYS

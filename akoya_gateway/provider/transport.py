@@ -102,7 +102,7 @@ class _Progress:
         labels = self.headers.get("content-encoding", ""), self.headers.get("content-type", "")
         return plain_body(bytes(self._raw), *labels, self._limit)
 
-    def answer(self) -> HttpResponse | ResponseLost:
+    def outcome(self) -> HttpResponse | ResponseLost:
         try:
             return self._made(self.body())
         except UnreadableBody as fault:
@@ -115,7 +115,7 @@ class _Progress:
         if closing the connection failed afterwards: it may contain the only valid refresh token.
         """
         if self.whole:
-            return self.answer()
+            return self.outcome()
         if (answer := self._by_status()) is not None:
             return answer
         try:
@@ -144,7 +144,7 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
     progress = _Progress(MAX_BODY_BYTES)
     try:
         await within(timeout, _exchange(http, _form_post(http, request), timeout, progress))
-        return progress.answer()
+        return progress.outcome()
     except _NEVER_LEFT as fault:
         return _not_sent(fault)
     except TimeoutError:

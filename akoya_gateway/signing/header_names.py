@@ -87,7 +87,7 @@ def _joined(headers: Headers) -> Headers:
     joined: Headers = []
     for name, value in headers:
         lower = name.lower()
-        if lower not in _ONE_FIELD:
+        if lower not in _SINGLE_FIELDS:
             joined.append((name, value))
         elif same := values.pop(lower, None):
             whole = b"; ".join(same) if lower == b"cookie" else without(b", ".join(same), LABEL)
@@ -98,7 +98,7 @@ def _joined(headers: Headers) -> Headers:
 
 _PREFIX = b"akoya"
 _SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
-_ONE_FIELD = _SIGNATURE_FIELDS | {b"cookie"}
+_SINGLE_FIELDS = _SIGNATURE_FIELDS | {b"cookie"}
 _CONNECTION_NAMES = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
 
 

@@ -29,7 +29,7 @@ from akoya_gateway.signing.keys import KeySchedule, LoadedKey
 Random = Callable[[int], bytes]
 """`os.urandom` outside tests."""
 
-_NONCE = 32
+_NONCE_LENGTH = 32
 _NONCE_BATCH = 64
 
 
@@ -49,11 +49,11 @@ class Nonces:
 
     def __call__(self) -> bytes:
         at = self._at
-        nonce = self._made[at : at + _NONCE]
+        nonce = self._made[at : at + _NONCE_LENGTH]
         if not nonce:
-            self._made = hexlify(self._random(_NONCE_BATCH * _NONCE // 2))
-            at, nonce = 0, self._made[:_NONCE]
-        self._at = at + _NONCE
+            self._made = hexlify(self._random(_NONCE_BATCH * _NONCE_LENGTH // 2))
+            at, nonce = 0, self._made[:_NONCE_LENGTH]
+        self._at = at + _NONCE_LENGTH
         return nonce
 
 

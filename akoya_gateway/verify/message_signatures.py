@@ -60,7 +60,7 @@ def verify(
     covered = _covered(fields)
     signature = _signature(fields)
     names = _component_names(covered)
-    _all_ours_covered(fields, names)
+    _require_all_covered(fields, names)
     created, expires = _lifetime(covered, now, skew)
     key = _key(covered, keys)
     target = {"@method": method, "@authority": authority.lower(), "@path": path or "/", "@query": "?" + query}
@@ -133,7 +133,7 @@ def _component_names(covered: InnerList) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _all_ours_covered(fields: dict[str, list[str]], names: tuple[str, ...]) -> None:
+def _require_all_covered(fields: dict[str, list[str]], names: tuple[str, ...]) -> None:
     for name, values in fields.items():
         if not name.startswith("akoya-"):
             continue

@@ -72,7 +72,7 @@ _NOT_IN_TRAILERS = HOP_BY_HOP | {
 }
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
 _DESCRIBE_BODY = frozenset({b"content-type", b"content-encoding", b"content-range"})
-_KEEP = frozenset({b"keep-alive", b"close", b""})
+_HARMLESS_CONNECTION_OPTIONS = frozenset({b"keep-alive", b"close", b""})
 _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
 
@@ -131,7 +131,7 @@ def validate_head(status: int, version: str, raw: Headers, *, head_only: bool) -
             announced = True
     if chunked and length is not None:
         raise InvalidResponse("content-length together with transfer-encoding")
-    if connection and not _KEEP.issuperset(connection):
+    if connection and not _HARMLESS_CONNECTION_OPTIONS.issuperset(connection):
         headers = [header for header in headers if header[0] not in connection]
     close = b"close" in connection or (version == "1.0" and b"keep-alive" not in connection)
     framing = _frame(status, length, headers, chunked=chunked, head_only=head_only)

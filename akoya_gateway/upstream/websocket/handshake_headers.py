@@ -13,7 +13,12 @@ from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, Headers, token
 
 Scope = MutableMapping[str, Any]
 
-_OWN = HOP_BY_HOP | {b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"}
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"content-length",
+    b"sec-websocket-accept",
+    b"sec-websocket-extensions",
+    b"sec-websocket-protocol",
+}
 
 
 def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
@@ -46,4 +51,4 @@ def end_to_end(response: Response) -> Headers:
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.raw_items()
     ]
     named = [token for name, value in headers if name == b"connection" for token in tokens(value)]
-    return [(name, value) for name, value in headers if name not in _OWN and name not in named]
+    return [(name, value) for name, value in headers if name not in _NOT_FORWARDED and name not in named]
