@@ -28,7 +28,7 @@ class LoggingRequestObserver:
         self._count = metrics.request
         self._failed = metrics.upstream_failed
         self._store_failed = metrics.store_failed
-        self._say = access
+        self._log_access = access
 
     def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
@@ -37,9 +37,9 @@ class LoggingRequestObserver:
                 self._failed(outcome)
             elif outcome == "store-unavailable":
                 self._store_failed("request")
-        if self._say.enabled:
+        if self._log_access.enabled:
             request = exchange.request
-            self._say(
+            self._log_access(
                 request.method, request.raw_path.decode("latin-1"), status, seconds, rule, outcome, request.request_id
             )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 _PRIVATE = ("localhost", "local", "localdomain", "internal", "svc", "lan", "home.arpa")
 """Suffixes that do not exist in public DNS (RFC 6761, 6762, 8375, `internal` by ICANN, `svc` in Kubernetes)."""
-_OF_BROWSERS = frozenset({b"accept-language", b"origin", b"referer", b"sec-fetch-site"})
+_BROWSER_HEADERS = frozenset({b"accept-language", b"origin", b"referer", b"sec-fetch-site"})
 """Browsers send at least one of these headers with each request. A page cannot remove `Accept-Language`."""
 
 
@@ -27,7 +27,7 @@ def is_rebound(headers: Iterable[tuple[bytes, bytes]], local_address: str | None
     for name, value in headers:
         if name == b"host":
             host = value
-        browser |= name in _OF_BROWSERS or (name == b"user-agent" and value.startswith(b"Mozilla/"))
+        browser |= name in _BROWSER_HEADERS or (name == b"user-agent" and value.startswith(b"Mozilla/"))
     return not _is_private(host) and (browser or _is_loopback(local_address))
 
 

@@ -11,7 +11,7 @@ from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WIDTH = 0xFFFF_FFFF
 # Hides how many requests there were. Odd, so that multiplication modulo 2^32 never maps two counts to one ID.
-_SCATTER = 0x9E37_79B1
+_MULTIPLIER = 0x9E37_79B1
 
 
 class RequestIds:
@@ -31,7 +31,7 @@ class RequestIds:
         self._count += 1
         if self._count > _WIDTH:
             self._renew()
-        return f"{self._prefix}{self._count * _SCATTER & _WIDTH:08x}"
+        return f"{self._prefix}{self._count * _MULTIPLIER & _WIDTH:08x}"
 
     def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> str:
         """Return the ID of a request.

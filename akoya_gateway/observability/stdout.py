@@ -25,7 +25,7 @@ class StandardOutput:
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
-        self._write = _never_waiting(fd)
+        self._write = _nonblocking_writer(fd)
         self._write_timeout = WRITE_TIMEOUT
         self.lost = 0
 
@@ -46,7 +46,7 @@ class StandardOutput:
                 return
 
 
-def _never_waiting(fd: int) -> Put:
+def _nonblocking_writer(fd: int) -> Put:
     """Return a function that writes to `fd` and does not block if it is a pipe or a socket.
 
     O_NONBLOCK cannot be set on `fd`: the flag belongs to the open file description, which standard error and the shell

@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_CLOSE = (b"connection", b"close")
+_CONNECTION_CLOSE = (b"connection", b"close")
 
 
 def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -35,16 +35,16 @@ class ExpectContinueApp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = False
+        body_requested = False
 
-        async def asking() -> Message:
-            nonlocal asked
-            asked = True
+        async def receive_body() -> Message:
+            nonlocal body_requested
+            body_requested = True
             return await receive()
 
-        async def answering(message: Message) -> None:
-            if message["type"] == "http.response.start" and not asked:
-                message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
+        async def send_response(message: Message) -> None:
+            if message["type"] == "http.response.start" and not body_requested:
+                message = {**message, "headers": [*message.get("headers", ()), _CONNECTION_CLOSE]}
             await send(message)
 
-        await self._app(scope, asking, answering)
+        await self._app(scope, receive_body, send_response)

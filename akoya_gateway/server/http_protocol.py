@@ -191,7 +191,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if self._in_body and self.owns_connection:
             self._count_framing(len(data))
-        if self.timeout_keep_alive_task is None and self._answered and self._refusal is None and self.owns_connection:
+        if (
+            self.timeout_keep_alive_task is None
+            and self._response_complete
+            and self._refusal is None
+            and self.owns_connection
+        ):
             # Any byte cancels uvicorn's timer: an empty line, or the rest of a body whose response is complete. Without
             # a new timer the connection could stay open indefinitely.
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -259,7 +264,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return not self.transport.is_closing() and self.transport.get_protocol() is self
 
     @property
-    def _answered(self) -> bool:
+    def _response_complete(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete
 
     def on_message_begin(self) -> None:
@@ -292,7 +297,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._disarm()
         # The chunk may hold more than the head, so compute the exact size only if the sum exceeds the limit.
-        if self._head_bytes + self._chunk > self._head_limit and self._weight() > self._head_limit:
+        if self._head_bytes + self._chunk > self._head_limit and self._head_size() > self._head_limit:
             raise Refused(431, "head too large")
         if self.parser.get_http_version() not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
             # The parser also accepts HTTP/0.9, HTTP/2.0 in HTTP/1 syntax, and Icecast (RFC 9110 section 15.6.6).
@@ -340,7 +345,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self.cycle.keep_alive = False
 
-    def _weight(self) -> int:
+    def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _on_head_timeout(self) -> None:

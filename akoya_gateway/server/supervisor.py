@@ -29,8 +29,8 @@ MAX_PAUSE = 30.0
 """Maximum seconds before a crashing worker is restarted."""
 CLOSE_TIMEOUT = 45.0
 """Seconds beyond the stop timeout for token refreshes in flight to finish. After that, workers are killed."""
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_WATCHED = (*_PASSED_ON, signal.SIGCHLD)
+_FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANDLED_SIGNALS = (*_FORWARDED_SIGNALS, signal.SIGCHLD)
 
 
 @dataclass(slots=True)
@@ -146,11 +146,11 @@ class Supervisor:
 
     def _start(self, worker: _WorkerRecord) -> None:
         # Block signals until the child has reset its handlers, so that none is lost in between.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._run_worker(worker.number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
         worker.pid, worker.since = pid, self._clock()
         self._log.info("worker started", worker=worker.number, pid=pid)
 
@@ -159,10 +159,10 @@ class Supervisor:
         code = 70
         try:
             signal.set_wakeup_fd(-1)
-            for each in _WATCHED:
+            for each in _HANDLED_SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
             # SIGHUP stays blocked until the worker handles it, because its configuration may be outdated by then.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WATCHED} - {signal.SIGHUP})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_HANDLED_SIGNALS} - {signal.SIGHUP})
             for end in self._wakeup:
                 end.close()
             os.close(self._lifeline[1])
@@ -235,7 +235,7 @@ class Supervisor:
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         before: dict[int, Any] = {}
-        for number in _WATCHED:
+        for number in _HANDLED_SIGNALS:
             before[number] = signal.signal(number, lambda caught, _: self._pending_signals.append(caught))
         # A SIGHUP may be pending since the start of the process (`cli.run` blocks it).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})

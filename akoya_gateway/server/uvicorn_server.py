@@ -36,7 +36,7 @@ CLOSE_FRAME_SECONDS = 2.0
 """Seconds that closed WebSockets and cancelled requests have to finish."""
 _TICKS = 10
 """Calls of `on_tick` per second (uvicorn)."""
-_GONE = getattr(select, "POLLRDHUP", 0)
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 """Poll event for a client that has closed its sending side. Systems without it (macOS) report POLLHUP and POLLERR."""
 
 
@@ -137,7 +137,7 @@ class DrainingServer(uvicorn.Server):
             return
         poll = select.poll()
         for descriptor in paused:
-            poll.register(descriptor, _GONE)
+            poll.register(descriptor, _PEER_CLOSED)
         for descriptor, _ in poll.poll(0):
             paused[descriptor].transport.abort()
 
@@ -148,13 +148,13 @@ class DrainingServer(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self.close_after_responses()
-        await self._until_gone(LINGER_SECONDS)
+        await self._wait_until_closed(LINGER_SECONDS)
         for http in self._http_connections():
             http.shutdown()
-        await self._until_gone(self.grace)
+        await self._wait_until_closed(self.grace)
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._until_gone(CLOSE_FRAME_SECONDS, hurry=False)
+        await self._wait_until_closed(CLOSE_FRAME_SECONDS, hurry=False)
         self._cut()
         tasks = list(self.server_state.tasks)
         if tasks:
@@ -169,7 +169,7 @@ class DrainingServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
-    async def _until_gone(self, seconds: float, *, hurry: bool = True) -> None:
+    async def _wait_until_closed(self, seconds: float, *, hurry: bool = True) -> None:
         end = asyncio.get_running_loop().time() + seconds
         while self.server_state.connections or self.server_state.tasks:
             rest = end - asyncio.get_running_loop().time()
