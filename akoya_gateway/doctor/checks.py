@@ -180,37 +180,39 @@ async def _endpoint(
     """Send an empty request. An endpoint that refuses it as its specification requires is the right one and works."""
     began = time.perf_counter()
     try:
-        answer = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
+        response = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
     except httpx.HTTPError as error:
         return [
             fault(about, f"no response: {type(error).__name__} {error}", "see the results above; is a proxy needed?")
         ]
     taken = round((time.perf_counter() - began) * 1000, 1)
-    says = f"{method} returned {answer.status_code}"
-    if not healthy(answer.status_code):
-        remedy = "the path may be wrong" if answer.status_code in (404, 405) else "try again later, or ask the provider"
+    says = f"{method} returned {response.status_code}"
+    if not healthy(response.status_code):
+        remedy = (
+            "the path may be wrong" if response.status_code in (404, 405) else "try again later, or ask the provider"
+        )
         return [fault(about, says, remedy)]
     findings = [fine(about, says, taken)]
     if about.endswith("jwks_uri"):
-        findings = [_key_set(about, answer, taken)]
+        findings = [_key_set(about, response, taken)]
     if about.endswith("token_endpoint"):
-        findings += _clock(about, answer, *time_of_day)
+        findings += _clock(about, response, *time_of_day)
     return findings
 
 
-def _key_set(about: str, answer: httpx.Response, taken: float) -> CheckResult:
+def _key_set(about: str, response: httpx.Response, taken: float) -> CheckResult:
     """Read the keys as `provider.remote_keys` does. Keys that cannot verify signatures are not counted."""
     try:
-        keys = read_keys(answer.content).keys
+        keys = read_keys(response.content).keys
     except UnreadableKeys as unreadable:
         says = f"the response is not a JWK Set (RFC 7517) with a usable key: {unreadable}"
         return fault(about, says, "the path may be wrong; otherwise ask the provider")
     return fine(about, f"{len(keys)} key(s)", taken)
 
 
-def _clock(about: str, answer: httpx.Response, leeway: float, clock: Clock) -> list[CheckResult]:
+def _clock(about: str, response: httpx.Response, leeway: float, clock: Clock) -> list[CheckResult]:
     try:
-        provider_time = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        provider_time = parsedate_to_datetime(response.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return []
     # `Date` has a resolution of one second.
@@ -242,14 +244,14 @@ async def _credentials(config: Config, client: Client, http: httpx.AsyncClient, 
     about = f"clients.{client.name}.client_secret"
     provider = Provider(client, http, None, config.tokens, clock)
     verifier = code_verifier() if client.environment.dialect.pkce else None
-    answer = await provider.exchange(Secret(NOT_A_CODE), verifier)
-    if isinstance(answer, Refused):
+    response = await provider.exchange(Secret(NOT_A_CODE), verifier)
+    if isinstance(response, Refused):
         return fine(about, f"accepted ({client.environment.dialect.code_auth.value}); the made-up code was refused")
-    if isinstance(answer, ClientRejected):
+    if isinstance(response, ClientRejected):
         return fault(
-            about, f"the provider returned {answer.error}", "check client_id, client_secret and dialect.code_auth"
+            about, f"the provider returned {response.error}", "check client_id, client_secret and dialect.code_auth"
         )
-    return warning(about, f"cannot tell: {getattr(answer, 'detail', type(answer).__name__)}", "try again later")
+    return warning(about, f"cannot tell: {getattr(response, 'detail', type(response).__name__)}", "try again later")
 
 
 async def _authorization(about: str, url: str, client: Client, http: httpx.AsyncClient) -> CheckResult:
@@ -258,19 +260,19 @@ async def _authorization(about: str, url: str, client: Client, http: httpx.Async
     For a wrong redirect_uri, a provider shows an error page and does not redirect to it (RFC 6749 section 4.1.2.1).
     """
     try:
-        answer = await http.get(url, timeout=CONNECT_TIMEOUT)
+        response = await http.get(url, timeout=CONNECT_TIMEOUT)
     except httpx.HTTPError as error:
         return warning(about, f"cannot tell: {type(error).__name__}", "try again later")
-    location = answer.headers.get("location", "")
-    if answer.status_code >= 500:
+    location = response.headers.get("location", "")
+    if response.status_code >= 500:
         return warning(
-            about, f"cannot tell: the authorization endpoint returned {answer.status_code}", "try again later"
+            about, f"cannot tell: the authorization endpoint returned {response.status_code}", "try again later"
         )
-    if answer.status_code >= 400:
-        return fault(about, f"the authorization request is refused with {answer.status_code}", _unregistered(client))
+    if response.status_code >= 400:
+        return fault(about, f"the authorization request is refused with {response.status_code}", _unregistered(client))
     refused = _error_of(location)
     if refused is None:
-        return fine(about, f"the authorization request is accepted ({answer.status_code})")
+        return fine(about, f"the authorization request is accepted ({response.status_code})")
     if location.startswith(client.redirect_uri):
         return fault(
             about, f"registered, but the authorization request is refused: {refused}", "check connector and scopes"

@@ -29,7 +29,7 @@ from akoya_gateway.sandbox.settings import SandboxSettings
 from akoya_gateway.verify import RemoteKeys
 
 READY_TIMEOUT = 30.0
-USUAL_PORT = 8080
+DEFAULT_PORT = 8080
 _RUN = """
 import os, signal, threading
 from akoya_gateway.cli import main
@@ -185,7 +185,7 @@ class Demo:
 
 def _free_port(port: int | None) -> int:
     """Return `port` if it is free. If it is None, return 8080 or any free port. Raises OSError."""
-    for wanted in (USUAL_PORT, 0) if port is None else (port,):
+    for wanted in (DEFAULT_PORT, 0) if port is None else (port,):
         try:
             listener = listen(port=wanted)
         except OSError:

@@ -91,7 +91,7 @@ class Endpoint:
             self._note(names[-1], call, "cut_before")
             await cut(scope, receive)
             return
-        response = self._instead(call)
+        response = self._injected_response(call)
         if response is not None:
             self._note(names[-1], call, "fault")
         else:
@@ -114,7 +114,7 @@ class Endpoint:
     def _note(self, name: str, call: Call, outcome: str) -> None:
         self._context.state.record(self._context.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
 
-    def _instead(self, call: Call) -> Response | None:
+    def _injected_response(self, call: Call) -> Response | None:
         """Return the response of a fault that replaces the endpoint, or None."""
         if failed := call.plan.get(FaultKind.STATUS):
             return _failure(self._name, failed)

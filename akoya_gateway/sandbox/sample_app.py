@@ -123,14 +123,14 @@ class SampleApp:
         if verified.id_token is None or verified.connector is None:
             return self._message(200, "No bank yet", "Connect a bank to see your accounts.", _CONNECT)
         try:
-            answer = await self._http.get(
+            response = await self._http.get(
                 f"{self._products_url}/balances/v2/{quote(verified.connector, safe='')}",
                 headers={"Authorization": f"Bearer {verified.id_token}"},
             )
-            body = answer.json()
+            body = response.json()
         except (httpx.HTTPError, ValueError):
             return self._message(502, "No response", "The bank's data could not be loaded.", _CONNECTIONS)
-        if answer.status_code != 200:
+        if response.status_code != 200:
             text = f"The data API answered {body.get('code')}: {body.get('message')}."
             return self._message(502, "No data", text, _CONNECTIONS)
         rows = [_row(account) for account in body["accounts"]]

@@ -189,8 +189,8 @@ class SandboxServer:
 
     def events(self, what: str | None = None) -> list[dict[str, Any]]:
         """Return the recorded events. `what` is `token`, `revoke`, `authorization`, `consent` or `data`."""
-        answer = self._http.get("/_sandbox/events", params={"what": what} if what else {})
-        return list(answer.raise_for_status().json()["events"])
+        response = self._http.get("/_sandbox/events", params={"what": what} if what else {})
+        return list(response.raise_for_status().json()["events"])
 
     def counters(self) -> dict[str, int]:
         return dict(self._http.get("/_sandbox/counters").raise_for_status().json()["counters"])
@@ -229,7 +229,7 @@ class SandboxServer:
         self._post("client", {"client_id": self.client_id, "redirect_uri": uri})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self._http.post(f"/_sandbox/{path}", json=body)
-        if answer.status_code == 400:
-            raise ValueError(answer.json()["error"])
-        return dict(answer.raise_for_status().json())
+        response = self._http.post(f"/_sandbox/{path}", json=body)
+        if response.status_code == 400:
+            raise ValueError(response.json()["error"])
+        return dict(response.raise_for_status().json())

@@ -10,7 +10,7 @@ from typing import Any
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
 
-EVENTS_KEPT = 100_000
+MAX_EVENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class State:
     consents: dict[str, Consent] = field(default_factory=dict)
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
     data_calls: deque[float] = field(default_factory=deque)
-    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     counters: Counter[str] = field(default_factory=Counter)
     clock_offset: float = 0.0
     recorded: int = 0
