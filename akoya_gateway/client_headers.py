@@ -19,7 +19,7 @@ log = logger("akoya_gateway.client_headers")
 
 LOGGED_NAMES = 100
 """Number of dropped names that are logged under one configuration. Further names are dropped without a log entry."""
-CACHED_NAMES, LONGEST_CACHED_NAME = 4096, 256
+MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES = 4096, 256
 
 MOVES_THE_REQUEST = frozenset(
     {
@@ -108,7 +108,7 @@ PROTECTED = frozenset(
 )  # fmt: skip
 """Known names that pass if they are spelled with `-`. Other spellings are dropped."""
 
-_OURS = (b"akoya", b"signature")
+_GATEWAY_PREFIXES = (b"akoya", b"signature")
 _FOLDED = bytes(byte if chr(byte).isalnum() and byte < 0x80 else 0x2D for byte in range(256))
 
 
@@ -134,7 +134,7 @@ def fold(name: bytes) -> bytes:
 def is_known(name: bytes) -> bool:
     """Return True if the name, in any spelling, has a meaning for the gateway or is listed in this module."""
     folded = fold(name)
-    return folded.startswith(_OURS) or folded in PROTECTED or _family(folded) is not PASS
+    return folded.startswith(_GATEWAY_PREFIXES) or folded in PROTECTED or _family(folded) is not PASS
 
 
 def is_alias(name: bytes) -> bool:
@@ -169,7 +169,7 @@ class ClientHeaders:
     def __init__(self, allowed: Iterable[str] = (), identity: str | None = None) -> None:
         self._passed = frozenset(name.encode() for name in (*allowed, *([identity] if identity else [])))
         self._logged: set[bytes] = set()
-        self._handling: BoundedCache[bytes, Handling] = BoundedCache(CACHED_NAMES, LONGEST_CACHED_NAME)
+        self._handling: BoundedCache[bytes, Handling] = BoundedCache(MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES)
 
     def handling(self, name: bytes) -> Handling:
         """Return what to do with a header of this name. Case is ignored."""

@@ -11,7 +11,7 @@ from akoya_gateway.log import logger
 RETRY_INTERVAL = 0.2
 """Seconds after which a task that is still running is cancelled again."""
 
-FIRST_RESTART, LONGEST_RESTART = 0.5, 60.0
+FIRST_RESTART_PAUSE, MAX_RESTART_PAUSE = 0.5, 60.0
 """Initial and maximum delay, in seconds, before work that raised is restarted."""
 
 log = logger("akoya_gateway")
@@ -25,17 +25,17 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
     than the maximum delay.
     """
     loop = asyncio.get_running_loop()
-    pause = FIRST_RESTART
+    pause = FIRST_RESTART_PAUSE
     while True:
         began = loop.time()
         try:
             return await work()
         except Exception:
             log.exception("background task failed", task=name)
-        if loop.time() - began > LONGEST_RESTART:
-            pause = FIRST_RESTART
+        if loop.time() - began > MAX_RESTART_PAUSE:
+            pause = FIRST_RESTART_PAUSE
         await asyncio.sleep(pause)
-        pause = min(pause * 2, LONGEST_RESTART)
+        pause = min(pause * 2, MAX_RESTART_PAUSE)
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:

@@ -72,12 +72,12 @@ async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
         async for entry in list_grants(store, filter_):
             if isinstance(entry, UnreadableRecord):
                 unreadable += 1
-                _say(f"grant {entry.id} cannot be read: {entry.why}")
+                _print_note(f"grant {entry.id} cannot be read: {entry.why}")
             else:
                 number += 1
                 writer.add(entry)
     writer.end()
-    _say(f"{_grants(number)} in {describe(config.sessions.store)}" + _besides(unreadable))
+    _print_note(f"{_grants(number)} in {describe(config.sessions.store)}" + _unreadable_suffix(unreadable))
     return 1 if unreadable else 0
 
 
@@ -96,8 +96,10 @@ async def count(config: Config, filter_: GrantFilter, columns: Sequence[str], fo
                 found[tuple(str(getattr(entry, column)) for column in columns)] += 1
     _print_counts(sorted(found.items()), columns, form)
     for why, number in unreadable.items():
-        _say(f"{number} cannot be read: {why}")
-    _say(f"{_grants(found.total())} in {describe(config.sessions.store)}" + _besides(unreadable.total()))
+        _print_note(f"{number} cannot be read: {why}")
+    _print_note(
+        f"{_grants(found.total())} in {describe(config.sessions.store)}" + _unreadable_suffix(unreadable.total())
+    )
     return 1 if unreadable else 0
 
 
@@ -133,7 +135,7 @@ async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
                 await grants.revocation_queue.sweep()
         waiting = await grants.revocation_queue.count()
     if waiting:
-        _say(f"{waiting} waiting to be revoked at Akoya; the gateways repeat it until it is done")
+        _print_note(f"{waiting} waiting to be revoked at Akoya; the gateways repeat it until it is done")
     return code
 
 
@@ -169,7 +171,7 @@ class _Values:
         self._writer.writerow(fields)
 
     def add(self, entry: GrantSummary) -> None:
-        self._writer.writerow([_harmless(value) for value in _document(entry).values()])
+        self._writer.writerow([_csv_safe(value) for value in _document(entry).values()])
 
     def end(self) -> None:
         sys.stdout.flush()
@@ -268,7 +270,7 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
-def _harmless(value: Any) -> Any:
+def _csv_safe(value: Any) -> Any:
     """Prefix a text with `'` if a spreadsheet would take it for a formula. Return other values unchanged."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
@@ -277,14 +279,14 @@ def _grants(number: int) -> str:
     return f"{number:,} grant{'' if number == 1 else 's'}"
 
 
-def _besides(unreadable: int) -> str:
+def _unreadable_suffix(unreadable: int) -> str:
     return f", and {unreadable:,} that cannot be read" if unreadable else ""
 
 
 def _unknown(grant_id: str) -> int:
-    _say(f"no grant {_printable(grant_id)}")
+    _print_note(f"no grant {_printable(grant_id)}")
     return 1
 
 
-def _say(text: str) -> None:
+def _print_note(text: str) -> None:
     click.echo(text, err=True)

@@ -117,12 +117,12 @@ def public(config: Path, pem: bool) -> None:
     loaded = _load(config)
     if not pem:
         click.echo(jwks(loaded.signing).decode())
-        _say_if_shared(loaded)
+        _warn_if_shared(loaded)
         return
     for key in _schedule(loaded).keys:
         if (block := key.public_pem()) is not None:
             click.echo(f"# kid: {key.id}\n{block}", nl=False)
-    _say_if_shared(loaded)
+    _warn_if_shared(loaded)
 
 
 @keys.command("rotate-store")
@@ -135,7 +135,7 @@ def rotate_store(config: Path) -> None:
         raise SystemExit(code)
 
 
-def _say_if_shared(config: Config) -> None:
+def _warn_if_shared(config: Config) -> None:
     if config.signing.algorithm is SigningAlgorithm.HMAC_SHA256:
         click.echo("hmac-sha256 has no public keys: give verifiers the secret itself", err=True)
 

@@ -26,7 +26,7 @@ from akoya_gateway.config.reader import Node
 from akoya_gateway.secret import Secret
 
 _MAX_FILE_BYTES = 64 * 1024
-_MARK = "\ufeff"
+_BYTE_ORDER_MARK = "\ufeff"
 """The byte order mark that some editors add at the beginning of a file."""
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _MAKERS = {"sessions": "`akoya-gateway keys new --store` makes one", "signing": "`akoya-gateway keys new` makes one"}
@@ -46,8 +46,8 @@ def read_secret(node: Node | None) -> Secret | None:
 
 
 def _cleaned(node: Node, text: str) -> Secret | None:
-    if text.startswith(_MARK):
-        text = text.removeprefix(_MARK)
+    if text.startswith(_BYTE_ORDER_MARK):
+        text = text.removeprefix(_BYTE_ORDER_MARK)
         node.warn("a byte order mark before the secret is dropped", "save it as UTF-8 without BOM")
     if unseen := _invisible(text):
         node.error(f"the secret contains the invisible character {unseen}", "type it again, or copy it from its source")
@@ -84,7 +84,7 @@ def _from_environment(node: Node) -> str | None:
         remedy = did_you_mean(name, _same_secret(node)) or _with_hint(node, "set it")
         node.error(f"the environment variable {name} is not set", remedy)
         return None
-    if not text.removeprefix(_MARK).strip():
+    if not text.removeprefix(_BYTE_ORDER_MARK).strip():
         node.error(f"the environment variable {name} is empty", _with_hint(node, "set it"))
         return None
     return text
@@ -134,7 +134,7 @@ def _from_file(node: Node) -> str | None:
     if mode & 0o077:
         node.warn(f"others may read the secret file {quoted(str(path))} (mode {mode:04o})", "chmod 0600")
     text = text.removesuffix("\n").removesuffix("\r")
-    if not text.removeprefix(_MARK).strip():
+    if not text.removeprefix(_BYTE_ORDER_MARK).strip():
         node.error(f"{quoted(str(path))} is empty", "put the secret there")
         return None
     return text
@@ -195,7 +195,7 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
     written = _written(node)
     if written is None:
         return None
-    if _is_shared(written, algorithm) and written.startswith(_MARK):
+    if _is_shared(written, algorithm) and written.startswith(_BYTE_ORDER_MARK):
         # The app reads the same text. If it does not remove the mark as well, the two have different keys.
         remedy = "save it as UTF-8 without BOM, here and in the app"
         node.error("the shared secret begins with a byte order mark", remedy)
@@ -212,7 +212,9 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
 
 def _is_shared(text: str, algorithm: SigningAlgorithm) -> bool:
     """Return True if the text is itself the shared secret, not a JWK that contains it."""
-    return algorithm is SigningAlgorithm.HMAC_SHA256 and not text.removeprefix(_MARK).lstrip().startswith("{")
+    return algorithm is SigningAlgorithm.HMAC_SHA256 and not text.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(
+        "{"
+    )
 
 
 def _with_line_ends(text: str) -> str:

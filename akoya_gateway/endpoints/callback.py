@@ -146,14 +146,14 @@ class CallbackEndpoint:
             before, session, value = await self._renewed(request, before)
         except Exception as error:
             # The old session is still valid or is being restored (`SessionStore.renew`).
-            return self._failed(_worded(error), attempt, request.request.request_id)
+            return self._failed(_as_gateway_error(error), attempt, request.request.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = tokens_or_raise(
                 await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
             )
         except Exception as error:
-            response = self._failed(_worded(error), attempt, request.request.request_id)
+            response = self._failed(_as_gateway_error(error), attempt, request.request.request_id)
             return await self._failed_exchange(response, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
@@ -170,7 +170,7 @@ class CallbackEndpoint:
             await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
             # Set the cookie in any case: the grant may have been written, and the old ID is no longer valid.
-            return self._failed(_worded(error), attempt, request.request.request_id).with_headers(cookie)
+            return self._failed(_as_gateway_error(error), attempt, request.request.request_id).with_headers(cookie)
         if before is not None and not request.principal.identified:
             # The grant is stored. The recovery entry is needed only if this response is lost, so ignore errors.
             for session_id in (before.id, *shown):
@@ -289,7 +289,7 @@ class CallbackEndpoint:
         return redirect_response(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
 
 
-def _worded(error: Exception) -> GatewayError:
+def _as_gateway_error(error: Exception) -> GatewayError:
     """Return the error to show to the user. Any other than a `GatewayError` is a bug and logged with its traceback."""
     if isinstance(error, GatewayError):
         return error

@@ -11,7 +11,7 @@ from akoya_gateway.log import logger
 
 log = logger("akoya_gateway.gateway")
 
-LOGGED = 10
+MAX_LOGGED_NAMES = 10
 """Maximum number of unexpected values to log, once each.
 
 The log reveals a mount that is missing in the configuration.
@@ -36,7 +36,7 @@ class Mount:
     def require(self, named: str, path: str) -> None:
         """Raise `OtherRootPath` unless `named` is the configured `root_path` and the path is below it."""
         if named != self._root_path:
-            if named not in self._logged and len(self._logged) < LOGGED:
+            if named not in self._logged and len(self._logged) < MAX_LOGGED_NAMES:
                 self._logged.add(named)
                 log.warning("root_path mismatch detected", root_path=named[:100], configured=self._root_path)
             raise OtherRootPath("The server's `root_path` differs from the configured `root_path`.")
