@@ -142,10 +142,10 @@ def _exceptions(reading: _Reading) -> tuple[ProxyException, ...]:
     for entry in filter(None, (each.strip() for each in text.split(","))):
         exception = _exception(entry)
         if exception is None:
-            shown = ascii(entry if len(entry) <= 60 else entry[:60] + "...")
+            excerpt = ascii(entry if len(entry) <= 60 else entry[:60] + "...")
             remedy = "such as .example.com, localhost:8443, 10.0.0.0/8 or fd00::/8"
             reading.warnings.append(
-                (f"the variable {variable} has an invalid entry, which is ignored: {shown}", remedy)
+                (f"the variable {variable} has an invalid entry, which is ignored: {excerpt}", remedy)
             )
         elif exception.name != "http":
             found.append(exception)

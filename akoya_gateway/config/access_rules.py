@@ -173,9 +173,9 @@ def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> N
         node.warn(f"requests for it are refused: {variant} is under {other.label} in line {other.line}", remedy)
 
 
-def _first(path: str, asked: AccessRule, rules: list[AccessRule]) -> AccessRule | None:
-    """Return the first rule that matches the path, ignoring case, and a method of `asked`, or None."""
-    method = min(asked.methods or {"GET"})
+def _first(path: str, requested: AccessRule, rules: list[AccessRule]) -> AccessRule | None:
+    """Return the first rule that matches the path, ignoring case, and a method of `requested`, or None."""
+    method = min(requested.methods or {"GET"})
     segments = path.casefold().split("/")[1:]
     for rule in rules:
         if (rule.methods is None or method in rule.methods) and _method_sets_overlap(

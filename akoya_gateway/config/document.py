@@ -394,5 +394,5 @@ def _syntax_diagnostic(error: yaml.YAMLError, name: str, text: str) -> Diagnosti
             if opened and "is not closed" in message:
                 position = Position(opened.line + 1, opened.column + 1)
             return Diagnostic(name, position.line, position.column, (), message, remedy)
-    shown = problem.encode("ascii", "backslashreplace").decode()[:200]
-    return Diagnostic(name, position.line, position.column, (), f"not YAML: {shown}", None)
+    printable = problem.encode("ascii", "backslashreplace").decode()[:200]
+    return Diagnostic(name, position.line, position.column, (), f"not YAML: {printable}", None)

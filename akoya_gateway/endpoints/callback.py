@@ -157,14 +157,14 @@ class CallbackEndpoint:
             return await self._failed_exchange(response, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
-        shown: tuple[str, ...] = ()
+        old_ids: tuple[str, ...] = ()
         if attempt.session is not None and before is None and request.principal.owner is None:
             returned = await self._returned(attempt.session, key)
             if returned is not None:
                 with contextlib.suppress(Exception):
                     await self._sessions.end(session)
                 before, session, value = returned
-                shown = (attempt.session,)
+                old_ids = (attempt.session,)
         cookie = self._cookies.set_session(session, value)
         try:
             await self._grants.connect(session.owner, client, connector.key, tokens)
@@ -173,7 +173,7 @@ class CallbackEndpoint:
             return self._failed(_as_gateway_error(error), attempt, request.request.request_id).with_headers(cookie)
         if before is not None and not request.principal.identified:
             # The grant is stored. The recovery entry is needed only if this response is lost, so ignore errors.
-            for session_id in (before.id, *shown):
+            for session_id in (before.id, *old_ids):
                 with contextlib.suppress(Exception):
                     await self._recovery.store(session_id, login_of(key), session)
         self._observer.attempt_ended(attempt.connector, "granted", request.request.request_id)

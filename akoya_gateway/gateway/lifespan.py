@@ -59,15 +59,15 @@ class _InnerLifespan:
         if self._task.done():
             return None
         await self._to_app.put({"type": f"lifespan.{phase}"})
-        answer = asyncio.ensure_future(self._from_app.get())
-        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
+        reply = asyncio.ensure_future(self._from_app.get())
+        await asyncio.wait({reply, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            reply.cancel()
             if not self._task.cancelled():
                 # An app without lifespan support raises. Retrieve the exception so that asyncio does not log it.
                 self._task.exception()
             return None
-        message = answer.result()
+        message = reply.result()
         if message["type"].endswith(".failed"):
             return str(message.get("message", ""))
         return None

@@ -138,31 +138,31 @@ def refresh_request(client: Client, refresh_token: Secret) -> TokenRequest:
 
 
 def parse_token_response(
-    dialect: Dialect, answer: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
+    dialect: Dialect, response: HttpResponse, now: float, secrets: tuple[Secret, ...] = ()
 ) -> TokenResponse | TokenFailure:
     """Evaluate a response of the token endpoint by the rules of the module docstring. Never raises.
 
     The Content-Type is not checked: a rotated refresh token in a JSON object must not be discarded because of its
     label, and a web page is not JSON. `secrets` are those of the request; they are masked in texts of the response.
     """
-    members = read_members(answer)
-    reply = read_reply(answer.status, members, secrets)
-    if not 200 <= answer.status < 300:
-        return parse_error(dialect, answer, reply, now)
+    members = read_members(response)
+    reply = read_reply(response.status, members, secrets)
+    if not 200 <= response.status < 300:
+        return parse_error(dialect, response, reply, now)
     tokens = [members.get(name) for name in ("id_token", "access_token", "refresh_token")]
     if not any(tokens) and reply.error not in (None, "unreadable"):
-        return parse_error(dialect, answer, reply, now)
+        return parse_error(dialect, response, reply, now)
     return _success(dialect, members, reply)
 
 
-def read_members(answer: HttpResponse) -> Members:
+def read_members(response: HttpResponse) -> Members:
     """Return the members of the response that are used.
 
     If the body is not a JSON object or is too long, the members before the error are returned, with a fault.
     """
-    members = read_object(answer.body[:MAX_BODY_BYTES], _NAMES)
+    members = read_object(response.body[:MAX_BODY_BYTES], _NAMES)
     return (
-        Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(answer.body) > MAX_BODY_BYTES else members
+        Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(response.body) > MAX_BODY_BYTES else members
     )
 
 
@@ -182,14 +182,14 @@ def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) 
 
 
 def parse_error(
-    dialect: Dialect, answer: HttpResponse, reply: Reply, now: float
+    dialect: Dialect, response: HttpResponse, reply: Reply, now: float
 ) -> Refused | ClientRejected | ProviderDown | OutcomeUnknown:
     """Evaluate a response without tokens by the rules 2 to 7 of the module docstring."""
-    status = 400 if 200 <= answer.status < 300 else answer.status
-    word = reply.error or f"status_{answer.status}"
-    detail = f"the provider answered {answer.status} ({word})"
+    status = 400 if 200 <= response.status < 300 else response.status
+    word = reply.error or f"status_{response.status}"
+    detail = f"the provider answered {response.status} ({word})"
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
-    down = ProviderDown(detail, parse_retry_after(answer.retry_after, now), status == 429, reason, reply)
+    down = ProviderDown(detail, parse_retry_after(response.retry_after, now), status == 429, reason, reply)
     outcome = _by_rules(dialect, status, word, down)
     if isinstance(outcome, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
         return down

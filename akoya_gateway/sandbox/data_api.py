@@ -44,27 +44,27 @@ class DataApi:
         self._context = context
 
     async def accounts_info(self, call: Call) -> Response:
-        return self._answer(call, lambda given: {"accounts": [demo_users.info(a) for a in self._accounts(given)]})
+        return self._respond(call, lambda given: {"accounts": [demo_users.info(a) for a in self._accounts(given)]})
 
     async def balances(self, call: Call) -> Response:
         now = self._context.now()
-        return self._answer(
+        return self._respond(
             call, lambda given: {"accounts": [demo_users.balance(a, now) for a in self._accounts(given)]}
         )
 
     async def accounts(self, call: Call) -> Response:
         now = self._context.now()
-        return self._answer(
+        return self._respond(
             call, lambda given: {"accounts": [demo_users.detail(a, now) for a in self._accounts(given)]}
         )
 
     async def customer(self, call: Call) -> Response:
-        return self._answer(call, lambda given: {"customer": demo_users.customer(given.user)})
+        return self._respond(call, lambda given: {"customer": demo_users.customer(given.user)})
 
     async def transactions(self, call: Call) -> Response:
-        return self._answer(call, lambda given: self._transactions(call, given))
+        return self._respond(call, lambda given: self._transactions(call, given))
 
-    def _answer(self, call: Call, make: Any) -> Response:
+    def _respond(self, call: Call, make: Any) -> Response:
         context = self._context
         headers = {"x-akoya-interaction-id": context.uuid(), "Cache-Control": "no-store"}
         facts: dict[str, Any] = {"path": call.request.url.path, "grant_id": None, "id_token": None}

@@ -81,12 +81,12 @@ class SampleApp:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        status, kind, body = await self._answer(scope)
+        status, kind, body = await self._respond(scope)
         headers = [*_HEADERS, (b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _answer(self, scope: Scope) -> tuple[int, bytes, bytes]:
+    async def _respond(self, scope: Scope) -> tuple[int, bytes, bytes]:
         path = scope["path"]
         if path == "/assets/sample.css":
             return 200, b"text/css; charset=utf-8", self._style
@@ -97,7 +97,7 @@ class SampleApp:
             return await self._accounts(verified, problem)
         if path == "/headers":
             return self._page(
-                200, "headers.html", verified=verified, problem=problem, rows=_shown(scope), ends=_ends(verified)
+                200, "headers.html", verified=verified, problem=problem, rows=_header_rows(scope), ends=_ends(verified)
             )
         return self._message(404, "Page not found", "There is nothing at this address.", _HOME)
 
@@ -161,7 +161,7 @@ def _ends(verified: Verified | None) -> str:
     return datetime.fromtimestamp(verified.expires, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
 
 
-def _shown(scope: Scope) -> list[tuple[str, str]]:
+def _header_rows(scope: Scope) -> list[tuple[str, str]]:
     """Return the gateway's headers, with tokens shortened."""
     rows = []
     for raw_name, raw_value in scope["headers"]:

@@ -145,8 +145,10 @@ def _options(query: str, where: str) -> dict[str, str]:
     for name in options:
         if name not in _OPTIONS:
             # Show the name only if it looks like an option name: it may be part of a password.
-            shown = repr(name) if re.fullmatch(r"[a-z_]{1,24}", name) else "of that name"
-            raise OperatorError(f"sessions.store: {where}: no option {shown}; there are {', '.join(sorted(_OPTIONS))}")
+            quoted_name = repr(name) if re.fullmatch(r"[a-z_]{1,24}", name) else "of that name"
+            raise OperatorError(
+                f"sessions.store: {where}: no option {quoted_name}; there are {', '.join(sorted(_OPTIONS))}"
+            )
     return options
 
 
