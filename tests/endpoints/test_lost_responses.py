@@ -165,14 +165,14 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
 
 
 @pytest.mark.parametrize("house", ["memory"], indirect=True)
-@pytest.mark.parametrize("step", ["renew", "exchange", "connected", "end", "put", "leave"])
+@pytest.mark.parametrize("step", ["renew", "exchange", "connect", "end", "put", "store"])
 async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
     house: House, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     runtime = house.gateway.runtime
     owners: dict[str, object] = {
-        "renew": runtime.sessions, "exchange": house.bank, "connected": runtime.grants, "end": runtime.sessions,
-        "put": runtime.sessions._store.store, "leave": runtime.callback._recovery,
+        "renew": runtime.sessions, "exchange": house.bank, "connect": runtime.grants, "end": runtime.sessions,
+        "put": runtime.sessions._store.store, "store": runtime.callback._recovery,
     }  # fmt: skip
     person = Person(house)
     await person.connect()
@@ -190,7 +190,7 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
                 await asyncio.sleep(0)
     answer = await going
     assert answer.status_code == 302
-    assert ("error=internal" in answer.headers["location"]) is (step != "leave")
+    assert ("error=internal" in answer.headers["location"]) is (step != "store")
     assert await banks(person) == (2 if step == "leave" else 1)
 
 

@@ -228,7 +228,8 @@ def test_the_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> Non
             kinds: set[str] = set()
             walk(world.gateway.gateway, printed, seen, kinds)
         written = [*world.written, *printed]
-    assert {"Engine", "Config", "Keeper", "Grant", "Session", "TokenSet", "Client", "Secret", "RingKey", "Passed"} <= kinds
+    assert {"Runtime", "Config", "GrantManager", "Grant", "Session", "TokenSet", "Client", "Secret"} <= kinds
+    assert {"EncryptionKey", "UpstreamClaims"} <= kinds
     check_that_the_search_works(world)
     assert leaks(world, written) == []
 

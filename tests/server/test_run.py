@@ -314,8 +314,8 @@ class TestWorkers:
     def test_a_worker_that_is_stuck_is_replaced(self, tmp_path: Path) -> None:
         run = Running(tmp_path)
         code = (
-            "from akoya_gateway.observability import supervisor; from akoya_gateway.cli import app\n"
-            "supervisor.STUCK = 3.0\n"
+            "from akoya_gateway.server import supervisor; from akoya_gateway.cli import app\n"
+            "supervisor.STUCK_AFTER = 3.0\n"
             f"app(['run', '--workers', '2', '--config', {str(run.gateway.config_path)!r}])"
         )
         environ = {**os.environ, **ENVIRON}
@@ -330,7 +330,7 @@ class TestWorkers:
                 victim = next(line["pid"] for line in run.log() if line["event"] == "worker started")
                 os.kill(victim, signal.SIGSTOP)
                 until(lambda: run.events().count("worker started") == 3, "the worker is replaced")
-                assert any(line["event"].startswith("a worker is stuck") and line["pid"] == victim for line in run.log())
+                assert any(line["event"] == "stuck worker killed" and line["pid"] == victim for line in run.log())
             finally:
                 assert ended(process) == 0
 
@@ -533,10 +533,10 @@ def test_an_idle_process_takes_less_than_80_megabytes(tmp_path: Path) -> None:
 def test_the_collector_sleeps_while_modules_load_and_works_while_it_serves(tmp_path: Path) -> None:
     run = Running(tmp_path)
     code = (
-        "import gc, sys; from akoya_gateway.gateway import sidecar; from akoya_gateway.cli import app\n"
+        "import gc, sys; from akoya_gateway.entrypoints import sidecar; from akoya_gateway.cli import app\n"
         "real = sidecar.load_config\n"
         "sidecar.load_config = lambda path: print('loading', gc.isenabled()) or real(path)\n"
-        "sidecar._Run.alone = lambda self: print('serving', gc.isenabled()) or 0\n"
+        "sidecar._ServerRun.run_single = lambda self: print('serving', gc.isenabled()) or 0\n"
         f"app(['run', '--config', {str(run.gateway.config_path)!r}])"
     )
     environ = {**os.environ, **ENVIRON}

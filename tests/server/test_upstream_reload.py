@@ -161,6 +161,6 @@ def test_one_that_cannot_be_used_leaves_all_as_they_were(several: Several, tmp_p
     config["upstreams"]["two"] = {"url": "https://127.0.0.1:9", "tls": {"ca": str(nonsense)}}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     several.run.signal(signal.SIGHUP)
-    refused = "new configuration not applied"
+    refused = "new configuration rejected"
     until(lambda: refused in several.run.events(), "the reload is refused")
     assert connections(several) == first
