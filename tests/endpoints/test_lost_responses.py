@@ -191,7 +191,7 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
     answer = await going
     assert answer.status_code == 302
     assert ("error=internal" in answer.headers["location"]) is (step != "store")
-    assert await banks(person) == (2 if step == "leave" else 1)
+    assert await banks(person) == (2 if step == "store" else 1)
 
 
 async def behind(late: int, person: Person, path: str) -> httpx.Response:
