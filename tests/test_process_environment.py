@@ -44,7 +44,9 @@ def test_socks_proxy_is_refused_by_name(name: str, url: str) -> None:
 
 
 def test_all_proxy_does_not_count_where_https_proxy_is_set() -> None:
-    process_environment, faults, _ = read_process_environment({"ALL_PROXY": "socks5://h:1", "HTTPS_PROXY": "http://proxy:3128"})
+    process_environment, faults, _ = read_process_environment(
+        {"ALL_PROXY": "socks5://h:1", "HTTPS_PROXY": "http://proxy:3128"}
+    )
     assert faults == []
     assert process_environment.proxy is not None
     assert (process_environment.proxy.variable, process_environment.proxy.shown) == ("HTTPS_PROXY", "http://proxy:3128")
@@ -77,7 +79,12 @@ def test_proxy_that_cannot_be_read_is_a_fault_that_shows_nothing_of_it(url: str)
 
 
 def test_lower_case_counts_first_also_if_it_is_empty() -> None:
-    assert read_process_environment({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0].proxy_for("h", 443).shown == "http://a:1"  # type: ignore[union-attr]  # None would fail the test
+    assert (
+        read_process_environment({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0]
+        .proxy_for("h", 443)
+        .shown
+        == "http://a:1"
+    )  # type: ignore[union-attr]  # None would fail the test
     assert read_process_environment({"https_proxy": "", "HTTPS_PROXY": "http://b:1"})[0].proxy is None
 
 
@@ -103,7 +110,9 @@ def test_no_proxy_covers_names_networks_and_ports(
     assert [each for each in proxied if process_environment.proxy_for(*each) is None] == []
 
 
-@pytest.mark.parametrize("entry", ["127.0.0.1:*", "<local>", "10.0.0.0/40", "a b", "x:99999", "[::g]", "h\u00f6st", "a" * 300 + ":"])
+@pytest.mark.parametrize(
+    "entry", ["127.0.0.1:*", "<local>", "10.0.0.0/40", "a b", "x:99999", "[::g]", "h\u00f6st", "a" * 300 + ":"]
+)
 def test_unreadable_entry_of_no_proxy_is_left_out_with_a_warning(entry: str) -> None:
     environ = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": f"localhost,{entry},10.0.0.0/8"}
     process_environment, faults, warnings = read_process_environment(environ)
@@ -139,7 +148,11 @@ def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) ->
 def test_trust_variables_that_lead_somewhere_are_kept(tmp_path: Path) -> None:
     pem = tmp_path / "ca.pem"
     pem.write_bytes(self_signed())
-    assert read_process_environment({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (ProcessEnvironment(ca_file=str(pem)), [], [])
+    assert read_process_environment({"SSL_CERT_FILE": str(pem), "SSL_CERT_DIR": "/none"}) == (
+        ProcessEnvironment(ca_file=str(pem)),
+        [],
+        [],
+    )
     assert "named by their hash" in warnings_of({"SSL_CERT_DIR": str(tmp_path)})[0]
     (tmp_path / "0123abcd.0").symlink_to(pem)
     assert read_process_environment({"SSL_CERT_DIR": f"/none:{tmp_path}"})[1:] == ([], [])
@@ -151,10 +164,16 @@ def test_check_reports_variables_in_one_line_and_only_where_https_is_used(tmp_pa
     assert len(said(judged(tmp_path, {}, environ))) == 2
     assert all(line.startswith("the variable ") for line in said(judged(tmp_path, {}, environ)))
     assert said(judged(tmp_path, LOOPBACK, environ)) == []
-    by_token = {**LOOPBACK, "identity": {"jwt": {"jwks_uri": "https://idp.example/keys", "issuer": "i", "audience": "a"}}}
+    by_token = {
+        **LOOPBACK,
+        "identity": {"jwt": {"jwks_uri": "https://idp.example/keys", "issuer": "i", "audience": "a"}},
+    }
     assert len(said(judged(tmp_path, by_token, environ))) == 2
     odd = {**ENVIRON, "HTTPS_PROXY": "http://p:1", "NO_PROXY": "127.0.0.1:*"}
-    assert any("NO_PROXY has an invalid entry, which is ignored: '127.0.0.1:*'" in line for line in warned(judged(tmp_path, {}, odd)))
+    assert any(
+        "NO_PROXY has an invalid entry, which is ignored: '127.0.0.1:*'" in line
+        for line in warned(judged(tmp_path, {}, odd))
+    )
 
 
 @pytest.mark.parametrize("command", [("check",), ("doctor", "--no-credentials"), ("run",)])
@@ -213,7 +232,10 @@ async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     base = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    changes = {**LOOPBACK, "environments": {"double": {"authorization_endpoint": f"{base}/a", "token_endpoint": f"{base}/t"}}}
+    changes = {
+        **LOOPBACK,
+        "environments": {"double": {"authorization_endpoint": f"{base}/a", "token_endpoint": f"{base}/t"}},
+    }
     proxied: list[bytes] = []
     listening = await _proxy(proxied)
     by_proxy = {"HTTPS_PROXY": f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"}
@@ -222,7 +244,9 @@ async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp
         config = judged(tmp_path, changes, {**ENVIRON, **environ}).config
         assert config is not None
         findings = await run_checks(config, credentials=False)
-        found[name] = {each.about: (each.verdict.value, each.says) for each in findings if "token_endpoint" in each.about}
+        found[name] = {
+            each.about: (each.verdict.value, each.says) for each in findings if "token_endpoint" in each.about
+        }
     server.close()
     listening.close()
     assert found["trusted"]["environments.double.token_endpoint"] == ("fine", "POST returned 400")

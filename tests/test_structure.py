@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "akoya_gateway"
-BASE = {"bounded_cache", "client_headers", "clock", "errors", "log", "process_environment", "secret", "tasks", "trusted_proxies", "version"}
+BASE = {
+    "bounded_cache",
+    "client_headers",
+    "clock",
+    "errors",
+    "log",
+    "process_environment",
+    "secret",
+    "tasks",
+    "trusted_proxies",
+    "version",
+}
 CONFIG = BASE | {"config.model"}
 
 # Package -> the packages of the gateway that it may import. A dotted name allows only that module.
@@ -35,14 +46,46 @@ ALLOWED: dict[str, set[str]] = {
     "sessions": CONFIG | {"sessions", "store"},
     "provider": CONFIG | {"provider", "oauth"},
     "server": CONFIG | {"server", "observability", "config.diagnostics"},
-    "doctor": CONFIG | {"doctor", "observability.redaction", "server.listeners", "store", "provider", "oauth", "config"},
+    "doctor": CONFIG
+    | {"doctor", "observability.redaction", "server.listeners", "store", "provider", "oauth", "config"},
     "access": CONFIG | {"access", "grants.grant"},
     "authentication": CONFIG | {"authentication", "access", "sessions", "oauth", "provider"},
-    "endpoints": CONFIG | {"endpoints", "authentication", "access", "responses", "grants", "sessions", "provider", "oauth", "signing"},
+    "endpoints": CONFIG
+    | {"endpoints", "authentication", "access", "responses", "grants", "sessions", "provider", "oauth", "signing"},
     "admission": CONFIG | {"admission", "authentication", "access", "responses", "grants", "sessions", "signing"},
-    "gateway": CONFIG | {"gateway", "admission", "endpoints", "authentication", "access", "responses", "grants", "sessions", "signing", "store", "provider", "oauth", "upstream", "observability", "config"},
-    "fast_lane": CONFIG | {"fast_lane", "gateway", "admission", "authentication", "access", "responses", "sessions", "signing", "upstream", "server.http_protocol"},
-    "entrypoints": CONFIG | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store"},
+    "gateway": CONFIG
+    | {
+        "gateway",
+        "admission",
+        "endpoints",
+        "authentication",
+        "access",
+        "responses",
+        "grants",
+        "sessions",
+        "signing",
+        "store",
+        "provider",
+        "oauth",
+        "upstream",
+        "observability",
+        "config",
+    },
+    "fast_lane": CONFIG
+    | {
+        "fast_lane",
+        "gateway",
+        "admission",
+        "authentication",
+        "access",
+        "responses",
+        "sessions",
+        "signing",
+        "upstream",
+        "server.http_protocol",
+    },
+    "entrypoints": CONFIG
+    | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store"},
     "sandbox": {"secret", "clock", "sandbox", "verify"},
     "verify": {"verify"},
 }
@@ -50,7 +93,20 @@ ALLOWED: dict[str, set[str]] = {
 
 # The pure core: functions and values, without I/O and without reading the clock.
 PURE = ["oauth", "access", "grants/state_machine.py", "grants/grant.py"]
-IMPURE = {"asyncio", "socket", "ssl", "httpx", "time", "datetime", "sqlite3", "redis", "threading", "subprocess", "os", "requests"}
+IMPURE = {
+    "asyncio",
+    "socket",
+    "ssl",
+    "httpx",
+    "time",
+    "datetime",
+    "sqlite3",
+    "redis",
+    "threading",
+    "subprocess",
+    "os",
+    "requests",
+}
 
 
 def modules() -> Iterator[Path]:

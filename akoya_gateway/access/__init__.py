@@ -1,0 +1,1 @@
+"""Access rules: paths, redirects and the decision for one request. Pure functions and values."""

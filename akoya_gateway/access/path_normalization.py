@@ -43,7 +43,7 @@ class PathRefused(UserError):
 
 
 def normalize_path(raw: bytes) -> str:
-    """Return the decoded path to match rules against. `raw` is forwarded to the upstream unchanged.
+    r"""Return the decoded path to match rules against. `raw` is forwarded to the upstream unchanged.
 
     Raises:
         PathRefused: The path has no leading slash, contains empty or dot segments, a backslash, a semicolon, control

@@ -99,7 +99,7 @@ def redact_text(text: str, longest: int = MAX_TEXT_CHARACTERS) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Escape control characters as `\\n`, `\\x1b`, `\\u2028`, so that one event stays one line."""
+    r"""Escape control characters as `\\n`, `\\x1b`, `\\u2028`, so that one event stays one line."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 

@@ -38,7 +38,7 @@ class DataFault(Exception):
 
 
 class DataApi:
-    """`GET /{product}/{version}/{provider}…`"""
+    """Serve `GET /{product}/{version}/{provider}...` as the data APIs do."""
 
     def __init__(self, context: SandboxContext) -> None:
         self._context = context

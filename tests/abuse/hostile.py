@@ -45,7 +45,10 @@ def redirect(to: str) -> Misbehave:
 
 
 ANSWERS: dict[str, Misbehave] = {
-    "html": send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 26\r\n\r\n<html>captive portal</html>"[:-1] + b">"),
+    "html": send(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 26\r\n\r\n<html>captive portal</html>"[:-1]
+        + b">"
+    ),
     "fifty-megabytes": send(JSON + b"Content-Length: 52428800\r\n\r\n", *[b'{"keys":[' + b" " * 1048567] * 50),
     "gigabytes": endless(JSON + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"),
     "bomb": send(JSON + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n", gzip.compress(b" " * 200_000_000, 1)),

@@ -17,7 +17,9 @@ PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
 
 def ask(peer: str | None, *forwarded: str) -> RequestInfo:
-    return RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r")
+    return RequestInfo(
+        "GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r"
+    )
 
 
 class Hand:

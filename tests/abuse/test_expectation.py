@@ -26,7 +26,9 @@ def handler(caller: Caller) -> None:
 
 
 @pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
-def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, RawUpstream]]:
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[int, RawUpstream]]:
     with RawUpstream(handler) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
         with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:

@@ -21,7 +21,13 @@ from tests.e2e.processes import AppServer
 from tests.e2e.upstreams import asgi_app
 from tests.fast_lane.raw_upstream import RawUpstream
 
-LIMITS = {"header_bytes": "8KiB", "body_bytes": 100_000, "attempts": 12, "attempts_per_browser": 3, "connects_per_minute": 0}
+LIMITS = {
+    "header_bytes": "8KiB",
+    "body_bytes": 100_000,
+    "attempts": 12,
+    "attempts_per_browser": 3,
+    "connects_per_minute": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,11 @@ def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
     announced = target.ask("/public/x", method="POST", body=b"x" * size)
     # A client that is still sending may see the connection close before it reads the response.
     assert announced.status in ((413,) if size < 1_000_000 else (413, 0))
-    head = b"POST /public/x HTTP/1.1\r\nHost: " + target.authority.encode() + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head = (
+        b"POST /public/x HTTP/1.1\r\nHost: "
+        + target.authority.encode()
+        + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
     chunked = target.raw(head + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n", timeout=3)
     assert not chunked.let_in
     assert target.ask("/public/x").let_in
@@ -139,7 +149,9 @@ def test_slow_clients_do_not_keep_others_from_being_served(world: World, target:
         browser.connect()
         slow = [target.open() for _ in range(100)]
         for number, connection in enumerate(slow):
-            head = b"POST /public/x HTTP/1.1\r\nHost: " + target.authority.encode() + b"\r\nContent-Length: 50000\r\n\r\nx"
+            head = (
+                b"POST /public/x HTTP/1.1\r\nHost: " + target.authority.encode() + b"\r\nContent-Length: 50000\r\n\r\nx"
+            )
             connection.sendall(head if number % 2 else b"GET /public/x HTTP/1.1\r\nHo")
         for _ in range(20):
             assert browser.fetch("/accounts").status_code == 200

@@ -12,7 +12,12 @@ from tests.e2e.environment import World
 @pytest.mark.parametrize("face", ["sidecar", "middleware"])
 def test_another_sites_form_signs_nobody_out(tmp_path: Path, face: str) -> None:
     with World(tmp_path, face=face) as world, world.browser() as stranger:
-        for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
+        ):
             answer = stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"}, headers=headers)
             assert answer.status_code == 403
             assert "set-cookie" not in answer.headers

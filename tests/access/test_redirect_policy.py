@@ -48,7 +48,7 @@ AS_BROWSERS_HAVE_IT = {
     "/list?q=caf\u00e9": "/list?q=caf%C3%A9",
     "/list?q=%zz&p=%": "/list?q=%zz&p=%",
     "/caf\u00e9": "/caf%C3%A9",
-    "/a b/{c}^`\"<d>": "/a%20b/%7Bc%7D%5E%60%22%3Cd%3E",
+    '/a b/{c}^`"<d>': "/a%20b/%7Bc%7D%5E%60%22%3Cd%3E",
     "/a|b/c[1]": "/a|b/c[1]",
     "/a;v=1/b;w=2": "/a;v=1/b;w=2",
     "/x#a[1]": "/x#a[1]",

@@ -72,8 +72,17 @@ def test_methods_narrow_a_rule_and_head_goes_where_get_goes() -> None:
 METHODS = ["GET", "POST", "PUT"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["/a", "/{x}", "/*", "/b"]), st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)), max_size=5))
-def test_where_no_method_counts_every_method_comes_under_one_rule(rules: list[tuple[str, frozenset[str] | None]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["/a", "/{x}", "/*", "/b"]), st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)
+        ),
+        max_size=5,
+    )
+)
+def test_where_no_method_counts_every_method_comes_under_one_rule(
+    rules: list[tuple[str, frozenset[str] | None]],
+) -> None:
     found = RuleTable([rule(at, path, methods) for at, (path, methods) in enumerate(rules)])
     if not found.has_method_rules("/a"):
         assert len({index(found, "/a", method) for method in [*METHODS, "DELETE"]}) == 1
@@ -91,7 +100,9 @@ def test_case_matters_in_paths() -> None:
 
 SEGMENTS = st.sampled_from(["a", "b", "{x}", "{y}"])
 PATTERNS = st.lists(SEGMENTS, min_size=1, max_size=4).flatmap(
-    lambda parts: st.sampled_from(["/" + "/".join(parts), "/" + "/".join(parts) + "/*", "/*", "/" + "/".join(parts) + "/"])
+    lambda parts: st.sampled_from(
+        ["/" + "/".join(parts), "/" + "/".join(parts) + "/*", "/*", "/" + "/".join(parts) + "/"]
+    )
 )
 
 

@@ -29,7 +29,9 @@ def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, Ca
     return CachedDecision(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
 
 
-@pytest.mark.parametrize(("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)]
+)
 def test_it_stands_from_its_making_until_what_it_rests_on_must_be_read_again(at: float, holds: bool) -> None:
     made, _, _ = standing()
     assert made.is_valid(at) is holds

@@ -32,5 +32,15 @@ _WHOLE = [
 
 TARGETS = list(dict.fromkeys([*_WHOLE, *(start + authority for start, authority in product(_STARTS, _AUTHORITIES))]))
 
-PARAMETERS = ("return_to", "rd", "redirect", "redirect_url", "redirect_uri", "target_link_uri", "url", "next", "post_logout_redirect_uri")
+PARAMETERS = (
+    "return_to",
+    "rd",
+    "redirect",
+    "redirect_url",
+    "redirect_uri",
+    "target_link_uri",
+    "url",
+    "next",
+    "post_logout_redirect_uri",
+)
 """Names of the parameter at different gateways; the first is this gateway's."""

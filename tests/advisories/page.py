@@ -55,7 +55,11 @@ def page() -> str:
     lines = [_INTRODUCTION]
     for system, text in CATALOGUE.items():
         names = text.split() + [name for name in UNNUMBERED if _told_of(name, system)]
-        lines += [f"## {system}\n", "| advisory | attack | what the gateway does | entry points | test |", "|---|---|---|---|---|"]
+        lines += [
+            f"## {system}\n",
+            "| advisory | attack | what the gateway does | entry points | test |",
+            "|---|---|---|---|---|",
+        ]
         rows = [entry for entry in found if set(entry[0].ids) & set(names)]
         rows.sort(key=lambda entry: names.index(next(name for name in names if name in entry[0].ids)))
         for one, test, faces in rows:
@@ -68,7 +72,11 @@ def page() -> str:
 
 
 def _told_of(name: str, system: str) -> bool:
-    return {"lua-resty-openidc default": "mod_auth", "Envoy oauth2 filter (2026)": "Envoy", "ALBeast (2024)": "Traefik"}[name] in system
+    return {
+        "lua-resty-openidc default": "mod_auth",
+        "Envoy oauth2 filter (2026)": "Envoy",
+        "ALBeast (2024)": "Traefik",
+    }[name] in system
 
 
 def _cell(text: str) -> str:

@@ -25,16 +25,30 @@ def ours(target: Target, path: str, *lines: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in reply.seen["headers"] if name.startswith(OURS)]
 
 
-@pytest.mark.parametrize("uri", ["X-Forwarded-Uri", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X_Forwarded_Uri", "X-Envoy-Original-Path"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "X-Forwarded-Uri",
+        "X-Original-URI",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X_Forwarded_Uri",
+        "X-Envoy-Original-Path",
+    ],
+)
 @advisory("CVE-2026-40575", "GHSA-7x63", attack="The client sends `X-Forwarded-Uri: /public`, and skip-auth rules are matched against that path.",
           ours="Only forward-auth reads such headers, and only from `trusted_proxies`. A request with two descriptions is refused.")  # fmt: skip
 def test_cve_2026_40575_forwarded_uri_of_the_clients(target: Target, uri: str) -> None:
     for method in ("X-Forwarded-Method: GET", "X-Original-Method: GET", "X-HTTP-Method-Override: GET"):
         assert not target.ask(target.protected, f"{uri}: {target.public}", method).let_in
-        assert not target.ask(target.protected, method, f"{uri}: {target.public}", "X-Forwarded-Host: " + target.authority).let_in
+        assert not target.ask(
+            target.protected, method, f"{uri}: {target.public}", "X-Forwarded-Host: " + target.authority
+        ).let_in
 
 
-@pytest.mark.parametrize("agent", ["GoogleHC/1.0", "kube-probe/1.29", "ELB-HealthChecker/2.0", "ping", "Prometheus/2.45", "Envoy/HC", ""])
+@pytest.mark.parametrize(
+    "agent", ["GoogleHC/1.0", "kube-probe/1.29", "ELB-HealthChecker/2.0", "ping", "Prometheus/2.45", "Envoy/HC", ""]
+)
 @advisory("CVE-2026-34457", "GHSA-5hvv", attack="A `User-Agent` equal to the configured ping agent turns a refusal into 200.",
           ours="Only the session cookie or the configured identity authenticates a request. Health checks use the admin port.")  # fmt: skip
 def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
@@ -42,7 +56,9 @@ def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
     assert not target.ask(target.protected, f"User-Agent: {agent}", "Health-Check: true", method="HEAD").let_in
 
 
-@pytest.mark.parametrize("bearer", ["Bearer x", "bearer x", "Bearer", "Basic YWRtaW46YWRtaW4=", "Bearer eyJhbGciOiJub25lIn0.e30.", "DPoP x"])
+@pytest.mark.parametrize(
+    "bearer", ["Bearer x", "bearer x", "Bearer", "Basic YWRtaW46YWRtaW4=", "Bearer eyJhbGciOiJub25lIn0.e30.", "DPoP x"]
+)
 @advisory("CVE-2022-29226", attack="Any `Authorization: Bearer x` counts as authenticated.",
           ours="`Authorization` belongs to the app and never authenticates a request, unless `identity.jwt` names it and verifies its token.")  # fmt: skip
 def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
@@ -57,10 +73,21 @@ def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
 def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: str) -> None:
     for name in ("X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "Forwarded"):
         assert not target.ask(target.protected, f"{name}: {value}").let_in
-    for line in ("X-Forwarded-Port: 443", "X-Forwarded-Prefix: /public", "X-Forwarded-Server: localhost", "X-Forwarded-Prefix: /../public"):
+    for line in (
+        "X-Forwarded-Port: 443",
+        "X-Forwarded-Prefix: /public",
+        "X-Forwarded-Server: localhost",
+        "X-Forwarded-Prefix: /../public",
+    ):
         assert not target.ask(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
     if target.face in ("sidecar", "forward-auth"):  # the app's own server forwards them to a middleware
-        seen = target.ask(target.public, "X-Forwarded-Port: 6666", "X-Forwarded-Prefix: /spoofed", "X-Forwarded-Proto: spoofed", "Forwarded: for=spoofed").seen
+        seen = target.ask(
+            target.public,
+            "X-Forwarded-Port: 6666",
+            "X-Forwarded-Prefix: /spoofed",
+            "X-Forwarded-Proto: spoofed",
+            "Forwarded: for=spoofed",
+        ).seen
         assert seen is not None
         assert not [line for line in seen["headers"] if "6666" in line[1] or "spoofed" in line[1]]
 
@@ -112,7 +139,11 @@ def test_cve_2025_64484_underscore_header_alias(target: Target, session: str, na
 
 
 @pytest.mark.parametrize("name", ["akoya-owner", "AKOYA-OWNER", "akoya-id-token", "signature"])
-@advisory("CVE-2020-14359", attack="Lower-case header names bypass checks.", ours="Header names are compared in lower case everywhere.")
+@advisory(
+    "CVE-2020-14359",
+    attack="Lower-case header names bypass checks.",
+    ours="Header names are compared in lower case everywhere.",
+)
 def test_cve_2020_14359_lower_case_names(target: Target, session: str, name: str) -> None:
     for path in (target.protected, target.public):
         reply = target.ask(path, f"{name}: {SPOOFED}", session)
@@ -134,7 +165,10 @@ def test_cve_2021_32777_several_headers_of_one_name(target: Target, session: str
     assert not target.ask(target.protected, f"Cookie: {name}={'x' * len(value)}; {name}={value}").let_in
 
 
-@pytest.mark.parametrize("options", ["Akoya-Id-Token", "akoya-owner, akoya-connector", "Signature, Signature-Input", "close, Akoya_Owner", "Cookie"])
+@pytest.mark.parametrize(
+    "options",
+    ["Akoya-Id-Token", "akoya-owner, akoya-connector", "Signature, Signature-Input", "close, Akoya_Owner", "Cookie"],
+)
 @advisory("CVE-2024-45410", "CVE-2025-48865", attack="`Connection: X-Forwarded-User` makes the proxy drop its own identity header.",
           ours="Gateway header names are removed from `Connection` before the hop-by-hop fields are removed.")  # fmt: skip
 def test_cve_2024_45410_our_headers_named_in_connection(target: Target, session: str, options: str) -> None:
@@ -160,9 +194,17 @@ def test_cve_2024_47616_what_the_upstream_gets_is_no_credential(target: Target, 
 @advisory("CVE-2026-47203", "CVE-2024-21500", attack="A rate limit is keyed by raw text, so that variants of a value allow more attempts.",
           ours="Login starts are limited per address. All spellings of an address share one key, and so do all addresses of an IPv6 /64.")  # fmt: skip
 def test_cve_2026_47203_every_spelling_of_an_address_is_one_bucket() -> None:
-    spellings = ["2001:db8::1", "2001:DB8:0:0::1", "2001:0db8:0000:0000:0000:0000:0000:0001", "2001:db8::ffff:1.2.3.4", "2001:db8::1%eth0"]
+    spellings = [
+        "2001:db8::1",
+        "2001:DB8:0:0::1",
+        "2001:0db8:0000:0000:0000:0000:0000:0001",
+        "2001:db8::ffff:1.2.3.4",
+        "2001:db8::1%eth0",
+    ]
     assert len({client_key(RequestInfo("GET", b"/", b"", [], text, ""), ()) for text in spellings}) == 1
-    assert client_key(RequestInfo("GET", b"/", b"", [], "::ffff:192.0.2.1", ""), ()) == client_key(RequestInfo("GET", b"/", b"", [], "192.0.2.1", ""), ())
+    assert client_key(RequestInfo("GET", b"/", b"", [], "::ffff:192.0.2.1", ""), ()) == client_key(
+        RequestInfo("GET", b"/", b"", [], "192.0.2.1", ""), ()
+    )
 
 
 @pytest.mark.parametrize("count", [3000])
@@ -171,7 +213,11 @@ def test_cve_2026_47203_every_spelling_of_an_address_is_one_bucket() -> None:
 def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
     names = ("akoya", "__Host-akoya", "mod_auth_openidc_session", "_oauth2_proxy", "session")
     for name in names:
-        for text in (f"{name}_chunks=99999999999999999999; {name}_0=x", f"{name}_chunks=-1; {name}=x", f"{name}=" + "9" * 6000):
+        for text in (
+            f"{name}_chunks=99999999999999999999; {name}_0=x",
+            f"{name}_chunks=-1; {name}=x",
+            f"{name}=" + "9" * 6000,
+        ):
             assert not target.ask(target.protected, f"Cookie: {text}").let_in
     crumbs = "; ".join(f"akoya_{number}=x" for number in range(count))
     assert not target.ask(target.protected, f"Cookie: {crumbs}").let_in
@@ -206,7 +252,17 @@ def test_cve_2026_47774_cookie_crumbs(target: Target) -> None:
     assert target.ask(target.public).let_in
 
 
-@pytest.mark.parametrize("header", ["X-Ok: a\r\n b", "X-Ok: a\r\n\tAkoya-Owner: me", "Akoya-Owner : me", "Akoya-Owner\t: me", " Akoya-Owner: me", "X-Ok: a\nAkoya-Owner: me"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Ok: a\r\n b",
+        "X-Ok: a\r\n\tAkoya-Owner: me",
+        "Akoya-Owner : me",
+        "Akoya-Owner\t: me",
+        " Akoya-Owner: me",
+        "X-Ok: a\nAkoya-Owner: me",
+    ],
+)
 @advisory("CVE-2024-21493", attack="Input of an unexpected form is not validated, and a handler panics or interprets it differently.",
           ours="Folded lines, spaces before the colon and bare line feeds are refused or never become a gateway header.")  # fmt: skip
 def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, header: str) -> None:

@@ -76,7 +76,11 @@ def test_cve_2025_43859_request_smuggling(target: Target, framing: str) -> None:
     assert not reached(data, target.protected)
     for part in data.split(b"HTTP/1.1 ")[1:]:
         # A visible request of its own is handled as one: it is refused without a session.
-        assert target.protected.encode() not in part or not part.startswith(b"200") or reached(b"HTTP/1.1 " + part, target.public)
+        assert (
+            target.protected.encode() not in part
+            or not part.startswith(b"200")
+            or reached(b"HTTP/1.1 " + part, target.public)
+        )
 
 
 @pytest.mark.parametrize("chunk", [b"5\r\nhelloXX0\r\n\r\n", b"5\nhello\n0\n\n", b"5;a=\r\n\x00\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n",
@@ -94,7 +98,11 @@ def test_cve_2025_69229_malformed_chunks(target: Target, chunk: bytes) -> None:
     assert target.ask(target.public).let_in
 
 
-@advisory("CVE-2026-34525", attack="Two `Host` headers: one is checked, the other is used.", ours="Exactly one valid `Host` is required. Otherwise nothing is signed and the response is 400.")
+@advisory(
+    "CVE-2026-34525",
+    attack="Two `Host` headers: one is checked, the other is used.",
+    ours="Exactly one valid `Host` is required. Otherwise nothing is signed and the response is 400.",
+)
 def test_cve_2026_34525_two_hosts(target: Target, session: str) -> None:
     for second in ("evil.example", target.authority):
         reply = target.ask(target.protected, session, f"Host: {second}")
@@ -103,7 +111,9 @@ def test_cve_2026_34525_two_hosts(target: Target, session: str) -> None:
     assert not parse(talk(target, head)).let_in
 
 
-@pytest.mark.parametrize("upgrade", ["h2c", "H2C", "websocket, h2c", "h2c, websocket", "TLS/1.0", "x", "http/2", "websocket"])
+@pytest.mark.parametrize(
+    "upgrade", ["h2c", "H2C", "websocket, h2c", "h2c, websocket", "TLS/1.0", "x", "http/2", "websocket"]
+)
 @advisory("CVE-2026-88008", "GHSA-w4v4", "CVE-2026-69243", attack="`Upgrade` (h2c) turns the connection into a tunnel past the proxy's rules.",
           ours="WebSocket with a complete handshake is the only upgrade. All others are dropped, and no byte is forwarded unparsed.")  # fmt: skip
 def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
@@ -137,7 +147,9 @@ def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
             mark = f"/accounts/of-{number}-{count}"
             if count % 5 == 0:  # a client that disconnects in the middle
                 with target.open() as gone:
-                    gone.sendall(f"POST {mark}/gone HTTP/1.1\r\nHost: {target.authority}\r\n{lines[number]}\r\nContent-Length: 9\r\n\r\nhalf".encode())
+                    gone.sendall(
+                        f"POST {mark}/gone HTTP/1.1\r\nHost: {target.authority}\r\n{lines[number]}\r\nContent-Length: 9\r\n\r\nhalf".encode()
+                    )
             seen = target.ask(mark, lines[number]).seen
             if seen is None or seen["path"] != mark:
                 wrong.append(f"{mark}: {seen}")
@@ -164,7 +176,11 @@ def test_cve_2026_54273_pipelining(target: Target) -> None:
     data = talk(target, requests.encode(), wait=5)
     assert not reached(data, target.protected)
     if target.world is not None:
-        paths = [json.JSONDecoder().raw_decode(part[part.index(b"{") :].decode())[0]["path"] for part in data.split(b"HTTP/1.1 200")[1:] if b'"path"' in part]
+        paths = [
+            json.JSONDecoder().raw_decode(part[part.index(b"{") :].decode())[0]["path"]
+            for part in data.split(b"HTTP/1.1 200")[1:]
+            if b'"path"' in part
+        ]
         assert paths == [f"{folder}/{number}" for number in range(len(paths))]
         assert len(paths) == 30
 
@@ -179,12 +195,20 @@ def test_cve_2026_48817_method_names(target: Target, method: str) -> None:
     assert target.ask(target.public).let_in
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "multipart/form-data", "application/x-www-form-urlencoded", "text/plain", ""])
+@pytest.mark.parametrize(
+    "kind",
+    ["multipart/form-data; boundary=x", "multipart/form-data", "application/x-www-form-urlencoded", "text/plain", ""],
+)
 @advisory("CVE-2026-54283", "CVE-2024-47874", "CVE-2025-54121", attack="Form parsing without limits: endless parts, endless fields, blocking writes.",
           ours="The gateway parses only urlencoded forms of at most 16 KiB and 64 fields. Bodies for the app are streamed.")  # fmt: skip
 def test_cve_2026_54283_form_limits(target: Target, kind: str) -> None:
     lines = (f"Content-Type: {kind}",) if kind else ()
-    bodies = [b"a=b&" * 20_000, b"&" * 20_000, b"a" * 300_000, b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" * 4000]
+    bodies = [
+        b"a=b&" * 20_000,
+        b"&" * 20_000,
+        b"a" * 300_000,
+        b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" * 4000,
+    ]
     for route in ("/akoya/logout", "/akoya/disconnect/mikomo"):
         for body in bodies:
             reply = target.ask(route, *lines, method="POST", body=body)
@@ -210,13 +234,17 @@ def test_cve_2022_29228_late_data(target: Target) -> None:
         with target.open() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             path = target.public if number % 2 else target.protected
-            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: {target.authority}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel".encode())
+            connection.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: {target.authority}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel".encode()
+            )
     reply = target.ask(target.public)
     assert reply.let_in
     assert not target.ask(target.protected).let_in
 
 
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "", "text/html; charset=\xff", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "", "text/html; charset=\xff", "multipart/form-data"]
+)
 @advisory("CVE-2025-31492", "GHSA-59jp", "CVE-2025-3891",
           attack="A POST without a session receives the protected content with the login form, and one without Content-Type crashes the gateway.",
           ours="A POST is never preserved or replayed: the response is 401 and the app does not receive the request.")  # fmt: skip
@@ -231,8 +259,14 @@ def test_cve_2025_31492_post_without_a_session(target: Target, kind: str) -> Non
     assert target.ask(target.public).let_in
 
 
-@advisory("CVE-2020-7695", attack="CR LF in reflected text splits the response.", ours="Text of a request is written to a header only after each character has been validated.")
-@pytest.mark.parametrize("text", ["%0d%0aX-Evil:%201", "%0aX-Evil:1", "%0d%0a%0d%0a<html>evil", "%E5%98%8A%E5%98%8DX-Evil:1", "\rX-Evil:1"])
+@advisory(
+    "CVE-2020-7695",
+    attack="CR LF in reflected text splits the response.",
+    ours="Text of a request is written to a header only after each character has been validated.",
+)
+@pytest.mark.parametrize(
+    "text", ["%0d%0aX-Evil:%201", "%0aX-Evil:1", "%0d%0a%0d%0a<html>evil", "%E5%98%8A%E5%98%8DX-Evil:1", "\rX-Evil:1"]
+)
 def test_cve_2020_7695_response_splitting(target: Target, text: str) -> None:
     paths = (f"{target.protected}/{text}", f"{target.protected}?x={text}", f"/akoya/connect/mikomo?return_to=/accounts{text}", f"/akoya/connect/{text}",
              f"/akoya/callback?state={text}&code={text}&error={text}")  # fmt: skip
@@ -247,11 +281,15 @@ def test_cve_2020_7695_response_splitting(target: Target, text: str) -> None:
 def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
     nasty = ["%0a{%22forged%22:1}", "%1b[31m", "%25n%25s%25x", "%7B0%7D", "\x1b[2J", "x" * 6000]
     with World(tmp_path, changes={"logging": {"format": "json", "level": "debug"}}) as world:
-        target = Target("sidecar", world.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", world)
+        target = Target(
+            "sidecar", world.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", world
+        )
         for text in nasty:
             target.ask(f"/public/{text}")
             target.navigate(f"/akoya/callback?error={text}&state={text}&code={text}")
-            target.ask("/accounts", f"User-Agent: {text}", f"X-Request-Id: {text}", f"Referer: {text}", f"Cookie: akoya={text}")
+            target.ask(
+                "/accounts", f"User-Agent: {text}", f"X-Request-Id: {text}", f"Referer: {text}", f"Cookie: akoya={text}"
+            )
         time.sleep(0.3)
         lines = world.log().splitlines()
     assert len(lines) > 5
@@ -278,7 +316,10 @@ async def test_cve_2025_69223_decompression_bomb() -> None:
 @advisory("CVE-2026-47265", attack="The client keeps cookies, or sends them to another origin when it follows a redirect.",
           ours="Neither hop follows redirects or keeps cookies.")  # fmt: skip
 async def test_cve_2026_47265_no_redirects_and_no_cookies() -> None:
-    async with serve(a=reply(307, headers="Location: /b\r\nSet-Cookie: a=b\r\n"), b=reply(200)) as server, http_client() as http:
+    async with (
+        serve(a=reply(307, headers="Location: /b\r\nSet-Cookie: a=b\r\n"), b=reply(200)) as server,
+        http_client() as http,
+    ):
         first = await http.get(f"{server.url}/a")
         second = await http.get(f"{server.url}/a")
         assert first.status_code == second.status_code == 307

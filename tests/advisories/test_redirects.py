@@ -14,7 +14,10 @@ from tests.advisories.corpus import EVIL, PARAMETERS, TARGETS
 from tests.advisories.target import Reply, Target
 from tests.e2e.environment import Browser
 
-POLICY = RedirectPolicy(Origin("https", "app.example.com", 443), ("/accounts", "/accounts/*", "https://pages.example.com/*", "https://one.example.com/done"))
+POLICY = RedirectPolicy(
+    Origin("https", "app.example.com", 443),
+    ("/accounts", "/accounts/*", "https://pages.example.com/*", "https://one.example.com/done"),
+)
 
 
 def as_a_browser_reads(location: str, base: str) -> str:
@@ -40,7 +43,11 @@ def sent_astray(reply: Reply, target: Target) -> bool:
         host = as_a_browser_reads(location, target.url)
         if EVIL in host or host.startswith("(scheme"):
             return True
-    return bool(re.search(r'(href|action|src)\s*=\s*["\']?\s*(javascript:|data:|(https?:)?[/\\]{2}[^"\']*evil)', reply.text, re.I))
+    return bool(
+        re.search(
+            r'(href|action|src)\s*=\s*["\']?\s*(javascript:|data:|(https?:)?[/\\]{2}[^"\']*evil)', reply.text, re.I
+        )
+    )
 
 
 def refused(candidates: list[str]) -> None:
@@ -72,7 +79,9 @@ def test_cve_2020_5233_backslash(target: Target) -> None:
     texts = [text for text in TARGETS if "\\" in text or "%5c" in text.lower()]
     refused(texts)
     for text in texts[::4]:
-        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), text
+        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), (
+            text
+        )
 
 
 @advisory("CVE-2020-11053", "GHSA-j7px", "CVE-2022-23527", "GHSA-q6f2",
@@ -94,7 +103,9 @@ def test_cve_2020_4037_protocol_relative(target: Target) -> None:
     texts = [text for text in TARGETS if text.startswith(("//", "/.", "/;", "/:"))]
     refused([text for text in texts if text not in ("/:@", "/;//")])
     for text in texts[::5]:
-        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), text
+        assert not sent_astray(target.navigate(f"{target.needs_connect}?return_to={quote(text, safe='')}"), target), (
+            text
+        )
 
 
 @advisory("CVE-2021-21291", "GHSA-4mf2", attack="The allow-list entry `.example.com` accepts `evilexample.com`.",
@@ -102,14 +113,24 @@ def test_cve_2020_4037_protocol_relative(target: Target) -> None:
 def test_cve_2021_21291_suffix_of_a_host() -> None:
     refused([f"https://{host}/x" for host in ("evilpages.example.com", "evil-pages.example.com", "pages.example.com.evil.example", "x.pages.example.com",
                                               "pages.example.como", "pages.example", "pages-example.com", "pagesXexample.com", "pages.example.com:8443")])  # fmt: skip
-    refused(["http://pages.example.com/x", "https://one.example.com/done2", "https://one.example.com/done/x", "https://one.example.com/", "/accountsevil"])
+    refused(
+        [
+            "http://pages.example.com/x",
+            "https://one.example.com/done2",
+            "https://one.example.com/done/x",
+            "https://one.example.com/",
+            "/accountsevil",
+        ]
+    )
     assert POLICY.validate("https://pages.example.com/x") == "https://pages.example.com/x"
 
 
 @advisory("CVE-2024-52289", attack="A redirect URI is used as a regular expression, in which `.` matches any character.",
           ours="Patterns are literal text with at most one `*`, at the end. The callback path is compared exactly.")  # fmt: skip
 def test_cve_2024_52289_patterns_are_literal() -> None:
-    policy = RedirectPolicy(Origin("https", "app.example.com", 443), ("/a.b", "/c+d", "/e(f)", "https://x.example.com/.*"))
+    policy = RedirectPolicy(
+        Origin("https", "app.example.com", 443), ("/a.b", "/c+d", "/e(f)", "https://x.example.com/.*")
+    )
     for text in ("/aXb", "/a.b.", "/ccd", "/e", "/ef", "https://xXexample.com/.x", "https://x.example.com/y"):
         with pytest.raises(RedirectRefused):
             policy.validate(text)
@@ -127,7 +148,11 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
         for form in ({"csrf": csrf, "return_to": text}, {"csrf": csrf, "return_to": text, "grant": "none"}):
             answer = browser.fetch("/akoya/disconnect/nobody", "POST", data=form)
             assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=disconnected"), text
-    answer = browser.fetch(f"/akoya/logout?return_to={quote('//evil.example')}", "POST", data={"csrf": csrf, "return_to": "/\\evil.example"})
+    answer = browser.fetch(
+        f"/akoya/logout?return_to={quote('//evil.example')}",
+        "POST",
+        data={"csrf": csrf, "return_to": "/\\evil.example"},
+    )
     assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=signed-out")
 
 
@@ -143,5 +168,11 @@ def test_cve_2026_28802_the_callback_cannot_choose_where_it_ends(target: Target,
 def test_the_whole_corpus_is_refused_and_what_is_meant_to_pass_passes() -> None:
     assert len(TARGETS) > 350
     refused(list(TARGETS))
-    for text in ("/accounts", "/accounts/", "/accounts/1?a=b&c=%2F#d", "https://pages.example.com/", "https://one.example.com/done?x=https://evil.example"):
+    for text in (
+        "/accounts",
+        "/accounts/",
+        "/accounts/1?a=b&c=%2F#d",
+        "https://pages.example.com/",
+        "https://one.example.com/done?x=https://evil.example",
+    ):
         assert POLICY.validate(text) == text

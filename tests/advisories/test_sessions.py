@@ -21,7 +21,14 @@ from tests.advisories.advisory import advisory
 from tests.advisories.target import Target
 from tests.e2e.environment import Browser, World
 
-XSS = ['"><script>alert(1)</script>', "'><img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "javascript:alert(1)", "{{7*7}}", "%0d%0a<script>"]
+XSS = [
+    '"><script>alert(1)</script>',
+    "'><img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "javascript:alert(1)",
+    "{{7*7}}",
+    "%0d%0a<script>",
+]
 
 
 def cookie_line(browser: Browser) -> str:
@@ -120,7 +127,11 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
     assert browser.passed("/mikomo")["akoya-id-token"] == after["akoya-id-token"], "every rule releases the new token"
 
 
-@advisory("CVE-2024-39315", attack="The user-info page shows the tokens.", ours="Pages and JSON contain banks, states and times, but no tokens.")
+@advisory(
+    "CVE-2024-39315",
+    attack="The user-info page shows the tokens.",
+    ours="Pages and JSON contain banks, states and times, but no tokens.",
+)
 def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, browser: Browser) -> None:
     token = browser.passed()["akoya-id-token"]
     for path in ("/akoya/", "/akoya/?error=x", "/akoya/jwks.json", "/akoya/nothing"):
@@ -130,13 +141,26 @@ def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, brow
             assert token.split(".")[2] not in reply.text
             for value in session.removeprefix("Cookie: ").split("; "):
                 assert value.partition("=")[2] not in reply.text
-            assert reply.header("cache-control") in ("no-store", "public, max-age=300", "public, max-age=60") or path.endswith("jwks.json")
+            assert reply.header("cache-control") in (
+                "no-store",
+                "public, max-age=300",
+                "public, max-age=60",
+            ) or path.endswith("jwks.json")
 
 
 @advisory("CVE-2022-24797", attack="pprof and metrics are served on the public listener.",
           ours="Health and metrics have their own listener, on loopback by default.")  # fmt: skip
 def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
-    for path in ("/metrics", "/livez", "/readyz", "/akoya/metrics", "/debug/pprof", "/_sandbox/events", "/stats", "/server-status"):
+    for path in (
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/akoya/metrics",
+        "/debug/pprof",
+        "/_sandbox/events",
+        "/stats",
+        "/server-status",
+    ):
         reply = target.ask(path)
         assert "python_info" not in reply.text
         assert "akoya_" not in reply.text
@@ -150,7 +174,9 @@ def test_cve_2024_42490_unauthenticated_api(target: Target, session: str, path: 
     told = json.loads(target.ask(path, "Accept: application/json").body)
     assert told["connections"] == []
     assert told["csrf"] is None
-    assert target.ask("/akoya/disconnect/mikomo", "Content-Type: application/x-www-form-urlencoded", method="POST", body=b"csrf=").status in (401, 403)
+    assert target.ask(
+        "/akoya/disconnect/mikomo", "Content-Type: application/x-www-form-urlencoded", method="POST", body=b"csrf="
+    ).status in (401, 403)
     assert target.ask(target.protected, session).let_in, "the grant is still connected"
 
 
@@ -168,7 +194,11 @@ def test_cve_2025_53942_nothing_after_disconnect(target: Target, browser: Browse
     assert "akoya-id-token" not in dict(optional.seen["headers"])
 
 
-@advisory("CVE-2025-64708", attack="Expired invitations are accepted.", ours="An authorization attempt expires by the gateway's own clock, even if the store still has it.")
+@advisory(
+    "CVE-2025-64708",
+    attack="Expired invitations are accepted.",
+    ours="An authorization attempt expires by the gateway's own clock, even if the store still has it.",
+)
 async def test_cve_2025_64708_an_expired_attempt(tmp_path: Path) -> None:
     now = 1_000_000.0
 
@@ -199,12 +229,22 @@ def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
              f"/akoya/connect/{encoded}", f"/akoya/connect/mikomo?return_to={encoded}", f"/akoya/callback?error={encoded}&error_description={encoded}&state={encoded}",
              f"/{encoded}"]  # fmt: skip
     for path in paths:
-        for lines in ((), (f"Referer: {text}",), (f"User-Agent: {text}", f"X-Request-Id: {text}", f"Cookie: akoya={text}")):
+        for lines in (
+            (),
+            (f"Referer: {text}",),
+            (f"User-Agent: {text}", f"X-Request-Id: {text}", f"Cookie: akoya={text}"),
+        ):
             reply = target.navigate(path, *lines)
             if reply.seen is None:
                 assert text not in reply.text
                 assert "<script>" not in reply.text.lower()
-    reply = target.ask(target.protected, "Accept: text/html", "Content-Type: application/x-www-form-urlencoded", method="POST", body=f"a={text}".encode())
+    reply = target.ask(
+        target.protected,
+        "Accept: text/html",
+        "Content-Type: application/x-www-form-urlencoded",
+        method="POST",
+        body=f"a={text}".encode(),
+    )
     assert text not in reply.text
 
 
@@ -213,7 +253,12 @@ def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
 def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with World(tmp_path / "a") as one, World(tmp_path / "b") as other, one.browser() as browser, other.browser() as stranger:
+    with (
+        World(tmp_path / "a") as one,
+        World(tmp_path / "b") as other,
+        one.browser() as browser,
+        other.browser() as stranger,
+    ):
         assert one.environ["AKOYA_GATEWAY_KEY"] == other.environ["AKOYA_GATEWAY_KEY"]
         browser.connect()
         stranger.http.cookies.update(browser.http.cookies)
@@ -225,9 +270,17 @@ def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
           ours="Every secret identifier has at least 192 bits from the operating system's random source; `state` and session IDs have 256.")  # fmt: skip
 def test_cve_2024_21495_randomness(target: Target) -> None:
     random.seed(1)
-    first = [new_token() for _ in range(500)] + [new_nonce() for _ in range(500)] + [code_verifier().reveal() for _ in range(500)]
+    first = (
+        [new_token() for _ in range(500)]
+        + [new_nonce() for _ in range(500)]
+        + [code_verifier().reveal() for _ in range(500)]
+    )
     random.seed(1)
-    second = [new_token() for _ in range(500)] + [new_nonce() for _ in range(500)] + [code_verifier().reveal() for _ in range(500)]
+    second = (
+        [new_token() for _ in range(500)]
+        + [new_nonce() for _ in range(500)]
+        + [code_verifier().reveal() for _ in range(500)]
+    )
     assert len({*first, *second}) == 3000
     assert min(map(len, first)) >= 32
     if target.world is not None:

@@ -46,7 +46,15 @@ def compact(header: Mapping[str, Any], body: Mapping[str, Any], signature: bytes
 @advisory("GHSA-wcvh-g65p-v576", attack="A locally validated token is accepted without checking `aud` and `iss`.",
           ours="In every id_token `iss` must equal the environment's issuer, `aud` must contain the client_id, and `azp` must match it.")  # fmt: skip
 def test_ghsa_wcvh_g65p_v576_audience_and_issuer() -> None:
-    for change in ({"aud": "somebody-else"}, {"aud": []}, {"aud": None}, {"iss": "https://evil.example/"}, {"iss": None}, {"azp": "else"}, {"aud": ["a3f9:demo2"]}):
+    for change in (
+        {"aud": "somebody-else"},
+        {"aud": []},
+        {"aud": None},
+        {"iss": "https://evil.example/"},
+        {"iss": None},
+        {"azp": "else"},
+        {"aud": ["a3f9:demo2"]},
+    ):
         rejected(signed(claims(**change)))
     validate_id_token(signed(claims()), key_set(rsa_key()), client(), environment(), NOW)
 
@@ -65,7 +73,11 @@ def test_lua_resty_unknown_alg() -> None:
           attack="Algorithm confusion: a public key is used as HMAC secret, or an algorithm policy is bypassed.",
           ours="Keys from a JWK Set are public keys, usable only with the algorithms of their type. Shared secrets in it are ignored.")  # fmt: skip
 def test_cve_2022_29217_algorithm_confusion() -> None:
-    for encoding in (rsa_key().as_pem(private=False), rsa_key().as_der(private=False), json.dumps(rsa_key().as_dict(private=False)).encode()):
+    for encoding in (
+        rsa_key().as_pem(private=False),
+        rsa_key().as_der(private=False),
+        json.dumps(rsa_key().as_dict(private=False)).encode(),
+    ):
         rejected(hmac_signed(claims(), bytes(encoding), kid="r1"))
     rejected(signed(claims(), ec_key(), "ES256", kid="r1"))
     with pytest.raises(UnreadableKeys):
@@ -83,17 +95,30 @@ def test_cve_2026_32597_crit() -> None:
           ours="Keys come only from `jwks_uri`. `jwk`, `jku`, `x5c` and `x5u` in a header are ignored.")  # fmt: skip
 def test_cve_2026_27962_key_in_the_header() -> None:
     own = rsa_key("attacker")
-    for header in ({"jwk": own.as_dict(private=False)}, {"jku": "https://evil.example/keys"}, {"x5u": "https://evil.example"}, {"x5c": ["AAAA"]}):
+    for header in (
+        {"jwk": own.as_dict(private=False)},
+        {"jku": "https://evil.example/keys"},
+        {"x5u": "https://evil.example"},
+        {"x5c": ["AAAA"]},
+    ):
         rejected(signed(claims(), own, kid="r1", **header))
         rejected(signed(claims(), own, kid=None, **header))
 
 
-@advisory("CVE-2026-28490", attack="A padding oracle of RSA1_5 decryption.", ours="Tokens are never decrypted: a JWE has five parts, and exactly three are required.")
+@advisory(
+    "CVE-2026-28490",
+    attack="A padding oracle of RSA1_5 decryption.",
+    ours="Tokens are never decrypted: a JWE has five parts, and exactly three are required.",
+)
 def test_cve_2026_28490_no_encrypted_tokens() -> None:
     assert "compact form" in str(rejected(Secret("a.b.c.d.e")))
 
 
-@advisory("CVE-2026-28498", attack="A check of `at_hash` fails open.", ours="Unused claims do not affect the decision. Claims that are used are required and validated, and a token without them is refused.")
+@advisory(
+    "CVE-2026-28498",
+    attack="A check of `at_hash` fails open.",
+    ours="Unused claims do not affect the decision. Claims that are used are required and validated, and a token without them is refused.",
+)
 def test_cve_2026_28498_missing_claims_do_not_pass() -> None:
     for name in ("iss", "aud", "sub"):
         rejected(signed(claims(**{name: None})))
@@ -112,12 +137,20 @@ def test_cve_2025_61920_oversized_tokens() -> None:
     rejected(Secret("eyJhbGciOiJSUzI1NiIsImI2NCI6ZmFsc2V9..x"))
 
 
-@advisory("CVE-2026-27932", attack="A PBES2 iteration count from the token burns CPU.", ours="No key permits password-based algorithms, so they never run.")
+@advisory(
+    "CVE-2026-27932",
+    attack="A PBES2 iteration count from the token burns CPU.",
+    ours="No key permits password-based algorithms, so they never run.",
+)
 def test_cve_2026_27932_pbes2() -> None:
     rejected(compact({"alg": "PBES2-HS512+A256KW", "p2c": 2**31 - 1, "p2s": "AAAA", "kid": "r1"}, claims()))
 
 
-@advisory("CVE-2026-49852", attack="An empty HMAC key is accepted.", ours="HMAC never verifies id_tokens. The shared secret for signed headers must have at least 32 bytes.")
+@advisory(
+    "CVE-2026-49852",
+    attack="An empty HMAC key is accepted.",
+    ours="HMAC never verifies id_tokens. The shared secret for signed headers must have at least 32 bytes.",
+)
 def test_cve_2026_49852_empty_hmac_key() -> None:
     rejected(hmac_signed(claims(), b"", kid="r1"))
     for secret in ("", "short", b"\x00" * 31):
@@ -125,8 +158,24 @@ def test_cve_2026_49852_empty_hmac_key() -> None:
             v.secret_key("k1", secret)
 
 
-@pytest.mark.parametrize("uri", ["file:///etc/passwd", "ftp://evil.example/k", "http://evil.example/keys", "data:application/json,{}", "gopher://x", "//x", "/etc/passwd", ""])
-@advisory("CVE-2026-48526", attack="A JWKS is fetched from `file:` or `ftp:`.", ours="Only https is permitted, and http on loopback: in the gateway, in the configuration and in the verifier.")
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc/passwd",
+        "ftp://evil.example/k",
+        "http://evil.example/keys",
+        "data:application/json,{}",
+        "gopher://x",
+        "//x",
+        "/etc/passwd",
+        "",
+    ],
+)
+@advisory(
+    "CVE-2026-48526",
+    attack="A JWKS is fetched from `file:` or `ftp:`.",
+    ours="Only https is permitted, and http on loopback: in the gateway, in the configuration and in the verifier.",
+)
 def test_cve_2026_48526_jwks_over_odd_schemes(uri: str) -> None:
     with pytest.raises(ValueError):
         RemoteKeySet(uri, httpx.AsyncClient(), time.time)
@@ -157,7 +206,9 @@ def test_cve_2026_47201_what_is_used_is_what_is_signed() -> None:
                 v.verify("GET", "app.example.com", "/accounts", "x=1", changed, keys, SIGNED_AT)
     for place in range(len(added)):
         with pytest.raises(v.NotVerified):
-            v.verify("GET", "app.example.com", "/accounts", "x=1", [*added[:place], *added[place + 1 :]], keys, SIGNED_AT)
+            v.verify(
+                "GET", "app.example.com", "/accounts", "x=1", [*added[:place], *added[place + 1 :]], keys, SIGNED_AT
+            )
 
 
 def _signed_request() -> tuple[HEADERS, Mapping[str, v.Key]]:
@@ -173,16 +224,33 @@ def test_albeast_2024_another_gateways_key() -> None:
     foreign = generate_private_key(SigningAlgorithm.ED25519)
     own = v.keys_of([v.jwk_key(KEYS["ed25519"]["public_jwk"])])
     for scheme in SigningScheme:
-        theirs = Signing(scheme, SigningAlgorithm.ED25519, (SigningKey(KEYS["ed25519"]["kid"], Secret(as_text(foreign))),), audience=AUDIENCE)
-        added: HEADERS = list(signer(theirs, ISSUER, AUDIENCE, clock=lambda: SIGNED_AT).prepare(FULL).headers(b"GET", b"a.example", b"/", b"", SIGNED_AT))
+        theirs = Signing(
+            scheme,
+            SigningAlgorithm.ED25519,
+            (SigningKey(KEYS["ed25519"]["kid"], Secret(as_text(foreign))),),
+            audience=AUDIENCE,
+        )
+        added: HEADERS = list(
+            signer(theirs, ISSUER, AUDIENCE, clock=lambda: SIGNED_AT)
+            .prepare(FULL)
+            .headers(b"GET", b"a.example", b"/", b"", SIGNED_AT)
+        )
         with pytest.raises(v.NotVerified):
             if scheme is SigningScheme.JWT:
                 v.verify_assertion(added, own, ISSUER, AUDIENCE, SIGNED_AT)
             else:
                 v.verify("GET", "a.example", "/", "", added, own, SIGNED_AT)
-    ours: HEADERS = list(signer(signing("ed25519", SigningScheme.JWT), ISSUER, AUDIENCE, clock=lambda: SIGNED_AT).prepare(FULL).headers(b"GET", b"a", b"/", b"", SIGNED_AT))
+    ours: HEADERS = list(
+        signer(signing("ed25519", SigningScheme.JWT), ISSUER, AUDIENCE, clock=lambda: SIGNED_AT)
+        .prepare(FULL)
+        .headers(b"GET", b"a", b"/", b"", SIGNED_AT)
+    )
     assert v.verify_assertion(ours, own, ISSUER, AUDIENCE, SIGNED_AT).owner == FULL.owner
-    for issuer, audience in ((ISSUER, "http://another.app"), ("https://another.example", AUDIENCE), (ISSUER + "/", AUDIENCE)):
+    for issuer, audience in (
+        (ISSUER, "http://another.app"),
+        ("https://another.example", AUDIENCE),
+        (ISSUER + "/", AUDIENCE),
+    ):
         with pytest.raises(v.NotVerified):
             v.verify_assertion(ours, own, issuer, audience, SIGNED_AT)
 
@@ -190,7 +258,13 @@ def test_albeast_2024_another_gateways_key() -> None:
 @advisory("CVE-2023-35941", attack="A MAC covers fields without delimiters, so that they can be split differently into credentials that never expire.",
           ours="The associated data of a record contains the length of each part. The signature base follows RFC 9421, with one line per component.")  # fmt: skip
 def test_cve_2023_35941_fields_cannot_be_split_anew() -> None:
-    shifted = [("grant", "ab", "c"), ("grant", "a", "bc"), ("gran", "tab", "c"), ("grant", "", "abc"), ("grantab", "c", "")]
+    shifted = [
+        ("grant", "ab", "c"),
+        ("grant", "a", "bc"),
+        ("gran", "tab", "c"),
+        ("grant", "", "abc"),
+        ("grantab", "c", ""),
+    ]
     assert len({context(Record(kind, key, b"", 1, group)) for kind, key, group in shifted}) == len(shifted)
     added, keys = _signed_request()
     for method, host, path, query in (("GET", "app.example.com", "/account", "sx=1"), ("GET", "app.example.com/", "accounts", "x=1"),

@@ -46,7 +46,9 @@ def by_header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module", params=FACES)
-def by_token(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[World]:
+def by_token(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer
+) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     with world_of(folder, request.param, {"identity": issuer.config(header="X-Id-Token")}) as world:
         yield world

@@ -32,7 +32,9 @@ class Issuer:
         self.fetched += 1
         body = json.dumps({"keys": self.served}).encode()
         status = 500 if self.down else 200
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
+        )
         await send({"type": "http.response.body", "body": body})
 
     def __enter__(self) -> Self:

@@ -56,7 +56,9 @@ def test_nobody_is_nobody_and_connects_nothing(by_header: World) -> None:
         assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-identity")
 
 
-def test_an_address_that_the_server_has_from_a_header_is_no_proxys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With `uvicorn --forwarded-allow-ips '*'`, as in many containers, any client can choose its peer address."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
@@ -65,7 +67,9 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(tmp_path: Pat
         status, body = get(world.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
         assert body["request_id"] != "mine"
-        status, body = get(world.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x")
+        status, body = get(
+            world.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x"
+        )
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
 
 
@@ -147,7 +151,11 @@ def test_an_alias_of_the_header_reaches_nobody(by_header: World, alias: str, pat
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
-    for lines in ([f"{alias}: {alice}"], [f"X-Forwarded-User: {mallory}", f"{alias}: {alice}"], [f"{alias}: {alice}", f"X-Forwarded-User: {mallory}"]):
+    for lines in (
+        [f"{alias}: {alice}"],
+        [f"X-Forwarded-User: {mallory}", f"{alias}: {alice}"],
+        [f"{alias}: {alice}", f"X-Forwarded-User: {mallory}"],
+    ):
         status, body = get(by_header.port, path, *lines, "Accept: application/json")
         assert alice not in json.dumps(body if isinstance(body, dict) else body.decode())
         assert status in (200, 400, 401, 403)

@@ -32,7 +32,9 @@ def test_a_users_grants_follow_the_token_and_nobody_else(by_token: World, issuer
         owner = browser.passed()["akoya-owner"]
         assert other.fetch("/accounts").status_code == 401
         assert other.connections()["connections"] == []
-        other.http.headers["X-Id-Token"] = f"Bearer {issuer.token(alice, aud=['x', AUDIENCE], exp=int(time.time()) + 99)}"
+        other.http.headers["X-Id-Token"] = (
+            f"Bearer {issuer.token(alice, aud=['x', AUDIENCE], exp=int(time.time()) + 99)}"
+        )
         assert other.passed()["akoya-owner"] == owner, "another token of the same user"
         other.http.headers["X-Id-Token"] = f"Basic {issuer.token(alice)}"
         assert other.fetch("/accounts").status_code == 401, "another scheme identifies no user"
@@ -76,7 +78,9 @@ def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Pat
         issuer.down = True
         with World(tmp_path, face=face, changes={"identity": issuer.config()}) as world:
             for path in ("/accounts", "/optional", "/akoya/"):
-                status, body = get(world.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json")
+                status, body = get(
+                    world.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json"
+                )
                 assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:identity-keys")
             assert get(world.port, "/public/x", f"Authorization: Bearer {issuer.token()}")[0] == 200
             issuer.down = False

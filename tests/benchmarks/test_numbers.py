@@ -18,12 +18,19 @@ from benchmarks.rig.workloads import WORKLOADS
 ROOT = Path(__file__).parents[2]
 
 
-def sample(system: str, number: int, rate: float, *, workload: str = "small", p99: float = 1000.0, cpu: float = 50.0) -> Sample:
+def sample(
+    system: str, number: int, rate: float, *, workload: str = "small", p99: float = 1000.0, cpu: float = 50.0
+) -> Sample:
     return Sample(workload, system, number, rate, rate / 1e3, cpu, 500.0, p99, 2000.0, 0)
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    samples = [sample("sidecar", 0, 200), sample("envoy-oauth2", 0, 100), sample("sidecar", 1, 90), sample("envoy-oauth2", 1, 30)]
+    samples = [
+        sample("sidecar", 0, 200),
+        sample("envoy-oauth2", 0, 100),
+        sample("sidecar", 1, 90),
+        sample("envoy-oauth2", 1, 30),
+    ]
     found = ratio(samples, "small", "sidecar", "envoy-oauth2")
     assert found is not None
     assert (found.median, found.least, found.most) == (2.5, 2.0, 3.0)
@@ -31,7 +38,9 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
 
 def test_there_is_no_ratio_without_a_common_round() -> None:
-    assert ratio([sample("sidecar", 0, 200), sample("envoy-oauth2", 1, 100)], "small", "sidecar", "envoy-oauth2") is None
+    assert (
+        ratio([sample("sidecar", 0, 200), sample("envoy-oauth2", 1, 100)], "small", "sidecar", "envoy-oauth2") is None
+    )
 
 
 def test_rows_are_medians_in_the_order_of_measuring() -> None:
@@ -109,7 +118,12 @@ def test_at_a_constant_rate_the_page_compares_p99() -> None:
 @pytest.mark.parametrize("command", ["compare", "footprint", "refresh", "report"])
 def test_each_command_explains_itself(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{command}", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", f"benchmarks.{command}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert f"python -m benchmarks.{command}" in done.stdout

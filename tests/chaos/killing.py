@@ -88,7 +88,9 @@ class Place:
         self.akoya.start()
         self.path.write_text(yaml.safe_dump(self._document()))
         self.config = load_config(self.path, ENVIRON)
-        self.vault = EncryptedStore(open_store(self.config.sessions.store, self.clock), Keyring(self.config.sessions.keys))
+        self.vault = EncryptedStore(
+            open_store(self.config.sessions.store, self.clock), Keyring(self.config.sessions.keys)
+        )
         await self.vault.open()
         self.providers = open_providers(self.config, self.clock)
         self.book = GrantRepository(self.vault)

@@ -85,7 +85,9 @@ def test_it_says_which_upstream_a_request_goes_to(folder: Path) -> None:
     file.write_text(reports + file.read_text().replace("{path: /static/*, require: nothing}", rule))
     done = explain(folder, "GET", "/r/x")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "  with it      it goes to the upstream reports (http://127.0.0.1:4000, http://127.0.0.1:4001)\n" in done.stdout
+    assert (
+        "  with it      it goes to the upstream reports (http://127.0.0.1:4000, http://127.0.0.1:4001)\n" in done.stdout
+    )
     for path, place in (("/r/x", "upstreams.reports"), ("/accounts", "upstream")):
         assert json.loads(explain(folder, "GET", path, "--json").stdout)["rule"]["upstream"] == place
 

@@ -114,8 +114,6 @@ def test_a_json_line_has_these_fields(config: Path) -> None:
     assert line["expires_at"].endswith("Z")
 
 
-
-
 def test_csv_opens_in_a_spreadsheet_and_runs_nothing(config: Path) -> None:
     hostile = '=HYPERLINK("http://evil.example")'
     write(config, grant("s1", owner=hostile))

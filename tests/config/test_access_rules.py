@@ -25,7 +25,12 @@ def test_every_form_of_require_is_read(tmp_path: Path) -> None:
     rules = _rules(
         tmp_path,
         {"path": "/static/*", "require": "nothing"},
-        {"path": "/api/{connector}/*", "methods": ["GET", "POST"], "require": "{connector}", "otherwise": "unauthorized"},
+        {
+            "path": "/api/{connector}/*",
+            "methods": ["GET", "POST"],
+            "require": "{connector}",
+            "otherwise": "unauthorized",
+        },
         {"path": "/one", "require": "mikomo", "otherwise": "forbidden"},
         {"path": "/all", "require": ["mikomo"], "otherwise": "pass"},
         {"path": "/**", "require": "any"},
@@ -64,7 +69,10 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
         ({"path": "/x", "require": "anny"}, 'access[0].require: no connector named "anny" (did you mean "any"?)'),
         ({"path": "/x", "require": ["any"]}, 'access[0].require[0]: no connector named "any"'),
         ({"path": "/{bank}", "require": "{connector}"}, 'access[0].require: the path has no parameter "{connector}"'),
-        ({"path": "/{banks}", "require": "{bank}"}, 'access[0].require: the path has no parameter "{bank}" (did you mean "banks"?)'),
+        (
+            {"path": "/{banks}", "require": "{bank}"},
+            'access[0].require: the path has no parameter "{bank}" (did you mean "banks"?)',
+        ),
         ({"path": "x", "require": "any"}, "access[0].path: expected a path that begins with /"),
         ({"path": "/a/*/b", "require": "any"}, "access[0].path: `*` can only be the whole last segment"),
         ({"path": "/a*", "require": "any"}, "access[0].path: `*` can only be the whole last segment"),
@@ -74,8 +82,14 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
         ({"path": "/a//b", "require": "any"}, "access[0].path: `//` never reaches the rules"),
         ({"path": "/a/../b", "require": "any"}, "access[0].path: a dot segment never reaches the rules"),
         ({"path": "/a?b=1", "require": "any"}, "access[0].path: rules match the path only"),
-        ({"path": "/a%2fb", "require": "any"}, 'access[0].path: "a%2fb" contains characters that cannot occur in a normalized path'),
-        ({"path": "/a b", "require": "any"}, 'access[0].path: "a b" contains characters that cannot occur in a normalized path'),
+        (
+            {"path": "/a%2fb", "require": "any"},
+            'access[0].path: "a%2fb" contains characters that cannot occur in a normalized path',
+        ),
+        (
+            {"path": "/a b", "require": "any"},
+            'access[0].path: "a b" contains characters that cannot occur in a normalized path',
+        ),
         ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" contains characters'),
     ],
 )

@@ -114,19 +114,37 @@ def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"connectors.mikomo.client": "demo-ap"}, 'connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)'),
+        (
+            {"connectors.mikomo.client": "demo-ap"},
+            'connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)',
+        ),
         ({"connectors.mikomo.client": "zzz"}, 'connectors.mikomo.client: no client named "zzz" (known: "demo-app")'),
-        ({"clients.demo-app.environment": "sandbx"}, 'clients.demo-app.environment: no environment named "sandbx" (did you'),
-        ({"environments.sandbox": {}}, "environments.sandbox: neither a preset nor authorization_endpoint and token_endpoint"),
+        (
+            {"clients.demo-app.environment": "sandbx"},
+            'clients.demo-app.environment: no environment named "sandbx" (did you',
+        ),
+        (
+            {"environments.sandbox": {}},
+            "environments.sandbox: neither a preset nor authorization_endpoint and token_endpoint",
+        ),
         (
             {"environments.sandbox": {"token_endpoint": "https://x.example.com/t"}},
             "environments.sandbox: neither a preset nor authorization_endpoint",
         ),
-        ({"environments.sandbox.token_endpoint": "http://idp.example.com/t"}, "environments.sandbox.token_endpoint: plain http"),
+        (
+            {"environments.sandbox.token_endpoint": "http://idp.example.com/t"},
+            "environments.sandbox.token_endpoint: plain http",
+        ),
         ({"environments.sandbox.jwks_uri": "http://10.0.0.1/keys"}, "environments.sandbox.jwks_uri: plain http"),
-        ({"environments.sandbox.jwks_uri": "http://127.0.0.1.example.com/k"}, "environments.sandbox.jwks_uri: plain http"),
+        (
+            {"environments.sandbox.jwks_uri": "http://127.0.0.1.example.com/k"},
+            "environments.sandbox.jwks_uri: plain http",
+        ),
         ({"environments.sandbox.jwks_uri": "https://ex%61mple.com/"}, "environments.sandbox.jwks_uri: the host"),
-        ({"environments.sandbox.jwks_uri": "https://x.example.com:99999/"}, "environments.sandbox.jwks_uri: the host or port"),
+        (
+            {"environments.sandbox.jwks_uri": "https://x.example.com:99999/"},
+            "environments.sandbox.jwks_uri: the host or port",
+        ),
         ({"environments.sandbox.timeout": "0s"}, "environments.sandbox.timeout: must be more than 0"),
         (
             {"environments.sandbox.authorization_parameters": {"state": "x"}},
@@ -142,17 +160,44 @@ def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: P
         ),
         ({"clients.demo-app.scopes": ["profile", "offline_access"]}, 'clients.demo-app.scopes: "openid" is missing'),
         ({"connectors.any": {"client": "demo-app"}}, 'connectors.any: "any" has a meaning of its own'),
-        ({"tokens.verify": "always"}, "environments.sandbox: tokens.verify is always, and this environment has no jwks_uri"),
+        (
+            {"tokens.verify": "always"},
+            "environments.sandbox: tokens.verify is always, and this environment has no jwks_uri",
+        ),
         # Redirect URIs.
-        ({"clients.demo-app.redirect_uri": "https://other.example.com/cb"}, "clients.demo-app.redirect_uri: it is not on the"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com:8443/cb"}, "clients.demo-app.redirect_uri: it is not on the"),
+        (
+            {"clients.demo-app.redirect_uri": "https://other.example.com/cb"},
+            "clients.demo-app.redirect_uri: it is not on the",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com:8443/cb"},
+            "clients.demo-app.redirect_uri: it is not on the",
+        ),
         ({"clients.demo-app.redirect_uri": "http://app.example.com/cb"}, "clients.demo-app.redirect_uri: plain http"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/cb?x=1"}, "clients.demo-app.redirect_uri: a redirect URI has"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/"}, "clients.demo-app.redirect_uri: a redirect URI needs a"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/a//b"}, "clients.demo-app.redirect_uri: its path has empty"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/a/../b"}, "clients.demo-app.redirect_uri: its path has"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/%61"}, "clients.demo-app.redirect_uri: its path has empty or"),
-        ({"clients.demo-app.redirect_uri": "https://app.example.com/akoya/"}, "clients.demo-app.redirect_uri: its path is a route"),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/cb?x=1"},
+            "clients.demo-app.redirect_uri: a redirect URI has",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/"},
+            "clients.demo-app.redirect_uri: a redirect URI needs a",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/a//b"},
+            "clients.demo-app.redirect_uri: its path has empty",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/a/../b"},
+            "clients.demo-app.redirect_uri: its path has",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/%61"},
+            "clients.demo-app.redirect_uri: its path has empty or",
+        ),
+        (
+            {"clients.demo-app.redirect_uri": "https://app.example.com/akoya/"},
+            "clients.demo-app.redirect_uri: its path is a route",
+        ),
         (
             {"clients.demo-app.redirect_uri": "https://app.example.com/akoya/connect/x"},
             "clients.demo-app.redirect_uri: its path is a route",
@@ -238,7 +283,9 @@ def test_missing_secrets_do_not_hide_the_rails(tmp_path: Path) -> None:
 
 
 def test_names_and_ids_of_connectors_may_differ(tmp_path: Path) -> None:
-    config = judged(tmp_path, {"connectors.bank": {"client": "demo-app", "connector": "Some~Bank", "name": "Süd Bank"}}).config
+    config = judged(
+        tmp_path, {"connectors.bank": {"client": "demo-app", "connector": "Some~Bank", "name": "Süd Bank"}}
+    ).config
     assert config is not None
     assert (config.connectors["bank"].id, config.connectors["bank"].name) == ("Some~Bank", "Süd Bank")
     assert (config.connectors["mikomo"].id, config.connectors["mikomo"].name) == ("mikomo", "mikomo")

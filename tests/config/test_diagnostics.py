@@ -12,7 +12,12 @@ from tests.config.documents import ENVIRON, judged, said
 
 def test_a_fault_reads_as_the_design_says() -> None:
     diagnostic = Diagnostic(
-        "gateway.yaml", 31, 13, ("connectors", "mikomo", "client"), 'no client named "demo-ap"', 'did you mean "demo-app"?'
+        "gateway.yaml",
+        31,
+        13,
+        ("connectors", "mikomo", "client"),
+        'no client named "demo-ap"',
+        'did you mean "demo-app"?',
     )
     text = 'gateway.yaml:31:13: connectors.mikomo.client: no client named "demo-ap" (did you mean "demo-app"?)'
     assert str(diagnostic) == text
@@ -78,4 +83,6 @@ def test_a_broken_part_does_not_make_others_complain(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert said(judged(tmp_path, {"clients": 7})) == ["clients: expected a mapping, not 7"]
     assert len(said(judged(tmp_path, {"connectors.mikomo": "demo-app"}))) == 1
-    assert len(said(judged(tmp_path, {"environments": {"UPPER": {"preset": "akoya-sandbox"}}}))) == 2  # and its reference
+    assert (
+        len(said(judged(tmp_path, {"environments": {"UPPER": {"preset": "akoya-sandbox"}}}))) == 2
+    )  # and its reference

@@ -100,9 +100,46 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 DESIGN = yaml.safe_load(Path(__file__).with_name("design.yaml").read_text())
 NEAR = st.sampled_from(
     [
-        *("", "/", "/*", "//", "*", "{x}", "any", "0s", "5s", "1", "http://", "https://[", "https://a:b/", "unix:", "unix:/x"),
-        *("http://[::1%25eth0]/", "https://xn--/", "https://\u00e9/", "sqlite:", "sqlite:///", "redis://[", "::/0", "1.2.3.4/99"),
-        *({"env": "GATEWAY_KEY"}, {"file": "\x00"}, {"file": "/"}, {"env": ""}, [[]], [None], {"": None}, 0, -1, 1e999, 10**30),
+        *(
+            "",
+            "/",
+            "/*",
+            "//",
+            "*",
+            "{x}",
+            "any",
+            "0s",
+            "5s",
+            "1",
+            "http://",
+            "https://[",
+            "https://a:b/",
+            "unix:",
+            "unix:/x",
+        ),
+        *(
+            "http://[::1%25eth0]/",
+            "https://xn--/",
+            "https://\u00e9/",
+            "sqlite:",
+            "sqlite:///",
+            "redis://[",
+            "::/0",
+            "1.2.3.4/99",
+        ),
+        *(
+            {"env": "GATEWAY_KEY"},
+            {"file": "\x00"},
+            {"file": "/"},
+            {"env": ""},
+            [[]],
+            [None],
+            {"": None},
+            0,
+            -1,
+            1e999,
+            10**30,
+        ),
     ]
 )
 
@@ -130,7 +167,9 @@ def test_one_value_of_a_good_configuration_removed(path: tuple[Any, ...]) -> Non
 
 
 @FAST
-@given(st.text(max_size=40) | st.text(alphabet="htps:/[]@.%0123456789abcx-?#", max_size=40).map(lambda t: f"https://{t}"))
+@given(
+    st.text(max_size=40) | st.text(alphabet="htps:/[]@.%0123456789abcx-?#", max_size=40).map(lambda t: f"https://{t}")
+)
 def test_values_raise_value_error_only(text: str) -> None:
     for read in (parse_duration, parse_size, parse_url, parse_listen):
         try:

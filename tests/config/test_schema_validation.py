@@ -35,13 +35,19 @@ from tests.config.documents import REMOVED, judged, said
         ({"upstream": {"url": "127.0.0.1:3000"}}, "upstream.url: expected one address or a list"),
         ({"upstream": {"url": "http://127.0.0.1:3000/base"}}, "upstream.url: expected one address or a list"),
         ({"upstream": {"url": ["http://127.0.0.1:1", 7]}}, "upstream.url[1]: expected http://host:port"),
-        ({"clients.demo-app.scopes": "openid profile"}, 'clients.demo-app.scopes: expected a list, not "openid profile"'),
+        (
+            {"clients.demo-app.scopes": "openid profile"},
+            'clients.demo-app.scopes: expected a list, not "openid profile"',
+        ),
         ({"clients.demo-app.client_id": 12}, "clients.demo-app.client_id: expected a text in quotes"),
         ({"clients.demo-app.redirect_uri": "/callback"}, "clients.demo-app.redirect_uri: expected a URL"),
         ({"sessions.cookie.name": "a b"}, "sessions.cookie.name: expected a cookie name"),
         ({"sessions.store": "postgres://x"}, "sessions.store: expected sqlite:path"),
         ({"environments.sandbox.issuer": 7}, "environments.sandbox.issuer: expected a URL"),
-        ({"environments.sandbox.dialect": {"errors": [{"means": "dead_token"}]}}, "environments.sandbox.dialect.errors[0]"),
+        (
+            {"environments.sandbox.dialect": {"errors": [{"means": "dead_token"}]}},
+            "environments.sandbox.dialect.errors[0]",
+        ),
         ({"identity": {"jwt": {"issuer": "x"}}}, 'identity.jwt: "jwks_uri" is missing'),
         ({"connectors.mikomo.name": "a\nb"}, "connectors.mikomo.name: a line end or control character"),
         ({"clients.demo-app.scopes": ["openid\n", "offline_access"]}, "clients.demo-app.scopes[0]: a line end"),
@@ -96,7 +102,12 @@ def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
 
 
 def test_a_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) -> None:
-    for url in ("redis://:hunter2@db/0", "rediss://user:hunter2@db/0", "redis+sentinel://:hunter2@[::1/0", "redis://db/0?Password=hunter2"):
+    for url in (
+        "redis://:hunter2@db/0",
+        "rediss://user:hunter2@db/0",
+        "redis+sentinel://:hunter2@[::1/0",
+        "redis://db/0?Password=hunter2",
+    ):
         text = "\n".join(said(judged(tmp_path, {"sessions.store": url})))
         assert "a secret must not be written in this file" in text
         assert "hunter2" not in text

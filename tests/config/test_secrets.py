@@ -91,7 +91,10 @@ def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
     [
         ({}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is not set (set it)"),
         ({"CLIENT_SECRET": ""}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty"),
-        ({"CLIENT_SECRET": " \n"}, "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty"),
+        (
+            {"CLIENT_SECRET": " \n"},
+            "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty",
+        ),
         ({"CLIENT_SECRET": "hunter2\n"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
         ({"CLIENT_SECRET": "hun\rter2"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
     ],
@@ -174,7 +177,10 @@ def _pem(key: Any, password: bytes | None = None) -> str:
 
 ED25519 = _pem(ed25519.Ed25519PrivateKey.generate())
 PUBLIC_PEM = (
-    ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    ed25519.Ed25519PrivateKey.generate()
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    .decode()
 )
 P256 = _pem(ec.generate_private_key(ec.SECP256R1()))
 P384 = _pem(ec.generate_private_key(ec.SECP384R1()))

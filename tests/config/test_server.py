@@ -47,11 +47,17 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
         ({"admin": {"listen": "127.0.0.1:8080"}}, "admin.listen: admin must not listen where the public does"),
         ({"upstream": {"url": "http://10.0.0.1:3000"}}, "upstream.url: plain http to an address that is not loopback"),
         ({"upstream": {"url": "http://app:3000"}}, "upstream.url: plain http to an address that is not loopback"),
-        ({"upstream": {"url": ["http://[::1]:1", "http://a"]}}, "upstream.url[1]: plain http to an address that is not"),
+        (
+            {"upstream": {"url": ["http://[::1]:1", "http://a"]}},
+            "upstream.url[1]: plain http to an address that is not",
+        ),
         ({"upstream": {"url": "http://127.0.0.1:0"}}, "upstream.url: the port of the URL cannot be read"),
         ({"upstream": {"url": "http://::1"}}, "upstream.url: "),
         ({"upstream": {"url": "http://127.0.0.1", "max_header_bytes": 100}}, "upstream.max_header_bytes: must be 4KiB"),
-        ({"upstream": {"url": "http://127.0.0.1", "timeout": {"read": "0s"}}}, "upstream.timeout.read: must be more than 0"),
+        (
+            {"upstream": {"url": "http://127.0.0.1", "timeout": {"read": "0s"}}},
+            "upstream.timeout.read: must be more than 0",
+        ),
         (
             {"upstream": {"url": "http://127.0.0.1", "websocket": {"max_message": "0MB"}}},
             "upstream.websocket.max_message: must be more than 0",
@@ -70,18 +76,30 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
         ({"redirects.allow": ["http://other.example.com/*"]}, "redirects.allow[0]: plain http"),
         ({"redirects.allow": ["https://u@h.example.com/*"]}, "redirects.allow[0]: no user name"),
         ({"redirects.allow": ["https://H.example.com/*"]}, "redirects.allow[0]: an origin is written in lower case"),
-        ({"redirects.allow": ["javascript:alert(1)"]}, "redirects.allow[0]: expected a path that begins with /, or a URL"),
+        (
+            {"redirects.allow": ["javascript:alert(1)"]},
+            "redirects.allow[0]: expected a path that begins with /, or a URL",
+        ),
         ({"redirects.after_connect": "//evil.example.com"}, "redirects.after_connect: empty and dot segments"),
         ({"redirects.after_connect": "/a*"}, "redirects.after_connect: a `*` is only allowed in redirects.allow"),
         ({"redirects.after_error": "data:text/html,x"}, "redirects.after_error: expected a path"),
         ({"trusted_proxies": ["0.0.0.0/0"]}, "trusted_proxies[0]: this trusts every client"),
         ({"trusted_proxies": ["::/0"]}, "trusted_proxies[0]: this trusts every client"),
-        ({"trusted_proxies": ["10.1.2.3/8"]}, "trusted_proxies[0]: the address has bits beyond the length of its network"),
+        (
+            {"trusted_proxies": ["10.1.2.3/8"]},
+            "trusted_proxies[0]: the address has bits beyond the length of its network",
+        ),
         ({"trusted_proxies": ["proxy.internal"]}, 'trusted_proxies[0]: "proxy.internal" is not an address or network'),
         ({"identity": {"header": "X-User"}}, "identity.header: a header is only trusted from trusted_proxies"),
         ({"identity": {"header": "X-User"}, "trusted_proxies": []}, "identity.header: a header is only trusted from"),
-        ({"identity": {"header": "Cookie"}, "trusted_proxies": ["::1"]}, "identity.header: the header Cookie has a meaning"),
-        ({"identity": {"header": "akoya_owner"}, "trusted_proxies": ["::1"]}, "identity.header: the header akoya_owner has"),
+        (
+            {"identity": {"header": "Cookie"}, "trusted_proxies": ["::1"]},
+            "identity.header: the header Cookie has a meaning",
+        ),
+        (
+            {"identity": {"header": "akoya_owner"}, "trusted_proxies": ["::1"]},
+            "identity.header: the header akoya_owner has",
+        ),
         ({"identity": {"header": "X_User"}, "trusted_proxies": ["::1"]}, "identity.header: a header with `_` can be"),
         (
             {"identity": {"from": "session", "header": "X-User"}, "trusted_proxies": ["::1"]},
@@ -131,12 +149,17 @@ def test_listeners_are_read(tmp_path: Path, text: str, expected: Listen) -> None
 def test_the_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).admin == Listen("127.0.0.1", 9090)
     assert _config(tmp_path, {"admin": None}).admin is None
-    assert _config(tmp_path, {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}).admin == Listen("127.0.0.1", 0)
+    assert _config(tmp_path, {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}).admin == Listen(
+        "127.0.0.1", 0
+    )
 
 
 def test_upstreams_are_one_or_several_or_none(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).upstream is None
-    several = {"url": ["http://127.0.0.1:3000", "https://app.internal", "unix:/run/app.sock"], "max_header_bytes": "8KiB"}
+    several = {
+        "url": ["http://127.0.0.1:3000", "https://app.internal", "unix:/run/app.sock"],
+        "max_header_bytes": "8KiB",
+    }
     upstream = _config(tmp_path, {"upstream": several}).upstream
     assert upstream is not None
     assert upstream.origins == (

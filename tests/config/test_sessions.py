@@ -10,7 +10,19 @@ import pytest
 from akoya_gateway.config.model import Config
 from tests.config.documents import ENVIRON, judged, said, warned
 
-UNESCAPED = ["Tr0ub/4dor&3", "57#Wc903z", "p@ss:w/o#r?d%", "ab?cd/ef", "100%zz", "a b", "word@", "/", "#", "a[b]c", "6379/0"]
+UNESCAPED = [
+    "Tr0ub/4dor&3",
+    "57#Wc903z",
+    "p@ss:w/o#r?d%",
+    "ab?cd/ef",
+    "100%zz",
+    "a b",
+    "word@",
+    "/",
+    "#",
+    "a[b]c",
+    "6379/0",
+]
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
 
@@ -72,7 +84,10 @@ def test_memory_is_warned_of(tmp_path: Path) -> None:
         ({"sessions.cookie.same_site": "none"}, "sessions.cookie.same_site: expected one of lax, strict"),
         ({"sessions.store": "sqlite://relative.db"}, "sessions.store: `sqlite://` is followed by an absolute path"),
         ({"sessions.store": "redis://[::1/0"}, "sessions.store: redis://\u2026 is not of the form"),
-        ({"sessions.store": "redis://h/x"}, "sessions.store: redis://h/x: the path must end in the number of a database"),
+        (
+            {"sessions.store": "redis://h/x"},
+            "sessions.store: redis://h/x: the path must end in the number of a database",
+        ),
         ({"sessions.store": "redis+sentinel://a"}, "sessions.store: redis+sentinel://a: name the service"),
         ({"sessions.store": "redis://a?tiemout=1"}, "sessions.store: redis://a: no option 'tiemout'"),
         ({"sessions.store": "redis://:a/b@h"}, "sessions.store: a secret must not be written in this file"),

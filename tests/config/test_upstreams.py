@@ -35,7 +35,12 @@ def test_a_rule_leads_to_the_upstream_it_names_and_to_the_default_otherwise(tmp_
     assert made.all_upstreams == (app, reports)
     assert reports
     assert [str(origin) for origin in reports.origins] == REPORTS["url"]
-    assert (reports.address, reports.secure, reports.pool, reports.max_header_bytes) == ("upstreams.reports", True, 20, 8192)
+    assert (reports.address, reports.secure, reports.pool, reports.max_header_bytes) == (
+        "upstreams.reports",
+        True,
+        20,
+        8192,
+    )
     assert app
     assert (app.address, app.secure, app.pool) == ("upstream", False, 100)
 

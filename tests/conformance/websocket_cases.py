@@ -69,7 +69,11 @@ def framing() -> Named:
         yield f"1 {kind} of 65536 in pieces of 997", Case(((opcode, data, {}),), ((opcode, data),), chop=997)
         yield (
             f"1 {kind}, long form of a short length",
-            Case(long := ((opcode, b"hi", {"length": b"\x7e\x00\x02"}),), ((opcode, b"hi"),), strictly=Case(long, code=PROTOCOL_ERROR)),
+            Case(
+                long := ((opcode, b"hi", {"length": b"\x7e\x00\x02"}),),
+                ((opcode, b"hi"),),
+                strictly=Case(long, code=PROTOCOL_ERROR),
+            ),
         )
 
 

@@ -34,7 +34,9 @@ def documents(text: str) -> list[dict[str, Any]]:
 def configurations() -> dict[str, str]:
     """Every gateway.yaml that is shipped for a deployment."""
     found = {"compose": (DEPLOY / "compose" / "gateway.yaml").read_text()}
-    found["kubernetes"] = next(d["data"]["gateway.yaml"] for d in documents(SIDECAR.read_text()) if d["kind"] == "ConfigMap")
+    found["kubernetes"] = next(
+        d["data"]["gateway.yaml"] for d in documents(SIDECAR.read_text()) if d["kind"] == "ConfigMap"
+    )
     found["helm"] = yaml.safe_dump(yaml.safe_load((CHART / "values.yaml").read_text())["config"], sort_keys=False)
     return found
 
@@ -75,7 +77,11 @@ def test_what_the_manifests_run_are_options_that_exist() -> None:
     shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "run", "--help"], capture_output=True, text=True,
                            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}, check=True).stdout  # fmt: skip
     used = set(re.findall(r"--[a-z-]+", " ".join(pods()["akoya-gateway"]["args"])))
-    used |= set(re.findall(r"--[a-z-]+", (CHART / "templates" / "gateway.yaml").read_text().split("args:")[1].split("ports:")[0]))
+    used |= set(
+        re.findall(
+            r"--[a-z-]+", (CHART / "templates" / "gateway.yaml").read_text().split("args:")[1].split("ports:")[0]
+        )
+    )
     used |= set(re.findall(r"--[a-z-]+", re.findall(r"ExecStart=.*", unit())[0]))
     assert [option for option in used if option not in shown] == []
 
@@ -100,7 +106,9 @@ def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
 
 def test_the_health_check_of_the_image_is_asked_of_the_gateway_alone() -> None:
     services: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
-    borrowed = [service for service in services.values() if service["image"] == "akoya-gateway" and "entrypoint" in service]
+    borrowed = [
+        service for service in services.values() if service["image"] == "akoya-gateway" and "entrypoint" in service
+    ]
     assert borrowed
     assert all(service["healthcheck"] == {"disable": True} for service in borrowed)
 
@@ -165,7 +173,12 @@ def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path
     target = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     subprocess.run([*pip, "--target", str(target), str(context)], check=True, capture_output=True)
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(target),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+    }
     shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "schema"], capture_output=True, text=True, check=True,
                            env=environ, cwd=target)  # fmt: skip
     assert '"$schema"' in shown.stdout

@@ -57,12 +57,26 @@ def rules() -> list[Row]:
                "/closed", "/optional", "/optional/any", "/optional/rest", "/optional/x", "/accounts", "/accounts/", "/accounts/1/2?q=1&q=2", "/mikomo",
                "/mikomo/1", "/mikomo/1/2", "/mikomo/", "/optional/ANY", "/optional/any/", "/Optional/any", "/optional/Rest", "/optional/", "/optional/x/", "/nowhere", "/accountsx", "/Accounts"]  # fmt: skip
     page = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
-    rows = [Row(target, lines=lines, member=member) for target in targets for lines in ((), page) for member in (True, False)]
+    rows = [
+        Row(target, lines=lines, member=member)
+        for target in targets
+        for lines in ((), page)
+        for member in (True, False)
+    ]
     methods = ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
     some = ["/public/x", "/api/banks/mikomo/x", "/accounts", "/mikomo/1"]
     rows += [Row(target, method, member=member) for target in some for method in methods for member in (True, False)]
     rows += [Row(target, "TRACE") for target in some]
-    required = ["/api/banks/mikomo/x", "/api/banks/other/x", "/both", "/either", "/closed", "/optional/any", "/accounts", "/mikomo"]
+    required = [
+        "/api/banks/mikomo/x",
+        "/api/banks/other/x",
+        "/both",
+        "/either",
+        "/closed",
+        "/optional/any",
+        "/accounts",
+        "/mikomo",
+    ]
     rows += [Row(target, lines=lines, ended=True) for target in required for lines in ((), page)]
     return rows
 
@@ -88,7 +102,10 @@ def paths() -> list[Row]:
     ]  # fmt: skip
     rows = [Row(target, refused=True) for target in ambiguous] + [Row(target) for target in plain]
     rows += [Row(target, refused=True, member=False) for target in ambiguous[:6]]
-    rows += [Row(f"http://{HOST}/accounts", proxied=False), Row(f"http://evil.example{'/public/../accounts'}", refused=True, proxied=False)]
+    rows += [
+        Row(f"http://{HOST}/accounts", proxied=False),
+        Row(f"http://evil.example{'/public/../accounts'}", refused=True, proxied=False),
+    ]
     rows += [Row("*", "OPTIONS", refused=True, proxied=False), Row("accounts", refused=True, proxied=False)]
     return rows
 
@@ -98,21 +115,40 @@ def headers() -> list[Row]:
              "Akoya-Connector", "Akoya-Connections", "Akoya-Assertion", "Akoya-Expires", "Signature", "Signature-Input",
              "Signature_Input", "Signature.Input"]  # fmt: skip
     targets = ["/accounts", "/public/x", "/optional"]
-    rows = [Row(target, lines=(f"{name}: {spoofed(name)}",) * times) for target in targets for name in names for times in (1, 2)]
+    rows = [
+        Row(target, lines=(f"{name}: {spoofed(name)}",) * times)
+        for target in targets
+        for name in names
+        for times in (1, 2)
+    ]
     rows += [Row(target, lines=("Akoya-New: spoofed",), stricter=("nginx",)) for target in targets]
-    rows += [Row(target, lines=(f"Connection: {name}",)) for target in targets for name in ("Akoya-Owner", "akoya-id-token", "Signature")]
+    rows += [
+        Row(target, lines=(f"Connection: {name}",))
+        for target in targets
+        for name in ("Akoya-Owner", "akoya-id-token", "Signature")
+    ]
     rows += [Row(target, lines=("X-Folded: a\r\n b",), proxied=False) for target in targets]
-    rows += [Row("/accounts", lines=("Akoya-Owner: a\r\n spoofed",), proxied=False), Row("/accounts", lines=("Akoya-Owner : spoofed",), refused=True, proxied=False)]
+    rows += [
+        Row("/accounts", lines=("Akoya-Owner: a\r\n spoofed",), proxied=False),
+        Row("/accounts", lines=("Akoya-Owner : spoofed",), refused=True, proxied=False),
+    ]
     rows += [Row("/accounts", lines=(f"{name}: DELETE",)) for name in ("X-Http-Method-Override", "X-Method-Override")]
     rows += [Row("/mikomo/1", "PUT", lines=("X-Http-Method-Override: DELETE",))]
-    rows += [Row("/optional", "POST", lines=("X.Http-Method_Override: GET",)), Row("/optional/rest", "POST", lines=("X-Http-Method: GET",))]
+    rows += [
+        Row("/optional", "POST", lines=("X.Http-Method_Override: GET",)),
+        Row("/optional/rest", "POST", lines=("X-Http-Method: GET",)),
+    ]
     rows += [Row(target, method) for target in ("/mikomo/1?_method=DELETE", "/optional/rest?a=1&%5Fmethod=GET", "/accounts?_method=DELETE",
                                                 "/mikomo/1?.method=PUT", "/mikomo/1?_methods=x") for method in ("GET", "PUT", "POST")]  # fmt: skip
     moving = ["Script-Name", "Daphne-Root-Path", "X-Original-URL", "X-Rewrite-Url", "X-Script-Name", "X-Forwarded-Prefix", "Remote-User",
               "True-Client-Ip", "X-Envoy-Original-Path", "SCRIPT_NAME", "Path_Info", "X_Forwarded_User", "X_Own"]  # fmt: skip
     rows += [Row(target, lines=(f"{name}: /accounts",)) for target in targets for name in moving]
-    rows += [Row("/mikomo/1", "PUT", lines=(f"{name}: /accounts",), member=member) for name in moving for member in (True, False)]
-    rows += [Row("/accounts", lines=('Signature: mine=:AA==:', 'Signature: mine=:AA==:'), proxied=False)]
+    rows += [
+        Row("/mikomo/1", "PUT", lines=(f"{name}: /accounts",), member=member)
+        for name in moving
+        for member in (True, False)
+    ]
+    rows += [Row("/accounts", lines=("Signature: mine=:AA==:", "Signature: mine=:AA==:"), proxied=False)]
     return rows
 
 
@@ -125,11 +161,23 @@ def spoofed(name: str) -> str:
 
 
 def hosts() -> list[Row]:
-    good = [HOST.upper(), f"{HOST}.", f"{HOST}:80", f"{HOST}:8443", "other.example", "127.0.0.1", "[::1]:80", "a_b.example"]
+    good = [
+        HOST.upper(),
+        f"{HOST}.",
+        f"{HOST}:80",
+        f"{HOST}:8443",
+        "other.example",
+        "127.0.0.1",
+        "[::1]:80",
+        "a_b.example",
+    ]
     bad = [f"user@{HOST}", "a b", "a,b", "a/b", "a\\b", "a?b", "a#b", "", "a;b", f"{HOST}%00", "x" * 300]
     rows = [Row(target, hosts=(f"Host: {host}",)) for host in good for target in ("/accounts", "/public/x")]
     rows += [Row("/accounts", hosts=(f"Host: {host}",), refused=True) for host in bad]
-    rows += [Row("/accounts", hosts=(f"Host: {HOST}", "Host: evil.example"), refused=True), Row("/accounts", hosts=(), refused=True)]
+    rows += [
+        Row("/accounts", hosts=(f"Host: {HOST}", "Host: evil.example"), refused=True),
+        Row("/accounts", hosts=(), refused=True),
+    ]
     return rows
 
 

@@ -83,7 +83,10 @@ class Faces:
             "access": RULES,
             "trusted_proxies": ["127.0.0.1/32"],
             "forward_auth": True,
-            "redirects": {"after_connect": "/accounts", "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"]},
+            "redirects": {
+                "after_connect": "/accounts",
+                "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"],
+            },
         }
         self.world = World(folder, changes=changes)
         self.recorder = Recorder()
@@ -102,11 +105,15 @@ class Faces:
         self.world.__enter__()
         observers = Observers(NullGrantObserver(), NullAuthorizationObserver(), self.recorder)
         app = asgi_app(self.world.verification_key)
-        self._inside = AppServer(Gateway(app, self._config("middleware", "upstream"), observers=observers), lifespan="on")
+        self._inside = AppServer(
+            Gateway(app, self._config("middleware", "upstream"), observers=observers), lifespan="on"
+        )
         self._inside.__enter__()
         router = UpstreamRouter(config := self._config("app"))
         gateway, date_header = Gateway(router, config, observers=observers), DateHeader()
-        straight = AsgiFastLane(FastLane(gateway, router.current_proxies, date_header), DateMiddleware(gateway, date_header), date_header)
+        straight = AsgiFastLane(
+            FastLane(gateway, router.current_proxies, date_header), DateMiddleware(gateway, date_header), date_header
+        )
         self._beside = AppServer(straight, lifespan="on")
         self._beside.__enter__()
         with self.world.browser() as browser:
@@ -138,7 +145,9 @@ class Faces:
 
     def sidecar(self, row: Row) -> Outcome:
         name = new_id()
-        answer = exchange(self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"])
+        answer = exchange(
+            self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
+        )
         return self._outcome(answer, *self._logged(name, answer.status))
 
     def _config(self, name: str, *without: str) -> Config:
@@ -156,7 +165,11 @@ class Faces:
 
     def asked(self, row: Row, way: str) -> Outcome:
         name = new_id()
-        kept = [line for line in self._lines(row) if not DESCRIBING.match(name_of(line)) and name_of(line).lower() != "connection"]
+        kept = [
+            line
+            for line in self._lines(row)
+            if not DESCRIBING.match(name_of(line)) and name_of(line).lower() != "connection"
+        ]
         if way == "nginx":
             kept = [line for line in kept if "_" not in name_of(line) and "." not in name_of(line)]
         route, method = "/akoya/forward-auth", "GET"
@@ -174,7 +187,9 @@ class Faces:
             return self._outcome(answer, rule, word)
         onward = [line for line in kept if not OURS.match(name_of(line)) and name_of(line).lower() != "cookie"]
         onward += [f"{key}: {value}" for key, value in answer.headers if OURS.match(key) or key == "cookie"]
-        return self._outcome(exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word)
+        return self._outcome(
+            exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word
+        )
 
     def _lines(self, row: Row) -> list[str]:
         cookie = self._ended if row.ended else self._member

@@ -52,7 +52,9 @@ def judge(row: Row, name: str, outcome: Outcome) -> None:
     assert "spoofed" not in str(outcome.injected), name
     if outcome.seen is not None and row.proxied:
         path, query, _ = outcome.seen
-        assert path + (f"?{query}" if query else "") == (row.target if query else row.target.removesuffix("?")), "byte for byte"
+        assert path + (f"?{query}" if query else "") == (row.target if query else row.target.removesuffix("?")), (
+            "byte for byte"
+        )
     if outcome.injected:
         assert outcome.signature is not None
         assert outcome.signature.startswith("valid: "), name
@@ -83,5 +85,14 @@ def test_the_table_meets_every_rule_and_every_way_out(faces: Faces) -> None:
     outcomes = [faces.sidecar(row) for row in ROWS if not row.refused or row.proxied]
     met = {outcome.rule for outcome in outcomes}
     assert {f"access[{index}]" for index in range(len(RULES))} <= {rule.partition(" ")[0] for rule in met}
-    words = {"passed", "not-connected", "forbidden", "no-rule", "unknown-connector", "ambiguous-path", "bad-host", "reconnect"}
+    words = {
+        "passed",
+        "not-connected",
+        "forbidden",
+        "no-rule",
+        "unknown-connector",
+        "ambiguous-path",
+        "bad-host",
+        "reconnect",
+    }
     assert words <= {outcome.word for outcome in outcomes}

@@ -41,7 +41,9 @@ def known_metrics() -> dict[str, tuple[str, ...]]:
         for family in collector.collect():
             if family.name.startswith("akoya_gateway_"):
                 counted = f"{family.name}_total" if family.type == "counter" else family.name
-                shown = labels or tuple(dict.fromkeys(name for s in family.samples for name in s.labels if name != "le"))
+                shown = labels or tuple(
+                    dict.fromkeys(name for s in family.samples for name in s.labels if name != "le")
+                )
                 known[counted] = shown
     return known
 
@@ -135,4 +137,6 @@ def test_no_field_of_an_event_has_a_name_that_is_masked() -> None:
 
 def test_the_levels_of_a_row_say_who_acts() -> None:
     """Each error says what to do about it."""
-    assert [event for event, level, meaning in rows("## Log events") if level in ("error", "critical") and not meaning] == []
+    assert [
+        event for event, level, meaning in rows("## Log events") if level in ("error", "critical") and not meaning
+    ] == []

@@ -36,7 +36,9 @@ def configurations() -> Iterator[tuple[Path, Block]]:
                 yield page, block
 
 
-@pytest.mark.parametrize(("page", "block"), list(configurations()), ids=lambda each: str(each.line if isinstance(each, Block) else each.name))
+@pytest.mark.parametrize(
+    ("page", "block"), list(configurations()), ids=lambda each: str(each.line if isinstance(each, Block) else each.name)
+)
 def test_every_whole_configuration_is_fine(page: Path, block: Block, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(block.text)
@@ -61,13 +63,17 @@ def test_every_part_of_a_configuration_has_keys_of_the_schema(page: Path) -> Non
 def shown_commands() -> list[tuple[str, str]]:
     """Return the commands of all pages but the tutorial (test_tutorial.py); they use gateway.yaml as it is."""
     texts = [page.read_text() for page in PAGES if page.name != "tutorial.md"]
-    return [pair for text in texts for block in blocks(text) if block.language == "console" for pair in commands(block.text)]
+    return [
+        pair for text in texts for block in blocks(text) if block.language == "console" for pair in commands(block.text)
+    ]
 
 
 @pytest.mark.parametrize(("command", "shown"), shown_commands())
 def test_a_command_prints_what_is_shown(command: str, shown: str) -> None:
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
     assert pattern(shown).fullmatch(trimmed(done.stdout)), done.stdout + done.stderr
 
 
@@ -145,7 +151,13 @@ def test_every_command_and_option_exists(page: Path) -> None:
 @each_page
 def test_an_option_on_its_own_is_one_of_ours(page: Path) -> None:
     ours = set().union(*OPTIONS.values())
-    others = {"--limit-request-field-size", "--max-http-header-size", "--no-access-log", "--no-proxy-headers", "--root-path"}
+    others = {
+        "--limit-request-field-size",
+        "--max-http-header-size",
+        "--no-access-log",
+        "--no-proxy-headers",
+        "--root-path",
+    }
     alone = re.findall(r"`(--[a-z][a-z-]*)(?:[ =][^`]*)?`", prose(page.read_text()))
     assert set(alone) - others <= ours
 
@@ -177,4 +189,6 @@ def test_every_setting_named_in_the_text_exists(page: Path) -> None:
 def is_module(named: str) -> bool:
     """Return True if a prefix of the dotted name is a module: `upstream.http.connection_pool.ConnectionPool`."""
     parts = named.split(".")
-    return any((ROOT / "akoya_gateway" / Path(*parts[:end])).with_suffix(".py").is_file() for end in range(2, len(parts) + 1))
+    return any(
+        (ROOT / "akoya_gateway" / Path(*parts[:end])).with_suffix(".py").is_file() for end in range(2, len(parts) + 1)
+    )

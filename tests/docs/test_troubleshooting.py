@@ -66,7 +66,12 @@ def test_every_reason_of_a_refused_signature_is_here_and_in_the_reference() -> N
                 assert isinstance(node.args[0], ast.Constant), path
                 reasons.add(node.args[0].value)
     assert first_cells("The app does not believe the headers") == reasons
-    reference = (ROOT / "docs" / "signed-headers.md").read_text().partition("`NotVerified.reason` is one of")[2].partition("\n\n")[0]
+    reference = (
+        (ROOT / "docs" / "signed-headers.md")
+        .read_text()
+        .partition("`NotVerified.reason` is one of")[2]
+        .partition("\n\n")[0]
+    )
     assert set(re.findall("`([a-z-]+)`", reference)) == reasons
 
 
@@ -75,5 +80,7 @@ def test_what_it_quotes_of_the_start_is_what_the_code_says() -> None:
     text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     section = PAGE.partition("\n## It does not start\n")[2].partition("\n## ")[0]
     for quote in re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE):
-        for part in re.split(r"…|\"|gateway\.yaml:1:1|AKOYA_\w+|127\.0\.0\.1:8080|[():;]|ed25519|akoya-gateway|listen", quote):
+        for part in re.split(
+            r"…|\"|gateway\.yaml:1:1|AKOYA_\w+|127\.0\.0\.1:8080|[():;]|ed25519|akoya-gateway|listen", quote
+        ):
             assert part.strip() in text, part

@@ -78,7 +78,10 @@ class Newcomer:
     def serve(self, command: str, shown: str) -> None:
         """Run a command in the background and wait until it has printed the shown output."""
         if command == "akoya-gateway sandbox":
-            uris = (f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback" for host in ("127.0.0.1", "localhost"))
+            uris = (
+                f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback"
+                for host in ("127.0.0.1", "localhost")
+            )
             command += f" --port {self.ports['9100']} {' '.join(uris)}"
         log = self.folder / f"{len(list(self.folder.iterdir()))}.log"
         with log.open("wb") as output:

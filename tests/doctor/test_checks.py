@@ -122,7 +122,9 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
         ("CALLBACK?state=x&error=invalid_scope", "registered, but the authorization request is refused: invalid_scope"),
     ],
 )
-def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(clinic: Clinic, location: str, told: str) -> None:
+def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(
+    clinic: Clinic, location: str, told: str
+) -> None:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             where = location.replace("CALLBACK", clinic.redirect_uri).encode()
@@ -182,7 +184,9 @@ def test_wrong_paths_are_named(clinic: Clinic) -> None:
     assert "environments.double.revocation_endpoint" in about
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(20, Severity.WARNING), (-20, Severity.WARNING), (300, Severity.FAULT)])
+@pytest.mark.parametrize(
+    ("seconds", "verdict"), [(20, Severity.WARNING), (-20, Severity.WARNING), (300, Severity.FAULT)]
+)
 def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Severity) -> None:
     findings = clinic.findings(clock=lambda: time.time() + seconds)
     clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
@@ -248,7 +252,9 @@ def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
     config = clinic.load()
 
     async def fill() -> None:
-        store = EncryptedStore(open_store(config.sessions.store), Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)]))
+        store = EncryptedStore(
+            open_store(config.sessions.store), Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
+        )
         await store.open()
         for n in range(3):
             await store.put(Record("session", f"s{n}", b"{}"))
@@ -261,11 +267,16 @@ def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
     assert key_id(b"o" * 32) in found.says
 
 
-def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(clinic: Clinic, own_redis: RedisServer) -> None:
+def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(
+    clinic: Clinic, own_redis: RedisServer
+) -> None:
     with own_redis.client as client:
         client.execute_command("ACL", "SETUSER", "u", "on", ">hush-hush", "~*", "&*", "+@all", "-evalsha")
     clinic.config["sessions"]["store"] = {"env": "STORE"}
-    (found,) = of(clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False), "sessions.store")
+    (found,) = of(
+        clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False),
+        "sessions.store",
+    )
     assert found.verdict is Severity.FAULT
     assert "may not run `EVALSHA`" in found.says
 

@@ -84,7 +84,12 @@ class GatewayProcess:
         command = self.command()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, env=self._environ, start_new_session=True, cwd=self.folder
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                start_new_session=True,
+                cwd=self.folder,
             )
         wait_for_port(self.port, self.process, self.log)
         return self

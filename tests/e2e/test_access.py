@@ -120,7 +120,10 @@ def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
 
 
 def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
-    with World(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as world, world.browser() as browser:
+    with (
+        World(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as world,
+        world.browser() as browser,
+    ):
         for target in ("/akoya/connect/mikomo", "/akoya/logout", "/akoya/callback?code=x"):
             assert browser.go("/akoya/connect/mikomo", params={"return_to": target}).status_code == 400
         assert browser.connect(return_to="/akoya/").headers["location"] == "/akoya/"
@@ -131,7 +134,9 @@ def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> N
     assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-session")
 
 
-@pytest.mark.parametrize("name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"])
+@pytest.mark.parametrize(
+    "name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"]
+)
 def test_a_clients_copies_of_our_headers_are_removed(world: World, browser: Browser, name: str) -> None:
     browser.connect()
     for path in ("/accounts", "/public/x", "/optional"):
@@ -141,7 +146,10 @@ def test_a_clients_copies_of_our_headers_are_removed(world: World, browser: Brow
 
 def test_a_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Browser) -> None:
     browser.connect()
-    headers = {"Signature-Input": 'mine=("@method");created=1, akoya=("@path")', "Signature": "mine=:YQ==:, akoya=:YQ==:"}
+    headers = {
+        "Signature-Input": 'mine=("@method");created=1, akoya=("@path")',
+        "Signature": "mine=:YQ==:, akoya=:YQ==:",
+    }
     seen = browser.fetch("/accounts", headers=headers).json()
     text = " ".join(value for name, value in seen["headers"] if name.startswith("signature"))
     assert 'mine=("@method")' in text
@@ -181,16 +189,24 @@ def status_of(world: World, request: str) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x_http_method_override", "X-Method-Override", "X-HTTP-Method"])
+@pytest.mark.parametrize(
+    "name", ["X-HTTP-Method-Override", "x_http_method_override", "X-Method-Override", "X-HTTP-Method"]
+)
 def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str) -> None:
     browser.connect()
     assert browser.fetch("/api/banks/mikomo/x").status_code == 200
     assert browser.fetch("/api/banks/mikomo/x", headers={name: "DELETE"}).status_code == 400
-    assert browser.fetch("/accounts", headers={name: "DELETE"}).status_code == 200, "no rule of that path names a method"
+    assert browser.fetch("/accounts", headers={name: "DELETE"}).status_code == 200, (
+        "no rule of that path names a method"
+    )
 
 
-@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x_http_method_override", "X.HTTP.Method", "X-Method_Override"])
-def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(browser: Browser, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["X-HTTP-Method-Override", "x_http_method_override", "X.HTTP.Method", "X-Method_Override"]
+)
+def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(
+    browser: Browser, name: str
+) -> None:
     assert browser.fetch("/public/admin").status_code == 401
     assert browser.fetch("/public/admin", "POST").status_code == 200, "only GET needs a connection"
     assert browser.fetch("/public/admin", "POST", headers={name: "GET"}).status_code == 400
@@ -198,7 +214,13 @@ def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the
 
 
 @pytest.mark.parametrize(
-    "said", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}, {"purpose": "prefetch"}, {"x-moz": "prefetch"}]
+    "said",
+    [
+        {"sec-purpose": "prefetch"},
+        {"sec-purpose": "prefetch;prerender"},
+        {"purpose": "prefetch"},
+        {"x-moz": "prefetch"},
+    ],
 )
 def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: dict[str, str]) -> None:
     headers = {**browser.NAVIGATION, **said}
@@ -215,7 +237,9 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(wo
     name = f"akoya-{world.port}"
     ours = browser.http.cookies[name]
     for other in ("of-another-app", "A" * 43):
-        answer = browser.http.get("/accounts", headers={**browser.NAVIGATION, "cookie": f"{name}={other}; {name}={ours}"})
+        answer = browser.http.get(
+            "/accounts", headers={**browser.NAVIGATION, "cookie": f"{name}={other}; {name}={ours}"}
+        )
         assert answer.status_code == 400
         assert f"also sets a cookie named {name}" in answer.text
     problem = browser.fetch("/accounts", headers={"cookie": f"{name}=x; {name}={ours}"})

@@ -10,15 +10,20 @@ from tests.e2e.environment import ACCESS, World
 BEARER = "a-bearer-for-background-jobs-in-tests"
 
 
-def test_over_the_limit_the_error_names_the_connector_and_the_ways_out(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_over_the_limit_the_error_names_the_connector_and_the_ways_out(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     changes = {"access": [{"path": "/fetch", "require": "any", "pass_token": False}, *ACCESS]}
-    with World(
-        tmp_path_factory.mktemp("world"),
-        settings={"account_count": 300},
-        changes=changes,
-        token_bearer=BEARER,
-        upstream_settings={"max_header_bytes": "4KiB"},
-    ) as world, world.browser() as browser:
+    with (
+        World(
+            tmp_path_factory.mktemp("world"),
+            settings={"account_count": 300},
+            changes=changes,
+            token_bearer=BEARER,
+            upstream_settings={"max_header_bytes": "4KiB"},
+        ) as world,
+        world.browser() as browser,
+    ):
         browser.connect()
         for _ in range(2):
             answer = browser.fetch("/accounts")

@@ -35,7 +35,9 @@ class TlsFront:
         self._to = to
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate(folder))
-        self._listener = context.wrap_socket(socket.create_server(("127.0.0.1", port)), server_side=True, do_handshake_on_connect=False)
+        self._listener = context.wrap_socket(
+            socket.create_server(("127.0.0.1", port)), server_side=True, do_handshake_on_connect=False
+        )
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -147,10 +149,14 @@ async def connect(page: Page, world: World, path: str = "/mikomo") -> None:
 
 
 async def ours(context: BrowserContext, world: World) -> dict[str, Any]:
-    return {cookie["name"]: dict(cookie) for cookie in await context.cookies(world.url) if "akoya" in cookie.get("name", "")}
+    return {
+        cookie["name"]: dict(cookie) for cookie in await context.cookies(world.url) if "akoya" in cookie.get("name", "")
+    }
 
 
-async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world: World, page: Page, hostile_site: str) -> None:
+async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(
+    world: World, page: Page, hostile_site: str
+) -> None:
     with world.browser() as attacker:
         callback = world.akoya.consent(attacker.begin(), "mikomo_4")
     await page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt too
@@ -161,7 +167,9 @@ async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(world:
     assert (await page.request.get(f"{world.url}/accounts")).status == 401
 
 
-async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(world: World, context: BrowserContext, page: Page) -> None:
+async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(
+    world: World, context: BrowserContext, page: Page
+) -> None:
     with world.browser() as attacker:
         attacker.connect(user="mikomo_4")
         planted = [{"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()]
@@ -171,7 +179,11 @@ async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(world
         await approve(page)
         await page.wait_for_url(f"{world.url}/accounts")
         now = {name: cookie["value"] for name, cookie in (await ours(context, world)).items()}
-        assert all(now[str(cookie["name"])] != cookie["value"] for cookie in planted if not str(cookie["name"]).endswith("-browser"))
+        assert all(
+            now[str(cookie["name"])] != cookie["value"]
+            for cookie in planted
+            if not str(cookie["name"]).endswith("-browser")
+        )
         # A cached session is valid for a second.
         until(lambda: attacker.fetch("/accounts").status_code == 401, "the planted session is refused")
 
@@ -206,7 +218,9 @@ async def test_a_script_on_another_site_reads_nothing_of_ours(world: World, page
     await connect(page, world)
     await page.goto(hostile_site)
     for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):
-        text = await page.evaluate("url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path)
+        text = await page.evaluate(
+            "url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path
+        )
         assert text == "kept back"
 
 
@@ -227,7 +241,9 @@ async def test_the_page_is_not_kept_for_the_back_button_after_logout(world: Worl
     await expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
 
 
-async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(world: World, context: BrowserContext, page: Page) -> None:
+async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(
+    world: World, context: BrowserContext, page: Page
+) -> None:
     await connect(page, world)
     found = await ours(context, world)
     # Cookies are shared across ports, so the cookie name contains the port to separate two gateways on localhost.
@@ -236,7 +252,9 @@ async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(wo
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, False, "Lax", "/")
 
 
-async def test_behind_tls_the_cookies_are_host_bound_and_secure(tls_world: World, context: BrowserContext, page: Page) -> None:
+async def test_behind_tls_the_cookies_are_host_bound_and_secure(
+    tls_world: World, context: BrowserContext, page: Page
+) -> None:
     await connect(page, tls_world)
     assert '"akoya-connector", "mikomo"' in await page.content()
     found = await ours(context, tls_world)
@@ -246,7 +264,9 @@ async def test_behind_tls_the_cookies_are_host_bound_and_secure(tls_world: World
         assert cookie["domain"] == "127.0.0.1", "no Domain attribute"
 
 
-async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(tls_world: World, context: BrowserContext, page: Page) -> None:
+async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(
+    tls_world: World, context: BrowserContext, page: Page
+) -> None:
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.headers.get("referer", "")))
     await page.goto(f"{tls_world.url}/accounts")

@@ -262,7 +262,9 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
         assert [word for word in words if word not in line] == []
 
 
-@pytest.mark.parametrize("query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"])
+@pytest.mark.parametrize(
+    "query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"]
+)
 def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: Browser, query: str) -> None:
     answer = browser.fetch(f"/akoya/callback?{query}")
     assert answer.status_code == 400
@@ -292,7 +294,9 @@ def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> Non
     ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00", "&code=a&code=b", "&code=a&code=a", "&code=a&c%6fde=b",
      "&error=access_denied&error=server_error", "&code=a&iss=x&iss=y", "&code=a&%zz=1"],
 )  # fmt: skip
-def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(world: World, browser: Browser, rest: str) -> None:
+def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(
+    world: World, browser: Browser, rest: str
+) -> None:
     state = state_of(browser.begin())
     asked = len(world.akoya.events("token"))
     assert errors(browser.go(f"/akoya/callback?state={state}{rest}")) == "bad-callback"
@@ -366,7 +370,8 @@ def test_a_code_that_akoya_refuses_is_explained(world: World, browser: Browser) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "shown"), [("status", "temporarily_unavailable"), ("cut_after", "outcome-unknown"), ("html", "outcome-unknown")]
+    ("kind", "shown"),
+    [("status", "temporarily_unavailable"), ("cut_after", "outcome-unknown"), ("html", "outcome-unknown")],
 )
 def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
     world: World, browser: Browser, kind: str, shown: str
@@ -453,15 +458,23 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
         }  # fmt: skip
         number = told["request_id"]
         lines = [json.loads(line) for line in world.log().splitlines() if number in line]
-        assert ("authorization attempt finished", "access_denied") in [(line["event"], line.get("result")) for line in lines]
+        assert ("authorization attempt finished", "access_denied") in [
+            (line["event"], line.get("result")) for line in lines
+        ]
         page = browser.go(answer.headers["location"]).text
         assert f"mention this number: <code>{number}</code>" in page
-        assert '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>' in page
+        assert (
+            '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>'
+            in page
+        )
         assert '<a href="/">Back to the app</a>' in page, "the requested page needs the bank that failed"
 
 
 def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -> None:
-    with World(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as world, world.browser() as browser:
+    with (
+        World(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as world,
+        world.browser() as browser,
+    ):
         answer = browser.go(f"/akoya/callback?error=access_denied&state={query_of(browser.begin())['state']}")
         path, _, query = answer.headers["location"].partition("?")
         assert path == "/public/failed"

@@ -119,7 +119,9 @@ def ends_at_akoya(world: World, id_token: str) -> bool:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         data = httpx.get(
-            f"{world.akoya.url}/accounts-info/v2/mikomo", headers={"authorization": f"Bearer {id_token}"}, trust_env=False
+            f"{world.akoya.url}/accounts-info/v2/mikomo",
+            headers={"authorization": f"Bearer {id_token}"},
+            trust_env=False,
         )
         if data.status_code == 401:
             return bool(data.json()["code"] == 602)

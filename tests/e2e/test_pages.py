@@ -81,7 +81,9 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
         await log_in(page, user)
         await approve(page)
         await page.wait_for_url(f"{demo.url}/accounts")
-        await asyncio.sleep(1 - time.time() % 1)  # The page shows times to the second, which is what distinguishes the two connections.
+        await asyncio.sleep(
+            1 - time.time() % 1
+        )  # The page shows times to the second, which is what distinguishes the two connections.
     await page.goto(f"{demo.url}/akoya/")
     await judge(page, "Your bank connections")
     told = [await row.inner_text() for row in await page.get_by_role("listitem").all()]

@@ -20,7 +20,7 @@ from tests.e2e.environment import Browser, World
 # As browsers send them (WHATWG URL), and what curl sends unencoded.
 DEEP_LINKS = [
     "/mikomo?x=1",
-    '/mikomo?panes={%22a%22:1}&org=1',
+    "/mikomo?panes={%22a%22:1}&org=1",
     "/mikomo?filter=name^2",
     "/mikomo?q=a`b",
     "/mikomo?path=C:\\dir",
@@ -44,7 +44,9 @@ def location(world: World, target: str) -> tuple[int, str]:
     """Return status and Location of a navigation to the raw target, which Python's HTTP clients would encode."""
     with socket.create_connection(("127.0.0.1", world.port), 10) as raw, raw.makefile("rb") as answer:
         raw.sendall(
-            b"GET " + target.encode() + b" HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+            b"GET "
+            + target.encode()
+            + b" HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
             % urlsplit(world.url).netloc.encode()
         )
         lines = answer.read().partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
@@ -105,7 +107,9 @@ def test_unknown_parameter_of_the_connect_route_is_refused_by_name(browser: Brow
     )
 
 
-@pytest.mark.parametrize("more", ["utm_source=mail&utm_campaign=x", "fbclid=a", "gclid=a&_gl=b", "msclkid=a", "mc_eid=a"])
+@pytest.mark.parametrize(
+    "more", ["utm_source=mail&utm_campaign=x", "fbclid=a", "gclid=a&_gl=b", "msclkid=a", "mc_eid=a"]
+)
 def test_tracking_parameters_of_the_connect_route_are_ignored(world: World, browser: Browser, more: str) -> None:
     begun = browser.go(f"/akoya/connect/mikomo?return_to=/mikomo&{more}")
     assert begun.status_code == 302, begun.text
@@ -114,7 +118,9 @@ def test_tracking_parameters_of_the_connect_route_are_ignored(world: World, brow
 
 def test_connections_page_refuses_half_a_return_address_and_nothing_else(browser: Browser) -> None:
     assert browser.go("/akoya/?return_to=/accounts?year=2026&month=7").status_code == 400
-    assert browser.go("/akoya/?return_to=/accounts&error=access_denied&connector=mikomo&utm_source=x").status_code == 200
+    assert (
+        browser.go("/akoya/?return_to=/accounts&error=access_denied&connector=mikomo&utm_source=x").status_code == 200
+    )
     assert browser.go("/akoya/?lang=de").status_code == 200
 
 
@@ -126,5 +132,9 @@ def test_return_address_on_another_origin_is_put_together_from_judged_parts(tmp_
             ("https://pages.example.com/a;v=1?q={b}#c[1]", "https://pages.example.com/a;v=1?q={b}#c[1]"),
         ):
             assert browser.connect(return_to=asked).headers["location"] == landing
-        for hostile in ("https://pages.example.com\\@evil.example/", "https://pages.example.com/..;/x", "http://pages.example.com/"):
+        for hostile in (
+            "https://pages.example.com\\@evil.example/",
+            "https://pages.example.com/..;/x",
+            "http://pages.example.com/",
+        ):
             assert browser.go(f"/akoya/connect/mikomo?return_to={quote(hostile, safe='')}").status_code == 400

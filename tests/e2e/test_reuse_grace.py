@@ -23,7 +23,9 @@ def test_a_lost_response_is_won_back_while_the_bearer_lives(tmp_path: Path, dial
         while (passed := browser.passed()["akoya-id-token"]) == before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert passed != before
-        refreshes = [event["outcome"] for event in world.akoya.events("token") if event["grant_type"] == "refresh_token"]
+        refreshes = [
+            event["outcome"] for event in world.akoya.events("token") if event["grant_type"] == "refresh_token"
+        ]
         assert refreshes == ["issued"] * 3
         (connection,) = browser.connections()["connections"]
         assert connection["state"] == "live"

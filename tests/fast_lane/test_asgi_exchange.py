@@ -81,7 +81,10 @@ class Upstream:
             case "not-modified":
                 caller.send(b"HTTP/1.1 304 Not Modified\r\nX-Name: %b\r\nContent-Length: 5\r\n\r\n" % name)
             case "rejected":
-                caller.send(b"HTTP/1.1 401 No\r\nX-Name: %b\r\nAkoya-Token-Rejected: 0\r\nContent-Length: %d\r\n\r\n%b" % (name, len(name), body))
+                caller.send(
+                    b"HTTP/1.1 401 No\r\nX-Name: %b\r\nAkoya-Token-Rejected: 0\r\nContent-Length: %d\r\n\r\n%b"
+                    % (name, len(name), body)
+                )
             case "twice":
                 caller.send(whole + whole)
             case "late":
@@ -121,7 +124,9 @@ class Upstream:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with RawUpstream(Upstream()) as raw:
-        changes = {"upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "250ms", "read": "250ms"}}}
+        changes = {
+            "upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "250ms", "read": "250ms"}}
+        }
         with World(tmp_path_factory.mktemp("world"), changes=changes) as world:
             yield world
 
@@ -136,7 +141,9 @@ def cookie(world: World) -> bytes:
 class Client:
     """One request with the messages it received. It disconnects after `after` seconds, or stays if that is None."""
 
-    def __init__(self, app: AsgiFastLane, cookie: bytes, kind: str, name: str, method: str, after: float | None) -> None:
+    def __init__(
+        self, app: AsgiFastLane, cookie: bytes, kind: str, name: str, method: str, after: float | None
+    ) -> None:
         self.app = app
         self.name = name
         self.kind = kind
@@ -281,9 +288,13 @@ def judged(done: set[asyncio.Task[None]]) -> None:
 WHOLE = b"HTTP/1.1 200 OK\r\nX-Name: name\r\nContent-Length: 4\r\n\r\nname"
 HAPPENINGS: dict[str, Callable[[Connection], None]] = {
     "answer": lambda connection: connection.data_received(WHOLE),
-    "answer with a line of ours": lambda connection: connection.data_received(WHOLE.replace(b"X-Name", b"Akoya-A: 1\r\nX-Name")),
+    "answer with a line of ours": lambda connection: connection.data_received(
+        WHOLE.replace(b"X-Name", b"Akoya-A: 1\r\nX-Name")
+    ),
     "head": lambda connection: connection.data_received(WHOLE[:-4]),
-    "closing answer": lambda connection: connection.data_received(WHOLE.replace(b"X-Name", b"Connection: close\r\nX-Name")),
+    "closing answer": lambda connection: connection.data_received(
+        WHOLE.replace(b"X-Name", b"Connection: close\r\nX-Name")
+    ),
     "tick": lambda connection: connection.tick(0.0, 50.0),
     "failure": lambda connection: connection.fail(UpstreamTimeout("the upstream took too long to answer")),
     "end": lambda connection: connection.connection_lost(None),

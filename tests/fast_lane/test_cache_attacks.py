@@ -23,6 +23,7 @@ from tests.fast_lane.test_same_as_general_path import DATE, OK, SCRIPTS, dechunk
 
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
 
+
 def differing(*answers: bytes) -> Script:
     """Return a script that sends the responses in turn."""
 
@@ -367,9 +368,16 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
     if world.face == "app":
         pytest.skip("the access log belongs to the server there")
     cookies = cookies_of(browser)
-    requests = [get(b"/accounts/" + name + b"?secret=1", cookies) for name in (b"length", b"chunked", b"no-content", b"server-error")]
+    requests = [
+        get(b"/accounts/" + name + b"?secret=1", cookies)
+        for name in (b"length", b"chunked", b"no-content", b"server-error")
+    ]
     requests += [get(b"/accounts/length", b""), get(b"/nowhere", cookies), get(b"/public/length", b"")]
-    requests += [get(b"/accounts/garbage", cookies), get(b"/accounts/nothing", cookies), get(b"/accounts/length", cookies, b"X-Request-Id: chosen\r\n")]
+    requests += [
+        get(b"/accounts/garbage", cookies),
+        get(b"/accounts/nothing", cookies),
+        get(b"/accounts/length", cookies, b"X-Request-Id: chosen\r\n"),
+    ]
     requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
     told = {}
     for which, port, log in (("lane", world.port, world.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):

@@ -78,7 +78,9 @@ def test_both_paths_answer_alike_however_often(
             with Wire(port) as wire:
                 for _ in range(3):
                     wire.send(asked)
-                    answers.append(settled(wire.head()) if method == b"HEAD" else tuple(map(settled, wire.answer()[1:])))
+                    answers.append(
+                        settled(wire.head()) if method == b"HEAD" else tuple(map(settled, wire.answer()[1:]))
+                    )
         seen.append(answers)
     assert seen[0] == seen[1]
 

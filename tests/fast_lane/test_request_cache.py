@@ -25,7 +25,11 @@ from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 JAR = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 TOKEN = b"A" * 43
-GOOD = b"GET /x?y=1 HTTP/1.1\r\nHost: app.example:80\r\nCookie: a=b; akoya=" + TOKEN + b"\r\nAccept: */*\r\nX-Trace: 1\r\n\r\n"
+GOOD = (
+    b"GET /x?y=1 HTTP/1.1\r\nHost: app.example:80\r\nCookie: a=b; akoya="
+    + TOKEN
+    + b"\r\nAccept: */*\r\nX-Trace: 1\r\n\r\n"
+)
 TRUSTED: Networks = (ip_network("10.0.0.0/8"),)
 PLAIN = ReverseProxy(ConnectionPool(Upstream((Origin("http", "127.0.0.1", 3000),))))
 SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000),))))
@@ -34,7 +38,9 @@ SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000
 def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     raw_path, _, query = url.partition(b"?")
     match: Any = SimpleNamespace(rule=None)
-    return CachedTarget(method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True)
+    return CachedTarget(
+        method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True
+    )
 
 
 def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
@@ -93,7 +99,10 @@ def agrees_with(pool: ConnectionPool, data: bytes, peer: str) -> bool:
     assert (parsed.begun, parsed.complete) == (1, 1)
     for cached_target, headers in (found, reader.read(data, peer)):  # type: ignore[misc]
         target = cached_target.raw_path + (b"?" + cached_target.query if cached_target.query else b"")
-        assert (cached_target.method, cached_target.start) == (parsed.method, b"%b %b HTTP/1.1\r\n" % (cached_target.verb, target))
+        assert (cached_target.method, cached_target.start) == (
+            parsed.method,
+            b"%b %b HTTP/1.1\r\n" % (cached_target.verb, target),
+        )
         assert parsed.url.rstrip(b"?") == target.rstrip(b"?")
         assert headers.headers == parsed.headers
         assert (headers.session, headers.authority) == (parsed.session, parsed.authorities[pool is SECURE])
@@ -131,7 +140,7 @@ def test_a_browsers_request_is_plain() -> None:
         b"Akoya-Owner: me\r\nakoya_owner: me\r\n",
         b'Signature-Input: akoya=("@path");keyid="k", theirs=("@path")\r\nSignature: akoya=:AA==:, theirs=:AA==:\r\n',
         b"TE: trailers\r\nKeep-Alive: 5\r\nProxy: evil\r\nConnection: keep-alive\r\n",
-        b"Upgrade-Insecure-Requests: 1\r\nIf-None-Match: \"x\"\r\n",
+        b'Upgrade-Insecure-Requests: 1\r\nIf-None-Match: "x"\r\n',
         b"Cookie2: x\r\nAuthorization: Bearer x\r\n",
     ],
 )

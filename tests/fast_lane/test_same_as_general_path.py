@@ -26,7 +26,9 @@ SCRIPTS: dict[str, Script] = {
     "trailers": plain(OK + DATE + b"Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n"),
     "until-close": then_close(OK + DATE + b"Connection: close\r\n\r\nto the end"),
     "no-content": plain(b"HTTP/1.1 204 No Content\r\n" + DATE + b"\r\n"),
-    "no-content-with-a-body": plain(b"HTTP/1.1 204 No Content\r\nContent-Type: a/b\r\n" + DATE + b"\r\n" + OK + b"Content-Length: 4\r\n\r\nevil"),
+    "no-content-with-a-body": plain(
+        b"HTTP/1.1 204 No Content\r\nContent-Type: a/b\r\n" + DATE + b"\r\n" + OK + b"Content-Length: 4\r\n\r\nevil"
+    ),
     "not-modified-with-a-body": plain(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n" + DATE + b"\r\nevil!"),
     "longer-than-its-length": plain(OK + DATE + b"Content-Length: 5\r\n\r\nhello and more"),
     "not-modified": plain(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n' + DATE + b"\r\n"),
@@ -34,9 +36,13 @@ SCRIPTS: dict[str, Script] = {
     "cookies": plain(OK + DATE + b"Set-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nContent-Length: 0\r\n\r\n"),
     "early-hints": plain(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + DATE + b"Content-Length: 1\r\n\r\nx"),
     "echo": plain(OK + DATE + b"Akoya-Id-Token: leaked\r\nAkoya-Anything: x\r\nContent-Length: 0\r\n\r\n"),
-    "hop-by-hop": plain(OK + DATE + b"Connection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n"),
+    "hop-by-hop": plain(
+        OK + DATE + b"Connection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n"
+    ),
     "unauthorized": plain(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 2\r\n\r\nno"),
-    "server-error": plain(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
+    "server-error": plain(
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\n" + DATE + b"Content-Length: 0\r\n\r\n"
+    ),
     "odd-status": plain(b"HTTP/1.1 299 Odd\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
     "pieces": in_pieces(OK + DATE, b"Content-Length: 10\r\n\r\n", b"hello", b"world"),
     "big": plain(OK + DATE + b"Content-Length: 400000\r\n\r\n" + b"0123456789" * 40000),
@@ -51,7 +57,9 @@ SCRIPTS: dict[str, Script] = {
     "silent": silent,
 }
 
-HEADERS = b"Host: app.example.com:8080\r\nAccept: */*\r\nUser-Agent: test\r\nX-Own: 1\r\nX_Own: 2\r\nAkoya_Owner: me\r\n"
+HEADERS = (
+    b"Host: app.example.com:8080\r\nAccept: */*\r\nUser-Agent: test\r\nX-Own: 1\r\nX_Own: 2\r\nAkoya_Owner: me\r\n"
+)
 
 
 @pytest.fixture(scope="module", params=["sidecar", "app"])
@@ -69,7 +77,10 @@ def both(
     with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
         folder = tmp_path_factory.mktemp("plain")
         config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
-        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway, Browser(world) as browser:
+        with (
+            GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway,
+            Browser(world) as browser,
+        ):
             browser.connect()
             cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
             yield world, plain_gateway, f"Cookie: theirs=1; {cookies}\r\n".encode()
@@ -172,18 +183,24 @@ def test_http_1_0_client_gets_the_body_as_it_is_and_the_end_of_its_connection(
 ) -> None:
     world, plain_gateway, cookies = both
     for port in (world.port, plain_gateway.port):
-        head, body = until_closed(port, f"{method} /accounts/{name} HTTP/1.0\r\n".encode() + lines + HEADERS + cookies + b"\r\n")
+        head, body = until_closed(
+            port, f"{method} /accounts/{name} HTTP/1.0\r\n".encode() + lines + HEADERS + cookies + b"\r\n"
+        )
         assert b"transfer-encoding" not in head
         assert head.count(b"\r\nconnection: close") == 1
         assert body == (CONTENT[name] if method == "GET" else b"")
 
 
-def test_http_1_0_client_with_an_expectation_gets_no_interim_response(both: tuple[World, GatewayProcess, bytes]) -> None:
+def test_http_1_0_client_with_an_expectation_gets_no_interim_response(
+    both: tuple[World, GatewayProcess, bytes],
+) -> None:
     world, plain_gateway, cookies = both
     lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
     for port in (world.port, plain_gateway.port):
         head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
-        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), "uvicorn itself handles this case"
+        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), (
+            "uvicorn itself handles this case"
+        )
         assert body.endswith(b"hello")
 
 

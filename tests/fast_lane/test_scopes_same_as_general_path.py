@@ -49,7 +49,9 @@ def echo(caller: Caller) -> None:
         if b"\r\ntransfer-encoding:" in head:
             body = caller.until(b"0\r\n\r\n")
         told = b"" if head.startswith(b"HEAD") else head + body
-        caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Method: %b\r\n\r\n%b" % (len(told), head.split(b" ")[0], told))
+        caller.send(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Method: %b\r\n\r\n%b" % (len(told), head.split(b" ")[0], told)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,43 @@ def configured(world: World, **changes: Any) -> Any:
 def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Generate a scope and the messages that its server's `receive` returns."""
     path = random.choice(
-        ["/any/a"] * 12 + ["/open/a", "/get/a", "/get/a", "/pass/a", "/bank/mikomo/a", "/bank/other/a", "/bank/nobody/a", "/any/a", "/any/a"]
-        + ["/nowhere", "/akoya/jwks.json", "/any/%61", "/any/a%20b", "/any/../open/a", "/any//a", "/any/a;b", "/any/%2e%2e/a"]
-        + ["/any/a?b", "/any/a#b", "/any/" + "x" * 1100, "/open/" + "y" * 9000, "any/a", "*", "", "/any/\xe4", "/any/a b"]
+        ["/any/a"] * 12
+        + [
+            "/open/a",
+            "/get/a",
+            "/get/a",
+            "/pass/a",
+            "/bank/mikomo/a",
+            "/bank/other/a",
+            "/bank/nobody/a",
+            "/any/a",
+            "/any/a",
+        ]
+        + [
+            "/nowhere",
+            "/akoya/jwks.json",
+            "/any/%61",
+            "/any/a%20b",
+            "/any/../open/a",
+            "/any//a",
+            "/any/a;b",
+            "/any/%2e%2e/a",
+        ]
+        + [
+            "/any/a?b",
+            "/any/a#b",
+            "/any/" + "x" * 1100,
+            "/open/" + "y" * 9000,
+            "any/a",
+            "*",
+            "",
+            "/any/\xe4",
+            "/any/a b",
+        ]
     )
-    method = random.choice(["GET"] * 8 + ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "FOO", "CONNECT", "G T"])
+    method = random.choice(
+        ["GET"] * 8 + ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "FOO", "CONNECT", "G T"]
+    )
     headers: list[Any] = [(b"host", b"app.example.com")]
     body: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
     if random.random() < 0.85:
@@ -111,11 +145,17 @@ def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str,
     if (b"content-length", b"2") in extra:
         body = [{"type": "http.request", "body": b"hi", "more_body": False}]
     elif (b"transfer-encoding", b"chunked") in extra:
-        body = [{"type": "http.request", "body": b"hi", "more_body": True}, {"type": "http.request", "body": b"", "more_body": False}]
+        body = [
+            {"type": "http.request", "body": b"hi", "more_body": True},
+            {"type": "http.request", "body": b"", "more_body": False},
+        ]
     if headers and random.random() < 0.1:
         headers = headers[1:]
     if headers and random.random() < 0.1:
-        headers[0] = (b"host", random.choice([b"APP.example.com", b"app.example.com:80", b"a b", b"", b"u@h", b"[::1]:80", b"x" * 300]))
+        headers[0] = (
+            b"host",
+            random.choice([b"APP.example.com", b"app.example.com:80", b"a b", b"", b"u@h", b"[::1]:80", b"x" * 300]),
+        )
     if headers and random.random() < 0.1:
         random.shuffle(headers)
     if headers and random.random() < 0.1:
@@ -158,19 +198,33 @@ async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> 
     except Exception as error:
         return type(error).__name__
     head = {name.lower(): value for name, value in told[0]["headers"] if name != b"date"}
-    return told[0]["status"], timeless(repr(sorted(head.items()))), timeless(repr(b"".join(m.get("body", b"") for m in told[1:])))
+    return (
+        told[0]["status"],
+        timeless(repr(sorted(head.items()))),
+        timeless(repr(b"".join(m.get("body", b"") for m in told[1:]))),
+    )
 
 
 def timeless(text: str) -> str:
     text = re.sub(r";(created|expires|nonce)=(\"[^\"]*\"|\d+)", "", text)
     text = re.sub(r"akoya=:[A-Za-z0-9+/=]{20,}:", "akoya=::", text)
     # Replace request IDs, states of attempts and CSRF tokens.
-    return re.sub(r"(?<!akoya-owner: )(?<![\w-])[A-Za-z0-9_-]{16,64}(?![\w-])", lambda found: "-" if re.search(r"\d", found[0]) else found[0], text)
+    return re.sub(
+        r"(?<!akoya-owner: )(?<![\w-])[A-Za-z0-9_-]{16,64}(?![\w-])",
+        lambda found: "-" if re.search(r"\d", found[0]) else found[0],
+        text,
+    )
 
 
-@pytest.mark.parametrize("changes", [{}, {"limits": {"body_bytes": 100}}, {"signing": "digest"}, IDENTITY], ids=["as-it-is", "limit", "digest", "identity"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"limits": {"body_bytes": 100}}, {"signing": "digest"}, IDENTITY],
+    ids=["as-it-is", "limit", "digest", "identity"],
+)
 @pytest.mark.parametrize("face", ["middleware", "sidecar"])
-def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes, face: str, changes: dict[str, Any]) -> None:
+def test_the_plain_way_and_the_general_one_are_alike(
+    world: World, cookie: bytes, face: str, changes: dict[str, Any]
+) -> None:
     if changes.get("signing") == "digest":
         changes = {"signing": {**world.config()["signing"], "content_digest": 1000}}
     seen: list[Any] = []
@@ -211,7 +265,9 @@ def test_the_plain_way_and_the_general_one_are_alike(world: World, cookie: bytes
                 if changes is IDENTITY and random.random() < 0.7:
                     others = [pair for pair in scope["headers"] if pair[1] != cookie or random.random() < 0.1]
                     scope["headers"] = [*others, (b"x-forwarded-user", b"me")]
-                    scope["client"] = random.choice([("10.0.0.1", 4000)] * 4 + [("10.0.0.1", 0), ("127.0.0.1", 4000), None])
+                    scope["client"] = random.choice(
+                        [("10.0.0.1", 4000)] * 4 + [("10.0.0.1", 0), ("127.0.0.1", 4000), None]
+                    )
                 for turn in range(3):
                     seen.clear()
                     was = await asked(general, scope, body)
@@ -252,7 +308,11 @@ def plain_scope(cookie: bytes, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{"raw_path": None}, {"raw_path": b""}, {"raw_path": bytearray(b"/any/a")}, {"raw_path": ...}, {"scheme": ...}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"raw_path": None}, {"raw_path": b""}, {"raw_path": bytearray(b"/any/a")}, {"raw_path": ...}, {"scheme": ...}],
+    ids=str,
+)
 @pytest.mark.parametrize("face", ["middleware", "sidecar"])
 def test_what_asgi_lets_a_server_leave_out_is_not_missed(
     world: World, cookie: bytes, face: str, changes: dict[str, Any]
@@ -279,7 +339,11 @@ def test_what_strangers_send_takes_a_bounded_place(world: World, cookie: bytes) 
         await gateway.startup()
         try:
             engine: Any = gateway.runtime
-            kept = len(engine.scope_fast_path._targets), len(engine.gate._policy._rule_table._cache), len(engine.injector.read.__self__._entries)
+            kept = (
+                len(engine.scope_fast_path._targets),
+                len(engine.gate._policy._rule_table._cache),
+                len(engine.injector.read.__self__._entries),
+            )
             for number in range(3):
                 scope = plain_scope(cookie, method="A" * 50_000 + str(number))
                 assert (await asked(gateway, scope, []))[0] == 200
@@ -304,7 +368,9 @@ def test_an_answer_that_breaks_off_gets_no_second_head(world: World, cookie: byt
 
     async def main() -> None:
         recorder = Recorder()
-        gateway = Gateway(torn, configured(world), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder))
+        gateway = Gateway(
+            torn, configured(world), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
+        )
         await gateway.startup()
         told: list[Any] = []
 
@@ -358,7 +424,11 @@ def test_headers_of_any_kind_and_trailers_are_looked_through(world: World, cooki
             for _ in range(2):
                 told.clear()
                 await gateway(plain_scope(cookie), _ignored, send)
-                assert [list(message.get("headers", ())) for message in told] == [[(b"x-own", b"1")], [], [(b"x-own", b"1")]]
+                assert [list(message.get("headers", ())) for message in told] == [
+                    [(b"x-own", b"1")],
+                    [],
+                    [(b"x-own", b"1")],
+                ]
         finally:
             await gateway.shutdown()
 

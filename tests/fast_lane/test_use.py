@@ -105,7 +105,9 @@ def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(world: Wor
     [("POST", "/accounts", b"body"), ("GET", "/akoya/", None), ("GET", "/nowhere", None), ("GET", "/a/../accounts", None),
      ("GET", "/accounts#x", None)],
 )  # fmt: skip
-def test_what_is_not_plain_takes_the_other_path(world: World, lane: InProcess, request_: tuple[str, str, bytes]) -> None:
+def test_what_is_not_plain_takes_the_other_path(
+    world: World, lane: InProcess, request_: tuple[str, str, bytes]
+) -> None:
     method, path, body = request_
     with Browser(world) as browser:
         browser.connect()
@@ -114,7 +116,9 @@ def test_what_is_not_plain_takes_the_other_path(world: World, lane: InProcess, r
         cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
     with socket.create_connection(("127.0.0.1", lane.port), 5) as raw:
         length = f"Content-Length: {len(body)}\r\n" if body else ""
-        raw.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n{length}\r\n".encode() + (body or b""))
+        raw.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n{length}\r\n".encode() + (body or b"")
+        )
         assert raw.recv(20).startswith(b"HTTP/1.1 ")
     assert lane.departures == []
 
@@ -172,7 +176,8 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
 ) -> None:
     answers = {"big": b"x" * 20_000_000, "hi": b"hi"}
     scripts = {
-        name: plain(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)) for name, body in answers.items()
+        name: plain(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        for name, body in answers.items()
     }
     upstream = RawUpstream(scripts)
     changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "8s"}}}

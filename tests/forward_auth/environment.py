@@ -26,7 +26,12 @@ class ProxiedWorld(World):
         config = super().config()
         # The gateway has no upstream: the proxy forwards requests to the app itself.
         del config["upstream"]
-        return {**config, "listen": f"127.0.0.1:{self.gateway_port}", "trusted_proxies": ["127.0.0.1/32"], **self._changes}
+        return {
+            **config,
+            "listen": f"127.0.0.1:{self.gateway_port}",
+            "trusted_proxies": ["127.0.0.1/32"],
+            **self._changes,
+        }
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -29,7 +29,9 @@ def member(world: World) -> Iterator[Browser]:
         yield browser
 
 
-def ask(world: World, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET") -> tuple[int, Any, dict[str, str]]:
+def ask(
+    world: World, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET"
+) -> tuple[int, Any, dict[str, str]]:
     headers = [tuple(line.split(": ", 1)) for line in lines]
     if member is not None:
         headers.append(("Cookie", cookies(member)))
@@ -53,7 +55,9 @@ def test_a_proxy_that_is_not_trusted_gets_no_answer(tmp_path: Path, lines: tuple
 
 
 @pytest.mark.parametrize(("lines", "below"), [(NGINX, ""), (TRAEFIK, ""), ((), "/accounts?x=1")])
-def test_each_way_of_asking_gets_the_signed_headers(world: World, member: Browser, lines: tuple[str, ...], below: str) -> None:
+def test_each_way_of_asking_gets_the_signed_headers(
+    world: World, member: Browser, lines: tuple[str, ...], below: str
+) -> None:
     status, body, headers = ask(world, *lines, below=below, member=member)
     assert status == 200
     assert headers["akoya-connector"] == "mikomo"
@@ -101,7 +105,9 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(world: World, member: Brows
     assert status("GET", "/" + "x" * 9000, of=member) == 403, "414 for other proxies"
 
 
-@pytest.mark.parametrize("route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"])
+@pytest.mark.parametrize(
+    "route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"]
+)
 def test_a_route_of_the_gateways_is_not_to_be_asked_about(world: World, member: Browser, route: str) -> None:
     """A proxy that forwarded these to the app would leak the code that comes with a callback."""
     question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
@@ -161,13 +167,17 @@ def test_the_route_has_one_spelling(world: World, member: Browser, target: str) 
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
-@pytest.mark.parametrize("sign", ["Upgrade: websocket", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="])
+@pytest.mark.parametrize(
+    "sign", ["Upgrade: websocket", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+)
 def test_a_websocket_from_another_site_is_refused(world: World, member: Browser, origin: str, sign: str) -> None:
     """Traefik does not forward `Upgrade`, but does forward the rest of the handshake."""
     question = (*NGINX, sign, f"Origin: {origin}")
     assert ask(world, *question, member=member)[0] == 403
     assert ask(world, *NGINX, sign, f"Origin: {world.url}", member=member)[0] == 200
-    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, "h2c does not open a WebSocket"
+    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, (
+        "h2c does not open a WebSocket"
+    )
 
 
 def test_the_log_names_the_request_that_was_meant(world: World) -> None:
@@ -185,7 +195,15 @@ def test_the_traefik_files_have_the_shape_that_the_answers_need() -> None:
     question = http["middlewares"]["akoya"]["forwardAuth"]
     assert question["trustForwardHeader"] is False
     removed = re.compile(question["authResponseHeadersRegex"])
-    for name in ("Akoya-Owner", "akoya_owner", "Akoya.Id.Token", "Akoya-New", "Signature", "Signature-Input", "signature_input"):
+    for name in (
+        "Akoya-Owner",
+        "akoya_owner",
+        "Akoya.Id.Token",
+        "Akoya-New",
+        "Signature",
+        "Signature-Input",
+        "signature_input",
+    ):
         assert removed.search(name), name
     for name in ("X-Akoya", "Content-Type", "Signature-Agent", "Cookie"):
         assert not removed.search(name), name
@@ -197,4 +215,6 @@ def test_the_traefik_files_have_the_shape_that_the_answers_need() -> None:
     for name, router in http["routers"].items():
         assert router["service"] in http["services"], name
         assert set(router.get("middlewares", [])) <= set(http["middlewares"]), name
-    assert yaml.safe_load((DEPLOY / "traefik" / "traefik.yaml").read_text())["providers"]["file"]["filename"].endswith("dynamic.yaml")
+    assert yaml.safe_load((DEPLOY / "traefik" / "traefik.yaml").read_text())["providers"]["file"]["filename"].endswith(
+        "dynamic.yaml"
+    )

@@ -242,10 +242,14 @@ def test_a_websocket_from_another_site_or_nobody_is_refused(
     assert asyncio.run(status()) == (403 if origin else 401)
 
 
-@pytest.mark.parametrize("upgrade", ["h2c", "websocket, h2c", "h2c, websocket", "websocket\r\nUpgrade: h2c", "h2c\r\nUpgrade: websocket"])
+@pytest.mark.parametrize(
+    "upgrade", ["h2c", "websocket, h2c", "h2c, websocket", "websocket\r\nUpgrade: h2c", "h2c\r\nUpgrade: websocket"]
+)
 def test_other_upgrades_are_not_passed_on(world: ProxiedWorld, upgrade: str) -> None:
     head = f"GET /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
-    status, body = raw(world.port, f"{head}Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", timeout=3)
+    status, body = raw(
+        world.port, f"{head}Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", timeout=3
+    )
     assert status in (200, 400, 401, 403, 426, 501)
     if status == 200:
         assert not [value for name, value in json.loads(body)["headers"] if name == "upgrade" and value != "websocket"]

@@ -68,7 +68,9 @@ def test_a_trailer_in_our_name_does_not_reach_the_app(tmp_path: Path, proxy: str
         pytest.skip(str(missing))
     with world:
         head = f"POST /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: close\r\nTrailer: Akoya-Owner\r\nTransfer-Encoding: chunked\r\n\r\n"
-        assert raw(world.port, head + "2\r\nhi\r\n0\r\nAkoya-Owner: spoofed\r\nSignature: akoya=:AAAA:\r\n\r\n")[0] == 200
+        assert (
+            raw(world.port, head + "2\r\nhi\r\n0\r\nAkoya-Owner: spoofed\r\nSignature: akoya=:AAAA:\r\n\r\n")[0] == 200
+        )
         assert b"hi" in app.received
         assert b"spoofed" not in app.received
         assert b"AAAA" not in app.received

@@ -76,7 +76,11 @@ def redirect(data: bytes) -> None:
     except RedirectRefused:
         return
     assert target.isascii()
-    assert as_a_browser_reads(target, "https://app.example.com/") in ("app.example.com", "pages.example.com", "one.example.com")
+    assert as_a_browser_reads(target, "https://app.example.com/") in (
+        "app.example.com",
+        "pages.example.com",
+        "one.example.com",
+    )
 
 
 def cookie(data: bytes) -> None:
@@ -174,7 +178,9 @@ def message(data: bytes) -> None:
     headers = [(name, value) for name, _, value in lines]
     for judged in (
         lambda: v.verify("GET", "app.example.com", "/", "", headers, VERIFIER_KEYS, NOW),
-        lambda: v.verify_assertion([*headers, (b"akoya-assertion", data)], VERIFIER_KEYS, "https://app.example.com", "http://app", NOW),
+        lambda: v.verify_assertion(
+            [*headers, (b"akoya-assertion", data)], VERIFIER_KEYS, "https://app.example.com", "http://app", NOW
+        ),
     ):
         try:
             judged()
@@ -228,7 +234,9 @@ def upstream_response(data: bytes) -> None:
 def asked(data: bytes) -> None:
     """Read client address, host and navigation of a request: nothing is raised."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
-    request = RequestInfo("GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r")
+    request = RequestInfo(
+        "GET", b"/", b"", [(name.lower(), value) for name, _, value in lines], data[:40].decode("latin-1"), "r"
+    )
     client_key(request, ())
     client_key(request, client_networks())
     is_navigation(request)
@@ -243,6 +251,7 @@ def client_networks() -> Any:
 
 GOOD_TOKEN = signed(claims()).reveal()
 _SIGNATURE = b'Signature-Input: akoya=("@method" "@path" "akoya-owner");created=1;expires=9999999999;keyid="x";tag="akoya-gateway"\nSignature: akoya=:AAAA:\nakoya-owner: o'
+
 
 def socket_frames(data: bytes) -> None:
     """Validate WebSocket frames.

@@ -252,7 +252,9 @@ async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_gran
     path, code = await new.callback()
     session, refreshed, exchanged = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for target, verb, event in (
-        (runtime.sessions, "start", session), (bank, "refresh", refreshed), (bank, "exchange", exchanged)
+        (runtime.sessions, "start", session),
+        (bank, "refresh", refreshed),
+        (bank, "exchange", exchanged),
     ):
         monkeypatch.setattr(target, verb, after(event, getattr(target, verb)))
     house.later += bank.life - 5

@@ -19,7 +19,9 @@ OK = plain(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 def configured(folder: Path, url: str) -> Config:
     rule = {"path": "/*", "require": "any", "upstream": "two"}
-    result = judged(folder, {"upstreams": {"one": {"url": "http://127.0.0.1:9"}, "two": {"url": url}}, "access": [rule]})
+    result = judged(
+        folder, {"upstreams": {"one": {"url": "http://127.0.0.1:9"}, "two": {"url": url}}, "access": [rule]}
+    )
     assert result.config is not None, said(result)
     return result.config
 

@@ -100,7 +100,10 @@ async def test_grants_of_the_apps_own_users_stay(replica: Replica) -> None:
 
 async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Replica) -> None:
     store = EncryptedStore(replica.world.store, RING)  # type: ignore[arg-type]
-    others = [OrphanCleaner(store, replica.world.one, replica.sessions.for_owner, clock=replica.clock, pace=0.0) for _ in range(5)]
+    others = [
+        OrphanCleaner(store, replica.world.one, replica.sessions.for_owner, clock=replica.clock, pace=0.0)
+        for _ in range(5)
+    ]
     turns = await asyncio.gather(*[each.run_once() for each in others])
     assert sorted(turns, key=str) == [0, None, None, None, None]
     assert await replica.orphans.run_once() is None

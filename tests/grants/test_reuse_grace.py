@@ -113,7 +113,10 @@ async def test_a_provider_that_is_down_within_the_grace_is_not_asked_in_a_loop()
     assert len(world.provider.used_at) < 12
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 5.0), st.sampled_from(["unknown", "down", "lease"])), max_size=30), st.floats(1, 120))
+@given(
+    st.lists(st.tuples(st.floats(0.01, 5.0), st.sampled_from(["unknown", "down", "lease"])), max_size=30),
+    st.floats(1, 120),
+)
 def test_no_use_begins_after_three_quarters_of_the_grace(rounds: list[tuple[float, str]], grace: float) -> None:
     grant, now = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), NOW
     grant = transition(grant, RefreshRequested("me", 10.0), now)
@@ -137,5 +140,9 @@ def test_no_use_begins_after_three_quarters_of_the_grace(rounds: list[tuple[floa
         assert grant.state is GrantState.UNCERTAIN
         assert grant.unknowns == 1, "reuses within the grace do not count towards the limit"
         assert decode(encode(grant), grant.version) == grant
-    grant = transition(transition(grant, RefreshRequested("me", 10.0), now), ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), now)
+    grant = transition(
+        transition(grant, RefreshRequested("me", 10.0), now),
+        ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))),
+        now,
+    )
     assert (grant.state, grant.reuse) == (GrantState.LIVE, None)

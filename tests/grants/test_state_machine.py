@@ -151,14 +151,18 @@ def test_new_tokens_find_their_place_however_late(state: GrantState) -> None:
 
 def test_new_tokens_count_although_another_holds_the_lease() -> None:
     before = grant(GrantState.REFRESHING, lease=Lease("other", NOW, NOW + 10, sent=True))
-    assert transition(before, ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), NOW).tokens == tokens(2)
+    assert transition(
+        before, ProviderResponded("me", Secret("refresh-1"), TokensIssued(tokens(2))), NOW
+    ).tokens == tokens(2)
     refused = ProviderResponded("me", Secret("refresh-1"), Refused("invalid_grant"))
     assert transition(before, refused, NOW) is before, "the other holder's request may be the one that spent the token"
 
 
 def test_what_a_refresh_answer_leaves_out_stays() -> None:
     sparse = replace(tokens(2), refresh_token=None, scope=(), consent_id=None)
-    after = transition(grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), TokensIssued(sparse)), NOW)
+    after = transition(
+        grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), TokensIssued(sparse)), NOW
+    )
     assert after.tokens.refresh_token == Secret("refresh-1")
     assert (after.tokens.scope, after.tokens.consent_id) == (("openid",), "consent")
     assert after.tokens.bearer == Secret("bearer-2")
@@ -181,7 +185,9 @@ def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
 def test_trouble_at_the_provider_does_not_make_an_uncertain_token_certain() -> None:
     tainted = grant(GrantState.REFRESHING, unknowns=1)
     for answer in (ProviderDown("no connection"), ClientRejected("invalid_client")):
-        assert transition(tainted, ProviderResponded("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
+        assert (
+            transition(tainted, ProviderResponded("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
+        )
 
 
 @given(st.integers(0, MAX_UNKNOWN_OUTCOMES - 2), st.floats(0, 1, exclude_max=True))

@@ -39,10 +39,15 @@ CAUSES = st.sampled_from([DistrustReason.ID_TOKEN, DistrustReason.KEYS])
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["new", "none", "down", "refused client", "late"]), CAUSES, st.floats(0, 0.999)), max_size=40),
+    st.lists(
+        st.tuples(st.sampled_from(["new", "none", "down", "refused client", "late"]), CAUSES, st.floats(0, 0.999)),
+        max_size=40,
+    ),
     st.floats(0, NOW),
 )
-def test_no_sequence_of_untrusted_responses_ends_a_grant(rounds: list[tuple[str, DistrustReason, float]], since: float) -> None:
+def test_no_sequence_of_untrusted_responses_ends_a_grant(
+    rounds: list[tuple[str, DistrustReason, float]], since: float
+) -> None:
     grant, now, last = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), NOW, 1
     for what, because, jitter in rounds:
         now = max(now, grant.retry_at)
@@ -86,7 +91,9 @@ def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(s
         ([untrusted(None), Refused("invalid_grant")], Reason.DEAD_TOKEN),
     ],
 )
-def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(answers: list[TokenOutcome], reason: Reason) -> None:
+def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(
+    answers: list[TokenOutcome], reason: Reason
+) -> None:
     grant = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100)
     for answer in answers:
         grant = transition(grant, RefreshRequested("me", 10.0), NOW)

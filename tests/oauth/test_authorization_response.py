@@ -34,7 +34,9 @@ def test_a_code_of_any_form_is_received(code: str) -> None:
 
 
 def test_unknown_extras_are_tolerated_even_when_repeated_or_unreadable() -> None:
-    judged = parse_authorization_response(b"scope=openid+x&code=c&scope=again&state=s&session_state=%FF%00&flag&=&;&utm=1")
+    judged = parse_authorization_response(
+        b"scope=openid+x&code=c&scope=again&state=s&session_state=%FF%00&flag&=&;&utm=1"
+    )
     assert judged == CodeReceived(Secret("c"), "s")
 
 
@@ -110,7 +112,9 @@ def test_errors_are_an_open_set(error: str) -> None:
 
 
 def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
-    judged = parse_authorization_response(b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state=')
+    judged = parse_authorization_response(
+        b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state='
+    )
     assert judged == AuthorizationRefused("invalid_scope", 'Missing required scope(s) ["openid"].', None)
 
 
@@ -139,7 +143,9 @@ def test_a_description_is_cut() -> None:
 
 def test_codes_and_states_do_not_print() -> None:
     shown = repr(parse_authorization_response(b"code=very-secret-code&state=very-secret-state"))
-    shown += repr(parse_authorization_response(b"error=e&state=very-secret-state")) + repr(parse_authorization_response(b"state=very-secret-state"))
+    shown += repr(parse_authorization_response(b"error=e&state=very-secret-state")) + repr(
+        parse_authorization_response(b"state=very-secret-state")
+    )
     assert "very-secret" not in shown
 
 

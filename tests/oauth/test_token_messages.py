@@ -285,7 +285,9 @@ def test_an_access_token_as_the_bearer_needs_its_type() -> None:
     good = {**GOOD, "access_token": "an-access-token"}
     assert isinstance(judge(200, good, dialect), TokenResponse)
     del good["token_type"]
-    assert judge(200, good, dialect) == Untrusted("the token endpoint answered 200 with no token_type", Secret("new-refresh"))
+    assert judge(200, good, dialect) == Untrusted(
+        "the token endpoint answered 200 with no token_type", Secret("new-refresh")
+    )
 
 
 @pytest.mark.parametrize("refresh_token", [7, 0, False, [], ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])

@@ -44,7 +44,9 @@ async def test_ready_when_nothing_is_wrong() -> None:
 
 
 async def test_not_ready_names_each_problem() -> None:
-    async with client(Readiness(finding("store: x.db is read-only; make it writable", "clients.demo: bad secret"))) as admin:
+    async with client(
+        Readiness(finding("store: x.db is read-only; make it writable", "clients.demo: bad secret"))
+    ) as admin:
         answer = await admin.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["problems"] == ["store: x.db is read-only; make it writable", "clients.demo: bad secret"]
@@ -109,7 +111,7 @@ async def test_metrics_are_in_prometheus_text_format() -> None:
     async with client(Readiness(finding())) as admin:
         answer = await admin.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'akoya_gateway_build_info{' in answer.text
+    assert "akoya_gateway_build_info{" in answer.text
     assert 'version="1.2.3"' in answer.text
 
 

@@ -123,7 +123,14 @@ def test_a_secret_inside_a_text_is_masked(log: Log, lines: list[bytes], text: st
 
 @pytest.mark.parametrize(
     "text",
-    ["basic authentication failed", "status code: 404", "status_code=404 grant_state=live", "connector mikomo, grant abc", "state of the art", "took 3.5 s"],
+    [
+        "basic authentication failed",
+        "status code: 404",
+        "status_code=404 grant_state=live",
+        "connector mikomo, grant abc",
+        "state of the art",
+        "took 3.5 s",
+    ],
 )
 def test_plain_text_stays_readable(text: str) -> None:
     assert redact_text(text) == text
@@ -195,7 +202,16 @@ class TestStandardLibrary:
     def restored(self) -> Iterator[None]:
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
-        names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "httpx", "httpcore", "websockets", "asyncio")
+        names = (
+            "uvicorn",
+            "uvicorn.error",
+            "uvicorn.access",
+            "uvicorn.asgi",
+            "httpx",
+            "httpcore",
+            "websockets",
+            "asyncio",
+        )
         before = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names}
         yield
         root.handlers[:] = handlers
@@ -382,5 +398,3 @@ def test_lines_of_several_processes_do_not_mix() -> None:
     read: list[dict[str, object]] = [json.loads(line) for line in out.splitlines()]
     assert len(read) == 800
     assert len({each["pid"] for each in read}) == 4
-
-

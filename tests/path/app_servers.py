@@ -35,14 +35,27 @@ def _uwsgi(port: int, app: str, folder: Path) -> list[str]:
     found = shutil.which("uwsgi", path=f"{Path(PYTHON).parent}:{os.environ['PATH']}")
     if found is None:
         raise ServerMissing("uwsgi is not installed: it builds from source (pip install uwsgi)")
-    return [found, "--http-socket", f"127.0.0.1:{port}", "--module", app, "--need-app", "--master", "--die-on-term", "--buffer-size", "65535"]
+    return [
+        found,
+        "--http-socket",
+        f"127.0.0.1:{port}",
+        "--module",
+        app,
+        "--need-app",
+        "--master",
+        "--die-on-term",
+        "--buffer-size",
+        "65535",
+    ]
 
 
 def _express(port: int, app: str, folder: Path) -> list[str]:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         raise ServerMissing("node and npm are not installed")
-    done = subprocess.run([npm, "install", "--no-audit", "--no-fund", *EXPRESS], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", *EXPRESS], cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise ServerMissing(f"npm cannot install express: {done.stderr[-200:]}")
     shutil.copy(HERE / "express_app.mjs", folder / "app.mjs")
@@ -57,14 +70,26 @@ def _java(port: int, app: str, folder: Path) -> list[str]:
 
 
 WSGI: dict[str, Command] = {
-    "gunicorn": lambda port, app, _: _module("gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "2", "--log-level", "error", app),
+    "gunicorn": lambda port, app, _: _module(
+        "gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "2", "--log-level", "error", app
+    ),
     "waitress": lambda port, app, _: _module("waitress", f"--listen=127.0.0.1:{port}", app),
     "uwsgi": _uwsgi,
 }
 ASGI: dict[str, Command] = {
     "daphne": lambda port, app, _: _module("daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", app),
     "hypercorn": lambda port, app, _: _module("hypercorn", "-b", f"127.0.0.1:{port}", app),
-    "granian": lambda port, app, _: [str(Path(PYTHON).with_name("granian")), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--no-log", app],
+    "granian": lambda port, app, _: [
+        str(Path(PYTHON).with_name("granian")),
+        "--interface",
+        "asgi",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-log",
+        app,
+    ],
     "uvicorn": lambda port, app, _: _module("uvicorn", "--port", str(port), "--log-level", "error", app),
 }
 OTHER: dict[str, Command] = {"express": _express, "java": _java}
@@ -90,7 +115,14 @@ class AppProcess:
 
     def start(self) -> None:
         with self._log.open("ab") as out:
-            self._process = subprocess.Popen(self._command, stdout=out, stderr=subprocess.STDOUT, env=self._environ, cwd=self._folder, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                cwd=self._folder,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Self:
         if self._process is None:

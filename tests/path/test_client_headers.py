@@ -32,7 +32,14 @@ SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", 
 @pytest.mark.parametrize("name", MOVING)
 def test_a_name_that_moves_the_request_passes_from_nobody(name: str) -> None:
     headers = ClientHeaders()
-    for spelling in (name, name.lower(), name.upper(), name.replace("-", "_"), name.replace("-", "."), name.replace("_", "-")):
+    for spelling in (
+        name,
+        name.lower(),
+        name.upper(),
+        name.replace("-", "_"),
+        name.replace("-", "."),
+        name.replace("_", "-"),
+    ):
         assert headers.handling(spelling.encode()) is Handling.DROP
         assert not headers.passes(spelling.encode(), from_proxy=True)
 
@@ -47,12 +54,17 @@ def test_a_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(n
         assert spelling == name or headers.handling(spelling.encode()) is Handling.DROP
 
 
-@pytest.mark.parametrize("name", ["Accept", "X-Own", "Authorization", "X-Request-Id", "Sec-Fetch-Mode", "Akoya", "x.own", "X-User-Id", "Range"])
+@pytest.mark.parametrize(
+    "name",
+    ["Accept", "X-Own", "Authorization", "X-Request-Id", "Sec-Fetch-Mode", "Akoya", "x.own", "X-User-Id", "Range"],
+)
 def test_a_name_that_nobody_knows_passes(name: str) -> None:
     assert ClientHeaders().handling(name.encode()) is Handling.PASS
 
 
-@pytest.mark.parametrize("name", ["X_Own", "_", "x_", "Content_Length", "Host_", "X_Http_Method_Override", "Authorization_"])
+@pytest.mark.parametrize(
+    "name", ["X_Own", "_", "x_", "Content_Length", "Host_", "X_Http_Method_Override", "Authorization_"]
+)
 def test_a_name_with_an_underscore_is_dropped_unless_allowed(name: str) -> None:
     assert ClientHeaders().handling(name.encode()) is Handling.DROP
     assert ClientHeaders([name.lower()]).handling(name.encode()) is Handling.PASS
@@ -79,14 +91,29 @@ def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pyte
     assert len(caplog.records) == LOGGED_NAMES
 
 
-@pytest.mark.parametrize("name", ["script_name", "X_Forwarded_For", "akoya_owner", "signature_input", "content_length", "x_http_method_override", "remote_user"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "script_name",
+        "X_Forwarded_For",
+        "akoya_owner",
+        "signature_input",
+        "content_length",
+        "x_http_method_override",
+        "remote_user",
+    ],
+)
 def test_a_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
     faults = judged(tmp_path, {"allow_underscore_headers": [name]}).diagnostics
-    assert [diagnostic.message for diagnostic in faults] == [f"a server can take {name} for a header that the gateway decides about"]
+    assert [diagnostic.message for diagnostic in faults] == [
+        f"a server can take {name} for a header that the gateway decides about"
+    ]
 
 
 def test_allowed_names_are_read_in_lower_case_and_need_an_underscore(tmp_path: Path) -> None:
     result = judged(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
     assert result.config is not None
     assert result.config.allow_underscore_headers == ("x_legacy",)
-    assert "only names with `_` are dropped" in str(judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).diagnostics[0])
+    assert "only names with `_` are dropped" in str(
+        judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).diagnostics[0]
+    )

@@ -17,7 +17,10 @@ from tests.e2e.environment import Browser, World
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    changes = {"root_path": "/bank", "redirects": {"after_connect": "/bank/accounts", "allow": ["/bank/accounts", "/bank/mikomo"]}}
+    changes = {
+        "root_path": "/bank",
+        "redirects": {"after_connect": "/bank/accounts", "allow": ["/bank/accounts", "/bank/mikomo"]},
+    }
     with World(tmp_path_factory.mktemp("world"), face="middleware", mount="/bank", changes=changes) as world:
         yield world
 
@@ -79,7 +82,10 @@ def gateway(folder: Path, **changes: Any) -> Gateway:
             await send({"type": "websocket.close", "code": 4000, "reason": scope.get("root_path", "")})
 
     path = folder / "gateway.yaml"
-    document = {**changed({"access": [{"path": "/pub/*", "require": "nothing"}], "sessions.store": "memory://", **changes}), "admin": None}
+    document = {
+        **changed({"access": [{"path": "/pub/*", "require": "nothing"}], "sessions.store": "memory://", **changes}),
+        "admin": None,
+    }
     path.write_text(yaml.safe_dump(document))
     return Gateway(app, load_config(path, ENVIRON))
 
@@ -102,7 +108,9 @@ async def test_only_the_configured_root_path_is_served(
     await asks.shutdown()
 
 
-async def test_another_root_path_is_logged_once_for_each_of_a_few(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_root_path_is_logged_once_for_each_of_a_few(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asks = gateway(tmp_path)
     await asks.startup()
     with caplog.at_level(logging.WARNING):
@@ -114,9 +122,15 @@ async def test_another_root_path_is_logged_once_for_each_of_a_few(tmp_path: Path
 
 
 def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_path: Path) -> None:
-    config = judged(tmp_path, {"root_path": "/bank", "clients.demo-app.redirect_uri": "https://app.example.com/bank/akoya/callback"}).config
+    config = judged(
+        tmp_path, {"root_path": "/bank", "clients.demo-app.redirect_uri": "https://app.example.com/bank/akoya/callback"}
+    ).config
     assert config is not None
-    assert (config.prefix, config.access[0].path, config.access[0].label) == ("/bank/akoya", "/bank/*", "access[0] /bank/*")
+    assert (config.prefix, config.access[0].path, config.access[0].label) == (
+        "/bank/akoya",
+        "/bank/*",
+        "access[0] /bank/*",
+    )
     assert config.redirects.after_error == "/bank/akoya/"
 
 
@@ -124,4 +138,6 @@ def test_a_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tm
     warnings = judged(tmp_path, {"root_path": "/bank"}).warnings
     assert "the app around the gateway passes it nothing outside of /bank/" in "".join(map(str, warnings))
     faults = judged(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics
-    assert [diagnostic.message for diagnostic in faults] == ["only middleware is mounted in another app, but an upstream is configured"]
+    assert [diagnostic.message for diagnostic in faults] == [
+        "only middleware is mounted in another app, but an upstream is configured"
+    ]

@@ -43,7 +43,9 @@ def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> No
      ([ip_network("127.0.0.1/32")], None, False, True), ([ip_network("::1/128")], None, False, True), ([UNIX], None, True, False),
      ([UNIX], "127.0.0.1", False, False), (TEN, "10.0.0.1", False, True), (TEN, "10.0.0.1", True, False), (TEN, "11.0.0.1", False, False)],
 )  # fmt: skip
-def test_every_part_gives_one_answer_to_whether_a_peer_is_trusted(peers: Networks, peer: str | None, told: bool, trusted: bool) -> None:
+def test_every_part_gives_one_answer_to_whether_a_peer_is_trusted(
+    peers: Networks, peer: str | None, told: bool, trusted: bool
+) -> None:
     request = RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=told)
     assert TrustedProxies(peers)(peer, is_forwarded=told) is trusted
     assert ForwardedHeaders(peers).trusts(peer, is_forwarded=told) is trusted
@@ -76,7 +78,9 @@ async def test_what_a_told_peer_forwards_is_not_believed_by_the_reverse_proxy() 
     [(b"app.example", b"https", b"443"), (b"APP.example:443", b"https", b"443"), (b"app.example:8080", b"http", b"8080"), (b"other.example", b"http", b"80"),
      (b"127.0.0.1:9000", b"http", b"9000")],
 )  # fmt: skip
-def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(host: bytes, proto: bytes, port: bytes) -> None:
+def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(
+    host: bytes, proto: bytes, port: bytes
+) -> None:
     forwarding = ForwardedHeaders((), Origin("https", "app.example", 443))
     lines = forwarding.lines("192.0.2.1", "http", host)
     assert b"x-forwarded-proto: %b\r\n" % proto in lines
@@ -86,8 +90,12 @@ def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(host:
 
 def test_a_trusted_proxys_word_on_the_scheme_counts_more_than_public_url() -> None:
     forwarding = ForwardedHeaders(TEN, Origin("https", "app.example", 443))
-    assert b"x-forwarded-proto: http\r\n" in forwarding.lines("10.0.0.1", "http", b"app.example", {b"x-forwarded-proto": [b"http"]})
-    assert b"x-forwarded-proto: https\r\n" in forwarding.lines("10.0.0.1", "http", b"app.example", {b"x-forwarded-for": [b"1.2.3.4"]})
+    assert b"x-forwarded-proto: http\r\n" in forwarding.lines(
+        "10.0.0.1", "http", b"app.example", {b"x-forwarded-proto": [b"http"]}
+    )
+    assert b"x-forwarded-proto: https\r\n" in forwarding.lines(
+        "10.0.0.1", "http", b"app.example", {b"x-forwarded-for": [b"1.2.3.4"]}
+    )
 
 
 def test_unix_is_an_entry_of_trusted_proxies(tmp_path: Path) -> None:

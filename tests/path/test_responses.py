@@ -30,7 +30,9 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     options = ("--no-fast-lane",) if request.param == "general" else ()
     face = "sidecar" if request.param == "general" else request.param
     changes = {"sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}], "cookie": {"name": "akoya"}}}
-    with World(tmp_path_factory.mktemp("world"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options) as world:
+    with World(
+        tmp_path_factory.mktemp("world"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options
+    ) as world:
         yield world
 
 
@@ -41,7 +43,11 @@ def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(world: Worl
         for _ in range(3):  # The general path first, then the cached one.
             answer = browser.fetch(path)
             assert (answer.status_code, answer.text) == (200, "ok")
-            values = [value for name, value in answer.headers.multi_items() if "kept" in value or "fixed" in value or "secret" in value]
+            values = [
+                value
+                for name, value in answer.headers.multi_items()
+                if "kept" in value or "fixed" in value or "secret" in value
+            ]
             assert sorted(values) == ["akoyan=kept", "kept", "kept", "theirs=kept", "x=akoya=kept"]
         assert browser.connections()["connections"], "the browser must keep its own session"
 

@@ -21,10 +21,20 @@ from tests.forward_auth.environment import ProxiedWorld, cookies, get
 from tests.forward_auth.proxies import PROXIES, ProxyMissing
 from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
 
-LONG = pytest.mark.skipif(os.environ.get("AKOYA_SOAK") != "full", reason="the matrix of servers and entry points runs with AKOYA_SOAK=full")
+LONG = pytest.mark.skipif(
+    os.environ.get("AKOYA_SOAK") != "full", reason="the matrix of servers and entry points runs with AKOYA_SOAK=full"
+)
 NAMES = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)
 SPELLINGS = [*NAMES, *(name.upper().replace("-", "_") for name in NAMES if "-" in name)]
-ALONE = ["SCRIPT_NAME", "PATH_INFO", "Daphne-Root-Path", "X-Script-Name", "X-Forwarded-Prefix", "X-Original-URL", "Root-Path"]
+ALONE = [
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "Daphne-Root-Path",
+    "X-Script-Name",
+    "X-Forwarded-Prefix",
+    "X-Original-URL",
+    "Root-Path",
+]
 DESCRIBING = ("x-original-uri", "x-original-method", "x-forwarded-uri", "x-forwarded-method")
 
 
@@ -33,7 +43,11 @@ def lines_with(base: str, together: int = 40) -> Iterator[list[str]]:
     value = {name: "DELETE" if "method" in name.lower() else base for name in SPELLINGS}
     yield from ([f"{name}: {base}"] for name in ALONE)
     for at in range(0, len(SPELLINGS), together):
-        yield [f"{name}: {value[name]}" for name in SPELLINGS[at : at + together] if name.lower().replace("_", "-") not in DESCRIBING]
+        yield [
+            f"{name}: {value[name]}"
+            for name in SPELLINGS[at : at + together]
+            if name.lower().replace("_", "-") not in DESCRIBING
+        ]
 
 
 def require_unmoved(port: int, base: str, member: str) -> None:
@@ -47,13 +61,18 @@ def require_unmoved(port: int, base: str, member: str) -> None:
 
 
 def rules(base: str = "", **more: Any) -> list[dict[str, Any]]:
-    return [{"path": f"{base}/pub/*", "require": "nothing", **more}, {"path": f"{base}/bank/*", "require": "any", "otherwise": "unauthorized", **more}]
+    return [
+        {"path": f"{base}/pub/*", "require": "nothing", **more},
+        {"path": f"{base}/bank/*", "require": "any", "otherwise": "unauthorized", **more},
+    ]
 
 
 class ServersWorld:
     """One gateway in front of several app servers, each below a path named after it."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], face: str = "sidecar", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, names: tuple[str, ...], face: str = "sidecar", options: tuple[str, ...] = ()
+    ) -> None:
         self._stack = ExitStack()
         self._servers: dict[str, AppProcess] = {}
         self.missing: dict[str, str] = {}
@@ -64,7 +83,8 @@ class ServersWorld:
             except ServerMissing as missing:
                 self.missing[name] = str(missing)
         changes = {
-            "access": [rule for name in self._servers for rule in rules(f"/{name}", upstream=name)] + [{"path": "/accounts", "require": "any"}],
+            "access": [rule for name in self._servers for rule in rules(f"/{name}", upstream=name)]
+            + [{"path": "/accounts", "require": "any"}],
             "upstreams": {name: {"url": server.url} for name, server in self._servers.items()},
         }
         self.world = World(folder, algorithm="hmac-sha256", changes=changes, face=face, options=options)
@@ -101,7 +121,11 @@ def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: Serve
     servers.require_unmoved(name)
 
 
-@pytest.fixture(scope="module", params=[("sidecar", ()), ("sidecar", ("--no-fast-lane",)), ("app", ())], ids=["sidecar", "general", "app"])
+@pytest.fixture(
+    scope="module",
+    params=[("sidecar", ()), ("sidecar", ("--no-fast-lane",)), ("app", ())],
+    ids=["sidecar", "general", "app"],
+)
 def all_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersWorld]:
     face, options = request.param
     with ServersWorld(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), face, options) as world:
@@ -117,15 +141,26 @@ def test_behind_each_entry_point_every_app_server_serves_what_was_decided(all_se
 
 def inside(name: str, folder: Path) -> AppProcess:
     """An ASGI server whose app has the gateway as middleware."""
-    with_keys = World(folder, algorithm="hmac-sha256", changes={"access": rules(), "sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}})
+    with_keys = World(
+        folder,
+        algorithm="hmac-sha256",
+        changes={"access": rules(), "sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}},
+    )
     config = {key: value for key, value in with_keys.config().items() if key not in ("upstream", "admin")}
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(config))
-    environ = {**with_keys.environ, "AKOYA_GATEWAY_CONFIG": str(path), "AKOYA_TEST_INSIDE": "1", "AKOYA_SIGNING_SECRET": HMAC_SECRET}
+    environ = {
+        **with_keys.environ,
+        "AKOYA_GATEWAY_CONFIG": str(path),
+        "AKOYA_TEST_INSIDE": "1",
+        "AKOYA_SIGNING_SECRET": HMAC_SECRET,
+    }
     return AppProcess(name, folder, environ, inside=True)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "daphne" else [LONG, pytest.mark.soak]) for name in ASGI])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "daphne" else [LONG, pytest.mark.soak]) for name in ASGI]
+)
 def test_around_an_app_the_middleware_serves_what_was_decided_or_refuses(tmp_path: Path, name: str) -> None:
     try:
         started = inside(name, tmp_path)
@@ -149,7 +184,9 @@ def test_behind_each_proxy_every_app_server_serves_what_was_decided(tmp_path: Pa
     server = AppProcess(name, tmp_path / "server", {"AKOYA_TEST_EXEMPT": "/pub/*"})
     access = [*rules(), {"path": "/accounts", "require": "any"}]
     try:
-        world = ProxiedWorld(tmp_path / "world", proxy, algorithm="hmac-sha256", changes={"access": access}, upstream=server)
+        world = ProxiedWorld(
+            tmp_path / "world", proxy, algorithm="hmac-sha256", changes={"access": access}, upstream=server
+        )
     except ProxyMissing as missing:
         pytest.skip(str(missing))
     (tmp_path / "world").mkdir(exist_ok=True)

@@ -16,7 +16,9 @@ from tests.config.documents import judged
 ANY, NOTHING, BANK = Require.ANY, Require.NOTHING, Require.CONNECTORS
 
 
-def rule(index: int, path: str, require: Require, connectors: tuple[str, ...] = (), methods: frozenset[str] | None = None) -> AccessRule:
+def rule(
+    index: int, path: str, require: Require, connectors: tuple[str, ...] = (), methods: frozenset[str] | None = None
+) -> AccessRule:
     return AccessRule(index, path, methods, require, connectors)
 
 
@@ -62,7 +64,15 @@ def test_the_method_decides_whether_another_rule_covers_the_spelling() -> None:
 
 
 def test_a_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not() -> None:
-    table = RuleTable([rule(0, "/a", ANY), rule(1, "/a/*", BANK, ("mikomo",)), rule(2, "/b", BANK, ("mikomo",)), rule(3, "/b/*", NOTHING)], variants=False)
+    table = RuleTable(
+        [
+            rule(0, "/a", ANY),
+            rule(1, "/a/*", BANK, ("mikomo",)),
+            rule(2, "/b", BANK, ("mikomo",)),
+            rule(3, "/b/*", NOTHING),
+        ],
+        variants=False,
+    )
     for path in ("/a", "/a/", "/b/"):
         with pytest.raises(PathRefused):
             table.match("GET", path)
@@ -78,12 +88,29 @@ def test_a_parameter_that_a_framework_reads_as_the_method_is_an_override(query: 
     assert names_a_method_in(query)
 
 
-@pytest.mark.parametrize("query", [b"", b"a=1", b"method=GET", b"_methods=x", b"x_method=y", b"a=_method", b"payment_method=card", b"_methodical=x", b"%zz=1"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"",
+        b"a=1",
+        b"method=GET",
+        b"_methods=x",
+        b"x_method=y",
+        b"a=_method",
+        b"payment_method=card",
+        b"_methodical=x",
+        b"%zz=1",
+    ],
+)
 def test_another_parameter_is_no_override(query: bytes) -> None:
     assert not names_a_method_in(query)
 
 
-ACCESS = [{"path": "/accounts", "require": "mikomo"}, {"path": "/item/*", "methods": ["DELETE"], "require": "any"}, {"path": "/*", "require": "nothing"}]
+ACCESS = [
+    {"path": "/accounts", "require": "mikomo"},
+    {"path": "/item/*", "methods": ["DELETE"], "require": "any"},
+    {"path": "/*", "require": "nothing"},
+]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +129,25 @@ def test_explain_says_why_such_a_request_is_refused(tmp_path: Path, target: str,
 
 
 def test_check_warns_of_a_rule_whose_own_path_is_refused(tmp_path: Path) -> None:
-    access = [{"path": "/accounts", "require": "any"}, {"path": "/accounts/*", "require": "mikomo"}, {"path": "/*", "require": "nothing"}]
-    warned = [diagnostic.message for diagnostic in judged(tmp_path, {"access": access}).warnings if "refused" in diagnostic.message]
-    assert warned == ["requests for it are refused: /accounts/ is under access[1] /accounts/* in line 3"] or len(warned) == 1
-    assert not [diagnostic for diagnostic in judged(tmp_path, {"access": access, "path_variants": "allow"}).warnings if "refused" in diagnostic.message]
-    assert not [diagnostic for diagnostic in judged(tmp_path, {"access": ACCESS}).warnings if "refused" in diagnostic.message]
+    access = [
+        {"path": "/accounts", "require": "any"},
+        {"path": "/accounts/*", "require": "mikomo"},
+        {"path": "/*", "require": "nothing"},
+    ]
+    warned = [
+        diagnostic.message
+        for diagnostic in judged(tmp_path, {"access": access}).warnings
+        if "refused" in diagnostic.message
+    ]
+    assert (
+        warned == ["requests for it are refused: /accounts/ is under access[1] /accounts/* in line 3"]
+        or len(warned) == 1
+    )
+    assert not [
+        diagnostic
+        for diagnostic in judged(tmp_path, {"access": access, "path_variants": "allow"}).warnings
+        if "refused" in diagnostic.message
+    ]
+    assert not [
+        diagnostic for diagnostic in judged(tmp_path, {"access": ACCESS}).warnings if "refused" in diagnostic.message
+    ]

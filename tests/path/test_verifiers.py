@@ -20,7 +20,9 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
         return [environ["PATH_INFO"].encode()]
 
     base = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "HTTP_HOST": "a", "wsgi.url_scheme": "http", "QUERY_STRING": ""}
-    body = WsgiVerifier(app, KEYS, exempt={"/pub/*", "/bank/pub/*"}, **options)({**base, **environ}, lambda status, headers: told.append(status))
+    body = WsgiVerifier(app, KEYS, exempt={"/pub/*", "/bank/pub/*"}, **options)(
+        {**base, **environ}, lambda status, headers: told.append(status)
+    )
     return told[0], b"".join(body)
 
 
@@ -31,7 +33,9 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
      ({"PATH_INFO": "/admin", "RAW_URI": "/any/admin"}, {}, b"path-mismatch"), ({"PATH_INFO": "/x y", "RAW_URI": "/x%20y?q=1"}, {}, b"missing-signature"),
      ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/x"}, {}, b"missing-signature"), ({"PATH_INFO": "/\xc3\xa4", "RAW_URI": "/%C3%A4"}, {}, b"missing-signature")],
 )  # fmt: skip
-def test_a_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(environ: dict[str, Any], options: dict[str, Any], said: bytes) -> None:
+def test_a_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
+    environ: dict[str, Any], options: dict[str, Any], said: bytes
+) -> None:
     status, body = wsgi(environ, **options)
     assert status.startswith("401")
     assert said in body
@@ -49,7 +53,9 @@ def test_an_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
      ({"path": "/bank/x", "raw_path": b"/bank/x", "root_path": "/bank"}, {"root_path": "/bank"}, b"missing-signature"), ({"path": "/admin", "raw_path": b"/any/admin"}, {}, b"path-mismatch"),
      ({"path": "/x y", "raw_path": b"/x%20y"}, {}, b"missing-signature"), ({"path": "/ä"}, {}, b"missing-signature"), ({"path": "/pub/x", "raw_path": b"/pub/x"}, {}, b"served")],
 )  # fmt: skip
-async def test_an_asgi_app_gets_the_path_that_was_signed_below_a_named_mount(scope: dict[str, Any], options: dict[str, Any], said: bytes) -> None:
+async def test_an_asgi_app_gets_the_path_that_was_signed_below_a_named_mount(
+    scope: dict[str, Any], options: dict[str, Any], said: bytes
+) -> None:
     told: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

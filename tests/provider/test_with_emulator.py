@@ -161,7 +161,9 @@ async def test_a_503_leaves_the_token_good(app: Client, emulator: SandboxServer,
     granted(await akoya.refresh(refresh_token(tokens), tokens.sub))
 
 
-@pytest.mark.parametrize(("fault", "because"), [("wrong_sub", DistrustReason.SUBJECT), ("bad_signature", DistrustReason.ID_TOKEN)])
+@pytest.mark.parametrize(
+    ("fault", "because"), [("wrong_sub", DistrustReason.SUBJECT), ("bad_signature", DistrustReason.ID_TOKEN)]
+)
 async def test_untrusted_tokens_still_bring_a_refresh_token_that_works(
     app: Client, emulator: SandboxServer, akoya: Provider, fault: str, because: DistrustReason
 ) -> None:
@@ -201,6 +203,8 @@ async def test_a_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both
         kid = jws.extract_compact(tokens.bearer.reveal().encode()).headers()["kid"]
         assert kid == (before if emulator.settings.dialect is SandboxDialect.HYDRA else today)
         products = await asyncio.to_thread(
-            httpx.get, f"{emulator.url}/accounts-info/v2/mikomo", headers={"Authorization": f"Bearer {tokens.bearer.reveal()}"}
+            httpx.get,
+            f"{emulator.url}/accounts-info/v2/mikomo",
+            headers={"Authorization": f"Bearer {tokens.bearer.reveal()}"},
         )
         assert products.status_code == 200, "the emulator's APIs accept the token"

@@ -35,7 +35,16 @@ class Known:
         """Return every encoding in which a secret could appear."""
         for secret, what in self.secrets.items():
             raw = secret.encode()
-            yield from ((form, what) for form in {raw, *_encoded(raw), quote(secret, safe="").encode(), quote_plus(secret).encode(), json.dumps(secret)[1:-1].encode()})
+            yield from (
+                (form, what)
+                for form in {
+                    raw,
+                    *_encoded(raw),
+                    quote(secret, safe="").encode(),
+                    quote_plus(secret).encode(),
+                    json.dumps(secret)[1:-1].encode(),
+                }
+            )
 
     def found_in(self, where: str, data: bytes) -> list[str]:
         return [f"{what} in {where}" for form, what in self.forms() if form in data]
@@ -65,12 +74,18 @@ class Recorder:
         for name, value in parse_qsl(body.decode()):
             if name in SECRET_FIELDS:
                 self._known.add(value, f"{name} of a request")
-        headers = {name.decode(): value.decode() for name, value in scope["headers"] if name not in (b"host", b"content-length", b"connection")}
+        headers = {
+            name.decode(): value.decode()
+            for name, value in scope["headers"]
+            if name not in (b"host", b"content-length", b"connection")
+        }
         if headers.get("authorization", "").startswith("Basic "):
             self._known.add(headers["authorization"].removeprefix("Basic "), "Authorization of the client")
         try:
             async with httpx.AsyncClient(trust_env=False) as http:
-                answer = await http.request(scope["method"], self._target + scope["path"], headers=headers, content=body)
+                answer = await http.request(
+                    scope["method"], self._target + scope["path"], headers=headers, content=body
+                )
         except httpx.HTTPError:
             # The emulator cut the connection. The secrets it had created are recorded from a later response.
             await send({"type": "http.response.start", "status": 502, "headers": []})
@@ -82,5 +97,11 @@ class Recorder:
                     self._known.add(value, f"{name} of an answer")
         except (ValueError, AttributeError):
             pass
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": [(b"content-type", answer.headers.get("content-type", "").encode())]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status_code,
+                "headers": [(b"content-type", answer.headers.get("content-type", "").encode())],
+            }
+        )
         await send({"type": "http.response.body", "body": answer.content})

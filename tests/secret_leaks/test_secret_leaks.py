@@ -34,7 +34,11 @@ class WatchedWorld(World):
         self.known = Known()
         self.recorder = AppServer(Recorder(self.akoya.url, self.known))
         self.written: list[tuple[str, bytes]] = []
-        for secret, what in ((CLIENT_SECRET, "client secret"), (STORE_KEY, "store key"), (HMAC_SECRET, "signing secret")):
+        for secret, what in (
+            (CLIENT_SECRET, "client secret"),
+            (STORE_KEY, "store key"),
+            (HMAC_SECRET, "signing secret"),
+        ):
             self.known.add(secret, what)
         pem = folder / "signing-key.pem"
         if pem.exists():
@@ -100,7 +104,16 @@ def live_a_whole_life(world: WatchedWorld) -> None:
         for connector, user in (("mikomo", "mikomo_1"), ("other", "mikomo_4")):
             assert go_back(world, browser, akoya.consent(browser.begin(connector), user)).status_code == 302
             assert go_back(world, browser, callback).status_code == 400  # replayed
-        for path in ("/accounts", "/mikomo", "/both", "/akoya/", "/akoya/jwks.json", "/nowhere", "/closed", "/public/x"):
+        for path in (
+            "/accounts",
+            "/mikomo",
+            "/both",
+            "/akoya/",
+            "/akoya/jwks.json",
+            "/nowhere",
+            "/closed",
+            "/public/x",
+        ):
             browser.fetch(path)
             browser.go(path)
             stranger.go(path)
@@ -117,7 +130,12 @@ def live_a_whole_life(world: WatchedWorld) -> None:
             answer = go_back(world, stranger, akoya.consent(stranger.begin(), "mikomo_1"))
             stranger.go(answer.headers.get("location", "/akoya/"))
             akoya.clear_faults()
-        for query in ("error=access_denied&error_description=because", "error=odd", "code=never-issued-code", "code=a&code=b"):
+        for query in (
+            "error=access_denied&error_description=because",
+            "error=odd",
+            "code=never-issued-code",
+            "code=a&code=b",
+        ):
             state = parse_qs(urlsplit(stranger.begin()).query)["state"][0]
             stranger.go(f"/akoya/callback?{query}&state={state}")
         stranger.go("/akoya/callback?code=never-issued-code&state=never-issued-state")
@@ -156,7 +174,9 @@ GOOD = (["check"], ["explain", "GET", "/accounts"], ["doctor"], ["url", "mikomo"
 WRONG = (["check"], ["doctor"])
 
 
-def commands(world: WatchedWorld, folder: Path, config: Path, lines: Sequence[list[str]]) -> Iterator[tuple[str, bytes]]:
+def commands(
+    world: WatchedWorld, folder: Path, config: Path, lines: Sequence[list[str]]
+) -> Iterator[tuple[str, bytes]]:
     for words in lines:
         done = subprocess.run([PYTHON, "-m", "akoya_gateway", *words, "--config", str(config)], capture_output=True, cwd=folder, timeout=60,
                               env={"PATH": "/usr/bin:/bin", **world.environ})  # fmt: skip
@@ -182,13 +202,20 @@ def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> 
             assert browser.go("/accounts").status_code == 502
         # An operator error: the message must name the place but not the value.
         wrong = {**good, "clients": {"test-app": {**good["clients"]["test-app"], "client_secret": CLIENT_SECRET}}}
-        wrong["sessions"] = {**good["sessions"], "keys": [STORE_KEY], "store": f"redis://user:{HMAC_SECRET}@127.0.0.1:1/0"}
+        wrong["sessions"] = {
+            **good["sessions"],
+            "keys": [STORE_KEY],
+            "store": f"redis://user:{HMAC_SECRET}@127.0.0.1:1/0",
+        }
         reload_with(world, wrong)
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong, sort_keys=False))
         (tmp_path / "good.yaml").write_text(yaml.safe_dump(good, sort_keys=False))
         written = list(world.written)
         if algorithm == "ed25519":
-            written += [*commands(world, tmp_path, tmp_path / "good.yaml", GOOD), *commands(world, tmp_path, tmp_path / "wrong.yaml", WRONG)]
+            written += [
+                *commands(world, tmp_path, tmp_path / "good.yaml", GOOD),
+                *commands(world, tmp_path, tmp_path / "wrong.yaml", WRONG),
+            ]
         admin = httpx.Client(base_url=world.admin_url, trust_env=False)
         with admin:
             written += [(path, admin.get(path).content) for path in ("/metrics", "/readyz", "/livez", "/nothing")]
@@ -253,10 +280,17 @@ def walk(thing: Any, printed: list[tuple[str, bytes]], seen: dict[int, Any], kin
     if not cls.__module__.startswith("akoya_gateway"):
         return
     kinds.add(cls.__name__)
-    printed.append((f"repr of {cls.__name__}", f"{thing!r} {thing!s} {thing:}".encode() if cls is Secret else f"{thing!r} {thing!s}".encode()))
+    printed.append(
+        (
+            f"repr of {cls.__name__}",
+            f"{thing!r} {thing!s} {thing:}".encode() if cls is Secret else f"{thing!r} {thing!s}".encode(),
+        )
+    )
     if cls is Secret:
         return
-    names = {name for base in cls.__mro__ for name in getattr(base, "__slots__", ())} | set(getattr(thing, "__dict__", {}))
+    names = {name for base in cls.__mro__ for name in getattr(base, "__slots__", ())} | set(
+        getattr(thing, "__dict__", {})
+    )
     if dataclasses.is_dataclass(thing):
         names |= {field.name for field in dataclasses.fields(thing)}
     for name in names:

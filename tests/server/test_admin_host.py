@@ -14,7 +14,15 @@ BROWSER = [(b"user-agent", b"Mozilla/5.0"), (b"accept-language", b"en")]
 MONITOR = [(b"user-agent", b"Prometheus/2.53"), (b"accept-encoding", b"gzip")]
 PRIVATE = ["10.1.2.3:9090", "127.0.0.1", "[::1]:9090", "localhost:9090", "gateway:9090", "gateway.bank.svc", "gateway.bank.svc.cluster.local:9090",
            "x.localhost", "gw.internal", "", "GW.LOCAL."]  # fmt: skip
-PUBLIC = ["evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example.", "local.com", "10.1.2.3.nip.io", "notlocal.xlocal"]
+PUBLIC = [
+    "evil.example:9090",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "evil.example.",
+    "local.com",
+    "10.1.2.3.nip.io",
+    "notlocal.xlocal",
+]
 
 
 @pytest.mark.parametrize("local", ["127.0.0.1", "::1", "10.1.2.3", "/run/admin.sock", None])
@@ -25,7 +33,11 @@ def test_private_names_and_addresses_are_accepted_from_all(local: str | None) ->
 
 def test_public_names_are_refused_on_loopback_and_from_browsers() -> None:
     for host in PUBLIC:
-        for local, sender, refused in (("127.0.0.1", MONITOR, True), ("10.1.2.3", BROWSER, True), ("10.1.2.3", MONITOR, False)):
+        for local, sender, refused in (
+            ("127.0.0.1", MONITOR, True),
+            ("10.1.2.3", BROWSER, True),
+            ("10.1.2.3", MONITOR, False),
+        ):
             assert is_rebound([(b"host", host.encode()), *sender], local) is refused, (host, local)
 
 
@@ -35,7 +47,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield run
 
 
-@pytest.mark.parametrize(("path", "status"), [("/metrics", 421), ("/readyz", 421), ("/livez", 200), ("/akoya/tokens", 421)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/metrics", 421), ("/readyz", 421), ("/livez", 200), ("/akoya/tokens", 421)]
+)
 def test_admin_listener_shows_nothing_to_a_page_with_a_name_of_its_own(run: Running, path: str, status: int) -> None:
     answer = httpx.get(run.admin + path, headers={"host": "evil.example"}, trust_env=False)
     assert answer.status_code == status

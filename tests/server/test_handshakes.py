@@ -104,7 +104,9 @@ def test_refused_handshakes_leave_no_connection_open(run: Running) -> None:
             client = Client(run.port)
             client.send(ANSWERS[name][0] + b"\r\n")
             clients.append(client)
-    assert eventually(lambda: open_descriptors(run) <= before + 2, 8), "the gateway must close them even if the clients do not"
+    assert eventually(lambda: open_descriptors(run) <= before + 2, 8), (
+        "the gateway must close them even if the clients do not"
+    )
     for client in clients:
         assert client.buffer or client.rest().startswith(b"HTTP/1.1 4")
         client.sock.close()
@@ -125,7 +127,10 @@ def test_request_behind_an_unknown_upgrade_is_answered(run: Running, upgrade: by
 def test_body_of_a_request_with_an_unknown_upgrade_is_no_request(run: Running) -> None:
     """The other side may disagree on where this request ends (RFC 9110 section 7.8)."""
     body = b"GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
-    head = b"POST /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = (
+        b"POST /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     with Client(run.port) as client:
         client.send(head + body + GET)
         answer = client.rest()
@@ -141,7 +146,11 @@ def test_what_follows_connect_is_not_answered(run: Running) -> None:
         assert b" 200 " not in answer[:20]
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\nX-A: " + b"a" * 100_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 300, b"\0"], ids=["size", "fields", "NUL"])
+@pytest.mark.parametrize(
+    "first",
+    [b"GET / HTTP/1.1\r\nX-A: " + b"a" * 100_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 300, b"\0"],
+    ids=["size", "fields", "NUL"],
+)
 def test_refusal_reaches_a_client_that_is_still_sending(run: Running, first: bytes) -> None:
     """An immediate close would reset the connection, and the client would lose the refusal."""
     for _ in range(10):
@@ -175,7 +184,11 @@ def test_client_that_never_stops_sending_is_cut_off(run: Running) -> None:
     assert time.monotonic() - began < 9
 
 
-@pytest.mark.parametrize("first", [FIRST + b"Host: a\r\n", b"POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"], ids=["GET", "POST"])
+@pytest.mark.parametrize(
+    "first",
+    [FIRST + b"Host: a\r\n", b"POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"],
+    ids=["GET", "POST"],
+)
 def test_more_header_fields_than_allowed_are_431(run: Running, first: bytes) -> None:
     for count, status in ((255, 200), (257, 431), (9000, 431)):
         lines = b"a:b\r\n" * (count - first.count(b"\r\n") + 1)
@@ -186,12 +199,17 @@ def test_more_header_fields_than_allowed_are_431(run: Running, first: bytes) -> 
 
 def test_more_trailer_fields_than_allowed_end_the_request(run: Running) -> None:
     with Client(run.port) as client:
-        client.send(b"POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + b"a:b\r\n" * 300)
+        client.send(
+            b"POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+            + b"a:b\r\n" * 300
+        )
         assert b" 431 " in client.until(b"\r\n")
 
 
 @pytest.mark.parametrize("path", [b"/public/ws", b"/nowhere"], ids=["accepted", "refused"])
-@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x81\x85\0\0\0\0hello"], ids=["nothing", "no frame", "frame"])
+@pytest.mark.parametrize(
+    "behind", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x81\x85\0\0\0\0hello"], ids=["nothing", "no frame", "frame"]
+)
 def test_bytes_behind_a_handshake_write_no_error(run: Running, path: bytes, behind: bytes) -> None:
     for leaves in (False, True):
         with Client(run.port) as client:

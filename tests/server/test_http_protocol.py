@@ -160,7 +160,15 @@ async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int
 
 
 @pytest.mark.parametrize(
-    "line", [b"GET /a HTTP/2.0", b"GET /a", b"GET /a HTTP/0.9", b"SOURCE /a ICE/1.0", b"SOURCE /a HTTP/1.1", b"GET /a HTTP/3.0"]
+    "line",
+    [
+        b"GET /a HTTP/2.0",
+        b"GET /a",
+        b"GET /a HTTP/0.9",
+        b"SOURCE /a ICE/1.0",
+        b"SOURCE /a HTTP/1.1",
+        b"GET /a HTTP/3.0",
+    ],
 )
 async def test_other_versions_are_not_spoken(port: int, line: bytes) -> None:
     answer = await talk(port, line + b"\r\nHost: a\r\n\r\n")

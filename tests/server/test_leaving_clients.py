@@ -55,7 +55,9 @@ class Streams:
 
 
 @pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "general"])
-def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Streams]]:
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, Streams]]:
     streams = Streams()
     with RawUpstream(streams) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "60s"}}}
@@ -105,7 +107,9 @@ def open_descriptors(run: Running) -> int:
     return int(float(next(line for line in lines if line.startswith("process_open_fds")).split()[1]))
 
 
-def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(gateway: tuple[Running, Streams]) -> None:
+def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
+    gateway: tuple[Running, Streams],
+) -> None:
     """The upstream cannot detect the disconnect either, behind a body it does not read. Check the gateway's open sockets."""
     run, streams = gateway
     before = open_descriptors(run)
@@ -127,8 +131,12 @@ def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
     streams.give_up.clear()
 
 
-@pytest.mark.parametrize("behind", [b"\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", HANDSHAKE, NEXT], ids=["NUL", "version", "handshake", "request"])
-def test_requests_of_clients_that_leave_or_break_off_write_no_error(gateway: tuple[Running, Streams], behind: bytes) -> None:
+@pytest.mark.parametrize(
+    "behind", [b"\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", HANDSHAKE, NEXT], ids=["NUL", "version", "handshake", "request"]
+)
+def test_requests_of_clients_that_leave_or_break_off_write_no_error(
+    gateway: tuple[Running, Streams], behind: bytes
+) -> None:
     """Each such request used to log a traceback of 2 KB at level error."""
     run, _ = gateway
     before = len(run.log())
@@ -161,7 +169,9 @@ def test_refused_requests_are_logged_once_a_minute_and_status(gateway: tuple[Run
     assert len({line["status"] for line in lines}) == len(lines)
 
 
-def test_running_response_is_completed_before_a_broken_request_behind_it_closes(gateway: tuple[Running, Streams]) -> None:
+def test_running_response_is_completed_before_a_broken_request_behind_it_closes(
+    gateway: tuple[Running, Streams],
+) -> None:
     run, _ = gateway
     for _ in range(20):
         with Client(run.port) as client:

@@ -68,7 +68,9 @@ def test_it_says_what_it_serves_and_stops_in_order(running: Running) -> None:
     assert start["listen"] == f"127.0.0.1:{running.port}"
     assert start["upstream"] == [running.upstream.url]
     assert start["environments"] == ["double"]
-    assert any(line["event"] == "configuration warning found" and "cookies are not Secure" in line["warning"] for line in lines)
+    assert any(
+        line["event"] == "configuration warning found" and "cookies are not Secure" in line["warning"] for line in lines
+    )
     assert [line["path"] for line in lines if line["event"] == "request"] == ["/public/x", "/elsewhere"]
     text = running.gateway.log.read_text()
     assert not any(secret in text for name, secret in ENVIRON.items() if name != "AKOYA_CLIENT_ID")
@@ -154,8 +156,10 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False) as client:
         client.get("/public/x")
         slow = Slow(running)
-        other = running.gateway.config_path.read_text().replace("pool: 100", "").replace(
-            f"url: {running.upstream.url}", f"url: {running.upstream.url}\n  pool: 7"
+        other = (
+            running.gateway.config_path.read_text()
+            .replace("pool: 100", "")
+            .replace(f"url: {running.upstream.url}", f"url: {running.upstream.url}\n  pool: 7")
         )
         running.gateway.config_path.write_text(other)
         running.signal(signal.SIGHUP)

@@ -119,7 +119,9 @@ def test_what_every_proxy_is_made_from_replaces_them_all(several: Several) -> No
 def test_a_rule_may_lead_elsewhere_from_one_request_to_the_next(several: Several) -> None:
     with httpx.Client(base_url=several.run.url, trust_env=False) as client:
         ports = [client.get("/public/one/connection").text for _ in range(3)]
-        swapped = [{**rule, "upstream": {"one": "two", "two": "one"}[rule["upstream"]]} for rule in rules("one", "two")[:2]]
+        swapped = [
+            {**rule, "upstream": {"one": "two", "two": "one"}[rule["upstream"]]} for rule in rules("one", "two")[:2]
+        ]
         swapped.append(rules()[0])
         two = client.get("/public/two/connection").text
         several.change(access=swapped)

@@ -30,7 +30,16 @@ CYCLE_ATTRIBUTES = (
 )  # fmt: skip
 CYCLE_CALLS = {"transport.write", "transport.close", "transport.is_closing"}
 WEBSOCKET_ATTRIBUTES = ("conn", "disconnected", "handshake_complete", "handshake_initiated", "tasks", "transport")
-WEBSOCKET_METHODS = ("connection_lost", "data_received", "handle_connect", "receive", "run_asgi", "send", "shutdown", "stop_keepalive")
+WEBSOCKET_METHODS = (
+    "connection_lost",
+    "data_received",
+    "handle_connect",
+    "receive",
+    "run_asgi",
+    "send",
+    "shutdown",
+    "stop_keepalive",
+)
 
 
 async def app(scope: object, receive: object, send: object) -> None:

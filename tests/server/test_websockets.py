@@ -56,7 +56,9 @@ def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) 
         assert one.recv(5) == "x"
     until(lambda: count() == 0, "both WebSockets are closed")
     lines = [line for line in running.log() if line.get("path") == "/public/"]
-    assert [(line["status"], line["rule"], line["outcome"]) for line in lines] == [(101, "access[0] /public/*", "passed")] * 2
+    assert [(line["status"], line["rule"], line["outcome"]) for line in lines] == [
+        (101, "access[0] /public/*", "passed")
+    ] * 2
     assert not [line for line in running.log() if line["level"] == "error"]
 
 

@@ -51,7 +51,9 @@ async def test_an_attempt_comes_back_as_it_was_begun(desk: Desk) -> None:
     )
     assert len(state) == 43
     taken = await desk.attempts.consume(state, desk.browser)
-    assert taken == AuthorizationAttempt("mikomo", "/accounts?x=1", desk.now, "own_1", Secret("verifier"), Secret("nonce"))
+    assert taken == AuthorizationAttempt(
+        "mikomo", "/accounts?x=1", desk.now, "own_1", Secret("verifier"), Secret("nonce")
+    )
     assert "verifier" not in repr(taken).replace("code_verifier", "")
 
 

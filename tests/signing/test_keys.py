@@ -182,7 +182,9 @@ def test_when_nobody_rotated_the_last_key_goes_on() -> None:
 @pytest.mark.parametrize("scheme", list(SigningScheme))
 def test_what_was_prepared_changes_key_by_the_clock_alone(scheme: SigningScheme) -> None:
     """Replicas that read the same file change keys at the same moment without coordination."""
-    rotation = key_generation.rotate(key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)]), ED, NOW, 10)
+    rotation = key_generation.rotate(
+        key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)]), ED, NOW, 10
+    )
     config = Signing(scheme, ED, (one(rotation.text),), audience="http://b")
     keys = v.jwks_keys(jwks(config, lambda: NOW))
     prepared = signer(config, "https://a", "http://b", clock=lambda: NOW).prepare(

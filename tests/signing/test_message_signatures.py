@@ -79,7 +79,9 @@ def test_every_signature_has_its_own_nonce() -> None:
 
 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
-    made = prepared("hmac-sha256", UpstreamClaims(owner="o", connections=(), rule="r")).headers(b"GET", b"h", b"/", b"", NOW)
+    made = prepared("hmac-sha256", UpstreamClaims(owner="o", connections=(), rule="r")).headers(
+        b"GET", b"h", b"/", b"", NOW
+    )
     assert [name for name, _ in made] == [b"akoya-owner", b"signature-input", b"signature"]
 
 

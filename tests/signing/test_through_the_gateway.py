@@ -68,7 +68,11 @@ def verified_world(folder: Path, scheme: str) -> World:
         verifier._policy = v.AsgiVerifier(app, keys, issuer=world.url, audience=AUDIENCE)._policy
     key_set = folder / "signing-keys.json"
     key_set.touch(0o600)
-    key_set.write_text(key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(SigningAlgorithm.ED25519), time.time())]))
+    key_set.write_text(
+        key_generation.as_set(
+            [key_generation.as_jwk(key_generation.generate_private_key(SigningAlgorithm.ED25519), time.time())]
+        )
+    )
     world._changes["signing"] = {
         "scheme": scheme,
         "algorithm": "ed25519",

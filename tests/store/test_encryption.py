@@ -115,7 +115,9 @@ class TestVault:
         assert await encrypted_store.get("grant", "k1") is await encrypted_store.take("grant", "k1") is None
 
     @pytest.mark.parametrize("move", [{"key": "k2"}, {"group": "thief"}, {"kind": "session"}])
-    async def test_a_record_moved_by_somebody_with_access_to_the_store_does_not_open(self, move: dict[str, str]) -> None:
+    async def test_a_record_moved_by_somebody_with_access_to_the_store_does_not_open(
+        self, move: dict[str, str]
+    ) -> None:
         store = MemoryStore()
         encrypted_store = EncryptedStore(store, Keyring([OLD]))
         await encrypted_store.put(self.record)

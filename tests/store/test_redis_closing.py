@@ -111,7 +111,9 @@ class Ears:
 
 
 @pytest.mark.parametrize(
-    "fault", [RuntimeError("the handler is closed"), ValueError("of a later client library"), IndexError("no slot")], ids=repr
+    "fault",
+    [RuntimeError("the handler is closed"), ValueError("of a later client library"), IndexError("no slot")],
+    ids=repr,
 )
 async def test_the_change_listener_begins_again_after_any_exception(fault: Exception) -> None:
     ears = Ears(fault, fault)

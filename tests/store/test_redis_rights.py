@@ -61,7 +61,9 @@ async def test_a_command_that_the_user_may_not_run_is_named(server: RedisServer,
         ("~* &* +@all -@scripting", "may not run `EVAL`"),
     ],
 )
-async def test_keys_and_channels_that_the_user_may_not_use_are_named(server: RedisServer, rights: str, named: str) -> None:
+async def test_keys_and_channels_that_the_user_may_not_use_are_named(
+    server: RedisServer, rights: str, named: str
+) -> None:
     store = open_store(user(server, "keymaster-of-channels", rights))
     await store.open()
     with pytest.raises(CommandRefused, match=named):
@@ -107,7 +109,12 @@ async def test_a_refusal_while_working_names_the_command_too(server: RedisServer
     url = user(server, "shrinking", "~* &* +@all")
     store = open_store(url)
     await store.open()
-    for taken, named in (("-zadd", "`ZADD`|a command that a script needs"), ("-evalsha", "`EVALSHA`"), ("resetchannels", "a channel"), ("resetkeys", "a key")):
+    for taken, named in (
+        ("-zadd", "`ZADD`|a command that a script needs"),
+        ("-evalsha", "`EVALSHA`"),
+        ("resetchannels", "a channel"),
+        ("resetkeys", "a key"),
+    ):
         user(server, "shrinking", f"~* &* +@all {taken}")
         with pytest.raises(StoreUnavailable, match=named):
             await store.put(Record("grant", f"k{taken}", b"sealed", group="o"))

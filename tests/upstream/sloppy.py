@@ -68,7 +68,9 @@ class Raw(socketserver.StreamRequestHandler):
                 self.connection.send(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % said, socket.MSG_MORE)
                 self.connection.sendall(EVIL)
             case "short":
-                self.connection.sendall(b"HTTP/1.1 200 OK\r\n%bContent-Length: 9\r\n\r\nZ\xc3\xbcrich \xc3\xb6\xc3\xa4%b" % (said, EVIL))
+                self.connection.sendall(
+                    b"HTTP/1.1 200 OK\r\n%bContent-Length: 9\r\n\r\nZ\xc3\xbcrich \xc3\xb6\xc3\xa4%b" % (said, EVIL)
+                )
             case "read":
                 # The response fills one read, so the stray bytes are still in the socket when it is complete.
                 head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n"

@@ -36,7 +36,17 @@ def serving(server: str, folder: Path, packages: Path | None = None) -> Iterator
     port = free_port()
     command = [sys.executable, "-m", "tests.upstream.sloppy", server, str(port)]
     if server == "gunicorn":
-        command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "20", "--bind", f"127.0.0.1:{port}"]
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            "20",
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
         command.append("tests.upstream.sloppy:application")
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(each) for each in (packages, ROOT) if each)}
     log = folder / "app.log"
@@ -79,7 +89,9 @@ class Clients:
             finally:
                 writer.close()
 
-    async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, path: str, keep: bool) -> bool:
+    async def ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, path: str, keep: bool
+    ) -> bool:
         """Send a request and check the response. Return whether the connection can be reused."""
         verb = "HEAD" if kind == "head" else "GET"
         close = "" if keep else "Connection: close\r\n"
@@ -100,14 +112,28 @@ class Clients:
         return keep and fields.get(b"connection") != b"close"
 
 
-def crossings(folder: Path, server: str, kinds: Sequence[str], *options: str, packages: Path | None = None, seconds: float = SECONDS) -> Counter[str]:
+def crossings(
+    folder: Path,
+    server: str,
+    kinds: Sequence[str],
+    *options: str,
+    packages: Path | None = None,
+    seconds: float = SECONDS,
+) -> Counter[str]:
     with (
         serving(server, folder, packages) as app,
-        Running(folder, *options, changes={"upstream": {"url": f"http://127.0.0.1:{app}", "pool": 20}, "logging": {"access": False}}) as run,
+        Running(
+            folder,
+            *options,
+            changes={"upstream": {"url": f"http://127.0.0.1:{app}", "pool": 20}, "logging": {"access": False}},
+        ) as run,
     ):
         clients = Clients(run.port, kinds, seconds)
         asyncio.run(clients.run())
-    print(f"{server} {packages.name if packages else ''} {' '.join(options)}, {seconds:g} s:", dict(sorted(clients.seen.items())))
+    print(
+        f"{server} {packages.name if packages else ''} {' '.join(options)}, {seconds:g} s:",
+        dict(sorted(clients.seen.items())),
+    )
     assert not clients.wrong, clients.wrong[0]
     assert clients.seen["ok 200"] > 20 * seconds
     return clients.seen

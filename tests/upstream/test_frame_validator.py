@@ -46,7 +46,13 @@ RIGHT: dict[str, Any] = {
     "another, in fragments": [(BINARY, b"x" * 400, MORE), (0, b"x" * 599, MORE), (0, b"x", {})],
     "one after the other": [(BINARY, b"x" * MOST, {}), (TEXT, b"y" * MOST, {})],
     "empty fragments": [(TEXT, b"", MORE), *[(0, b"", MORE)] * 50, (0, b"", {})],
-    "pings within a message": [(TEXT, b"a", MORE), (PING, b"p" * 125, {}), (0, b"b", MORE), (PONG, b"", {}), (0, b"", {})],
+    "pings within a message": [
+        (TEXT, b"a", MORE),
+        (PING, b"p" * 125, {}),
+        (0, b"b", MORE),
+        (PONG, b"", {}),
+        (0, b"", {}),
+    ],
     "a close": [(TEXT, b"a", {}), (CLOSE, struct.pack("!H", 4999) + "ü".encode(), {})],
     "a close without a code": [(CLOSE, b"", {})],
     "what is not text, for others to judge": [(TEXT, b"\xff\xfe", {})],
@@ -166,7 +172,9 @@ def loose_frame() -> st.SearchStrategy[bytes]:
     mask = st.one_of(*[st.just(True)] * 9, st.booleans())
     payload = st.one_of(
         st.binary(max_size=10),
-        st.sampled_from([b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xec", b"x" * 125, b"x" * 126, b"x" * 999, b"x" * 1001]),
+        st.sampled_from(
+            [b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xec", b"x" * 125, b"x" * 126, b"x" * 999, b"x" * 1001]
+        ),
     )
     return st.builds(lambda o, p, f, r, m: frame(o, p, fin=f, rsv=r, mask=m), opcode, payload, fin, rsv, mask)
 
@@ -184,7 +192,11 @@ def test_no_cut_changes_what_passes_or_the_verdict(data: bytes, where: list[int]
     at_once, reader = read(data, masked=masked)
     in_pieces, other = read(data, where, masked=masked)
     assert in_pieces == at_once == data[: len(at_once)]
-    assert (other.is_closed, other.close_code, other.remaining) == (reader.is_closed, reader.close_code, reader.remaining)
+    assert (other.is_closed, other.close_code, other.remaining) == (
+        reader.is_closed,
+        reader.close_code,
+        reader.remaining,
+    )
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -18,7 +18,11 @@ def send_no_more(side: Caller | Client) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [OK + b"Content-Length: 2\r\n\r\nok", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", OK + b"\r\nok"],
+    [
+        OK + b"Content-Length: 2\r\n\r\nok",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        OK + b"\r\nok",
+    ],
     ids=["length", "chunked", "until_close"],
 )
 def test_an_upstream_that_answers_and_will_send_no_more_is_asked_no_more(answer: bytes) -> None:

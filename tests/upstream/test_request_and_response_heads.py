@@ -177,9 +177,7 @@ def test_names_are_judged_alike_the_second_time_and_after_many_others() -> None:
     for number in range(6000):
         writer.write("GET", b"/", [HOST, (b"x-%d" % number, b"")], peer=None, scheme="http")
     for _ in range(2):
-        head = writer.write(
-            "GET", b"/", [HOST, (b"x-new", b"1"), (b"X_FORWARDED_FOR", b"1")], peer=None, scheme="http"
-        )
+        head = writer.write("GET", b"/", [HOST, (b"x-new", b"1"), (b"X_FORWARDED_FOR", b"1")], peer=None, scheme="http")
         assert b"x-new: 1" in head.head
         assert b"X_FORWARDED_FOR" not in head.head
     with pytest.raises(RefusedRequest):

@@ -171,7 +171,8 @@ def test_any_mixture_is_read_as_the_parser_reads_it(pieces: list[bytes]) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.from_regex(rb"[A-Za-z0-9-]{1,12}", fullmatch=True), st.binary(max_size=12)), max_size=8), st.binary(max_size=5)
+    st.lists(st.tuples(st.from_regex(rb"[A-Za-z0-9-]{1,12}", fullmatch=True), st.binary(max_size=12)), max_size=8),
+    st.binary(max_size=5),
 )
 def test_any_headers_are_read_as_the_parser_reads_them(headers: list[Any], body: bytes) -> None:
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)

@@ -243,7 +243,9 @@ class TestPassing:
 
 def tunnels() -> list[TunnelEnd]:
     """Return the tunnel ends with an open connection whose event loop is still running."""
-    return [each for each in gc.get_objects() if type(each) is TunnelEnd and not each.is_lost and not each._loop.is_closed()]
+    return [
+        each for each in gc.get_objects() if type(each) is TunnelEnd and not each.is_lost and not each._loop.is_closed()
+    ]
 
 
 class TestHostileClients:

@@ -228,7 +228,11 @@ def test_a_refusal_reaches_the_client_with_its_body(status: int, tunnel: bool) -
         )
         caller.closed_by_peer()
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, pytest.raises(InvalidStatus) as refused:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        pytest.raises(InvalidStatus) as refused,
+    ):
         dial(proxy)
     response = refused.value.response
     assert response.status_code == status
@@ -272,7 +276,10 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: b
     with proxied(origin, tunnel=tunnel) as proxy, pytest.raises(InvalidStatus) as refused:
         dial(proxy)
     assert refused.value.response.status_code == 502
-    with RawUpstream(lambda caller: caller.closed_by_peer(2)) as silent, proxied(silent.origin, read=0.2, tunnel=tunnel) as proxy:
+    with (
+        RawUpstream(lambda caller: caller.closed_by_peer(2)) as silent,
+        proxied(silent.origin, read=0.2, tunnel=tunnel) as proxy,
+    ):
         with pytest.raises(InvalidStatus) as refused:
             dial(proxy)
         assert refused.value.response.status_code == 504
@@ -281,7 +288,11 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: b
 def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))
-    with serving(app) as server, proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy, dial(proxy, "/big") as socket:
+    with (
+        serving(app) as server,
+        proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy,
+        dial(proxy, "/big") as socket,
+    ):
         socket.send("1000")
         assert len(socket.recv(5)) == 1000
         socket.send("1001")
@@ -296,7 +307,11 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
     """uvicorn itself would accept 16 MB here."""
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))
-    with serving(app) as server, proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy, dial(proxy) as socket:
+    with (
+        serving(app) as server,
+        proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy,
+        dial(proxy) as socket,
+    ):
         socket.send(b"x" * 1000)
         assert len(socket.recv(5)) == 1000
         socket.send(b"x" * 1001)
@@ -311,7 +326,11 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
 def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
     app = App()
     bounds = WebSocketBounds(idle_timeout=Seconds(2.5))
-    with serving(app) as server, proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy, dial(proxy) as socket:
+    with (
+        serving(app) as server,
+        proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy,
+        dial(proxy) as socket,
+    ):
         for _ in range(4):
             time.sleep(0.7)
             socket.send("alive")
@@ -322,7 +341,9 @@ def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
         assert closed.value.rcvd.code == 1001
 
 
-@pytest.mark.parametrize(("last", "code"), [(frame(CLOSE, b"\x0b\xb8", mask=True), 3000), (frame(0x3, b"", mask=True), 1002)])
+@pytest.mark.parametrize(
+    ("last", "code"), [(frame(CLOSE, b"\x0b\xb8", mask=True), 3000), (frame(0x3, b"", mask=True), 1002)]
+)
 def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: bytes, code: int) -> None:
     """uvicorn handles a close frame or protocol error itself, then accepts no message. Only `receive` reports this."""
     raised: list[BaseException] = []
@@ -387,7 +408,9 @@ def test_a_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
         assert held < 200, "the proxy accepted far more than the client read"
 
 
-def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_a_byte(echo: tuple[App, Proxied]) -> None:
+def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_a_byte(
+    echo: tuple[App, Proxied],
+) -> None:
     text = "äöü€" * 50_000
     with dial(echo[1]) as socket:
         for _ in range(6):
@@ -404,7 +427,11 @@ def test_a_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> N
         caller.sock.settimeout(2)
         caller.send(empty)
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request(b"/"))
         client.until(b"\r\n\r\n")
         before = sys.getallocatedblocks()
@@ -430,14 +457,20 @@ def test_an_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
         accept(caller)
         done.wait(10)
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request())
         client.until(b"\r\n\r\n")
         assert fill(client, 64 << 20) < 32 << 20
         done.set()
 
 
-def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch, tunnel: bool) -> None:
+def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, tunnel: bool
+) -> None:
     monkeypatch.setattr("akoya_gateway.upstream.websocket.message_relay._CLOSE_TIMEOUT", 0.5)
     monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
     full, done = threading.Event(), threading.Event()
@@ -587,7 +620,11 @@ def test_frames_of_an_upstream_that_are_right(sent: Any, expected: Any, tunnel: 
         caller.send(frame(CLOSE, b"\x03\xe8"))
         caller.closed_by_peer()
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request())
         client.until(b"\r\n\r\n")
         assert read_until_closed(client) == (expected, 1000)
@@ -604,7 +641,11 @@ def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel
         caller.send(frames(sent, mask=False))
         closed.append(caller.closed_by_peer(8))
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request())
         client.until(b"\r\n\r\n")
         found, code = read_until_closed(client)
@@ -628,7 +669,11 @@ def test_a_masked_frame_of_an_upstream_is_refused(tunnel: bool) -> None:
         caller.send(frame(TEXT, b"hello", mask=True))
         caller.closed_by_peer()
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request())
         client.until(b"\r\n\r\n")
         assert read_until_closed(client) == ([], 1014)
@@ -659,7 +704,11 @@ def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bo
         caller.send(head % key_of(caller.head()) + frame(TEXT, b"first") + frame(CLOSE, b"\x03\xe8"))
         caller.closed_by_peer()
 
-    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, Client(proxy.port) as client:
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(request())
         client.until(b"\r\n\r\n")
         assert read_until_closed(client) == ([(TEXT, b"first")], 1000)

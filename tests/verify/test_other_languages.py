@@ -118,7 +118,9 @@ def test_shared_secret_is_the_text_without_the_white_space_around_it(
     file = tmp_path / "vectors.json"
     for written, accepted in ((" {}\r\n", True), ("\ufeff{}", False)):
         keys = [{**key, "secret": written.format(key["secret"])} if "secret" in key else key for key in vectors["keys"]]
-        file.write_text(json.dumps({**vectors, "keys": keys, "cases": [whole], "attacks": vectors["attacks"][:1]}), "utf-8")
+        file.write_text(
+            json.dumps({**vectors, "keys": keys, "cases": [whole], "attacks": vectors["attacks"][:1]}), "utf-8"
+        )
         done = run_vectors(language, built, file)
         assert (done.returncode == 0) is accepted, done.stdout[-2000:] + done.stderr[-2000:]
         assert ("byte order mark" in done.stdout + done.stderr) is not accepted

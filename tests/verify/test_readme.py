@@ -28,7 +28,9 @@ __all__ = ["go", "java", "node"]
 
 ADDRESS = "https://app.example.com/akoya/jwks.json"
 LINES = {
-    language: text for language, text in re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL) if ADDRESS in text
+    language: text
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    if ADDRESS in text
 }
 
 
@@ -83,7 +85,9 @@ func main() {{
 """
         overlay = tmp_path / "overlay.json"
         (tmp_path / "main.go").write_text(main)
-        overlay.write_text(json.dumps({"Replace": {str(VERIFIERS / "go" / "server" / "main.go"): str(tmp_path / "main.go")}}))
+        overlay.write_text(
+            json.dumps({"Replace": {str(VERIFIERS / "go" / "server" / "main.go"): str(tmp_path / "main.go")}})
+        )
         binary = str(tmp_path / "readme")
         built = run(need("go"), "build", "-overlay", str(overlay), "-o", binary, "./server", cwd=VERIFIERS / "go")
         assert built.returncode == 0, built.stderr

@@ -34,7 +34,9 @@ def test_a_value_that_would_add_a_line_to_the_signature_base(end: str) -> None:
     assert refused.value.reason == "malformed"
 
 
-@pytest.mark.parametrize("component", ['"@scheme"', '"@target-uri"', '"@query-param";name="x"', "scope", "1", "?1", ":AAAA:"])
+@pytest.mark.parametrize(
+    "component", ['"@scheme"', '"@target-uri"', '"@query-param";name="x"', "scope", "1", "?1", ":AAAA:"]
+)
 def test_a_component_that_the_gateway_does_not_sign(component: str) -> None:
     with pytest.raises(v.NotVerified) as refused:
         judge(changed("signature-input", '"@method"', f'"@method" {component}'))
@@ -51,7 +53,9 @@ def assertion(header: dict[str, Any], claims: Any) -> str:
 
 def verdict(header: dict[str, Any], claims: Any, **more: Any) -> v.Verified:
     token = assertion(header, claims)
-    return v.verify_assertion([("Akoya-Assertion", token)], keys_in(ASSERTIONS), "https://i", "https://a", 1000.0, **more)
+    return v.verify_assertion(
+        [("Akoya-Assertion", token)], keys_in(ASSERTIONS), "https://i", "https://a", 1000.0, **more
+    )
 
 
 HEADER = {"alg": "HS256", "kid": MAC, "typ": "akoya-assertion+jwt"}
@@ -89,7 +93,14 @@ def test_a_replay_cache_wants_a_name_to_remember(jti: Any) -> None:
 
 def test_a_replay_cache_takes_each_nonce_once_and_refuses_rather_than_forgets() -> None:
     cache = v.ReplayCache(capacity=2)
-    for nonce, reason in [(None, "no-nonce"), ("", "no-nonce"), ("a", None), ("a", "replayed"), ("b", None), ("c", "replay-cache-full")]:
+    for nonce, reason in [
+        (None, "no-nonce"),
+        ("", "no-nonce"),
+        ("a", None),
+        ("a", "replayed"),
+        ("b", None),
+        ("c", "replay-cache-full"),
+    ]:
         if reason is None:
             cache.admit(nonce, 60.0, 0.0)
             continue
@@ -99,7 +110,9 @@ def test_a_replay_cache_takes_each_nonce_once_and_refuses_rather_than_forgets() 
     cache.admit("c", 120.0, 60.0)
 
 
-@pytest.mark.parametrize("secret", ["", "x" * 31, b"x" * 31, f"  {'x' * 31}\n", "-----BEGIN PUBLIC KEY-----\n" + "A" * 40])
+@pytest.mark.parametrize(
+    "secret", ["", "x" * 31, b"x" * 31, f"  {'x' * 31}\n", "-----BEGIN PUBLIC KEY-----\n" + "A" * 40]
+)
 def test_a_shared_secret_that_is_short_or_a_public_key(secret: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|PEM"):
         v.secret_key("k", secret)

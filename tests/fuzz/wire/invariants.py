@@ -13,7 +13,15 @@ from tests.fuzz.wire.scripts import MARK, Person, Script
 from tests.fuzz.wire.upstream import Seen
 
 KEYS = keys_of([secret_key("k1", HMAC_SECRET)])
-PASSED = {b"akoya-connector", b"akoya-id-token", b"akoya-expires", b"akoya-scope", b"akoya-environment", b"akoya-owner", b"akoya-connections"}
+PASSED = {
+    b"akoya-connector",
+    b"akoya-id-token",
+    b"akoya-expires",
+    b"akoya-scope",
+    b"akoya-environment",
+    b"akoya-owner",
+    b"akoya-connections",
+}
 
 RULES = [
     {"path": "/pub/*", "require": "nothing"},
@@ -91,7 +99,9 @@ class Book:
                 yield "an unknown token or owner"
                 continue
             cookie = next(one.secret for one in self.people if one.name == person)
-            sent = scripts[0].data if scripts else b"".join(script.data for script in list(self.scripts.values())[-2000:])
+            sent = (
+                scripts[0].data if scripts else b"".join(script.data for script in list(self.scripts.values())[-2000:])
+            )
             if cookie.lower() not in sent.lower():
                 yield f"a token of {person} without that person's session"
 

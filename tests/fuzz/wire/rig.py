@@ -129,7 +129,11 @@ class Rig:
         self.requests[seen.face] += 1
         if self.book is not None:
             for wrong in self.book.of_request(seen):
-                self.findings.append(json.dumps({"face": seen.face, "wrong": wrong, "upstream got": seen.wire[:3000].decode("latin-1")}))
+                self.findings.append(
+                    json.dumps({"face": seen.face, "wrong": wrong, "upstream got": seen.wire[:3000].decode("latin-1")})
+                )
 
     def _on_malformed(self, face: str, wrong: str, wire: bytes) -> None:
-        self.findings.append(json.dumps({"face": face, "wrong": f"malformed: {wrong}", "upstream got": wire[:3000].decode("latin-1")}))
+        self.findings.append(
+            json.dumps({"face": face, "wrong": f"malformed: {wrong}", "upstream got": wire[:3000].decode("latin-1")})
+        )

@@ -211,7 +211,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="akoya-fuzz-") as folder:
         rig, totals = fuzz(Path(folder), options.minutes * 60, options.seed)
-    print(f"seed {options.seed}: {totals.connections} connections to {len(rig.faces)} entry points {rig.faces},", end=" ")
+    print(
+        f"seed {options.seed}: {totals.connections} connections to {len(rig.faces)} entry points {rig.faces},", end=" "
+    )
     print(f"{totals.bytes_sent} bytes; requests that apps got: {rig.requests};", end=" ")
     print(f"compared: {totals.compared}, again for timing: {totals.retried}; findings: {len(rig.findings)}")
     for finding in rig.findings:

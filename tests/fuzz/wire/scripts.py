@@ -12,7 +12,11 @@ MARK = re.compile(rb"mk[0-9a-f]{16}")
 A mutation never turns a mark into that of another script.
 """
 
-METHODS = [b"GET"] * 24 + [b"POST"] * 8 + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"G\0T"]
+METHODS = (
+    [b"GET"] * 24
+    + [b"POST"] * 8
+    + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"G\0T"]
+)
 GOOD_PATHS = [
     b"/pub/a", b"/any/a", b"/any/a", b"/bank/mikomo/a", b"/bank/other/a", b"/m/a", b"/notok/a", b"/pass/a", b"/forb/a", b"/other/a", b"/opub/a",
 ]  # fmt: skip
@@ -34,9 +38,7 @@ HEADERS = [
     b"Origin: http://evil.example", b"Sec-Fetch-Site: cross-site", b"X-Request-Id: abc", b"X-Empty:", b"X-Tab:\ta\t", b"X-High: \xe9\xff", b" folded: yes",
     b"Host: other", b"Range: bytes=0-", b"Authorization: Bearer x", b"X-Long: " + b"v" * 3000, b"Max-Forwards: 0", b"Via: 1.1 x", b"Priority: u=1",
 ]  # fmt: skip
-HANDSHAKE = (
-    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-)
+HANDSHAKE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 BYTES = [
     b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b",", b";", b"=", b"%", b"%2e", b"%2f", b"/", b"//", b"..", b"?", b"#", b"\xff", b"\x80", b"_", b"-", b"0",
     b"chunked", b"Akoya-Owner: evil\r\n", b"GET /any/a HTTP/1.1\r\nHost: gw\r\n\r\n", b"Content-Length: 5\r\n", b"HTTP/1.0", b"HTTP/1.1", b"a" * 5000, b"x: y\r\n" * 300,
@@ -87,7 +89,10 @@ class Maker:
     def _request(self, mark: bytes) -> bytes:
         rnd = self._random
         path = rnd.choice(GOOD_PATHS if rnd.random() < 0.8 else PATHS) + b"?mk=" + mark
-        lines = [b"%b %b %b" % (rnd.choice(METHODS), path, rnd.choice([b"HTTP/1.1"] * 12 + [b"HTTP/1.0", b"HTTP/1.2", b"http/1.1"]))]
+        lines = [
+            b"%b %b %b"
+            % (rnd.choice(METHODS), path, rnd.choice([b"HTTP/1.1"] * 12 + [b"HTTP/1.0", b"HTTP/1.2", b"http/1.1"]))
+        ]
         fields = [b"Host: gw"] if rnd.random() < 0.95 else []
         fields.append(b"X-Mark: " + mark)
         if rnd.random() < 0.6:
@@ -97,7 +102,9 @@ class Maker:
         fields += rnd.choices(HEADERS, k=rnd.choice((0, 0, 0, 0, 1, 1, 3)))
         body = b""
         if rnd.random() < 0.3:
-            body = rnd.choice((b"body " + mark, b"GET /any/a?mk=%b HTTP/1.1\r\nHost: gw\r\n\r\n" % mark, bytes(70_000), b""))
+            body = rnd.choice(
+                (b"body " + mark, b"GET /any/a?mk=%b HTTP/1.1\r\nHost: gw\r\n\r\n" % mark, bytes(70_000), b"")
+            )
             if rnd.random() < 0.5:
                 fields.append(b"Content-Length: %d" % (len(body) + rnd.choice((0, 0, 0, 0, 1, -1))))
             else:

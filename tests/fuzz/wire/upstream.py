@@ -43,7 +43,10 @@ class Apps:
     """
 
     def __init__(
-        self, faces: tuple[str, ...], on_request: Callable[[Seen], None], on_malformed: Callable[[str, str, bytes], None]
+        self,
+        faces: tuple[str, ...],
+        on_request: Callable[[Seen], None],
+        on_malformed: Callable[[str, str, bytes], None],
     ) -> None:
         self.ports = {(face, app): free_port() for face in faces for app in ("main", "other")}
         self.open_streams = dict.fromkeys(faces, 0)
@@ -59,7 +62,9 @@ class Apps:
     def __enter__(self) -> Self:
         self._thread.start()
         for (face, app), port in self.ports.items():
-            start = asyncio.start_server(lambda r, w, at=(face, app): self._serve(*at, r, w), "127.0.0.1", port, limit=2**20)
+            start = asyncio.start_server(
+                lambda r, w, at=(face, app): self._serve(*at, r, w), "127.0.0.1", port, limit=2**20
+            )
             asyncio.run_coroutine_threadsafe(start, self._loop).result(10)
         return self
 
@@ -86,7 +91,10 @@ class Apps:
                     writer.write(head + (b"" if method == b"HEAD" else b"6\r\n:hi\r\n\n\r\n"))
                     await self._until_closed(face, reader)
                     return
-                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nAkoya-Echo: 1\r\nContent-Length: %d\r\n\r\n" % len(read)
+                head = (
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nAkoya-Echo: 1\r\nContent-Length: %d\r\n\r\n"
+                    % len(read)
+                )
                 writer.write(head + (b"" if method == b"HEAD" else read))
                 await writer.drain()
         except Malformed as error:
