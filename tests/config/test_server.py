@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
+from akoya_gateway.config.diagnostics import quoted
 from akoya_gateway.config.model import (
     Bytes,
     Config,
@@ -208,7 +209,7 @@ def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp
     (tmp_path / "encrypted.pem").write_bytes(encrypted)
     reason = "certificate and key cannot be used: not PEM, not a pair, or encrypted"
     for tls, message in (
-        ({"ca": "junk.pem"}, f'ca: "{tmp_path}/junk.pem" cannot be used: no certificate in PEM'),
+        ({"ca": "junk.pem"}, f"ca: {quoted(str(tmp_path / 'junk.pem'))} cannot be used: no certificate in PEM"),
         ({"certificate": "junk.pem", "key": "good.pem"}, f"certificate: {reason}"),
         ({"certificate": "good.pem", "key": "other.pem"}, f"certificate: {reason}"),
         ({"certificate": "good.pem", "key": "encrypted.pem"}, f"certificate: {reason}"),
