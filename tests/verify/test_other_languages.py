@@ -11,13 +11,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from akoya_gateway import verify as v
+from akoya_gateway.config.model import Signing, SigningKey
+from akoya_gateway.secret import Secret
 from akoya_gateway.signing import jwks, signer
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.stream_ending import ending, served
@@ -145,16 +152,17 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
 
 
 @contextlib.contextmanager
-def key_server(document: bytes) -> Iterator[str]:
+def key_server(document: bytes | Callable[[], bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # This server handles one connection at a time, so that an idle client must not block it for ever.
 
         def do_GET(self) -> None:
+            body = document if isinstance(document, bytes) else document()
             self.send_response(200)
             self.send_header("Content-Type", "application/jwk-set+json")
-            self.send_header("Content-Length", str(len(document)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(document)
+            self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -184,10 +192,23 @@ def app_server(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[i
         yield int(listening[1])
 
 
-def ask(port: int, algorithm: str, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
-    """Return a request as the gateway would send it to an upstream on this port, changed by `tamper`."""
+def app_command(language: str, built: Path) -> tuple[list[str], Path]:
+    """Return the command and the working directory of the example app of a language."""
+    return {
+        "node": (["node", "server.mjs"], built),
+        "go": ([str(built)], built.parent),
+        "java": (["java", "-cp", str(built), "Server"], built),
+    }[language]
+
+
+def ask(port: int, signed_by: str | Signing, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
+    """Send a request as the gateway would to an upstream on this port, changed by `tamper`. Return the response.
+
+    `signed_by` is the configuration, or an algorithm to sign with the key of the vectors.
+    """
     host = f"127.0.0.1:{port}"
-    prepared = signer(signing(algorithm), "https://a", "http://b").prepare(FULL)
+    configuration = signed_by if isinstance(signed_by, Signing) else signing(signed_by)
+    prepared = signer(configuration, "https://a", "http://b").prepare(FULL)
     made = prepared.headers(b"GET", host.encode(), b"/a%20b", b"x=%2F&y", time.time())
     headers = [("Host", host), *((name.decode(), value.decode()) for name, value in made)]
     tamper(headers)
@@ -229,11 +250,7 @@ def test_an_app_in_another_language_verifies_over_a_socket(
     language: str, algorithm: str, request: pytest.FixtureRequest
 ) -> None:
     built: Path = request.getfixturevalue(language)
-    command, cwd = {
-        "node": (["node", "server.mjs"], built),
-        "go": ([str(built)], built.parent),
-        "java": (["java", "-cp", str(built), "Server"], built),
-    }[language]
+    command, cwd = app_command(language, built)
     secret = KEYS[algorithm].get("secret")
     with key_server(with_strangers(jwks(signing(algorithm)))) as url:
         env = {"AKOYA_SECRET": secret} if secret else {"AKOYA_JWKS": url}
@@ -244,6 +261,58 @@ def test_an_app_in_another_language_verifies_over_a_socket(
             assert "mikomo" in body
             for tamper in (change_owner, add_alias, repeat_owner, drop_signature):
                 assert ask(port, algorithm, tamper)[0] == 401, tamper.__name__
+
+
+def with_another_key(configuration: Signing) -> Signing:
+    """Return the configuration with a new Ed25519 key under the same ID."""
+    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return replace(configuration, keys=(SigningKey(configuration.keys[0].id, Secret(pem.decode())),))
+
+
+def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_fetch(
+    request: pytest.FixtureRequest,
+) -> None:
+    """All installed languages share the wait for the ten seconds between two fetches."""
+    old = signing("ed25519")
+    new = with_another_key(old)
+    published = old
+    fetches: dict[str, int] = {}
+
+    def fetched_by(language: str) -> bytes:
+        fetches[language] = fetches.get(language, 0) + 1
+        return with_strangers(jwks(published))
+
+    def forge(port: int) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            assert {status for status, _ in pool.map(lambda _: ask(port, new, change_owner), range(8))} == {401}
+
+    with contextlib.ExitStack() as running:
+        ports: dict[str, int] = {}
+        for language in ("node", "go", "java"):
+            try:
+                command, cwd = app_command(language, request.getfixturevalue(language))
+            except pytest.skip.Exception:
+                continue
+            url = running.enter_context(key_server(partial(fetched_by, language)))
+            ports[language] = running.enter_context(app_server(command, cwd, {"AKOYA_JWKS": url}))
+        if not ports:
+            pytest.skip("no language is installed")
+
+        for language, port in ports.items():
+            assert ask(port, old, nothing)[0] == 200, language
+        published = new
+        for port in ports.values():
+            forge(port)
+        assert fetches == dict.fromkeys(ports, 1)
+
+        time.sleep(11.1)  # The Java verifier compares whole seconds.
+        for language, port in ports.items():
+            assert ask(port, new, nothing)[0] == 200, language
+            assert ask(port, old, nothing)[0] == 401, language
+            forge(port)
+        assert fetches == dict.fromkeys(ports, 2)
 
 
 def test_we_accept_what_two_npm_libraries_sign(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ type Connection struct {
 type Key struct {
 	algorithm string
 	verifier  func(*httpsign.VerifyConfig, httpsign.Fields) (*httpsign.Verifier, error)
+	// renewed returns the key that has replaced this one under the same ID, if any. It is nil without a remote key set.
+	renewed func() (renewed Key, replaced bool)
 }
 
 // FromHTTP returns the request as net/http received it, regardless of handlers that rewrite r.URL.
@@ -105,15 +107,23 @@ func Verify(r Request, keys func(id string) (Key, error), now time.Time) (Verifi
 	}
 	// judgeParameters has checked the times, against the clock that the caller passes.
 	config := httpsign.NewVerifyConfig().SetVerifyCreated(false).SetRejectExpired(false).SetAllowedTags([]string{tag})
-	verifier, err := key.verifier(config, httpsign.Headers(required...))
-	if err != nil {
-		return Verified{}, err
-	}
 	message, err := r.message()
 	if err != nil {
 		return Verified{}, err
 	}
-	details, err := message.Verify(label, *verifier)
+	verifyWith := func(key Key) (*httpsign.MessageDetails, error) {
+		verifier, err := key.verifier(config, httpsign.Headers(required...))
+		if err != nil {
+			return nil, err
+		}
+		return message.Verify(label, *verifier)
+	}
+	details, err := verifyWith(key)
+	if err != nil && key.renewed != nil {
+		if renewed, replaced := key.renewed(); replaced {
+			details, err = verifyWith(renewed)
+		}
+	}
 	if err != nil {
 		return Verified{}, err
 	}

@@ -42,14 +42,14 @@ func (j JWK) Key() (Key, error) {
 
 // Ed25519 returns a key for ed25519.
 func Ed25519(public ed25519.PublicKey) Key {
-	return Key{"ed25519", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+	return Key{algorithm: "ed25519", verifier: func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
 		return httpsign.NewEd25519Verifier(public, c, f)
 	}}
 }
 
 // P256 returns a key for ecdsa-p256-sha256.
 func P256(public ecdsa.PublicKey) Key {
-	return Key{"ecdsa-p256-sha256", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+	return Key{algorithm: "ecdsa-p256-sha256", verifier: func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
 		return httpsign.NewP256Verifier(public, c, f)
 	}}
 }
@@ -68,13 +68,14 @@ func Secret(secret string) (Key, error) {
 	if missing := 64 - len(key); missing > 0 {
 		key = append(key, make([]byte, missing)...)
 	}
-	return Key{"hmac-sha256", func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
+	return Key{algorithm: "hmac-sha256", verifier: func(c *httpsign.VerifyConfig, f httpsign.Fields) (*httpsign.Verifier, error) {
 		return httpsign.NewHMACSHA256Verifier(key, c, f)
 	}}, nil
 }
 
 // JWKS is a JWK Set fetched from a URL and cached for five minutes. Only one fetch runs at a time, at most every ten
-// seconds. If a fetch fails, the old set stays in use.
+// seconds. If a fetch fails, the old set stays in use. A signature that the cached key does not verify causes a fetch
+// too, because a key can be replaced under the same ID.
 type JWKS struct {
 	url       string
 	client    *http.Client
@@ -97,17 +98,33 @@ func NewJWKS(url string) *JWKS {
 func (s *JWKS) Key(id string) (Key, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	_, known := s.keys[id]
-	if (!known || time.Since(s.fetchedAt) > 5*time.Minute) && time.Since(s.triedAt) > 10*time.Second {
-		s.triedAt = time.Now()
-		if keys, err := s.fetch(); err == nil {
-			s.keys, s.fetchedAt = keys, time.Now()
-		}
+	if _, known := s.keys[id]; !known || time.Since(s.fetchedAt) > 5*time.Minute {
+		s.refresh()
 	}
-	if key, known := s.keys[id]; known {
-		return key, nil
+	key, known := s.keys[id]
+	if !known {
+		return Key{}, fmt.Errorf("no key %q", id)
 	}
-	return Key{}, fmt.Errorf("no key %q", id)
+	fetchedAt := s.fetchedAt
+	key.renewed = func() (Key, bool) {
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.refresh()
+		renewed, known := s.keys[id]
+		return renewed, known && !s.fetchedAt.Equal(fetchedAt) && renewed.algorithm == key.algorithm
+	}
+	return key, nil
+}
+
+// refresh fetches the set, unless that was tried in the last ten seconds. The caller holds the mutex.
+func (s *JWKS) refresh() {
+	if time.Since(s.triedAt) <= 10*time.Second {
+		return
+	}
+	s.triedAt = time.Now()
+	if keys, err := s.fetch(); err == nil {
+		s.keys, s.fetchedAt = keys, time.Now()
+	}
 }
 
 func (s *JWKS) fetch() (map[string]Key, error) {

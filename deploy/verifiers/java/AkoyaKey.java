@@ -14,6 +14,7 @@ import java.security.spec.X509EncodedKeySpec;
 import java.util.Base64;
 import java.util.HexFormat;
 import java.util.Map;
+import java.util.function.Supplier;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
@@ -41,6 +42,15 @@ public final class AkoyaKey {
         } catch (GeneralSecurityException malformed) {
             return false;
         }
+    }
+
+    /** Returns a key that tries {@code renewed}, the key that now has the same ID, if this one does not verify. */
+    AkoyaKey orElse(Supplier<AkoyaKey> renewed) {
+        return new AkoyaKey(algorithm, (message, signature) -> {
+            if (verifies(message, signature)) return true;
+            AkoyaKey other = renewed.get();
+            return other != null && other != this && other.algorithm.equals(algorithm) && other.verifies(message, signature);
+        });
     }
 
     /** Returns the key of a public JWK (RFC 7517): Ed25519 or P-256. */

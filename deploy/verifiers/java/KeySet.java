@@ -11,7 +11,8 @@ import java.util.Map;
 
 /**
  * The gateway's JWK Set, cached for five minutes and fetched at most every ten seconds. If a fetch fails, the old set
- * stays in use.
+ * stays in use. A signature that the cached key does not verify causes a fetch too, because a key can be replaced under
+ * the same ID.
  */
 public final class KeySet {
     private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
@@ -25,19 +26,33 @@ public final class KeySet {
     }
 
     public synchronized AkoyaKey get(String id) {
-        long now = System.nanoTime() / 1_000_000_000L;
-        if ((!keys.containsKey(id) || now - fetchedAt > 300) && now - triedAt > 10) {
-            triedAt = now;
-            try {
-                keys = fetch();
-                fetchedAt = now;
-            } catch (IOException | RuntimeException unavailable) {
-                System.err.println("key set: " + unavailable.getMessage());
-            } catch (InterruptedException stopped) {
-                Thread.currentThread().interrupt();
-            }
-        }
+        if (!keys.containsKey(id) || seconds() - fetchedAt > 300) refresh();
+        AkoyaKey key = keys.get(id);
+        return key == null ? null : key.orElse(() -> renewed(id));
+    }
+
+    private synchronized AkoyaKey renewed(String id) {
+        refresh();
         return keys.get(id);
+    }
+
+    /** Fetches the set, unless that was tried in the last ten seconds. */
+    private void refresh() {
+        long now = seconds();
+        if (now - triedAt <= 10) return;
+        triedAt = now;
+        try {
+            keys = fetch();
+            fetchedAt = now;
+        } catch (IOException | RuntimeException unavailable) {
+            System.err.println("key set: " + unavailable.getMessage());
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    private static long seconds() {
+        return System.nanoTime() / 1_000_000_000L;
     }
 
     private Map<String, AkoyaKey> fetch() throws IOException, InterruptedException {

@@ -43,7 +43,8 @@ export function secretKey(text) {
 
 /**
  * Returns a function that finds keys of a JWK Set URL by ID. The set is cached for five minutes. Concurrent calls share
- * one fetch, and fetches are at least ten seconds apart. If a fetch fails, the old set stays in use.
+ * one fetch, and fetches are at least ten seconds apart. If a fetch fails, the old set stays in use. A signature that the
+ * cached key does not verify causes a fetch too, because a key can be replaced under the same ID.
  */
 export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5_000 } = {}) {
   let keys = new Map();
@@ -65,13 +66,20 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
     keys = fresh;
     fetchedAt = Date.now();
   };
+  const refresh = async () => {
+    if (!flight && Date.now() - triedAt <= throttle) return;
+    flight ??= fetchSet().finally(() => (flight = null));
+    await flight.catch(() => {});
+  };
   return async (keyId) => {
-    const overdue = Date.now() - fetchedAt > maxAge || !keys.has(keyId);
-    if (overdue && (flight || Date.now() - triedAt > throttle)) {
-      flight ??= fetchSet().finally(() => (flight = null));
-      await flight.catch(() => {});
-    }
-    return keys.get(keyId);
+    if (Date.now() - fetchedAt > maxAge || !keys.has(keyId)) await refresh();
+    const key = keys.get(keyId);
+    return key && { ...key, verify: async (data, signature) => {
+      if (key.verify(data, signature)) return true;
+      await refresh();
+      const other = keys.get(keyId);
+      return other !== undefined && other !== key && other.algorithm === key.algorithm && other.verify(data, signature);
+    } };
   };
 }
 
