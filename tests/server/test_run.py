@@ -392,11 +392,13 @@ def _is_there(pid: int) -> bool:
 
 def _clients_of(pid: int, port: int) -> int:
     """Return how many connections a process has accepted on the port."""
-    inodes = {
-        str(each.readlink())[8:-1]
-        for each in Path(f"/proc/{pid}/fd").iterdir()
-        if str(each.readlink()).startswith("socket:[")
-    }
+    inodes = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        # The process runs: a descriptor that was listed may be closed by now.
+        with contextlib.suppress(FileNotFoundError):
+            target = str(each.readlink())
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(1 for row in rows if row[9] in inodes and row[1].endswith(f":{port:04X}") and row[3] == "01")
 
