@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -19,13 +20,13 @@ import pytest
 import uvicorn
 
 from akoya_gateway import verify as v
-from akoya_gateway.config.model import SigningScheme
+from akoya_gateway.config.model import Signing, SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256
 from tests.asgi import read_body
 from tests.signing.conftest import FULL, KEYS, signing
 from tests.stream_ending import served
-from tests.verify.test_other_languages import key_server
+from tests.verify.test_other_languages import key_server, with_another_key
 
 Lines = list[tuple[str, str]]
 
@@ -96,8 +97,15 @@ def known(algorithm: str = "ed25519") -> dict[str, v.Key]:
     return {key["kid"]: one}
 
 
-def signed(port: int, method: str = "GET", path: str = "/api", query: str = "", body: bytes | None = None) -> Lines:
-    prepared = signer(signing("ed25519"), "https://a", "http://b").prepare(FULL)
+def signed(
+    port: int,
+    method: str = "GET",
+    path: str = "/api",
+    query: str = "",
+    body: bytes | None = None,
+    by: Signing | None = None,
+) -> Lines:
+    prepared = signer(by or signing("ed25519"), "https://a", "http://b").prepare(FULL)
     digest = None if body is None else sha256(body)
     host = f"127.0.0.1:{port}".encode()
     made = prepared.headers(method.encode(), host, path.encode(), query.encode(), time.time(), content_digest=digest)
@@ -213,6 +221,38 @@ def test_keys_come_from_the_gateway(face: Any) -> None:
     with key_server(jwks(signing("ed25519"))) as url, face(v.RemoteKeys(url)) as port:
         for _ in range(3):
             assert ask(port, "/api", signed(port))[0] == 200
+
+
+def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients() -> None:
+    """The fetch runs in a thread: while it waits, the event loop serves a request without a signature."""
+    old = signing("ed25519")
+    new = with_another_key(old)
+    published, now = [jwks(old)], [1000.0]
+    fetches, reachable = threading.Semaphore(0), threading.Event()
+    reachable.set()
+
+    def fetch(_url: str) -> bytes:
+        fetches.release()
+        assert reachable.wait(30)
+        return published[0]
+
+    keys = v.RemoteKeys("https://app.example.com/akoya/jwks.json", fetch=fetch, clock=lambda: now[0])
+    with asgi(keys) as port, ThreadPoolExecutor(1) as pool:
+        assert ask(port, "/api", signed(port))[0] == 200
+        assert fetches.acquire(timeout=30)
+        published[0] = jwks(new)
+        now[0] += 10.0
+        reachable.clear()
+        try:
+            waiting = pool.submit(ask, port, "/api", signed(port, by=new))
+            assert fetches.acquire(timeout=30)
+            assert ask(port, "/api", [("Host", f"127.0.0.1:{port}")])[0] == 401
+            assert not waiting.done()
+        finally:
+            reachable.set()
+        assert waiting.result(30)[0] == 200
+        assert ask(port, "/api", signed(port))[0] == 401, "the old key no longer verifies"
+        assert not fetches.acquire(blocking=False), "a forged signature causes no fetch within ten seconds"
 
 
 def test_without_keys_the_answer_is_503(face: Any) -> None:

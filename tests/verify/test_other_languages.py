@@ -85,10 +85,16 @@ def java(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_node_passes_the_vectors(node: Path) -> None:
-    done = run("node", "--test", cwd=node, env={"AKOYA_VECTORS": str(VECTORS)})
+    done = run("node", "--test", "vectors.test.mjs", cwd=node, env={"AKOYA_VECTORS": str(VECTORS)})
     assert done.returncode == 0, done.stdout[-3000:]
     wanted = json.loads(VECTORS.read_text("utf-8"))
     assert f"pass {len(wanted['cases']) + len(wanted['attacks'])}" in done.stdout
+
+
+def test_node_refuses_a_rewritten_url(node: Path) -> None:
+    done = run("node", "--test", "rewritten.test.mjs", cwd=node)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "pass 3" in done.stdout
 
 
 def test_go_passes_the_vectors(go: Path) -> None:
@@ -96,6 +102,7 @@ def test_go_passes_the_vectors(go: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     wanted = json.loads(VECTORS.read_text("utf-8"))
     assert done.stdout.count("    --- PASS") == len(wanted["cases"]) + len(wanted["attacks"])
+    assert "--- PASS: TestMiddlewareRefusesRewrittenURL" in done.stdout
 
 
 def test_java_passes_the_vectors(java: Path) -> None:
@@ -107,7 +114,7 @@ def test_java_passes_the_vectors(java: Path) -> None:
 def run_vectors(language: str, built: Path, vectors: Path) -> subprocess.CompletedProcess[str]:
     """Run the vectors of a file through the verifier of a language."""
     command, cwd = {
-        "node": (["node", "--test"], built),
+        "node": (["node", "--test", "vectors.test.mjs"], built),
         "go": ([need("go") if language == "go" else "", "test", "-count=1", "-v", "./..."], VERIFIERS / "go"),
         "java": (["java", "-cp", str(built), "Vectors", str(vectors)], built),
     }[language]

@@ -70,8 +70,14 @@ func Moved(r *http.Request) bool {
 
 // Middleware calls next for verified requests and responds with 401 to all others.
 func Middleware(keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified)) http.Handler {
+	return middleware(keys, next, time.Now)
+}
+
+func middleware(
+	keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified), now func() time.Time,
+) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		said, err := Verify(FromHTTP(r), keys, time.Now())
+		said, err := Verify(FromHTTP(r), keys, now())
 		if err != nil || Moved(r) {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return

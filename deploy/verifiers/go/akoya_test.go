@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"reflect"
 	"testing"
@@ -108,5 +109,38 @@ func TestVectors(t *testing.T) {
 				t.Fatalf("accepted as %+v", said)
 			}
 		})
+	}
+}
+
+// A rewritten URL is refused: the app would serve another path than the signed one. The signature itself is valid.
+func TestMiddlewareRefusesRewrittenURL(t *testing.T) {
+	all, keys := load(t)
+	signed := all.Cases[0]
+	target := signed.Request.Path
+	if signed.Request.Query != "" {
+		target += "?" + signed.Request.Query
+	}
+	rewrites := map[string]struct {
+		rewrite func(*http.Request)
+		status  int
+	}{
+		"none":  {func(*http.Request) {}, http.StatusOK},
+		"path":  {func(r *http.Request) { r.URL.Path = "/admin" }, http.StatusUnauthorized},
+		"query": {func(r *http.Request) { r.URL.RawQuery = "owner=other" }, http.StatusUnauthorized},
+	}
+	for name, one := range rewrites {
+		request := httptest.NewRequest(signed.Request.Method, target, nil)
+		request.Host = signed.Request.Authority
+		for _, line := range signed.Request.Headers {
+			request.Header.Add(line[0], line[1])
+		}
+		one.rewrite(request)
+		response := httptest.NewRecorder()
+		middleware(keys, func(w http.ResponseWriter, _ *http.Request, _ Verified) {
+			w.WriteHeader(http.StatusOK)
+		}, func() time.Time { return time.Unix(signed.Now, 0) }).ServeHTTP(response, request)
+		if response.Code != one.status {
+			t.Errorf("rewritten %s: status %d instead of %d", name, response.Code, one.status)
+		}
 	}
 }
