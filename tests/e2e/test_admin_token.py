@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+import websockets.exceptions
+import websockets.sync.client
 
 from tests.e2e.environment import Browser, World
 from tests.e2e.processes import GatewayProcess
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
+RECONNECT = "urn:akoya-gateway:problem:reconnect"
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,25 @@ def test_while_the_last_refresh_is_awaited_the_process_still_says_it_is_alive(tm
                 time.sleep(0.1)
         assert len(statuses) > 5
         assert set(statuses) == {200}
+
+
+def test_ended_grant_is_answered_reconnect_to_jobs_requests_and_websockets(world: World, browser: Browser) -> None:
+    """A consent revoked at the provider. A job gets 404: a 401 would mean that its own bearer token is wrong."""
+    browser.connect()
+    owner = browser.passed()["akoya-owner"]
+    cookie = "; ".join(f"{one.name}={one.value}" for one in browser.http.cookies.jar)
+    world.akoya.revoke_consent(user="mikomo_1")
+    browser.fetch("/accounts/stale")
+    deadline = time.monotonic() + 30
+    while browser.fetch("/accounts").status_code != 401:
+        assert time.monotonic() < deadline, "the grant did not end"
+        time.sleep(0.05)
+    assert browser.fetch("/accounts").json()["type"] == RECONNECT
+    answer = ask(world, params={"owner": owner})
+    assert (answer.status_code, answer.json()["type"]) == (404, RECONNECT)
+    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+        websockets.sync.client.connect(
+            f"ws{world.url.removeprefix('http')}/accounts", additional_headers={"Cookie": cookie}, proxy=None
+        )
+    response = refused.value.response
+    assert (response.status_code, json.loads(response.body)["type"]) == (401, RECONNECT)
