@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -126,9 +127,21 @@ def test_a_stream_ends_with_its_grant(served: tuple[World, App], browser: Browse
 def test_websockets(served: tuple[World, App], browser: Browser) -> None:
     url, origin = served[0].url.replace("http", "ws") + "/accounts/ws", {"Origin": served[0].url}
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-    with connect(url, additional_headers={"Cookie": cookies, **origin}) as socket:
-        assert "akoya-id-token" in str(socket.recv())
-        socket.send("hello")
-        assert socket.recv() == "hello"
+    with connect(url, additional_headers={"Cookie": cookies, **origin}) as ws:
+        assert "akoya-id-token" in str(ws.recv())
+        ws.send("hello")
+        assert ws.recv() == "hello"
     with pytest.raises(InvalidStatus), connect(url, additional_headers=origin):
         pass
+
+
+def test_control_character_in_a_header_value_is_refused(served: tuple[World, App], browser: Browser) -> None:
+    """A server may let one pass to the gateway, and an app may end the header there (RFC 9110 section 5.5)."""
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    host, port = served[0].url.removeprefix("http://").split(":")
+    for character in (b"\x01", b"\x0b", b"\x1f", b"\x7f"):
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            head = f"GET /accounts/a HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\nConnection: close\r\n"
+            client.sendall(head.encode() + b"X-Name: a" + character + b"b\r\n\r\n")
+            received = b"".join(iter(lambda client=client: client.recv(65536), b""))
+        assert received == b"" or received.startswith(b"HTTP/1.1 400 "), (character, received)
