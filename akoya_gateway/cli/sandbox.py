@@ -69,7 +69,26 @@ import click
     help="How long a used refresh token is still accepted.",
 )
 @click.option(
-    "--rate-limit", type=float, metavar="N", show_default="no limit", help="Data requests per second; Akoya allows 5."
+    "--rate-limit",
+    type=float,
+    metavar="N",
+    show_default="5 for v3, no limit for v2",
+    help="Data requests per second; Akoya's sandbox allows 5.",
+)
+@click.option(
+    "--max-last-access-age",
+    type=float,
+    metavar="SECONDS",
+    show_default="any age",
+    help="Refuse user requests to v3 with an older x-akoya-last-access.",
+)
+@click.option(
+    "--data-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=10,
+    show_default=True,
+    help="When a slow data response becomes 408.",
 )
 @click.option("--accounts", type=click.IntRange(1, 2000), default=3, show_default=True, help="Accounts per test user.")
 @click.option(
@@ -102,6 +121,8 @@ def sandbox(
     refresh_token_lifetime: float | None,
     rotation_grace: float | None,
     rate_limit: float | None,
+    max_last_access_age: float | None,
+    data_timeout: float,
     accounts: int,
     alg: str,
     no_keys: bool,
@@ -115,8 +136,9 @@ def sandbox(
     mikomo_500, 501, 601, 602 and 701 to 704 connect and then fail at the data APIs.
 
     Faults: slow, slow_after, status, status_after, cut_before, cut_after, cut_during, html, garbage, wrong_sub,
-    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error. For example, to lose the response
-    to the next refresh after the token was issued: --fault cut_after@token.refresh_token,times=1
+    lifetime, bad_signature, rotate_keys, secret_rotated, dead_token, callback_error, partial. For example, to lose the
+    response to the next refresh after the token was issued: --fault cut_after@token.refresh_token,times=1. To make the
+    balances of one bank unavailable: --fault status@data.balances,connector=mikomo,status=503
     """
     from akoya_gateway.sandbox.fault_injection import Fault  # noqa: PLC0415
     from akoya_gateway.sandbox.foreground import open_sandbox, serve  # noqa: PLC0415
@@ -149,6 +171,9 @@ def sandbox(
             refresh_token_lifetime=refresh_token_lifetime,
             rotation_grace=rotation_grace,
             rate_limit=rate_limit,
+            v3_rate_limit=5.0 if rate_limit is None else rate_limit,
+            max_last_access_age=max_last_access_age,
+            data_timeout=data_timeout,
             account_count=accounts,
             alg=alg,
             jwks=not no_keys,

@@ -16,7 +16,7 @@ from akoya_gateway.sandbox.authorization_endpoint import SCOPES
 from akoya_gateway.sandbox.consent_pages import ConsentPages
 from akoya_gateway.sandbox.context import SandboxContext
 from akoya_gateway.sandbox.control_api import ControlApi
-from akoya_gateway.sandbox.data_api import DataApi
+from akoya_gateway.sandbox.data.api import ROUTES, DataApi, Product
 from akoya_gateway.sandbox.endpoint import Call, Endpoint, Handler
 from akoya_gateway.sandbox.fault_injection import ArmedFaults
 from akoya_gateway.sandbox.gateway_environment import jwks_path
@@ -57,6 +57,10 @@ def create_app(
     def route(path: str, name: str, handler: Handler, method: str = "GET") -> Route:
         return Route(path, Endpoint(context, name, handler, reads_form=method == "POST"), methods=[method])
 
+    def data_route(product: str, rest: str, respond: Product) -> Route:
+        path = f"/{product}/{{version}}/{{provider}}{rest}"
+        return route(path, f"data.{product}", data.handler(product, respond))
+
     async def style(request: object) -> Response:
         return FileResponse(_ASSETS / "sandbox.css", media_type="text/css")
 
@@ -68,12 +72,8 @@ def create_app(
         Route("/assets/sandbox.css", style),
         route("/token", "token", TokenEndpoint(context), "POST"),
         route("/revoke", "revoke", RevocationEndpoint(context), "POST"),
-        route("/accounts-info/{version}/{provider}", "data", data.accounts_info),
-        route("/balances/{version}/{provider}", "data", data.balances),
-        route("/accounts/{version}/{provider}", "data", data.accounts),
-        route("/customers/{version}/{provider}/current", "data", data.customer),
-        route("/transactions/{version}/{provider}/{account}", "data", data.transactions),
     ]
+    routes += [data_route(*each) for each in ROUTES]
     if settings.jwks:
         routes += [
             route("/.well-known/openid-configuration", "discovery", _discovery(context)),

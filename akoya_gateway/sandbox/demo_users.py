@@ -1,4 +1,7 @@
-"""The test users of the Mikomo bank and their accounts. All data is derived from the user name and never changes."""
+"""The test users of the Mikomo bank and their accounts.
+
+Everything is derived from the names of the user and the bank and never changes.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,11 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+
+from akoya_gateway.sandbox.data.values import number_of
 
 _USER = re.compile(r"[A-Za-z]+_[A-Za-z0-9_]{1,40}")
 _ERROR_USER = re.compile(r"mikomo_(500|501|601|602|701|702|703|704)")
-_FIRST = ("Alma", "Bruno", "Carla", "Dev", "Edda", "Farid", "Greta", "Hugo", "Ines", "Jonas")
-_LAST = ("Abbott", "Berger", "Castro", "Dahl", "Evans", "Fischer", "Gomez", "Haas", "Ito", "Jensen")
-_MERCHANTS = ("Corner Grocery", "City Transit", "Paper & Ink", "Green Power", "Cafe Lumen", "Book Nook", "Payroll")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +22,27 @@ class Account:
 
     id: str
     kind: str
-    """The FDX wrapper: `depositAccount`, `locAccount` or `investmentAccount`."""
+    """The FDX wrapper, for example `depositAccount`."""
     type: str
+    """The FDX account type."""
+    provider_type: str
+    """The provider's own word for it, which responses contain without `mode=standard`."""
     nickname: str
     number: str
     balance: int
 
 
 _KINDS = (
-    ("depositAccount", "CHECKING", "Everyday Checking"),
-    ("depositAccount", "SAVINGS", "Rainy Day Savings"),
-    ("locAccount", "CREDITCARD", "Mikomo Card"),
-    ("investmentAccount", "INVESTMENTACCOUNT", "Growth Portfolio"),
+    ("depositAccount", "CHECKING", "CHECKING", "Everyday Checking"),
+    ("depositAccount", "SAVINGS", "SAVINGS", "Rainy Day Savings"),
+    ("locAccount", "CREDITCARD", "Credit Card", "Mikomo Card"),
+    ("investmentAccount", "BROKERAGE", "Self-Directed", "Growth Portfolio"),
+    ("loanAccount", "MORTGAGE", "Home Loan", "Home Sweet Home"),
+    ("annuityAccount", "FIXEDANNUITY", "Annuity", "Golden Years"),
+    ("insuranceAccount", "WHOLELIFEINSURANCE", "Life Insurance", "Family Care"),
 )
-
-
-def _number(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
+ALL_KINDS_USER = "mikomo_7"
+"""The documented test user who has accounts of all kinds (docs/akoya.md section 8)."""
 
 
 def can_log_in(user: str, password: str) -> bool:
@@ -54,16 +58,19 @@ def error_for(user: str) -> int | None:
 
 def accounts_for(connector: str, user: str, count: int) -> tuple[Account, ...]:
     """Return the user's accounts at this provider, always the same ones."""
+    if user == ALL_KINDS_USER:
+        count = max(count, len(_KINDS))
     accounts = []
     for index in range(count):
-        kind, type_, nickname = _KINDS[index % len(_KINDS)]
-        seed = _number(connector, user, index)
+        kind, type_, provider_type, nickname = _KINDS[index % len(_KINDS)]
+        seed = number_of(connector, user, index)
         digest = hashlib.sha256(f"{connector}/{user}/{index}".encode()).hexdigest()[:24]
         accounts.append(
             Account(
                 id=f"g8{digest}",
                 kind=kind,
                 type=type_,
+                provider_type=provider_type,
                 nickname=nickname if index < len(_KINDS) else f"{nickname} {index // len(_KINDS) + 1}",
                 number=f"{seed % 10_000:04d}",
                 balance=seed % 2_500_000 + 1_000,
@@ -90,88 +97,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-
-def _money(cents: int) -> float:
-    return round(cents / 100, 2)
-
-
-def info(account: Account) -> dict[str, Any]:
-    """Return an account as in /accounts-info (FDX schema)."""
-    return {
-        account.kind: {
-            "accountId": account.id,
-            "accountNumberDisplay": f"xxxxx{account.number}",
-            "accountType": account.type,
-            "nickname": account.nickname,
-            "productName": account.nickname,
-            "status": "OPEN",
-            "currency": {"currencyCode": "USD"},
-        }
-    }
-
-
-def balance(account: Account, now: float) -> dict[str, Any]:
-    """Return an account as in /balances."""
-    described = info(account)[account.kind]
-    described["balanceAsOf"] = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    described["currentBalance"] = _money(account.balance)
-    if account.kind == "depositAccount":
-        described["availableBalance"] = _money(account.balance - account.balance % 500)
-    elif account.kind == "locAccount":
-        described["creditLine"] = 10_000.0
-        described["availableCredit"] = _money(max(0, 1_000_000 - account.balance))
-    return {account.kind: described}
-
-
-def detail(account: Account, now: float) -> dict[str, Any]:
-    """Return an account as in /accounts: with balances and, for investments, holdings."""
-    described = balance(account, now)[account.kind]
-    if account.kind == "investmentAccount":
-        shares = account.balance // 10_000
-        described["holdings"] = [
-            {"holdingId": f"{account.id}-h1", "symbol": "MKMO", "holdingName": "Mikomo Index", "units": shares,
-             "currentUnitPrice": 100.0, "marketValue": float(shares * 100), "holdingType": "MUTUALFUND"},
-        ]  # fmt: skip
-    return {account.kind: described}
-
-
-def transactions(account: Account, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
-    """Return the transactions in [start, end], newest first, of three years with one every third day."""
-    first = datetime(2024, 1, 2, 12, 0, tzinfo=UTC)
-    wrapper = account.kind.replace("Account", "Transaction")
-    found = []
-    for index in reversed(range(365)):
-        at = first + timedelta(days=3 * index)
-        if (start and at < start) or (end and at > end):
-            continue
-        seed = _number(account.id, index)
-        merchant = _MERCHANTS[seed % len(_MERCHANTS)]
-        credit = merchant == "Payroll"
-        found.append(
-            {
-                wrapper: {
-                    "transactionId": f"{account.id}-t{index}",
-                    "accountId": account.id,
-                    "postedTimestamp": at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-                    "description": merchant,
-                    "debitCreditMemo": "CREDIT" if credit else "DEBIT",
-                    "amount": _money(seed % (250_000 if credit else 12_000) + 100),
-                    "status": "POSTED",
-                }
-            }
-        )
-    return found
-
-
-def customer(user: str) -> dict[str, Any]:
-    """Return a customer as in /customers/current."""
-    seed = _number(user)
-    first, last = _FIRST[seed % 10], _LAST[seed // 10 % 10]
-    return {
-        "customerId": hashlib.sha256(user.encode()).hexdigest()[:20],
-        "name": {"first": first, "last": last},
-        "email": [f"{first}.{last}@mikomo.example".lower()],
-        "telephones": [{"type": "HOME", "country": "1", "number": f"555{seed % 10_000_000:07d}"}],
-        "addresses": [{"line1": f"{seed % 900 + 1} Sample Street", "city": "Springfield", "country": "US"}],
-    }

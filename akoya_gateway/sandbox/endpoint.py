@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.sandbox.context import SandboxContext
+from akoya_gateway.sandbox.data.errors import DataError
 from akoya_gateway.sandbox.fault_injection import DrawnFaults, Fault, FaultKind
 
 ABORT = "akoya.sandbox.abort"
@@ -61,6 +63,8 @@ class Call:
     request: Request
     form: Form
     plan: DrawnFaults
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Properties of its event, known before it is processed."""
     event: dict[str, Any] | None = None
     """The event that the endpoint recorded, or None."""
 
@@ -74,32 +78,29 @@ class Endpoint:
     def __init__(self, context: SandboxContext, name: str, handler: Handler, *, reads_form: bool = False) -> None:
         self._context = context
         self._name = name
+        self._group = name.partition(".")[0]
         self._handler = handler
         self._reads_form = reads_form
+        self._time_limit = context.settings.data_timeout if self._group == "data" else math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         form = await _form(request) if self._reads_form else Form()
-        names: tuple[str, ...] = (self._name,)
-        if self._name == "token":
-            names = ("token", f"token.{form.get('grant_type')}")
-        call = Call(request, form, self._context.faults.draw(*names))
+        call = self._call(request, form)
         plan = call.plan
-        if slow := plan.get(FaultKind.SLOW):
-            await asyncio.sleep(slow.seconds)
-        if plan.has(FaultKind.CUT_BEFORE):
-            self._note(names[-1], call, "cut_before")
+        response = await self._delayed(call, FaultKind.SLOW)
+        if response is None and plan.has(FaultKind.CUT_BEFORE):
+            self._note(call, "cut_before")
             await cut(scope, receive)
             return
-        response = self._injected_response(call)
+        response = response or self._injected_response(call)
         if response is not None:
-            self._note(names[-1], call, "fault")
+            self._note(call, "fault")
         else:
             response = await self._handler(call)
             if call.event is not None and plan.faults:
                 call.event["faults"] = plan.kinds()
-            if late := plan.get(FaultKind.SLOW_AFTER):
-                await asyncio.sleep(late.seconds)
+            late = await self._delayed(call, FaultKind.SLOW_AFTER)
             if plan.has(FaultKind.CUT_AFTER):
                 await cut(scope, receive)
                 return
@@ -108,33 +109,54 @@ class Endpoint:
                 await cut(scope, receive)
                 return
             if harmed := plan.get(FaultKind.STATUS_AFTER):
-                response = _failure(self._name, harmed)
+                response = self._failure(harmed)
+            response = late or response
+        if self._group == "data":
+            response.headers["x-akoya-interaction-id"] = self._context.uuid()
         await response(scope, receive, send)
 
-    def _note(self, name: str, call: Call, outcome: str) -> None:
-        self._context.state.record(self._context.now(), name.partition(".")[0], outcome, faults=call.plan.kinds())
+    def _call(self, request: Request, form: Form) -> Call:
+        names: tuple[str, ...] = (self._group, self._name)
+        if self._group == "token":
+            names = ("token", f"token.{form.get('grant_type')}")
+        facts: dict[str, Any] = {}
+        connector = None
+        if self._group == "data":
+            connector = request.path_params["provider"]
+            product = self._name.partition(".")[2]
+            facts = {"path": request.url.path, "product": product, "provider": connector}
+        return Call(request, form, self._context.faults.draw(*names, connector=connector), facts)
+
+    async def _delayed(self, call: Call, kind: FaultKind) -> Response | None:
+        """Wait as a fault of this kind says. Returns the 408 if that exceeds the time limit of the data APIs."""
+        fault = call.plan.get(kind)
+        if fault is None:
+            return None
+        await asyncio.sleep(min(fault.seconds, self._time_limit))
+        return self._failure(Fault(FaultKind.STATUS, status=408)) if fault.seconds >= self._time_limit else None
+
+    def _note(self, call: Call, outcome: str) -> None:
+        state, now = self._context.state, self._context.now()
+        state.record(now, self._group, outcome, faults=call.plan.kinds(), **call.facts)
 
     def _injected_response(self, call: Call) -> Response | None:
         """Return the response of a fault that replaces the endpoint, or None."""
         if failed := call.plan.get(FaultKind.STATUS):
-            return _failure(self._name, failed)
+            return self._failure(failed)
         if page := call.plan.get(FaultKind.HTML):
             return HTMLResponse(PROXY_PAGE, page.status or 200)
         if call.plan.has(FaultKind.GARBAGE):
             return Response('{"id_token": "eyJ', 200, media_type="application/json")
         return None
 
-
-def _failure(name: str, fault: Fault) -> Response:
-    status = fault.status or 503
-    if name == "data":
-        code, message = {429: (1207, "Too many requests"), 401: (602, "Customer not authorized")}.get(
-            status, (status, "Internal server error")
-        )
-        return JSONResponse({"code": code, "message": message, "debugMessage": "sandbox fault"}, status)
-    if name in ("token", "revoke"):
-        return JSONResponse({"error": "server_error", "error_description": "sandbox fault"}, status)
-    return Response("sandbox fault", status, media_type="text/plain")
+    def _failure(self, fault: Fault) -> Response:
+        status = fault.status or 503
+        if self._group == "data":
+            error = DataError.of_status(status, fault.code, "sandbox fault")
+            return JSONResponse(error.body(), error.status)
+        if self._group in ("token", "revoke"):
+            return JSONResponse({"error": "server_error", "error_description": "sandbox fault"}, status)
+        return Response("sandbox fault", status, media_type="text/plain")
 
 
 async def _form(request: Request) -> Form:

@@ -12,6 +12,8 @@ from enum import StrEnum
 from random import Random
 from typing import Any
 
+from akoya_gateway.sandbox.data import PRODUCTS
+
 
 class FaultKind(StrEnum):
     """What a fault does."""
@@ -48,10 +50,20 @@ class FaultKind(StrEnum):
     """Reject every client secret."""
     DEAD_TOKEN = "dead_token"
     """Invalidate the presented refresh token and all others of its consent."""
+    PARTIAL = "partial"
+    """One account of a data response has failed: 206 (at accounts-info, balances and accounts)."""
     CALLBACK_ERROR = "callback_error"
     """Redirect the browser with `error` and `description` instead of a code (at endpoint `consent`)."""
 
 
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    "times": int,
+    "status": int,
+    "code": int,
+    "probability": float,
+    "seconds": float,
+}
+"""Properties of a fault that are numbers on the command line."""
 ENDPOINTS = (
     "authorization",
     "consent",
@@ -62,6 +74,7 @@ ENDPOINTS = (
     "discovery",
     "jwks",
     "data",
+    *(f"data.{product}" for product in PRODUCTS),
     "*",
 )
 
@@ -71,7 +84,9 @@ class Fault:
     """A fault at one endpoint.
 
     Attributes:
-        endpoint: One of `ENDPOINTS`. `token` means all grant types, `*` everything except the control API.
+        endpoint: One of `ENDPOINTS`. `token` means all grant types, `data` all products, `*` everything except the
+            control API.
+        connector: The provider whose data requests fail. None: all.
         times: How many requests the fault applies to. None: until it is cleared.
 
     Raises:
@@ -84,6 +99,9 @@ class Fault:
     probability: float = 1.0
     seconds: float = 5.0
     status: int | None = None
+    code: int | None = None
+    """Akoya's code in the response of a data API. None: the documented one of the status. 0: none."""
+    connector: str | None = None
     error: str = "server_error"
     description: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +115,9 @@ class Fault:
             raise ValueError(f"times is {self.times}: use 1 or more, or leave it out")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError(f"status is {self.status}: use 200 to 599")
+        for name in ("code", "connector"):
+            if getattr(self, name) is not None and self.endpoint.partition(".")[0] != "data":
+                raise ValueError(f"{name} is for faults of the data APIs, and endpoint is {self.endpoint!r}")
 
     @staticmethod
     def parse(document: Mapping[str, Any]) -> Fault:
@@ -113,6 +134,8 @@ class Fault:
             "probability": (int, float),
             "seconds": (int, float),
             "status": int,
+            "code": int,
+            "connector": str,
             "error": str,
             "description": str,
             "claims": dict,
@@ -126,7 +149,7 @@ class Fault:
 
     @staticmethod
     def parse_option(text: str) -> Fault:
-        """Parse a command line option: `kind[@endpoint][,times=N][,probability=P][,seconds=S][,status=N]`.
+        """Parse a command line option: `kind[@endpoint][,name=value]...`, with the properties of `Fault`.
 
         >>> Fault.parse_option("cut_after@token.refresh_token,times=1").times
         1
@@ -139,7 +162,7 @@ class Fault:
             if not found:
                 raise ValueError(f"{option!r}: write name=value")
             try:
-                numeric = {"times": int, "status": int, "probability": float, "seconds": float}.get(name)
+                numeric = _NUMBERS.get(name)
                 document[name] = numeric(value) if numeric else value
             except ValueError:
                 raise ValueError(f"{name} is {value!r}: use a number") from None
@@ -203,19 +226,26 @@ class ArmedFaults:
     def documents(self) -> list[dict[str, Any]]:
         return [armed.fault.document() | {"left": armed.left} for armed in self._armed]
 
-    def draw(self, *endpoints: str) -> DrawnFaults:
-        """Return the faults for one request to an endpoint with these names, and decrement their counts."""
-        return self._draw(endpoints, approval=False)
+    def draw(self, *endpoints: str, connector: str | None = None) -> DrawnFaults:
+        """Return the faults for one request, and decrement their counts.
+
+        Args:
+            endpoints: The names of the endpoint.
+            connector: The provider, of a data request.
+        """
+        return self._draw(endpoints, connector, approval=False)
 
     def at_approval(self) -> Fault | None:
         """Return the `callback_error` fault for an approval. Requests to earlier pages do not decrement its count."""
-        return self._draw(("consent",), approval=True).get(FaultKind.CALLBACK_ERROR)
+        return self._draw(("consent",), None, approval=True).get(FaultKind.CALLBACK_ERROR)
 
-    def _draw(self, endpoints: tuple[str, ...], *, approval: bool) -> DrawnFaults:
+    def _draw(self, endpoints: tuple[str, ...], connector: str | None, *, approval: bool) -> DrawnFaults:
         drawn = []
         for armed in self._armed:
             fault = armed.fault
             if fault.endpoint != "*" and fault.endpoint not in endpoints:
+                continue
+            if fault.connector not in (None, connector):
                 continue
             if approval is not (fault.kind is FaultKind.CALLBACK_ERROR):
                 continue

@@ -51,6 +51,8 @@ class Link:
     text: str
 
 
+_AMOUNTS = ("currentBalance", "principalBalance", "currentValue")
+"""The property with the main amount, which depends on the kind of the account."""
 _HOME = Link("/", "Home")
 _CONNECT = Link("/akoya/connect/mikomo?return_to=/accounts", "Connect Mikomo Bank")
 _CONNECTIONS = Link("/akoya/", "Your bank connections")
@@ -148,9 +150,9 @@ def _row(account: dict[str, Any]) -> Row:
     described = next(iter(account.values()))
     return Row(
         name=described["nickname"],
-        kind=described["accountType"].replace("INVESTMENTACCOUNT", "INVESTMENT").replace("CREDITCARD", "CREDIT CARD"),
+        kind=described["accountType"],
         number=described["accountNumberDisplay"][-4:],
-        balance=f"${described['currentBalance']:,.2f}",
+        balance=f"${next(described[name] for name in _AMOUNTS if name in described):,.2f}",
     )
 
 

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from akoya_gateway.clock import Clock
 from akoya_gateway.sandbox.app import create_app
 from akoya_gateway.sandbox.endpoint import ABORT
 from akoya_gateway.sandbox.fault_injection import Fault, FaultKind
@@ -120,13 +121,14 @@ class SandboxServer:
         host: str = "127.0.0.1",
         port: int = 0,
         keys: SigningKeys | None = None,
+        clock: Clock = time.time,
     ) -> None:
         self._listener = listen(host, port)
         self.url = url_of(self._listener)
         """Base URL of all endpoints, without a trailing slash."""
         settings = settings or SandboxSettings()
         self.settings = replace(settings, base_url=settings.base_url or self.url, control=True)
-        self._server = ThreadedServer(create_app(self.settings, keys=keys), self._listener)
+        self._server = ThreadedServer(create_app(self.settings, clock, keys=keys), self._listener)
         self._http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, verify=no_tls())
         self._secret = self.settings.clients[0].client_secret.reveal()
 

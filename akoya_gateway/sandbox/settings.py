@@ -106,7 +106,13 @@ class SandboxSettings:
     """Status for revoking an unknown or ended token: 200 (RFC 7009 section 2.2) or 400. Akoya documents neither."""
 
     rate_limit: float | None = None
-    """Maximum data requests per second. Akoya's sandbox allows 5. None: no limit."""
+    """Maximum requests per second to v2 of the data APIs. None: no limit."""
+    v3_rate_limit: float | None = 5.0
+    """The same for v3. 5 is the limit of Akoya's sandbox."""
+    max_last_access_age: float | None = None
+    """Maximum age of `x-akoya-last-access` in a v3 request of type `user`. None: any age."""
+    data_timeout: float = 10.0
+    """How long a `slow` data response may take before the client gets 408 instead."""
     faults: tuple[Fault, ...] = ()
     control: bool = False
     """Whether to serve `/_sandbox/`. It gives full control over the emulator, so use it on loopback only."""
