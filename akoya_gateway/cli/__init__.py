@@ -8,20 +8,37 @@ depends on it anyway: the modules of another parser would remain in the memory o
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
 
 from akoya_gateway.cli.group import Group
+from akoya_gateway.observability.stdout import no_colour
 from akoya_gateway.version import __version__
 
 COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "sandbox", "schema")
 """In the order of `--help`."""
 
 
+CLOSED_PIPE_STATUS = 128 + 13
+"""Exit status if the reader of the output closes it early, as in `akoya-gateway grants list | head`: as a shell reports
+SIGPIPE. 1 would mean that a fault was found."""
+
+
 class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def invoke(self, ctx: click.Context) -> object:
+        if no_colour():
+            ctx.color = False
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The interpreter flushes standard output once more at exit, and would print an error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(CLOSED_PIPE_STATUS) from None
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -30,13 +47,21 @@ class _Commands(Group):
         return command
 
 
-@click.group(cls=_Commands, name="akoya-gateway", no_args_is_help=True)
+@click.group(
+    cls=_Commands,
+    name="akoya-gateway",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="akoya-gateway %(version)s")
 def app() -> None:
     """A gateway between the Akoya network and your app, described by one YAML file.
 
     Start with `akoya-gateway demo`, which needs no credentials. Then copy and edit gateway.yaml, and run
     `akoya-gateway check` to find out what is missing.
+
+    Colours are off if NO_COLOR is set. Tab completion, here for bash: `eval "$(_AKOYA_GATEWAY_COMPLETE=bash_source
+    akoya-gateway)"`; for zsh and fish, write their names instead of bash.
 
     Exit codes: 0 fine, 1 a fault was found, 2 wrong usage.
     """

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.options import config_option, format_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.diagnostics import Diagnostic
@@ -16,26 +17,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
 @config_option
 @click.option("--no-secrets", is_flag=True, help="Do not read secrets, to check a file where they are not available.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people and editors, or one JSON object.",
-)
-def check(config: Path, no_secrets: bool, form: str) -> None:
+@format_option("Text for people and editors, or one JSON object.")
+@click.pass_context
+def check(ctx: click.Context, file: Path | None, config: Path, no_secrets: bool, form: str) -> None:
     """Find everything that is wrong with a configuration, without starting anything.
 
-    Prints one line for each fault to standard output, as compilers do: `file:line:column: path: what is wrong (what to
-    do)`. Warnings and the summary go to standard error. No other system is contacted: use `doctor` for that.
+    Checks FILE, or what --config names. Prints one line for each fault to standard output, as compilers do:
+    `file:line:column: path: what is wrong (what to do)`. Warnings and the summary go to standard error. No other system
+    is contacted: use `doctor` for that.
 
     Exit codes: 0 fine (warnings allowed), 1 a fault was found, 2 wrong usage.
     """
     from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
 
+    if file is not None:
+        if ctx.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("name the file once: as FILE or with --config")
+        config = file
     result = validate_config(config, secrets=not no_secrets)
     if form == "json":
         click.echo(json.dumps(_report(result), indent=2))

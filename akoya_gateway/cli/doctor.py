@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.options import config_option, format_option
 from akoya_gateway.cli.table import GAP
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Try each client's secret at its token endpoint, with a code that cannot exist.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table for people, or one JSON object.",
-)
+@format_option("A table for people, or one JSON object.")
 def doctor(config: Path, credentials: bool, form: str) -> None:
     """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstreams.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.options import complete_names, config_option, format_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import AccessRule, Config
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 @click.argument("path")
 @config_option
 @click.option(
-    "--connected", metavar="CONNECTOR", multiple=True, help="A connected connector; may be repeated. By default all."
+    "--connected",
+    metavar="CONNECTOR",
+    multiple=True,
+    shell_complete=complete_names("connectors"),
+    help="A connected connector; may be repeated. By default all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as_json: bool) -> None:
+@format_option("Text for people, or one JSON object.")
+def explain(method: str, path: str, config: Path, connected: tuple[str, ...], form: str) -> None:
     """Show which access rule decides a request, what happens, and what the upstream would get.
 
     Contacts nothing and reads no secret: the user's token, the key and the signature are placeholders.
@@ -48,7 +52,7 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], as
     wanted = connected or tuple(loaded.connectors)
     method = method.upper()  # Methods are case-sensitive (RFC 9110 section 9.1), but often typed in lower case.
     found = Explainer(loaded, wanted, time.time()).explain(method, path)
-    if as_json:
+    if form == "json":
         click.echo(json.dumps(_document(found), indent=2))
     else:
         for line in _lines(found, loaded, method):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from akoya_gateway.cli.group import Group
-from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.options import complete_names, config_option, format_option
 
 if TYPE_CHECKING:
     from akoya_gateway.config.model import Config
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 BY = ("state", "connector", "environment")
 STATES = ("live", "refreshing", "uncertain", "needs_reconnect", "revoked")
 
-format_option = click.option(
-    "--format",
-    "-f",
-    "form",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="A table for people, JSON lines, or CSV.",
-)
+rows_option = format_option("A table for people, JSON lines, or CSV.", "csv")
 
 
 def which(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,8 +29,10 @@ def which(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(STATES),
             help="Only grants in this state. Disconnected (revoked) ones are kept a day.",
         ),
-        click.option("--environment", help="Only grants of this environment."),
-        click.option("--connector", help="Only grants of this connector."),
+        click.option(
+            "--environment", shell_complete=complete_names("environments"), help="Only grants of this environment."
+        ),
+        click.option("--connector", shell_complete=complete_names("connectors"), help="Only grants of this connector."),
         click.option("--owner", help="Only grants of this owner."),
     ):
         command = option(command)
@@ -60,13 +54,14 @@ def grants() -> None:
 @grants.command("list")
 @config_option
 @which
-@format_option
-def list_grants(config: Path, form: str, **which: str | None) -> None:
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N grants.")
+@rows_option
+def list_grants(config: Path, form: str, limit: int | None, **which: str | None) -> None:
     """List grants: owner, connector, environment, state, ages and reason, in no particular order."""
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     wanted = _wanted(**which)
-    _run(config, lambda loaded: grants_rendering.list_all(loaded, wanted, form))
+    _run(config, lambda loaded: grants_rendering.list_all(loaded, wanted, form, limit))
 
 
 @grants.command()
@@ -78,7 +73,7 @@ def list_grants(config: Path, form: str, **which: str | None) -> None:
     help="Property to count by; may be repeated. By default all three.",
 )
 @which
-@format_option
+@rows_option
 def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> None:
     """Count grants by state, connector and environment."""
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
@@ -91,29 +86,35 @@ def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> 
 @grants.command()
 @click.argument("grant", metavar="ID")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(grant: str, config: Path, as_json: bool) -> None:
+@format_option("Text for people, or one JSON object.")
+def show(grant: str, config: Path, form: str) -> None:
     """Show one grant, by its ID from `list`, and what must be done about it by whom."""
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
-    _run(config, lambda loaded: grants_rendering.show(loaded, grant, as_json=as_json))
+    _run(config, lambda loaded: grants_rendering.show(loaded, grant, as_json=form == "json"))
 
 
 @grants.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @config_option
-@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
-def revoke(ids: tuple[str, ...], config: Path, yes: bool) -> None:
+@which
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation. Required without a terminal.")
+def revoke(ids: tuple[str, ...], config: Path, yes: bool, **which: str | None) -> None:
     """End grants as if their users had disconnected: delete their tokens at once and revoke them at Akoya.
+
+    Name grants by their IDs, or select them with the same options as in `list`, such as `--owner`.
 
     Running gateways stop using the grants within a second. If Akoya cannot be reached, the revocation is queued in the
     store and retried by the gateways.
     """
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"End {len(ids)} grant{'s' if len(ids) > 1 else ''}? Users must connect again.", abort=True)
-    _run(config, lambda loaded: grants_rendering.revoke(loaded, ids))
+    if bool(ids) == any(which.values()):
+        raise click.UsageError("give the IDs of grants, or options that select grants")
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("confirm with --yes: standard input is not a terminal")
+    wanted = ids or _wanted(**which)
+    _run(config, lambda loaded: grants_rendering.revoke(loaded, wanted, confirm=not yes))
 
 
 def _wanted(owner: str | None, connector: str | None, environment: str | None, state: str | None) -> Any:

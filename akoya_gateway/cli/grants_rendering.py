@@ -23,6 +23,7 @@ import click
 from akoya_gateway.cli.table import aligned, row_of
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.listing import (
     GrantDetails,
     GrantFilter,
@@ -49,7 +50,7 @@ FIELDS = (
 )
 MOMENTS = frozenset({"connected_at", "refreshed_at", "expires_at", "retry_at"})
 COLUMNS = {
-    "grant": 22,
+    "id": 24,
     "owner": 28,
     "connector": 14,
     "environment": 12,
@@ -64,9 +65,9 @@ PAGE_TIMEOUT = 20.0
 """Seconds for which `revoke` itself tries to revoke grants at Akoya."""
 
 
-async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
-    """Print the matching grants. Return the exit code: 1 if there are unreadable records."""
-    writer: Any = {"table": _Rows, "json": _Lines, "csv": _Values}[form](FIELDS)
+async def list_all(config: Config, filter_: GrantFilter, form: str, limit: int | None) -> int:
+    """Print the matching grants, at most `limit`. Return the exit code: 1 if there are unreadable records."""
+    writer: Any = {"text": _Rows, "json": _Lines, "csv": _Values}[form](FIELDS)
     number, unreadable = 0, 0
     async with _vault(config) as store:
         async for entry in list_grants(store, filter_):
@@ -76,6 +77,8 @@ async def list_all(config: Config, filter_: GrantFilter, form: str) -> int:
             else:
                 number += 1
                 writer.add(entry)
+            if number == limit:
+                break
     writer.end()
     _print_note(f"{_grants(number)} in {describe(config.sessions.store)}" + _unreadable_suffix(unreadable))
     return 1 if unreadable else 0
@@ -118,18 +121,35 @@ async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
     return 0
 
 
-async def revoke(config: Config, grant_ids: Sequence[str]) -> int:
-    """Disconnect the grants and revoke them at Akoya. Return the exit code: 1 if one of them does not exist."""
+async def revoke(config: Config, wanted: Sequence[str] | GrantFilter, *, confirm: bool) -> int:
+    """Disconnect the grants and revoke them at Akoya.
+
+    Args:
+        config: The configuration.
+        wanted: The IDs of the grants, or a filter.
+        confirm: Whether to ask for confirmation first, with the number of grants.
+
+    Returns:
+        The exit code: 1 if one of the grants does not exist or cannot be read.
+    """
     code = 0
     async with _vault(config) as store, open_providers(config, time.time) as providers:
+        if isinstance(wanted, GrantFilter):
+            found = [entry async for entry in list_grants(store, wanted)]
+            code = int(any(isinstance(entry, UnreadableRecord) for entry in found))
+            grant_ids = [entry.id for entry in found if isinstance(entry, GrantSummary)]
+        else:
+            grant_ids = list(dict.fromkeys(wanted))
+        if confirm and grant_ids:
+            click.confirm(f"End {_grants(len(grant_ids))}? Users must connect again.", abort=True)
         grants = GrantManager(store, providers, config.tokens)
-        for grant_id in dict.fromkeys(grant_ids):
-            grant = await grants.repository.get(grant_id)
+        for grant_id in grant_ids:
+            grant = await grants.repository.get(to_record_id(grant_id))
             if grant is None:
                 code = _unknown(grant_id)
                 continue
             await grants.disconnect(grant)
-            click.echo(f"{grant_id} ended")
+            click.echo(f"{grant.public_id} ended")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAGE_TIMEOUT):
                 await grants.revocation_queue.sweep()
@@ -178,10 +198,10 @@ class _Values:
 
 
 class _Rows:
-    """Writes a table. On a terminal, each line is truncated to the terminal's width."""
+    """Writes a table. On a terminal, cells are truncated to their columns, and lines to the terminal's width."""
 
     def __init__(self, fields: Iterable[str]) -> None:
-        # A pipe has no width, so lines are not truncated there.
+        # A program that reads the output needs whole values, so nothing is truncated in a pipe.
         self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         self._first = True
         self._now = time.time()
@@ -196,7 +216,8 @@ class _Rows:
         sys.stdout.flush()
 
     def _write(self, cells: Sequence[str]) -> None:
-        sys.stdout.write(row_of(cells, tuple(COLUMNS.values()))[: self._width] + "\n")
+        line = row_of(cells, tuple(COLUMNS.values()), truncate=self._width is not None)
+        sys.stdout.write(line[: self._width] + "\n")
 
     def _cells(self, entry: GrantSummary) -> tuple[str, ...]:
         return (

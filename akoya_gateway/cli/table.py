@@ -16,9 +16,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [row_of(cells, [max(map(len, column)) for column in zip(*rows, strict=True)]) for cells in rows]
 
 
-def row_of(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Format one row. A cell that is too long for its column is truncated and ends in an ellipsis."""
+def row_of(cells: Sequence[str], widths: Sequence[int], *, truncate: bool = False) -> str:
+    """Format one row. With `truncate`, a cell that is too long for its column ends in an ellipsis."""
     fitted = (
-        cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(cells, widths, strict=True)
+        cell if not truncate or len(cell) <= width else cell[: width - 1] + "…"
+        for cell, width in zip(cells, widths, strict=True)
     )
     return GAP.join(f"{cell:{width}}" for cell, width in zip(fitted, widths, strict=True)).rstrip()

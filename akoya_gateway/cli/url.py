@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from akoya_gateway.cli.options import config_option
+from akoya_gateway.cli.options import complete_names, config_option
 
 
 @click.command()
-@click.argument("connector")
+@click.argument("connector", shell_complete=complete_names("connectors"))
 @config_option
 @click.option("--state", metavar="TEXT", help="Use this state instead of a random one.")
 def url(connector: str, config: Path, state: str | None) -> None:

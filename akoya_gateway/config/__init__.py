@@ -9,7 +9,13 @@ from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic
 if TYPE_CHECKING:
     from akoya_gateway.config.loader import load_config
 
-__all__ = ["ConfigurationError", "Diagnostic", "load_config"]
+CONFIG_VARIABLE = "AKOYA_GATEWAY_CONFIG"
+"""Environment variable with the path of the configuration, for the command line and `akoya_gateway.sidecar`.
+
+Defaults to `gateway.yaml`.
+"""
+
+__all__ = ["CONFIG_VARIABLE", "ConfigurationError", "Diagnostic", "load_config"]
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from akoya_gateway.config import load_config
+from akoya_gateway.config import CONFIG_VARIABLE, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
@@ -20,12 +20,6 @@ from akoya_gateway.gateway.lifespan import App
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.server.http_1_0 import CloseDelimited
-
-CONFIG_VARIABLE = "AKOYA_GATEWAY_CONFIG"
-"""Environment variable with the path of the configuration, used when the factory is called without arguments.
-
-Defaults to `gateway.yaml`.
-"""
 
 
 def sidecar(config: Config | str | Path | None = None) -> App:

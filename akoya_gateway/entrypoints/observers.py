@@ -59,7 +59,7 @@ class LoggingGrantObserver:
         if grant.state in _ALARMING and before is not grant.state:
             self._log.warning(
                 "grant degraded",
-                grant=grant.id,
+                grant=grant.public_id,
                 environment=grant.key.environment,
                 connector=grant.connector,
                 grant_state=grant.state.value,

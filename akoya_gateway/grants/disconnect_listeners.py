@@ -30,4 +30,4 @@ class DisconnectListeners:
             try:
                 listener(grant)
             except Exception:
-                log.exception("listener failed", grant=grant.id)
+                log.exception("listener failed", grant=grant.public_id)

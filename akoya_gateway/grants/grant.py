@@ -12,6 +12,22 @@ from enum import StrEnum
 
 from akoya_gateway.oauth.outcomes import TokenSet
 
+_PREFIX = "g_"
+_RECORD_ID_LENGTH = 22
+
+
+def public_id(record_id: str) -> str:
+    """Return the grant ID that people and programs see: `g_` and the record's ID.
+
+    The record's ID alone may begin with `-`, which a command line takes for an option (docs/design.md section 7.2).
+    """
+    return _PREFIX + record_id
+
+
+def to_record_id(text: str) -> str:
+    """Return the record's ID from either form: with `g_`, or the 22 characters alone. Other texts are unchanged."""
+    return text.removeprefix(_PREFIX) if len(text) == len(_PREFIX) + _RECORD_ID_LENGTH else text
+
 
 class GrantState(StrEnum):
     """State of a grant. The transitions are in `grants.state_machine`."""
@@ -38,7 +54,7 @@ class GrantKey:
 
     @property
     def id(self) -> str:
-        """The grant ID, 22 characters derived from the key, so that reconnecting a login updates its own record."""
+        """The ID of the grant's record, 22 characters derived from the key: a reconnected login updates its record."""
         parts = (self.owner, self.environment, self.client, self.connector, self.sub)
         # Length prefixes distinguish ("ab", "c") from ("a", "bc") (compare CVE-2023-35941).
         packed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
@@ -102,6 +118,11 @@ class Grant:
     @property
     def id(self) -> str:
         return self.key.id
+
+    @property
+    def public_id(self) -> str:
+        """The ID to show, log and pass on."""
+        return public_id(self.key.id)
 
     @property
     def connector(self) -> str:

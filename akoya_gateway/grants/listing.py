@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from akoya_gateway.errors import UndecryptableRecord
-from akoya_gateway.grants.grant import Grant, GrantState
+from akoya_gateway.grants.grant import Grant, GrantState, public_id, to_record_id
 from akoya_gateway.grants.refresh_policy import remedy
 from akoya_gateway.grants.repository import KIND, group_of
 from akoya_gateway.grants.serialization import UnreadableGrant, decode
@@ -99,14 +99,14 @@ async def list_grants(store: EncryptedStore, filter_: GrantFilter) -> AsyncItera
         try:
             grant = _decode(store, record)
         except (UndecryptableRecord, DamagedRecord, UnreadableGrant) as error:
-            yield UnreadableRecord(record.key, error.detail)
+            yield UnreadableRecord(public_id(record.key), error.detail)
         else:
             if filter_.matches(grant):
                 yield GrantSummary(**_summary(grant))
 
 
 async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | None:
-    """Return the details of a grant, or None if there is no such record.
+    """Return the details of a grant, or None if there is no such record. Accepts both forms of its ID.
 
     Raises:
         StoreUnavailable: The store cannot be read.
@@ -114,7 +114,7 @@ async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | No
         DamagedRecord: The record is damaged.
         UnreadableGrant: The record was written by a newer release or is not a grant.
     """
-    record = await store.store.get(KIND, grant_id)
+    record = await store.store.get(KIND, to_record_id(grant_id))
     if record is None:
         return None
     grant = _decode(store, record)
@@ -153,7 +153,7 @@ def _decode(store: EncryptedStore, record: Record) -> Grant:
 def _summary(grant: Grant) -> dict[str, Any]:
     key = grant.key
     return {
-        "id": grant.id,
+        "id": grant.public_id,
         "owner": key.owner,
         "environment": key.environment,
         "client": key.client,

@@ -21,7 +21,7 @@ from akoya_gateway.grants.cache import CachedGrants, GrantCache
 from akoya_gateway.grants.disconnect_listeners import DisconnectListener, DisconnectListeners
 from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable, UntrustedResponses
 from akoya_gateway.grants.events import Reason, Reconnected, RevokeRequested
-from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants, public_id
 from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth, RegistrationProblem
@@ -313,7 +313,7 @@ class GrantManager:
                 pause *= 2
                 continue
             if written is not None:
-                log.info("connected", grant=key.id, connector=connector, environment=key.environment)
+                log.info("connected", grant=public_id(key.id), connector=connector, environment=key.environment)
                 return written
 
     async def _connect(self, key: GrantKey, tokens: TokenSet) -> Grant | None:
@@ -355,7 +355,7 @@ class GrantManager:
         self._cache.put(written)
         self._observer.moved(written, grant.state)
         self.disconnect_listeners.notify(written)
-        log.info("disconnected", grant=grant.id, connector=grant.connector, environment=grant.key.environment)
+        log.info("disconnected", grant=grant.public_id, connector=grant.connector, environment=grant.key.environment)
         return written
 
     async def _queue_revocation(self, grant: Grant) -> None:

@@ -114,7 +114,7 @@ class OrphanCleaner:
             except StoreUnavailable:
                 raise
             except GatewayError as error:
-                log.warning("abandoned grant postponed", grant=grant.id, error=error.code)
+                log.warning("abandoned grant postponed", grant=grant.public_id, error=error.code)
                 continue
             ended += 1
             await asyncio.sleep(self._pace)

@@ -192,7 +192,7 @@ class Refresher:
     def _may_request(self, grant: Grant) -> bool:
         endpoint = token_endpoint_for(self._providers, grant.key)
         if endpoint is None:
-            log.error("grant client not configured", grant=grant.id, client=grant.key.client)
+            log.error("grant client not configured", grant=grant.public_id, client=grant.key.client)
             return False
         # Without a refresh token no request is sent; only the grant's state changes.
         return grant.tokens.refresh_token is None or self._health.enter(endpoint.client, grant.connector)
@@ -400,7 +400,7 @@ def _log_outcome(response: TokenOutcome, leased: Grant, current: Grant, outcome:
 
 
 def _log_fields(grant: Grant) -> dict[str, str]:
-    return {"grant": grant.id, "connector": grant.connector, "environment": grant.key.environment}
+    return {"grant": grant.public_id, "connector": grant.connector, "environment": grant.key.environment}
 
 
 _OUTCOMES: dict[type, str] = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.grants.grant import Grant
+from akoya_gateway.grants.grant import Grant, public_id
 from akoya_gateway.grants.interfaces import TokenEndpoint
 from akoya_gateway.grants.observer import GrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
@@ -188,7 +188,7 @@ class RevocationQueue:
         if self._clock() > entry.queued_at + GIVE_UP_AFTER:
             log.error(
                 "revocation abandoned",
-                grant=entry.grant,
+                grant=public_id(entry.grant),
                 client=entry.client,
                 attempts=claimed.attempts,
                 remedy="end the consent in the Data Recipient Hub",
@@ -201,7 +201,7 @@ class RevocationQueue:
     async def _request(self, entry: QueuedRevocation) -> RevocationOutcome:
         endpoint = self._endpoint(entry)
         if endpoint is None:
-            log.error("revocation client not configured", grant=entry.grant, client=entry.client)
+            log.error("revocation client not configured", grant=public_id(entry.grant), client=entry.client)
             return ClientRejected("unknown_client")
         if not self._health.enter(endpoint.client):
             return ProviderDown("another request is probing the provider")
@@ -209,7 +209,7 @@ class RevocationQueue:
             response = await endpoint.revoke(entry.refresh_token)
         except Exception as error:
             self._health.leave(endpoint.client)
-            log.exception("revocation call failed", grant=entry.grant)
+            log.exception("revocation call failed", grant=public_id(entry.grant))
             return OutcomeUnknown(type(error).__name__)
         self._health.record_outcome(endpoint.client, response)
         outcome = _OUTCOMES[type(response)]
@@ -218,7 +218,7 @@ class RevocationQueue:
         facts = answer_fields(response)
         log_event(
             "revocation finished",
-            grant=entry.grant,
+            grant=public_id(entry.grant),
             client=entry.client,
             outcome=outcome,
             attempts=entry.attempts,

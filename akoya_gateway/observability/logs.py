@@ -20,7 +20,7 @@ import structlog
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import FIELDS
 from akoya_gateway.observability.redaction import MAX_TRACE_CHARACTERS, escape_controls, redact_event, redact_text
-from akoya_gateway.observability.stdout import StandardOutput
+from akoya_gateway.observability.stdout import StandardOutput, no_colour
 
 Log = structlog.typing.FilteringBoundLogger
 Write = Callable[[bytes], object]
@@ -163,7 +163,7 @@ def _build_logger(
     stamp = Timestamp(clock)
     last: Any = JsonLine(stamp)
     if settings.format is LogFormat.CONSOLE:
-        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty())
+        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty() and not no_colour())
     wrapper = structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO))
     return wrapper, [last], _Lines(StandardOutput() if write is None else write)
 

@@ -63,3 +63,8 @@ def _nonblocking_writer(fd: int) -> Put:
     except OSError:
         pass
     return partial(os.write, fd)
+
+
+def no_colour() -> bool:
+    """Return True if the user wants no colours: `NO_COLOR` is set (no-color.org), or the terminal is `dumb`."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"

@@ -73,7 +73,7 @@ def test_what_the_user_has_connected_is_chosen(folder: Path) -> None:
 
 
 def test_for_machines(folder: Path) -> None:
-    said = json.loads(explain(folder, "GET", "/accounts", "--json").stdout)
+    said = json.loads(explain(folder, "GET", "/accounts", "--format", "json").stdout)
     assert said["rule"]["label"] == "access[2] /*"
     assert said["headers"]["akoya-id-token"] == "<id_token>"
 
@@ -89,7 +89,7 @@ def test_it_says_which_upstream_a_request_goes_to(folder: Path) -> None:
         "  with it      it goes to the upstream reports (http://127.0.0.1:4000, http://127.0.0.1:4001)\n" in done.stdout
     )
     for path, place in (("/r/x", "upstreams.reports"), ("/accounts", "upstream")):
-        assert json.loads(explain(folder, "GET", path, "--json").stdout)["rule"]["upstream"] == place
+        assert json.loads(explain(folder, "GET", path, "--format", "json").stdout)["rule"]["upstream"] == place
 
 
 def test_a_faulty_file_is_not_explained(folder: Path) -> None:

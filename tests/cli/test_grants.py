@@ -84,7 +84,7 @@ SOME = (
 def listed(config: Path, *options: str) -> list[str]:
     result = run(config, "list", "--format", "json", *options)
     assert result.exit_code == 0
-    ids = {each.id: each.key.sub for each in SOME}
+    ids = {each.public_id: each.key.sub for each in SOME}
     return sorted(ids[json.loads(line)["id"]] for line in result.stdout.splitlines())
 
 
@@ -130,6 +130,51 @@ def test_an_owner_does_not_steer_the_terminal(config: Path) -> None:
         assert "\\x1b[2Jmallory [bold]" in told
 
 
+def test_an_owner_in_a_pipe_is_whole_and_fits_the_option_owner(config: Path) -> None:
+    owner = f"{'x' * 40}@app.example.com"
+    write(config, grant("s1", owner=owner))
+    assert owner in run(config, "list").stdout.split()
+    assert run(config, "list", "--owner", owner, "-f", "csv").stdout.count(owner) == 1
+
+
+def test_list_with_a_limit_stops_there(config: Path) -> None:
+    write(config, *SOME)
+    result = run(config, "list", "-f", "json", "--limit", "2")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+
+
+def test_a_grant_id_never_looks_like_an_option_and_is_taken_in_both_forms(config: Path) -> None:
+    dashed = next(each for n in range(10_000) if (each := grant(f"s{n}")).id.startswith("-"))
+    write(config, dashed, SOME[0])
+    assert json.loads(run(config, "show", dashed.public_id, "-f", "json").stdout)["id"] == f"g_{dashed.id}"
+    assert json.loads(run(config, "show", SOME[0].id, "-f", "json").stdout)["id"] == SOME[0].public_id
+    assert all(line.startswith("g_") for line in run(config, "list").stdout.splitlines()[1:])
+
+
+def test_revoke_without_a_terminal_needs_yes(config: Path) -> None:
+    write(config, SOME[0])
+    for selection in ([SOME[0].public_id], ["--owner", "own_s1"]):
+        result = CliRunner().invoke(app, ["grants", "revoke", *selection, "--config", str(config)], input="n\n")
+        assert result.exit_code == 2
+        assert "confirm with --yes" in result.stderr
+    assert listed(config) == ["s1"]
+
+
+@pytest.mark.parametrize("selection", [[], [SOME[0].public_id, "--owner", "own_s1"]])
+def test_revoke_takes_ids_or_a_selection(config: Path, selection: list[str]) -> None:
+    assert run(config, "revoke", *selection, "--yes").exit_code == 2
+
+
+def test_revoke_ends_the_selected_grants_and_no_others(config: Path) -> None:
+    write(config, *(replace(each, tokens=replace(each.tokens, refresh_token=None)) for each in SOME))
+    result = run(config, "revoke", "--owner", "own_s1", "--yes")
+    assert (result.exit_code, sorted(result.stdout.split())) == (
+        0,
+        sorted([SOME[0].public_id, SOME[3].public_id, "ended", "ended"]),
+    )
+    assert listed(config) == ["s2", "s3"]
+
+
 def test_counts_add_up(config: Path) -> None:
     write(config, *SOME, grant("s6"))
     lines = [json.loads(line) for line in run(config, "count", "-f", "json").stdout.splitlines()]
@@ -147,7 +192,7 @@ def test_counts_add_up(config: Path) -> None:
 def test_show_says_who_must_do_what(config: Path) -> None:
     lease = Lease("a-host:17:abc", time.time(), time.time() + 10, sent=True)
     write(config, SOME[1], grant("s7", state=GrantState.REFRESHING, lease=lease))
-    shown = json.loads(run(config, "show", SOME[1].id, "--json").stdout)
+    shown = json.loads(run(config, "show", SOME[1].id, "-f", "json").stdout)
     assert (shown["who"], shown["sub"], shown["has_refresh_token"]) == ("user", "s2", True)
     told = run(config, "show", grant("s7").id)
     assert told.exit_code == 0
@@ -208,10 +253,10 @@ def test_revoke_forgets_at_once_and_revokes_at_akoya(
     runner = CliRunner(env=secret)
     result = runner.invoke(app, ["grants", "revoke", first.id, "--yes", "--config", str(config)])
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{first.id} ended\n"
+    assert result.stdout == f"{first.public_id} ended\n"
     assert [event["outcome"] for event in akoya_sandbox.events("revoke")] == ["revoked"]
     left = runner.invoke(app, ["grants", "list", "-f", "json", "--config", str(config)]).stdout
-    assert [json.loads(line)["id"] for line in left.splitlines()] == [second.id]
+    assert [json.loads(line)["id"] for line in left.splitlines()] == [second.public_id]
 
     akoya_sandbox.fault("status", "revoke", status=503)
     result = runner.invoke(app, ["grants", "revoke", second.id, "-y", "--config", str(config)])
