@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "akoya_gateway"
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent / "akoya_gateway"
 BASE = {
     "bounded_cache",
     "client_headers",
@@ -208,3 +209,13 @@ def circle_from(name: str, graph: dict[str, set[str]], way: list[str], done: set
             return circle
     done.add(name)
     return []
+
+
+def test_test_packages_import_only_themselves_and_the_shared_helpers() -> None:
+    for path in sorted(TESTS.rglob("*.py")):
+        package = path.relative_to(TESTS).parts[0].removesuffix(".py")
+        names = [name.split(".") for name in imports(path) if name.startswith("tests.")]
+        others = {parts[1] for parts in names} - {"support", package}
+        assert not others, f"{path.relative_to(TESTS)} may import only tests.support and tests.{package}, not {others}"
+        from_tests = {".".join(parts[:-1]) for parts in names if any(part.startswith("test_") for part in parts[:-1])}
+        assert not from_tests, f"{path.relative_to(TESTS)} imports {from_tests}: a helper of several files has its own"

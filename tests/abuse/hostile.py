@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from tests.stream_ending import done
+from tests.support.shutdown import done
 
 Misbehave = Callable[[socket.socket, threading.Event], None]
 

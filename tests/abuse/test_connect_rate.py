@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.endpoints.rate_limit import RateLimiter, TooManyRequests, client_key
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream, eventually
+from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.sidecar import Running
 
 BODY = b"GET /public/stolen HTTP/1.1\r\nHost: a\r\n\r\n"
 EXPECTING = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)

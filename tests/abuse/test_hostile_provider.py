@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.abuse.hostile import ANSWERS, Hostile
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import GatewayProcess
+from tests.support.environment import Browser, World
+from tests.support.processes import GatewayProcess
 
 GROWTH = 64 * 1024
 """How much the gateway's peak memory may grow during all of these tests, in KiB."""

@@ -15,11 +15,11 @@ import pytest
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.sessions import new_token
 from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
-from tests.advisories.target import Target
-from tests.e2e.environment import World
-from tests.e2e.processes import AppServer
-from tests.e2e.upstreams import asgi_app
-from tests.fast_lane.raw_upstream import RawUpstream
+from tests.support.environment import World
+from tests.support.processes import AppServer
+from tests.support.scripted_upstream import RawUpstream
+from tests.support.target import Target
+from tests.support.upstream_apps import asgi_app
 
 LIMITS = {
     "header_bytes": "8KiB",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream, forever
+from tests.support.raw_http import Caller, Client, RawUpstream, forever
+from tests.support.sidecar import Running
 
 REQUESTS = 600
 LONG = b"x" * 60_000

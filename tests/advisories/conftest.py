@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.advisories.target import Target
-from tests.e2e.environment import Browser, World
-from tests.forward_auth.environment import ProxiedWorld, cookies
-from tests.forward_auth.proxies import ProxyMissing
+from tests.support.environment import Browser, World
+from tests.support.forward_auth import ProxiedWorld, cookies
+from tests.support.proxies import ProxyMissing
+from tests.support.target import Target
 
 FACES = ("sidecar", "middleware", "forward-auth")
 

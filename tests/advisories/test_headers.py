@@ -9,8 +9,8 @@ import pytest
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.endpoints.rate_limit import client_key
 from tests.advisories.advisory import advisory
-from tests.advisories.target import Target
-from tests.e2e.environment import Browser
+from tests.support.environment import Browser
+from tests.support.target import Target
 
 OURS = ("akoya", "signature")
 SPOOFED = "akoya=:c3Bvb2ZlZA==:"

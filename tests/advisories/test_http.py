@@ -21,9 +21,9 @@ from akoya_gateway.provider.transport import FetchFailed, get
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.tls import client_context
 from tests.advisories.advisory import advisory
-from tests.advisories.target import Target, parse
-from tests.e2e.environment import World
-from tests.provider.server import reply, serve
+from tests.support.environment import World
+from tests.support.scripted_server import reply, serve
+from tests.support.target import Target, parse
 
 
 def talk(target: Target, *pieces: bytes, pause: float = 0.0, wait: float = 0.3) -> bytes:

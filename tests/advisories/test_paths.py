@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.advisories.advisory import advisory
-from tests.advisories.target import Target
+from tests.support.target import Target
 
 
 def below(target: Target, rest: str) -> str:

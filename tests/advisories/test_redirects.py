@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -11,31 +11,9 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy, RedirectRefused
 from akoya_gateway.config.model import Origin
 from tests.advisories.advisory import advisory
 from tests.advisories.corpus import EVIL, PARAMETERS, TARGETS
-from tests.advisories.target import Reply, Target
-from tests.e2e.environment import Browser
-
-POLICY = RedirectPolicy(
-    Origin("https", "app.example.com", 443),
-    ("/accounts", "/accounts/*", "https://pages.example.com/*", "https://one.example.com/done"),
-)
-
-
-def as_a_browser_reads(location: str, base: str) -> str:
-    """Return the host a browser ends at.
-
-    As in the WHATWG URL standard, controls and blanks are removed and a backslash is a slash.
-    """
-    text = re.sub(r"[\t\r\n]", "", location).strip("\x00\x01\x0b\x1f ").replace("\\", "/")
-    lowered = re.match(r"(?i)^(https?):/*", text)
-    if lowered:
-        text = f"{lowered[1].lower()}://{text[lowered.end() :]}"
-    elif text.startswith("//"):
-        text = "https://" + text.lstrip("/")
-    elif re.match(r"(?i)^[a-z][a-z0-9+.-]*:", text):
-        return f"(scheme {text.split(':')[0]})"
-    else:
-        return urlsplit(base).hostname or ""
-    return (urlsplit(text).hostname or "").lower()
+from tests.support.browser_redirects import POLICY, as_a_browser_reads
+from tests.support.environment import Browser
+from tests.support.target import Reply, Target
 
 
 def sent_astray(reply: Reply, target: Target) -> bool:

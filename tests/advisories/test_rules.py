@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.advisories.advisory import advisory
-from tests.advisories.target import Target
-from tests.config.documents import judged
+from tests.support.config_documents import judged
+from tests.support.target import Target
 
 
 @advisory("CVE-2021-21411", "GHSA-652x", attack="A restriction is parsed and, after a refactoring, no longer enforced.",

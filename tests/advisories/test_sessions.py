@@ -18,8 +18,8 @@ from akoya_gateway.sessions.cookies import delete_cookie, set_cookie
 from akoya_gateway.store import EncryptedStore, open_store
 from akoya_gateway.store.encryption import Keyring
 from tests.advisories.advisory import advisory
-from tests.advisories.target import Target
-from tests.e2e.environment import Browser, World
+from tests.support.environment import Browser, World
+from tests.support.target import Target
 
 XSS = [
     '"><script>alert(1)</script>',

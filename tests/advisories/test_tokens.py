@@ -24,9 +24,20 @@ from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import context
 from akoya_gateway.store.encryption import DamagedRecord, Keyring
 from tests.advisories.advisory import advisory
-from tests.oauth.values import NOW, claims, client, ec_key, environment, hmac_signed, jwks, key_set, rsa_key, signed
-from tests.signing.conftest import FULL, KEYS, signing
-from tests.signing.conftest import NOW as SIGNED_AT
+from tests.support.oauth_values import (
+    NOW,
+    claims,
+    client,
+    ec_key,
+    environment,
+    hmac_signed,
+    jwks,
+    key_set,
+    rsa_key,
+    signed,
+)
+from tests.support.signing import FULL, KEYS, signing
+from tests.support.signing import NOW as SIGNED_AT
 
 ISSUER, AUDIENCE = "https://app.example.com", "http://127.0.0.1:3000"
 HEADERS = list[tuple[bytes | str, bytes | str]]

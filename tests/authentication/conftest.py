@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.authentication.issuer import Issuer
-from tests.e2e.environment import World
-from tests.forward_auth.environment import ProxiedWorld
-from tests.forward_auth.proxies import ProxyMissing
+from tests.support.environment import World
+from tests.support.forward_auth import ProxiedWorld
+from tests.support.proxies import ProxyMissing
 
 FACES = ["sidecar", "middleware", "nginx"]
 """Entry points. `nginx` is forward-auth behind a real nginx."""

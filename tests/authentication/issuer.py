@@ -11,7 +11,7 @@ from typing import Any, Self
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from tests.e2e.processes import AppServer
+from tests.support.processes import AppServer
 
 ISSUER = "https://idp.example.com"
 AUDIENCE = "the-app"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment import Browser, World
-from tests.forward_auth.environment import ProxiedWorld, cookies, get
+from tests.support.environment import Browser, World
+from tests.support.forward_auth import ProxiedWorld, cookies, get
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.provider.factory import http_client
 from akoya_gateway.provider.remote_keys import RemoteKeySet
 from tests.authentication.issuer import AUDIENCE, ISSUER, Issuer
-from tests.e2e.environment import World
-from tests.forward_auth.environment import get
+from tests.support.environment import World
+from tests.support.forward_auth import get
 
 BAD = list(Issuer().bad_tokens())
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.replicas import Fleet
-from tests.servers import RedisServer, own_redis, redis_sentinel, redis_server
+from tests.support.redis_servers import RedisServer, own_redis, redis_sentinel, redis_server
 
 __all__ = ["own_redis", "redis_sentinel", "redis_server"]
 

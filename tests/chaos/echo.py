@@ -11,7 +11,8 @@ from typing import Any
 
 import uvloop
 
-from tests.e2e.processes import free_port, wait_for_port
+from tests.support.ports import free_port
+from tests.support.processes import wait_for_port
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"\r\nakoya-id-token: *([^\r]*)\r\n", re.IGNORECASE)

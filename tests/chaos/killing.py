@@ -32,9 +32,9 @@ from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.replicas import age, fingerprint
-from tests.e2e.environment import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
-from tests.stream_ending import children
-from tests.stream_ending import kill as kill_all
+from tests.support.environment import CLIENT_ID, CLIENT_SECRET, HMAC_SECRET, STORE_KEY
+from tests.support.shutdown import children
+from tests.support.shutdown import kill as kill_all
 
 REDIRECT_URI = "http://127.0.0.1:1/akoya/callback"
 ENVIRON = {

@@ -20,8 +20,9 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.grants import Grant, GrantRepository
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.echo import EchoServer
-from tests.e2e.environment import CLIENT_SECRET, Browser, World
-from tests.e2e.processes import GatewayProcess, free_port
+from tests.support.environment import CLIENT_SECRET, Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
 
 WITHIN = 20.0
 CACHES = 1.2

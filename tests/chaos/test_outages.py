@@ -15,7 +15,7 @@ import pytest
 from akoya_gateway.grants import GrantRepository, GrantState
 from tests.chaos.clients import Answer, Load, ask, load
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, readyz
-from tests.servers import Cluster, RedisServer, SentinelGroup
+from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup
 
 GOOD = {200}
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from akoya_gateway.cli import COMMANDS, app
-from tests.config.documents import ENVIRON, judged
+from tests.support.config_documents import ENVIRON, judged
 
 GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 BROKEN = "version: 1\nconnectors: {mikomo: {client: a, name: Mikomo Bank}, mine: {client: a}, alpine: {client: a}}\n"

@@ -28,7 +28,7 @@ from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_REDIRECT_URIS
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
-from tests.config.documents import ENVIRON, changed
+from tests.support.config_documents import ENVIRON, changed
 
 SECRETS = ("the-bearer-of-", "the-refresh-token-of-")
 

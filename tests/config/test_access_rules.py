@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.access_rules import _method_sets_overlap
 from akoya_gateway.config.model import AccessRule, Otherwise, Require
-from tests.config.documents import judged, said, warned
+from tests.support.config_documents import judged, said, warned
 
 
 def _rules(tmp_path: Path, *rules: dict[str, Any]) -> tuple[AccessRule, ...]:

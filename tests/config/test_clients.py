@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Bearer, ClientAuthentication, ErrorCategory, ErrorRule
-from tests.config.documents import ENVIRON, REMOVED, SMALL, judged, said, warned
+from tests.support.config_documents import ENVIRON, REMOVED, SMALL, judged, said, warned
 
 PRODUCTION = {"environments": {"live": {"preset": "akoya-production"}}, "clients.demo-app.environment": "live"}
 BANK = {"connectors": {"first-bank": {"client": "demo-app"}}}

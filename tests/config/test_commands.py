@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from akoya_gateway.cli import COMMANDS
-from tests.config.documents import ENVIRON, judged
+from tests.support.config_documents import ENVIRON, judged
 
 GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, did_you_mean, dotted, quoted
 from akoya_gateway.config.loader import validate_config
-from tests.config.documents import ENVIRON, judged, said
+from tests.support.config_documents import ENVIRON, judged, said
 
 
 def test_a_fault_reads_as_the_design_says() -> None:

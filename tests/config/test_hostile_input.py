@@ -18,7 +18,7 @@ from akoya_gateway.config.loader import ValidationResult, validate_document
 from akoya_gateway.config.model import Config
 from akoya_gateway.config.value_parsers import parse_duration, parse_listen, parse_size, parse_url
 from akoya_gateway.store.encryption import Keyring
-from tests.config.documents import ENVIRON, SMALL
+from tests.support.config_documents import ENVIRON, SMALL
 
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

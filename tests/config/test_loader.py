@@ -13,7 +13,7 @@ import pytest
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Cookie, Dialect, Limits, Listen, Logging, Tokens, Upstream
 from akoya_gateway.config.presets import DEFAULT_ERRORS
-from tests.config.documents import ENVIRON, judged, said
+from tests.support.config_documents import ENVIRON, judged, said
 
 DESIGN = (Path(__file__).with_name("design.yaml")).read_text()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.config.documents import REMOVED, judged, said
+from tests.support.config_documents import REMOVED, judged, said
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from akoya_gateway.config.model import SigningKey, key_id
 from akoya_gateway.config.secrets import parse_encryption_key
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing.keys import load_schedule
-from tests.config.documents import ENVIRON, RING_KEY, judged, said, warned
+from tests.support.config_documents import ENVIRON, RING_KEY, judged, said, warned
 
 RAW = hashlib.sha256(b"a key of the tests").digest()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Config
-from tests.config.documents import ENVIRON, judged, said, warned
+from tests.support.config_documents import ENVIRON, judged, said, warned
 
 UNESCAPED = [
     "Tr0ub/4dor&3",

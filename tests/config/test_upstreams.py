@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Config
-from tests.config.documents import judged, said, warned
+from tests.support.config_documents import judged, said, warned
 
 APP = {"url": "http://127.0.0.1:3000"}
 REPORTS = {"url": ["https://10.0.0.5", "https://10.0.0.6"], "pool": 20, "max_header_bytes": "8KiB"}

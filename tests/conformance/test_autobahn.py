@@ -28,10 +28,11 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from tests.conformance.test_websockets import echo_server
-from tests.e2e.processes import free_port, wait_for_port
-from tests.server.processes import Running
-from tests.stream_ending import ending
+from tests.conformance.echo import echo_server
+from tests.support.ports import free_port
+from tests.support.processes import wait_for_port
+from tests.support.shutdown import ending
+from tests.support.sidecar import Running
 
 WSTEST = os.environ.get("AKOYA_WSTEST") or shutil.which("wstest")
 EXCLUDED = ["12.*", "13.*", *([] if os.environ.get("AKOYA_SOAK") == "full" else ["9.*"])]

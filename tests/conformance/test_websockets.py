@@ -7,35 +7,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
 
-from tests.conformance.websocket_cases import NORMAL, Case, cases
-from tests.server.processes import Running
-from tests.stream_ending import served
-from tests.upstream.frames import CLOSE, frame, read_all, request
-from tests.upstream.harness import Client
+from tests.conformance.echo import echo_server
+from tests.support.raw_http import Client
+from tests.support.sidecar import Running
+from tests.support.websocket_cases import NORMAL, Case, cases
+from tests.support.websocket_frames import CLOSE, frame, read_all, request
 
 CASES = cases()
-
-
-@contextmanager
-def echo_server() -> Iterator[int]:
-    """Yield the port of an echo server from the `websockets` library."""
-
-    def handler(socket: ServerConnection) -> None:
-        try:
-            for message in socket:
-                socket.send(message)
-        except ConnectionClosed:
-            pass
-
-    server = serve(handler, "127.0.0.1", 0, compression=None, max_size=16 << 20, close_timeout=2)
-    with served(server):
-        yield int(server.socket.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

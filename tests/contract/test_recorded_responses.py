@@ -20,8 +20,8 @@ import pytest
 from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UpstreamError, UserError
 from akoya_gateway.grants.errors import UntrustedResponses
 from tests.contract.transcript import DATA, PAGE, Headers, Transcript, load, save
-from tests.e2e.environment import ACCESS, World
-from tests.e2e.upstreams import asgi_app
+from tests.support.environment import ACCESS, World
+from tests.support.upstream_apps import asgi_app
 
 RECORDING = Path(__file__).parent / "recorded_responses.txt"
 BEARER = "a-bearer-for-background-jobs-in-tests"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from akoya_gateway.config.loader import validate_config
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -31,10 +31,10 @@ from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
-from tests.e2e.environment import World
-from tests.e2e.processes import AppServer
-from tests.e2e.upstreams import asgi_app
-from tests.forward_auth.environment import cookies, unchunked
+from tests.support.environment import World
+from tests.support.forward_auth import cookies, unchunked
+from tests.support.processes import AppServer
+from tests.support.upstream_apps import asgi_app
 
 import yaml  # isort: skip
 

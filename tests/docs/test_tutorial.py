@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from tests.docs.markdown import ROOT, Block, blocks, commands, pattern, trimmed
-from tests.e2e.environment import Browser
-from tests.e2e.processes import free_port
-from tests.sandbox.client import _Forms
-from tests.stream_ending import ended
+from tests.support.environment import Browser
+from tests.support.ports import free_port
+from tests.support.sandbox_client import _Forms
+from tests.support.shutdown import ended
 
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
 PORTS = ("8080", "3000", "9100", "9090")

@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 from playwright.async_api import Page, Playwright, async_playwright
 
-from tests.stream_ending import children, kill
+from tests.support.shutdown import children, kill
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -10,7 +10,7 @@ from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Page
 
 from tests.e2e.chromium import CHROMIUM, QUIET, Driver
-from tests.e2e.environment import Browser, World
+from tests.support.environment import Browser, World
 
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment import Browser, World
+from tests.support.environment import Browser, World
 
 
 def test_a_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:

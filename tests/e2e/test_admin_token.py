@@ -15,8 +15,8 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import GatewayProcess
+from tests.support.environment import Browser, World
+from tests.support.processes import GatewayProcess
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 RECONNECT = "urn:akoya-gateway:problem:reconnect"

@@ -14,10 +14,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e import environment as worlds
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import PYTHON, AnyServerProcess, AppServer
-from tests.e2e.upstreams import asgi_app, websocket
+from tests.support import environment as worlds
+from tests.support.environment import Browser, World
+from tests.support.hypercorn_server import Hypercorn
+from tests.support.processes import PYTHON, AnyServerProcess, AppServer
+from tests.support.upstream_apps import asgi_app, websocket
 
 
 class App:
@@ -52,12 +53,6 @@ class App:
         while path not in self.left and time.monotonic() < deadline:
             time.sleep(0.02)
         return path in self.left
-
-
-class Hypercorn(AnyServerProcess):
-    def command(self) -> list[str]:
-        (self.folder / "served.py").write_text('from akoya_gateway import sidecar\n\napp = sidecar("gateway.yaml")\n')
-        return [PYTHON, "-m", "hypercorn", "served:app", "--bind", f"127.0.0.1:{self.port}"]
 
 
 class Granian(AnyServerProcess):

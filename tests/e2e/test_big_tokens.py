@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.e2e.environment import ACCESS, World
+from tests.support.environment import ACCESS, World
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 

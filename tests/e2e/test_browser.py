@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 pytestmark = IN_CHROMIUM
 

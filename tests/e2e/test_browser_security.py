@@ -21,9 +21,10 @@ from cryptography.x509.oid import NameOID
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
-from tests.e2e.environment import World
-from tests.e2e.processes import AppServer, free_port
-from tests.servers import until
+from tests.support.environment import World
+from tests.support.ports import free_port
+from tests.support.processes import AppServer
+from tests.support.redis_servers import until
 
 pytestmark = IN_CHROMIUM
 

@@ -12,13 +12,8 @@ import httpx
 import pytest
 
 from akoya_gateway.endpoints.user_messages import notice_of_error
-from tests.e2e.environment import Browser, World
-
-
-def errors(answer: httpx.Response) -> str:
-    """Return the error code that the user's browser is redirected with."""
-    assert answer.status_code == 302, answer.text
-    return parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
+from tests.e2e.log_errors import errors
+from tests.support.environment import Browser, World
 
 
 def state_of(url: str) -> str:

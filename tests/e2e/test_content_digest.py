@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.environment import Browser, World
+from tests.support.environment import Browser, World
 
 LARGEST = 100
 

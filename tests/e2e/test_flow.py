@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
-from tests.e2e.environment import CLIENT_ID, Browser, World
+from tests.support.environment import CLIENT_ID, Browser, World
 
 
 def test_the_authorization_url_is_the_one_akoya_documents(world: World, browser: Browser) -> None:

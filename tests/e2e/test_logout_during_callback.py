@@ -14,8 +14,8 @@ import pytest
 from akoya_gateway.config import load_config
 from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
-from tests.e2e.environment import World
-from tests.server.processes import until
+from tests.support.environment import World
+from tests.support.sidecar import until
 
 
 async def states(world: World) -> list[GrantState]:

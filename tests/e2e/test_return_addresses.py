@@ -14,8 +14,8 @@ from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.authentication.principal import ANONYMOUS
 from akoya_gateway.endpoints.request import EndpointRequest
-from tests.config.documents import judged
-from tests.e2e.environment import Browser, World
+from tests.support.config_documents import judged
+from tests.support.environment import Browser, World
 
 # As browsers send them (WHATWG URL), and what curl sends unencoded.
 DEEP_LINKS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 
 @pytest.mark.parametrize("dialect", ["hydra", "dex"])

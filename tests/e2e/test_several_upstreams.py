@@ -18,10 +18,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.environment import ACCESS, HMAC_SECRET, Browser, World
-from tests.e2e.processes import AppServer, GatewayProcess, free_port
-from tests.e2e.upstreams import IndependentVerifier
-from tests.servers import self_signed
+from tests.support.environment import ACCESS, HMAC_SECRET, Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import AppServer, GatewayProcess
+from tests.support.redis_servers import self_signed
+from tests.support.upstream_apps import IndependentVerifier
 
 RULES: list[dict[str, Any]] = [
     {"path": "/public/reports/*", "require": "nothing", "upstream": "reports"},

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from akoya_gateway import Gateway, load_config
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import AppServer
-from tests.e2e.test_callback import errors
-from tests.e2e.upstreams import asgi_app
-from tests.servers import RedisServer
+from tests.e2e.log_errors import errors
+from tests.support.environment import Browser, World
+from tests.support.processes import AppServer
+from tests.support.redis_servers import RedisServer
+from tests.support.upstream_apps import asgi_app
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import AppServer
-from tests.e2e.upstreams import websocket
-from tests.upstream.frames import CLOSE, TEXT, frame, read_frame, request
-from tests.upstream.harness import Client
+from tests.support.environment import Browser, World
+from tests.support.processes import AppServer
+from tests.support.raw_http import Client
+from tests.support.upstream_apps import websocket
+from tests.support.websocket_frames import CLOSE, TEXT, frame, read_frame, request
 
 
 async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:

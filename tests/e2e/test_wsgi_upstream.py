@@ -10,9 +10,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 
-from tests.e2e.environment import HMAC_SECRET, Browser, World
-from tests.e2e.upstreams import wsgi_app
-from tests.stream_ending import done
+from tests.support.environment import HMAC_SECRET, Browser, World
+from tests.support.shutdown import done
+from tests.support.upstream_apps import wsgi_app
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -19,9 +19,9 @@ from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.sessions.recovery import KIND
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encryption import DamagedRecord
-from tests.gateway.cancellation import cut
-from tests.gateway.test_cancellation import MOST, House, Person, house, turns
-from tests.servers import own_redis
+from tests.support.cancellation import cut
+from tests.support.gateway_in_process import MOST, House, Person, house, turns
+from tests.support.redis_servers import own_redis
 
 __all__ = ["house", "own_redis"]
 

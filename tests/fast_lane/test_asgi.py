@@ -14,9 +14,9 @@ import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
-from tests.e2e.environment import Browser, World
-from tests.gateway.cancellation import cut
-from tests.upstream.harness import Caller, RawUpstream
+from tests.support.cancellation import cut
+from tests.support.environment import Browser, World
+from tests.support.raw_http import Caller, RawUpstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Ask = Callable[..., Awaitable[list[dict[str, Any]]]]

@@ -21,8 +21,8 @@ from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.upstream.errors import UpstreamTimeout
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.e2e.environment import Browser, World
-from tests.upstream.harness import Caller, RawUpstream
+from tests.support.environment import Browser, World
+from tests.support.raw_http import Caller, RawUpstream
 
 REQUESTS = 150
 KINDS = [

@@ -16,12 +16,23 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import GatewayProcess, free_port
-from tests.fast_lane.raw_upstream import RawUpstream, Script, plain
-from tests.fast_lane.test_same_as_general_path import DATE, OK, SCRIPTS, dechunked, settled
+from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, settled
+from tests.fast_lane.wire import Wire, cookies_of
+from tests.support.environment import Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
+from tests.support.scripted_upstream import RawUpstream, Script, plain
 
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
+
+
+def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\n" + HEADERS + more + cookies + b"\r\n"
+
+
+def received(world: World) -> list[bytes]:
+    upstream: RawUpstream = world.upstream
+    return upstream.received
 
 
 def differing(*answers: bytes) -> Script:
@@ -49,72 +60,6 @@ MORE: dict[str, Script] = {
     "tokens": differing(OK + DATE + b"Akoya-Id-Token: leaked\r\nContent-Length: 2\r\n\r\nok"),
     "rejected": differing(b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"Content-Length: 0\r\n\r\n"),
 }
-
-
-class Wire:
-    """A keep-alive connection to a gateway."""
-
-    def __init__(self, port: int) -> None:
-        self._raw = socket.create_connection(("127.0.0.1", port), 10)
-        self._raw.settimeout(5)
-        self._data = b""
-
-    def __enter__(self) -> Wire:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._raw.close()
-
-    def send(self, data: bytes) -> None:
-        self._raw.sendall(data)
-
-    def head(self) -> bytes:
-        """Return the head of the next response."""
-        while b"\r\n\r\n" not in self._data:
-            self._read()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        return head
-
-    def answer(self) -> tuple[int, bytes, bytes]:
-        """Return status, head and body of the next response, framed by Content-Length or chunks."""
-        head = self.head()
-        while head.startswith(b"HTTP/1.1 100 "):
-            # Whether a 100 comes before the response to a GET without a body is up to the server, and a race.
-            head = self.head()
-        status = int(head.split(b" ", 2)[1])
-        lines = [line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:]]
-        length = next((int(value) for name, value in lines if name == b"content-length"), None)
-        if status in (204, 304):
-            return status, head, b""
-        if length is None:
-            while not self._data.endswith(b"0\r\n\r\n"):
-                self._read()
-            body, self._data = self._data, b""
-            return status, head, body
-        while len(self._data) < length:
-            self._read()
-        body, self._data = self._data[:length], self._data[length:]
-        return status, head, body
-
-    def ask(self, data: bytes) -> tuple[int, bytes, bytes]:
-        self.send(data)
-        return self.answer()
-
-    def closed(self) -> bool:
-        try:
-            return not self._data and self._raw.recv(65536) == b""
-        except ConnectionError:
-            return True
-
-    def _read(self) -> None:
-        more = self._raw.recv(65536)
-        if not more:
-            raise EOFError(self._data)
-        self._data += more
-
-
-def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
-    return b"GET " + path + b" HTTP/1.1\r\n" + HEADERS + more + cookies + b"\r\n"
 
 
 @pytest.fixture(scope="module", params=["sidecar", "app"])
@@ -147,15 +92,6 @@ def browser(world: World) -> Iterator[Browser]:
     with Browser(world) as browser:
         browser.connect()
         yield browser
-
-
-def cookies_of(browser: Browser) -> bytes:
-    return b"Cookie: " + "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode() + b"\r\n"
-
-
-def received(world: World) -> list[bytes]:
-    upstream: RawUpstream = world.upstream
-    return upstream.received
 
 
 @pytest.mark.parametrize("name", [n for n in {**SCRIPTS, **MORE} if n not in ("silent", "rejected", "glued", "short")])

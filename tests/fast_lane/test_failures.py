@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fast_lane.test_hostile_upstream import ask, warm
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, RawUpstream, eventually
+from tests.fast_lane.requests import ask, warm
+from tests.support.raw_http import Caller, RawUpstream, eventually
+from tests.support.sidecar import Running
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PIECE = 1 << 20

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import GatewayProcess, free_port
-from tests.fast_lane.test_cache_attacks import Wire, cookies_of
-from tests.fast_lane.test_same_as_general_path import settled
+from tests.fast_lane.exchanges import settled
+from tests.fast_lane.wire import Wire, cookies_of
+from tests.support.environment import Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
 
 ROUTE = b"/akoya/forward-auth"
 NGINX = b"X-Original-Method: GET\r\nX-Original-URI: /accounts?x=1\r\n"

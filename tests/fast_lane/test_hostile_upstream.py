@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream
-from tests.upstream.test_hostile_upstream import BEHIND, CUT, OK, REFUSED
+from tests.fast_lane.requests import ask, warm
+from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
+from tests.support.raw_http import Caller, RawUpstream
+from tests.support.sidecar import Running
 
 DATED = OK + b"Date: Wed, 25 Nov 2026 18:00:00 GMT\r\n"
 """A head that the fast lane caches."""
@@ -36,19 +37,6 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "2s"}}}
         with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as run:
             yield run.port
-
-
-def ask(client: Client, name: str) -> None:
-    client.send(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
-
-
-def warm(port: int) -> Client:
-    """Return a client, with an idle upstream connection and cached heads."""
-    client = Client(port)
-    for _ in range(3):
-        ask(client, "hi")
-        assert client.response().body == b"hi"
-    return client
 
 
 @pytest.mark.parametrize("name", REFUSED)

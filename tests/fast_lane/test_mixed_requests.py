@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream
+from tests.support.raw_http import Caller, Client, RawUpstream
+from tests.support.sidecar import Running
 
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 OK = b"HTTP/1.1 200 OK\r\n"

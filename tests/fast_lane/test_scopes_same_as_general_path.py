@@ -25,8 +25,8 @@ from akoya_gateway.gateway.response_observer import HasRequest
 from akoya_gateway.gateway.runtime import Observers, Runtime
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.upstream.errors import ClosedEarly
-from tests.e2e.environment import Browser, World
-from tests.upstream.harness import Caller, RawUpstream
+from tests.support.environment import Browser, World
+from tests.support.raw_http import Caller, RawUpstream
 
 SCOPES = 300
 RULES = [

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.fast_lane.test_hostile_upstream import ask
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream
-from tests.upstream.test_connection_pool import Authority, server_context
+from tests.fast_lane.requests import ask
+from tests.support.certificates import Authority, server_context
+from tests.support.raw_http import Caller, Client, RawUpstream
+from tests.support.sidecar import Running
 
 OPTIONS = pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["lane", "asgi"])
 

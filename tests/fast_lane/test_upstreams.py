@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.environment import ACCESS, Browser, World
-from tests.e2e.processes import GatewayProcess, free_port
-from tests.fast_lane.raw_upstream import RawUpstream
-from tests.fast_lane.test_cache_attacks import Wire
-from tests.fast_lane.test_same_as_general_path import HEADERS, SCRIPTS, dechunked, exchange, settled
-from tests.fast_lane.test_use import InProcess
+from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, settled
+from tests.fast_lane.in_process import InProcess
+from tests.fast_lane.wire import Wire
+from tests.support.environment import ACCESS, Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
+from tests.support.scripted_upstream import RawUpstream
 
 RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.environment import Browser
-from tests.forward_auth.environment import ProxiedWorld
-from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.support.environment import Browser
+from tests.support.forward_auth import ProxiedWorld
+from tests.support.proxies import PROXIES, ProxyMissing
 
 
 @pytest.fixture(scope="session", params=list(PROXIES))

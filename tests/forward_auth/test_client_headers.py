@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
-from tests.e2e.environment import Browser
-from tests.forward_auth.environment import ProxiedWorld, cookies, get
-from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.support.environment import Browser
+from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.proxies import PROXIES, ProxyMissing
 
 SPOOFED = "6.6.6.6"
 KNOWN = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.forward_auth.environment import ProxiedWorld, cookies, get
-from tests.forward_auth.proxies import PROXIES, ProxyMissing
+from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.proxies import PROXIES, ProxyMissing
 
 
 @pytest.fixture(params=list(PROXIES))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.environment import Browser, World
-from tests.forward_auth.environment import cookies, get
-from tests.forward_auth.proxies import DEPLOY
+from tests.support.environment import Browser, World
+from tests.support.forward_auth import cookies, get
+from tests.support.proxies import DEPLOY
 
 TRUSTING = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 

@@ -8,8 +8,8 @@ import json
 import pytest
 import websockets
 
-from tests.e2e.environment import Browser
-from tests.forward_auth.environment import ProxiedWorld, cookies, get, raw
+from tests.support.environment import Browser
+from tests.support.forward_auth import ProxiedWorld, cookies, get, raw
 
 OURS = ("akoya", "signature")
 

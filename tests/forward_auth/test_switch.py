@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 QUESTION = {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"}
 

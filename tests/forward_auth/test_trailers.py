@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.forward_auth.environment import ProxiedWorld, raw
-from tests.forward_auth.proxies import PROXIES, ProxyMissing, program
+from tests.support.forward_auth import ProxiedWorld, raw
+from tests.support.proxies import PROXIES, ProxyMissing, program
 
 
 class RawApp:

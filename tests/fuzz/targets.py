@@ -40,13 +40,13 @@ from akoya_gateway.signing.header_names import is_gateway_header, strip
 from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
 from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
-from tests.advisories.test_redirects import POLICY, as_a_browser_reads
-from tests.config.documents import ENVIRON
-from tests.oauth.values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
-from tests.signing.conftest import KEYS
-from tests.upstream.frames import frames
-from tests.upstream.test_connection import made
-from tests.upstream.test_frame_validator import RIGHT, judged_by_others
+from tests.support.browser_redirects import POLICY, as_a_browser_reads
+from tests.support.config_documents import ENVIRON
+from tests.support.connection_in_memory import made
+from tests.support.oauth_values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
+from tests.support.signing import KEYS
+from tests.support.websocket_frames import frames
+from tests.support.websocket_reference import RIGHT, judged_by_others
 
 EXAMPLE = Path(__file__).parents[2] / "gateway.yaml"
 KNOWN_KEYS = key_set(rsa_key())

@@ -7,147 +7,18 @@ task is left behind in the process.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
 import pytest
 
-from akoya_gateway import Gateway
-from akoya_gateway.config.model import Client
-from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.serialization import decode
-from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
+from akoya_gateway.grants import GrantState
 from akoya_gateway.secret import Secret
-from tests.config.documents import judged, said
-from tests.gateway.cancellation import cut
-from tests.grants.environment import Family, Provider
-from tests.servers import RedisServer, own_redis
+from tests.support.cancellation import cut
+from tests.support.gateway_in_process import MOST, House, Person, house
+from tests.support.redis_servers import own_redis
 
-__all__ = ["own_redis"]
-
-MOST = 100
-"""Upper limit for the suspensions of a request, far more than any request has."""
-AT_WORK = ("revocations", "orphans")
-"""Background tasks that live as long as the runtime."""
-
-
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-class Bank(Provider):
-    """A provider whose calls take several event loop iterations, so that a request can be cancelled at each of them."""
-
-    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
-        super().__init__(clock, delay=0.0)
-        # Revocations are sequential. The high rate keeps them from being paced.
-        self.client = replace(client, environment=replace(client.environment, rate=1e6))
-        self.spent_codes: set[str] = set()
-
-    async def exchange(self, code: Secret, code_verifier: object = None, nonce: object = None) -> TokenOutcome:
-        await turns(3)
-        if code.reveal() in self.spent_codes:
-            return Refused("invalid_grant")
-        self.spent_codes.add(code.reveal())
-        answer = TokensIssued(self.consent(code.reveal()))
-        await turns(3)
-        return answer
-
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        self.uses[refresh_token.reveal()] += 1
-        await turns(3)
-        answer = self.act(refresh_token.reveal())
-        await turns(3)
-        return answer
-
-    def family(self, code: str) -> Family:
-        return next(each for each in self.families if each.sub == code)
-
-
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Respond with the ID token that the gateway injected."""
-    token = dict(scope["headers"])[b"akoya-id-token"]
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": token})
-
-
-class House:
-    """A gateway with its bank and a clock that can be moved forward."""
-
-    def __init__(self, folder: Path, store: str) -> None:
-        changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
-        result = judged(folder, changes)
-        assert result.config is not None, said(result)
-        self.later = 0.0
-        self.bank = Bank(result.config.clients["demo-app"], self.clock)
-        self.gateway = Gateway(app, result.config, clock=self.clock)
-        self.codes = (f"code-{number}" for number in itertools.count())
-        self._before = asyncio.all_tasks()
-
-    def clock(self) -> float:
-        return time.time() + self.later
-
-    async def grant(self, code: str) -> Grant | None:
-        """Return the grant as the store has it."""
-        async for record in self.gateway.runtime.grants.repository._store.scan("grant"):
-            grant = decode(record.body, record.version)
-            if grant.key.sub == code:
-                return grant
-        return None
-
-    async def settled(self) -> None:
-        """Wait until all work that outlives the request has finished."""
-        async with asyncio.timeout(20):
-            while self._at_work():
-                await asyncio.sleep(0.001)
-
-    def _at_work(self) -> bool:
-        others = asyncio.all_tasks() - self._before - {asyncio.current_task()}
-        return any(task.get_name() not in AT_WORK and "_listen" not in repr(task) for task in others)
-
-    async def revoked(self, code: str) -> None:
-        async with asyncio.timeout(20):
-            while not self.bank.family(code).ended:
-                await asyncio.sleep(0.001)
-
-
-class Person:
-    """A user with a browser."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(house.gateway), base_url="https://app.example.com", cookies=httpx.Cookies()
-        )
-
-    async def go(self, path: str) -> httpx.Response:
-        return await self.http.get(path, headers={"accept": "application/json"})
-
-    async def callback(self) -> tuple[str, str]:
-        """Start connecting a bank. Return the callback path and its code."""
-        begun = await self.go("/akoya/connect/mikomo")
-        (state,) = parse_qs(urlsplit(begun.headers["location"]).query)["state"]
-        code = next(self.house.codes)
-        return f"/akoya/callback?{urlencode({'state': state, 'code': code})}", code
-
-    async def connect(self) -> str:
-        path, code = await self.callback()
-        assert "error" not in (await self.go(path)).headers["location"]
-        return code
-
-    async def csrf(self) -> str | None:
-        return json.loads((await self.go("/akoya/")).content)["csrf"]  # type: ignore[no-any-return]
-
-    async def post(self, path: str, csrf: str) -> int:
-        return (await self.http.post(path, data={"csrf": csrf})).status_code
+__all__ = ["house", "own_redis"]
 
 
 Journey = Callable[[House, int, int | None], Awaitable[bool]]
@@ -217,19 +88,6 @@ async def disconnect(house: House, at: int, later: int | None) -> bool:
 
 async def logout(house: House, at: int, later: int | None) -> bool:
     return await leave("/akoya/logout", house, at, later)
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    store = {"memory": "memory://", "sqlite": f"sqlite://{tmp_path}/grants.db"}.get(request.param)
-    if store is None:
-        server: RedisServer = request.getfixturevalue("own_redis")
-        store = server.url
-    house = House(tmp_path, store)
-    runtime = await house.gateway.startup()
-    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
-    yield house
-    await house.gateway.shutdown()
 
 
 @pytest.mark.parametrize("journey", [callback, refresh, disconnect, logout])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.sessions.session_store import SessionStore
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 LATE = b"X-HTTP-Method-Override: DELETE\r\nX-Late: 1\r\n"
 

@@ -18,7 +18,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway import runtime as engine_module
 from akoya_gateway.store.memory import MemoryStore
-from tests.config.documents import judged, said
+from tests.support.config_documents import judged, said
 
 
 class SlowStore(MemoryStore):

@@ -10,7 +10,7 @@ import pytest
 
 from akoya_gateway.oauth.outcomes import TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
-from tests.gateway.test_cancellation import Bank, House, Person
+from tests.support.gateway_in_process import Bank, House, Person
 
 PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 

@@ -11,8 +11,8 @@ import httpx
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.observability.metrics import Metrics
-from tests.config.documents import judged, said
-from tests.fast_lane.raw_upstream import RawUpstream, plain
+from tests.support.config_documents import judged, said
+from tests.support.scripted_upstream import RawUpstream, plain
 
 OK = plain(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 

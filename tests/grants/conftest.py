@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.grants.environment import Provider
+from tests.support.grants import Provider
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
 from akoya_gateway.store.encryption import Keyring
-from tests.grants.environment import OWNER, World, bearer, client
-from tests.grants.virtual_time import in_virtual_time
+from tests.support.grants import OWNER, World, bearer, client
+from tests.support.virtual_time import in_virtual_time
 
 OTHER_RING = Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
 

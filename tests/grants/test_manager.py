@@ -13,8 +13,8 @@ from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect, RegistrationFault, TemporarilyUnavailable
 from akoya_gateway.oauth.outcomes import ClientRejected, DistrustReason, ProviderDown, Refused, TokenOutcome, Untrusted
 from akoya_gateway.secret import Secret
-from tests.grants.environment import OWNER, Reuse, World, bearer, client, down, environment
-from tests.grants.virtual_time import clock, in_virtual_time
+from tests.support.grants import OWNER, Reuse, World, bearer, client, down, environment
+from tests.support.virtual_time import clock, in_virtual_time
 
 
 @in_virtual_time

@@ -22,8 +22,8 @@ from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
-from tests.grants.environment import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
-from tests.grants.virtual_time import EPOCH, VirtualLoop
+from tests.support.grants import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
+from tests.support.virtual_time import EPOCH, VirtualLoop
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 

@@ -16,10 +16,10 @@ from akoya_gateway.grants.orphan_cleanup import ABANDONED_AFTER, SESSION_OWNER_P
 from akoya_gateway.sessions.session_store import SessionStore
 from akoya_gateway.store import EncryptedStore, open_store
 from akoya_gateway.store.memory import MemoryStore
-from tests.grants.environment import RING, World, client
-from tests.grants.virtual_time import clock as virtual_clock
-from tests.grants.virtual_time import in_virtual_time
-from tests.servers import RedisServer, own_redis
+from tests.support.grants import RING, World, client
+from tests.support.redis_servers import RedisServer, own_redis
+from tests.support.virtual_time import clock as virtual_clock
+from tests.support.virtual_time import in_virtual_time
 
 __all__ = ["own_redis"]
 

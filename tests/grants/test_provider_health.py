@@ -5,7 +5,7 @@ from __future__ import annotations
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
-from tests.grants.environment import client
+from tests.support.grants import client
 
 
 class Clock:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.grants import GrantState
-from tests.grants.environment import OWNER, World, bearer, down
-from tests.grants.virtual_time import clock, in_virtual_time
+from tests.support.grants import OWNER, World, bearer, down
+from tests.support.virtual_time import clock, in_virtual_time
 
 AHEAD = replace(Tokens(), background=True, refresh_before=Seconds(60.0))
 

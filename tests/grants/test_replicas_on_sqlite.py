@@ -10,7 +10,7 @@ from pathlib import Path
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.grants import GrantState
 from akoya_gateway.store.sqlite import SQLiteStore
-from tests.grants.environment import World, bearer
+from tests.support.grants import World, bearer
 
 NO_BACKGROUND = replace(Tokens(), background=False, refresh_before=Seconds(60.0))
 

@@ -19,7 +19,7 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
-from tests.grants.environment import RING
+from tests.support.grants import RING
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 moments = st.floats(0, 4e9)

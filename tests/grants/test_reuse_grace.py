@@ -16,9 +16,9 @@ from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.oauth.outcomes import OutcomeUnknown, ProviderDown, TokensIssued
 from akoya_gateway.secret import Secret
-from tests.grants.environment import Reuse, World, bearer, down
-from tests.grants.test_state_machine import KEY, NOW, tokens
-from tests.grants.virtual_time import clock, in_virtual_time
+from tests.grants.events import KEY, NOW, tokens
+from tests.support.grants import Reuse, World, bearer, down
+from tests.support.virtual_time import clock, in_virtual_time
 
 
 def unknown(grace: float, jitter: float = 0.5) -> ProviderResponded:

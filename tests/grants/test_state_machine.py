@@ -21,7 +21,7 @@ from akoya_gateway.grants.events import (
     RefreshRequested,
     RevokeRequested,
 )
-from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, Lease
+from akoya_gateway.grants.grant import Grant, GrantState, Lease
 from akoya_gateway.grants.pauses import MAX_BACK_OFF, MAX_UNKNOWN_OUTCOMES, UNKNOWN_OUTCOME_PAUSE, back_off
 from akoya_gateway.grants.refresh_policy import Action, ResponsibleParty, due_at, must_reconnect, next_action, remedy
 from akoya_gateway.grants.state_diagram import mermaid
@@ -38,18 +38,11 @@ from akoya_gateway.oauth.outcomes import (
     ProviderDown,
     Refused,
     TokenOutcome,
-    TokenSet,
     TokensIssued,
     Untrusted,
 )
 from akoya_gateway.secret import Secret
-
-NOW = 1000.0
-KEY = GrantKey("own_1", "double", "demo-app", "mikomo", "sub_1")
-
-
-def tokens(number: int = 1, sub: str = "sub_1", ends: float = NOW + 900) -> TokenSet:
-    return TokenSet(Secret(f"bearer-{number}"), Secret(f"refresh-{number}"), ends, ("openid",), sub, "consent")
+from tests.grants.events import KEY, NOW, tokens
 
 
 def grant(state: GrantState, **changes: object) -> Grant:

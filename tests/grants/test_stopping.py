@@ -20,9 +20,9 @@ from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
 from akoya_gateway.tasks import cancel_and_wait
-from tests.grants.environment import RING, Provider, World, bearer
-from tests.grants.virtual_time import clock, in_virtual_time
-from tests.servers import RedisServer, own_redis
+from tests.support.grants import RING, Provider, World, bearer
+from tests.support.redis_servers import RedisServer, own_redis
+from tests.support.virtual_time import clock, in_virtual_time
 
 __all__ = ["own_redis"]
 

@@ -26,9 +26,9 @@ from akoya_gateway.oauth.outcomes import (
     Untrusted,
 )
 from akoya_gateway.secret import Secret
-from tests.grants.environment import World, bearer, client
-from tests.grants.test_state_machine import KEY, NOW, tokens
-from tests.grants.virtual_time import clock, in_virtual_time
+from tests.grants.events import KEY, NOW, tokens
+from tests.support.grants import World, bearer, client
+from tests.support.virtual_time import clock, in_virtual_time
 
 
 def untrusted(number: int | None, because: DistrustReason = DistrustReason.ID_TOKEN) -> Untrusted:

@@ -15,7 +15,7 @@ from akoya_gateway.oauth.authorization_request import (
     new_state,
 )
 from akoya_gateway.secret import Secret
-from tests.oauth.values import client, connector
+from tests.support.oauth_values import client, connector
 
 
 def test_the_url_is_the_one_that_akoya_documents() -> None:

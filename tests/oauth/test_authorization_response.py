@@ -14,7 +14,7 @@ from akoya_gateway.oauth.authorization_response import (
     parse_authorization_response,
 )
 from akoya_gateway.secret import Secret
-from tests.oauth.values import ISSUER, environment
+from tests.support.oauth_values import ISSUER, environment
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from akoya_gateway.oauth.id_token import (
 )
 from akoya_gateway.oauth.jwks import KeySet, read_keys
 from akoya_gateway.secret import Secret
-from tests.oauth.values import (
+from tests.support.oauth_values import (
     ISSUER,
     NOW,
     claims,

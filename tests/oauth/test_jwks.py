@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, UnreadableKeys, read_keys
 from akoya_gateway.oauth.roca import has_roca_fingerprint
-from tests.oauth.values import ec_key, jwks, key_set, okp_key, rsa_key
+from tests.support.oauth_values import ec_key, jwks, key_set, okp_key, rsa_key
 
 
 def read(*members: Any) -> Any:

@@ -11,7 +11,7 @@ from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, Provide
 from akoya_gateway.oauth.revocation import parse_revocation_response, revocation_request
 from akoya_gateway.oauth.token_messages import HttpResponse
 from akoya_gateway.secret import Secret
-from tests.oauth.values import NOW, SECRET, client
+from tests.support.oauth_values import NOW, SECRET, client
 
 
 def test_the_request_is_the_one_that_akoya_documents() -> None:

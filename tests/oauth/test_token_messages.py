@@ -24,7 +24,7 @@ from akoya_gateway.oauth.token_messages import (
     token_expiry,
 )
 from akoya_gateway.secret import Secret
-from tests.oauth.values import NOW, SECRET, client
+from tests.support.oauth_values import NOW, SECRET, client
 
 GOOD = {
     "id_token": "eyJ.eyJ.sig",

@@ -24,7 +24,7 @@ from akoya_gateway.observability.logs import Log, configure_process_logging, ope
 from akoya_gateway.observability.redaction import HIDDEN, redact_text
 from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
-from tests.stream_ending import done
+from tests.support.shutdown import done
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbGljZSIsImF1ZCI6ImRlbW8ifQ.c2lnbmF0dXJlLWJ5dGVz"
 ORY = "ory_rt_AbCdEf0123456789.zyxwv-987"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from akoya_gateway.config.model import Logging
 from akoya_gateway.observability.health import Readiness, Report
@@ -20,16 +19,7 @@ from akoya_gateway.observability.metrics_aggregation import MetricsAggregator, e
 from akoya_gateway.observability.request_metrics import MAX_SERIES
 from akoya_gateway.observability.shared_memory import HALF_BYTES, SharedSlots
 from akoya_gateway.observability.worker_stats import WorkerStats, decode_slot, retain_counters
-
-
-def values(text: bytes) -> dict[str, float]:
-    """Parse metrics with prometheus-client into a map from `name{label="x"}` to value."""
-    found = {}
-    for family in text_string_to_metric_families(text.decode()):
-        for sample in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}"] = sample.value
-    return found
+from tests.support.metrics import values
 
 
 async def fine() -> list[str]:

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.e2e.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, World
-from tests.server.processes import until
+from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, World
+from tests.support.sidecar import until
 
 GRANTED = 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0'
 

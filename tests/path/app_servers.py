@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from tests.e2e.processes import wait_for_port
-from tests.servers import free_port
+from tests.support.ports import free_port
+from tests.support.processes import wait_for_port
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

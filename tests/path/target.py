@@ -12,7 +12,7 @@ from typing import Any
 
 from akoya_gateway import Gateway
 from akoya_gateway.verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
-from tests.e2e.environment import HMAC_SECRET
+from tests.support.environment import HMAC_SECRET
 
 KEYS = keys_of([secret_key("k1", HMAC_SECRET)])
 EXEMPT = os.environ.get("AKOYA_TEST_EXEMPT", "/pub/*").split()

@@ -17,7 +17,7 @@ from akoya_gateway.client_headers import (
     is_alias,
     is_known,
 )
-from tests.config.documents import judged
+from tests.support.config_documents import judged
 
 MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Script-Name", "X-Original-URI", "X-Original-URL",
           "X-Original-Path", "X-Rewrite-URL", "X-Envoy-Original-Path", "X-Forwarded-Uri", "Request-Uri", "X-Accel-Mapping",

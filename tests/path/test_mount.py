@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from akoya_gateway import Gateway, load_config
-from tests.config.documents import ENVIRON, changed, judged
-from tests.e2e.environment import Browser, World
+from tests.support.config_documents import ENVIRON, changed, judged
+from tests.support.environment import Browser, World
 
 
 @pytest.fixture(scope="module")

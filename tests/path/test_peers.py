@@ -16,7 +16,7 @@ from akoya_gateway.trusted_proxies import UNIX, Networks, TrustedProxies, parse_
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.config.documents import judged
+from tests.support.config_documents import judged
 
 TEN: Networks = [ip_network("10.0.0.0/8")]
 

@@ -9,8 +9,8 @@ import pytest
 
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.gateway.hidden import hides
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import AppServer
+from tests.support.environment import Browser, World
+from tests.support.processes import AppServer
 
 SENT = [(b"akoya-id-token", b"secret"), (b"akoya_id_token", b"secret"), (b"Akoya_Id_Token", b"secret"), (b"akoya.owner", b"secret"), (b"akoya", b"secret"),
         (b"set-cookie", b"akoya=fixed; Path=/"), (b"set-cookie", b"akoya-browser=fixed"), (b"Set-Cookie", b" akoya = fixed"), (b"set-cookie", b"=akoya=fixed"),

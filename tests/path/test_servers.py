@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
-from tests.e2e.environment import HMAC_SECRET, Browser, World
-from tests.forward_auth.environment import ProxiedWorld, cookies, get
-from tests.forward_auth.proxies import PROXIES, ProxyMissing
 from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
+from tests.support.environment import HMAC_SECRET, Browser, World
+from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.proxies import PROXIES, ProxyMissing
 
 LONG = pytest.mark.skipif(
     os.environ.get("AKOYA_SOAK") != "full", reason="the matrix of servers and entry points runs with AKOYA_SOAK=full"

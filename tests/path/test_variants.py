@@ -11,7 +11,7 @@ from akoya_gateway.access.request import names_a_method_in
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.model import AccessRule, Require
 from akoya_gateway.gateway.explain import Explainer
-from tests.config.documents import judged
+from tests.support.config_documents import judged
 
 ANY, NOTHING, BANK = Require.ANY, Require.NOTHING, Require.CONNECTORS
 

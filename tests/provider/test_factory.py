@@ -10,8 +10,8 @@ from akoya_gateway.oauth.outcomes import ProviderDown, TokensIssued
 from akoya_gateway.process_environment import ProcessEnvironment
 from akoya_gateway.provider import open_providers
 from akoya_gateway.secret import Secret
-from tests.oauth.values import NOW, claims, client, jwks, rsa_key, signed
-from tests.provider.server import reply, serve
+from tests.support.oauth_values import NOW, claims, client, jwks, rsa_key, signed
+from tests.support.scripted_server import reply, serve
 
 
 @dataclass

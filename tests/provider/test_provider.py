@@ -30,8 +30,8 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
-from tests.oauth.values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
-from tests.provider.server import Answer, Received, Server, in_turn, raw, reply, serve
+from tests.support.oauth_values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
+from tests.support.scripted_server import Answer, Received, Server, in_turn, raw, reply, serve
 
 
 @cache

@@ -23,8 +23,8 @@ from akoya_gateway.provider.remote_keys import (
     RemoteKeySet,
     max_age,
 )
-from tests.oauth.values import NOW, ec_key, jwks, rsa_key
-from tests.provider.server import Answer, Received, Server, endless, in_turn, raw, reply, serve
+from tests.support.oauth_values import NOW, ec_key, jwks, rsa_key
+from tests.support.scripted_server import Answer, Received, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -18,8 +18,8 @@ from akoya_gateway.oauth.revocation import revocation_request
 from akoya_gateway.oauth.token_messages import HttpResponse, exchange_request, parse_token_response, refresh_request
 from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
-from tests.oauth.values import NOW, SECRET, claims, client, connector, environment, jwks, rsa_key, signed
-from tests.provider.server import raw, reply, serve
+from tests.support.oauth_values import NOW, SECRET, claims, client, connector, environment, jwks, rsa_key, signed
+from tests.support.scripted_server import raw, reply, serve
 
 CODE = "code-e5d1c0de"
 VERIFIER = "verifier-7be11f1e4"

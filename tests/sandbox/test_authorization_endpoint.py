@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxClient, SandboxServer, SandboxSettings
-from tests.sandbox.client import HTTP, REDIRECT, STATE, authorization_url, query_of
+from tests.support.sandbox_client import HTTP, REDIRECT, STATE, authorization_url, query_of
 
 
 def ask(server: SandboxServer, **changes: str | None) -> httpx.Response:

@@ -17,7 +17,7 @@ import yaml
 
 from akoya_gateway.sandbox import FaultKind, SandboxSettings
 from akoya_gateway.sandbox.fault_injection import ENDPOINTS
-from tests.sandbox.client import HTTP
+from tests.support.sandbox_client import HTTP
 
 COMMAND = [sys.executable, "-c", "from akoya_gateway.cli import main; main()"]
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings
-from tests.sandbox.client import HTTP, STATE, Person, authorization_url, call, query_of, redeem
+from tests.support.sandbox_client import HTTP, STATE, Person, authorization_url, call, query_of, redeem
 
 
 @pytest.fixture

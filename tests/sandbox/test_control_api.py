@@ -6,7 +6,7 @@ import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings, create_app
 from akoya_gateway.sandbox.server import ThreadedServer, listen, url_of
-from tests.sandbox.client import HTTP, authorization_url, call, connect, redeem, refresh
+from tests.support.sandbox_client import HTTP, authorization_url, call, connect, redeem, refresh
 
 
 def test_it_is_off_unless_asked_for() -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxConnector, SandboxServer, SandboxSettings
-from tests.sandbox.client import HTTP, authorization_url, call, code_for, connect, query_of, redeem
+from tests.support.sandbox_client import HTTP, authorization_url, call, code_for, connect, query_of, redeem
 
 
 @pytest.mark.parametrize("product", ["accounts-info", "balances", "accounts"])

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from akoya_gateway.sandbox import Fault, FaultKind, SandboxConnector, SandboxServer, SandboxSettings
-from tests.sandbox.client import call, code_for, connect, redeem
+from tests.support.sandbox_client import call, code_for, connect, redeem
 
 
 @pytest.mark.parametrize(

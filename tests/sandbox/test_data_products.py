@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer
-from tests.sandbox.client import HTTP, call, connect
+from tests.support.sandbox_client import HTTP, call, connect
 
 Accounts = dict[str, dict[str, Any]]
 

@@ -16,7 +16,7 @@ import pytest
 from akoya_gateway.sandbox.demo import Demo
 from akoya_gateway.sandbox.server import listen, no_tls
 from akoya_gateway.sandbox.settings import SandboxSettings
-from tests.sandbox.client import HTTP
+from tests.support.sandbox_client import HTTP
 
 NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 

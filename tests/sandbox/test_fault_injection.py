@@ -11,7 +11,7 @@ from joserfc import jwk, jwt
 from joserfc.errors import BadSignatureError
 
 from akoya_gateway.sandbox import Fault, FaultKind, SandboxDialect, SandboxServer, SandboxSettings
-from tests.sandbox.client import HTTP, call, code_for, connect, redeem, refresh, revoke
+from tests.support.sandbox_client import HTTP, call, code_for, connect, redeem, refresh, revoke
 
 
 def claims(server: SandboxServer, token: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from akoya_gateway.sandbox.fault_injection import ArmedFaults
 from akoya_gateway.sandbox.settings import DEFAULT_CLIENT_ID
 from akoya_gateway.sandbox.signing_keys import SigningKeys
 from akoya_gateway.sandbox.state import AuthorizationRequest, State
-from tests.sandbox.client import HTTP, REDIRECT, call
+from tests.support.sandbox_client import HTTP, REDIRECT, call
 
 KEYS = SigningKeys("ES256")
 SETTINGS = SandboxSettings()

@@ -12,7 +12,7 @@ from joserfc import jwk, jwt
 
 from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxServer, SandboxSettings
 from akoya_gateway.sandbox.demo_users import subject
-from tests.sandbox.client import HTTP, connect, refresh
+from tests.support.sandbox_client import HTTP, connect, refresh
 
 
 def read(server: SandboxServer, token: str) -> tuple[dict[str, Any], dict[str, Any]]:

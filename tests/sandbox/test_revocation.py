@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings
-from tests.sandbox.client import call, connect, refresh, revoke
+from tests.support.sandbox_client import call, connect, refresh, revoke
 
 
 def test_after_a_revocation_data_calls_give_602_and_refreshes_fail(either: SandboxServer) -> None:

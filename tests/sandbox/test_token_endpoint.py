@@ -13,7 +13,7 @@ import pytest
 from akoya_gateway.sandbox import SandboxClient, SandboxDialect, SandboxServer, SandboxSettings
 from akoya_gateway.sandbox.settings import ClientMethod
 from akoya_gateway.secret import Secret
-from tests.sandbox.client import HTTP, REDIRECT, call, code_for, connect, redeem, refresh
+from tests.support.sandbox_client import HTTP, REDIRECT, call, code_for, connect, redeem, refresh
 
 BAD_CODE = {"error": "invalid_request", "error_description": "Invalid or expired code parameter."}
 DEAD_TOKEN = {

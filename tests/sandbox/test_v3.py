@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer, SandboxSettings
-from tests.sandbox.client import call, connect
+from tests.support.sandbox_client import call, connect
 
 FROZEN = 1_790_000_000.0
 V3 = {"x_akoya_interaction_type": "user", "x_akoya_last_access": "2026-01-02T03:04:05Z"}

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, quote_plus
 
 import httpx
 
-from tests.asgi import read_body
+from tests.support.asgi import read_body
 
 SECRET_FIELDS = ("code", "refresh_token", "access_token", "id_token", "client_secret", "token", "code_verifier")
 

@@ -21,9 +21,10 @@ import pytest
 import yaml
 
 from akoya_gateway.secret import Secret
-from tests.e2e.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, World
-from tests.e2e.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer, free_port
 from tests.secret_leaks.recorder import Known, Recorder
+from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer
 
 
 class WatchedWorld(World):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from akoya_gateway.observability.admin_host import is_rebound
-from tests.server.processes import Running
+from tests.support.sidecar import Running
 
 BROWSER = [(b"user-agent", b"Mozilla/5.0"), (b"accept-language", b"en")]
 MONITOR = [(b"user-agent", b"Prometheus/2.53"), (b"accept-encoding", b"gzip")]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.server.processes import Running
-from tests.server.test_leaving_clients import HANDSHAKE, open_descriptors
-from tests.upstream.harness import Caller, Client, RawUpstream, eventually
+from tests.server.descriptors import HANDSHAKE, open_descriptors
+from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.sidecar import Running
 
 FIELDS = HANDSHAKE.partition(b"\r\n")[2][:-2]
 FIRST = b"GET /public/x HTTP/1.1\r\n"

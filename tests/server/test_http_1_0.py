@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import AppServer
-from tests.server.processes import Running
+from tests.support.processes import AppServer
+from tests.support.sidecar import Running
 
 PUBLIC = [
     "/public/x", "/public/stream", "/public/events", "/nowhere", "/akoya/connections", "/akoya/connect/mikomo", "/akoya/connect/none",
@@ -74,7 +74,7 @@ def test_http_1_0_request_behind_one_of_http_1_1_gets_no_chunks(run: Running) ->
 def test_app_under_another_server_gives_http_1_0_clients_no_chunks(run: Running) -> None:
     """With the httptools parser, uvicorn itself sends chunked responses to HTTP/1.0 clients."""
     from akoya_gateway import load_config, sidecar
-    from tests.server.processes import ENVIRON
+    from tests.support.sidecar import ENVIRON
 
     config = load_config(run.gateway.config_path, ENVIRON)
     for parser in ("httptools", "h11"):

@@ -12,7 +12,7 @@ import pytest
 
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
-from tests.asgi import read_body
+from tests.support.asgi import read_body
 
 LIMIT = 2000
 

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.server.processes import Running
-from tests.upstream.harness import Caller, Client, RawUpstream, eventually
+from tests.server.descriptors import HANDSHAKE, open_descriptors
+from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.sidecar import Running
 
-HANDSHAKE = (
-    b"GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 STREAM = b"GET /public/stream HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM_GENERAL = b"GET /public/stream HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
 """A `Content-Length` header keeps this request off the fast lane."""
@@ -100,11 +97,6 @@ def test_stream_whose_client_leaves_with_something_behind_it_is_ended(
     for client in clients:
         reset(client) if leave == "reset" else client.sock.close()
     assert eventually(lambda: streams.open == 0, 8), f"{streams.open} streams are open"
-
-
-def open_descriptors(run: Running) -> int:
-    lines = run.ask_admin("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("process_open_fds")).split()[1]))
 
 
 def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(

@@ -19,11 +19,11 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
-from tests.e2e.processes import wait_for_port
-from tests.observability.test_metrics import values
-from tests.server.processes import ENVIRON, Running, until
-from tests.stream_ending import ended, ending, unless_done
-from tests.upstream.harness import Client
+from tests.support.metrics import values
+from tests.support.processes import wait_for_port
+from tests.support.raw_http import Client
+from tests.support.shutdown import ended, ending, unless_done
+from tests.support.sidecar import ENVIRON, Running, until
 
 PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,status=2xx}"
 

@@ -13,8 +13,8 @@ import pytest
 import websockets.sync.client
 import yaml
 
-from tests.e2e.processes import AppServer
-from tests.server.processes import App, Running, until
+from tests.support.processes import AppServer
+from tests.support.sidecar import App, Running, until
 
 
 class Telling(App):

@@ -14,11 +14,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.observability.test_metrics import values
-from tests.server.processes import Running, until
-from tests.upstream.frames import CLOSE, TEXT, frame, read_frame, request
-from tests.upstream.harness import Client
-from tests.upstream.test_websocket import App, origin_of, serving
+from tests.support.metrics import values
+from tests.support.raw_http import Client
+from tests.support.sidecar import Running, until
+from tests.support.websocket_app import App, origin_of, serving
+from tests.support.websocket_frames import CLOSE, TEXT, frame, read_frame, request
 
 
 @pytest.fixture

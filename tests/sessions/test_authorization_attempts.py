@@ -22,7 +22,7 @@ from akoya_gateway.sessions import (
 )
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
-from tests.grants.environment import RING, FlakyStore
+from tests.support.grants import RING, FlakyStore
 
 
 class Desk:

@@ -14,7 +14,7 @@ from akoya_gateway.sessions import Session, SessionStore
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
-from tests.grants.environment import RING, FlakyStore
+from tests.support.grants import RING, FlakyStore
 
 COOKIE = Cookie("__Host-akoya", secure=True, idle=Seconds(3600.0), lifetime=Seconds(86400.0))
 

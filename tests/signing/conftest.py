@@ -1,42 +1,8 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
-from akoya_gateway.secret import Secret
-from akoya_gateway.signing import ConnectionClaim, UpstreamClaims
-
-MESSAGES: dict[str, Any] = json.loads(
-    (Path(__file__).parent.parent / "vectors" / "messages.json").read_text(encoding="utf-8")
-)
-KEYS = {key["algorithm"]: key for key in MESSAGES["keys"]}
-NOW = 1_790_000_000.0
-
-FULL = UpstreamClaims(
-    owner="o-3Jd9Qm1Zx",
-    connections=(
-        ConnectionClaim("mikomo", "live", 1790000900),
-        ConnectionClaim("second-bank", "live", 1790000600),
-        ConnectionClaim("second-bank", "revoked", 0),
-    ),
-    rule="access[1] /api/banks/{connector}/*",
-    connector="mikomo",
-    environment="sandbox",
-    bearer=Secret("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtaWtvbW9fMSJ9.c2lnbmF0dXJl"),
-    expires_at=1790000900,
-    scope=("openid", "profile", "offline_access"),
-)
-
-
-def signing(algorithm: str, scheme: SigningScheme = SigningScheme.HTTP_MESSAGE_SIGNATURES) -> Signing:
-    """The configuration of a gateway that signs with the key of the vectors."""
-    key = KEYS[algorithm]
-    text = key.get("secret") or json.dumps(key["private_jwk"])
-    return Signing(scheme, SigningAlgorithm(algorithm), (SigningKey(key["kid"], Secret(text)),))
+from tests.support.signing import KEYS
 
 
 @pytest.fixture(params=sorted(KEYS))

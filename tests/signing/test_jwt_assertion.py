@@ -11,7 +11,7 @@ from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import UpstreamClaims, header_values, signer
-from tests.signing.conftest import FULL, KEYS, NOW, signing
+from tests.support.signing import FULL, KEYS, NOW, signing
 
 
 def prepared(algorithm: str, claims: UpstreamClaims = FULL) -> Any:

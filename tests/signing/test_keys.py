@@ -18,7 +18,7 @@ from akoya_gateway.signing.keys import (
     load_schedule,
     thumbprint,
 )
-from tests.signing.conftest import FULL, KEYS, NOW, signing
+from tests.support.signing import FULL, KEYS, NOW, signing
 
 ED = SigningAlgorithm.ED25519
 EC = SigningAlgorithm.ECDSA_P256_SHA256

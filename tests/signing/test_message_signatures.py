@@ -11,7 +11,7 @@ from akoya_gateway.secret import Secret
 from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, header_values, signer
 from akoya_gateway.signing.content_digest import sha256
 from akoya_gateway.signing.message_signatures import Nonces, UnsignableRequest, authority
-from tests.signing.conftest import FULL, KEYS, MESSAGES, NOW, signing
+from tests.support.signing import FULL, KEYS, MESSAGES, NOW, signing
 
 VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
 

@@ -15,8 +15,8 @@ import pytest
 from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningAlgorithm
 from akoya_gateway.signing import key_generation
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import AppServer, GatewayProcess
+from tests.support.environment import Browser, World
+from tests.support.processes import AppServer, GatewayProcess
 
 AUDIENCE = "the-app"
 SPOOFED = {

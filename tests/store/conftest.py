@@ -10,7 +10,7 @@ import pytest
 
 from akoya_gateway.store import Store
 from akoya_gateway.store.factory import open_store
-from tests.servers import own_redis, redis_cluster, redis_sentinel, redis_server, redis_tls
+from tests.support.redis_servers import own_redis, redis_cluster, redis_sentinel, redis_server, redis_tls
 
 __all__ = ["own_redis", "redis_cluster", "redis_sentinel", "redis_server", "redis_tls"]
 

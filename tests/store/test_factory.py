@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.documents import judged
+from tests.support.config_documents import judged
 
 WITHOUT_REDIS = """
 import sys

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from akoya_gateway.store import Record, Store, open_store
-from tests.servers import Cluster, RedisServer
 from tests.store.conftest import FakeClock
+from tests.support.redis_servers import Cluster, RedisServer
 
 T = TypeVar("T")
 

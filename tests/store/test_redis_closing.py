@@ -25,7 +25,7 @@ from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.pubsub import ChangeSubscriber
 from akoya_gateway.store.redis.store import RedisStore
 from akoya_gateway.store.redis.url import parse
-from tests.servers import RedisServer, own_redis
+from tests.support.redis_servers import RedisServer, own_redis
 
 __all__ = ["own_redis"]
 

@@ -16,8 +16,8 @@ from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.rights import CommandRefused, commands
-from tests.config.documents import judged
-from tests.servers import RedisServer
+from tests.support.config_documents import judged
+from tests.support.redis_servers import RedisServer
 
 NEEDED = sorted({command[0] for command in commands(KeySchema("akoya"), "x", 0.0)} | {"SUBSCRIBE"})
 

@@ -19,7 +19,7 @@ import yaml
 from akoya_gateway.cli.rotate_store import rotate_store
 from akoya_gateway.config import load_config
 from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
-from tests.config.documents import ENVIRON, changed
+from tests.support.config_documents import ENVIRON, changed
 
 OLD, NEW = (base64.b64encode(hashlib.sha256(name).digest()).decode() for name in (b"old", b"new"))
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from tests.asgi import read_body
+from tests.support.asgi import read_body
 
 
 async def reply(send: Any, body: bytes, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> None:

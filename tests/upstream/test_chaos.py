@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.upstream.harness import Caller, RawUpstream, eventually, proxied
+from tests.support.raw_http import Caller, RawUpstream, eventually, proxied
 
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import free_port, wait_for_port
-from tests.server.processes import Running
-from tests.stream_ending import ended
+from tests.support.ports import free_port
+from tests.support.processes import wait_for_port
+from tests.support.shutdown import ended
+from tests.support.sidecar import Running
 from tests.upstream.sloppy import RAW_KINDS, WSGI_KINDS
 
 ROOT = Path(__file__).parent.parent.parent

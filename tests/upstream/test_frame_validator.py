@@ -8,17 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from websockets.client import ClientProtocol
 from websockets.frames import Frame
-from websockets.protocol import OPEN, Protocol
-from websockets.server import ServerProtocol
-from websockets.uri import parse_uri
 
 from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
-from tests.conformance.websocket_cases import Case, cases
-from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, frames
+from tests.support.websocket_cases import Case, cases
+from tests.support.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, frame, frames
+from tests.support.websocket_reference import MORE, MOST, RIGHT, judged_by_others
 
-MOST = 1000
 CASES = cases()
 
 
@@ -33,30 +29,6 @@ def read(
         passed += reader.feed(data[at:end])
         at = end
     return passed, reader
-
-
-MORE: dict[str, Any] = {"fin": False}
-RIGHT: dict[str, Any] = {
-    "nothing": [],
-    "an empty text": [(TEXT, b"", {})],
-    "a text": [(TEXT, b"hello", {})],
-    "the longest short": [(BINARY, b"x" * 125, {})],
-    "the shortest long": [(BINARY, b"x" * 126, {})],
-    "a message as large as allowed": [(BINARY, b"x" * MOST, {})],
-    "another, in fragments": [(BINARY, b"x" * 400, MORE), (0, b"x" * 599, MORE), (0, b"x", {})],
-    "one after the other": [(BINARY, b"x" * MOST, {}), (TEXT, b"y" * MOST, {})],
-    "empty fragments": [(TEXT, b"", MORE), *[(0, b"", MORE)] * 50, (0, b"", {})],
-    "pings within a message": [
-        (TEXT, b"a", MORE),
-        (PING, b"p" * 125, {}),
-        (0, b"b", MORE),
-        (PONG, b"", {}),
-        (0, b"", {}),
-    ],
-    "a close": [(TEXT, b"a", {}), (CLOSE, struct.pack("!H", 4999) + "ü".encode(), {})],
-    "a close without a code": [(CLOSE, b"", {})],
-    "what is not text, for others to judge": [(TEXT, b"\xff\xfe", {})],
-}
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -203,19 +175,6 @@ def test_no_cut_changes_what_passes_or_the_verdict(data: bytes, where: list[int]
 def test_byte_by_byte_is_as_at_once(case: Case) -> None:
     data = case.data[:3000]
     assert read(data, list(range(len(data))), most=16 << 20)[0] == read(data, most=16 << 20)[0]
-
-
-def peer(masked: bool) -> Protocol:
-    """Return the parser of `websockets` for the same direction."""
-    if masked:
-        return ServerProtocol(state=OPEN, max_size=MOST)
-    return ClientProtocol(parse_uri("ws://a/"), state=OPEN, max_size=MOST)
-
-
-def judged_by_others(data: bytes, masked: bool) -> Protocol:
-    protocol = peer(masked)
-    protocol.receive_data(data)
-    return protocol
 
 
 @given(st.one_of(streams, flipped), st.booleans())

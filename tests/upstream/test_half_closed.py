@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, proxied
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, forever, proxied
 from tests.upstream.apps import Backend
-from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, forever, proxied
 
 HOST = b"Host: app.example\r\n"
 

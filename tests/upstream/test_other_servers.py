@@ -14,7 +14,7 @@ from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.errors import ClosedEarly, RefusedRequest
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.upstream.harness import Caller, RawUpstream, eventually, fixed
+from tests.support.raw_http import Caller, RawUpstream, eventually, fixed
 
 
 class Call:

@@ -19,8 +19,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 
 from akoya_gateway.config.model import Origin
-from tests.stream_ending import ended, served
-from tests.upstream.harness import Client, Proxied, ask, proxied
+from tests.support.raw_http import Client, Proxied, ask, proxied
+from tests.support.shutdown import ended, served
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin")
 

@@ -17,8 +17,8 @@ from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_head import validate_head
 from akoya_gateway.upstream.http.response_stream import ResponseStream
-from tests.upstream.harness import Caller, Client, RawUpstream, ask, eventually, forever, proxied
-from tests.upstream.test_connection_pool import Authority, server_context
+from tests.support.certificates import Authority, server_context
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, forever, proxied
 
 CLEAN = {
     "204": (b"GET", b"204 No Content", b""),

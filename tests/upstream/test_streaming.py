@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
 from tests.upstream.apps import Backend
-from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
 
 MEGABYTE = 1024 * 1024
 

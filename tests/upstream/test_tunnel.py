@@ -26,9 +26,9 @@ from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.tunnel import TunnelEnd
-from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
-from tests.upstream.harness import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
-from tests.upstream.test_websocket import accept, key_of
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
+from tests.support.websocket_app import accept, key_of
+from tests.support.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
 
 BYE = b"\x03\xe8"
 

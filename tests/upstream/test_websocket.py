@@ -10,10 +10,8 @@ The frame tests follow the classes of the Autobahn test suite (1 framing, 2 ping
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import gc
-import hashlib
 import os
 import struct
 import sys
@@ -27,15 +25,16 @@ import pytest
 from websockets.asyncio.client import connect as async_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import Server, ServerConnection, serve
 
-from akoya_gateway.config.model import Bytes, Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
+from akoya_gateway.config.model import Bytes, Seconds, Upstream, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
-from tests.gateway.cancellation import cut
-from tests.stream_ending import served
-from tests.upstream.frames import (
+from tests.support.cancellation import cut
+from tests.support.certificates import Authority, server_context
+from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, eventually, proxied, standstill
+from tests.support.websocket_app import App, accept, key_of, origin_of, serving
+from tests.support.websocket_frames import (
     BINARY,
     CLOSE,
     PING,
@@ -47,58 +46,6 @@ from tests.upstream.frames import (
     read_until_closed,
     request,
 )
-from tests.upstream.harness import Caller, Client, Proxied, RawUpstream, eventually, proxied, standstill
-from tests.upstream.test_connection_pool import Authority, server_context
-
-
-class App:
-    """An upstream app that echoes, with special behaviour on some paths. `closed` holds the close codes it received."""
-
-    def __init__(self) -> None:
-        self.closed: list[tuple[int | None, str]] = []
-        self.requests: list[Any] = []
-        self.received = 0
-        self.open = 0
-
-    def __call__(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        self.requests.append(socket.request)
-        self.open += 1
-        path = socket.request.path
-        try:
-            if path.startswith("/close/"):
-                socket.close(int(path.rpartition("/")[2]), "as asked")
-            elif path == "/flood":
-                for _ in range(400):
-                    socket.send(b"x" * 262_144)
-                    self.received += 1
-            elif path == "/ticks":
-                while True:
-                    socket.send("tick")
-                    time.sleep(0.02)
-            elif path.endswith("/big"):
-                for message in socket:
-                    socket.send(b"x" * int(message))
-            else:
-                for message in socket:
-                    self.received += 1
-                    socket.send(message)
-        except ConnectionClosed:
-            pass
-        finally:
-            self.open -= 1
-            self.closed.append((socket.protocol.close_code, socket.protocol.close_reason or ""))
-
-
-@contextlib.contextmanager
-def serving(app: Any, **options: Any) -> Iterator[Server]:
-    server = serve(app, "127.0.0.1", 0, max_size=None, **options)
-    with served(server):
-        yield server
-
-
-def origin_of(server: Server) -> Origin:
-    return Origin("http", "127.0.0.1", server.socket.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["messages", "tunnel"])
@@ -509,19 +456,6 @@ async def test_two_hundred_sockets_at_once(echo: tuple[App, Proxied]) -> None:
 
 
 # -- raw frames
-
-
-def key_of(head: bytes) -> bytes:
-    """Return the Sec-WebSocket-Accept value for the key in a request head (RFC 6455 section 4.2.2)."""
-    key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
-    return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-
-
-def accept(caller: Caller) -> None:
-    caller.send(
-        b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-        % key_of(caller.head())
-    )
 
 
 GOOD = {

@@ -21,7 +21,7 @@ from akoya_gateway import verify as v
 from akoya_gateway.config.model import SigningAlgorithm, SigningScheme
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.keys import load_schedule
-from tests.signing.conftest import FULL, KEYS, signing
+from tests.support.signing import FULL, KEYS, signing
 
 ALGORITHMS = {
     "ed25519": others.algorithms.ED25519,

@@ -23,10 +23,10 @@ from akoya_gateway import verify as v
 from akoya_gateway.config.model import Signing, SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256
-from tests.asgi import read_body
-from tests.signing.conftest import FULL, KEYS, signing
-from tests.stream_ending import served
-from tests.verify.test_other_languages import key_server, with_another_key
+from tests.support.asgi import read_body
+from tests.support.shutdown import served
+from tests.support.signing import FULL, KEYS, signing
+from tests.verify.languages import key_server, with_another_key
 
 Lines = list[tuple[str, str]]
 

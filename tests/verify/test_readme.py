@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from akoya_gateway.signing import jwks, signer
-from tests.signing.conftest import FULL, signing
-from tests.verify.test_other_languages import (
+from tests.support.signing import FULL, signing
+from tests.verify.languages import (
     ROOT,
     VERIFIERS,
     app_server,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway import verify as v
-from tests.verify.test_vectors import ASSERTIONS, MESSAGES, judge, keys_in
+from tests.verify.vectors import ASSERTIONS, MESSAGES, judge, keys_in
 
 WHOLE = next(case for case in MESSAGES["cases"] if case["name"] == "ed25519: all headers")
 SECRET = next(key["secret"] for key in ASSERTIONS["keys"] if "secret" in key)

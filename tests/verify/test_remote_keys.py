@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from akoya_gateway import verify as v
 from akoya_gateway.verify.keys import verifies
-from tests.signing.conftest import KEYS
+from tests.support.signing import KEYS
 
 JWKS = {name: json.dumps({"keys": [KEYS[name]["public_jwk"]]}).encode() for name in ("ed25519", "ecdsa-p256-sha256")}
 URL = "https://app.example.com/akoya/jwks.json"

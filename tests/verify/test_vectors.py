@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,17 +10,7 @@ import pytest
 
 from akoya_gateway import verify as v
 from tests.verify.mutations import every_byte_changed
-
-VECTORS = Path(__file__).parent.parent / "vectors"
-MESSAGES = json.loads((VECTORS / "messages.json").read_text(encoding="utf-8"))
-ASSERTIONS = json.loads((VECTORS / "assertions.json").read_text(encoding="utf-8"))
-
-
-def keys_in(document: dict[str, Any]) -> dict[str, v.Key]:
-    return v.keys_of(
-        v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
-        for key in document["keys"]
-    )
+from tests.verify.vectors import ASSERTIONS, MESSAGES, VECTORS, judge, keys_in
 
 
 def says(verified: v.Verified, expected: dict[str, Any]) -> None:
@@ -29,20 +18,6 @@ def says(verified: v.Verified, expected: dict[str, Any]) -> None:
     said["scope"] = list(said["scope"])
     said["connections"] = list(said["connections"])
     assert {name: said[name] for name in expected} == expected
-
-
-def judge(one: dict[str, Any]) -> v.Verified:
-    to = one["request"]
-    return v.verify(
-        to["method"],
-        to["authority"],
-        to["path"],
-        to["query"],
-        [(name, value) for name, value in to["headers"]],
-        keys_in(MESSAGES),
-        one["now"],
-        skew=MESSAGES["skew"],
-    )
 
 
 def judge_assertion(one: dict[str, Any]) -> v.Verified:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from akoya_gateway.verify import NotVerified, keys_of, secret_key, verify
-from tests.e2e.environment import HMAC_SECRET
 from tests.fuzz.wire.scripts import MARK, Person, Script
 from tests.fuzz.wire.upstream import Seen
+from tests.support.environment import HMAC_SECRET
 
 KEYS = keys_of([secret_key("k1", HMAC_SECRET)])
 PASSED = {

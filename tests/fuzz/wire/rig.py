@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from tests.e2e.environment import World
-from tests.e2e.processes import AnyServerProcess, GatewayProcess
-from tests.e2e.test_asgi_app import Hypercorn
 from tests.fuzz.wire.invariants import RULES, Book
 from tests.fuzz.wire.scripts import Person
 from tests.fuzz.wire.upstream import Apps, Seen
-from tests.servers import free_port
+from tests.support.environment import World
+from tests.support.hypercorn_server import Hypercorn
+from tests.support.ports import free_port
+from tests.support.processes import AnyServerProcess, GatewayProcess
 
 FACES = ("lane", "general", "uvicorn", *(["hypercorn"] if find_spec("hypercorn") else []))
 OURS = ("lane", "general")

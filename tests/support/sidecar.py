@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.e2e.processes import AppServer, GatewayProcess, free_port
+from tests.support.ports import free_port
+from tests.support.processes import AppServer, GatewayProcess
 
 ENVIRON = {
     "AKOYA_CLIENT_ID": "client-id",

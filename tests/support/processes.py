@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 from akoya_gateway import Gateway, load_config
-from tests.servers import free_port
+from tests.support.ports import free_port
 
 PYTHON = sys.executable
 START_TIMEOUT = 20.0

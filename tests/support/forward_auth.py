@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from tests.e2e.environment import Browser, World
-from tests.e2e.processes import free_port
-from tests.forward_auth.proxies import Addresses, ProxyProcess
+from tests.support.environment import Browser, World
+from tests.support.ports import free_port
+from tests.support.proxies import Addresses, ProxyProcess
 
 
 class ProxiedWorld(World):

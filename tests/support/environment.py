@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
-from tests.e2e.processes import AnyServerProcess, AppServer, GatewayProcess, MiddlewareServer, free_port
-from tests.e2e.upstreams import asgi_app
+from tests.support.ports import free_port
+from tests.support.processes import AnyServerProcess, AppServer, GatewayProcess, MiddlewareServer
+from tests.support.upstream_apps import asgi_app
 
 CLIENT_ID = "test-client"
 CLIENT_SECRET = "a~client~secret~of~the~emulator"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.upstream.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
+from tests.support.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 CONT = 0
 Frame = tuple[int, bytes, dict[str, Any]]

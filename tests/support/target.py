@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.environment import World
+from tests.support.environment import World
 
 TIMEOUT = 10.0
 

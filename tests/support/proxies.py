@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.processes import wait_for_port
+from tests.support.processes import wait_for_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

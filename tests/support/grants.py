@@ -33,7 +33,7 @@ from akoya_gateway.store.base import Record, Store
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.store.memory import MemoryStore
-from tests.grants import virtual_time
+from tests.support import virtual_time
 
 OWNER = "own_1"
 

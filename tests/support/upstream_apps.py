@@ -10,7 +10,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, InvalidSignature, algorithms
 
-from tests.asgi import read_body
+from tests.support.asgi import read_body
 
 
 class Keys(HTTPSignatureKeyResolver):
