@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from starlette.types import ASGIApp
+
 from akoya_gateway.config import CONFIG_VARIABLE, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
-from akoya_gateway.gateway.lifespan import App
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.server.http_1_0 import CloseDelimited
 
 
-def sidecar(config: Config | str | Path | None = None) -> App:
+def sidecar(config: Config | str | Path | None = None) -> ASGIApp:
     """Return an ASGI app: the gateway with a reverse proxy to the configured upstreams.
 
     Without upstreams, the gateway serves forward-auth only.

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
+from starlette.types import ASGIApp
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.diagnostics import ConfigurationError
@@ -21,7 +22,6 @@ from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 from akoya_gateway.gateway.admin_token import AdminTokenApp
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
-from akoya_gateway.gateway.lifespan import App
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.observability.access_log import AccessLog
@@ -192,7 +192,7 @@ class Sidecar:
         )
         self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
-        self.app: App = DateMiddleware(self._gateway, date_header)
+        self.app: ASGIApp = DateMiddleware(self._gateway, date_header)
         self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol
         self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:

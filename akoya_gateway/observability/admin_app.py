@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict
 from typing import Any, Protocol
+
+from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.observability.admin_host import is_rebound
 from akoya_gateway.observability.health import Report
 from akoya_gateway.observability.metrics_aggregation import CONTENT_TYPE
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
 

@@ -7,16 +7,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -24,7 +18,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class CloseDelimited:
     """ASGI wrapper that delimits responses of unknown length to HTTP/1.0 clients by closing the connection."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,25 +6,17 @@ import asyncio
 import contextlib
 import select
 import socket
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Literal, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.refusal_log import RefusalLog
 from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol
-
-App = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
 
 WebSockets = type[GuardedWebSocketProtocol] | Literal["none"]
 
@@ -41,7 +33,7 @@ _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 
 
 def server_config(
-    app: App,
+    app: ASGIApp,
     *,
     head_limit: int,
     field_limit: int = 256,

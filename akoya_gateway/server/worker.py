@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from starlette.types import ASGIApp
+
 from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.observability.admin_app import AdminApp, ExtraApp
@@ -21,7 +23,7 @@ from akoya_gateway.observability.worker_stats import WorkerStats
 from akoya_gateway.server.config_reloader import ConfigReloader
 from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
-from akoya_gateway.server.uvicorn_server import App, DrainingServer, WebSockets, server_config
+from akoya_gateway.server.uvicorn_server import DrainingServer, WebSockets, server_config
 from akoya_gateway.tasks import keep_running
 
 START_FAILED = 3
@@ -34,7 +36,7 @@ class Service(Protocol):
     """The service that a worker runs: its ASGI app and its lifecycle."""
 
     @property
-    def app(self) -> App: ...
+    def app(self) -> ASGIApp: ...
 
     @property
     def protocol(self) -> Callable[..., LimitedHttpProtocol]:

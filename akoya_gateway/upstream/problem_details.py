@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import Send
 
 from akoya_gateway.errors import GatewayError
 
-Message = MutableMapping[str, Any]
 
-
-async def send_problem(
-    send: Callable[[Message], Awaitable[None]], error: GatewayError, *, kind: str = "http.response"
-) -> None:
+async def send_problem(send: Send, error: GatewayError, *, kind: str = "http.response") -> None:
     """Send a response with the error's status, code, title and detail.
 
     The response contains `Connection: close` if the error has a true `close` attribute.

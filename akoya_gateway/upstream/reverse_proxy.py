@@ -8,8 +8,9 @@ disconnects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from starlette.types import Message, Receive, Scope, Send
 
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Origin
@@ -24,11 +25,6 @@ from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.problem_details import send_problem
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.proxy import WebSocketProxy
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 VIA_HEADER = (b"via", VIA)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from akoya_gateway import Gateway, sidecar
-from akoya_gateway.gateway.lifespan import App
 
 _HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"12")]
 
@@ -29,5 +30,5 @@ def wrapped() -> Gateway:
     return Gateway(bare, os.environ["BENCH_CONFIG"])
 
 
-def proxied() -> App:
+def proxied() -> ASGIApp:
     return sidecar(os.environ["BENCH_CONFIG"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
-from typing import Any
 
+from starlette.types import Scope
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
@@ -17,8 +16,6 @@ from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
 from akoya_gateway.upstream.http.request_head import RequestWriter
 from akoya_gateway.upstream.websocket.handshake_headers import handshake
-
-Scope = MutableMapping[str, Any]
 
 _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query="")
 _END_OF_HEAD = b"\r\n\r\n"

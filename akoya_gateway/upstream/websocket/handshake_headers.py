@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
-
+from starlette.types import Scope
 from websockets.http11 import Response
 
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.request_head import RequestWriter
 from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, Headers, tokens
-
-Scope = MutableMapping[str, Any]
 
 _NOT_FORWARDED = HOP_BY_HOP | {
     b"content-length",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
+from starlette.types import Message, Receive, Send
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
@@ -27,10 +26,6 @@ from akoya_gateway.upstream.websocket.close_frames import (
     is_sendable_code,
     truncate_reason,
 )
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 HIGH_WATER_MARK = 131_072
 """Bytes of messages buffered for a slow client before reading from the upstream is paused."""

@@ -7,9 +7,9 @@ Otherwise whole messages are relayed (`message_relay`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Iterator
 
+from starlette.types import Receive, Scope, Send
 from websockets.http11 import Response
 
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
@@ -20,11 +20,6 @@ from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, H
 from akoya_gateway.upstream.websocket.handshake_headers import end_to_end
 from akoya_gateway.upstream.websocket.message_relay import UpstreamWebSocket, relay
 from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class WebSocketProxy:
