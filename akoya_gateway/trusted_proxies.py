@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 
+from akoya_gateway.bounded_cache import BoundedCache
+
 Address = IPv4Address | IPv6Address
 TrustedPeer = IPv4Network | IPv6Network | Literal["unix"]
 """One entry of `trusted_proxies`. `unix` means peers on a Unix socket."""
@@ -20,7 +22,7 @@ Networks = Sequence[TrustedPeer]
 UNIX: Literal["unix"] = "unix"
 _LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 MAX_ENTRIES = 1024
-"""Number of addresses whose result is cached. The cache is cleared when it is full."""
+"""Number of addresses whose result is cached."""
 
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%A-Za-z0-9_-]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 
@@ -47,7 +49,7 @@ class TrustedProxies:
         self._peers = tuple(peers)
         self._networks = tuple([peer for peer in self._peers if not isinstance(peer, str)])
         self._unix = UNIX in self._peers or any(self.covers(address) for address in _LOOPBACK)
-        self._cache: dict[str, bool] = {}
+        self._cache: BoundedCache[str, bool] = BoundedCache(MAX_ENTRIES)
 
     def __bool__(self) -> bool:
         """Return True if there is at least one trusted proxy."""
@@ -69,10 +71,7 @@ class TrustedProxies:
         cached = self._cache.get(peer)
         if cached is None:
             address = parse_address(peer)
-            cached = address is not None and self.covers(address)
-            if len(self._cache) >= MAX_ENTRIES:
-                self._cache.clear()
-            self._cache[peer] = cached
+            cached = self._cache.store(peer, address is not None and self.covers(address))
         return cached
 
     def covers(self, address: Address) -> bool:

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "process_environment": {"secret"},
     "secret": set(),
     "tasks": {"log"},
-    "trusted_proxies": set(),
+    "trusted_proxies": {"bounded_cache"},
     "version": set(),
     "config": CONFIG | {"config", "store.redis.url"},
     "oauth": CONFIG | {"oauth"},

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from akoya_gateway.access.path_normalization import PathRefused
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.config.model import AccessRule, Require
 
 
@@ -59,7 +60,7 @@ class RuleTable:
         rules = tuple(rules)
         self._root = _Node()
         self._folded = None if variants else RuleTable(_case_folded(rule) for rule in rules)
-        self._cache: dict[tuple[str, str], RuleMatch | None] = {}
+        self._cache: BoundedCache[tuple[str, str], RuleMatch | None] = BoundedCache(_MAX_ENTRIES, _MAX_KEY_BYTES)
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
         for rule in rules:
             self._add(rule)
@@ -97,11 +98,7 @@ class RuleTable:
             found = self._search(method, path)
         if found is not None and self._folded is not None:
             self._folded.require_same(method, path.casefold(), found.rule)
-        if len(method) + len(path) <= _MAX_KEY_BYTES:
-            if len(self._cache) >= _MAX_ENTRIES:
-                self._cache.clear()
-            self._cache[requested] = found
-        return found
+        return self._cache.store(requested, found, len(method) + len(path))
 
     def _search(self, method: str, path: str) -> RuleMatch | None:
         segments = path.split("/")

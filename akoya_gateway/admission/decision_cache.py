@@ -9,12 +9,11 @@ Only allow decisions with a grant are cached. Everything else is decided by `adm
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from akoya_gateway.access.policy import AccessPolicy, Allow
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.authentication.principal import Authenticator
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.config.model import AccessRule
 from akoya_gateway.grants.cache import CachedGrants
 from akoya_gateway.grants.grant import Grant, OwnerGrants
@@ -23,7 +22,7 @@ from akoya_gateway.sessions.session_store import CachedSession
 from akoya_gateway.signing.claims import PreparedHeaders
 
 MAX_ENTRIES = 10_000
-"""Maximum number of cached decisions. The oldest entry is evicted first."""
+"""Maximum number of cached decisions."""
 
 
 class CachedDecision:
@@ -97,7 +96,7 @@ class DecisionCache:
         self._authenticator = authenticator
         self._grants = grants
         self._injector = injector
-        self._entries: OrderedDict[tuple[str, tuple[int, str | None]], CachedDecision] = OrderedDict()
+        self._entries: BoundedCache[tuple[str, tuple[int, str | None]], CachedDecision] = BoundedCache(MAX_ENTRIES)
         self.enabled = authenticator.uses_sessions
 
     def get(self, session: str | None, match: RuleMatch, now: float) -> CachedDecision | None:
@@ -123,10 +122,7 @@ class DecisionCache:
         if made is None:
             self._entries.pop(key, None)
             return None
-        self._entries[key] = made
-        if len(self._entries) > MAX_ENTRIES:
-            self._entries.popitem(last=False)
-        return made
+        return self._entries.store(key, made)
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)

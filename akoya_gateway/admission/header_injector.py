@@ -5,10 +5,9 @@ Gateway headers are prepared once per grant and signed for each request.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.request_headers import RequestHeaderCache, RequestHeaders, client_headers_of
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import AccessRule, Config
 from akoya_gateway.errors import OperatorError
@@ -41,9 +40,9 @@ class HeaderInjector:
         self.trusts = TrustedProxies(config.trusted_proxies)
         self.read = RequestHeaderCache(cookies, self.client_headers).read
         """Parse client headers; the result's `upstream_headers` hold no gateway headers (docs/design.md section 5)."""
-        self._prepared: OrderedDict[
+        self._prepared: BoundedCache[
             tuple[str, int], tuple[OwnerGrants, Grant | None, PreparedHeaders, UpstreamClaims]
-        ] = OrderedDict()
+        ] = BoundedCache(MAX_ENTRIES)
 
     def upstream_headers(
         self, request: RequestInfo, injected_headers: Headers, request_headers: RequestHeaders | None
@@ -77,10 +76,7 @@ class HeaderInjector:
         facts = upstream_claims(rule, grant, owner_grants)
         # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
         prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
-        self._prepared[key] = (owner_grants, grant, prepared, facts)
-        self._prepared.move_to_end(key)
-        if len(self._prepared) > MAX_ENTRIES:
-            self._prepared.popitem(last=False)
+        self._prepared.store(key, (owner_grants, grant, prepared, facts))
         return prepared
 
     def secure(self, rule: AccessRule) -> bool:

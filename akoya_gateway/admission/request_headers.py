@@ -6,9 +6,8 @@ result takes 0.4 us (on the machine of `docs/performance.md`).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from akoya_gateway.access.request import Headers, has_method_override, host_of
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Config, IdentitySource
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -70,12 +69,14 @@ class RequestHeaders:
 
 
 class RequestHeaderCache:
-    """Bounded cache of `RequestHeaders`. The oldest entry is evicted first."""
+    """Bounded cache of `RequestHeaders`."""
 
     def __init__(self, cookies: GatewayCookies, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
         self._cookies = cookies
         self._client_headers = client_headers
-        self._entries: OrderedDict[tuple[tuple[bytes, bytes], ...], RequestHeaders] = OrderedDict()
+        self._entries: BoundedCache[tuple[tuple[bytes, bytes], ...], RequestHeaders] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES
+        )
 
     def read(self, headers: Headers) -> RequestHeaders:
         """Return the parsed form of these headers."""
@@ -88,8 +89,6 @@ class RequestHeaderCache:
             # ASGI allows a server to pass headers as lists, which are not hashable.
             return RequestHeaders([(name, value) for name, value in headers], self._cookies, self._client_headers)
         request_headers = RequestHeaders(headers, self._cookies, self._client_headers)
-        if len(headers) <= MAX_HEADERS and sum(len(name) + len(value) for name, value in headers) <= MAX_KEY_BYTES:
-            self._entries[key] = request_headers
-            if len(self._entries) > MAX_ENTRIES:
-                self._entries.popitem(last=False)
-        return request_headers
+        if len(headers) > MAX_HEADERS:
+            return request_headers
+        return self._entries.store(key, request_headers, sum(len(name) + len(value) for name, value in headers))

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from akoya_gateway.access.request import RequestInfo, normalizes_to
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Identity, IdentitySource
 from akoya_gateway.errors import OperatorError, UserError
@@ -100,8 +100,7 @@ class JWTAuthenticator:
         self._header = (identity.header or "authorization").encode()
         self._keys = keys
         self._clock = clock
-        self._max_entries = max_entries
-        self._cache: OrderedDict[bytes, _CachedOwner] = OrderedDict()
+        self._cache: BoundedCache[bytes, _CachedOwner] = BoundedCache(max_entries)
 
     def require_valid_header(self, request: RequestInfo) -> None:
         single_value(request, self._header)
@@ -129,17 +128,11 @@ class JWTAuthenticator:
 
     def _cached_owner(self, digest: bytes) -> str | None:
         cached = self._cache.get(digest)
-        if cached is None or self._clock() >= cached.valid_until:
-            return None
-        self._cache.move_to_end(digest)
-        return cached.owner
+        return None if cached is None or self._clock() >= cached.valid_until else cached.owner
 
     def _store(self, digest: bytes, token: UserToken) -> str:
         owner = owner_of(token.user)
-        self._cache[digest] = _CachedOwner(owner, min(token.expires_at, self._clock() + CACHE_SECONDS))
-        self._cache.move_to_end(digest)
-        while len(self._cache) > self._max_entries:
-            self._cache.popitem(last=False)
+        self._cache.store(digest, _CachedOwner(owner, min(token.expires_at, self._clock() + CACHE_SECONDS)))
         return owner
 
     async def _validate(self, token: Secret) -> UserToken:

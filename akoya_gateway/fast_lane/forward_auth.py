@@ -7,13 +7,13 @@ uvicorn (on the machine of `docs/performance.md`). Denials are left to the ASGI 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.request import RequestInfo, names_a_method_in
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.authentication.principal import is_trusted_peer
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.forward_auth import ANSWER_HEADER
@@ -75,22 +75,20 @@ class EncodedResponse:
 
 
 class ForwardAuthCache:
-    """Bounded cache of checks for one configuration. The oldest entry is evicted first."""
+    """Bounded cache of checks for one configuration."""
 
     def __init__(self, date_header: DateHeader) -> None:
         self._date_header = date_header
-        self._entries: OrderedDict[tuple[str | None, bytes], CachedCheck] = OrderedDict()
+        self._entries: BoundedCache[tuple[str | None, bytes], CachedCheck] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
 
     def store(self, runtime: Runtime, peer: str | None, data: bytes, build_request: Callable[[], RequestInfo]) -> None:
         """Cache a check. `data` is exactly one request head, and `build_request` builds the request it describes."""
         try:
-            cached = _read(runtime, build_request) if len(data) <= MAX_KEY_BYTES else None
+            cached = _read(runtime, build_request) if len(data) < MAX_KEY_BYTES else None
         except GatewayError:
             return
         if cached is not None:
-            self._entries[peer, data] = cached
-            if len(self._entries) > MAX_ENTRIES:
-                self._entries.popitem(last=False)
+            self._entries.store((peer, data), cached, len(data))
 
     def response(self, runtime: Runtime, data: bytes, peer: str | None, now: float) -> EncodedResponse | None:
         """Return the response, or None if the check is not cached or cannot be allowed from cached data.

@@ -32,7 +32,7 @@ from akoya_gateway.upstream.http.request_head import HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 MAX_ENTRIES = 4096
-"""Maximum number of cached lines of each kind. A cache is cleared when it is full."""
+"""Maximum number of cached lines of each kind."""
 MAX_KEY_BYTES = 1024
 """Maximum size of a cached line."""
 MAX_HEAD_BYTES = 16_384
@@ -210,7 +210,7 @@ class RequestParser:
         self._scope_header_cache: BoundedCache[tuple[bytes, bytes], _CachedHeader] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES
         )
-        self._simple_headers: set[bytes] = set()
+        self._simple_headers: BoundedCache[bytes, None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
         """Names of headers that are passed on unchanged whatever their value."""
 
     def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
@@ -350,13 +350,8 @@ class RequestParser:
             field = _CachedHeader(_COOKIE, *header, wire)
             field.session = self._cookies.session([header])
             return field
-        if (
-            name not in _UNCACHED_HEADERS
-            and wire
-            and len(self._simple_headers) < MAX_ENTRIES
-            and len(name) <= MAX_KEY_BYTES
-        ):
-            self._simple_headers.add(name)
+        if name not in _UNCACHED_HEADERS and wire:
+            self._simple_headers.store(name, None, len(name))
         return _CachedHeader(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
 
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import DROP, ClientHeaders, is_alias
 from akoya_gateway.errors import UserError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -17,7 +16,7 @@ ORIGINAL_METHOD, ORIGINAL_URI = b"x-original-method", b"x-original-uri"
 FORWARDED_METHOD, FORWARDED_URI, FORWARDED_HOST = b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"
 
 MAX_ENTRIES = 1024
-"""Maximum number of cached requests. The oldest entry is evicted first."""
+"""Maximum number of cached requests."""
 MAX_KEY_BYTES = 4096
 """Maximum size of a cached request."""
 
@@ -116,7 +115,7 @@ class OriginalRequestCache:
         self.route = route
         self._client_headers = client_headers
         self._cookies = cookies
-        self._entries: OrderedDict[tuple[object, ...], OriginalRequest] = OrderedDict()
+        self._entries: BoundedCache[tuple[object, ...], OriginalRequest] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
 
     def read(self, request: RequestInfo) -> OriginalRequest:
         """Return the original request that `request` describes. Raises `InvalidOriginalRequest`."""
@@ -128,14 +127,8 @@ class OriginalRequestCache:
         except TypeError:
             # ASGI allows a server to pass headers as lists, which are not hashable.
             return OriginalRequest(request, self.route, self._cookies, self._client_headers)
-        if (
-            len(request.raw_path) + len(request.query) + sum(len(name) + len(value) for name, value in request.headers)
-            <= MAX_KEY_BYTES
-        ):
-            self._entries[key] = original
-            if len(self._entries) > MAX_ENTRIES:
-                self._entries.popitem(last=False)
-        return original
+        size = sum(len(name) + len(value) for name, value in request.headers)
+        return self._entries.store(key, original, len(request.raw_path) + len(request.query) + size)
 
 
 def _read_request_line(request: RequestInfo, route: bytes) -> tuple[str, bytes, bytes]:

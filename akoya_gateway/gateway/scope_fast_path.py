@@ -21,7 +21,7 @@ from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.trusted_proxies import peer_of
 
 MAX_ENTRIES = 4096
-"""Maximum number of cached targets. The cache is cleared when it is full."""
+"""Maximum number of cached targets."""
 MAX_KEY_BYTES = 1024
 """Maximum size of a cached target (method and path)."""
 

@@ -16,7 +16,7 @@ from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 Proxies = Mapping[str, ReverseProxy]
 """Reverse proxies by upstream name (`config.model.Upstream.name`)."""
 
-_SHARED = ("trusted_proxies", "limits", "public_url", "allow_underscore_headers", "identity")
+_SHARED = ("trusted_proxies", "public_url", "allow_underscore_headers", "identity")
 """Configuration keys that every proxy depends on. A change of one replaces all proxies."""
 
 
@@ -115,7 +115,6 @@ def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
         trusted_proxies=config.trusted_proxies,
         public_url=config.public_url,
         client_headers=client_headers_of(config),
-        max_body=config.limits.body_bytes,
     )
 
 

@@ -53,7 +53,6 @@ class ReverseProxy:
         trusted_proxies: Sequence[TrustedPeer] = (),
         public_url: Origin | None = None,
         client_headers: ClientHeaders | None = None,
-        max_body: int = 0,
         answer_errors: bool = False,
     ) -> None:
         """Create the proxy.
@@ -63,7 +62,6 @@ class ReverseProxy:
             trusted_proxies: Peers whose forwarded headers are believed.
             public_url: The URL that browsers use (see `ForwardedHeaders`).
             client_headers: Decides which client headers are forwarded.
-            max_body: Largest request body in bytes, or 0 for no limit.
             answer_errors: Respond to errors with problem details instead of raising them, for use without a caller
                 that does this.
         """
@@ -74,7 +72,6 @@ class ReverseProxy:
             ForwardedHeaders(trusted_proxies, public_url), default_host, client_headers, keep_alive=upstream.keep_alive
         )
         self._websockets = WebSocketProxy(pool, self.writer)
-        self._max_body = max_body
         self._answer_errors = answer_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +125,7 @@ class ReverseProxy:
         query = scope.get("query_string", b"")
         path: bytes = scope["raw_path"]
         extensions = scope.get("extensions") or ()
-        head = self.writer.write(
+        return self.writer.write(
             scope["method"],
             path + b"?" + query if query else path,
             scope["headers"],
@@ -139,14 +136,6 @@ class ReverseProxy:
             trailers="http.response.trailers" in extensions,
             injected_headers=scope.get("akoya.ours", 0),
         )
-        if self._max_body and head.length > self._max_body:
-            raise RefusedRequest("the body is too large", status=413, code="body-too-large", title="Too large")
-        return head
-
-    def check_body_size(self, sent: int) -> None:
-        """Raise RefusedRequest if `sent` bytes exceed the size limit for request bodies."""
-        if self._max_body and sent > self._max_body:
-            raise RefusedRequest("the body is too large", status=413, code="body-too-large", title="Too large")
 
 
 class ProxiedExchange:
@@ -279,10 +268,9 @@ class ProxiedExchange:
     def _frame(self, body: Body, length: int, data: bytes, *, more: bool) -> bytes:
         """Return a part of the body with its framing (RFC 9112 section 7.1).
 
-        Raises RefusedRequest if the body is too large or does not match its Content-Length.
+        Raises RefusedRequest if the body does not match its Content-Length.
         """
         self._sent += len(data)
-        self._proxy.check_body_size(self._sent)
         if body is Body.CHUNKED:
             framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             return framed if more else framed + b"0\r\n\r\n"

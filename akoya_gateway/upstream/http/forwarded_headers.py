@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.config.model import Origin
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies, parse_address
 
@@ -24,7 +25,7 @@ FORWARDED_NAMES = frozenset(
 )
 """The forwarded headers that the gateway sets. Via is not among them."""
 
-_MAX_ENTRIES, _MAX_HOST_BYTES = 1024, 255
+_MAX_ENTRIES, _MAX_HOST_BYTES = 1024, 256
 _ADDRESS = re.compile(rb"[A-Za-z0-9.:_%\-\[\]]{1,64}")
 _TRUSTED_HOST = re.compile(rb"[A-Za-z0-9._~\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
@@ -49,7 +50,7 @@ class ForwardedHeaders:
         if public_url is not None and public_url.scheme == "https":
             host = public_url.authority.encode("ascii")
             self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
-        self._cache: dict[tuple[str | None, str, bytes], bytes] = {}
+        self._cache: BoundedCache[tuple[str | None, str, bytes], bytes] = BoundedCache(_MAX_ENTRIES, _MAX_HOST_BYTES)
 
     def trusts(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
         """Return True if the peer is one of `trusted_proxies` (see `TrustedProxies`)."""
@@ -70,11 +71,7 @@ class ForwardedHeaders:
         hop = (peer, scheme, host)
         cached = self._cache.get(hop)
         if cached is None:
-            cached = _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer)
-            if len(self._cache) >= _MAX_ENTRIES:
-                self._cache.clear()
-            if len(host) <= _MAX_HOST_BYTES:
-                self._cache[hop] = cached
+            cached = self._cache.store(hop, _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer), len(host))
         return cached
 
     def _as_browsers_see(self, scheme: str, host: bytes) -> str:

@@ -8,11 +8,11 @@ name. Long names are not cached, because a client can send any number of them.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
 from akoya_gateway.upstream.errors import RefusedRequest
 from akoya_gateway.upstream.http.forwarded_headers import FORWARDED_NAMES, ForwardedHeaders, ForwardedValues
@@ -29,7 +29,7 @@ CR and LF are checked separately.
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
-_MAX_NAMES, _MAX_NAME_BYTES = 4096, 255
+_MAX_NAMES, _MAX_NAME_BYTES = 4096, 256
 _MAX_SECTIONS, _MAX_SECTION_BYTES, _MAX_SECTION_HEADERS = 1024, 4096, 100
 CLOSE_LINE = b"connection: close\r\n"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
@@ -143,10 +143,12 @@ class RequestWriter:
         self._client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
         self._keep_alive = keep_alive
-        self._names: dict[bytes, int] = {name: int(rule) for name, rule in _RULES.items()}
-        self._methods: dict[str, bytes] = {}
-        self._hosts: set[bytes] = set()
-        self._sections: OrderedDict[tuple[object, ...], HeaderSection] = OrderedDict()
+        self._names: BoundedCache[bytes, int] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
+        self._methods: BoundedCache[str, bytes] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
+        self._hosts: BoundedCache[bytes, None] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
+        self._sections: BoundedCache[tuple[object, ...], HeaderSection] = BoundedCache(
+            _MAX_SECTIONS, _MAX_SECTION_BYTES
+        )
 
     def write(
         self,
@@ -218,11 +220,8 @@ class RequestWriter:
                 is_forwarded=is_forwarded,
             )
             # Limit the size of the received headers, not of the section, because the key contains all of them.
-            size = sum(len(name) + len(value) for name, value in headers)
-            if size <= _MAX_SECTION_BYTES and len(headers) <= _MAX_SECTION_HEADERS:
-                self._sections[key] = section
-                if len(self._sections) > _MAX_SECTIONS:
-                    self._sections.popitem(last=False)
+            if len(headers) <= _MAX_SECTION_HEADERS:
+                self._sections.store(key, section, sum(len(name) + len(value) for name, value in headers))
         return section
 
     def closing(self, verb: bytes) -> bytes:
@@ -309,8 +308,7 @@ class RequestWriter:
             return hosts[0]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             raise RefusedRequest("there must be one valid Host")
-        if len(self._hosts) < _MAX_NAMES and len(hosts[0]) <= _MAX_NAME_BYTES:
-            self._hosts.add(hosts[0])
+        self._hosts.store(hosts[0], None, len(hosts[0]))
         return hosts[0]
 
     def _read_name(self, name: bytes) -> int:
@@ -318,18 +316,14 @@ class RequestWriter:
             raise RefusedRequest("a header name is not a token")
         special_rule = None if is_alias(name) else _RULES.get(name.lower())
         rule = int(_HANDLED[self._client_headers.handling(name)] if special_rule is None else special_rule)
-        if len(self._names) < _MAX_NAMES and len(name) <= _MAX_NAME_BYTES:
-            self._names[name] = rule
-        return rule
+        return self._names.store(name, rule, len(name))
 
     def _read_method(self, method: str) -> bytes:
         verb = method.encode("latin-1", "replace")
         # The response to TRACE would reveal the injected headers to the browser (RFC 9110 section 9.3.8).
         if not _TOKEN.fullmatch(verb) or verb.upper() in (b"CONNECT", b"TRACE", b"TRACK"):
             raise RefusedRequest("the method is not one this proxy passes on", status=405, code="method-refused")
-        if len(self._methods) < _MAX_NAMES and len(method) <= _MAX_NAME_BYTES:
-            self._methods[method] = verb
-        return verb
+        return self._methods.store(method, verb, len(method))
 
 
 class _SpecialHeaders:

@@ -21,7 +21,7 @@ from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.upstream.http.response_head import BODILESS, HOP_BY_HOP, Headers, parse_content_length
 
 MAX_ENTRIES = 4096
-"""Maximum number of cached lines. The cache is cleared when it is full, because most lines soon become useless."""
+"""Maximum number of cached lines."""
 MAX_HEADS = 512
 """Maximum number of cached heads. An app often sends identical heads, as long as the second in Date is the same."""
 MAX_LINE_BYTES, MAX_HEAD_KEY_BYTES = 512, 2048
@@ -113,7 +113,7 @@ class ResponseHeadCache:
         """Create the cache. `hides` decides which headers must not reach the client."""
         self._hides = hides or _hides_by_name
         self._heads: BoundedCache[bytes, CachedResponseHead] = BoundedCache(MAX_HEADS, MAX_HEAD_KEY_BYTES)
-        self._statuses: dict[bytes, int] = {}
+        self._statuses: BoundedCache[bytes, int] = BoundedCache(MAX_HEADERS, MAX_LINE_BYTES)
         self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
 
     def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
@@ -164,9 +164,7 @@ class ResponseHeadCache:
         status = int(found[1]) if found else 0
         if status in BODILESS:
             status = 0
-        if len(self._statuses) < MAX_HEADERS and len(line) <= MAX_LINE_BYTES:
-            self._statuses[line] = status
-        return status
+        return self._statuses.store(line, status, len(line))
 
     def _read_line(self, written: bytes) -> _CachedLine:
         return self._lines.store(written, _parse_line(written, self._hides), len(written))
