@@ -77,6 +77,9 @@ FROM_PROXIES = frozenset(
         b"x-remote-groups", b"x-remote-name", b"x-remote-user", b"x-token-user-email", b"x-token-user-name",
         b"x-webauth-email", b"x-webauth-groups", b"x-webauth-name", b"x-webauth-user",
         b"cf-access-authenticated-user-email", b"x-vouch-user",
+        # The trace that the request belongs to (W3C Trace Context section 3). With a sampled trace of its own choice a
+        # client could make the app record every request, and join its requests to the traces of others.
+        b"traceparent", b"tracestate",
     }
 )  # fmt: skip
 """Names that are passed on only if the request comes from one of `trusted_proxies`."""

@@ -98,7 +98,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
         prefix=prefix,
         listen=listen,
         admin=admin,
-        token_bearer=read_token_bearer(top),
+        token_bearer=read_token_bearer(top, admin),
         upstream=upstreams.default,
         upstreams=upstreams.others,
         environments=environments,

@@ -25,7 +25,7 @@ from akoya_gateway.config.model import (
 )
 from akoya_gateway.config.reader import Node
 from akoya_gateway.config.secrets import existing_file, read_password
-from akoya_gateway.config.value_parsers import is_loopback, parse_listen, parse_url
+from akoya_gateway.config.value_parsers import is_loopback, parse_listen, parse_url, stays_on_this_machine
 from akoya_gateway.secret import Secret
 from akoya_gateway.trusted_proxies import UNIX, TrustedPeer
 
@@ -89,12 +89,20 @@ def read_listeners(top: Node) -> tuple[Listen | None, Listen | None]:
     return public, admin
 
 
-def read_token_bearer(top: Node) -> Secret | None:
-    """Read the bearer for the admin listener's token route. It must be too long to be guessed."""
+def read_token_bearer(top: Node, admin: Listen | None) -> Secret | None:
+    """Read the bearer for the token route of the admin listener.
+
+    It must be too long to be guessed, and must not cross a network in plain text.
+    """
     if top.get("admin") is None:
         return None
-    node = top.section("admin").get("token_bearer")
+    section = top.section("admin")
+    node = section.get("token_bearer")
     bearer = read_password(node)
+    is_shown = admin is not None and not stays_on_this_machine(admin) and not section.plain("insecure_http")
+    if node is not None and is_shown:
+        remedy = "listen on loopback, or set admin.insecure_http: true if that network is yours alone"
+        node.error("plain http beyond loopback would show the bearer and the tokens to the network", remedy)
     if node is not None and bearer is not None and len(bearer) < _MIN_BEARER_BYTES:
         remedy = "make one with `openssl rand -base64 33`"
         node.error(f"the bearer is shorter than {_MIN_BEARER_BYTES} characters", remedy)

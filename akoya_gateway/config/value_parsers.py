@@ -48,6 +48,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def stays_on_this_machine(listen: Listen) -> bool:
+    """Return True for a Unix socket or a loopback address."""
+    return listen.path is not None or is_loopback(listen.host)
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """The parts of an absolute http(s) URL. `text` is the URL as written."""

@@ -14,13 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from akoya_gateway.config.model import Client, Config, Environment, Listen, Origin, Upstream
+from akoya_gateway.config.model import Client, Config, Environment, Origin, Upstream
+from akoya_gateway.config.value_parsers import stays_on_this_machine
 from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
 from akoya_gateway.doctor.connectivity import CONNECT_TIMEOUT, check_connectivity
 from akoya_gateway.errors import GatewayError
@@ -101,7 +101,7 @@ async def _settings(config: Config) -> list[CheckResult]:
     if (trusted := config.process_environment.ca_file or config.process_environment.ca_folder) is not None:
         variable = "SSL_CERT_DIR" if config.process_environment.ca_file is None else "SSL_CERT_FILE"
         findings.append(fine(variable, f"CA certificates are read from {trusted} only"))
-    if config.admin is not None and not _is_loopback(config.admin):
+    if config.admin is not None and not stays_on_this_machine(config.admin):
         findings.append(
             warning(
                 "admin.listen",
@@ -403,12 +403,3 @@ def _origins(environment: Environment) -> list[Origin]:
 def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     return Origin(parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme])
-
-
-def _is_loopback(listen: Listen) -> bool:
-    if listen.path is not None or listen.host == "localhost":
-        return True
-    try:
-        return ip_address(listen.host).is_loopback
-    except ValueError:
-        return False

@@ -21,7 +21,7 @@ from akoya_gateway.config.model import (
     Seconds,
     WebSocketBounds,
 )
-from tests.support.config_documents import judged, said, warned
+from tests.support.config_documents import ENVIRON, judged, said, warned
 from tests.support.redis_servers import self_signed
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
@@ -153,6 +153,31 @@ def test_the_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path
     assert _config(tmp_path, {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}).admin == Listen(
         "127.0.0.1", 0
     )
+
+
+@pytest.mark.parametrize(
+    ("listen", "insecure", "refused"),
+    [
+        ("127.0.0.1:9090", False, False),
+        ("[::1]:9090", False, False),
+        ("unix:/run/admin.sock", False, False),
+        ("0.0.0.0:9090", False, True),
+        ("[::]:9090", False, True),
+        ("10.1.2.3:9090", False, True),
+        ("0.0.0.0:9090", True, False),
+    ],
+)
+def test_the_token_route_on_plain_http_beyond_loopback_is_refused_unless_it_is_switched_on(
+    tmp_path: Path, listen: str, insecure: bool, refused: bool
+) -> None:
+    admin = {"listen": listen, "insecure_http": insecure}
+    assert said(judged(tmp_path, {"admin": admin})) == []
+    lines = said(
+        judged(tmp_path, {"admin": admin | {"token_bearer": {"env": "BEARER"}}}, {**ENVIRON, "BEARER": "b" * 32})
+    )
+    assert [line.partition(" (")[0] for line in lines] == [
+        "admin.token_bearer: plain http beyond loopback would show the bearer and the tokens to the network"
+    ] * refused
 
 
 def test_upstreams_are_one_or_several_or_none(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
     assert [str(diagnostic) for diagnostic in validate_config(path, {}, secrets=False).diagnostics] == []
 
 
+@pytest.mark.parametrize("path", [SIDECAR, CHART / "values.yaml"], ids=["kubernetes", "helm"])
+def test_the_token_route_that_the_manifests_suggest_passes_the_check(path: Path, tmp_path: Path) -> None:
+    enabled = re.sub(r"# (token_bearer:|insecure_http:)", r"\1", path.read_text())
+    loaded = next(yaml.safe_load_all(enabled))
+    config = yaml.safe_load(loaded["data"]["gateway.yaml"]) if path == SIDECAR else loaded["config"]
+    written = tmp_path / "gateway.yaml"
+    written.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert [str(each) for each in validate_config(written, {}, secrets=False).diagnostics] == []
+    del config["admin"]["insecure_http"]
+    written.write_text(yaml.safe_dump(config, sort_keys=False))
+    [refused] = validate_config(written, {}, secrets=False).diagnostics
+    assert "set admin.insecure_http: true" in str(refused)
+
+
 @pytest.mark.parametrize("document", documents(SIDECAR.read_text()), ids=lambda d: d["kind"])
 def test_the_manifests_fit_the_kubernetes_schema(document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, KUBERNETES, strict=True)

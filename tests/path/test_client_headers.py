@@ -26,7 +26,7 @@ MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Scri
 SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Real-IP", "True-Client-IP", "X-Client-IP", "Client-IP",
                    "CF-Connecting-IP", "X-Proxied-Https", "Remote-User", "X-Remote-User", "X-Auth-Request-User", "Forwarded",
                    "X-Envoy-External-Address", "Front-End-Https", "X-Scheme", "Fastly-Client-IP", "$WSRU", "WL-Proxy-Client-IP",
-                   "Client-Cert", "SSL-Client-Verify", "Tailscale-User-Login"]  # fmt: skip
+                   "Client-Cert", "SSL-Client-Verify", "Tailscale-User-Login", "Traceparent", "Tracestate"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MOVING)
