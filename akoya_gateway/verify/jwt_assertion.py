@@ -160,9 +160,15 @@ def _verified(claims: dict[str, Any], key_id: str) -> Verified:
         scope=tuple(str(claims.get("scope", "")).split()),
         environment=claims.get("environment"),
         connections=tuple(
-            Connection(str(one.get("connector")), str(one.get("state")), one.get("expires"))
+            Connection(str(one.get("connector")), str(one.get("state")), one.get("expires"), one.get("id"))
             for one in claims.get("connections", ())
         ),
+        provider=claims.get("provider"),
+        grant=claims.get("grant"),
+        consent=claims.get("consent"),
+        interaction_type=claims.get("interaction_type"),
+        last_access=claims.get("last_access"),
+        id_tokens=dict(claims.get("id_tokens", {})),
         rule=claims.get("rule"),
         key_id=key_id,
         signed_at=int(claims["iat"]),

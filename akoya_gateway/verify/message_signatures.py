@@ -207,6 +207,12 @@ def _verified(claims: dict[str, str]) -> Verified:
         scope=tuple(claims.get("akoya-scope", "").split()),
         environment=claims.get("akoya-environment"),
         connections=_connections(claims.get("akoya-connections", "")),
+        provider=claims.get("akoya-provider"),
+        grant=claims.get("akoya-grant"),
+        consent=claims.get("akoya-consent"),
+        interaction_type=claims.get("akoya-interaction-type"),
+        last_access=claims.get("akoya-last-access"),
+        id_tokens=_id_tokens(claims.get("akoya-id-tokens", "")),
     )
 
 
@@ -214,6 +220,22 @@ def _connections(text: str) -> tuple[Connection, ...]:
     found: list[Connection] = []
     for connector, member in parse_dictionary(text, "Akoya-Connections").items():
         for login in member.items if isinstance(member, InnerList) else (member,):
-            ends = login.parameters.get("expires")
-            found.append(Connection(connector, str(login.value), ends if isinstance(ends, int) else None))
+            ends, grant = login.parameters.get("expires"), login.parameters.get("id")
+            found.append(
+                Connection(
+                    connector,
+                    str(login.value),
+                    ends if isinstance(ends, int) else None,
+                    grant if isinstance(grant, str) else None,
+                )
+            )
     return tuple(found)
+
+
+def _id_tokens(text: str) -> dict[str, str]:
+    members = parse_dictionary(text, "Akoya-Id-Tokens").items()
+    return {
+        connector: member.value
+        for connector, member in members
+        if isinstance(member, Item) and isinstance(member.value, str)
+    }

@@ -28,6 +28,8 @@ class Connection:
     """`live`, `refreshing`, `uncertain`, `needs_reconnect` or `revoked`."""
     expires: int | None
     """Expiry of its token, in Unix seconds."""
+    id: str | None = None
+    """The grant ID, stable for this login at this bank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,18 @@ class Verified:
     scope: tuple[str, ...] = ()
     environment: str | None = None
     connections: tuple[Connection, ...] = ()
+    provider: str | None = None
+    """Akoya's ID of the bank, for the paths of its data APIs. `connector` is the name in gateway.yaml."""
+    grant: str | None = None
+    """The ID of the grant whose token is passed: one login at one bank."""
+    consent: str | None = None
+    """Akoya's ID of the consent, if its id_token contains one."""
+    interaction_type: str | None = None
+    """`user` or `batch`, the value of Akoya's `x-akoya-interaction-type`."""
+    last_access: str | None = None
+    """When the owner was last active (RFC 3339, UTC), the value of Akoya's `x-akoya-last-access`."""
+    id_tokens: dict[str, str] = field(default_factory=dict, repr=False)
+    """The id_token of each required connector, if the access rule has `pass_tokens: all`."""
     rule: str | None = None
     """The access rule that allowed the request. Only the JWT scheme sends it."""
     key_id: str = ""

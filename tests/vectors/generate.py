@@ -118,7 +118,17 @@ FULL = [
     ["akoya-scope", "openid profile offline_access"],
     ["akoya-environment", "sandbox"],
     ["akoya-owner", "o-3Jd9Qm1Zx"],
-    ["akoya-connections", "mikomo=live;expires=1790000900, second-bank=(live;expires=1790000600 revoked;expires=0)"],
+    [
+        "akoya-connections",
+        'mikomo=live;expires=1790000900;id="g_3q2-7wQBAgMEBQYHCAkKCw", '
+        'second-bank=(live;expires=1790000600;id="g_AAECAwQFBgcICQoLDA0ODw" revoked;expires=0)',
+    ],
+    ["akoya-provider", "mikomo-provider"],
+    ["akoya-grant", "g_3q2-7wQBAgMEBQYHCAkKCw"],
+    ["akoya-consent", "7f0c2c52-grant"],
+    ["akoya-interaction-type", "user"],
+    ["akoya-last-access", "2026-09-21T14:12:37Z"],
+    ["akoya-id-tokens", 'mikomo="eyJhbGciOiJSUzI1NiJ9.e30.c2ln", second-bank="eyJhbGciOiJSUzI1NiJ9.e31.c2ln"'],
 ]
 SAYS_FULL = {
     "owner": "o-3Jd9Qm1Zx",
@@ -128,10 +138,19 @@ SAYS_FULL = {
     "scope": ["openid", "profile", "offline_access"],
     "environment": "sandbox",
     "connections": [
-        {"connector": "mikomo", "state": "live", "expires": 1790000900},
-        {"connector": "second-bank", "state": "live", "expires": 1790000600},
-        {"connector": "second-bank", "state": "revoked", "expires": 0},
+        {"connector": "mikomo", "state": "live", "expires": 1790000900, "id": "g_3q2-7wQBAgMEBQYHCAkKCw"},
+        {"connector": "second-bank", "state": "live", "expires": 1790000600, "id": "g_AAECAwQFBgcICQoLDA0ODw"},
+        {"connector": "second-bank", "state": "revoked", "expires": 0, "id": None},
     ],
+    "provider": "mikomo-provider",
+    "grant": "g_3q2-7wQBAgMEBQYHCAkKCw",
+    "consent": "7f0c2c52-grant",
+    "interaction_type": "user",
+    "last_access": "2026-09-21T14:12:37Z",
+    "id_tokens": {
+        "mikomo": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+        "second-bank": "eyJhbGciOiJSUzI1NiJ9.e31.c2ln",
+    },
 }
 OWNER_ONLY = [["akoya-owner", "j%C3%BCrgen 50%25".replace(" ", "%20")]]
 SAYS_OWNER = {
@@ -142,6 +161,12 @@ SAYS_OWNER = {
     "scope": [],
     "environment": None,
     "connections": [],
+    "provider": None,
+    "grant": None,
+    "consent": None,
+    "interaction_type": None,
+    "last_access": None,
+    "id_tokens": {},
 }
 DERIVED = ["@method", "@authority", "@path", "@query"]
 
@@ -470,6 +495,12 @@ CLAIMS: Json = {
     "expires": 1790000900,
     "scope": "openid profile offline_access",
     "connections": SAYS_FULL["connections"],
+    "provider": "mikomo-provider",
+    "grant": "g_3q2-7wQBAgMEBQYHCAkKCw",
+    "consent": "7f0c2c52-grant",
+    "interaction_type": "user",
+    "last_access": "2026-09-21T14:12:37Z",
+    "id_tokens": SAYS_FULL["id_tokens"],
 }
 
 

@@ -32,18 +32,26 @@ type Request struct {
 }
 
 // Verified is what the gateway signed for a request. Without a grant, Connector and IDToken are empty and Expires is 0.
+// Provider is Akoya's ID of the bank, and Connector its name in gateway.yaml. Grant is the ID of one login at one bank.
+// InteractionType and LastAccess are the values of Akoya's headers x-akoya-interaction-type and x-akoya-last-access.
+// IDTokens has a token for each connector, if the access rule has pass_tokens: all.
 type Verified struct {
 	Owner, Connector, IDToken, Environment string
 	Expires                                int64
 	Scope                                  []string
 	Connections                            []Connection
 	Nonce                                  string
+	Provider, Grant, Consent               string
+	InteractionType, LastAccess            string
+	IDTokens                               map[string]string
 }
 
 // Connection is one bank login of the owner.
 type Connection struct {
 	Connector, State string
 	Expires          int64
+	// ID is the grant ID, stable for this login at this bank.
+	ID string
 }
 
 // Key verifies signatures with its own algorithm, which a message cannot change. Create one with Ed25519, P256 or
@@ -220,10 +228,16 @@ func said(ours map[string]string, nonce *string) (Verified, error) {
 	if err != nil {
 		return Verified{}, err
 	}
+	idTokens, err := idTokensIn(ours["akoya-id-tokens"])
+	if err != nil {
+		return Verified{}, err
+	}
 	expires, _ := strconv.ParseInt(ours["akoya-expires"], 10, 64)
 	said := Verified{
 		Owner: owner, Connector: ours["akoya-connector"], IDToken: ours["akoya-id-token"], Expires: expires,
 		Environment: ours["akoya-environment"], Scope: strings.Fields(ours["akoya-scope"]), Connections: connections,
+		Provider: ours["akoya-provider"], Grant: ours["akoya-grant"], Consent: ours["akoya-consent"],
+		InteractionType: ours["akoya-interaction-type"], LastAccess: ours["akoya-last-access"], IDTokens: idTokens,
 	}
 	if nonce != nil {
 		said.Nonce = *nonce
@@ -249,7 +263,24 @@ func connectionsIn(value string) ([]Connection, error) {
 		for _, login := range logins {
 			expires, _ := login.Params.Get("expires")
 			ends, _ := expires.(int64)
-			found = append(found, Connection{connector, fmt.Sprint(login.Value), ends})
+			grant, _ := login.Params.Get("id")
+			id, _ := grant.(string)
+			found = append(found, Connection{connector, fmt.Sprint(login.Value), ends, id})
+		}
+	}
+	return found, nil
+}
+
+func idTokensIn(value string) (map[string]string, error) {
+	members, err := httpsfv.UnmarshalDictionary([]string{value})
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for _, connector := range members.Names() {
+		member, _ := members.Get(connector)
+		if item, isItem := member.(httpsfv.Item); isItem {
+			found[connector] = fmt.Sprint(item.Value)
 		}
 	}
 	return found, nil

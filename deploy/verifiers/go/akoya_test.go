@@ -32,6 +32,10 @@ type vector struct {
 		Expires                       int64
 		Scope                         []string
 		Connections                   []Connection
+		Provider, Grant, Consent      string
+		InteractionType               string            `json:"interaction_type"`
+		LastAccess                    string            `json:"last_access"`
+		IDTokens                      map[string]string `json:"id_tokens"`
 	}
 }
 
@@ -91,6 +95,8 @@ func TestVectors(t *testing.T) {
 			expected := Verified{
 				Owner: one.Says.Owner, Connector: one.Says.Connector, IDToken: one.Says.IDToken, Scope: said.Scope,
 				Environment: one.Says.Environment, Expires: one.Says.Expires, Connections: said.Connections, Nonce: said.Nonce,
+				Provider: one.Says.Provider, Grant: one.Says.Grant, Consent: one.Says.Consent,
+				InteractionType: one.Says.InteractionType, LastAccess: one.Says.LastAccess, IDTokens: one.Says.IDTokens,
 			}
 			if !reflect.DeepEqual(said, expected) {
 				t.Fatalf("said %+v, expected %+v", said, expected)

@@ -24,13 +24,22 @@ public final class AkoyaVerifier {
     /** One header field of the request. */
     public record Header(String name, String value) {}
 
-    /** One bank login of the owner. */
-    public record Connection(String connector, String state, Long expires) {}
+    /** One bank login of the owner. {@code id} is the grant ID, stable for this login at this bank. */
+    public record Connection(String connector, String state, Long expires, String id) {}
 
-    /** What the gateway signed. Without a grant, connector, idToken and expires are null. */
+    /**
+     * What the gateway signed. Without a grant, connector, idToken and expires are null.
+     *
+     * @param provider Akoya's ID of the bank; connector is its name in gateway.yaml
+     * @param grant the ID of one login at one bank
+     * @param interactionType the value of Akoya's header x-akoya-interaction-type
+     * @param lastAccess the value of Akoya's header x-akoya-last-access
+     * @param idTokens a token for each connector, if the access rule has pass_tokens: all
+     */
     public record Verified(
             String owner, String connector, String idToken, Long expires, List<String> scope, String environment,
-            List<Connection> connections, String nonce) {}
+            List<Connection> connections, String nonce, String provider, String grant, String consent,
+            String interactionType, String lastAccess, Map<String, String> idTokens) {}
 
     private static final String LABEL = "akoya";
     private static final String TAG = "akoya-gateway";
@@ -155,7 +164,17 @@ public final class AkoyaVerifier {
                 URLDecoder.decode(said.getOrDefault("owner", "").replace("+", "%2B"), StandardCharsets.UTF_8),
                 said.get("connector"), said.get("id-token"), expires == null ? null : Long.valueOf(expires),
                 scope.isEmpty() ? List.of() : Arrays.asList(scope.split(" ")), said.get("environment"),
-                connections(said.getOrDefault("connections", "")), (String) parameters.get("nonce"));
+                connections(said.getOrDefault("connections", "")), (String) parameters.get("nonce"), said.get("provider"),
+                said.get("grant"), said.get("consent"), said.get("interaction-type"), said.get("last-access"),
+                idTokens(said.getOrDefault("id-tokens", "")));
+    }
+
+    private static Map<String, String> idTokens(String value) throws NotVerified {
+        Map<String, String> found = new LinkedHashMap<>();
+        for (Map.Entry<String, Fields.Item> member : Fields.dictionary(value).entrySet()) {
+            found.put(member.getKey(), String.valueOf(member.getValue().value()));
+        }
+        return found;
     }
 
     private static List<Connection> connections(String value) throws NotVerified {
@@ -165,7 +184,8 @@ public final class AkoyaVerifier {
             for (Object login : logins) {
                 Fields.Item one = (Fields.Item) login;
                 String state = one.value() instanceof Fields.Token token ? token.text() : one.value().toString();
-                found.add(new Connection(member.getKey(), state, (Long) one.parameters().get("expires")));
+                Object ends = one.parameters().get("expires");
+                found.add(new Connection(member.getKey(), state, (Long) ends, (String) one.parameters().get("id")));
             }
         }
         return found;

@@ -60,15 +60,20 @@ public final class Vectors {
         List<String> connections = new ArrayList<>();
         for (var one : (List<Map<String, Object>>) expected.get("connections")) {
             Long ends = ((Double) one.get("expires")).longValue();
-            connections.add(new AkoyaVerifier.Connection((String) one.get("connector"), (String) one.get("state"), ends).toString());
+            var connection = new AkoyaVerifier.Connection(
+                    (String) one.get("connector"), (String) one.get("state"), ends, (String) one.get("id"));
+            connections.add(connection.toString());
         }
         var expires = (Double) expected.get("expires");
         var wanted = java.util.Arrays.asList(
                 expected.get("owner"), expected.get("connector"), expected.get("id_token"),
-                expires == null ? null : expires.longValue(), expected.get("scope"), expected.get("environment"), connections);
+                expires == null ? null : expires.longValue(), expected.get("scope"), expected.get("environment"), connections,
+                expected.get("provider"), expected.get("grant"), expected.get("consent"), expected.get("interaction_type"),
+                expected.get("last_access"), expected.get("id_tokens"));
         var found = java.util.Arrays.asList(
                 said.owner(), said.connector(), said.idToken(), said.expires(), said.scope(), said.environment(),
-                said.connections().stream().map(Object::toString).toList());
+                said.connections().stream().map(Object::toString).toList(), said.provider(), said.grant(), said.consent(),
+                said.interactionType(), said.lastAccess(), said.idTokens());
         return wanted.equals(found) ? null : "said " + found + ", expected " + wanted;
     }
 }

@@ -168,6 +168,12 @@ function said(ours) {
     scope: (text("scope") ?? "").split(" ").filter(Boolean),
     environment: text("environment"),
     connections: connections(text("connections") ?? ""),
+    provider: text("provider"),
+    grant: text("grant"),
+    consent: text("consent"),
+    interaction_type: text("interaction-type"),
+    last_access: text("last-access"),
+    id_tokens: idTokens(text("id-tokens") ?? ""),
   };
 }
 
@@ -175,10 +181,16 @@ function connections(value) {
   const found = [];
   for (const [connector, member] of value === "" ? [] : parseDictionary(value)) {
     for (const [state, parameters] of isInnerList(member) ? member[0] : [member]) {
-      found.push({ connector, state: state.toString(), expires: parameters.get("expires") ?? null });
+      const [expires, id] = ["expires", "id"].map((name) => parameters.get(name) ?? null);
+      found.push({ connector, state: state.toString(), expires, id });
     }
   }
   return found;
+}
+
+function idTokens(value) {
+  const members = value === "" ? [] : [...parseDictionary(value)];
+  return Object.fromEntries(members.map(([connector, member]) => [connector, String(member[0])]));
 }
 
 function covers(verified, fields) {
