@@ -85,8 +85,8 @@ def passed(token_bytes: int) -> UpstreamClaims:
     return UpstreamClaims(
         owner="3Jd9Qm1Zx0bYw8KfT2aVhQ",
         connections=(
-            ConnectionClaim("mikomo", "live", int(NOW) + 900),
-            ConnectionClaim("second", "live", int(NOW) + 60),
+            ConnectionClaim("mikomo", "live", int(NOW) + 900, "g_3q2-7wQBAgMEBQYHCAkKCw"),
+            ConnectionClaim("second", "live", int(NOW) + 60, "g_AAECAwQFBgcICQoLDA0ODw"),
         ),
         rule="access[1] /api/banks/{connector}/*",
         connector="mikomo",

@@ -5,11 +5,13 @@ Gateway headers are prepared once per grant and signed for each request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.request_headers import RequestHeaderCache, RequestHeaders, client_headers_of
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import AccessRule, Config
+from akoya_gateway.config.model import AccessRule, Config, Connector
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -35,6 +37,7 @@ class HeaderInjector:
             upstream: signer(config.signing, origin, config.audience(upstream), clock=clock)
             for upstream in {rule.upstream for rule in config.access}
         }
+        self._connectors = config.connectors
         self._public_is_secure = config.public_url.scheme == "https"
         self.client_headers = client_headers_of(config)
         self.trusts = TrustedProxies(config.trusted_proxies)
@@ -73,7 +76,7 @@ class HeaderInjector:
         found = self._prepared.get(key)
         if found is not None and found[1] is grant and found[0] is owner_grants:
             return found[2]
-        facts = upstream_claims(rule, grant, owner_grants)
+        facts = upstream_claims(rule, grant, owner_grants, self._connectors)
         # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
         prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
         self._prepared.store(key, (owner_grants, grant, prepared, facts))
@@ -103,11 +106,15 @@ class HeaderInjector:
 _REFRESHING = GrantState.REFRESHING
 
 
-def upstream_claims(rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants) -> UpstreamClaims:
+def upstream_claims(
+    rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants, connectors: Mapping[str, Connector]
+) -> UpstreamClaims:
     """Return the claims asserted to the upstream (docs/design.md section 5) for one grant under one rule."""
     connections = tuple(
         # Do not expose a refresh in progress to the upstream: the connection is live.
-        ConnectionClaim(g.connector, "live" if g.state is _REFRESHING else g.state.value, int(g.tokens.expires_at))
+        ConnectionClaim(
+            g.connector, "live" if g.state is _REFRESHING else g.state.value, int(g.tokens.expires_at), g.public_id
+        )
         for g in owner_grants.grants
     )
     if grant is None:
@@ -121,4 +128,7 @@ def upstream_claims(rule: AccessRule, grant: Grant | None, owner_grants: OwnerGr
         bearer=grant.tokens.bearer if rule.pass_token else None,
         expires_at=int(grant.tokens.expires_at),
         scope=grant.tokens.scope,
+        provider=connectors[grant.connector].id,
+        grant=grant.public_id,
+        consent=grant.tokens.consent_id,
     )

@@ -18,6 +18,7 @@ from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.responses.response import json_response, problem_response
+from akoya_gateway.signing.claims import BATCH
 
 
 class NoToken(UserError):
@@ -59,14 +60,21 @@ class AdminTokenApp:
         owners = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [])
         if len(owners) != 1:
             raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
+        configured = runtime.config.connectors.get(connector)
+        if configured is None:
+            raise NoToken
         grant = await _fresh_grant(runtime, owners[0], connector)
         return {
             "connector": connector,
+            "provider": configured.id,
+            "grant": grant.public_id,
+            "interaction_type": BATCH,
             "environment": grant.key.environment,
             "owner": owners[0],
             "id_token": grant.tokens.bearer.reveal(),
             "expires": int(grant.tokens.expires_at),
             "scope": " ".join(grant.tokens.scope),
+            **({} if grant.tokens.consent_id is None else {"consent": grant.tokens.consent_id}),
         }
 
     def _authenticate(self, runtime: Runtime, scope: Scope) -> None:

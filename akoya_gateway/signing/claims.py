@@ -7,6 +7,9 @@ from typing import Protocol
 
 from akoya_gateway.secret import Secret
 
+USER, BATCH = "user", "batch"
+"""The values of `Akoya-Interaction-Type`: a live session or identity made the request, or a background job."""
+
 Headers = list[tuple[bytes, bytes]]
 """Headers as in ASGI, with lower-case names."""
 
@@ -18,20 +21,31 @@ class ConnectionClaim:
     connector: str
     state: str
     expires_at: int
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamClaims:
-    """The claims of docs/design.md section 5. Without a grant the fields from `connector` on keep their defaults."""
+    """The claims of docs/design.md section 5. Without a grant the fields from `connector` on keep their defaults.
+
+    `interaction_type` is `user`, or `batch` for a request without a user. `last_access` is Unix seconds. `id_tokens`
+    has a bearer for each connector that the rule requires, if the rule passes all of them.
+    """
 
     owner: str
     connections: tuple[ConnectionClaim, ...]
     rule: str
+    interaction_type: str = USER
     connector: str | None = None
     environment: str | None = None
     bearer: Secret | None = field(default=None, repr=False)
     expires_at: int | None = None
     scope: tuple[str, ...] = ()
+    provider: str | None = None
+    grant: str | None = None
+    consent: str | None = None
+    last_access: int | None = None
+    id_tokens: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
 
 
 class PreparedHeaders(Protocol):

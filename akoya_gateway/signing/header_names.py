@@ -20,12 +20,32 @@ SCOPE = b"akoya-scope"
 ENVIRONMENT = b"akoya-environment"
 OWNER = b"akoya-owner"
 CONNECTIONS = b"akoya-connections"
+PROVIDER = b"akoya-provider"
+GRANT = b"akoya-grant"
+CONSENT = b"akoya-consent"
+INTERACTION_TYPE = b"akoya-interaction-type"
+LAST_ACCESS = b"akoya-last-access"
+ID_TOKENS = b"akoya-id-tokens"
 ASSERTION = b"akoya-assertion"
 SIGNATURE_INPUT = b"signature-input"
 SIGNATURE = b"signature"
 CONTENT_DIGEST = b"content-digest"
 
-PASSED_NAMES = (CONNECTOR, ID_TOKEN, EXPIRES, SCOPE, ENVIRONMENT, OWNER, CONNECTIONS)
+PASSED_NAMES = (
+    CONNECTOR,
+    ID_TOKEN,
+    EXPIRES,
+    SCOPE,
+    ENVIRONMENT,
+    OWNER,
+    CONNECTIONS,
+    PROVIDER,
+    GRANT,
+    CONSENT,
+    INTERACTION_TYPE,
+    LAST_ACCESS,
+    ID_TOKENS,
+)
 """The claim headers, in the order in which they are sent and signed (docs/design.md section 5)."""
 
 LABEL = "akoya"

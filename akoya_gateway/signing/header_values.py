@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.signing import header_names
 from akoya_gateway.signing.claims import Headers, UpstreamClaims
-from akoya_gateway.signing.structured_fields import connections
+from akoya_gateway.signing.structured_fields import connections, strings
 
 _VISIBLE = re.compile(r"[\x21-\x7e]++(?: [\x21-\x7e]++)*+")
 _UNENCODED = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
+
+
+_Member = TypeVar("_Member")
 
 
 class UnencodableHeaderValue(OperatorError):
@@ -39,16 +45,27 @@ def headers(claims: UpstreamClaims) -> Headers:
         header_names.SCOPE: " ".join(claims.scope),
         header_names.ENVIRONMENT: claims.environment,
         header_names.OWNER: quote(claims.owner, safe=_UNENCODED),
-        header_names.CONNECTIONS: _connections(claims),
+        header_names.CONNECTIONS: _dictionary("Akoya-Connections", connections, claims.connections),
+        header_names.PROVIDER: claims.provider,
+        header_names.GRANT: claims.grant,
+        header_names.CONSENT: claims.consent,
+        header_names.INTERACTION_TYPE: claims.interaction_type,
+        header_names.LAST_ACCESS: None if claims.last_access is None else timestamp(claims.last_access),
+        header_names.ID_TOKENS: _dictionary("Akoya-Id-Tokens", strings, claims.id_tokens),
     }
     return [(name, _value(name, text)) for name, text in values.items() if text]
 
 
-def _connections(claims: UpstreamClaims) -> str:
+def timestamp(seconds: int) -> str:
+    """Return Unix seconds as an RFC 3339 timestamp in UTC, such as `2026-11-30T12:00:00Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _dictionary(name: str, encode: Callable[[Sequence[_Member]], str], members: Sequence[_Member]) -> str:
     try:
-        return connections(claims.connections)
+        return encode(members)
     except ValueError as fault:
-        raise UnencodableHeaderValue(f"Akoya-Connections: {fault}") from fault
+        raise UnencodableHeaderValue(f"{name}: {fault}") from fault
 
 
 def _value(name: bytes, text: str) -> bytes:

@@ -130,8 +130,15 @@ def _grant_claims(passed: UpstreamClaims) -> dict[str, Any]:
         "expires": passed.expires_at,
         "scope": " ".join(passed.scope) or None,
         "connections": [
-            {"connector": one.connector, "state": one.state, "expires": one.expires_at} for one in passed.connections
+            {"connector": one.connector, "state": one.state, "expires": one.expires_at, "id": one.id}
+            for one in passed.connections
         ],
+        "provider": passed.provider,
+        "grant": passed.grant,
+        "consent": passed.consent,
+        "interaction_type": passed.interaction_type,
+        "last_access": None if passed.last_access is None else header_values.timestamp(passed.last_access),
+        "id_tokens": {connector: bearer.reveal() for connector, bearer in passed.id_tokens} or None,
     }
     return {name: value for name, value in claims.items() if value is not None}
 

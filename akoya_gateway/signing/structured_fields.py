@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from akoya_gateway.secret import Secret
 from akoya_gateway.signing.claims import ConnectionClaim
 
 _KEY = r"[a-z*][a-z0-9_\-.*]*+"
@@ -24,6 +25,7 @@ _INNER_LIST = rf"\([ ]*+(?:{_ITEM}(?:[ ]++{_ITEM})*+)?[ ]*+\){_PARAMETERS}"
 _MEMBER = re.compile(rf"({_KEY})(?:=(?:{_INNER_LIST}|{_ITEM})|{_PARAMETERS})")
 _SEPARATOR = re.compile(r"[ \t]*+,[ \t]*+")
 _DICTIONARY_KEY = re.compile(_KEY)
+_STRING = re.compile(r"[\x20-\x7e]*+")
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
@@ -65,8 +67,24 @@ def without(value: bytes, label: str) -> bytes:
     return value if len(kept) == len(found) else ", ".join(kept).encode("latin-1")
 
 
+def strings(passed: Sequence[tuple[str, Secret]]) -> str:
+    """Return the dictionary `mikomo="eyJ...", second-bank="eyJ..."`, in the given order.
+
+    Raises:
+        ValueError: A key is not valid, or a string is not visible ASCII (RFC 9651).
+    """
+    members: list[str] = []
+    for key, secret in passed:
+        text = secret.reveal()
+        if not _DICTIONARY_KEY.fullmatch(key) or not _STRING.fullmatch(text):
+            raise ValueError(f"the value of {key!r} does not fit into a dictionary")
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        members.append(f'{key}="{escaped}"')
+    return ", ".join(members)
+
+
 def connections(passed: Sequence[ConnectionClaim]) -> str:
-    """Return the dictionary `mikomo=live;expires=1700000000`, in the given order.
+    """Return the dictionary `mikomo=live;expires=1700000000;id="g_..."`, in the given order.
 
     Several logins at one connector become an inner list.
 
@@ -77,7 +95,7 @@ def connections(passed: Sequence[ConnectionClaim]) -> str:
     for one in passed:
         if not _DICTIONARY_KEY.fullmatch(one.connector) or not _TOKEN.fullmatch(one.state):
             raise ValueError(f"connector {one.connector!r} with state {one.state!r} does not fit into a dictionary")
-        logins.setdefault(one.connector, []).append(f"{one.state};expires={one.expires_at}")
+        logins.setdefault(one.connector, []).append(f'{one.state};expires={one.expires_at};id="{one.id}"')
     return ", ".join(
         f"{connector}={states[0]}" if len(states) == 1 else f"{connector}=({' '.join(states)})"
         for connector, states in logins.items()

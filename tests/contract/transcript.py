@@ -21,6 +21,8 @@ _VARYING = (
     (r"\bown_[\w-]{30,}", "<owner>"),
     (r"\b(created|expires)=\d+", r"\1=<time>"),
     (r"(?m)^akoya-expires: .+$", "akoya-expires: <time>"),
+    (r"\bg_[\w-]{22}(?![\w-])", "<grant>"),
+    (r'(?m)(?<=^akoya-consent: ).+$|(?<="consent":")[^"]+', "<consent>"),
     (r"eyJ[\w.-]+", "<JWT>"),
     (r'(?<=nonce=")[0-9a-f]{32}', "<nonce>"),
     (r'(?<=<code>)[0-9a-f]{16}|(?<="request_id":")[0-9a-f]{16}', "<request ID>"),

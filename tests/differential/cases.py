@@ -121,6 +121,16 @@ def headers() -> list[Row]:
         for name in names
         for times in (1, 2)
     ]
+    context = [
+        "Akoya-Provider",
+        "Akoya-Grant",
+        "Akoya-Consent",
+        "Akoya-Interaction-Type",
+        "Akoya-Last-Access",
+        "Akoya-Id-Tokens",
+    ]
+    rows += [Row("/accounts", lines=(f"{name}: {spoofed(name)}",)) for name in context]
+    rows += [Row("/public/x", lines=tuple(f"{name}: spoofed" for name in context))]
     rows += [Row(target, lines=("Akoya-New: spoofed",), stricter=("nginx",)) for target in targets]
     rows += [
         Row(target, lines=(f"Connection: {name}",))

@@ -35,9 +35,14 @@ def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: Worl
     assert headers["akoya-scope"].split() == ["openid", "profile", "offline_access"]
     assert int(headers["akoya-expires"]) > time.time()
     assert headers["akoya-connections"].startswith("mikomo=live")
+    assert headers["akoya-provider"] == "mikomo"
+    assert headers["akoya-interaction-type"] == "user"
+    assert headers["akoya-consent"]
+    assert headers["akoya-grant"] == f"g_{browser.connections()['connections'][0]['id']}"
+    assert f'id="{headers["akoya-grant"]}"' in headers["akoya-connections"]
     assert seen["signature"] == (
-        "valid: @authority @method @path @query @signature-params akoya-connections akoya-connector akoya-environment akoya-expires "
-        "akoya-id-token akoya-owner akoya-scope"
+        "valid: @authority @method @path @query @signature-params akoya-connections akoya-connector akoya-consent akoya-environment "
+        "akoya-expires akoya-grant akoya-id-token akoya-interaction-type akoya-owner akoya-provider akoya-scope"
     )
     data = httpx.get(
         f"{world.akoya.url}/accounts-info/v2/mikomo",

@@ -76,6 +76,21 @@ def test_a_clients_copies_of_our_headers_are_removed(
         assert seen["signature"].startswith("valid: ")
 
 
+def test_context_headers_reach_the_app_and_cannot_be_injected(world: ProxiedWorld, member: Browser) -> None:
+    names = ["provider", "grant", "consent", "interaction-type", "last-access", "id-tokens"]
+    spoofed = [f"Akoya-{name.title()}: spoofed" for name in names]
+    _, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", *spoofed)
+    headers = dict(seen["headers"])
+    assert seen["signature"].startswith("valid: ")
+    assert headers["akoya-provider"] == "mikomo"
+    assert headers["akoya-interaction-type"] == "user"
+    assert f'id="{headers["akoya-grant"]}"' in headers["akoya-connections"]
+    assert headers["akoya-consent"]
+    for target in ("/accounts", "/public/x", "/optional"):
+        _, seen = get(world.port, target, f"Cookie: {cookies(member)}", *spoofed)
+        assert "spoofed" not in json.dumps(seen["headers"])
+
+
 def test_headers_of_ours_that_are_not_known_yet_do_not_get_through(world: ProxiedWorld) -> None:
     status, seen = get(world.port, "/public/x", "Akoya-New: spoofed")
     assert status == 403 or "spoofed" not in json.dumps(seen["headers"])

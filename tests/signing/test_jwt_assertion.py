@@ -47,10 +47,19 @@ def test_it_says_what_the_contract_says(algorithm: str) -> None:
         "expires": 1790000900,
         "scope": "openid profile offline_access",
         "connections": [
-            {"connector": "mikomo", "state": "live", "expires": 1790000900},
-            {"connector": "second-bank", "state": "live", "expires": 1790000600},
-            {"connector": "second-bank", "state": "revoked", "expires": 0},
+            {"connector": "mikomo", "state": "live", "expires": 1790000900, "id": "g_3q2-7wQBAgMEBQYHCAkKCw"},
+            {"connector": "second-bank", "state": "live", "expires": 1790000600, "id": "g_AAECAwQFBgcICQoLDA0ODw"},
+            {"connector": "second-bank", "state": "revoked", "expires": 0, "id": "g_Dw4NDAsKCQgHBgUEAwIBAA"},
         ],
+        "provider": "mikomo-provider",
+        "grant": "g_3q2-7wQBAgMEBQYHCAkKCw",
+        "consent": "7f0c2c52-grant",
+        "interaction_type": "user",
+        "last_access": "2026-09-21T14:12:37Z",
+        "id_tokens": {
+            "mikomo": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+            "second-bank": "eyJhbGciOiJSUzI1NiJ9.e31.c2ln",
+        },
     }
 
 
@@ -86,7 +95,7 @@ def test_it_is_not_reused_for_another_grant_or_rule() -> None:
 
 def test_without_a_grant_it_says_only_who(algorithm: str) -> None:
     said = claims(token(prepared(algorithm, UpstreamClaims(owner="o", connections=(), rule="r")), NOW))
-    assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections"}
+    assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections", "interaction_type"}
 
 
 def test_an_audience_of_its_own_can_be_set() -> None:

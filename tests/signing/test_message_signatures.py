@@ -82,7 +82,7 @@ def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
     made = prepared("hmac-sha256", UpstreamClaims(owner="o", connections=(), rule="r")).headers(
         b"GET", b"h", b"/", b"", NOW
     )
-    assert [name for name, _ in made] == [b"akoya-owner", b"signature-input", b"signature"]
+    assert [name for name, _ in made] == [b"akoya-owner", b"akoya-interaction-type", b"signature-input", b"signature"]
 
 
 def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
@@ -101,8 +101,8 @@ def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
         replace(FULL, environment="sand\tbox"),
         replace(FULL, scope=("openid", "a  b")),
         replace(FULL, scope=(" ", "x")),
-        replace(FULL, connections=(ConnectionClaim("Mikomo Bank", "live", 1),)),
-        replace(FULL, connections=(ConnectionClaim("mikomo", "live;x=1, evil=live", 1),)),
+        replace(FULL, connections=(ConnectionClaim("Mikomo Bank", "live", 1, "g_1"),)),
+        replace(FULL, connections=(ConnectionClaim("mikomo", "live;x=1, evil=live", 1, "g_1"),)),
     ],
 )
 def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: UpstreamClaims, algorithm: str) -> None:

@@ -90,6 +90,7 @@ logins = st.builds(
     st.from_regex(r"[a-z][a-z0-9_.-]{0,12}", fullmatch=True),
     st.sampled_from(["live", "uncertain", "needs_reconnect", "revoked"]),
     st.integers(0, 2_000_000_000),
+    st.from_regex(r"g_[A-Za-z0-9_-]{22}", fullmatch=True),
 )
 
 
@@ -98,8 +99,8 @@ logins = st.builds(
 def test_connections_are_read_back_by_an_independent_parser(passed: list[ConnectionClaim]) -> None:
     parsed = theirs(connections(passed)) or {}
     read = [
-        (connector, str(state), parameters["expires"])
+        (connector, str(state), parameters["expires"], parameters["id"])
         for connector, (value, own) in parsed.items()
         for state, parameters in (value if isinstance(value, list) else [(value, own)])
     ]
-    assert sorted(read) == sorted((one.connector, one.state, one.expires_at) for one in passed)
+    assert sorted(read) == sorted((one.connector, one.state, one.expires_at, one.id) for one in passed)

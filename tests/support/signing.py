@@ -18,9 +18,9 @@ NOW = 1_790_000_000.0
 FULL = UpstreamClaims(
     owner="o-3Jd9Qm1Zx",
     connections=(
-        ConnectionClaim("mikomo", "live", 1790000900),
-        ConnectionClaim("second-bank", "live", 1790000600),
-        ConnectionClaim("second-bank", "revoked", 0),
+        ConnectionClaim("mikomo", "live", 1790000900, "g_3q2-7wQBAgMEBQYHCAkKCw"),
+        ConnectionClaim("second-bank", "live", 1790000600, "g_AAECAwQFBgcICQoLDA0ODw"),
+        ConnectionClaim("second-bank", "revoked", 0, "g_Dw4NDAsKCQgHBgUEAwIBAA"),
     ),
     rule="access[1] /api/banks/{connector}/*",
     connector="mikomo",
@@ -28,6 +28,14 @@ FULL = UpstreamClaims(
     bearer=Secret("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtaWtvbW9fMSJ9.c2lnbmF0dXJl"),
     expires_at=1790000900,
     scope=("openid", "profile", "offline_access"),
+    provider="mikomo-provider",
+    grant="g_3q2-7wQBAgMEBQYHCAkKCw",
+    consent="7f0c2c52-grant",
+    last_access=1_789_999_957,
+    id_tokens=(
+        ("mikomo", Secret("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")),
+        ("second-bank", Secret("eyJhbGciOiJSUzI1NiJ9.e31.c2ln")),
+    ),
 )
 
 

@@ -121,7 +121,7 @@ FULL = [
     [
         "akoya-connections",
         'mikomo=live;expires=1790000900;id="g_3q2-7wQBAgMEBQYHCAkKCw", '
-        'second-bank=(live;expires=1790000600;id="g_AAECAwQFBgcICQoLDA0ODw" revoked;expires=0)',
+        'second-bank=(live;expires=1790000600;id="g_AAECAwQFBgcICQoLDA0ODw" revoked;expires=0;id="g_Dw4NDAsKCQgHBgUEAwIBAA")',
     ],
     ["akoya-provider", "mikomo-provider"],
     ["akoya-grant", "g_3q2-7wQBAgMEBQYHCAkKCw"],
@@ -140,7 +140,7 @@ SAYS_FULL = {
     "connections": [
         {"connector": "mikomo", "state": "live", "expires": 1790000900, "id": "g_3q2-7wQBAgMEBQYHCAkKCw"},
         {"connector": "second-bank", "state": "live", "expires": 1790000600, "id": "g_AAECAwQFBgcICQoLDA0ODw"},
-        {"connector": "second-bank", "state": "revoked", "expires": 0, "id": None},
+        {"connector": "second-bank", "state": "revoked", "expires": 0, "id": "g_Dw4NDAsKCQgHBgUEAwIBAA"},
     ],
     "provider": "mikomo-provider",
     "grant": "g_3q2-7wQBAgMEBQYHCAkKCw",

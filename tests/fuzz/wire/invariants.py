@@ -21,6 +21,11 @@ PASSED = {
     b"akoya-environment",
     b"akoya-owner",
     b"akoya-connections",
+    b"akoya-provider",
+    b"akoya-grant",
+    b"akoya-consent",
+    b"akoya-interaction-type",
+    b"akoya-last-access",
 }
 
 RULES = [
