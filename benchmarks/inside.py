@@ -44,8 +44,10 @@ from akoya_gateway.entrypoints.sidecar import Sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.oauth.outcomes import TokenSet
+from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
 from akoya_gateway.server.uvicorn_server import server_config
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
@@ -288,7 +290,13 @@ async def measure(way: Way, config: Config, rounds: int, count: int, profile: cP
 
 async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Runtime | None]:
     if way.app == "sidecar":
-        service = Sidecar(config, Metrics("bench"), open_log(config.logging), fast_lane=way.lane)
+        service = Sidecar(
+            config,
+            Metrics("bench"),
+            open_log(config.logging),
+            AccessLog(config.logging, StandardOutput().gather),
+            fast_lane=way.lane,
+        )
         await service.startup()
         served = server_config(service.app, head_limit=65536, protocol=service.protocol, websockets=service.websockets)
         return served, service._gateway.runtime

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from akoya_gateway.gateway.response_observer import HasRequest
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.grants.grant import Grant, GrantState
-from akoya_gateway.observability.access_log import AccessLog
+from akoya_gateway.observability.access_log import AccessLog, LoggedRequest
 from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.metrics import Metrics
 
@@ -30,18 +29,14 @@ class LoggingRequestObserver:
         self._store_failed = metrics.store_failed
         self._log_access = access
 
-    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
         if status >= 500:
             if outcome.startswith("upstream-"):
                 self._failed(outcome)
             elif outcome == "store-unavailable":
                 self._store_failed("request")
-        if self._log_access.enabled:
-            request = exchange.request
-            self._log_access(
-                request.method, request.raw_path.decode("latin-1"), status, seconds, rule, outcome, request.request_id
-            )
+        self._log_access(request, status, rule, outcome, seconds)
 
 
 class LoggingGrantObserver:

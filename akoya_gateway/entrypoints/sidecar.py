@@ -27,6 +27,7 @@ from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import Log, configure_process_logging
 from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.server.config_reloader import log_diagnostics
 from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
@@ -54,7 +55,8 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
     watch = ConfigWatcher(path) if options.watch else None
     config = load_config(path)
     _require_shared_store(config, workers)
-    log = configure_process_logging(config.logging)
+    output = StandardOutput()
+    log = configure_process_logging(config.logging, output)
     public = bind("listen", config.listen)
     try:
         admin = bind("admin.listen", config.admin) if config.admin is not None else None
@@ -67,7 +69,7 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
         # pages.
         gc.freeze()
         gc.enable()
-        run = _ServerRun(path, config, workers, options, log, watch, public, admin)
+        run = _ServerRun(path, config, workers, options, log, output, watch, public, admin)
         return run.run_supervised() if workers > 1 else run.run_single()
     finally:
         release(public, config.listen)
@@ -85,6 +87,7 @@ class _ServerRun:
         workers: int,
         options: ServeOptions,
         log: Log,
+        output: StandardOutput,
         watch: ConfigWatcher | None,
         public: socket.socket,
         admin: socket.socket | None,
@@ -95,6 +98,7 @@ class _ServerRun:
         self._workers = workers
         self._options = options
         self._log = log
+        self._output = output
         self._public = public
         self._admin = admin
 
@@ -124,7 +128,8 @@ class _ServerRun:
         """
         config = self._configs[0]
         metrics = Metrics(__version__)
-        service = Sidecar(config, metrics, self._log, fast_lane=self._options.fast_lane)
+        access = AccessLog(config.logging, self._output.gather)
+        service = Sidecar(config, metrics, self._log, access, fast_lane=self._options.fast_lane)
         worker = Worker(
             service,
             metrics,
@@ -136,8 +141,12 @@ class _ServerRun:
             slot=slot,
             watch=self._watch if slot is None else None,
         )
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(worker.run(self._public, self._admin))
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(worker.run(self._public, self._admin))
+        finally:
+            # Lines of the last turn of the event loop.
+            self._output.flush()
 
     def _stop_listening(self) -> None:
         """Close the listening sockets in the supervisor.
@@ -179,7 +188,9 @@ class _ServerRun:
 class Sidecar:
     """The gateway, the reverse proxies and the `Date` header of their responses. Implements `server.worker.Service`."""
 
-    def __init__(self, config: Config, metrics: Metrics, log: Log, *, fast_lane: bool = True) -> None:
+    def __init__(
+        self, config: Config, metrics: Metrics, log: Log, access: AccessLog, *, fast_lane: bool = True
+    ) -> None:
         self._config = config
         self._metrics = metrics
         self._log = log
@@ -187,7 +198,7 @@ class Sidecar:
         self._gateway = Gateway(
             self._router or no_upstream,
             config,
-            observers=build_observers(metrics, log, AccessLog(config.logging)),
+            observers=build_observers(metrics, log, access),
             forward_auth=self._router is None,
         )
         self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)

@@ -128,6 +128,21 @@ class AsgiExchange:
         """The `RequestInfo` of this request."""
         return self._fast_lane.lane.request(self._target, self._headers)
 
+    @property
+    def method(self) -> str:
+        """The method, for the access log."""
+        return self._target.method
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path, for the access log."""
+        return self._target.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The request ID, for the access log. A new one at each call, unless a proxy has set it."""
+        return self._fast_lane.lane.request_id(self._headers)
+
     def abandon(self) -> None:
         """Abandon the exchange: the caller no longer waits for the response.
 

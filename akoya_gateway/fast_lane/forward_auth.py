@@ -69,9 +69,19 @@ class EncodedResponse:
         self.content = content
 
     @property
-    def request(self) -> RequestInfo:
-        """The original request, for the access log (`gateway.response_observer.HasRequest`)."""
-        return self._check.original_request.request_info(self._check.request())
+    def method(self) -> str:
+        """The method of the original request, for the access log."""
+        return self._check.original_request.method
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path of the original request, for the access log."""
+        return self._check.original_request.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The ID of the proxy's request, for the access log. A new one at each call, unless the proxy has set it."""
+        return self._check.request().request_id
 
 
 class ForwardAuthCache:

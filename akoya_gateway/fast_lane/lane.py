@@ -154,8 +154,15 @@ class FastLane:
             return None
 
     def request(self, target: CachedTarget, headers: CachedHeaders) -> RequestInfo:
-        """Build the `RequestInfo` of a request, for logs and for the access gate."""
+        """Build the `RequestInfo` of a request, for the access gate."""
         return self.gateway.request_info(target.method, target.raw_path, target.query, headers.headers, headers.peer)
+
+    def request_id(self, headers: CachedHeaders) -> str:
+        """Return the ID of a request, for logs: a new one, unless a trusted proxy has set it."""
+        ids = self.gateway.request_ids
+        if not ids.trusts(headers.peer):
+            return ids.new()
+        return ids.for_request(headers.peer, headers.get(b"x-request-id"))
 
     def failing(self, error: GatewayError, rule: str, began: float) -> App:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""

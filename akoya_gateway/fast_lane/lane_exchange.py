@@ -100,6 +100,22 @@ class LaneExchange:
             self._request = self._lane.request(self._target, self._headers)
         return self._request
 
+    @property
+    def method(self) -> str:
+        """The method, for the access log."""
+        return self._target.method
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path, for the access log."""
+        return self._target.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The request ID, for the access log. A new one at each call, unless a proxy has set it."""
+        request = self._request
+        return self._lane.request_id(self._headers) if request is None else request.request_id
+
     def client_gone(self) -> None:
         """Abort the upstream connection, because the client disconnected."""
         if not self.response_complete:

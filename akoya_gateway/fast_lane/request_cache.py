@@ -137,6 +137,17 @@ class CachedHeaders:
         """The headers as ASGI's pairs."""
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
+    def get(self, name: bytes) -> bytes | None:
+        """Return the first value of the header with this lower-case name, or None."""
+        size = len(name)
+        for one in self._headers:
+            if isinstance(one, bytes):
+                if one[size : size + 1] == b":" and one[:size].lower() == name:
+                    return one[size + 2 :]
+            elif one[0] == name:
+                return one[1]
+        return None
+
 
 def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes) -> bytes:
     """Return the request head for the upstream. `injected_lines` are the header lines that the gateway adds."""

@@ -28,11 +28,12 @@ from akoya_gateway.gateway.hidden import hides
 from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body, read_body
 from akoya_gateway.gateway.response_filter import ResponseFilter
-from akoya_gateway.gateway.response_observer import HasRequest, ObservedSend
+from akoya_gateway.gateway.response_observer import ObservedSend
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
+from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import Response
 from akoya_gateway.trusted_proxies import peer_of
@@ -85,7 +86,7 @@ class Gateway:
         self._retiring_tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         """Set when a shutdown begins, until the next start."""
-        self._request_ids = RequestIds(self._config.trusted_proxies)
+        self.request_ids = RequestIds(self._config.trusted_proxies)
         self._error_responder = ErrorResponder(self._config)
         self.hides = hides(self._config.sessions.cookie)
         """Predicate for response headers of the app that must not reach the client."""
@@ -153,7 +154,7 @@ class Gateway:
             raise GatewayStopped
         self._config = config
         self.hides = hides(config.sessions.cookie)
-        self._request_ids = RequestIds(config.trusted_proxies)
+        self.request_ids = RequestIds(config.trusted_proxies)
         self._activate(runtime)
         task = asyncio.create_task(self._retire(old, same_store, tuple(self._retiring_tasks)))
         self._retiring_tasks.add(task)
@@ -223,7 +224,7 @@ class Gateway:
             if name == b"x-request-id":
                 given = value
                 break
-        request_id = self._request_ids.for_request(peer, given, is_forwarded=is_forwarded)
+        request_id = self.request_ids.for_request(peer, given, is_forwarded=is_forwarded)
         return RequestInfo(
             method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
         )
@@ -246,11 +247,11 @@ class Gateway:
         """Return the current time for `record_response`, or 0.0 if no observer needs it."""
         return self._clock() if self._observers.requests is not None else 0.0
 
-    def record_response(self, exchange: HasRequest, status: int, rule: str, began: float) -> None:
+    def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None:
         """Report that the response to a forwarded request has started. `rule` is the label of the access rule."""
         watcher = self._observers.requests
         if watcher is not None:
-            watcher.on_response(exchange, status, rule, "passed", self._clock() - began)
+            watcher.on_response(request, status, rule, "passed", self._clock() - began)
 
     async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
         """Send the error response for a forwarded request. `rule` and `began` are as in `record_response`."""

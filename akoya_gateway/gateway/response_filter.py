@@ -11,7 +11,7 @@ from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.hidden import SUSPECT, Hides
 from akoya_gateway.gateway.lifespan import Message, Scope, Send
-from akoya_gateway.gateway.response_observer import HasRequest
+from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import StreamCancelled
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 
@@ -39,7 +39,7 @@ class ExchangeHost(Protocol):
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
 
-    def record_response(self, exchange: HasRequest, status: int, rule: str, began: float) -> None: ...
+    def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None: ...
 
 
 class ResponseFilter(StreamCancellation):
@@ -98,6 +98,21 @@ class ResponseFilter(StreamCancellation):
         if self._request is None:
             self._request = self._gateway.request_of(self._scope)
         return self._request
+
+    @property
+    def method(self) -> str:
+        """The method, for the access log."""
+        return self.request.method
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path, for the access log."""
+        return self.request.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The request ID, for the access log."""
+        return self.request.request_id
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Filter a message and return the awaitable that sends it.

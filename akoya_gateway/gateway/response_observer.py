@@ -9,30 +9,24 @@ from akoya_gateway.admission.gate import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Message, Send
-
-
-class HasRequest(Protocol):
-    """An object that has a request. The property may build it on demand, which is wasted if no observer reads it."""
-
-    @property
-    def request(self) -> RequestInfo: ...
+from akoya_gateway.observability.access_log import LoggedRequest
 
 
 class RequestObserver(Protocol):
     """Called once for every request, when its response starts. Must not raise."""
 
-    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
+    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
 
 
 class ObservedSend:
     """Wraps `send` for the gateway's own response to one request."""
 
-    __slots__ = ("_clock", "_observer", "_outcome", "_rule", "_send", "_started_at", "request")
+    __slots__ = ("_clock", "_observer", "_outcome", "_request", "_rule", "_send", "_started_at")
 
     def __init__(
         self, request: RequestInfo, send: Send, watcher: RequestObserver | None, clock: Clock, began: float
     ) -> None:
-        self.request = request
+        self._request = request
         self._send = send
         self._observer = watcher
         self._clock = clock
@@ -42,7 +36,7 @@ class ObservedSend:
 
     def on_original_request(self, original: RequestInfo) -> None:
         """Report the original request instead of the proxy's own; for forward-auth."""
-        self.request = original
+        self._request = original
 
     def on_decision(self, outcome: Admitted | Denied) -> None:
         """Set the rule and the outcome to report."""
@@ -63,6 +57,6 @@ class ObservedSend:
         """Send a message of the gateway's own response, and report the request when it starts."""
         if message["type"] == "http.response.start" and self._observer is not None:
             self._observer.on_response(
-                self, message["status"], self._rule, self._outcome, self._clock() - self._started_at
+                self._request, message["status"], self._rule, self._outcome, self._clock() - self._started_at
             )
         await self._send(message)

@@ -32,20 +32,21 @@ _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "cri
 
 
 class Timestamp:
-    """Format the current time as RFC 3339 in UTC with milliseconds. The text of the current second is cached."""
+    """Format the current time as RFC 3339 in UTC with milliseconds. The text of the current millisecond is cached."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._second = -1
-        self._text = ""
+        self._millisecond = self._second = -1
+        self._text = self._text_of_second = ""
 
     def __call__(self) -> str:
-        now = self._clock()
-        second = int(now)
-        if second != self._second:
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
-        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+        millisecond = int(self._clock() * 1000)
+        if millisecond != self._millisecond:
+            second, fraction = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second, self._text_of_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._millisecond, self._text = millisecond, f"{self._text_of_second}.{fraction:03d}Z"
+        return self._text
 
 
 class JsonLine:
@@ -160,12 +161,14 @@ def _level_for_uvicorn_error(record: logging.LogRecord) -> bool:
 def _build_logger(
     settings: Logging, write: Write | None, clock: Callable[[], float]
 ) -> tuple[type[Any], list[Any], _Lines]:
+    write = StandardOutput() if write is None else write
     stamp = Timestamp(clock)
     last: Any = JsonLine(stamp)
     if settings.format is LogFormat.CONSOLE:
-        last = ConsoleLine(stamp, colour=write is None and sys.stdout.isatty() and not no_colour())
+        colour = isinstance(write, StandardOutput) and sys.stdout.isatty() and not no_colour()
+        last = ConsoleLine(stamp, colour=colour)
     wrapper = structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO))
-    return wrapper, [last], _Lines(StandardOutput() if write is None else write)
+    return wrapper, [last], _Lines(write)
 
 
 class _Lines:

@@ -33,6 +33,10 @@ class RequestIds:
             self._renew()
         return f"{self._prefix}{self._count * _MULTIPLIER & _WIDTH:08x}"
 
+    def trusts(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
+        """Return True if an `X-Request-Id` of this peer is accepted. The parameters are those of `for_request`."""
+        return self._trusted(peer, is_forwarded=is_forwarded)
+
     def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> str:
         """Return the ID of a request.
 

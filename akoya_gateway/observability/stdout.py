@@ -1,36 +1,104 @@
-"""Writes log lines to standard output without blocking requests for long."""
+"""Writes log lines to standard output, without blocking requests for long."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 
 WRITE_TIMEOUT = 1.0
 """Seconds to wait for a reader that is behind."""
+MAX_SHARED_WRITE = 4096
+"""Maximum bytes of several lines in one write to a pipe, a socket or a terminal.
+
+PIPE_BUF on Linux: a pipe takes a write of this size as a whole or not at all, so the lines of several workers do not
+mix. A longer line is written by itself.
+"""
+MAX_FILE_WRITE = 1 << 16
+"""Maximum bytes of several lines in one write to a file, which takes a write of any size as a whole."""
+MAX_GATHERED = 1024
+"""Number of gathered lines at which they are written before the turn of the event loop ends, which bounds memory."""
 
 Put = Callable[[memoryview], int]
 """Writes as many bytes as there is room for. Raises BlockingIOError if there is none."""
 
 
 class StandardOutput:
-    """Writes each line with one system call, so that the lines of several workers do not mix.
+    """Writes log lines in the order in which they were passed to it, so that lines of several processes do not mix.
 
-    If the reader is gone or does not read for `WRITE_TIMEOUT` seconds, the line is dropped and the request continues.
-    `lost` counts dropped lines.
+    `output(line)` writes a line at once, after all gathered ones. `output.gather(line)` writes it at the end of this
+    turn of the event loop, with the other gathered lines: one system call for many requests instead of one for each. A
+    process that is killed loses the gathered lines of one turn.
+
+    If the reader is gone or does not read for `WRITE_TIMEOUT` seconds, lines are dropped and requests continue. `lost`
+    counts dropped lines.
+
+    Thread-safe, except `gather`. A call that finds another thread writing returns and leaves its line to that thread.
+    So does a call in the middle of a write, from a finalizer that the garbage collector runs.
     """
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
-        self._write = _nonblocking_writer(fd)
+        self._write, self._max_bytes = _nonblocking_writer(fd)
         self._write_timeout = WRITE_TIMEOUT
+        self._lines: list[bytes] = []
+        """Lines that have not been written. Never replaced, because another thread may be about to append to it."""
+        self._lock = threading.Lock()
+        """Held by the thread that writes."""
+        self._scheduled = False
+        self._truncated = False
+        """Whether the output ends within a line, the rest of which was dropped."""
         self.lost = 0
 
     def __call__(self, line: bytes) -> None:
-        rest = memoryview(line)
+        """Write a line, which includes its newline, after all gathered lines."""
+        self._lines.append(line)
+        self.flush()
+
+    def gather(self, line: bytes) -> None:
+        """Write a line at the end of this turn of the event loop. Must be called in the thread of the running loop."""
+        self._lines.append(line)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif len(self._lines) >= MAX_GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the gathered lines."""
+        self._scheduled = False
+        # Check again after releasing the lock: a call that could not acquire it has left its line behind.
+        while self._lines and self._lock.acquire(blocking=False):
+            try:
+                while self._lines:
+                    self._write_lines()
+            finally:
+                self._lock.release()
+
+    def _write_lines(self) -> None:
+        count = len(self._lines)
+        lines = self._lines[:count]
+        del self._lines[:count]
+        batch: list[bytes] = []
+        size = 0
+        for line in lines:
+            size += len(line)
+            if batch and size > self._max_bytes:
+                self._write_or_drop(b"".join(batch))
+                batch, size = [], len(line)
+            batch.append(line)
+        self._write_or_drop(b"".join(batch))
+
+    def _write_or_drop(self, lines: bytes) -> None:
+        # After a truncated line, so that the first line is not taken for the rest of it.
+        prefix = b"\n" if self._truncated else b""
+        data = prefix + lines
+        rest = memoryview(data)
         while rest:
             try:
                 rest = rest[self._write(rest) :]
@@ -39,15 +107,19 @@ class StandardOutput:
                 if not select.select([], [self._fd], [], self._write_timeout)[1]:
                     # Wait only once: a second for each line would be as bad as blocking until the reader reads.
                     self._write_timeout = 0.0
-                    self.lost += 1
-                    return
+                    break
             except OSError:
-                self.lost += 1
-                return
+                break
+        written = len(data) - len(rest)
+        if written:
+            self._truncated = data[written - 1 : written] != b"\n"
+        self.lost += data.count(b"\n", max(written, len(prefix)))
 
 
-def _nonblocking_writer(fd: int) -> Put:
-    """Return a function that writes to `fd` and does not block if it is a pipe or a socket.
+def _nonblocking_writer(fd: int) -> tuple[Put, int]:
+    """Return a function that writes to `fd`, and the maximum bytes of several lines in one write.
+
+    The function does not block if `fd` is a pipe or a socket.
 
     O_NONBLOCK cannot be set on `fd`: the flag belongs to the open file description, which standard error and the shell
     that started the process may share. Files never block. A stopped terminal blocks, which its user intended.
@@ -56,13 +128,16 @@ def _nonblocking_writer(fd: int) -> Put:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode):
             # Reopening the pipe creates an open file description with its own flags (Linux).
-            return partial(os.write, os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK))
+            put = partial(os.write, os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK))
+            return put, MAX_SHARED_WRITE
         if stat.S_ISSOCK(mode):
             journal = socket.socket(fileno=os.dup(fd))
-            return lambda data: journal.send(data, socket.MSG_DONTWAIT)
+            return lambda data: journal.send(data, socket.MSG_DONTWAIT), MAX_SHARED_WRITE
+        if stat.S_ISREG(mode):
+            return partial(os.write, fd), MAX_FILE_WRITE
     except OSError:
         pass
-    return partial(os.write, fd)
+    return partial(os.write, fd), MAX_SHARED_WRITE
 
 
 def no_colour() -> bool:

@@ -23,12 +23,12 @@ from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
-from akoya_gateway.gateway.response_observer import HasRequest
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.observer import NullGrantObserver
+from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
 from tests.support.environment import World
@@ -68,8 +68,8 @@ class Recorder:
     def __init__(self) -> None:
         self.told: dict[str, tuple[str, str]] = {}
 
-    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self.told[exchange.request.request_id] = (rule, outcome)
+    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+        self.told[request.request_id] = (rule, outcome)
 
 
 class Faces:

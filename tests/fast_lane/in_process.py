@@ -15,8 +15,10 @@ from akoya_gateway import load_config
 from akoya_gateway.entrypoints.sidecar import Sidecar
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.request_cache import CachedTarget
+from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 from tests.support.environment import World
 from tests.support.ports import free_port
@@ -48,7 +50,9 @@ class InProcess:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
-        sidecar = Sidecar(self._config, Metrics("test"), open_log(self._config.logging))
+        logging = self._config.logging
+        access = AccessLog(logging, StandardOutput().gather)
+        sidecar = Sidecar(self._config, Metrics("test"), open_log(logging), access)
         await sidecar.startup()
         protocol = partial(sidecar.protocol, **self._options)
         self._settings = server_config(sidecar.app, head_limit=65536, protocol=protocol)

@@ -21,9 +21,9 @@ from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.authentication.user_identity import owner_of
 from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
-from akoya_gateway.gateway.response_observer import HasRequest
 from akoya_gateway.gateway.runtime import Observers, Runtime
 from akoya_gateway.grants.observer import NullGrantObserver
+from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import ClosedEarly
 from tests.support.environment import Browser, World
 from tests.support.raw_http import Caller, RawUpstream
@@ -401,7 +401,7 @@ class Recorder:
     def __init__(self) -> None:
         self.told: list[tuple[int, str]] = []
 
-    def on_response(self, exchange: HasRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self.told.append((status, outcome))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment import ACCESS, World
+from tests.support.environment import ACCESS, World
 
 GOLDEN = Path(__file__).with_name("golden")
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJlX3RoYXRfaXNfbG9uZw"

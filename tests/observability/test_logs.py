@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -19,12 +14,9 @@ from hypothesis import strategies as st
 
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import logger
-from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import Log, configure_process_logging, open_log, route_standard_logging
 from akoya_gateway.observability.redaction import HIDDEN, redact_text
-from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
-from tests.support.shutdown import done
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbGljZSIsImF1ZCI6ImRlbW8ifQ.c2lnbmF0dXJlLWJ5dGVz"
 ORY = "ory_rt_AbCdEf0123456789.zyxwv-987"
@@ -296,105 +288,3 @@ class TestStandardLibrary:
         assert read["event"] == "Exception in ASGI application"
         assert "RuntimeError" in str(read["exception"])
         assert "eyJ" not in str(read)
-
-
-class TestAccessLog:
-    def test_one_line_a_request_and_no_query(self, lines: list[bytes]) -> None:
-        say = AccessLog(Logging(), lines.append, lambda: MOMENT)
-        say("GET", "/api?code=hush", 200, 0.01234, "access[1] /api", "passed", "r1", 512)
-        assert only(lines) == {
-            "timestamp": "2023-11-14T22:13:20.250Z",
-            "level": "info",
-            "event": "request",
-            "request_id": "r1",
-            "method": "GET",
-            "path": "/api",
-            "status": 200,
-            "duration_ms": 12.34,
-            "rule": "access[1] /api",
-            "outcome": "passed",
-            "bytes": 512,
-        }
-
-    def test_a_token_in_a_path_is_masked(self, lines: list[bytes]) -> None:
-        AccessLog(Logging(), lines.append)("GET", f"/reset/{JWT}", 404, 0.0, "", "refused", "r1", 0)
-        assert b"eyJ" not in lines[0]
-
-    @pytest.mark.parametrize("form", list(LogFormat))
-    @settings(max_examples=50, deadline=None)
-    @given(text=st.text())
-    def test_no_request_can_forge_a_line(self, form: LogFormat, text: str) -> None:
-        lines: list[bytes] = []
-        AccessLog(Logging(format=form), lines.append)(text, text, 200, 0.0, text, "passed", text, 0)
-        assert lines[0].count(b"\n") == 1
-        if form is LogFormat.JSON:
-            assert json.loads(lines[0])["method"] == text
-
-    @pytest.mark.parametrize("quiet", [Logging(access=False), Logging(level="warning")])
-    def test_it_can_be_switched_off(self, quiet: Logging, lines: list[bytes]) -> None:
-        say = AccessLog(quiet, lines.append)
-        say("GET", "/", 200, 0.0, "", "passed", "r1", 0)
-        assert not say.enabled
-        assert lines == []
-
-
-@pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_went_away_does_not_stop_the_writer(blocking: bool) -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, blocking)
-    out = StandardOutput(writer)
-    out(b"one\n")
-    assert os.read(reader, 100) == b"one\n"
-    os.close(reader)
-    out(b"two\n")
-    assert out.lost == 1
-    os.close(writer)
-
-
-def pipe() -> tuple[int, int]:
-    return os.pipe()
-
-
-def journal() -> tuple[int, int]:
-    """Return a socket pair, because systemd's journal stream is a socket."""
-    reader, writer = socket.socketpair()
-    return reader.detach(), writer.detach()
-
-
-@pytest.mark.parametrize("make", [pipe, journal])
-@pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_is_stuck_does_not_stop_the_writer(make: Callable[[], tuple[int, int]], blocking: bool) -> None:
-    reader, writer = make()
-    os.set_blocking(writer, blocking)
-    out = StandardOutput(writer)
-    line = b"x" * 999 + b"\n"
-    done(lambda: [out(line) for _ in range(1000)], "the lines are dropped without waiting a second for each")
-    assert out.lost
-    assert os.get_blocking(writer) is blocking, "the file description is shared, so its blocking mode must not change"
-    os.set_blocking(reader, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.read(reader, 1 << 20):
-            pass
-    out(b"it reads again\n")
-    assert os.read(reader, 100) == b"it reads again\n"
-    os.close(reader)
-    os.close(writer)
-
-
-def test_lines_of_several_processes_do_not_mix() -> None:
-    program = (
-        "import os\n"
-        "from akoya_gateway.config.model import Logging\n"
-        "from akoya_gateway.observability.logs import open_log\n"
-        "for _ in range(3):\n"
-        "    if os.fork() == 0: break\n"
-        "log = open_log(Logging())\n"
-        "for n in range(200): log.info('e', pid=os.getpid(), text='x' * 300)\n"
-        "try:\n"
-        "    while True: os.wait()\n"
-        "except ChildProcessError: pass\n"
-    )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60).stdout
-    read: list[dict[str, object]] = [json.loads(line) for line in out.splitlines()]
-    assert len(read) == 800
-    assert len({each["pid"] for each in read}) == 4
