@@ -58,8 +58,12 @@ def document(
     scheme: str = "http-message-signatures",
     store: str | None = None,
     trusted: bool = False,
+    logged: bool = False,
 ) -> dict[str, Any]:
-    """Return a gateway.yaml. If `trusted` is true, loopback may send forward-auth requests."""
+    """Return a gateway.yaml.
+
+    If `trusted` is true, loopback may send forward-auth requests. If `logged` is true, logging is as by default.
+    """
     url = f"http://127.0.0.1:{port}"
     akoya.register_redirect_uri(f"{url}/akoya/callback")
     return {
@@ -88,7 +92,7 @@ def document(
         "sessions": {"store": store or f"sqlite://{folder}/grants.db", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]},
         "signing": {"scheme": scheme, "algorithm": algorithm, "keys": [_key(folder, algorithm)]},
         "limits": {"connects_per_minute": 1000},
-        "logging": {"access": False, "level": "warning"},
+        **({} if logged else {"logging": {"access": False, "level": "warning"}}),
         **({"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True} if trusted else {}),
     }
 

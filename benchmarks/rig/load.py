@@ -75,6 +75,7 @@ def wrk(
     cookies: Sequence[str] = (),
     body_bytes: int = 0,
     vary: bool = False,
+    method: str = "GET",
 ) -> dict[str, float]:
     """Run wrk and return the values that its `done` reports. If `vary` is true, all paths and headers differ."""
     script = folder / "load.lua"
@@ -82,7 +83,7 @@ def wrk(
         _SCRIPT.format(
             headers=_table(headers),
             cookies="{" + ",".join(json.dumps(cookie) for cookie in cookies) + "}",
-            method="PUT" if body_bytes else "GET",
+            method="PUT" if body_bytes else method,
             vary="true" if vary else "false",
             body=f'string.rep("x", {body_bytes})' if body_bytes else "nil",
         )

@@ -113,6 +113,11 @@ class Target:
 
 TARGETS = (
     Target("small GET, sidecar / Envoy with oauth2", "small", "sidecar", ("envoy-oauth2",), 1.8),
+    Target(
+        "small GET with access logs, sidecar / Envoy with oauth2",
+        "logged", "sidecar-logged", ("envoy-oauth2-logged",), 1.8,
+    ),
+    Target("small GET, sidecar with its access log / without", "logged", "sidecar-logged", ("sidecar",), 0.8),
     Target("small GET, sidecar / mod_auth_openidc client-cookie", "small", "sidecar", ("apache-cookie",), 4.0),
     *(
         Target(f"p99 of small GET, {when}, sidecar / {whom}", workload, "sidecar", (peer,), 1.0, "p99")

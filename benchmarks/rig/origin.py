@@ -13,6 +13,11 @@ from benchmarks.rig.processes import Server, free_port
 SMALL, JSON, LARGE, HUGE = "/bench/small", "/bench/json", "/bench/100k", "/bench/10m"
 VARIED = "/bench/varied"
 """Path whose responses all differ in one header."""
+EMPTY, UNCHANGED = "/bench/empty", "/bench/unchanged"
+"""Paths whose responses have an empty body, and no body and status 304.
+
+wrk takes a HEAD response for that of a GET and would wait for its body, so HEAD requests are for an empty one.
+"""
 UPLOAD, SEEN, EVENTS, ECHO = "/bench/upload", "/bench/seen", "/bench/events", "/bench/echo"
 UPLOAD_BYTES = 10_000_000
 
@@ -42,6 +47,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location = /bench/small {{ default_type text/plain; return 200 "hello, world"; }}
+    location = /bench/empty {{ default_type text/plain; return 200; }}
+    location = /bench/unchanged {{ add_header ETag '"v1"' always; return 304; }}
     location /bench/varied {{ add_header X-Request-Id $request_id; return 200 "hello, world"; }}
     location = /bench/json {{ return 200 '{document}'; }}
     location = /bench/100k {{ alias {folder}/100k.json; }}

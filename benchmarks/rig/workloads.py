@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.rig import gateway
 from benchmarks.rig.load import Meter, Sample, sample_of, steady, streaming, wrk
-from benchmarks.rig.origin import ECHO, EVENTS, HUGE, JSON, LARGE, SMALL, UPLOAD, UPLOAD_BYTES, VARIED
-from benchmarks.rig.systems import LOAD_CORE, SYSTEMS, Rig, Running
+from benchmarks.rig.origin import ECHO, EMPTY, EVENTS, HUGE, JSON, LARGE, SMALL, UNCHANGED, UPLOAD, UPLOAD_BYTES, VARIED
+from benchmarks.rig.systems import LOAD_CORE, LOGGED, SYSTEMS, Rig, Running
 
-_ALL = tuple(SYSTEMS)
+_ALL = tuple(name for name in SYSTEMS if not name.endswith(LOGGED))
 _PROXIES = (
     "sidecar", "sidecar-asgi", "nginx", "envoy", "envoy-oauth2", "apache-cookie", "apache-cache", "oauth2-proxy"
 )  # fmt: skip
@@ -19,6 +19,8 @@ _UNDER_LIMIT = tuple(name for name in _PROXIES if name != "nginx")
 """Without nginx: the load generator, which shares a core with the upstream, cannot send half of its limit."""
 _STREAMING = ("sidecar", "nginx", "envoy", "envoy-oauth2")
 _SOCKETS = ("sidecar", "sidecar-general", *_STREAMING[1:])
+_LOGGED = ("sidecar", *(name for name in SYSTEMS if name.endswith(LOGGED)))
+_BODILESS = ("sidecar", "sidecar-asgi", "nginx", "envoy-oauth2", "apache-cookie")
 _BODIES = tuple(name for name in _PROXIES if name != "apache-cache")
 
 
@@ -35,6 +37,7 @@ class Workload:
     upload: int = 0
     stream: str = ""
     vary: bool = False
+    method: str = "GET"
     rate: float = 0.0
     """Requests per second, independent of the responses. 0 for a closed loop at full speed."""
     share: float = 0.0
@@ -53,6 +56,11 @@ WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Workload("small", "GET, 12 bytes", _ALL),
+        Workload(
+            "logged", "GET, 12 bytes, with access logs in files", _LOGGED, reference="envoy-oauth2-logged",
+        ),
+        Workload("head", "HEAD", _BODILESS, path=EMPTY, method="HEAD"),
+        Workload("304", "GET, 304", _BODILESS, path=UNCHANGED),
         Workload("steady", "GET, 12 bytes, 5,000 requests a second for each", _PROXIES, rate=5_000),
         Workload("half", "GET, 12 bytes, at half of each one's own limit", _UNDER_LIMIT, share=0.5),
         Workload("varied", "GET, 12 bytes, no two requests and no two answers alike", _PROXIES, path=VARIED, vary=True),
@@ -95,7 +103,7 @@ def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str |
         meter = Meter(running.server.pid)
         result = wrk(
             rig.folder, url, running.headers, seconds=seconds, connections=workload.connections, cores=cores,
-            cookies=running.cookies, body_bytes=workload.upload, vary=workload.vary,
+            cookies=running.cookies, body_bytes=workload.upload, vary=workload.vary, method=workload.method,
         )  # fmt: skip
         if workload.upload:
             result["bytes"] = result["requests"] * workload.upload
