@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import ROOT, prose
+from tests.support.markdown import ROOT, prose
 
 FOLDERS = ("akoya_gateway", "tests", "benchmarks", "docs")
 ENDINGS = (".py", ".md", ".yaml", ".yml", ".json", ".conf", ".lua", ".mjs")

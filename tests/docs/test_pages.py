@@ -21,7 +21,7 @@ import yaml
 from akoya_gateway.cli import app
 from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.schema_validation import load_schema
-from tests.docs.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
+from tests.support.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
 
 PAGES = pages()
 SCHEMA = load_schema()

@@ -16,8 +16,8 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from tests.docs.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.support.environment import Browser
+from tests.support.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.support.ports import free_port
 from tests.support.sandbox_client import _Forms
 from tests.support.shutdown import ended
