@@ -246,7 +246,7 @@ async def test_nothing_is_left_of_records_that_end(own_redis: RedisServer) -> No
 
 
 async def test_wait_asks_for_replicas(own_redis: RedisServer) -> None:
-    store = open_store(f"{own_redis.url}?timeout=0.5&wait=1")
+    store = open_store(f"{own_redis.url}?timeout=5&wait=1")
     await store.open()
     with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
         await store.put(grant())
