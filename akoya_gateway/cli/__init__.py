@@ -17,7 +17,7 @@ from akoya_gateway.cli.group import Group
 from akoya_gateway.observability.stdout import no_colour
 from akoya_gateway.version import __version__
 
-COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "sandbox", "schema")
+COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "health", "sandbox", "schema")
 """In the order of `--help`."""
 
 

@@ -1,0 +1,73 @@
+"""`akoya-gateway health` against a running gateway, as a container's probe uses it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.environment import World
+from tests.e2e.processes import GatewayProcess
+from tests.servers import free_port
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+def health(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "akoya_gateway", "health", *options]
+    return subprocess.run(command, capture_output=True, text=True, env={}, timeout=60, check=False)
+
+
+def test_health_of_a_ready_gateway_is_0_by_url_and_by_configuration(world: World, tmp_path: Path) -> None:
+    """Neither the secrets nor the rest of the file are read."""
+    config = tmp_path / "gateway.yaml"
+    config.write_text(f"admin: {{listen: '{world.admin_url.removeprefix('http://')}'}}\nclients: not yet written\n")
+    for options in (["--url", world.admin_url], ["--config", str(config)], ["--config", str(config), "--live"]):
+        done = health(*options)
+        assert (done.returncode, done.stdout.strip()) == (0, "live" if "--live" in options else "ready"), done.stderr
+
+
+def test_health_without_a_gateway_is_1_and_names_the_address() -> None:
+    port_without_a_listener = free_port()
+    done = health("--url", f"http://127.0.0.1:{port_without_a_listener}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"no response from the admin listener at 127.0.0.1:{port_without_a_listener}: ")
+
+
+def test_health_of_a_draining_gateway_is_1_and_says_why(tmp_path: Path) -> None:
+    with World(tmp_path, options=("--drain-delay", "60")) as world:
+        assert health("--url", world.admin_url).returncode == 0
+        assert isinstance(world.gateway, GatewayProcess) and world.gateway.process is not None
+        world.gateway.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while (done := health("--url", world.admin_url)).returncode == 0:
+            assert time.monotonic() < deadline, "the gateway did not begin to drain"
+        assert (done.returncode, done.stderr) == (1, "not ready: draining: this process was asked to stop\n")
+        assert health("--url", world.admin_url, "--live").returncode == 0
+        world.gateway.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("admin: null\n", "`admin: null`"), ("admin: {listen: 9090}\n", "admin.listen cannot be read")],
+)
+def test_health_without_an_admin_listener_is_wrong_usage(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(text)
+    done = health("--config", str(tmp_path / "gateway.yaml"))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_health_refuses_a_url_that_is_none() -> None:
+    for url in ("127.0.0.1:9090", "https://127.0.0.1:9090", "http://[", "http://"):
+        done = health("--url", url)
+        assert (done.returncode, "it begins with http://" in done.stderr) == (2, True), url
