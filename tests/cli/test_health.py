@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment import World
-from tests.e2e.processes import GatewayProcess
-from tests.servers import free_port
+from tests.support.environment import World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
 
 
 @pytest.fixture(scope="module")
