@@ -12,7 +12,6 @@ from akoya_gateway.config.server import UpstreamSet
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
-_REST = ("*", "**")
 
 
 def read_rules(
@@ -85,7 +84,7 @@ def _parameters(node: Node) -> list[str] | None:
     names: list[str] = []
     for position, segment in enumerate(segments):
         last = position == len(segments) - 1
-        if segment in _REST and last:
+        if segment == "*" and last:
             continue
         if problem := _segment_problem(segment, last):
             node.error(*problem)
@@ -101,6 +100,8 @@ def _parameters(node: Node) -> list[str] | None:
 def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
     if _PARAMETER.fullmatch(segment):
         return None
+    if segment == "**":
+        return "`**` is not a pattern", "write *: it stands for the rest of the path, also over several segments"
     if "*" in segment:
         return "`*` can only be the whole last segment", "such as /accounts/*; {name} stands for one segment"
     if "{" in segment or "}" in segment:
@@ -195,9 +196,9 @@ def _heads(rule: AccessRule, other: AccessRule) -> bool:
 def _method_sets_overlap(wide: list[str], narrow: list[str]) -> bool:
     """Return True if every path that matches the pattern `narrow` also matches the pattern `wide`."""
     for position, segment in enumerate(wide):
-        if segment in _REST:
+        if segment == "*":
             return position < len(narrow)
-        if position >= len(narrow) or narrow[position] in _REST:
+        if position >= len(narrow) or narrow[position] == "*":
             return False
         if segment.startswith("{"):
             if not narrow[position]:

@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 
 from akoya_gateway.config.access_rules import read_rules
 from akoya_gateway.config.clients import ENDPOINTS, RedirectContext, read_clients, read_connectors, read_environments
+from akoya_gateway.config.diagnostics import quoted
 from akoya_gateway.config.model import (
     AccessRule,
     Client,
@@ -48,6 +49,7 @@ from akoya_gateway.config.server import (
     read_underscore_headers,
     read_upstreams,
     warn_if_plain_http,
+    warn_if_tls_ends_nowhere,
     warn_of_callbacks_outside,
 )
 from akoya_gateway.errors import OperatorError
@@ -66,6 +68,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
     top = reader.top()
     public = read_public_url(top)
     warn_if_plain_http(top, public)
+    warn_if_tls_ends_nowhere(top, public)
     root_path = read_root_path(top)
     variants = PathVariants(top.plain("path_variants"))
     prefix: str = root_path + top.plain("prefix")
@@ -197,7 +200,18 @@ def _sqlite(node: Node, text: str) -> str:
     if not path.strip("/."):
         node.error("the store names no file", "such as sqlite:./var/grants.db")
         return ""
+    _check_folder(node, (node.reader.folder / path).absolute())
     return f"sqlite://{(node.reader.folder / path).absolute()}"
+
+
+def _check_folder(node: Node, file: FilePath) -> None:
+    """Report a folder that the store cannot create, because a part of its path is a file."""
+    try:
+        obstacle = next((each for each in file.parents if each.exists() and not each.is_dir()), None)
+    except OSError:  # This user may not look into a folder. The gateway may run as another one.
+        return
+    if obstacle is not None:
+        node.error(f"the folder of the store cannot be created: {quoted(str(obstacle))} is not a folder")
 
 
 def _keyring(node: Node) -> tuple[EncryptionKey, ...]:

@@ -38,6 +38,8 @@ Value = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_BRACES = re.compile(r"[^\s\"'{,]\{[A-Za-z_]\w*\}")
+"""Matches a parameter in a text that is not quoted, such as `/api/{bank}`."""
 _NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
@@ -390,9 +392,12 @@ def _syntax_diagnostic(error: yaml.YAMLError, name: str, text: str) -> Diagnosti
         )
     for start, message, remedy in _SYNTAX:
         if start in problem:
+            advice = remedy
+            if advice is None and _BRACES.search(line):
+                advice = 'quote texts with braces, such as "/api/{connector}/*" and "{connector}"'
             opened = getattr(error, "context_mark", None)
             if opened and "is not closed" in message:
                 position = Position(opened.line + 1, opened.column + 1)
-            return Diagnostic(name, position.line, position.column, (), message, remedy)
+            return Diagnostic(name, position.line, position.column, (), message, advice)
     printable = problem.encode("ascii", "backslashreplace").decode()[:200]
     return Diagnostic(name, position.line, position.column, (), f"not YAML: {printable}", None)

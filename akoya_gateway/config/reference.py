@@ -101,7 +101,7 @@ def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str,
 def _table(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     lines = ["| key | what | default | example |", "|---|---|---|---|"]
     for name, below in node["properties"].items():
-        default = _code(below["default"]) if "default" in below else "required"
+        default = "required" if name in node.get("required", ()) else _code(below.get("default"))
         what = _cell(below["description"]) + _choices(below, schema)
         lines.append(f"| `{name}` | {what} | {default} | {_code(below['examples'][0])} |")
     return "\n".join(lines) + "\n"

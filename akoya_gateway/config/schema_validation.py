@@ -25,6 +25,8 @@ _FILE = "gateway.schema.json"
 _USERINFO = re.compile(r"//.*@", re.DOTALL)
 """Matches up to the last `@`: a password that is not percent-encoded may contain any other delimiter."""
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)(?::?-.*)?\}?")
+"""Matches a variable as in a shell or a Compose file: `$NAME`, `${NAME}`, `${NAME:-default}`."""
 _KINDS = {
     "object": "a mapping",
     "array": "a list",
@@ -171,7 +173,11 @@ class _SchemaValidator:
             self._add(path, f"expected {_expected(schema)}, not {_display(value)}", _quotes(value, schema))
 
     def check_texts(self, value: Any, path: Path) -> None:
-        """Report texts with line breaks or other control characters: values are used in headers, URLs and logs."""
+        """Report texts that are not what their author meant.
+
+        Those are names of variables, and texts with line breaks or other control characters: values are used in
+        headers, URLs and logs.
+        """
         if isinstance(value, dict):
             for key, below in value.items():
                 if _CONTROL.search(key):
@@ -183,6 +189,9 @@ class _SchemaValidator:
                 self.check_texts(below, (*path, index))
         elif isinstance(value, str) and _CONTROL.search(value):
             self._text(path)
+        elif isinstance(value, str) and (variable := _VARIABLE.fullmatch(value)) and path not in self.broken:
+            remedy = f"write {{env: {variable[1]}}} for a client_id or secret, and the value itself for anything else"
+            self._add(path, "variables are not replaced in this file", remedy)
 
     def _text(self, path: Path) -> None:
         if not any(path[:length] in self.broken for length in range(len(path) + 1)):

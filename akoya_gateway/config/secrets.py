@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import JWKRegistry, OctKey
 
+from akoya_gateway.config import CONFIG_VARIABLE
 from akoya_gateway.config.diagnostics import did_you_mean, quoted
 from akoya_gateway.config.model import EncryptionKey, SigningAlgorithm, SigningKey, key_id
 from akoya_gateway.config.reader import Node
@@ -29,7 +30,6 @@ _MAX_FILE_BYTES = 64 * 1024
 _BYTE_ORDER_MARK = "\ufeff"
 """The byte order mark that some editors add at the beginning of a file."""
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
-_MAKERS = {"sessions": "`akoya-gateway keys new --store` makes one", "signing": "`akoya-gateway keys new` makes one"}
 
 
 def read_secret(node: Node | None) -> Secret | None:
@@ -95,12 +95,24 @@ def _with_hint(node: Node, remedy: str) -> str:
 
     Other secrets come from Akoya.
     """
-    maker = _MAKERS.get(str(node.path[0]))
+    maker = _maker(node)
     return f"{remedy}; {maker}" if maker else remedy
 
 
+def _maker(node: Node) -> str | None:
+    """Return the command that generates the key at or above the node. None if the secret is not one of our keys."""
+    written = f" --out {node.value}" if node.path[-1] == "file" else ""
+    if node.path[:2] == ("sessions", "keys"):
+        return f"`akoya-gateway keys new --store{written}` makes one"
+    if node.path[:2] == ("signing", "keys"):
+        algorithm = node.reader.top().section("signing").plain("algorithm")
+        wanted = "" if algorithm == SigningAlgorithm.ED25519.value else f" --algorithm {algorithm}"
+        return f"`akoya-gateway keys new{wanted}{written}` makes one"
+    return None
+
+
 def _same_secret(node: Node) -> list[str]:
-    return [name for name in node.reader.environ if name.startswith("AKOYA")]
+    return [name for name in node.reader.environ if name.startswith("AKOYA") and name != CONFIG_VARIABLE]
 
 
 def _from_file(node: Node) -> str | None:
@@ -182,7 +194,7 @@ def read_encryption_key(node: Node) -> EncryptionKey | None:
     try:
         return parse_encryption_key(secret.reveal().strip())
     except ValueError as error:
-        node.error(f"this key cannot be used: {error}", _MAKERS["sessions"])
+        node.error(f"this key cannot be used: {error}", _maker(node))
         return None
 
 
@@ -205,7 +217,7 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
         return None
     text = _with_line_ends(secret.reveal())
     if problem := _key_text_problem(text, algorithm):
-        node.error(f"this key cannot be used for {algorithm.value}: {problem}", _MAKERS["signing"])
+        node.error(f"this key cannot be used for {algorithm.value}: {problem}", _maker(node))
         return None
     return SigningKey(identifier.value if identifier else "", Secret(text))
 

@@ -354,3 +354,16 @@ def warn_if_plain_http(top: Node, public: Origin | None) -> None:
     """Warn if `public_url` is plain http, which is accepted only on a loopback address."""
     if public is not None and public.scheme == "http" and is_loopback(public.host):
         top.warn("http on loopback: for development only, cookies are not Secure", key="public_url")
+
+
+def warn_if_tls_ends_nowhere(top: Node, public: Origin | None) -> None:
+    """Warn if browsers use https and no proxy that could end TLS in front of the sidecar is trusted.
+
+    All requests then seem to come from the proxy: its address is in the access log, and limits such as
+    `connects_per_minute` apply to all users together. Behind middleware, the app's server is responsible.
+    """
+    sidecar = not (top.is_missing("upstream") and top.is_missing("upstreams"))
+    if public is not None and public.scheme == "https" and sidecar and not top.value.get("trusted_proxies"):
+        remedy = "list the proxy that ends TLS in trusted_proxies"
+        message = "https, but the gateway does not end TLS, and no proxy in front of it is trusted"
+        top.warn(message, remedy, key="public_url")

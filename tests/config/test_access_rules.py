@@ -33,7 +33,7 @@ def test_every_form_of_require_is_read(tmp_path: Path) -> None:
         },
         {"path": "/one", "require": "mikomo", "otherwise": "forbidden"},
         {"path": "/all", "require": ["mikomo"], "otherwise": "pass"},
-        {"path": "/**", "require": "any"},
+        {"path": "/*", "require": "any"},
     )
     assert [rule.require for rule in rules] == [
         Require.NOTHING,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from click.testing import CliRunner
 
+from akoya_gateway.cli import app
 from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.reference import reference
 from akoya_gateway.config.schema_validation import load_schema
@@ -18,13 +22,20 @@ EXAMPLE = ROOT / "gateway.yaml"
 SCHEMA = load_schema()
 
 
-def test_the_example_is_fine_once_the_variables_it_names_are_set() -> None:
+def test_the_example_is_fine_once_its_keys_are_made_and_the_variables_it_names_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = re.findall(r"^[^#\n]*?\{(?:id: \w+, )?env: (\w+)\}", EXAMPLE.read_text(), re.MULTILINE)
-    assert set(names) == {"AKOYA_CLIENT_ID", "AKOYA_CLIENT_SECRET", "AKOYA_GATEWAY_KEY", "AKOYA_GATEWAY_SIGNING_KEY"}
-    result = validate_config(EXAMPLE, {name: secrets.token_hex(32) for name in names})
+    assert set(names) == {"AKOYA_CLIENT_ID", "AKOYA_CLIENT_SECRET"}
+    copy = tmp_path / "gateway.yaml"
+    shutil.copy(EXAMPLE, copy)
+    monkeypatch.chdir(tmp_path)
+    for line in re.findall(r"^#   akoya-gateway (keys new .*--out \S+)", EXAMPLE.read_text(), re.MULTILINE):
+        assert CliRunner().invoke(app, line.split()).exit_code == 0
+    result = validate_config(copy, {name: secrets.token_hex(32) for name in names})
     assert result.diagnostics == ()
     assert result.config is not None
-    assert result.config.sessions.store == f"sqlite://{ROOT}/var/grants.db"
+    assert result.config.sessions.store == f"sqlite://{tmp_path}/var/grants.db"
 
 
 def test_editors_find_the_schema_from_its_first_line() -> None:

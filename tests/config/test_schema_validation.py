@@ -17,7 +17,7 @@ from tests.support.config_documents import REMOVED, judged, said
         ({"version": REMOVED}, '"version" is missing (such as `version: 1`)'),
         ({"acess": []}, 'acess: unknown key "acess"'),
         ({"sesions": {}}, 'sesions: unknown key "sesions"'),
-        ({"listen": 8080}, "listen: expected host:port, [IPv6]:port or unix:/path, not 8080"),
+        ({"listen": 8080}, "listen: expected host:port (0.0.0.0:8080 is port 8080 of all addresses)"),
         ({"prefix": "/akoya/"}, "prefix: expected a path such as /akoya, without a slash at its end"),
         ({"tokens.refresh_before": 60}, "tokens.refresh_before: expected a duration with its unit"),
         ({"tokens.background": "yes"}, 'tokens.background: expected true or false, not "yes"'),

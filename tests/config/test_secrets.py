@@ -256,7 +256,10 @@ def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("variable", "command"),
-    [("GATEWAY_KEY", "`akoya-gateway keys new --store`"), ("SIGNING_SECRET", "`akoya-gateway keys new`")],
+    [
+        ("GATEWAY_KEY", "`akoya-gateway keys new --store`"),
+        ("SIGNING_SECRET", "`akoya-gateway keys new --algorithm hmac-sha256`"),
+    ],
 )
 def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
     tmp_path: Path, variable: str, command: str

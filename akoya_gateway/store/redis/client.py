@@ -8,10 +8,12 @@ retries only reads, once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from socket import gaierror
 from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
@@ -47,6 +49,9 @@ REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexE
 It raises IndexError for a cluster without any slots. uvloop raises RuntimeError for a write to a transport that the
 server has just closed.
 """
+
+_NOT_CONNECTED = frozenset({errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOENT, errno.EACCES})
+"""Errors of `connect`, after which no command can have been sent."""
 
 _RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
 _UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
@@ -141,6 +146,15 @@ class CommandLimiter:
         return StoreUnavailable(f"{self._where}: {_error_text(fault)}")
 
 
+def _connect_error(fault: BaseException | None) -> str | None:
+    """Return the system's reason why no connection could be opened. None if a command may have been sent."""
+    while fault is not None:
+        if isinstance(fault, gaierror) or (isinstance(fault, OSError) and fault.errno in _NOT_CONNECTED):
+            return fault.strerror
+        fault = fault.__cause__ or fault.__context__
+    return None
+
+
 def _error_text(fault: Exception) -> str:
     """Describe an error. Only the error code is taken from the server's text, which may repeat data that was sent."""
     if isinstance(fault, AuthenticationError):
@@ -152,6 +166,8 @@ def _error_text(fault: Exception) -> str:
         return _ADVICE[code]
     if isinstance(fault, RedisTimeoutError | TimeoutError):
         return "no response in time; the command may or may not have been executed"
+    if isinstance(fault, RedisConnectionError | OSError) and (reason := _connect_error(fault)):
+        return f"no connection: {reason}"
     if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
         return f"no connection ({type(fault).__name__}); the command may or may not have been executed"
     if isinstance(fault, IndexError):
