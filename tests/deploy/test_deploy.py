@@ -49,7 +49,8 @@ def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
 def test_token_route_that_the_sidecar_manifest_suggests_passes_the_check(tmp_path: Path) -> None:
     enabled = re.sub(r"# (token_bearer:|insecure_http:)", r"\1", SIDECAR.read_text())
     written = tmp_path / "gateway.yaml"
-    written.write_text(next(yaml.safe_load_all(enabled))["data"]["gateway.yaml"])
+    config = yaml.safe_load(next(yaml.safe_load_all(enabled))["data"]["gateway.yaml"])
+    written.write_text(yaml.safe_dump(config, sort_keys=False))
     assert [str(each) for each in validate_config(written, {}, secrets=False).diagnostics] == []
     del config["admin"]["insecure_http"]
     written.write_text(yaml.safe_dump(config, sort_keys=False))
