@@ -17,8 +17,15 @@ from akoya_gateway.gateway.lifespan import Receive, Scope, Send
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant
+from akoya_gateway.log import logger
+from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import json_response, problem_response
 from akoya_gateway.signing.claims import BATCH
+
+log = logger("akoya_gateway.gateway.admin_token")
+
+MAX_LOGGED = 256
+"""Number of characters of a parameter that are logged."""
 
 
 class NoToken(UserError):
@@ -34,6 +41,7 @@ class AdminTokenApp:
 
     def __init__(self, running: Callable[[], Runtime | None]) -> None:
         self._current_runtime = running
+        self._request_ids = RequestIds()
 
     def handles(self, path: str) -> bool:
         """Return True if the path is the token route and `admin.token_bearer` is set."""
@@ -44,15 +52,20 @@ class AdminTokenApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self._current_runtime()
+        request_id, facts, result = self._request_ids.new(), dict[str, str](), "ok"
         try:
             if runtime is None:
                 raise StoreUnavailable("the gateway is stopping")
-            response = json_response(await self._token(runtime, scope))
+            response = json_response(await self._token(runtime, scope, facts))
         except GatewayError as error:
-            response = problem_response(error, "-")
-        await response.send(send)
+            result = error.code
+            response = problem_response(error, request_id)
+        log_event = log.warning if result == "unauthorized" else log.info
+        log_event("token requested", result=result, status=response.status, request_id=request_id, **facts)
+        await response.with_headers((b"x-request-id", request_id.encode())).send(send)
 
-    async def _token(self, runtime: Runtime, scope: Scope) -> dict[str, object]:
+    async def _token(self, runtime: Runtime, scope: Scope, facts: dict[str, str]) -> dict[str, object]:
+        """Return the body of the response, and add what the log says about the request to `facts`."""
         if scope["method"] != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
         self._authenticate(runtime, scope)
@@ -60,10 +73,12 @@ class AdminTokenApp:
         owners = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [])
         if len(owners) != 1:
             raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
+        facts |= {"owner": owners[0][:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
         configured = runtime.config.connectors.get(connector)
         if configured is None:
             raise NoToken
         grant = await _fresh_grant(runtime, owners[0], connector)
+        facts["grant"] = grant.public_id
         return {
             "connector": connector,
             "provider": configured.id,

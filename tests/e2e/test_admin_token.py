@@ -62,6 +62,31 @@ def test_an_unknown_owner_or_connector_is_not_found(world: World, browser: Brows
     assert ask(world).status_code == 400
 
 
+def test_requests_for_tokens_are_logged_with_owner_and_connector(world: World, browser: Browser) -> None:
+    browser.connect()
+    passed = browser.passed()
+    owner, token = passed["akoya-owner"], passed["akoya-id-token"]
+    responses = [
+        ask(world, params={"owner": owner}),
+        ask(world, "/akoya/token/other", params={"owner": owner}),
+        ask(world, bearer="wrong", params={"owner": owner}),
+    ]
+    logged = {}
+    for line in world.log().splitlines():
+        if '"event":"token requested"' in line:
+            event = json.loads(line)
+            logged[event["request_id"]] = [
+                event.get(name) for name in ("level", "result", "owner", "connector", "grant")
+            ]
+    assert [logged[response.headers["x-request-id"]] for response in responses] == [
+        ["info", "ok", owner, "mikomo", passed["akoya-grant"]],
+        ["info", "not-connected", owner, "other", None],
+        ["warning", "unauthorized", None, None, None],
+    ]
+    assert responses[1].json()["request_id"] == responses[1].headers["x-request-id"]
+    assert token not in world.log()
+
+
 def test_the_public_port_knows_no_such_route(world: World, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
