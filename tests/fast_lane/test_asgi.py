@@ -14,7 +14,7 @@ import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
-from tests.support.cancellation import cut
+from tests.support.cancellation import cut, ended
 from tests.support.environment import Browser, World
 from tests.support.raw_http import Caller, RawUpstream
 
@@ -346,9 +346,7 @@ def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
                         break
                 else:
                     pytest.fail("the work was cancelled at every suspension")
-            async with asyncio.timeout(30):
-                while asyncio.all_tasks() - before:
-                    await asyncio.sleep(0.01)
+            await ended(lambda: asyncio.all_tasks() - before)
 
     asyncio.run(main())
 

@@ -7,6 +7,7 @@ task is left behind in the process.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 from akoya_gateway.grants import GrantState
 from akoya_gateway.secret import Secret
 from tests.support.cancellation import cut
-from tests.support.gateway_in_process import MOST, House, Person, house
+from tests.support.gateway_in_process import MOST, House, Person, house, turns
 from tests.support.redis_servers import own_redis
 
 __all__ = ["house", "own_redis"]
 
+LATER = (None, 0, 1, 3, 5, 7, 9) if os.environ.get("AKOYA_SOAK") == "full" else (None, 0, 3, 7)
+"""Event loop iterations between a suspension and its cancellation."""
 
 Journey = Callable[[House, int, int | None], Awaitable[bool]]
 """Runs one flow, cancelled at the given suspension and so many iterations later (see `cancellation.cut`).
@@ -92,7 +95,7 @@ async def logout(house: House, at: int, later: int | None) -> bool:
 
 @pytest.mark.parametrize("journey", [callback, refresh, disconnect, logout])
 async def test_a_request_may_be_cancelled_anywhere(house: House, journey: Journey) -> None:
-    for later in (None, 0, 1, 3, 5, 7, 9):
+    for later in LATER:
         for at in range(MOST):
             if await journey(house, at, later):
                 break
@@ -108,35 +111,39 @@ async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_gran
     known, new = Person(house), Person(house)
     await known.connect()
     path, code = await new.callback()
-    session, refreshed, exchanged = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    for target, verb, event in (
-        (runtime.sessions, "start", session),
-        (bank, "refresh", refreshed),
-        (bank, "exchange", exchanged),
-    ):
-        monkeypatch.setattr(target, verb, after(event, getattr(target, verb)))
+    session, refresh, exchange = (
+        Held(monkeypatch, target, name)
+        for target, name in ((runtime.sessions, "start"), (bank, "refresh"), (bank, "exchange"))
+    )
     house.later += bank.life - 5
-    using = asyncio.create_task(known.go("/x"))
-    connecting = asyncio.create_task(new.go(path))
-    await asyncio.sleep(0.05)
-    closing = asyncio.create_task(house.gateway.shutdown())
-    await asyncio.sleep(0.05)
-    # Shutdown is now waiting for the refresh. The code is sent next.
-    session.set()
-    await asyncio.sleep(0.05)
-    refreshed.set()
-    await using
-    await asyncio.sleep(0.05)
-    exchanged.set()
-    await connecting
-    await closing
+    async with asyncio.timeout(30):
+        using = asyncio.create_task(known.go("/x"))
+        connecting = asyncio.create_task(new.go(path))
+        await refresh.called.wait()
+        await session.called.wait()
+        closing = asyncio.create_task(house.gateway.shutdown())
+        await turns(20)  # shutdown is now waiting for the refresh
+        session.go.set()
+        await exchange.called.wait()
+        refresh.go.set()
+        await using
+        await turns(20)
+        exchange.go.set()
+        await connecting
+        await closing
     await house.gateway.startup()
     assert await house.grant(code) is not None
 
 
-def after(event: asyncio.Event, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def late(*given: Any, **named: Any) -> Any:
-        await event.wait()
-        return await call(*given, **named)
+class Held:
+    """Holds the calls of a method until `go` is set."""
 
-    return late
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+        self.called, self.go = asyncio.Event(), asyncio.Event()
+        self._method: Callable[..., Awaitable[Any]] = getattr(target, name)
+        monkeypatch.setattr(target, name, self._call)
+
+    async def _call(self, *given: Any, **named: Any) -> Any:
+        self.called.set()
+        await self.go.wait()
+        return await self._method(*given, **named)

@@ -5,7 +5,7 @@ with the completion of what it awaits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -72,3 +72,10 @@ async def cut(work: Coroutine[Any, Any, T], at: int, turns: int | None) -> tuple
     done, _ = await asyncio.wait({task}, timeout=30)
     assert done, "the work hangs after the cancellation"
     return cutting.done, None if task.cancelled() else task.result()
+
+
+async def ended(tasks: Callable[[], set[asyncio.Task[Any]]]) -> None:
+    """Wait until the function returns no task but the current one."""
+    async with asyncio.timeout(30):
+        while tasks() - {asyncio.current_task()}:
+            await asyncio.sleep(0.005)

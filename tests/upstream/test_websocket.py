@@ -30,7 +30,7 @@ from akoya_gateway.config.model import Bytes, Seconds, Upstream, UpstreamTLS, We
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
-from tests.support.cancellation import cut
+from tests.support.cancellation import cut, ended
 from tests.support.certificates import Authority, server_context
 from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, eventually, proxied, standstill
 from tests.support.websocket_app import App, accept, key_of, origin_of, serving
@@ -687,9 +687,7 @@ async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str)
             else:
                 pytest.fail("the work was cancelled at every suspension")
         assert await asyncio.to_thread(eventually, lambda: app.open == 0)
-        async with asyncio.timeout(30):
-            while asyncio.all_tasks() - before:
-                await asyncio.sleep(0.01)
+        await ended(lambda: asyncio.all_tasks() - before)
         assert pool.size == 0
         await pool.close()
     gc.collect()
