@@ -17,7 +17,7 @@ from akoya_gateway.cli.group import Group
 from akoya_gateway.observability.stdout import no_colour
 from akoya_gateway.version import __version__
 
-COMMANDS = ("run", "demo", "check", "explain", "url", "keys", "grants", "doctor", "health", "sandbox", "schema")
+COMMANDS = ("demo", "init", "run", "check", "explain", "url", "keys", "grants", "doctor", "health", "sandbox", "schema")
 """In the order of `--help`."""
 
 
@@ -57,8 +57,8 @@ class _Commands(Group):
 def app() -> None:
     """A gateway between the Akoya network and your app, described by one YAML file.
 
-    Start with `akoya-gateway demo`, which needs no credentials. Then copy and edit gateway.yaml, and run
-    `akoya-gateway check` to find out what is missing.
+    Start with `akoya-gateway demo`, which needs no credentials. `akoya-gateway init` then writes a gateway.yaml for
+    your app, and `akoya-gateway check` finds out what is missing.
 
     Colours are off if NO_COLOR is set. Tab completion, here for bash: `eval "$(_AKOYA_GATEWAY_COMPLETE=bash_source
     akoya-gateway)"`; for zsh and fish, write their names instead of bash.

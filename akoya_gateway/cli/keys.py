@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from akoya_gateway.cli.group import Group
+from akoya_gateway.cli.new_files import write_new_or_exit
 from akoya_gateway.cli.options import config_option
 from akoya_gateway.config.model import SigningAlgorithm
 
@@ -55,9 +55,10 @@ def keys() -> None:
 def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
     """Make a key and print it, or write it to a new file."""
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
+    from akoya_gateway.store.encryption import new_key_text  # noqa: PLC0415
 
     if store:
-        text = base64.b64encode(os.urandom(32)).decode() + "\n"
+        text = new_key_text()
     else:
         private = key_generation.generate_private_key(SigningAlgorithm(algorithm))
         text = (
@@ -68,7 +69,7 @@ def new(algorithm: str, out: Path | None, as_set: bool, store: bool) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    _write_new(out, text)
+    write_new_or_exit(out, text)
     click.echo(f"wrote {out}", err=True)
 
 
@@ -206,7 +207,7 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
     suffix = ".txt" if isinstance(private, bytes) else ".pem"
     folder = next((file.parent for file in files if file is not None), config.parent)
     file = folder / f"signing-{key_id}{suffix}"
-    _write_new(file, key_generation.as_text(private))
+    write_new_or_exit(file, key_generation.as_text(private))
     click.echo(f"""wrote {file}
 
 1. Publish it: add this as the last of signing.keys and reload.
@@ -226,26 +227,11 @@ def _locked(file: Path) -> Iterator[None]:
         yield
 
 
-def _write_new(file: Path, text: str) -> None:
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        click.echo(f"{file} already exists; keys are never overwritten", err=True)
-        raise SystemExit(1) from None
-    except OSError as fault:
-        click.echo(f"{file} cannot be written: {fault.strerror}", err=True)
-        raise SystemExit(1) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-
-
 def _replace(file: Path, text: str) -> None:
     """Replace the file atomically, and keep its mode and, if permitted, its owner."""
     before = file.stat()
     temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
-    _write_new(temporary, text)
+    write_new_or_exit(temporary, text)
     temporary.chmod(before.st_mode & 0o777)
     with contextlib.suppress(PermissionError):
         os.chown(temporary, before.st_uid, before.st_gid)

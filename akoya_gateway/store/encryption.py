@@ -11,6 +11,7 @@ section 8.3). That is 136 a second for a year; rotate before that.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Sequence
 
@@ -106,3 +107,8 @@ def _split(sealed: bytes) -> tuple[bytes, str]:
         return sealed[:end], sealed[2:end].decode("ascii")
     except UnicodeDecodeError:
         raise DamagedRecord("an encrypted record has no readable key ID") from None
+
+
+def new_key_text() -> str:
+    """Return a new key as text for `sessions.keys`: 32 random bytes in base64, and a line end."""
+    return base64.b64encode(os.urandom(32)).decode() + "\n"
