@@ -137,6 +137,8 @@ class DecisionCache:
         until = self._grants.ready_until(decision.grant)
         if now >= until:
             return None
-        prepared = self._injector.prepare(decision.rule, decision.grant, held.grants)
+        prepared, headers_end = self._injector.prepare(decision.rule, decision.grant, held.grants, now)
         secure = self._injector.secure(decision.rule)
-        return CachedDecision(decision.rule, decision.grant, prepared, session, held, now, until, secure=secure)
+        return CachedDecision(
+            decision.rule, decision.grant, prepared, session, held, now, min(until, headers_end), secure=secure
+        )

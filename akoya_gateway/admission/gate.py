@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from akoya_gateway.access.path_normalization import normalize_path
-from akoya_gateway.access.policy import AccessPolicy, Allow, Deny
+from akoya_gateway.access.policy import AccessPolicy, Allow, Decision, Deny
 from akoya_gateway.access.request import Headers, RequestInfo, has_method_override, names_a_method_in
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.admission.decision_cache import DecisionCache
@@ -122,6 +122,14 @@ class AccessGate:
             return None
         return self._allow(decision, request, owner_grants, self._clock())
 
+    async def still_admits(self, request: RequestInfo, path: str) -> bool:
+        """Return True if a request that was admitted before, such as an open WebSocket, would be admitted now.
+
+        Unlike `admit`, this does not count as activity of the owner. Raises `GatewayError` in the same cases.
+        """
+        decision, _ = await self._decide(request, path)
+        return isinstance(decision, Allow)
+
     async def admit(self, request: RequestInfo, path: str) -> Admission:
         """Decide a request, querying the store and the provider if necessary.
 
@@ -133,12 +141,16 @@ class AccessGate:
             GatewayError: No decision is possible because the store or the provider is unavailable. The request is not
                 admitted (fail closed), but the user is never logged out.
         """
+        decision, owner_grants = await self._decide(request, path)
+        return self._resolve(decision, request, owner_grants)
+
+    async def _decide(self, request: RequestInfo, path: str) -> tuple[Decision, OwnerGrants | None]:
         match = self._match(request, path)
         if match is None or not self._policy.needs_owner(match):
-            return self._resolve(self._policy.decide(match, None), request, None)
+            return self._policy.decide(match, None), None
         principal = await self._authenticator.authenticate(request)
         owner_grants = await self._owner_grants(principal)
-        return await self._with_fresh_grant(match, owner_grants, request)
+        return await self._with_fresh_grant(match, owner_grants)
 
     def _match(self, request: RequestInfo, path: str) -> RuleMatch | None:
         if self._require_valid_header is not None:
@@ -167,12 +179,12 @@ class AccessGate:
         return None if principal.owner is None else await self._grants.for_owner(principal.owner)
 
     async def _with_fresh_grant(
-        self, match: RuleMatch, owner_grants: OwnerGrants | None, request: RequestInfo
-    ) -> Admission:
+        self, match: RuleMatch, owner_grants: OwnerGrants | None
+    ) -> tuple[Decision, OwnerGrants | None]:
         """Decide with a grant that is fresh, excluding unusable grants one by one.
 
-        If no grant is left, raises the last error other than `NeedsReconnect`. If there was no such error, the request
-        is denied.
+        Returns the decision and the owner's grants as they are now. If no grant is left, raises the last error other
+        than `NeedsReconnect`. If there was no such error, the request is denied.
         """
         tried: frozenset[str] = frozenset()
         last_error: GatewayError | None = None
@@ -190,9 +202,9 @@ class AccessGate:
                     decision = Allow(decision.rule, fresh, decision.identified)
             if isinstance(decision, Deny) and last_error is not None:
                 raise last_error
-            return self._resolve(decision, request, owner_grants)
+            return decision, owner_grants
 
-    def _resolve(self, decision: Allow | Deny, request: RequestInfo, owner_grants: OwnerGrants | None) -> Admission:
+    def _resolve(self, decision: Decision, request: RequestInfo, owner_grants: OwnerGrants | None) -> Admission:
         if isinstance(decision, Deny):
             return Denied(
                 self._error_responder.denial_response(decision, request), decision.rule, decision.reason.value
@@ -203,7 +215,7 @@ class AccessGate:
         if owner_grants is None or not decision.identified:
             return Admitted(decision.rule, [])
         request_headers = self._injector.read(request.headers)
-        prepared = self._injector.prepare(decision.rule, decision.grant, owner_grants)
+        prepared, _ = self._injector.prepare(decision.rule, decision.grant, owner_grants, now)
         injected = _signed_headers(
             prepared, request, request_headers.authorities[self._injector.secure(decision.rule)], now
         )

@@ -15,6 +15,7 @@ from akoya_gateway.config.model import AccessRule, Config, Connector
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.last_access import PERIOD, LastAccess
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.claims import ConnectionClaim, PreparedHeaders, UpstreamClaims
 from akoya_gateway.signing.header_names import CONTENT_DIGEST
@@ -30,7 +31,7 @@ class HeaderInjector:
     The signer and the size limit depend on the upstream of the access rule.
     """
 
-    def __init__(self, config: Config, cookies: GatewayCookies, clock: Clock) -> None:
+    def __init__(self, config: Config, cookies: GatewayCookies, last_access: LastAccess, clock: Clock) -> None:
         origin = str(config.public_url)
         # One signer for all rules that lead to the same upstream.
         self._signers = {
@@ -38,6 +39,7 @@ class HeaderInjector:
             for upstream in {rule.upstream for rule in config.access}
         }
         self._connectors = config.connectors
+        self._last_access = last_access
         self._public_is_secure = config.public_url.scheme == "https"
         self.client_headers = client_headers_of(config)
         self.trusts = TrustedProxies(config.trusted_proxies)
@@ -67,20 +69,26 @@ class HeaderInjector:
             client_headers = [pair for pair in client_headers if pair[0] != CONTENT_DIGEST]
         return client_headers + injected_headers
 
-    def prepare(self, rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants) -> PreparedHeaders:
-        """Return the gateway headers for this owner and rule, ready to be signed.
+    def prepare(
+        self, rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants, now: float
+    ) -> tuple[PreparedHeaders, float]:
+        """Return the gateway headers for this owner and rule, ready to be signed, and when they end, in Unix seconds.
+
+        The request counts as activity of the owner. The headers end when `Akoya-Last-Access` changes.
 
         Raises `OperatorError` if they exceed `max_header_bytes`.
         """
         key = (owner_grants.owner, rule.index)
+        accessed = self._last_access.record(owner_grants.owner, now)
+        until = accessed + PERIOD
         found = self._prepared.get(key)
-        if found is not None and found[1] is grant and found[0] is owner_grants:
-            return found[2]
-        facts = upstream_claims(rule, grant, owner_grants, self._connectors)
+        if found is not None and found[1] is grant and found[0] is owner_grants and found[3].last_access == accessed:
+            return found[2], until
+        facts = upstream_claims(rule, grant, owner_grants, self._connectors, accessed)
         # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
         prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
         self._prepared.store(key, (owner_grants, grant, prepared, facts))
-        return prepared
+        return prepared, until
 
     def secure(self, rule: AccessRule) -> bool:
         """Return True if the app is reached over https.
@@ -107,7 +115,11 @@ _REFRESHING = GrantState.REFRESHING
 
 
 def upstream_claims(
-    rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants, connectors: Mapping[str, Connector]
+    rule: AccessRule,
+    grant: Grant | None,
+    owner_grants: OwnerGrants,
+    connectors: Mapping[str, Connector],
+    last_access: int,
 ) -> UpstreamClaims:
     """Return the claims asserted to the upstream (docs/design.md section 5) for one grant under one rule."""
     connections = tuple(
@@ -118,7 +130,7 @@ def upstream_claims(
         for g in owner_grants.grants
     )
     if grant is None:
-        return UpstreamClaims(owner_grants.owner, connections, rule.label)
+        return UpstreamClaims(owner_grants.owner, connections, rule.label, last_access=last_access)
     return UpstreamClaims(
         owner_grants.owner,
         connections,
@@ -131,4 +143,5 @@ def upstream_claims(
         provider=connectors[grant.connector].id,
         grant=grant.public_id,
         consent=grant.tokens.consent_id,
+        last_access=last_access,
     )

@@ -20,7 +20,9 @@ from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import json_response, problem_response
+from akoya_gateway.sessions.last_access import rounded
 from akoya_gateway.signing.claims import BATCH
+from akoya_gateway.signing.header_values import timestamp
 
 log = logger("akoya_gateway.gateway.admin_token")
 
@@ -84,6 +86,7 @@ class AdminTokenApp:
             "provider": configured.id,
             "grant": grant.public_id,
             "interaction_type": BATCH,
+            "last_access": timestamp(await _last_access(runtime, grant)),
             "environment": grant.key.environment,
             "owner": owners[0],
             "id_token": grant.tokens.bearer.reveal(),
@@ -99,6 +102,12 @@ class AdminTokenApp:
         is_valid = expected is not None and hmac.compare_digest(token.strip(), expected.reveal().encode())
         if scheme.lower() != b"bearer" or not is_valid:
             raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
+
+
+async def _last_access(runtime: Runtime, grant: Grant) -> int:
+    """Return when the grant's owner was last active, in Unix seconds. Connecting the bank was activity, too."""
+    owner = grant.key.owner
+    return max(await runtime.last_access.get(owner) or 0, rounded(owner, grant.connected_at))
 
 
 async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:

@@ -107,7 +107,9 @@ class Explainer:
         config = self._config
         origin, audience = str(config.public_url), config.audience(decision.rule.upstream)
         try:
-            facts = upstream_claims(decision.rule, decision.grant, self._owner_grants, config.connectors)
+            facts = upstream_claims(
+                decision.rule, decision.grant, self._owner_grants, config.connectors, int(self._now)
+            )
             key = SigningKey(
                 "<key id>",
                 Secret(key_generation.as_text(key_generation.generate_private_key(config.signing.algorithm))),

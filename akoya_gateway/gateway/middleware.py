@@ -442,7 +442,7 @@ class Gateway:
             self.connections.remove(socket)
 
     async def _still_admitted(self, request: RequestInfo, path: str) -> bool:
-        return isinstance(await self.runtime.gate.admit(request, path), Admitted)
+        return await self.runtime.gate.still_admits(request, path)
 
 
 RETIRE_AFTER = 30.0

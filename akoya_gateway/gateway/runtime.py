@@ -15,7 +15,7 @@ from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.authentication.user_identity import build_user_authenticator
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import Config
+from akoya_gateway.config.model import Config, IdentitySource
 from akoya_gateway.endpoints.callback import CallbackEndpoint
 from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
@@ -36,6 +36,7 @@ from akoya_gateway.responses.pages import Pages
 from akoya_gateway.responses.response import Response
 from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempts
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
+from akoya_gateway.sessions.last_access import LastAccess
 from akoya_gateway.sessions.recovery import SessionRecovery
 from akoya_gateway.sessions.session_store import SessionStore
 from akoya_gateway.signing import jwks, jwks_headers
@@ -52,6 +53,9 @@ class Observers:
     authorizations: AuthorizationObserver
     requests: RequestObserver | None = None
 
+
+LAST_ACCESS_LIFETIME = 400 * 86_400.0
+"""Seconds for which the last access of the app's own users is kept: longer than a consent lasts."""
 
 NO_OBSERVERS = Observers(NullGrantObserver(), NullAuthorizationObserver())
 
@@ -78,6 +82,7 @@ class Runtime:
         encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
         self.providers: Providers = open_providers(config, clock)
         self.sessions = SessionStore(encrypted_store, config.sessions.cookie, clock=clock)
+        self.last_access = LastAccess(encrypted_store, _last_access_lifetime(config))
         self.attempts = AuthorizationAttempts(encrypted_store, config.limits, clock=clock)
         self.grants = GrantManager(
             encrypted_store,
@@ -88,7 +93,7 @@ class Runtime:
             observer=observers.grants,
         )
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
-        self.injector = HeaderInjector(config, self.cookies, clock)
+        self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
         route = config.prefix.encode() + b"/forward-auth"
         self.original_requests = OriginalRequestCache(route, self.cookies, self.injector.client_headers)
         jwks_uri = config.identity.jwks_uri
@@ -143,6 +148,7 @@ class Runtime:
             raise
         runtime.grants.start()
         runtime.orphan_cleaner.start()
+        runtime.last_access.start()
         return runtime
 
     async def close(self, *, keep_store: bool = False) -> None:
@@ -151,6 +157,7 @@ class Runtime:
         await self.grants.stop()
         # Last: an exchange may have started while the others stopped. From here on none can.
         await self.callback.finish()
+        await self.last_access.stop()
         await self.providers.close()
         if not keep_store:
             await self.store.close()
@@ -196,6 +203,15 @@ def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
         return made[1]
 
     return response
+
+
+def _last_access_lifetime(config: Config) -> float:
+    """Return for how many seconds the last access of an owner is kept.
+
+    An owner that is a session has no grants after the session's end. The grants of the app's own users last longer.
+    """
+    is_session = config.identity.source is IdentitySource.SESSION
+    return config.sessions.cookie.lifetime if is_session else LAST_ACCESS_LIFETIME
 
 
 def _process_name() -> str:

@@ -42,8 +42,8 @@ def test_a_job_gets_the_token_that_the_app_would_get(world: World, browser: Brow
     assert answer.json()["id_token"] == passed["akoya-id-token"]
     assert answer.json()["expires"] == int(passed["akoya-expires"])
     assert answer.json()["interaction_type"] == "batch"
-    for name in ("provider", "grant", "consent"):
-        assert answer.json()[name] == passed[f"akoya-{name}"]
+    for name in ("provider", "grant", "consent", "last_access"):
+        assert answer.json()[name] == passed[f"akoya-{name.replace('_', '-')}"]
 
 
 @pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])

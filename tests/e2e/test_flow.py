@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -38,11 +39,12 @@ def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: Worl
     assert headers["akoya-provider"] == "mikomo"
     assert headers["akoya-interaction-type"] == "user"
     assert headers["akoya-consent"]
+    assert -5 < time.time() - datetime.fromisoformat(headers["akoya-last-access"]).timestamp() < 120
     assert headers["akoya-grant"] == f"g_{browser.connections()['connections'][0]['id']}"
     assert f'id="{headers["akoya-grant"]}"' in headers["akoya-connections"]
     assert seen["signature"] == (
         "valid: @authority @method @path @query @signature-params akoya-connections akoya-connector akoya-consent akoya-environment "
-        "akoya-expires akoya-grant akoya-id-token akoya-interaction-type akoya-owner akoya-provider akoya-scope"
+        "akoya-expires akoya-grant akoya-id-token akoya-interaction-type akoya-last-access akoya-owner akoya-provider akoya-scope"
     )
     data = httpx.get(
         f"{world.akoya.url}/accounts-info/v2/mikomo",

@@ -207,6 +207,7 @@ async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> 
 
 def timeless(text: str) -> str:
     text = re.sub(r";(created|expires|nonce)=(\"[^\"]*\"|\d+)", "", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<last access>", text)
     text = re.sub(r"akoya=:[A-Za-z0-9+/=]{20,}:", "akoya=::", text)
     # Replace request IDs, states of attempts and CSRF tokens.
     return re.sub(

@@ -86,6 +86,7 @@ def test_context_headers_reach_the_app_and_cannot_be_injected(world: ProxiedWorl
     assert headers["akoya-interaction-type"] == "user"
     assert f'id="{headers["akoya-grant"]}"' in headers["akoya-connections"]
     assert headers["akoya-consent"]
+    assert headers["akoya-last-access"].startswith("20")
     for target in ("/accounts", "/public/x", "/optional"):
         _, seen = get(world.port, target, f"Cookie: {cookies(member)}", *spoofed)
         assert "spoofed" not in json.dumps(seen["headers"])

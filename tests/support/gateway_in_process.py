@@ -27,7 +27,7 @@ from tests.support.redis_servers import RedisServer
 
 MOST = 100
 """Upper limit for the suspensions of a request, far more than any request has."""
-AT_WORK = ("revocations", "orphans")
+AT_WORK = ("revocations", "orphans", "last access")
 """Background tasks that live as long as the runtime."""
 
 
@@ -73,15 +73,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 class House:
-    """A gateway with its bank and a clock that can be moved forward."""
+    """A gateway with its bank and a clock that can be moved forward. It wraps `inner`."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, inner: Any = app) -> None:
         changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
         result = judged(folder, changes)
         assert result.config is not None, said(result)
         self.later = 0.0
         self.bank = Bank(result.config.clients["demo-app"], self.clock)
-        self.gateway = Gateway(app, result.config, clock=self.clock)
+        self.gateway = Gateway(inner, result.config, clock=self.clock)
         self.codes = (f"code-{number}" for number in itertools.count())
         self.grant_ids: dict[str, str] = {}
         """The ids of the grants that `Person.connect` made, by their codes."""

@@ -32,6 +32,7 @@ MOST_FINDINGS = 20
 _VOLATILE = [
     (rb"created=\d+", b"created="),
     (rb"expires=\d+", b"expires="),
+    (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", b"<last access>"),
     (rb'nonce="[^"]+"', b"nonce="),
     (rb"signature: akoya=:[^:]+:", b"signature: akoya="),
     (rb"\r\ndate: [^\r]+", b"\r\ndate: "),

@@ -1,0 +1,86 @@
+"""Which requests count as activity of the owner, and what apps and background jobs are told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.sessions.last_access import PERIOD, rounded
+from tests.support.gateway_in_process import House, Person
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Respond with the last access that the gateway passed."""
+    header = dict(scope["headers"]).get(b"akoya-last-access", b"none")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": header})
+
+
+async def passed(house: House, person: Person) -> tuple[int, int]:
+    """Return the owner's last access as the app received it, and the latest time that it may have."""
+    answer = await person.go("/x")
+    assert answer.status_code == 200
+    return int(datetime.fromisoformat(answer.text).astimezone(UTC).timestamp()), int(house.clock())
+
+
+async def owner_of(house: House, code: str) -> str:
+    grant = await house.grant(code)
+    assert grant is not None
+    return grant.key.owner
+
+
+async def test_last_access_is_the_time_of_the_request_and_survives_a_restart(tmp_path: Path) -> None:
+    house = House(tmp_path, f"sqlite://{tmp_path}/grants.db", app)
+    runtime = await house.gateway.startup()
+    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    person = Person(house)
+    owner = await owner_of(house, await person.connect())
+    for _ in range(4):
+        house.later += 61
+        before = int(house.clock())
+        at, after = await passed(house, person)
+        assert at in {rounded(owner, second) for second in range(before, after + 1)}
+        assert after - at < PERIOD + after - before
+    await house.gateway.shutdown()
+    house.later += 600
+    runtime = await house.gateway.startup()
+    assert await runtime.last_access.get(owner) == at
+    await house.gateway.shutdown()
+
+
+async def test_check_of_an_open_connection_is_no_activity(tmp_path: Path) -> None:
+    house = House(tmp_path, "memory://", app)
+    runtime = await house.gateway.startup()
+    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    person = Person(house)
+    owner = await owner_of(house, await person.connect())
+    at, _ = await passed(house, person)
+    cookie = "; ".join(f"{name}={value}" for name, value in person.http.cookies.items())
+    headers = [(b"host", b"app.example.com"), (b"cookie", cookie.encode())]
+    request = RequestInfo("GET", b"/x", b"", headers, "127.0.0.1", "r-1")
+    house.later += 300
+    assert await runtime.gate.still_admits(request, "/x")
+    assert await runtime.last_access.get(owner) == at
+    later, _ = await passed(house, person)
+    assert later > at
+    assert await runtime.last_access.get(owner) == later
+    anonymous = RequestInfo("GET", b"/x", b"", headers[:1], "127.0.0.1", "r-1")
+    assert not await runtime.gate.still_admits(anonymous, "/x")
+    await house.gateway.shutdown()
+
+
+async def test_client_cannot_set_the_last_access(tmp_path: Path) -> None:
+    house = House(tmp_path, "memory://", app)
+    runtime = await house.gateway.startup()
+    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+    person = Person(house)
+    await person.connect()
+    forged = {"akoya-last-access": "2099-01-01T00:00:00Z", "akoya_last_access": "2099-01-01T00:00:00Z"}
+    answer: httpx.Response = await person.http.get("/x", headers=forged)
+    assert answer.text.startswith("20")
+    assert not answer.text.startswith("2099")
+    await house.gateway.shutdown()
