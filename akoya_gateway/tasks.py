@@ -39,13 +39,23 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel the tasks until all have finished. Their exceptions are not raised. None is ignored.
+    """Cancel the tasks until all have finished. Their exceptions are logged, not raised. None is ignored."""
+    given = [task for task in tasks if task is not None]
+    await cancel_until_done(*given)
+    for task in given:
+        # An exception that nobody retrieves is logged by asyncio, but only when the task is garbage-collected.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("cancelled task failed", task=task.get_name(), exc_info=error)
+
+
+async def cancel_until_done(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks until all have finished, and leave their results and exceptions to the caller.
 
     One cancellation is not enough: Python 3.11's `asyncio.wait_for` loses a cancellation that arrives just as the
     awaited operation completes, and the Redis client sends its commands through it. A task with an endless loop would
     then never stop.
     """
-    left = {task for task in tasks if task is not None and not task.done()}
+    left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()

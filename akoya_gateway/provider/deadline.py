@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from akoya_gateway.tasks import cancel_and_wait
+from akoya_gateway.tasks import cancel_until_done
 
 SLICES = 16
 """Number of slices into which the time is divided. Each starts while the loop runs, so a pause costs at most one slice.
@@ -46,7 +46,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
             if task.done():
                 return task.result()
     finally:
-        await cancel_and_wait(task)
+        await cancel_until_done(task)
     if task.cancelled():
         raise TimeoutError
     return task.result()
