@@ -7,9 +7,11 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
@@ -33,6 +35,7 @@ from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.listeners import bind, bound, release
 from akoya_gateway.server.supervisor import Supervisor, SupervisorHooks
+from akoya_gateway.server.uvicorn_api import TESTED, is_tested, missing_names
 from akoya_gateway.server.uvicorn_server import WebSockets
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol, GuardedWebSocketProtocol
 from akoya_gateway.server.worker import ServeOptions, Worker, WorkerSlot
@@ -57,6 +60,8 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
     _require_shared_store(config, workers)
     output = StandardOutput()
     log = configure_process_logging(config.logging, output)
+    if options.fast_lane and not _uvicorn_fits(log):
+        options = replace(options, fast_lane=False)
     public = bind("listen", config.listen)
     try:
         admin = bind("admin.listen", config.admin) if config.admin is not None else None
@@ -253,6 +258,18 @@ def _require_shared_store(config: Config, workers: int) -> None:
             f"sessions.store: memory:// serves one process only, but --workers {workers} starts several; "
             "use sqlite: or redis:, or --workers 1"
         )
+
+
+def _uvicorn_fits(log: Log) -> bool:
+    """Return whether the fast lane can use the installed uvicorn. If not, log why.
+
+    The lane bypasses uvicorn's parser and keeps its state itself, so with another version it could fail in any way.
+    """
+    missing = missing_names()
+    if is_tested(uvicorn.__version__) and not missing:
+        return True
+    log.warning("fast lane disabled", uvicorn=uvicorn.__version__, tested=TESTED, missing=missing)
+    return False
 
 
 def _announce(log: Log, config: Config, public: socket.socket, admin: socket.socket | None, workers: int) -> None:

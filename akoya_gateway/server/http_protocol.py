@@ -7,7 +7,7 @@ is not lost while the client is still sending (`lingering_close`). When a connec
 are notified. uvicorn notifies only the one that was parsed last. An upgrade that the gateway does not support is
 ignored (RFC 9110 section 7.8), and the bytes after it are parsed as HTTP. See also `expect_continue`.
 
-What this package uses of uvicorn beyond its documentation is listed in `tests/server/test_uvicorn_contract.py`.
+What this package uses of uvicorn beyond its documentation is listed in `uvicorn_api`.
 """
 
 from __future__ import annotations

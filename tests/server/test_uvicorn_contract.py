@@ -5,69 +5,74 @@ If one of these fails after an upgrade, review every use before changing the lis
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
+import textwrap
+import tomllib
+from pathlib import Path
 
 import httptools
 import pytest
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import Server, ServerState
+from uvicorn.server import Server
 from websockets.server import ServerProtocol
 
-HTTP_ATTRIBUTES = (
-    "app", "client", "connections", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "pipeline", "scheme",
-    "scope", "server_state", "tasks", "timeout_keep_alive", "timeout_keep_alive_task", "transport", "ws_protocol_class",
+from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
+from akoya_gateway.server.http_protocol import LimitedHttpProtocol
+from akoya_gateway.server.lingering_close import RequestTransport
+from akoya_gateway.server.uvicorn_api import HTTP_PROTOCOL, TESTED, WEBSOCKET_PROTOCOL, is_tested, missing_names
+from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol, GuardedWebSocketProtocol
+
+ROOT = Path(__file__).parents[2]
+
+OURS = (LimitedHttpProtocol, FastLaneProtocol, GuardedWebSocketProtocol, DetachableWebSocketProtocol)
+UNSET = {"url", "response", "scope"}
+"""Attributes that uvicorn sets when a request arrives, as the lists of names say."""
+
+
+def test_uvicorn_has_what_we_use() -> None:
+    assert missing_names() == []
+
+
+def test_versions_in_the_requirements_are_the_tested_ones() -> None:
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    assert f"uvicorn{TESTED}" in requirements
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("0.52.4", False), ("0.53.0", True), ("0.54.9", True), ("0.54", True), ("0.55.0", False), ("0.55.0rc1", False),
+     ("1.0", False), ("next", False)],
 )  # fmt: skip
-HTTP_METHODS = (
-    "_should_upgrade", "_start_asgi_task", "_unset_keepalive_if_required", "connection_lost", "connection_made", "data_received",
-    "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete", "on_url",
-    "shutdown", "timeout_keep_alive_handler",
-)  # fmt: skip
-CYCLE_ATTRIBUTES = (
-    "body", "disconnected", "keep_alive", "message_event", "more_body", "on_response", "response_complete", "response_started", "transport",
-)  # fmt: skip
-CYCLE_CALLS = {"transport.write", "transport.close", "transport.is_closing"}
-WEBSOCKET_ATTRIBUTES = ("conn", "disconnected", "handshake_complete", "handshake_initiated", "tasks", "transport")
-WEBSOCKET_METHODS = (
-    "connection_lost",
-    "data_received",
-    "handle_connect",
-    "receive",
-    "run_asgi",
-    "send",
-    "shutdown",
-    "stop_keepalive",
-)
+def test_version_outside_the_range_is_not_tested(version: str, expected: bool) -> None:
+    assert is_tested(version) is expected
 
 
-async def app(scope: object, receive: object, send: object) -> None:
-    """Unused app."""
+def test_list_names_every_inherited_attribute_that_we_use() -> None:
+    for ours in OURS:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(ours)))
+        attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        inherited = {node.attr for node in attributes if ast.unparse(node.value) == "super()"} - {"__init__"}
+        used = {node.attr for node in attributes if ast.unparse(node.value) == "self"}
+        above = {name for each in ours.__mro__[1:] if each in OURS for name in own_names(each)}
+        listed = HTTP_PROTOCOL if issubclass(ours, HttpToolsProtocol) else WEBSOCKET_PROTOCOL
+        assert used - own_names(ours) - above - UNSET <= set(listed), ours
+        assert inherited - above <= set(listed), ours
 
 
-@pytest.fixture
-def config() -> Config:
-    config = Config(app, log_config=None, ws="websockets-sansio")  # type: ignore[arg-type]
-    config.load()
-    return config
+def own_names(ours: type) -> set[str]:
+    """Return the names that the class itself defines: methods, and attributes assigned in `__init__`."""
+    init = ast.parse(textwrap.dedent(inspect.getsource(ours.__init__)))  # type: ignore[misc]
+    assigned = {
+        node.attr for node in ast.walk(init) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    return assigned | set(vars(ours))
 
 
-async def test_http_protocol_has_what_we_use(config: Config) -> None:
-    protocol = HttpToolsProtocol(config, ServerState(), {})
-    assert [name for name in (*HTTP_ATTRIBUTES, *HTTP_METHODS) if not hasattr(protocol, name)] == []
-
-
-def test_cycle_has_what_we_use_and_uses_of_its_transport_what_we_give_it() -> None:
+def test_cycle_uses_only_what_our_transport_has() -> None:
     source = inspect.getsource(RequestResponseCycle)
-    assert [name for name in CYCLE_ATTRIBUTES if f"self.{name}" not in source] == []
-    used = {f"transport.{part.split('(')[0]}" for part in source.split("self.transport.")[1:]}
-    assert used <= CYCLE_CALLS
-
-
-async def test_websocket_protocol_has_what_we_use(config: Config) -> None:
-    protocol = WebSocketsSansIOProtocol(config, ServerState(), {})
-    assert [name for name in (*WEBSOCKET_ATTRIBUTES, *WEBSOCKET_METHODS) if not hasattr(protocol, name)] == []
+    assert {part.split("(")[0] for part in source.split("self.transport.")[1:]} <= set(RequestTransport.__slots__)
 
 
 def test_server_ticks_ten_times_a_second() -> None:

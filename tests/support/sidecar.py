@@ -61,14 +61,22 @@ async def _echo(receive: Any, send: Any) -> None:
 class Running:
     """A running gateway process: `with Running(tmp_path, "--workers", "2") as run:`."""
 
-    def __init__(self, folder: Path, *options: str, changes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        changes: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.app = App()
         self.upstream = AppServer(self.app)
         self.folder = folder
-        self.gateway = GatewayProcess(folder, self.config() | dict(changes or {}), ENVIRON, *options)
+        self.gateway = GatewayProcess(
+            folder, self.config() | dict(changes or {}), {**ENVIRON, **(environ or {})}, *options
+        )
 
     def config(self) -> dict[str, Any]:
         return {
