@@ -30,6 +30,7 @@ from akoya_gateway.verify import RemoteKeys
 
 READY_TIMEOUT = 30.0
 DEFAULT_PORT = 8080
+DEFAULT_BANK_PORT = 9100
 _RUN = """
 import os, signal, threading
 from akoya_gateway.cli import main
@@ -53,20 +54,31 @@ class Demo:
     Args:
         port: The gateway's port. None: 8080 if it is free, else any free port.
         settings: The emulator's settings.
+        bank_port: The emulator's port. None: 9100 if it is free, else any free port.
+        host: The address on which the gateway and the emulator listen: a loopback address or a wildcard. Their URLs
+            have the loopback address in both cases, as seen from the end of a forwarded port.
 
     Raises:
         OSError: The port is in use.
     """
 
-    def __init__(self, port: int | None = None, settings: SandboxSettings | None = None) -> None:
-        self._port = _free_port(port)
+    def __init__(
+        self,
+        port: int | None = None,
+        settings: SandboxSettings | None = None,
+        *,
+        bank_port: int | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._host = host
+        self._port = _free_port(host, port)
         self._folder = tempfile.TemporaryDirectory(prefix="akoya-gateway-demo-")
         self.url = f"http://127.0.0.1:{self._port}"
         """The URL to open in a browser."""
         redirect_uri = f"{self.url}/akoya/callback"
         settings = settings or SandboxSettings()
         clients = tuple(replace(client, redirect_uris=(redirect_uri,)) for client in settings.clients)
-        self.sandbox = SandboxServer(replace(settings, clients=clients))
+        self.sandbox = _sandbox(replace(settings, clients=clients), host, bank_port)
         self._app_listener = listen()
         self.app_url = url_of(self._app_listener)
         keys = RemoteKeys(f"{self.url}/akoya/jwks.json")
@@ -151,7 +163,7 @@ class Demo:
         return {
             "version": 1,
             "public_url": self.url,
-            "listen": f"127.0.0.1:{self._port}",
+            "listen": f"{self._host}:{self._port}",
             "admin": None,
             "upstream": {"url": self.app_url},
             "environments": {"emulator": self.sandbox.environment()},
@@ -183,11 +195,21 @@ class Demo:
         }
 
 
-def _free_port(port: int | None) -> int:
+def _sandbox(settings: SandboxSettings, host: str, port: int | None) -> SandboxServer:
+    """Return the emulator on `port`. If it is None, on 9100 or any free port. Raises OSError."""
+    if port is None:
+        try:
+            return SandboxServer(settings, host=host, port=DEFAULT_BANK_PORT)
+        except OSError:
+            port = 0
+    return SandboxServer(settings, host=host, port=port)
+
+
+def _free_port(host: str, port: int | None) -> int:
     """Return `port` if it is free. If it is None, return 8080 or any free port. Raises OSError."""
     for wanted in (DEFAULT_PORT, 0) if port is None else (port,):
         try:
-            listener = listen(port=wanted)
+            listener = listen(host, wanted)
         except OSError:
             if port is None and wanted:
                 continue

@@ -16,6 +16,7 @@ import pytest
 from akoya_gateway.sandbox.demo import Demo
 from akoya_gateway.sandbox.server import listen, no_tls
 from akoya_gateway.sandbox.settings import SandboxSettings
+from tests.support.ports import free_port
 from tests.support.sandbox_client import HTTP
 
 NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -23,7 +24,7 @@ NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-De
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    with Demo(0, SandboxSettings(id_token_lifetime=600)) as running:
+    with Demo(0, SandboxSettings(id_token_lifetime=600), bank_port=0) as running:
         yield running
 
 
@@ -98,12 +99,11 @@ def test_the_secrets_of_the_demo_are_for_its_user_alone(demo: Demo) -> None:
 
 
 @contextlib.contextmanager
-def demo_command() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def demo_command(host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Yield the process of `akoya-gateway demo` when it is ready, and the URL of its gateway."""
-    listener = listen()
-    port = listener.getsockname()[1]
-    listener.close()
-    command = [sys.executable, "-c", "from akoya_gateway.cli import main; main()", "demo", "--port", str(port)]
+    port, bank_port = free_port(), free_port()
+    ports = ["--port", str(port), "--bank-port", str(bank_port), "--host", host]
+    command = [sys.executable, "-c", "from akoya_gateway.cli import main; main()", "demo", *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -112,15 +112,29 @@ def demo_command() -> Iterator[tuple[subprocess.Popen[str], str]]:
             line = process.stdout.readline()
             assert line, text
             text += line
-        assert re.findall(r"http://\S+", text) == [f"http://127.0.0.1:{port}/"]
+        assert re.findall(r"http://[^\s]+[^\s.]", text) == [
+            f"http://127.0.0.1:{port}/",
+            f"http://127.0.0.1:{bank_port}",
+        ]
+        assert f"ssh -L {port}:127.0.0.1:{port} -L {bank_port}:127.0.0.1:{bank_port} " in text
         yield process, f"http://127.0.0.1:{port}/"
     finally:
         process.kill()
         process.wait()
 
 
+def test_demo_with_a_wildcard_host_is_reachable_from_outside_and_keeps_its_urls(browser: httpx.Client) -> None:
+    """A forwarded port of a container leads to an address of its own; the browser's URLs are those of loopback."""
+    with Demo(0, bank_port=0, host="0.0.0.0") as running:
+        for url in (running.url, running.sandbox.url):
+            host = url.removeprefix("http://")
+            assert HTTP.get(url.replace("127.0.0.1", "127.0.0.2") + "/", headers={"Host": host}).status_code < 500
+        page = connect(browser, browser.get(f"{running.url}/accounts"))
+        assert (page.status_code, str(page.url)) == (200, f"{running.url}/accounts")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_one_url_and_a_signal_stops_everything(number: signal.Signals) -> None:
+def test_the_command_prints_its_urls_and_a_signal_stops_everything(number: signal.Signals) -> None:
     with demo_command() as (process, url):
         assert HTTP.get(url).status_code == 200
         process.send_signal(number)
@@ -143,7 +157,7 @@ def test_demo_killed_takes_its_gateway_along() -> None:
 
 
 def test_a_gateway_that_goes_away_ends_the_wait(demo: Demo) -> None:
-    with Demo(0) as second:
+    with Demo(0, bank_port=0) as second:
         assert second.url != demo.url
         assert second._gateway is not None
         second._gateway.terminate()
