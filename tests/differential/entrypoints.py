@@ -200,10 +200,11 @@ class Faces:
 
         Requests that the server itself rejects (400, 431, 505) are not logged.
         """
-        deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 5.0)
+        # The line is written after the response, and other events may name the request as well.
+        deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 30.0)
         while time.monotonic() < deadline:
             for line in reversed(self.world.log().splitlines()[-50:]):
-                if f'"{name}"' in line:
+                if f'"event":"request","request_id":"{name}"' in line:
                     said = json.loads(line)
                     return said["rule"], said["outcome"]
             time.sleep(0.01)

@@ -14,6 +14,7 @@ import pytest
 from akoya_gateway.endpoints.user_messages import notice_of_error
 from tests.e2e.log_errors import errors
 from tests.support.environment import Browser, World
+from tests.support.sidecar import until
 
 
 def state_of(url: str) -> str:
@@ -491,7 +492,7 @@ def test_page_for_an_error_has_a_number_and_ways_back(world: World, browser: Bro
     assert number is not None
     assert '<a class="button" href="/">Back to the app</a>' in page
     if world.face == "sidecar":
-        assert f'"request_id":"{number[1]}"' in world.log()
+        until(lambda: f'"request_id":"{number[1]}"' in world.log(), "the line is written, after the response")
 
 
 def test_no_page_says_that_somebody_was_told() -> None:

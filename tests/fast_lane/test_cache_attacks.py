@@ -329,7 +329,7 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
 
 def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
     """Wait for the log, which is written after the responses."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while True:
         lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
         requests = [line for line in lines if line["event"] == "request"]

@@ -12,6 +12,7 @@ import yaml
 from tests.support.environment import Browser, World
 from tests.support.forward_auth import cookies, get
 from tests.support.proxies import DEPLOY
+from tests.support.sidecar import until
 
 TRUSTING = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 
@@ -182,6 +183,7 @@ def test_a_websocket_from_another_site_is_refused(world: World, member: Browser,
 
 def test_the_log_names_the_request_that_was_meant(world: World) -> None:
     ask(world, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
+    until(lambda: "forward-auth-log" in world.log(), "the line is written, after the response")
     line = next(line for line in world.log().splitlines() if "forward-auth-log" in line)
     assert '"method":"DELETE","path":"/logged/here","status":403' in line
     assert "secret" not in line

@@ -6,14 +6,17 @@ path and writes for a terminal. To record the lines again after an intended chan
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.environment import ACCESS, World
+from tests.support.sidecar import Running
 
 GOLDEN = Path(__file__).with_name("golden")
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJlX3RoYXRfaXNfbG9uZw"
@@ -118,6 +121,24 @@ def _send_all(world: World, cookies: bytes) -> None:
                 number += 1
                 with Client(world.port) as websocket:
                     websocket.send(b"GET", target, session + upgrade, number)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_access_log_is_complete_and_in_order_after_reload_and_sigterm(tmp_path: Path, workers: str) -> None:
+    changes = {"trusted_proxies": ["127.0.0.1/32"]}
+    with Running(tmp_path, "--workers", workers, changes=changes) as run, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(run.port)) for _ in range(4)]
+        for number in range(100):
+            for name, client in enumerate(clients):
+                client.send(b"GET", b"/public/x", b"", 1000 * name + number)
+            if number == 50:
+                run.signal(signal.SIGHUP)
+        assert run.terminate() == 0
+    found = [line["request_id"] for line in run.log() if line["event"] == "request"]
+    for name in range(4):
+        sent = [f"golden-{1000 * name + number}" for number in range(100)]
+        assert [each for each in found if each in set(sent)] == sent
+    assert len(found) == 400
 
 
 class Client:

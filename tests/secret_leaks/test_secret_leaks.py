@@ -155,7 +155,7 @@ def live_a_whole_life(world: WatchedWorld) -> None:
 
 
 def until(condition: Any) -> None:
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -167,7 +167,7 @@ def reload_with(world: WatchedWorld, config: dict[str, Any]) -> None:
     world.gateway.config_path.write_text(yaml.safe_dump(config, sort_keys=False))
     before = len(world.log())
     world.gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: len(world.log()) > before)
+    until(lambda: "configuration" in world.log()[before:])
     time.sleep(0.3)
 
 
