@@ -28,6 +28,8 @@ class Addresses:
     app: int
     nginx_changes: dict[str, str] | None = None
     """Further replacements in nginx's file, by exact text."""
+    certificate: tuple[Path, Path] = (Path(), Path())
+    """Files of the certificate and its key, for the proxies that end TLS."""
 
 
 def substituted(source: Path, changes: dict[str, str]) -> str:
@@ -49,6 +51,11 @@ def nginx(folder: Path, at: Addresses) -> list[str]:
             **(at.nginx_changes or {}),
         },
     )
+    return nginx_command(folder, site)
+
+
+def nginx_command(folder: Path, site: str) -> list[str]:
+    """Write nginx's files for one site, and return the command that runs it."""
     (folder / "akoya-gateway.conf").write_text(site)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     scratch = "\n".join(f"  {kind}_temp_path {folder}/{kind};" for kind in kinds)
@@ -94,14 +101,48 @@ def caddy(folder: Path, at: Addresses) -> list[str]:
     text = substituted(
         DEPLOY / "caddy" / "Caddyfile",
         {
+            "import client-headers.caddy": f"import {DEPLOY / 'caddy' / 'client-headers.caddy'}",
             "\n:8080 {": f"\nhttp://:{at.public} {{\n\tbind 127.0.0.1",
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
         },
     )
+    return caddy_command(folder, text)
+
+
+def caddy_command(folder: Path, text: str) -> list[str]:
+    """Write the Caddyfile, and return the command that runs it."""
     path = folder / "Caddyfile"
     path.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + text)
     return [program("caddy"), "run", "--config", str(path), "--adapter", "caddyfile"]
+
+
+def caddy_tls(folder: Path, at: Addresses) -> list[str]:
+    certificate, key = at.certificate
+    text = substituted(
+        DEPLOY / "tls" / "Caddyfile",
+        {
+            "import client-headers.caddy": f"import {DEPLOY / 'caddy' / 'client-headers.caddy'}",
+            "app.example.com {": f"https://127.0.0.1:{at.public} {{\n\tbind 127.0.0.1\n\ttls {certificate} {key}",
+            "127.0.0.1:8080": f"127.0.0.1:{at.gateway}",
+        },
+    )
+    return caddy_command(folder, text)
+
+
+def nginx_tls(folder: Path, at: Addresses) -> list[str]:
+    certificate, key = at.certificate
+    site = substituted(
+        DEPLOY / "tls" / "nginx.conf",
+        {
+            "listen 443 ssl;": f"listen 127.0.0.1:{at.public} ssl;",
+            "/etc/ssl/certs/app.example.com.pem": str(certificate),
+            "/etc/ssl/private/app.example.com.key": str(key),
+            "http://127.0.0.1:8080": f"http://127.0.0.1:{at.gateway}",
+            "/etc/nginx/akoya-client-headers.conf": str(DEPLOY / "nginx" / "akoya-client-headers.conf"),
+        },
+    )
+    return nginx_command(folder, site)
 
 
 def traefik(folder: Path, at: Addresses) -> list[str]:
@@ -128,6 +169,10 @@ PROXIES: dict[str, Callable[[Path, Addresses], list[str]]] = {
 }
 
 
+TLS_PROXIES: dict[str, Callable[[Path, Addresses], list[str]]] = {"nginx": nginx_tls, "caddy": caddy_tls}
+"""Proxies that end TLS in front of the sidecar."""
+
+
 def program(name: str) -> str:
     beside = Path(__import__("sys").executable).parent
     found = shutil.which(name, path=f"{beside}:/usr/sbin:/usr/bin:/usr/local/bin")
@@ -141,12 +186,13 @@ class ProxyMissing(Exception):
 
 
 class ProxyProcess:
-    def __init__(self, name: str, folder: Path, at: Addresses) -> None:
+    def __init__(self, name: str, folder: Path, at: Addresses, *, tls: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.log = folder / "proxy.log"
         self._port = at.public
-        self._command = PROXIES[name](folder, at)
+        self._command = (TLS_PROXIES if tls else PROXIES)[name](folder, at)
+        self._tls = tls
         self._home = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -157,7 +203,8 @@ class ProxyProcess:
                 env={"HOME": str(self._home), "PATH": "/usr/bin:/bin"},
             )  # fmt: skip
         wait_for_port(self._port, self._process, self.log)
-        self._wait_for_routes()
+        if not self._tls:
+            self._wait_for_routes()
         return self
 
     def _wait_for_routes(self) -> None:
