@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from tests.support.shutdown import ended
 
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
 PORTS = ("8080", "3000", "9100", "9090")
-SERVERS = ("akoya-gateway run", "akoya-gateway sandbox", "python app.py")
+SERVERS = ("akoya-gateway run", "akoya-gateway sandbox", "python app.py &")
 
 
 class Newcomer:
@@ -40,6 +41,9 @@ class Newcomer:
             "PYTHONUNBUFFERED": "1",
         }
         self._stack = ExitStack()
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        options = {"headers": Browser.NAVIGATION, "follow_redirects": True, "trust_env": False, "timeout": 30}
+        self._browser = self._stack.enter_context(httpx.Client(**options))
 
     def __enter__(self) -> Newcomer:
         return self
@@ -58,15 +62,12 @@ class Newcomer:
             for command, shown in commands(text):
                 self.run(command, shown)
         elif block.language == "text":
-            assert pattern(text).fullmatch(trimmed(self.connect_a_bank())), block
+            self.reload_until(pattern(text))
         elif text.strip() in SERVERS:
             self.serve(text.strip(), "")
 
     def run(self, command: str, shown: str) -> None:
-        if command.startswith("export "):
-            name, _, value = command.removeprefix("export ").partition("=")
-            self.environ[name] = value.strip("'")
-        elif command in SERVERS:
+        if command.startswith(SERVERS):
             self.serve(command, shown)
         else:
             done = subprocess.run(
@@ -77,7 +78,12 @@ class Newcomer:
 
     def serve(self, command: str, shown: str) -> None:
         """Run a command in the background and wait until it has printed the shown output."""
-        if command == "akoya-gateway sandbox":
+        command = command.removesuffix(" &")
+        program = " ".join(command.split()[:2])
+        if program in self._servers:  # The page says: stop it with Ctrl-C and start it again.
+            self._servers[program].send_signal(signal.SIGINT)
+            self._servers[program].wait(30)
+        if program == "akoya-gateway sandbox":
             uris = (
                 f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback"
                 for host in ("127.0.0.1", "localhost")
@@ -87,6 +93,7 @@ class Newcomer:
         with log.open("wb") as output:
             process = subprocess.Popen(command.split(), cwd=self.folder, env=self.environ, stdout=output, stderr=output)
         self._stack.callback(ended, process)
+        self._servers[program] = process
         deadline = time.monotonic() + 30
         while not (pattern(shown).fullmatch(trimmed(log.read_text())) if shown else self._listening("3000")):
             assert process.poll() is None and time.monotonic() < deadline, f"$ {command}\n{log.read_text()}\n{shown}"
@@ -99,18 +106,23 @@ class Newcomer:
             return False
         return True
 
-    def connect_a_bank(self) -> str:
-        """Return what the browser finally shows."""
-        with httpx.Client(headers=Browser.NAVIGATION, follow_redirects=True, trust_env=False, timeout=20) as browser:
-            page = browser.get(f"http://127.0.0.1:{self.ports['8080']}/")
-            for typed in ({"username": "mikomo_1", "password": "mikomo_1"}, {}, {"account": "all"}):
-                forms = _Forms()
-                forms.feed(page.text)
-                accounts = [str(field["value"]) for field in forms.fields if field.get("name") == "account"]
-                form = {**typed, **({"account": accounts} if accounts else {}), "action": "continue"}
-                page = browser.post(urljoin(str(page.url), forms.action), data=form)
-        assert page.status_code == 200
-        return page.text
+    def reload_until(self, shown: re.Pattern[str]) -> None:
+        """Open the app's page, as often as necessary, until the browser shows this. Consent where the bank asks."""
+        deadline = time.monotonic() + 60
+        text = ""
+        while not shown.fullmatch(trimmed(text)):
+            assert time.monotonic() < deadline, f"{text}\nbut shown is\n{shown.pattern}"
+            page = self._browser.get(f"http://127.0.0.1:{self.ports['8080']}/")
+            text = (self._consent(page) if page.url.port == int(self.ports["9100"]) else page).text
+
+    def _consent(self, page: httpx.Response) -> httpx.Response:
+        for typed in ({"username": "mikomo_1", "password": "mikomo_1"}, {}, {"account": "all"}):
+            forms = _Forms()
+            forms.feed(page.text)
+            accounts = [str(field["value"]) for field in forms.fields if field.get("name") == "account"]
+            form = {**typed, **({"account": accounts} if accounts else {}), "action": "continue"}
+            page = self._browser.post(urljoin(str(page.url), forms.action), data=form)
+        return page
 
 
 @pytest.fixture
