@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from akoya_gateway.config import load_config
 from akoya_gateway.config.diagnostics import ConfigurationError
 from akoya_gateway.config.model import Config, WebSocketBounds
+from akoya_gateway.entrypoints.known_series import create_known_series
 from akoya_gateway.entrypoints.observers import build_observers
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.fast_lane.lane import FastLane
@@ -198,6 +199,7 @@ class Sidecar:
     ) -> None:
         self._config = config
         self._metrics = metrics
+        create_known_series(metrics, config)
         self._log = log
         self._router = UpstreamRouter(config, metrics) if config.all_upstreams else None
         self._gateway = Gateway(
@@ -206,6 +208,7 @@ class Sidecar:
             observers=build_observers(metrics, log, access),
             forward_auth=self._router is None,
         )
+        metrics.grants_in_use(self._cached_owners)
         self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
         self.app: ASGIApp = DateMiddleware(self._gateway, date_header)
@@ -240,7 +243,12 @@ class Sidecar:
         await self._gateway.reload(config)
         if self._router is not None:
             self._router.switch(config, fresh)
+        create_known_series(self._metrics, config)
         _log_unchanged_settings(self._log, self._config, config)
+
+    def _cached_owners(self) -> float:
+        runtime = self._gateway.current_runtime
+        return 0 if runtime is None else runtime.grants.cached_owners
 
     async def check(self) -> Sequence[str]:
         """Return the reasons why the gateway cannot serve; empty when it is ready."""

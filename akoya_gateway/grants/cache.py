@@ -65,6 +65,10 @@ class GrantCache:
         self._entries: OrderedDict[str, CachedGrants] = OrderedDict()
         self._loads: dict[str, _Load] = {}
 
+    def __len__(self) -> int:
+        """Return the number of owners in the cache."""
+        return len(self._entries)
+
     def cached_entry(self, owner: str) -> CachedGrants | None:
         """Return the valid cache entry of the owner, or None. Does not block; on None, call `for_owner`.
 

@@ -165,6 +165,11 @@ class GrantManager:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
+    @property
+    def cached_owners(self) -> int:
+        """The number of owners whose grants are cached in memory."""
+        return len(self._cache)
+
     def get_cached(self, owner: str) -> OwnerGrants | None:
         """Return the owner's cached grants, or None. Does not block; on None, call `for_owner`.
 

@@ -413,6 +413,10 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
+REFRESH_OUTCOMES = tuple(_OUTCOMES.values())
+"""The values of `outcome` in log events and metrics of refreshes."""
+
+
 def _outcome(response: TokenOutcome) -> str:
     return _OUTCOMES[type(response)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -88,7 +88,7 @@ class Metrics:
         self._moves = self._counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state")
         self._unsaved = self._gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them.")
         self._breakers = self._gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment")
-        self._in_use: BoundedLabels[Gauge] | None = None
+        self._in_use = self._gauge("grants_in_use", "Owners whose grants are cached in memory.")
         self._started = self._counter("attempts_started", "Authorization attempts begun.", "connector")
         self._finished = self._counter("attempts_finished", "Authorization attempts ended.", "connector", "result")
         self._disconnects = self._counter("disconnects", "Grants disconnected by their users.", "connector")
@@ -106,6 +106,46 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> BoundedLabels[Gauge]:
         return BoundedLabels(Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry), len(labels))
+
+    # -- Series of known labels at 0, so that `increase()` sees the first event
+
+    def create_refreshes(self, series: Iterable[tuple[str, str, str]]) -> None:
+        """Create series of refreshes for these environments, connectors and outcomes."""
+        for environment, connector, outcome in series:
+            self._refreshes.labels(environment, connector, outcome)
+            self._refresh_seconds.labels(environment)
+            self._answers.labels(environment, "refresh", outcome)
+
+    def create_moves(self, series: Iterable[tuple[str, str, str]]) -> None:
+        """Create series of grants that reach a state, for these environments, connectors and states."""
+        for environment, connector, state in series:
+            self._moves.labels(environment, connector, state)
+
+    def create_attempts(self, series: Iterable[tuple[str, str]]) -> None:
+        """Create series of authorization attempts for these connectors and results."""
+        for connector, result in series:
+            self._started.labels(connector)
+            self._finished.labels(connector, result)
+            self._disconnects.labels(connector)
+
+    def create_breakers(self, environments: Iterable[str]) -> None:
+        """Create the circuit breaker's series of each environment."""
+        for environment in environments:
+            self._breakers.labels(environment)
+
+    def create_failures(self, kinds: Iterable[str]) -> None:
+        """Create series of failures of upstreams, the store and reloads."""
+        for kind in kinds:
+            self._upstream.labels(kind)
+        self._store_errors.labels("request")
+        self._unsaved.labels()
+        for result in ("ok", "failed"):
+            self._reloads.labels(result)
+
+    def create_requests(self, series: Iterable[tuple[str, str, int]]) -> None:
+        """Create series of requests for these rules, outcomes and statuses."""
+        for rule, outcome, status in series:
+            self._tally.create(rule, outcome, status)
 
     # -- grants.observer.GrantObserver
 
@@ -148,10 +188,6 @@ class Metrics:
 
     # -- other callers
 
-    def provider_answered(self, environment: str, operation: str, answer: str) -> None:
-        """Count a provider response to `exchange` or `keys`. `refreshed` and `revoked` count the others."""
-        self._answers.labels(environment, operation, answer).inc()
-
     def store_failed(self, operation: str) -> None:
         """Count a store call that raised. `operation` is its verb."""
         self._store_errors.labels(operation).inc()
@@ -161,9 +197,7 @@ class Metrics:
         self._upstream.labels(kind).inc()
 
     def grants_in_use(self, count: Callable[[], float]) -> None:
-        """Set the function that each scrape calls. The gauge does not exist before. A reload sets the new runtime's."""
-        if self._in_use is None:
-            self._in_use = self._gauge("grants_in_use", "Grants cached in memory.")
+        """Set the function that each scrape calls for the number of owners whose grants are cached in memory."""
         self._in_use.labels().set_function(count)
 
     def websocket_opened(self) -> None:

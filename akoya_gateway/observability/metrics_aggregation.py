@@ -60,10 +60,22 @@ class MetricsAggregator:
                 self._add(name, sample, pairs, float(value))
 
     def snapshot(self, *, lasting: bool = False) -> bytes:
-        """Return all metrics as bytes. If `lasting` is true, only those that are kept after a worker has exited."""
+        """Return all metrics as bytes. If `lasting` is true, only those that are kept after a worker has exited.
+
+        Counters at 0 are left out: the process that adds the snapshot has created them too, and the space is limited.
+        """
         return json.dumps(
             [
-                [name, kind, text, [[sample, labels, value] for (sample, labels), value in samples.items()]]
+                [
+                    name,
+                    kind,
+                    text,
+                    [
+                        [sample, labels, value]
+                        for (sample, labels), value in samples.items()
+                        if value or kind != "counter"
+                    ],
+                ]
                 for (name, (kind, text)), samples in zip(self._kinds.items(), self._samples.values(), strict=True)
                 if not lasting or kind in _RETAINED_KINDS
             ],

@@ -36,6 +36,10 @@ class RequestMetrics(Collector):
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
 
+    def create(self, rule: str, outcome: str, status: int) -> None:
+        """Create a series at 0, if it does not exist."""
+        self._cell((rule, outcome, status // 100))
+
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics for prometheus-client."""
         requests = CounterMetricFamily(

@@ -90,7 +90,6 @@ def test_everything_else_is_counted_under_its_name() -> None:
     metrics.attempt_ended("mikomo", "granted")
     metrics.attempt_ended(None, "state-unknown")
     metrics.disconnected("mikomo")
-    metrics.provider_answered("sandbox", "exchange", "refused")
     metrics.store_failed("put")
     metrics.upstream_failed("upstream-timeout")
     metrics.grants_in_use(lambda: 7)
@@ -106,7 +105,6 @@ def test_everything_else_is_counted_under_its_name() -> None:
         "akoya_gateway_refreshes_unsaved{}": 2,
         "akoya_gateway_provider_answers_total{answer=granted,environment=sandbox,operation=refresh}": 1,
         "akoya_gateway_provider_answers_total{answer=revoked,environment=sandbox,operation=revoke}": 1,
-        "akoya_gateway_provider_answers_total{answer=refused,environment=sandbox,operation=exchange}": 1,
         "akoya_gateway_provider_breaker_open{environment=sandbox}": 1,
         "akoya_gateway_attempts_started_total{connector=mikomo}": 1,
         "akoya_gateway_attempts_finished_total{connector=mikomo,result=granted}": 1,

@@ -1,0 +1,52 @@
+"""Creates the series of all known labels at 0 when a configuration takes effect.
+
+A counter that first appears with the value 1 hides that event, because `increase()` of Prometheus compares two samples.
+With a series that was at 0 before, an alert sees the first event.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from akoya_gateway.config.model import Config
+from akoya_gateway.grants.grant import GrantState
+from akoya_gateway.grants.refresher import REFRESH_OUTCOMES
+from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
+
+T = TypeVar("T")
+
+ATTEMPT_RESULTS = (
+    "granted", "authorization-refused", "bad-callback", "certificate-not-trusted", "client-refused", "code-refused",
+    "foreign-issuer", "internal", "other-owner", "outcome-unknown", "provider-redirects", "provider-unreachable",
+    "proxy-refused", "store-unavailable", "untrusted-id-token", "wrong-callback",
+)  # fmt: skip
+"""How an authorization attempt ends: `granted`, or the code of an error of `endpoints.callback`."""
+
+FAILURES = (
+    "internal", "key-missing", "provider-unavailable", "registration-refused", "store-unavailable",
+    "untrusted-response", "upstream-busy", "upstream-closed", "upstream-invalid-response", "upstream-timeout",
+    "upstream-unreachable",
+)  # fmt: skip
+"""Outcomes of requests with a status of 500 or more."""
+
+
+def create_known_series(metrics: Metrics, config: Config) -> None:
+    """Create all series whose labels the configuration and the code name, without counting anything.
+
+    A metric with more than half of `MAX_LABEL_SETS` such series gets none: with hundreds of connectors each scrape
+    would be megabytes long.
+    """
+    connectors = [(each.client.environment.name, each.key) for each in config.connectors.values()]
+    rules = [rule.label for rule in config.access]
+    states = [str(state) for state in GrantState]
+    metrics.create_refreshes(_bounded([(*each, outcome) for each in connectors for outcome in REFRESH_OUTCOMES]))
+    metrics.create_moves(_bounded([(*each, state) for each in connectors for state in states]))
+    metrics.create_attempts(_bounded([(key, result) for _, key in connectors for result in ATTEMPT_RESULTS]))
+    metrics.create_breakers(list(config.environments))
+    metrics.create_failures([code for code in FAILURES if code.startswith("upstream-")])
+    passed = [(rule, "passed", 200) for rule in rules]
+    metrics.create_requests(_bounded([*passed, *((rule, code, 503) for rule in rules for code in FAILURES)]))
+
+
+def _bounded(series: list[T]) -> list[T]:
+    return series if len(series) <= MAX_LABEL_SETS // 2 else []

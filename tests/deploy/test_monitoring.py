@@ -1,0 +1,205 @@
+"""The alert rules and the dashboard: promtool's own tests, and incidents at a real gateway with a real Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from akoya_gateway.entrypoints.known_series import ATTEMPT_RESULTS, FAILURES
+from tests.deploy.alerts_table import table
+from tests.support.environment import Browser, World
+from tests.support.ports import free_port
+from tests.support.processes import GatewayProcess
+from tests.support.redis_servers import RedisServer
+from tests.support.shutdown import ending
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
+
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+
+
+@needs_prometheus
+def test_rules_pass_their_own_tests() -> None:
+    done = subprocess.run(["promtool", "test", "rules", "rules_test.yaml"], cwd=RULES.parent, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_rule_has_a_test_and_says_what_to_do() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    tested = set(re.findall(r"alertname: (\w+)", (RULES.parent / "rules_test.yaml").read_text()))
+    assert {rule["alert"] for rule in rules} == tested
+    for rule in rules:
+        assert set(rule["annotations"]) == {"summary", "action"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_table_of_alerts_in_the_docs_is_that_of_the_rules() -> None:
+    """Made by: python -m tests.deploy.alerts_table"""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert table(RULES) in page
+
+
+def test_labels_that_exist_from_the_start_are_codes_that_the_docs_explain() -> None:
+    explained = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")))
+    assert {*ATTEMPT_RESULTS, *FAILURES} - {"granted"} <= explained
+
+
+class Prometheus:
+    """A Prometheus that scrapes one gateway and evaluates our rules, with short intervals."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self.port = free_port()
+        self._folder = folder
+        # An outage of ten minutes is too long for a test.
+        (folder / "rules.yaml").write_text(RULES.read_text().replace("_open[10m]", "_open[1s]"))
+        job = {"job_name": "akoya-gateway", "static_configs": [{"targets": [target]}]}
+        (folder / "prometheus.yml").write_text(
+            yaml.safe_dump(
+                {
+                    "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+                    "rule_files": ["rules.yaml"],
+                    "scrape_configs": [job],
+                }
+            )
+        )
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                "prometheus", f"--config.file={self._folder}/prometheus.yml", f"--storage.tsdb.path={self._folder}/data",
+                f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error",
+            ]
+        )  # fmt: skip
+
+    def _get(self, path: str, **parameters: str) -> Any:
+        response = httpx.get(
+            f"http://127.0.0.1:{self.port}/api/v1/{path}", params=parameters, trust_env=False, timeout=10
+        )
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
+
+    def query(self, expression: str) -> list[Any]:
+        found: list[Any] = self._get("query", query=expression)["result"]
+        return found
+
+    def is_ready(self) -> bool:
+        """Return whether it has scraped the gateway."""
+        try:
+            ready = httpx.get(f"http://127.0.0.1:{self.port}/-/ready", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+        return ready and bool(self.query("akoya_gateway_build_info"))
+
+    def scrapes(self) -> int:
+        """Return the number of successful scrapes so far."""
+        return int(self.query("count_over_time(up[1h])")[0]["value"][1])
+
+    def firing(self) -> dict[str, dict[str, str]]:
+        """Return the annotations of each alert that fires."""
+        alerts = self._get("alerts")["alerts"]
+        return {one["labels"]["alertname"]: one["annotations"] for one in alerts if one["state"] == "firing"}
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def world(store: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    sessions = {"store": f"{store.url}?timeout=1", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
+    with World(tmp_path_factory.mktemp("world"), changes={"sessions": sessions}) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def prometheus(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), world.admin_url.removeprefix("http://"))
+    with ending(prometheus.start()):
+        wait_for(prometheus.is_ready, "the first scrape")
+        yield prometheus
+
+
+@needs_prometheus
+def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prometheus: Prometheus) -> None:
+    """Each series exists from the start. Three queries show only what is above 0, and rates need two scrapes."""
+    wait_for(lambda: prometheus.scrapes() >= 3, "three scrapes")
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) > 20
+    for expression in expressions:
+        found = prometheus.query(expression.replace('"$job"', '"akoya-gateway"'))
+        assert found or expression.endswith("> 0") or "histogram_quantile" in expression, expression
+
+
+@needs_prometheus
+def test_each_incident_fires_its_alert_and_names_what_to_do(
+    prometheus: Prometheus, world: World, store: RedisServer
+) -> None:
+    """The secret reset at Akoya, a key removed from the configuration, Akoya down, the store gone."""
+
+    def expect(alert: str, action: str) -> None:
+        wait_for(lambda: alert in prometheus.firing(), alert)
+        assert action in prometheus.firing()[alert]["action"]
+
+    def refreshed(browser: Browser, outcome: str) -> bool:
+        browser.fetch("/accounts/stale")
+        metric = f'akoya_gateway_refreshes_total{{connector="mikomo",environment="double",outcome="{outcome}"}} '
+        text = httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
+        return any(line.startswith(metric) and not line.endswith(" 0.0") for line in text.splitlines())
+
+    with contextlib.ExitStack() as stack:
+        browsers = [stack.enter_context(world.browser()) for _ in range(6)]
+        for browser in browsers:
+            browser.connect()
+        assert prometheus.firing() == {}
+
+        world.akoya.rotate_secret("another-secret-than-the-gateway-has")
+        wait_for(lambda: refreshed(browsers[0], "client-rejected"), "a rejected refresh")
+        expect("AkoyaClientRejected", "Compare client_id and client_secret")
+        world.akoya.rotate_secret(world.environ["AKOYA_CLIENT_SECRET"])
+
+        gateway = world.gateway
+        assert isinstance(gateway, GatewayProcess) and gateway.process is not None
+        config = yaml.safe_load(gateway.config_path.read_text())
+        faulty = {**config, "sessions": {**config["sessions"], "keys": [{"env": "REMOVED"}]}}
+        gateway.config_path.write_text(yaml.safe_dump(faulty))
+        gateway.process.send_signal(signal.SIGHUP)
+        expect("AkoyaReloadFailed", "akoya-gateway check")
+        gateway.config_path.write_text(yaml.safe_dump(config))
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "AkoyaReloadFailed" not in prometheus.firing(), "a reload that succeeds")
+
+        world.akoya.fault("status", "token.refresh_token", status=503, times=1000)
+        # Each user's request makes the gateway refresh one more token, until the circuit breaker opens.
+        for browser in browsers:
+            browser.fetch("/accounts/stale")
+        expect("AkoyaProviderDown", "akoya-gateway doctor")
+
+        store.kill()
+        wait_for(lambda: browsers[0].fetch("/accounts").status_code == 503, "a failed request")
+        expect("AkoyaStoreFailing", "/readyz")
