@@ -79,12 +79,9 @@ def test_proxy_that_cannot_be_read_is_a_fault_that_shows_nothing_of_it(url: str)
 
 
 def test_lower_case_counts_first_also_if_it_is_empty() -> None:
-    assert (
-        read_process_environment({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0]
-        .proxy_for("h", 443)
-        .shown
-        == "http://a:1"
-    )  # type: ignore[union-attr]  # None would fail the test
+    proxy = read_process_environment({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:1"})[0].proxy_for("h", 443)
+    assert proxy is not None
+    assert proxy.shown == "http://a:1"
     assert read_process_environment({"https_proxy": "", "HTTPS_PROXY": "http://b:1"})[0].proxy is None
 
 

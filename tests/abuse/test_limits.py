@@ -163,7 +163,7 @@ def test_slow_clients_do_not_keep_others_from_being_served(world: World, target:
 def test_an_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_path: Path) -> None:
     def trickle(peer: socket.socket, _: bytes) -> None:
         peer.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        for _ in range(600):
+        for _sent in range(600):
             peer.sendall(b"x")
             time.sleep(0.05)
 

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: 
         assert 'outcome="provider-down"' in metrics
         assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
         for visitor in visitors:
-            await eventually(lambda visitor=visitor: served(pair, visitor), "all requests are served")
+            await eventually(partial(served, pair, visitor), "all requests are served")
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:
@@ -152,7 +153,7 @@ async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_righ
             gateway.process.send_signal(signal.SIGHUP)
         await eventually(lambda: served(pair, ended), "it goes on with the right secret", within=90)
         for number in range(pair.size):
-            await eventually(lambda number=number: without_notes(pair, number), "the note is gone")
+            await eventually(partial(without_notes, pair, number), "the note is gone")
 
 
 async def without_notes(fleet: Fleet, number: int) -> bool:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ async def reload(fleet: Fleet, keys: list[dict[str, str]]) -> None:
         assert gateway.process is not None
         before = gateway.log.read_text().count("configuration reloaded")
         gateway.process.send_signal(signal.SIGHUP)
-        await eventually(lambda log=gateway.log, n=before: reloaded(log, n), "the configuration is reloaded")
+        await eventually(partial(reloaded, gateway.log, before), "the configuration is reloaded")
 
 
 async def reloaded(log: Path, before: int) -> bool:

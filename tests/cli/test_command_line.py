@@ -58,8 +58,8 @@ def test_the_environment_names_the_configuration_for_every_command(
     named = {"AKOYA_GATEWAY_CONFIG": "other.yaml"}
     monkeypatch.chdir(tmp_path)
     runner = CliRunner(env={**ENVIRON, **named})
-    for command in (["check"], ["url", "mikomo"], ["explain", "GET", "/"]):
-        assert runner.invoke(app, command).exit_code == 0
+    for arguments in (["check"], ["url", "mikomo"], ["explain", "GET", "/"]):
+        assert runner.invoke(app, arguments).exit_code == 0
     assert CliRunner(env=ENVIRON).invoke(app, ["check"]).exit_code == 1
     assert runner.invoke(app, ["check", "--config", "absent.yaml"]).exit_code == 1, "an option takes precedence"
     for path, command in every_command():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from akoya_gateway.config.model import Seconds
 from tests.support.config_documents import ENVIRON, changed, judged, said, warned
 
 
@@ -91,7 +92,7 @@ def test_a_section_for_anchors_is_ignored(tmp_path: Path) -> None:
     result = judged(tmp_path, text)
     assert said(result) == []
     assert result.config is not None
-    assert result.config.sessions.cookie.idle == 7200
+    assert result.config.sessions.cookie.idle == Seconds(7200)
     assert said(judged(tmp_path, {"y-times": {}})) != []
 
 

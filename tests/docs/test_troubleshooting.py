@@ -32,12 +32,12 @@ def codes() -> Iterator[str]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
-                yield node.value.value
+                yield str(node.value.value)
             if isinstance(node, ast.ClassDef):
                 for line in node.body:
                     if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "code":
                         assert isinstance(line.value, ast.Constant)
-                        yield line.value.value
+                        yield str(line.value.value)
 
 
 def test_every_code_has_a_row_and_every_row_a_code() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -138,5 +139,5 @@ def test_control_character_in_a_header_value_is_refused(served: tuple[World, App
         with socket.create_connection((host, int(port)), timeout=30) as client:
             head = f"GET /accounts/a HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\nConnection: close\r\n"
             client.sendall(head.encode() + b"X-Name: a" + character + b"b\r\n\r\n")
-            received = b"".join(iter(lambda client=client: client.recv(65536), b""))
+            received = b"".join(iter(partial(client.recv, 65536), b""))
         assert received == b"" or received.startswith(b"HTTP/1.1 400 "), (character, received)

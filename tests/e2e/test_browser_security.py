@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from playwright._impl._api_structures import SetCookieParam
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
@@ -173,7 +174,9 @@ async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(
 ) -> None:
     with world.browser() as attacker:
         attacker.connect(user="mikomo_4")
-        planted = [{"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()]
+        planted: list[SetCookieParam] = [
+            {"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()
+        ]
         await context.add_cookies(planted)
         await page.goto(f"{world.url}/akoya/connect/other?return_to=/accounts")
         await log_in(page)

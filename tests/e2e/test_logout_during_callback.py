@@ -15,6 +15,7 @@ from akoya_gateway.config import load_config
 from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.support.environment import World
+from tests.support.processes import GatewayProcess
 from tests.support.sidecar import until
 
 
@@ -51,6 +52,7 @@ def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: f
         if patience < 1:
             trip.join(5)
             browser.http.close()
+        assert isinstance(world.gateway, GatewayProcess)
         assert world.gateway.stop(signal.SIGTERM) == 0
         trip.join(5)
         assert [answer.headers["location"] for answer in answers] == ["/accounts"] * (patience > 1)

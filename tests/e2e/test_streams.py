@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets import Origin
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -131,7 +132,7 @@ def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Brows
         connect(
             f"ws://127.0.0.1:{world.port}/accounts/ws",
             additional_headers={"Cookie": cookies},
-            origin="https://evil.example",
+            origin=Origin("https://evil.example"),
         ),
     ):
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -222,10 +222,11 @@ def _nothing(general: list[str]) -> Any:
 
 
 async def _never() -> dict[str, Any]:
-    return await asyncio.get_running_loop().create_future()
+    never: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    return await never
 
 
-async def _ignore(message: dict[str, Any]) -> None:
+async def _ignore(message: MutableMapping[str, Any]) -> None:
     return
 
 
@@ -306,7 +307,7 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
                 crossing = set_out(*asgi)
                 return crossing
 
-            app._dispatch = noted  # type: ignore[method-assign]
+            app._dispatch = noted  # type: ignore[assignment,method-assign]
             first = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
             await asyncio.sleep(0)
             waiting = crossing

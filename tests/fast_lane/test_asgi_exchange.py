@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -163,8 +163,8 @@ class Client:
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
-        self.told.append(message)
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.told.append(dict(message))
 
     async def run(self) -> None:
         leaving = None if self.after is None else asyncio.get_running_loop().call_later(self.after, self.gone.set)
@@ -230,7 +230,7 @@ def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int,
             straight += exchange is not None
             return exchange
 
-        app._dispatch = counted  # type: ignore[method-assign]
+        app._dispatch = counted  # type: ignore[assignment,method-assign]
         waiting: set[asyncio.Task[None]] = set()
         for number in range(REQUESTS):
             if not proxy.pool.idle:

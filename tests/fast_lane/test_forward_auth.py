@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,8 @@ def test_every_answer_has_its_own_signature_and_its_own_name(
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
     # The log is written after the responses.
-    deadline, requests = time.monotonic() + 30, []
+    deadline = time.monotonic() + 30
+    requests: list[dict[str, Any]] = []
     while len(requests) < 5 and time.monotonic() < deadline:
         told = [json.loads(line) for line in world.log().split("\n")[before:-1] if line.startswith("{")]
         requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]

@@ -142,8 +142,8 @@ def test_every_answer_is_in_its_place(port: int, seed: int) -> None:
                 names = [f"{number}-{turn}-{each}" for each in range(dice.choice([1, 1, 1, 2, 4]))]
                 asked = [request(dice, name) for name in names]
                 send(dice, client, b"".join(data for data, *_ in asked))
-                for name, (_, *rest) in zip(names, asked, strict=True):
-                    judge(client, name, *rest)
+                for name, (_, method, kind, body) in zip(names, asked, strict=True):
+                    judge(client, name, method, kind, body)
             assert client.buffer == b""
 
     with ThreadPoolExecutor(CLIENTS) as many:

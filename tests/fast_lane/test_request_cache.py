@@ -84,13 +84,13 @@ class Parsed:
 
 def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
     """Return whether the fast parser read the request. If it did, assert that the ASGI path gives the same result."""
-    plain, secure = (agrees_with(pool, data, peer) for pool in (PLAIN, SECURE))
+    plain, secure = (agrees_with(proxy, data, peer) for proxy in (PLAIN, SECURE))
     assert plain == secure
     return plain
 
 
-def agrees_with(pool: ConnectionPool, data: bytes, peer: str) -> bool:
-    reader = requests(pool)
+def agrees_with(proxy: ReverseProxy, data: bytes, peer: str) -> bool:
+    reader = requests(proxy)
     found = reader.read(data, peer)
     if found is None:
         assert reader.read(data, peer) is None
@@ -105,7 +105,7 @@ def agrees_with(pool: ConnectionPool, data: bytes, peer: str) -> bool:
         )
         assert parsed.url.rstrip(b"?") == target.rstrip(b"?")
         assert headers.headers == parsed.headers
-        assert (headers.session, headers.authority) == (parsed.session, parsed.authorities[pool is SECURE])
+        assert (headers.session, headers.authority) == (parsed.session, parsed.authorities[proxy is SECURE])
         assert (headers.before, headers.after) == (parsed.before, parsed.after)
     return True
 

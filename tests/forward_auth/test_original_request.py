@@ -33,7 +33,7 @@ def member(world: World) -> Iterator[Browser]:
 def ask(
     world: World, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET"
 ) -> tuple[int, Any, dict[str, str]]:
-    headers = [tuple(line.split(": ", 1)) for line in lines]
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     if member is not None:
         headers.append(("Cookie", cookies(member)))
     with world.browser() as browser:

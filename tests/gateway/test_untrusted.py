@@ -21,8 +21,8 @@ class MisreadBank(Bank):
     misread = False
     unvalidated: frozenset[str] = frozenset()
 
-    async def refresh(self, refresh_token: Secret, sub: str) -> TokenOutcome:
-        answer = await super().refresh(refresh_token, sub)
+    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+        answer = await super().refresh(refresh_token, sub, nonce)
         if not self.misread or not isinstance(answer, TokensIssued):
             return answer
         self.unvalidated |= {answer.tokens.bearer.reveal()}

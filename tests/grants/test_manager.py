@@ -414,7 +414,7 @@ async def test_a_provider_that_is_down_is_not_asked_for_every_grant() -> None:
     await asyncio.sleep(13)
     await asyncio.gather(*(world.one.get_fresh(grant) for grant in grants), return_exceptions=True)
     assert sum(world.provider.uses.values()) == 6, "one probe"
-    assert world.one.health.unavailable_environments == ()
+    assert not world.one.health.unavailable_environments
     renewed = await asyncio.gather(*(world.one.get_fresh(grant) for grant in grants))
     assert all(grant.state is GrantState.LIVE for grant in renewed)
 
@@ -453,7 +453,7 @@ async def test_a_provider_that_is_asked_too_often_is_asked_in_turn_and_not_taken
     served = await asyncio.gather(*map(user, grants))
     assert max(served) - began < 80.0, "forty seconds is the minimum"
     assert refused < 250, "one for each grant, and a few more"
-    assert world.one.health.unavailable_environments == ()
+    assert not world.one.health.unavailable_environments
 
 
 @in_virtual_time
@@ -583,7 +583,7 @@ async def test_a_grant_that_the_store_has_set_back_gets_its_new_pair() -> None:
 
 @in_virtual_time
 async def test_stop_waits_for_refreshes_in_flight_and_starts_no_new_ones() -> None:
-    world = World(delay=4.0, tokens=Tokens(background=True))  # type: ignore[call-arg]
+    world = World(delay=4.0, tokens=Tokens(background=True))
     world.one.start()
     grant = await world.connect()
     other = await world.connect(sub="sub_2")

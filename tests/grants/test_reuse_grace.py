@@ -72,7 +72,7 @@ async def test_no_reuse_comes_after_the_grace() -> None:
 
 @in_virtual_time
 async def test_background_work_repeats_the_refresh_without_a_request() -> None:
-    world = World(grace=60, tokens=Tokens(background=True, refresh_before=Seconds(60)))  # type: ignore[call-arg]
+    world = World(grace=60, tokens=Tokens(background=True, refresh_before=Seconds(60)))
     world.one.start()
     grant = await world.connect()
     await world.one.for_owner(grant.key.owner)

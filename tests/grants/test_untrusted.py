@@ -60,11 +60,11 @@ def test_no_sequence_of_untrusted_responses_ends_a_grant(
             grant = transition(grant, ProviderResponded("me", used, ProviderDown("no connection")), now)
         if what in ("new", "late"):
             last += 1
-        answer: TokenOutcome = {
+        answers: dict[str, TokenOutcome] = {
             "new": untrusted(last, because), "late": untrusted(last, because), "none": untrusted(None, because),
             "down": ProviderDown("no connection"), "refused client": ClientRejected("invalid_client"),
-        }[what]  # fmt: skip
-        grant = transition(grant, ProviderResponded("me", used, answer, jitter, since), now)
+        }  # fmt: skip
+        grant = transition(grant, ProviderResponded("me", used, answers[what], jitter, since), now)
         assert grant.state is GrantState.LIVE
         assert grant.tokens.refresh_token == Secret(f"refresh-{last}"), "the successor is kept, whatever else is wrong"
         assert grant.tokens.bearer == Secret("bearer-1"), "a bearer that was not validated is never kept"

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -145,7 +146,7 @@ class TestOverWorkers:
     def test_counters_and_gauges_are_added_and_facts_are_not(self) -> None:
         totals = MetricsAggregator()
         for moment in (2000.0, 1000.0):
-            metrics = Metrics("1", clock=lambda moment=moment: moment)
+            metrics = Metrics("1", clock=partial(float, moment))
             metrics.request("0", "passed", 200, 0.01)
             metrics.websocket_opened()
             metrics.breaker("sandbox", moment == 1000.0)

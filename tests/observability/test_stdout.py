@@ -173,8 +173,12 @@ def test_a_reader_that_is_stuck_does_not_stop_the_writer(
             out.gather(line)
             await asyncio.sleep(0)
 
+    def write() -> None:
+        for _ in range(1000):
+            out(line)
+
     done(
-        lambda: asyncio.run(gather()) if gathered else [out(line) for _ in range(1000)],
+        lambda: asyncio.run(gather()) if gathered else write(),
         "the lines are dropped without waiting a second for each",
     )
     assert out.lost

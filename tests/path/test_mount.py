@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ async def asked(gateway: Gateway, path: str, root_path: str | None, kind: str = 
     async def receive() -> dict[str, Any]:
         return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
 
-    async def send(message: dict[str, Any]) -> None:
-        told.append(message)
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(dict(message))
 
     await gateway(scope, receive, send)
     return told[0].get("status") or told[0]["code"], told[-1].get("body") or told[-1].get("reason")

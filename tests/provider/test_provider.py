@@ -58,16 +58,21 @@ def tokens(id_token: Secret | None = None, **changes: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def provider(
-    http: httpx.AsyncClient, *, keys: Answer | None = None, verify: bool = True, timeout: float = 2.0, **answers: Answer
+    http: httpx.AsyncClient,
+    *,
+    keys: Answer | None = None,
+    verify: bool = True,
+    timeout: float = 2.0,
+    dialect: Dialect | None = None,
+    **answers: Answer,
 ) -> AsyncIterator[tuple[Provider, Server]]:
-    dialect = answers.pop("dialect", Dialect())
     async with serve(keys=keys or reply(200, jwks(rsa_key())), **answers) as server:
         app = client(
             token_endpoint=f"{server.url}/token",
             revocation_endpoint=f"{server.url}/revoke",
             jwks_uri=f"{server.url}/keys",
             timeout=Seconds(timeout),
-            dialect=dialect,
+            dialect=dialect or Dialect(),
         )
         source = RemoteKeySet(f"{server.url}/keys", http, lambda: NOW, timeout=0.5) if verify else None
         yield Provider(app, http, source, Tokens(), lambda: NOW), server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -38,7 +37,7 @@ class Time:
 
 
 @pytest.fixture
-def clock() -> Iterator[Time]:
+def clock() -> Time:
     return Time()
 
 

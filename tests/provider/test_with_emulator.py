@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -147,7 +148,8 @@ async def test_what_looks_the_same_from_here_is_unknown_too(
     app: Client, emulator: SandboxServer, akoya: Provider, fault: str, status: int | None
 ) -> None:
     tokens = await connected(app, emulator, akoya)
-    emulator.fault(fault, **({} if status is None else {"status": status}))
+    parameters: dict[str, Any] = {} if status is None else {"status": status}
+    emulator.fault(fault, **parameters)
     assert isinstance(await akoya.refresh(refresh_token(tokens), tokens.sub), OutcomeUnknown)
     emulator.clear_faults()
     granted(await akoya.refresh(refresh_token(tokens), tokens.sub))

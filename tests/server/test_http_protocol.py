@@ -31,7 +31,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
     """Serve with a timeout of 30 s for heads and idle connections, or with the test's parameter."""
-    seconds = getattr(request, "param", 30.0)
+    seconds: Any = getattr(request, "param", 30.0)
     config = server_config(app, head_limit=LIMIT, protocol=partial(LimitedHttpProtocol, head_timeout=seconds))
     config.timeout_keep_alive = seconds
     server = DrainingServer(config, grace=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -191,7 +192,7 @@ async def test_a_renewal_that_fails_half_way_leaves_the_old_session(home: Home) 
 
 async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_the_store_is_back(home: Home) -> None:
     session, value = await home.sessions.start()
-    calls = []
+    calls: list[str] = []
 
     def fail(verb: str, record: object) -> str | None:
         if not calls and verb != "delete":
@@ -221,7 +222,8 @@ async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed
     assert await home.replica().resolve(value) is None
     assert (await home.replica().resolve(cookie)) == renewed
     failing.cancel()
-    await asyncio.wait({failing, *planter._restoring}, timeout=0)
+    ending: set[asyncio.Future[Any]] = {failing, *planter._restoring}
+    await asyncio.wait(ending, timeout=0)
     for restoring in planter._restoring:
         restoring.cancel()
 
@@ -327,7 +329,7 @@ async def test_all_that_wait_for_one_session_share_a_read(home: Home) -> None:
     session, value = await home.sessions.start()
     asked: list[object] = []
     replica = home.replica()
-    home.store.failing = lambda verb, record: asked.append(verb)  # type: ignore[func-returns-value]
+    home.store.failing = lambda verb, record: asked.append(verb)
     found = await asyncio.gather(*[replica.resolve(value) for _ in range(100)])
     assert found == [session] * 100
     assert asked == ["get"]

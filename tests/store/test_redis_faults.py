@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -306,8 +307,8 @@ async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: 
 
         assert await recovered(all_there)
         for key in keys:
-            await recovered(lambda key=key: store.put(grant(key, version=2)))
-            assert await recovered(lambda key=key: store.get("grant", key)) == grant(key, version=2)
+            await recovered(partial(store.put, grant(key, version=2)))
+            assert await recovered(partial(store.get, "grant", key)) == grant(key, version=2)
         assert await recovered(lambda: store.count("grant")) == 30
         await recovered(store.check)
         await store.close()

@@ -18,7 +18,8 @@ async def test_a_disk_that_does_not_answer_fills_no_memory_and_what_nobody_waits
 
     def run(works: Sequence[Callable[[None], str]]) -> list[JobResult]:
         stuck.wait()
-        return [JobResult(done.append(work(None))) for work in works]
+        done.extend(work(None) for work in works)
+        return [JobResult(None) for _ in works]
 
     worker: ConnectionThread[None] = ConnectionThread("stuck", run, batch=16)
     worker.start()

@@ -79,7 +79,7 @@ class World:
                 **(settings or {}),
             )
         )
-        self.upstream = upstream or AppServer(asgi_app(self.verification_key))
+        self.upstream: Any = upstream or AppServer(asgi_app(self.verification_key))
         self.algorithm = algorithm
         self._changes = dict(changes or {})
         self._options = options

@@ -223,7 +223,7 @@ class World:
         grace: float = 0.0,
     ) -> None:
         self.clock = clock
-        self.tokens = tokens or Tokens(background=False)  # type: ignore[call-arg]
+        self.tokens = tokens or Tokens(background=False)
         self.store = FlakyStore(store or MemoryStore(clock))
         self.provider = Provider(clock, life=life, delay=delay, reuse=reuse, grace=grace)
         self.observer = observer

@@ -229,6 +229,15 @@ def fixed(response: bytes, *, hold: bool = True) -> Handler:
     return handler
 
 
+def silent_for(seconds: float) -> Handler:
+    """Return a handler that sends nothing, and closes the connection after this time if the peer has not."""
+
+    def handler(caller: Caller) -> None:
+        caller.closed_by_peer(seconds)
+
+    return handler
+
+
 @dataclass
 class Proxied:
     """A proxy under uvicorn in front of one or more origins."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -144,7 +145,8 @@ class SentinelGroup:
             sentinel.client.sentinel_set(self.service, "down-after-milliseconds", milliseconds)
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
-        state = sentinel.client.sentinel_masters()[self.service]
+        masters: Any = sentinel.client.sentinel_masters()
+        state = masters[self.service]
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 
@@ -152,7 +154,7 @@ class Cluster:
     """Three primaries, or three with a replica each. The nodes that are up serve their slots when others are down."""
 
     def __init__(self, replicas: bool = False) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        options: tuple[str, ...] = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
         options += ("--cluster-require-full-coverage", "no")
         self.primaries = [RedisServer(*options, and_bus=True) for _ in range(3)]
         self.replicas = [RedisServer(*options, and_bus=True) for _ in range(3 if replicas else 0)]

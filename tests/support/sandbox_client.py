@@ -72,7 +72,8 @@ def revoke(
         "client_id": server.client_id,
         "client_secret": server.client_secret,
     } | changes
-    return HTTP.post(f"{server.url}/revoke", data={k: v for k, v in form.items() if v is not None}, auth=auth)
+    data = {k: v for k, v in form.items() if v is not None}
+    return HTTP.request("POST", f"{server.url}/revoke", data=data, auth=auth)
 
 
 def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from unittest import mock
 EPOCH = 1_800_000_000.0
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("everybody waits and nobody will come")
-        if not ready and timeout > 0:
+        if not ready and timeout is not None and timeout > 0:
             self.loop.now += timeout
         return ready
 

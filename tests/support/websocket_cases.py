@@ -121,15 +121,16 @@ def opcodes() -> Named:
 
 
 def fragments() -> Named:
-    one, two = text(b"fragment1", **MORE), (CONT, b"fragment2", {})
+    one = text(b"fragment1", **MORE)
+    two: Frame = (CONT, b"fragment2", {})
     whole = ((TEXT, b"fragment1fragment2"),)
-    ping = (PING, b"ping", {})
+    ping: Frame = (PING, b"ping", {})
     yield "5.1 ping in two", Case(((PING, b"a", MORE), (CONT, b"b", {})), code=PROTOCOL_ERROR)
     yield "5.2 pong in two", Case(((PONG, b"a", MORE), (CONT, b"b", {})), code=PROTOCOL_ERROR)
     for chop in (0, 1):
         yield f"5.3 text in two, pieces of {chop}", Case((one, two), whole, chop=chop)
         yield f"5.6 ping inside, pieces of {chop}", Case((one, ping, two), whole, (b"ping",), chop=chop)
-    alone = (CONT, b"non-continuation", {})
+    alone: Frame = (CONT, b"non-continuation", {})
     for fin in (True, False):
         for chop in (0, 1):
             yield (
@@ -144,7 +145,7 @@ def fragments() -> Named:
     )
     yield "5.16 again and again", Case((alone, one, two) * 2, code=PROTOCOL_ERROR)
     yield "5.18 text inside text", Case((one, text(b"fragment2")), code=PROTOCOL_ERROR)
-    five = (
+    five: tuple[Frame, ...] = (
         text(b"1", **MORE),
         (CONT, b"2", MORE),
         ping,
@@ -155,9 +156,9 @@ def fragments() -> Named:
     )
     yield "5.19 five with two pings", Case(five, ((TEXT, b"12345"),), (b"ping", b"ping"))
     yield "5.20 five with two pings, byte by byte", Case(five, ((TEXT, b"12345"),), (b"ping", b"ping"), chop=1)
-    empty = (text(b"", **MORE), (CONT, b"", MORE), (CONT, b"", {}))
+    empty: tuple[Frame, ...] = (text(b"", **MORE), (CONT, b"", MORE), (CONT, b"", {}))
     yield "6.1.2 three empty fragments", Case(empty, ((TEXT, b""),))
-    middle = (text(b"", **MORE), (CONT, b"middle", MORE), (CONT, b"", {}))
+    middle: tuple[Frame, ...] = (text(b"", **MORE), (CONT, b"middle", MORE), (CONT, b"", {}))
     yield "6.1.3 content in the middle one", Case(middle, ((TEXT, b"middle"),))
 
 

@@ -21,7 +21,7 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.http.tls import client_context
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, forever, proxied, silent_for
 
 
 def answers(caller: Caller) -> None:
@@ -610,7 +610,7 @@ def test_no_tls_older_than_1_2() -> None:
 
 
 def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
-    with RawUpstream(lambda caller: caller.closed_by_peer(1.5)) as upstream:
+    with RawUpstream(silent_for(1.5)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
             assert ask(proxy.port)[0] == 504

@@ -54,7 +54,7 @@ ENDLESS = {
 @pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS.keys())
 def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: bytes) -> None:
     """The response is aborted without a timeout, because bytes keep arriving."""
-    pieces = []
+    pieces: list[bytes] = []
 
     def handler(caller: Caller) -> None:
         caller.head()

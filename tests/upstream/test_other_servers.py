@@ -135,7 +135,7 @@ async def test_a_cancelled_request_frees_the_connection() -> None:
     call = Call(method="GET", http_version="1.1")
     with RawUpstream(fixed(b"")) as upstream:
         async with proxy_to(upstream) as proxy:
-            task = asyncio.create_task(proxy(call.scope, call.receive, call.send))  # type: ignore[arg-type]
+            task = asyncio.create_task(proxy(call.scope, call.receive, call.send))
             assert await asyncio.to_thread(eventually, lambda: len(upstream.heads) == 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -227,7 +227,12 @@ async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> 
             await asyncio.sleep(0)
             handed = pool._waiters[0][1]
             serve = pool._serve_waiters
-            pool._serve_waiters = lambda: (serve(), strays.send())  # type: ignore[method-assign]
+
+            def serve_and_send() -> None:
+                serve()
+                strays.send()
+
+            pool._serve_waiters = serve_and_send  # type: ignore[method-assign]
             stream = request(connection)
             second = await asyncio.wait_for(waiter, 5)
             assert handed.result() is connection

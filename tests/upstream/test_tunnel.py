@@ -559,7 +559,12 @@ class TestBackPressure:
     def test_who_reads_again_gets_it_all_in_order(self) -> None:
         blocks = [frame(BINARY, struct.pack("!I", number) * 20_000) for number in range(300)]
         with scene() as s:
-            sender = threading.Thread(target=lambda: [s.app.send(block) for block in blocks], daemon=True)
+
+            def send_all() -> None:
+                for block in blocks:
+                    s.app.send(block)
+
+            sender = threading.Thread(target=send_all, daemon=True)
             sender.start()
             time.sleep(1.0)
             assert sender.is_alive(), "the sender was not paused"

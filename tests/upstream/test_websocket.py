@@ -32,7 +32,7 @@ from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.support.cancellation import cut, ended
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, eventually, proxied, standstill
+from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, eventually, proxied, silent_for, standstill
 from tests.support.websocket_app import App, accept, key_of, origin_of, serving
 from tests.support.websocket_frames import (
     BINARY,
@@ -63,7 +63,10 @@ def echo(tunnel: bool) -> Iterator[tuple[App, Proxied]]:
 
 
 def dial(proxy: Proxied, path: str = "/", **options: Any) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{proxy.port}{path}", max_size=None, open_timeout=5, close_timeout=5, **options)
+    connection: ClientConnection = connect(
+        f"ws://127.0.0.1:{proxy.port}{path}", max_size=None, open_timeout=5, close_timeout=5, **options
+    )
+    return connection
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1_000_000, 4_000_000])
@@ -224,7 +227,7 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: b
         dial(proxy)
     assert refused.value.response.status_code == 502
     with (
-        RawUpstream(lambda caller: caller.closed_by_peer(2)) as silent,
+        RawUpstream(silent_for(2)) as silent,
         proxied(silent.origin, read=0.2, tunnel=tunnel) as proxy,
     ):
         with pytest.raises(InvalidStatus) as refused:
@@ -525,7 +528,7 @@ def test_frames_of_a_client_that_are_right(echo: tuple[App, Proxied], sent: Any,
                 client.send(data[at : at + 1])
         else:
             client.send(data)
-        found = []
+        found: list[tuple[int, bytes]] = []
         while len(found) < len(expected):
             opcode, payload = read_frame(client)
             if opcode in (TEXT, BINARY):

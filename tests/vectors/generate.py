@@ -105,7 +105,7 @@ Key = Ed25519 | Ecdsa | Hmac
 
 def pem(private: Any) -> str:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return private.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+    return str(private.public_key().public_bytes(serialization.Encoding.PEM, form).decode())
 
 
 ED, EC, MAC = Ed25519("ed", 7), Ecdsa("ec", 9), Hmac("mac", SECRET.encode())
@@ -153,7 +153,7 @@ SAYS_FULL = {
     },
 }
 OWNER_ONLY = [["akoya-owner", "j%C3%BCrgen 50%25".replace(" ", "%20")]]
-SAYS_OWNER = {
+SAYS_OWNER: Json = {
     "owner": "jürgen 50%",
     "connector": None,
     "id_token": None,
@@ -189,7 +189,7 @@ def value_of(name: str, to: Json, headers: list[list[str]]) -> str:
         "@query": "?" + to["query"],
     }
     if name in derived:
-        return derived[name]
+        return str(derived[name])
     return ", ".join(value for header, value in headers if header.lower() == name)
 
 
@@ -309,14 +309,14 @@ def attacks() -> list[Json]:
         flipped = bytearray(key.sign(base.encode()))
         flipped[5] ^= 1
         add(f"{kind}: one bit of the signature flipped", resigned(good, bytes(flipped)), "bad-signature")
-        for other in KEYS:
-            if other is not key:
-                swapped, _ = signed(other, FULL, kid=key.kid)
-                add(f"{kind}: key id of this key, signed by {other.kid}", swapped, "wrong-algorithm")
-                swapped, _ = signed(other, FULL, kid=key.kid, alg=kind)
-                add(f"{kind}: key id and alg of this key, signed by {other.kid}", swapped, "bad-signature")
-                lying, _ = signed(key, FULL, alg=other.algorithm)
-                add(f"{kind}: alg says {other.algorithm}", lying, "wrong-algorithm")
+        for another in KEYS:
+            if another is not key:
+                swapped, _ = signed(another, FULL, kid=key.kid)
+                add(f"{kind}: key id of this key, signed by {another.kid}", swapped, "wrong-algorithm")
+                swapped, _ = signed(another, FULL, kid=key.kid, alg=kind)
+                add(f"{kind}: key id and alg of this key, signed by {another.kid}", swapped, "bad-signature")
+                lying, _ = signed(key, FULL, alg=another.algorithm)
+                add(f"{kind}: alg says {another.algorithm}", lying, "wrong-algorithm")
 
     stranger = Ed25519("ed", 8)
     add("signed by another key of the same kind and id", signed(stranger, FULL)[0], "bad-signature")
@@ -432,7 +432,7 @@ def attacks() -> list[Json]:
 
 
 def header(request: Json, name: str) -> str:
-    return next(v for n, v in request["headers"] if n == name)
+    return str(next(v for n, v in request["headers"] if n == name))
 
 
 def replaced(request: Json, name: str, value: str) -> Json:
@@ -569,7 +569,7 @@ def published() -> list[Json]:
 
 
 def main() -> None:
-    messages = {"skew": 5, "keys": published(), "cases": cases(), "attacks": attacks()}
+    messages: Json = {"skew": 5, "keys": published(), "cases": cases(), "attacks": attacks()}
     for name, document in (("messages.json", messages), ("assertions.json", assertions())):
         names = [one["name"] for one in [*document["cases"], *document["attacks"]]]
         assert len(names) == len(set(names)), [n for n in names if names.count(n) > 1]

@@ -309,6 +309,7 @@ def test_wsgi_takes_the_path_raw_where_the_server_gives_it(raw: str | None) -> N
     if raw:
         environ[raw] = "/a%2Fb?q=1"
     status: list[str] = []
-    environ["wsgi.input"] = io.BytesIO()
-    v.WsgiVerifier(wsgi_app, known())(environ, lambda line, headers: status.append(line))
+    v.WsgiVerifier(wsgi_app, known())(
+        {**environ, "wsgi.input": io.BytesIO()}, lambda line, headers: status.append(line)
+    )
     assert status == (["200 OK"] if raw else ["401 Unauthorized"])

@@ -36,7 +36,7 @@ LINES = {
 
 def lines(language: str, url: str) -> str:
     assert len(LINES[language].splitlines()) <= 6
-    return LINES[language].replace(ADDRESS, url)
+    return str(LINES[language].replace(ADDRESS, url))
 
 
 def test_python() -> None:

@@ -19,7 +19,7 @@ MAC = next(key["kid"] for key in ASSERTIONS["keys"] if "secret" in key)
 
 
 def changed(name: str, old: str, new: str) -> dict[str, Any]:
-    case = copy.deepcopy(WHOLE)
+    case: dict[str, Any] = copy.deepcopy(WHOLE)
     for line in case["request"]["headers"]:
         if line[0] == name:
             assert old in line[1]

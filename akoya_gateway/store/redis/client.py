@@ -240,7 +240,7 @@ class _SingleServer:
         if url.topology is Topology.SENTINEL:
             options = _options(url)
             plain = {name: value for name, value in options.items() if name not in {"username", "password"}}
-            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            self._sentinel = Sentinel(
                 url.hosts,
                 sentinel_kwargs={
                     **plain,
@@ -393,7 +393,7 @@ class _Cluster:
         except ResponseError as fault:
             return fault
         finally:
-            await ear.aclose()  # type: ignore[no-untyped-call]
+            await ear.aclose()
             await client.aclose(close_connection_pool=True)
 
     async def indexes(self, pattern: str) -> AsyncIterator[bytes]:

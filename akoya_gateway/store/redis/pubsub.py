@@ -100,7 +100,7 @@ class ChangeSubscriber:
     @staticmethod
     async def _drop(ear: PubSub, client: Any) -> None:
         with contextlib.suppress(Exception):
-            await ear.aclose()  # type: ignore[no-untyped-call]
+            await ear.aclose()
         if client is not None:
             with contextlib.suppress(Exception):
                 await client.aclose(close_connection_pool=True)

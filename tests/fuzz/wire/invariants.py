@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from akoya_gateway.verify import NotVerified, keys_of, secret_key, verify
 from tests.fuzz.wire.scripts import MARK, Person, Script
@@ -28,7 +29,7 @@ PASSED = {
     b"akoya-last-access",
 }
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {"path": "/pub/*", "require": "nothing"},
     {"path": "/bank/{connector}/*", "require": "{connector}", "otherwise": "unauthorized"},
     {"path": "/m/*", "methods": ["GET"], "require": "mikomo", "otherwise": "unauthorized"},

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from tests.support.ports import free_port
@@ -62,9 +63,7 @@ class Apps:
     def __enter__(self) -> Self:
         self._thread.start()
         for (face, app), port in self.ports.items():
-            start = asyncio.start_server(
-                lambda r, w, at=(face, app): self._serve(*at, r, w), "127.0.0.1", port, limit=2**20
-            )
+            start = asyncio.start_server(partial(self._serve, face, app), "127.0.0.1", port, limit=2**20)
             asyncio.run_coroutine_threadsafe(start, self._loop).result(10)
         return self
 
