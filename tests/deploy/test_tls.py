@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from websockets import Origin
 from websockets.sync.client import connect
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
@@ -99,7 +100,7 @@ def test_no_header_of_the_client_is_taken_for_the_proxys(world: TlsWorld) -> Non
 
 def test_a_websocket_passes(world: TlsWorld) -> None:
     address = f"wss://127.0.0.1:{world.port}/public/ws"
-    with connect(address, ssl=world.context, origin=world.url, proxy=None, open_timeout=30) as socket:  # type: ignore[arg-type]
+    with connect(address, ssl=world.context, origin=Origin(world.url), proxy=None, open_timeout=30) as socket:
         socket.recv(30)  # The app begins with the headers that it received.
         socket.send("hello")
         assert "hello" in str(socket.recv(30))

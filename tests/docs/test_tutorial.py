@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
@@ -42,7 +43,12 @@ class Newcomer:
         }
         self._stack = ExitStack()
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
-        options = {"headers": Browser.NAVIGATION, "follow_redirects": True, "trust_env": False, "timeout": 30}
+        options: dict[str, Any] = {
+            "headers": Browser.NAVIGATION,
+            "follow_redirects": True,
+            "trust_env": False,
+            "timeout": 30,
+        }
         self._browser = self._stack.enter_context(httpx.Client(**options))
 
     def __enter__(self) -> Newcomer:
