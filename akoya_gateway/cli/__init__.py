@@ -17,7 +17,21 @@ from akoya_gateway.cli.group import Group
 from akoya_gateway.observability.stdout import no_colour
 from akoya_gateway.version import __version__
 
-COMMANDS = ("demo", "init", "run", "check", "explain", "url", "keys", "grants", "doctor", "health", "sandbox", "schema")
+COMMANDS = (
+    "demo",
+    "init",
+    "run",
+    "check",
+    "explain",
+    "url",
+    "keys",
+    "grants",
+    "doctor",
+    "health",
+    "sandbox",
+    "schema",
+    "man",
+)
 """In the order of `--help`."""
 
 

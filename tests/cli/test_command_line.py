@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +140,20 @@ def test_completion_scripts_are_printed_as_the_help_says() -> None:
     for shell in ("zsh", "fish"):  # click starts bash to learn its version.
         env = {"_AKOYA_GATEWAY_COMPLETE": f"{shell}_source"}
         assert "_AKOYA_GATEWAY_COMPLETE" in CliRunner(env=env).invoke(app, prog_name="akoya-gateway").stdout
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+def test_the_manual_page_has_every_command_and_option_and_man_accepts_it(tmp_path: Path) -> None:
+    page = tmp_path / "akoya-gateway.1"
+    page.write_text(CliRunner().invoke(app, ["man"]).stdout)
+    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "200", "MAN_KEEP_FORMATTING": ""}
+    shown = subprocess.run(
+        ["man", "--warnings", "-l", str(page)], env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert shown.stderr == ""
+    text = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", shown.stdout)
+    for path, found in every_command():
+        assert f"\n   {' '.join(path)} " in text
+        for option in found.params:
+            assert all(name in text for name in option.opts if isinstance(option, click.Option))
+    assert "akoya-gateway - A gateway between the Akoya network and your app" in text
