@@ -77,7 +77,7 @@ class CallbackEndpoint:
         Raises:
             GatewayError: The callback belongs to no attempt of this browser, so it must not cause a redirect.
         """
-        callback = parse_authorization_response(request.request.query)
+        callback = parse_authorization_response(request.info.query)
         if isinstance(callback, MalformedResponse) and callback.state is None:
             raise UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
         attempt = await self._attempt(request, callback.state)
@@ -86,7 +86,7 @@ class CallbackEndpoint:
             code = self._code(request, callback, attempt, connector)
             before = await self._before(request, attempt)
         except GatewayError as error:
-            return self._failed(error, attempt, request.request.request_id)
+            return self._failed(error, attempt, request.info.request_id)
         return await self._on_complete(self._complete(code, request, attempt, connector, before))
 
     async def finish(self) -> None:
@@ -98,7 +98,7 @@ class CallbackEndpoint:
         """Consume and return the attempt that this browser started. Raises `UserError` for any other state."""
         found = None if state is None else await self._attempts.consume(state, request.principal.browser)
         if not isinstance(found, AuthorizationAttempt) or found.connector not in self._config.connectors:
-            self._observer.attempt_ended(None, "unknown-state", request.request.request_id)
+            self._observer.attempt_ended(None, "unknown-state", request.info.request_id)
             raise UserError(
                 "This sign-in was already completed, has expired, or was started in another browser. "
                 "Nothing was lost: have a look at your bank connections, or start again.",
@@ -115,7 +115,7 @@ class CallbackEndpoint:
         connector: Connector,
     ) -> Secret:
         """Validate all that can be checked without a request to Akoya and return the code. Raises `GatewayError`."""
-        if request.path != connector.client.callback_path:
+        if request.scope["path"] != connector.client.callback_path:
             raise UserError("The bank answered at the wrong address.", code="wrong-callback")
         if isinstance(callback, MalformedResponse):
             raise UserError(f"The bank's answer cannot be read: {callback.reason}.", code="bad-callback")
@@ -146,14 +146,14 @@ class CallbackEndpoint:
             before, session, value = await self._renewed(request, before)
         except Exception as error:
             # The old session is still valid or is being restored (`SessionStore.renew`).
-            return self._failed(_as_gateway_error(error), attempt, request.request.request_id)
+            return self._failed(_as_gateway_error(error), attempt, request.info.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = tokens_or_raise(
                 await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
             )
         except Exception as error:
-            response = self._failed(_as_gateway_error(error), attempt, request.request.request_id)
+            response = self._failed(_as_gateway_error(error), attempt, request.info.request_id)
             return await self._failed_exchange(response, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
@@ -170,13 +170,13 @@ class CallbackEndpoint:
             await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
             # Set the cookie in any case: the grant may have been written, and the old ID is no longer valid.
-            return self._failed(_as_gateway_error(error), attempt, request.request.request_id).with_headers(cookie)
+            return self._failed(_as_gateway_error(error), attempt, request.info.request_id).with_headers(cookie)
         if before is not None and not request.principal.identified:
             # The grant is stored. The recovery entry is needed only if this response is lost, so ignore errors.
             for session_id in (before.id, *old_ids):
                 with contextlib.suppress(Exception):
                     await self._recovery.store(session_id, login_of(key), session)
-        self._observer.attempt_ended(attempt.connector, "granted", request.request.request_id)
+        self._observer.attempt_ended(attempt.connector, "granted", request.info.request_id)
         return redirect_response(attempt.return_to).with_headers(cookie)
 
     async def _renewed(self, request: EndpointRequest, before: Session | None) -> tuple[Session | None, Session, str]:

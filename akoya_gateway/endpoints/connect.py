@@ -42,7 +42,7 @@ class ConnectEndpoint:
         self._rate_limiter = rate_limiter
         self._trusted_proxies = config.trusted_proxies
 
-    async def __call__(self, request: EndpointRequest, key: str) -> Response:
+    async def __call__(self, request: EndpointRequest) -> Response:
         """Redirect (302) to the authorization endpoint. The attempt is stored before the redirect is sent.
 
         Raises:
@@ -50,24 +50,25 @@ class ConnectEndpoint:
                 many attempts (429), `return_to` is outside `redirects.allow`, a parameter is unknown, or a cookie
                 occurs twice (400).
         """
+        key = request.path_params["connector"]
         connector = self._connectors.get(key)
         if connector is None:
             raise UserError(
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
-        if is_speculative(request.request):
+        if is_speculative(request.info):
             raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
         require_owner(request.principal, self._identity)
-        self._cookies.require_once(request.request.headers)
+        self._cookies.require_once(request.info.headers)
         parameters = request.parameters()
         refuse_unknown(parameters, "return_to")
         return_to = self._return_to(parameters.get("return_to"))
-        self._rate_limiter.check(client_key(request.request, self._trusted_proxies))
+        self._rate_limiter.check(client_key(request.info, self._trusted_proxies))
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None
         browser = request.principal.browser or self._cookies.new_browser()
-        session_cookie = self._cookies.session(request.request.headers)
+        session_cookie = self._cookies.session(request.info.headers)
         state = await self._attempts.begin(
             connector=key,
             browser=browser,

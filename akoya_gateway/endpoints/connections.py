@@ -54,7 +54,7 @@ class ConnectionsEndpoint:
         return response if cookie is None else response.with_headers(cookie)
 
     def _response(self, request: EndpointRequest, owner_grants: OwnerGrants, csrf: str | None) -> Response:
-        if not wants_page(request.request):
+        if not wants_page(request.info):
             return json_response(self._as_json(owner_grants, csrf))
         parameters = request.parameters()
         if "return_to" in parameters:

@@ -25,19 +25,20 @@ class DisconnectEndpoint:
         self._redirects = redirects
         self._observer = observer
 
-    async def __call__(self, request: EndpointRequest, connector: str) -> Response:
+    async def __call__(self, request: EndpointRequest) -> Response:
         """Disconnect the owner's grants for the connector and redirect back (303).
 
         The grants are deleted at once and revoked at Akoya. If the form has a `grant` field, only that grant is
         disconnected.
         """
+        connector = request.path_params["connector"]
         session, owner = request.principal.session, request.principal.owner
         if session is None or owner is None:
             raise UserError(
                 "There is nothing to disconnect.", status=401, code="no-session", title="You are signed out"
             )
-        form = await request.form()
-        require_csrf_token(request.request, form, session, self._config.public_url)
+        form = await request.fields()
+        require_csrf_token(request.info, form, session, self._config.public_url)
         wanted = form.get("grant")
         for grant in (await self._grants.for_owner(owner)).for_connector(connector):
             if wanted in (None, grant.id):
@@ -73,11 +74,11 @@ class LogoutEndpoint:
         so they are revoked and deleted with it.
         """
         session = request.principal.session
-        form = await request.form()
+        form = await request.fields()
         if session is None:
-            require_same_origin(request.request, self._config.public_url)
+            require_same_origin(request.info, self._config.public_url)
         else:
-            require_csrf_token(request.request, form, session, self._config.public_url)
+            require_csrf_token(request.info, form, session, self._config.public_url)
             if not request.principal.identified:
                 for grant in (await self._grants.for_owner(session.owner)).grants:
                     await self._grants.disconnect(grant)

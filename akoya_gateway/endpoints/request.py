@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope
 
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.authentication.principal import Principal
+from akoya_gateway.endpoints.request_body import read_body
 from akoya_gateway.errors import UserError
 
 MAX_FORM_BYTES = 16_384
 
-ReadBody = Callable[[int], Awaitable[bytes]]
-"""Reads the request body. Takes the maximum number of bytes and raises `UserError` (413) for a longer body."""
 
+class EndpointRequest(Request):
+    """A request to one of the gateway's own routes, with its authenticated caller.
 
-@dataclass(frozen=True, slots=True)
-class EndpointRequest:
-    """A request with its normalized path and its authenticated caller."""
+    `info` is the request as the access gate sees it. Use its headers: unlike Starlette's `cookies` and `query_params`,
+    the methods here and `sessions.gateway_cookies` refuse a value that occurs twice instead of choosing one.
+    """
 
-    request: RequestInfo
-    path: str
-    principal: Principal
-    read_body: ReadBody
+    @staticmethod
+    def scope_of(scope: Scope, info: RequestInfo, principal: Principal) -> Scope:
+        """Return the scope for `endpoints.router.Router`. Paths of routes are absolute, so it has no `root_path`."""
+        return {**scope, "root_path": "", "akoya.request": info, "akoya.principal": principal}
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self.info: RequestInfo = scope["akoya.request"]
+        self.principal: Principal = scope["akoya.principal"]
 
     def parameters(self) -> Mapping[str, str]:
         """Return the query parameters. Raises `UserError` if one occurs twice, as RFC 6749 section 3.1 requires."""
-        return _unique_parameters(self.request.query)
+        return _unique_parameters(self.info.query)
 
-    async def form(self) -> Mapping[str, str]:
+    async def fields(self) -> Mapping[str, str]:
         """Read the body and return the fields of the urlencoded form.
 
         Raises:
             UserError: The media type is another one (415), a field occurs twice, or the body is too long (413).
         """
-        kind = (self.request.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        kind = (self.info.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if kind != b"application/x-www-form-urlencoded":
             raise UserError("Send the form as application/x-www-form-urlencoded.", status=415, code="wrong-form")
-        return _unique_parameters(await self.read_body(MAX_FORM_BYTES))
+        return _unique_parameters(await read_body(self.stream(), MAX_FORM_BYTES))
 
 
 _TRACKING = re.compile(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+import starlette.routing
+from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.callback import CallbackEndpoint
 from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
 from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
+from akoya_gateway.endpoints.jwks import JwksEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
 from akoya_gateway.responses.response import Response, redirect_response
@@ -26,8 +30,32 @@ class MethodNotAllowed(UserError):
         self.allow = allow
 
 
-class Router:
-    """Dispatches requests to the endpoints of the gateway's own routes."""
+class Route(starlette.routing.Route):
+    """A route to an endpoint that gets an `EndpointRequest` and returns a `Response`.
+
+    Unlike in Starlette, GET does not include HEAD: a HEAD request must not begin or complete an attempt.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[[EndpointRequest], Awaitable[Response]], *methods: str) -> None:
+        """Create the route. Without `methods` it accepts all."""
+        super().__init__(path, endpoint)
+        self._respond = endpoint
+        self._allowed = methods
+        self.methods = None
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the endpoint's response. Raises `GatewayError`, before anything is sent."""
+        if self._allowed and scope["method"] not in self._allowed:
+            raise MethodNotAllowed(", ".join(self._allowed))
+        response = await self._respond(EndpointRequest(scope, receive))
+        await response(scope, receive, send)
+
+
+class Router(starlette.routing.Router):
+    """An ASGI app for the gateway's own routes. Takes the scope that `EndpointRequest.scope_of` returns.
+
+    Raises `GatewayError` for a request that fails, before anything is sent.
+    """
 
     def __init__(
         self,
@@ -37,51 +65,34 @@ class Router:
         callback: CallbackEndpoint,
         disconnect: DisconnectEndpoint,
         logout: LogoutEndpoint,
-        jwks: Callable[[], Response],
+        jwks: JwksEndpoint,
     ) -> None:
-        self._prefix = config.prefix
-        self._below = config.prefix + "/"
+        prefix = config.prefix
+        self._prefix = prefix
+        self._below = f"{prefix}/"
         self._callbacks = frozenset(client.callback_path for client in config.clients.values())
-        self._connections = connections
-        self._connect = connect
-        self._callback = callback
-        self._disconnect = disconnect
-        self._logout = logout
-        self._jwks = jwks
+
+        async def redirect(_: EndpointRequest) -> Response:
+            return redirect_response(self._below, 308)
+
+        routes = [
+            *(Route(path, callback, "GET") for path in self._callbacks),
+            Route(prefix, redirect),
+            Route(f"{prefix}/", connections, "GET", "HEAD"),
+            Route(f"{prefix}/connect/{{connector}}", connect, "GET"),
+            Route(f"{prefix}/disconnect/{{connector}}", disconnect, "POST"),
+            Route(f"{prefix}/logout", logout, "POST"),
+            Route(f"{prefix}/jwks.json", jwks, "GET", "HEAD"),
+        ]
+        super().__init__(routes, redirect_slashes=False, default=_not_found)
 
     def matches(self, path: str) -> bool:
         """Return whether the gateway serves this normalized path itself, so that it never reaches the upstream."""
         return path.startswith(self._below) or path in self._callbacks or path == self._prefix
 
-    async def __call__(self, request: EndpointRequest) -> Response:
-        """Call the endpoint of this path.
 
-        Raises:
-            GatewayError: The request failed. The entry points turn it into an HTML page or a problem document.
-        """
-        path = request.path
-        if path in self._callbacks:
-            _require_method(request, "GET")
-            return await self._callback(request)
-        if path == self._prefix:
-            return redirect_response(self._below, 308)
-        name, _, rest = path.removeprefix(self._below).partition("/")
-        if name == "" and not rest:
-            _require_method(request, "GET", "HEAD")
-            return await self._connections(request)
-        if name == "connect" and rest:
-            _require_method(request, "GET")
-            return await self._connect(request, rest)
-        if name == "disconnect" and rest:
-            _require_method(request, "POST")
-            return await self._disconnect(request, rest)
-        if (name, rest) == ("logout", ""):
-            _require_method(request, "POST")
-            return await self._logout(request)
-        if (name, rest) == ("jwks.json", ""):
-            _require_method(request, "GET", "HEAD")
-            return self._jwks()
-        raise UserError("There is no such page.", status=404, code="not-found", title="Not found")
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise UserError("There is no such page.", status=404, code="not-found", title="Not found")
 
 
 def describe_route(config: Config, path: str) -> str | None:
@@ -103,8 +114,3 @@ _DESCRIPTIONS = {
     "forward-auth": "decides for another proxy",
     "jwks.json": "public keys of the signed headers",
 }
-
-
-def _require_method(request: EndpointRequest, *methods: str) -> None:
-    if request.request.method not in methods:
-        raise MethodNotAllowed(", ".join(methods))

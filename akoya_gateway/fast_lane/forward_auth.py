@@ -55,7 +55,7 @@ class CachedCheck:
         self.authority = authority
         self.public = public
         self.verb = original.method.encode()
-        self.remaining_lines = lines(Response(200, tuple(original.response_headers([]))).all_headers())
+        self.remaining_lines = lines(Response(200, original.response_headers([])).raw_headers)
 
 
 class EncodedResponse:

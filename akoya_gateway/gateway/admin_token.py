@@ -63,8 +63,8 @@ class AdminTokenApp:
             result = error.code
             response = problem_response(error, request_id)
         log_event = log.warning if result == "unauthorized" else log.info
-        log_event("token requested", result=result, status=response.status, request_id=request_id, **facts)
-        await response.with_headers((b"x-request-id", request_id.encode())).send(send)
+        log_event("token requested", result=result, status=response.status_code, request_id=request_id, **facts)
+        await response.with_headers((b"x-request-id", request_id.encode()))(scope, receive, send)
 
     async def _token(self, runtime: Runtime, scope: Scope, facts: dict[str, str]) -> dict[str, object]:
         """Return the body of the response, and add what the log says about the request to `facts`."""

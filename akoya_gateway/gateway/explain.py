@@ -95,11 +95,11 @@ class Explainer:
         if isinstance(decision, Allow):
             return f"it goes to the upstream{_which(decision.rule)}" + ("" if decision.grant else " without a token")
         response = self._error_responder.denial_response(decision, request)
-        location = next((value.decode() for name, value in response.headers if name == b"location"), None)
+        location = response.headers.get("location")
         who = "a browser" if is_navigation(request) else "anything else"
         if location:
-            return f"{who} is redirected to {location} ({response.status})"
-        return f"{who} gets {response.status} {decision.reason}"
+            return f"{who} is redirected to {location} ({response.status_code})"
+        return f"{who} gets {response.status_code} {decision.reason}"
 
     def _headers(self, decision: Allow | Deny, request: RequestInfo) -> tuple[tuple[str, str], ...]:
         if not isinstance(decision, Allow) or not decision.identified:

@@ -16,7 +16,6 @@ the configurations.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 from akoya_gateway.access.path_normalization import PathRefused, normalize_path
@@ -126,7 +125,7 @@ async def _decide(
 def _response(admission: Admission, original: OriginalRequest) -> Response:
     if not isinstance(admission, Admitted):
         return admission.response
-    return Response(200, tuple(original.response_headers(admission.headers)))
+    return Response(200, original.response_headers(admission.headers))
 
 
 def _for_nginx(response: Response) -> Response:
@@ -134,9 +133,9 @@ def _for_nginx(response: Response) -> Response:
 
     A redirect becomes a 401 with a `Location`, which the nginx configuration can turn back into a redirect.
     """
-    if response.status in (400, 404):  # nginx would turn them into 500.
-        return replace(response, status=403)
-    return replace(response, status=401) if response.status == 302 else response
+    if response.status_code in (400, 404):  # nginx would turn them into 500.
+        return response.with_status(403)
+    return response.with_status(401) if response.status_code == 302 else response
 
 
 def _for_the_client(admission: Admission) -> Response:

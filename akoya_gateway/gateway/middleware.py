@@ -26,7 +26,7 @@ from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, Monitore
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.hidden import hides
 from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, lifespan
-from akoya_gateway.gateway.request_body import digest_body, limit_body, read_body
+from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_observer import ObservedSend
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
@@ -292,11 +292,10 @@ class Gateway:
                     scope = {**scope, "raw_path": request.raw_path}
                 await self._forward(runtime, reply, headers, len(outcome.headers), scope, receive, send)
                 return
-            response = (
-                outcome.response
-                if outcome is not None
-                else await self._endpoint(runtime, request, path, receive, responses)
-            )
+            if outcome is None:
+                await self._endpoint(runtime, request, path, scope, receive, responses)
+                return
+            response = outcome.response
         except GatewayError as error:
             if reply is not None and reply.started:
                 # Re-raised by `_forward`: the response has already started and must not get a second head.
@@ -350,15 +349,23 @@ class Gateway:
         await self._error(error, request).send(responses.send_own, head=request.method == "HEAD")
 
     async def _endpoint(
-        self, runtime: Runtime, request: RequestInfo, path: str, receive: Receive, responses: ObservedSend
-    ) -> Response:
-        """Return the response of one of the gateway's own routes."""
+        self,
+        runtime: Runtime,
+        request: RequestInfo,
+        path: str,
+        scope: Scope,
+        receive: Receive,
+        responses: ObservedSend,
+    ) -> None:
+        """Send the response of one of the gateway's own routes. Raises `GatewayError`, before anything is sent."""
         if is_forward_auth(runtime.config.prefix, path):
             if not self.is_forward_auth_server:
                 raise ForwardAuthOff
-            return await forward_auth(runtime, request, responses)
+            response = await forward_auth(runtime, request, responses)
+            await response(scope, receive, responses.send_own)
+            return
         principal = await runtime.authenticator.authenticate(request)
-        return await runtime.router(EndpointRequest(request, path, principal, lambda limit: read_body(receive, limit)))
+        await runtime.router(EndpointRequest.scope_of(scope, request, principal), receive, responses.send_own)
 
     def _observed_send(self, request: RequestInfo, send: Send, began: float) -> ObservedSend:
         return ObservedSend(request, send, self._observers.requests, self._clock, began)
@@ -469,7 +476,7 @@ async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, response
 async def _deny(scope: Scope, send: Send, response: Response) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await send(
-            {"type": "websocket.http.response.start", "status": response.status, "headers": response.all_headers()}
+            {"type": "websocket.http.response.start", "status": response.status_code, "headers": response.raw_headers}
         )
         await send({"type": "websocket.http.response.body", "body": response.body})
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from akoya_gateway.access.policy import AccessPolicy
@@ -20,6 +19,7 @@ from akoya_gateway.endpoints.callback import CallbackEndpoint
 from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
 from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
+from akoya_gateway.endpoints.jwks import JwksEndpoint
 from akoya_gateway.endpoints.observer import AuthorizationObserver, NullAuthorizationObserver
 from akoya_gateway.endpoints.rate_limit import RateLimiter
 from akoya_gateway.endpoints.router import Router
@@ -33,13 +33,11 @@ from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
 from akoya_gateway.provider import Providers, open_providers
 from akoya_gateway.responses.pages import Pages
-from akoya_gateway.responses.response import Response
 from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempts
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.last_access import LastAccess
 from akoya_gateway.sessions.recovery import SessionRecovery
 from akoya_gateway.sessions.session_store import SessionStore
-from akoya_gateway.signing import jwks, jwks_headers
 from akoya_gateway.store import EncryptedStore, Store, open_store
 from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.trusted_proxies import TrustedProxies
@@ -186,23 +184,8 @@ class Runtime:
             self.callback,
             DisconnectEndpoint(config, grants, redirects, observer),
             LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
-            _jwks_endpoint(config, clock),
+            JwksEndpoint(config.signing, clock),
         )
-
-
-def _jwks_endpoint(config: Config, clock: Clock) -> Callable[[], Response]:
-    headers = tuple(jwks_headers())
-    made: tuple[int, Response] = (-1, Response(200))
-
-    def response() -> Response:
-        # The key schedule depends on the time, but rebuilding it once a second is enough.
-        nonlocal made
-        second = int(clock())
-        if made[0] != second:
-            made = (second, Response(200, headers, jwks(config.signing, clock)))
-        return made[1]
-
-    return response
 
 
 def _last_access_lifetime(config: Config) -> float:

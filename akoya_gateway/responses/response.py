@@ -1,15 +1,14 @@
-"""A complete response of the gateway, independent of how it is sent: over ASGI, by forward-auth or below ASGI."""
+"""The gateway's own responses: Starlette responses with exact header bytes, and functions that create them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+
+import starlette.responses
+from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.errors import GatewayError
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PROBLEM_JSON = b"application/problem+json"
 
@@ -20,35 +19,42 @@ _COMMON_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """Status, headers (with lower-case names) and body.
+class Response(starlette.responses.Response):
+    """A complete response that is sent with headers against caching, referrers and MIME sniffing.
 
-    Unless `headers` override it, the response is sent with headers that forbid caching, referrers and MIME sniffing.
+    Do not modify a response: it may be sent more than once.
     """
 
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes = field(default=b"", repr=False)
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b"") -> None:
+        """Create the response. `headers` have lower-case names, and override the common ones."""
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self._own_headers = tuple(headers)
+        names = {name for name, _ in self._own_headers}
+        common = [pair for pair in _COMMON_HEADERS if pair[0] not in names]
+        self.raw_headers = [*self._own_headers, *common, (b"content-length", b"%d" % len(body))]
 
     def with_headers(self, *headers: tuple[bytes, bytes]) -> Response:
         """Return a copy with these headers added."""
-        return replace(self, headers=self.headers + headers)
+        return Response(self.status_code, (*self._own_headers, *headers), bytes(self.body))
 
-    def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers to send, including the common ones and Content-Length."""
-        named = {name for name, _ in self.headers}
-        standing = [pair for pair in _COMMON_HEADERS if pair[0] not in named]
-        return [*self.headers, *standing, (b"content-length", b"%d" % len(self.body))]
+    def with_status(self, status: int) -> Response:
+        """Return a copy with another status."""
+        return Response(status, self._own_headers, bytes(self.body))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response as an ASGI app."""
+        await self.send(send, head=scope["method"] == "HEAD")
 
     async def send(self, send: Send, *, head: bool = False) -> None:
-        """Send the response over ASGI, without its body if `head` is True (for HEAD requests)."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
+        """Send the response, without its body if `head` is True (for HEAD requests)."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"" if head else self.body})
 
 
 def redirect_response(location: str, status: int = 302) -> Response:
-    """Return a redirect (RFC 9110 section 15.4).
+    """Return a redirect (RFC 9110 section 15.4). Starlette's `RedirectResponse` would quote `location` again.
 
     `location` is not checked: it must be validated already, or come from the operator.
     """
@@ -57,9 +63,7 @@ def redirect_response(location: str, status: int = 302) -> Response:
 
 def json_response(value: object, status: int = 200) -> Response:
     """Return `value` as a JSON response."""
-    return Response(
-        status, ((b"content-type", b"application/json"),), json.dumps(value, separators=(",", ":")).encode()
-    )
+    return Response(status, ((b"content-type", b"application/json"),), _json(value))
 
 
 def problem_response(error: GatewayError, request_id: str, extra: Mapping[str, object] | None = None) -> Response:
@@ -76,8 +80,7 @@ def problem_response(error: GatewayError, request_id: str, extra: Mapping[str, o
     if error.public_detail:
         body["detail"] = error.public_detail
     body.update(extra or {})
-    headers = ((b"content-type", PROBLEM_JSON), *error_headers(error))
-    return Response(error.status, headers, json.dumps(body, separators=(",", ":")).encode())
+    return Response(error.status, ((b"content-type", PROBLEM_JSON), *error_headers(error)), _json(body))
 
 
 def error_headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
@@ -89,3 +92,7 @@ def error_headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
         # RFC 9110 section 15.5.2 requires a challenge with every 401.
         headers.append((b"www-authenticate", b'Akoya-Connect realm="akoya-gateway"'))
     return tuple(headers)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
+from starlette.types import Message
 
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.denial_responses import ErrorResponder
@@ -73,11 +74,13 @@ def test_raw_bytes_beyond_ascii_are_escaped_not_decoded(tmp_path: Path) -> None:
     where = ErrorResponder(config).connect_path(("mikomo",), request)
     assert where == "/akoya/connect/mikomo?return_to=" + quote("/accounts?q=caf%C3%A9&p=%FF%23x", safe="/")
     request = RequestInfo("GET", b"/akoya/connect/mikomo", b"return_to=/accounts?q=caf\xc3\xa9", [], None, "1")
-    assert EndpointRequest(request, "", ANONYMOUS, no_body).parameters() == {"return_to": "/accounts?q=caf\u00e9"}
+    assert EndpointRequest(EndpointRequest.scope_of({"type": "http"}, request, ANONYMOUS), no_body).parameters() == {
+        "return_to": "/accounts?q=caf\u00e9"
+    }
 
 
-async def no_body(_: int) -> bytes:
-    return b""
+async def no_body() -> Message:
+    raise AssertionError("no body is read")
 
 
 def test_deep_link_that_is_too_long_is_dropped_with_a_log_line(world: World) -> None:
