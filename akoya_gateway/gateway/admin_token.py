@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
+
+from starlette.requests import Request
 
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
 from akoya_gateway.gateway.lifespan import Receive, Scope, Send
@@ -58,7 +60,7 @@ class AdminTokenApp:
         try:
             if runtime is None:
                 raise StoreUnavailable("the gateway is stopping")
-            response = json_response(await self._token(runtime, scope, facts))
+            response = json_response(await self._token(runtime, Request(scope), facts))
         except GatewayError as error:
             result = error.code
             response = problem_response(error, request_id)
@@ -66,14 +68,14 @@ class AdminTokenApp:
         log_event("token requested", result=result, status=response.status_code, request_id=request_id, **facts)
         await response.with_headers((b"x-request-id", request_id.encode()))(scope, receive, send)
 
-    async def _token(self, runtime: Runtime, scope: Scope, facts: dict[str, str]) -> dict[str, object]:
+    async def _token(self, runtime: Runtime, request: Request, facts: dict[str, str]) -> dict[str, object]:
         """Return the body of the response, and add what the log says about the request to `facts`."""
-        if scope["method"] != "GET":
+        if request.method != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
-        self._authenticate(runtime, scope)
-        connector = unquote(scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
-        owners = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [])
-        if len(owners) != 1:
+        self._authenticate(runtime, request)
+        connector = unquote(request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
+        owners = request.query_params.getlist("owner")
+        if len(owners) != 1 or not owners[0]:
             raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
         facts |= {"owner": owners[0][:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
         configured = runtime.config.connectors.get(connector)
@@ -95,12 +97,14 @@ class AdminTokenApp:
             **({} if grant.tokens.consent_id is None else {"consent": grant.tokens.consent_id}),
         }
 
-    def _authenticate(self, runtime: Runtime, scope: Scope) -> None:
+    def _authenticate(self, runtime: Runtime, request: Request) -> None:
         expected = runtime.config.token_bearer
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        is_valid = expected is not None and hmac.compare_digest(token.strip(), expected.reveal().encode())
-        if scheme.lower() != b"bearer" or not is_valid:
+        given = request.headers.getlist("authorization")
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        is_valid = expected is not None and hmac.compare_digest(
+            token.strip().encode("latin-1"), expected.reveal().encode()
+        )
+        if scheme.lower() != "bearer" or not is_valid:
             raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
 
 

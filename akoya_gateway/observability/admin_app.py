@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from akoya_gateway.observability.admin_host import is_rebound
 from akoya_gateway.observability.health import Report
 from akoya_gateway.observability.metrics_aggregation import CONTENT_TYPE
-
-JSON = b"application/json"
 
 
 class StatsSource(Protocol):
@@ -38,36 +41,26 @@ class AdminApp:
         """Serve `stats`, and `extra_app` for the paths that it handles."""
         self._stats = stats
         self._extra_app = extra_app
+        routes = [Route("/livez", _livez), Route("/readyz", self._readyz), Route("/metrics", self._metrics)]
+        self._app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _method_not_allowed})
+        self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        rebound = is_rebound(scope["headers"], (scope.get("server") or (None,))[0])
-        if not rebound and self._extra_app is not None and self._extra_app.handles(scope["path"]):
-            await self._extra_app(scope, receive, send)
-            return
-        if rebound and scope["path"] != "/livez":
-            status, kind, body = 421, JSON, _json({"error": "use an IP address or localhost in the URL"})
-        else:
-            status, kind, body = await self._respond(scope["method"], scope["path"])
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
-        if status == 405:
-            headers.append((b"allow", b"GET, HEAD"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        app: ASGIApp = self._app
+        if is_rebound(scope["headers"], (scope.get("server") or (None,))[0]):
+            if scope["path"] != "/livez":
+                app = _json({"error": "use an IP address or localhost in the URL"}, 421)
+        elif self._extra_app is not None and self._extra_app.handles(scope["path"]):
+            app = self._extra_app
+        await app(scope, receive, send)
 
-    async def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
-        if path not in ("/livez", "/readyz", "/metrics"):
-            return 404, JSON, _json({"paths": ["/livez", "/readyz", "/metrics"]})
-        if method not in ("GET", "HEAD"):
-            return 405, JSON, _json({"allow": ["GET", "HEAD"]})
-        if path == "/livez":
-            return 200, JSON, _json({"status": "alive"})
-        if path == "/metrics":
-            return 200, CONTENT_TYPE, self._stats.metrics_text()
-        return self._readiness(await self._stats.reports())
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self._stats.metrics_text(), headers=_NOT_STORED, media_type=CONTENT_TYPE)
 
-    def _readiness(self, reports: list[Report]) -> tuple[int, bytes, bytes]:
+    async def _readyz(self, _: Request) -> Response:
+        reports = await self._stats.reports()
         ready = all(report.ready for report in reports)
         body = {
             "status": "ready" if ready else "not ready",
@@ -76,12 +69,30 @@ class AdminApp:
             "notes": _each_once(note for report in reports for note in report.notes),
             "workers": [asdict(report) for report in reports],
         }
-        return 200 if ready else 503, JSON, _json(body)
+        return _json(body, 200 if ready else 503)
+
+
+async def _livez(_: Request) -> Response:
+    return _json({"status": "alive"})
+
+
+async def _not_found(_: Request, __: Exception) -> Response:
+    return _json({"paths": ["/livez", "/readyz", "/metrics"]}, 404)
+
+
+async def _method_not_allowed(_: Request, __: Exception) -> Response:
+    # Not the exception's `Allow`: it lists the methods in any order.
+    return _json({"allow": ["GET", "HEAD"]}, 405, {"allow": "GET, HEAD"})
 
 
 def _each_once(texts: Any) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+_NOT_STORED = {"cache-control": "no-store"}
+
+
+def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response that ends with a line break, for terminals."""
+    headers = {**_NOT_STORED, **(headers or {})}
+    return Response(json.dumps(value) + "\n", status, headers, "application/json")
