@@ -127,11 +127,11 @@ def _file_error(name: str, message: str, remedy: str | None) -> ConfigurationErr
 def _read(path: FilePath, name: str) -> bytes:
     try:
         if path.is_dir():
-            raise _file_error(name, "this is a directory", "name a file: --config gateway.yaml")
+            raise _file_error(name, "this is a directory", "name a file, such as gateway.yaml")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _file_error(name, "there is no such file", "name one with --config") from None
+        raise _file_error(name, "there is no such file", "name one with --config, or in Python with config=") from None
     except PermissionError:
         raise _file_error(name, "the file may not be read by this user", "change its owner or mode") from None
     except (OSError, ValueError) as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp as App
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["App", "Message", "Receive", "Scope", "Send", "lifespan"]
+__all__ = ["App", "Message", "Receive", "Scope", "Send", "is_built_by_starlette", "lifespan"]
 
 Step = Callable[[], Awaitable[object]]
 
@@ -70,3 +71,15 @@ class _InnerLifespan:
         if message["type"].endswith(".failed"):
             return str(message.get("message", ""))
         return None
+
+
+def is_built_by_starlette() -> bool:
+    """Return True while a Starlette app creates its middleware.
+
+    It does so when the first event arrives. An exception then looks to a server as if the app did not support lifespan,
+    and the server starts nevertheless.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "build_middleware_stack":
+        frame = frame.f_back
+    return frame is not None

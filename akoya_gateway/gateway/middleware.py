@@ -17,7 +17,7 @@ from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.gate import Admitted, Denied, normalized_path
 from akoya_gateway.clock import Clock
-from akoya_gateway.config import load_config
+from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.endpoints.router import MethodNotAllowed
@@ -25,7 +25,7 @@ from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.hidden import hides
-from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, lifespan
+from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_observer import ObservedSend
@@ -55,7 +55,8 @@ class Gateway:
     """ASGI middleware that wraps an app: `app = Gateway(app, "gateway.yaml")`.
 
     `config` is a path or the result of `load_config`. The store is opened at lifespan startup, or by the first request
-    if the server does not support lifespan. Raises `config.ConfigurationError` if the file has errors.
+    if the server does not support lifespan. Raises `config.ConfigurationError` if the file has errors; but if Starlette
+    creates it (`add_middleware`), the error is reported at startup, so that the server stops.
     """
 
     def __init__(
@@ -78,7 +79,6 @@ class Gateway:
         """
         self._forward_auth = forward_auth
         self._app = app
-        self._config = config if isinstance(config, Config) else load_config(Path(config))
         self._observers = observers
         self._clock = clock
         self._runtime: Runtime | None = None
@@ -86,6 +86,16 @@ class Gateway:
         self._retiring_tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         """Set when a shutdown begins, until the next start."""
+        self.request_ids = RequestIds()
+        self._fault: ConfigurationError | None = None
+        """The errors of the configuration, to be raised at startup and by requests."""
+        try:
+            self._config = config if isinstance(config, Config) else load_config(Path(config))
+        except ConfigurationError as error:
+            if not is_built_by_starlette():
+                raise
+            self._fault = error
+            return
         self.request_ids = RequestIds(self._config.trusted_proxies)
         self._error_responder = ErrorResponder(self._config)
         self.hides = hides(self._config.sessions.cookie)
@@ -109,10 +119,12 @@ class Gateway:
     async def _ready(self) -> Runtime:
         """Return the active runtime, opening it if necessary: without lifespan, the first request starts the gateway.
 
-        Raises what `Runtime.open` raises, and `GatewayStopped`.
+        Raises what `Runtime.open` raises, `GatewayStopped`, and `ConfigurationError` (see `__init__`).
         """
         if self._runtime is not None:
             return self._runtime
+        if self._fault is not None:
+            raise ConfigurationError(self._fault.diagnostics)  # a new one: each raise adds to its traceback
         if self._stopping.is_set():
             raise GatewayStopped
         if self._starting is None:

@@ -80,7 +80,9 @@ def test_wrong_usage_is_2(folder: Path) -> None:
 def test_a_missing_file_is_a_fault_not_a_traceback(tmp_path: Path) -> None:
     done = _run("check", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stdout == "gateway.yaml:1:1: there is no such file (name one with --config)\n"
+    assert (
+        done.stdout == "gateway.yaml:1:1: there is no such file (name one with --config, or in Python with config=)\n"
+    )
     assert "Traceback" not in done.stderr
 
 
