@@ -1,7 +1,7 @@
 """The sample app behind the gateway in the demo. It is plain ASGI and knows Akoya only through request headers.
 
-Its three pages show what an app does: link to the connect route, use the id_token from the headers, and verify that
-the headers come from the gateway.
+Its three pages show what an app does: link to the connect route, use the id_token and the context from the headers, and
+verify that the headers come from the gateway.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import jinja2
 import uvicorn
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.sandbox.sample_data import DataAccess, NoData, balances
 from akoya_gateway.verify import KeySource, NotVerified, Verified, authority_of, keys_of, secret_key, verify
 
 Scope = Mapping[str, Any]
@@ -122,21 +122,15 @@ class SampleApp:
     async def _accounts(self, verified: Verified | None, problem: str) -> tuple[int, bytes, bytes]:
         if verified is None:
             return self._message(401, "Not from the gateway", f"This request was {problem}.", _HOME)
-        if verified.id_token is None or verified.connector is None:
+        access = DataAccess.of_request(verified)
+        if access is None:
             return self._message(200, "No bank yet", "Connect a bank to see your accounts.", _CONNECT)
         try:
-            response = await self._http.get(
-                f"{self._products_url}/balances/v2/{quote(verified.connector, safe='')}",
-                headers={"Authorization": f"Bearer {verified.id_token}"},
-            )
-            body = response.json()
-        except (httpx.HTTPError, ValueError):
-            return self._message(502, "No response", "The bank's data could not be loaded.", _CONNECTIONS)
-        if response.status_code != 200:
-            text = f"The data API answered {body.get('code')}: {body.get('message')}."
-            return self._message(502, "No data", text, _CONNECTIONS)
-        rows = [_row(account) for account in body["accounts"]]
-        return self._page(200, "accounts.html", verified=verified, rows=rows, ends=_ends(verified))
+            accounts = await balances(self._http, self._products_url, access)
+        except NoData as error:
+            return self._message(502, "No data", str(error), _CONNECTIONS)
+        rows = [_row(account) for account in accounts]
+        return self._page(200, "accounts.html", access=access, rows=rows, ends=_ends(verified))
 
     def _message(self, status: int, title: str, text: str, link: Link) -> tuple[int, bytes, bytes]:
         return self._page(status, "message.html", title=title, text=text, link=link)
@@ -146,8 +140,7 @@ class SampleApp:
         return status, b"text/html; charset=utf-8", text.encode()
 
 
-def _row(account: dict[str, Any]) -> Row:
-    described = next(iter(account.values()))
+def _row(described: dict[str, Any]) -> Row:
     return Row(
         name=described["nickname"],
         kind=described["accountType"],

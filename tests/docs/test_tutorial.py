@@ -18,10 +18,12 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from akoya_gateway.sandbox import SandboxServer
+from akoya_gateway.verify import Verified
 from tests.support.environment import Browser
 from tests.support.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.support.ports import free_port
-from tests.support.sandbox_client import _Forms
+from tests.support.sandbox_client import _Forms, connect
 from tests.support.shutdown import ended
 
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
@@ -143,3 +145,19 @@ def test_the_tutorial_is_true(newcomer: Newcomer) -> None:
     assert {block.language for block in followed} == {"sh", "python", "console", "yaml", "text"}
     for block in followed:
         newcomer.follow(block)
+
+
+def test_the_apps_data_path_is_right_for_a_connector_with_another_name() -> None:
+    """A connector of gateway.yaml may have a name of its own (`connectors.*.connector` is Akoya's)."""
+    code = next(block.text for block in blocks(TEXT) if block.text.startswith("# app.py"))
+    app: dict[str, Any] = {}
+    with SandboxServer() as akoya:
+        program = code.partition("keys = RemoteKeys")[0].replace("http://127.0.0.1:9100", akoya.url)
+        exec(compile(program, "app.py", "exec"), app)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        said = Verified(
+            "own_x", "savings", connect(akoya)["id_token"], provider="mikomo", interaction_type="user", last_access=now
+        )
+        statuses: list[str] = []
+        body = b"".join(app["app"]({"akoya": said}, lambda status, headers: statuses.append(status)))
+    assert (statuses, b"Everyday Checking" in body) == (["200 OK"], True)
