@@ -32,12 +32,13 @@ def check(ctx: click.Context, file: Path | None, config: Path, no_secrets: bool,
     Exit codes: 0 fine (warnings allowed), 1 a fault was found, 2 wrong usage.
     """
     from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
+    from akoya_gateway.config.reader import ALL_SECRETS, NO_SECRETS  # noqa: PLC0415
 
     if file is not None:
         if ctx.get_parameter_source("config") is ParameterSource.COMMANDLINE:
             raise click.UsageError("name the file once: as FILE or with --config")
         config = file
-    result = validate_config(config, secrets=not no_secrets)
+    result = validate_config(config, secrets=NO_SECRETS if no_secrets else ALL_SECRETS)
     if form == "json":
         click.echo(json.dumps(_report(result), indent=2))
     else:

@@ -39,9 +39,10 @@ def explain(method: str, path: str, config: Path, connected: tuple[str, ...], fo
 
     from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
     from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
+    from akoya_gateway.config.reader import NO_SECRETS  # noqa: PLC0415
     from akoya_gateway.gateway.explain import Explainer  # noqa: PLC0415
 
-    result = validate_config(config, secrets=False)
+    result = validate_config(config, secrets=NO_SECRETS)
     if result.config is None:
         raise ConfigurationError(result.diagnostics)
     loaded = result.config

@@ -114,7 +114,7 @@ def revoke(ids: tuple[str, ...], config: Path, yes: bool, **which: str | None) -
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("confirm with --yes: standard input is not a terminal")
     wanted = ids or _wanted(**which)
-    _run(config, lambda loaded: grants_rendering.revoke(loaded, wanted, confirm=not yes))
+    _run(config, lambda loaded: grants_rendering.revoke(loaded, wanted, confirm=not yes), only_store=False)
 
 
 def _wanted(owner: str | None, connector: str | None, environment: str | None, state: str | None) -> Any:
@@ -124,14 +124,18 @@ def _wanted(owner: str | None, connector: str | None, environment: str | None, s
     return GrantFilter(owner, connector, None if state is None else GrantState(state), environment)
 
 
-def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]]) -> None:
-    """Load the configuration, run `work` with it, and exit with its result unless that is 0."""
+def _run(path: Path, work: Callable[[Config], Coroutine[Any, Any, int]], *, only_store: bool = True) -> None:
+    """Load the configuration, run `work` with it, and exit with its result unless that is 0.
+
+    If `only_store` is true, only the secrets of the store are read, because an operator's shell rarely has the others.
+    """
     import asyncio  # noqa: PLC0415
 
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
+    from akoya_gateway.config.reader import ALL_SECRETS  # noqa: PLC0415
     from akoya_gateway.errors import GatewayError  # noqa: PLC0415
 
-    config = load_config(path)
+    config = load_config(path, secrets=(("sessions",),) if only_store else ALL_SECRETS)
     try:
         code = asyncio.run(work(config))
     except GatewayError as error:

@@ -189,10 +189,11 @@ def _write(folder: Path, files: Mapping[str, tuple[str, int]], existing: list[st
 def _report(folder: Path, secrets: Mapping[str, str]) -> None:
     """Check what was written, as `check` does, and print the next steps."""
     from akoya_gateway.config.loader import validate_config  # noqa: PLC0415
+    from akoya_gateway.config.reader import ALL_SECRETS, NO_SECRETS  # noqa: PLC0415
 
     config = folder / "gateway.yaml"
     missing = [name for name, value in secrets.items() if not value]
-    result = validate_config(config, {**os.environ, **secrets}, secrets=not missing)
+    result = validate_config(config, {**os.environ, **secrets}, secrets=NO_SECRETS if missing else ALL_SECRETS)
     for diagnostic in result.diagnostics:
         click.echo(str(diagnostic))
     for warning in result.warnings:

@@ -144,7 +144,8 @@ def _warn_if_shared(config: Config) -> None:
 def _load(config: Path) -> Config:
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
 
-    return load_config(config)
+    # Other secrets, such as those of clients, may be out of reach of the operator's shell.
+    return load_config(config, secrets=(("signing",), ("sessions",)))
 
 
 def _schedule(config: Config) -> Any:

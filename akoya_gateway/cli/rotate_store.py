@@ -26,7 +26,7 @@ def rotate_store(config_path: Path) -> int:
     Raises:
         ConfigurationError: the configuration is invalid.
     """
-    sessions = load_config(config_path).sessions
+    sessions = load_config(config_path, secrets=(("sessions",),)).sessions
     try:
         progress = asyncio.run(_rotate(sessions))
     except OperatorError as fault:

@@ -21,15 +21,19 @@ def url(connector: str, config: Path, state: str | None) -> None:
     """
     from akoya_gateway.config.diagnostics import did_you_mean  # noqa: PLC0415
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
+    from akoya_gateway.config.reader import NO_SECRETS  # noqa: PLC0415
     from akoya_gateway.oauth import authorization_request  # noqa: PLC0415
 
-    loaded = load_config(config)
+    # The URL needs the ID of one client and no other secret.
+    loaded = load_config(config, secrets=NO_SECRETS)
     found = loaded.connectors.get(connector)
     if found is None:
         names = ", ".join(loaded.connectors)
         remedy = did_you_mean(connector, loaded.connectors) or f"known: {names}"
         click.echo(f"{config}: no connector named {connector!r} ({remedy})", err=True)
         raise SystemExit(2)
+    loaded = load_config(config, secrets=(("clients", found.client.name, "client_id"),))
+    found = loaded.connectors[connector]
     dialect = found.client.environment.dialect
     challenge = authorization_request.code_challenge(authorization_request.code_verifier()) if dialect.pkce else None
     nonce = authorization_request.new_nonce() if dialect.nonce else None

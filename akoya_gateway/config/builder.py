@@ -131,7 +131,7 @@ def _process_environment(top: Node, clients: dict[str, Client], identity: Identi
     """
     used = {client.environment.name: client.environment for client in clients.values()}.values()
     urls = [getattr(each, name) or "" for each in used for name in ENDPOINTS]
-    if not top.reader.secrets or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
+    if not top.reader.reads(()) or not any(each.startswith("https:") for each in (*urls, identity.jwks_uri or "")):
         return ProcessEnvironment()
     process_environment, faults, warnings = read_process_environment(top.reader.environ)
     for message, remedy in faults:

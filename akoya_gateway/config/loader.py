@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path as FilePath
 
 from akoya_gateway.config.builder import build_config
-from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, sorted_by_position
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, Path, sorted_by_position
 from akoya_gateway.config.document import Document, read_document
 from akoya_gateway.config.model import Config
-from akoya_gateway.config.reader import DocumentReader
+from akoya_gateway.config.reader import ALL_SECRETS, DocumentReader
 from akoya_gateway.config.schema_validation import load_schema, validate_schema
 
 
@@ -24,34 +24,44 @@ class ValidationResult:
     config: Config | None
 
 
-def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Config:
+def load_config(
+    path: str | os.PathLike[str],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    secrets: tuple[Path, ...] = ALL_SECRETS,
+) -> Config:
     """Load the configuration file, including its secrets.
 
     Args:
         path: the file. Names of secret files are relative to its folder.
         environ: the environment variables from which secrets are read.
+        secrets: the paths below which secrets are read, such as `("sessions",)`, so that a command works without the
+            others. These are empty in the result.
 
     Raises:
         ConfigurationError: the configuration is invalid. It has all errors that were found.
     """
-    result = validate_config(path, environ)
+    result = validate_config(path, environ, secrets=secrets)
     if result.config is None:
         raise ConfigurationError(result.diagnostics)
     return result.config
 
 
 def validate_config(
-    path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, secrets: bool = True
+    path: str | os.PathLike[str],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    secrets: tuple[Path, ...] = ALL_SECRETS,
 ) -> ValidationResult:
     """Validate a configuration file. Like `load_config`, but returns errors and warnings instead of raising.
 
     Args:
         path: the file.
         environ: the environment variables from which secrets are read.
-        secrets: if False, only the file itself is read. `config` then has no keys and empty secrets, which is enough
-            for `explain` but not for running the gateway.
+        secrets: the paths below which secrets are read. With `NO_SECRETS` only the file itself is read. `config` then
+            has no keys and empty secrets, which is enough for `explain` but not for running the gateway.
     """
-    source = Path(path)
+    source = FilePath(path)
     try:
         document = read_document(source)
     except ConfigurationError as error:
@@ -60,7 +70,7 @@ def validate_config(
 
 
 def validate_document(
-    document: Document, source: Path, environ: Mapping[str, str], *, secrets: bool = True
+    document: Document, source: FilePath, environ: Mapping[str, str], *, secrets: tuple[Path, ...] = ALL_SECRETS
 ) -> ValidationResult:
     """Validate a parsed document: against the schema first, then its meaning.
 
@@ -68,7 +78,7 @@ def validate_document(
         document: the parsed document.
         source: the file it came from. Names of secret files are relative to its folder.
         environ: the environment variables from which secrets are read.
-        secrets: if False, secrets are not read.
+        secrets: the paths below which secrets are read.
     """
     schema = load_schema()
     shape = validate_schema(document, schema)

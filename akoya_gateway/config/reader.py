@@ -17,6 +17,11 @@ from akoya_gateway.config.document import Document
 from akoya_gateway.config.model import Bytes, Seconds
 from akoya_gateway.config.value_parsers import Url, parse_duration, parse_size, parse_url
 
+ALL_SECRETS: tuple[Path, ...] = ((),)
+"""Read every secret."""
+NO_SECRETS: tuple[Path, ...] = ()
+"""Read the file itself only."""
+
 
 @dataclass(slots=True)
 class DocumentReader:
@@ -31,14 +36,18 @@ class DocumentReader:
     broken: frozenset[Path]
     environ: Mapping[str, str] = field(repr=False)
     folder: FilePath
-    secrets: bool = True
-    """If False, environment variables and secret files are not read."""
+    secrets: tuple[Path, ...] = ALL_SECRETS
+    """Secrets below these paths are read from environment variables and files. Others are treated as absent."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
 
     def top(self) -> Node:
         """Return the node of the whole document."""
         return Node(self, (), self.document.data, self.schema)
+
+    def reads(self, path: Path) -> bool:
+        """Return True if secrets at this path are read."""
+        return any(path[: len(above)] == above for above in self.secrets)
 
     def resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the schema with `$ref` followed. For a choice, return its first branch that is a mapping or a list.

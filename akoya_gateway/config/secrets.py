@@ -39,7 +39,7 @@ def read_secret(node: Node | None) -> Secret | None:
     expect invisible characters.
 
     Returns:
-        The secret. None if `node` is None, if the reader does not read secrets, or after an error was reported.
+        The secret. None if `node` is None, if the reader does not read this secret, or after an error was reported.
     """
     text = _written(node)
     return None if node is None or text is None else _cleaned(node, text)
@@ -66,7 +66,7 @@ def _written(node: Node | None) -> str | None:
 
     One line end at the end of a file is removed.
     """
-    if node is None or not node.reader.secrets:
+    if node is None or not node.reader.reads(node.path):
         return None
     if (variable := node.get("env")) is not None:
         return _from_environment(variable)

@@ -152,7 +152,7 @@ def _upstream(node: Node, name: str) -> Upstream:
         if not tls.is_missing(one) and tls.is_missing(other):
             tls.error(f"a {one} without its {other}", f"add {other}", key=one)
     ca = existing_file(tls.get("ca"))
-    if tls.reader.secrets:
+    if tls.reader.reads(tls.path):
         _validate_tls(tls, ca, certificate, key)
     header_bytes = node.bytes("max_header_bytes")
     if header_bytes < 4096:

@@ -19,7 +19,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from akoya_gateway.cli import app
-from akoya_gateway.config import load_config
+from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.grants import Grant, GrantKey, GrantManager, GrantRepository, GrantState
 from akoya_gateway.grants.grant import Lease
 from akoya_gateway.oauth.outcomes import TokenSet, TokensIssued
@@ -326,3 +326,36 @@ def test_rotate_store_tells_by_its_exit_code(config: Path, monkeypatch: pytest.M
     assert runner.invoke(app, ["keys", "rotate-store", "--config", str(config)]).exit_code == 0
     monkeypatch.setenv("GATEWAY_KEY", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
     assert runner.invoke(app, ["keys", "rotate-store", "--config", str(config)]).exit_code == 1
+
+
+def test_looking_at_grants_and_keys_needs_no_secret_of_a_client(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator's shell has no secrets of the service. Those of the store are needed to read it."""
+    write(config, grant("one"))
+    monkeypatch.delenv("CLIENT_SECRET")
+    for command in (
+        ["grants", "count"],
+        ["grants", "list"],
+        ["keys", "list"],
+        ["keys", "rotate-store"],
+        ["url", "mikomo"],
+    ):
+        done = CliRunner().invoke(app, [*command, "--config", str(config)])
+        assert done.exit_code == 0, (command, done.output)
+    monkeypatch.delenv("SIGNING_SECRET")
+    assert run(config, "list").exit_code == 0
+    monkeypatch.delenv("GATEWAY_KEY")
+    done = CliRunner().invoke(app, ["url", "mikomo", "--config", str(config)])
+    assert "client_id=demo" in done.output
+    with pytest.raises(ConfigurationError, match="GATEWAY_KEY is not set"):
+        CliRunner().invoke(app, ["grants", "list", "--config", str(config)], catch_exceptions=False)
+
+
+def test_revoke_needs_the_secrets_of_the_clients_because_it_calls_akoya(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(config, grant("one"))
+    monkeypatch.delenv("CLIENT_SECRET")
+    with pytest.raises(ConfigurationError, match="CLIENT_SECRET is not set"):
+        CliRunner().invoke(
+            app, ["grants", "revoke", "--owner", "own_one", "--yes", "--config", str(config)], catch_exceptions=False
+        )

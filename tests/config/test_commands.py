@@ -118,9 +118,11 @@ def test_url_of_an_unknown_connector_names_the_nearest(folder: Path) -> None:
 
 
 def test_url_of_a_faulty_file_lists_the_faults(folder: Path) -> None:
-    done = _run("url", "mikomo", folder=folder, environ={})
+    document = (folder / "gateway.yaml").read_text()
+    (folder / "gateway.yaml").write_text(document.replace("akoya-sandbox", "akoya-sandbx"))
+    done = _run("url", "mikomo", folder=folder)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "CLIENT_SECRET is not set" in done.stderr
+    assert "akoya-sandbx" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -22,6 +22,7 @@ from joserfc.jwk import OKPKey
 
 from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.model import SigningKey, key_id
+from akoya_gateway.config.reader import NO_SECRETS
 from akoya_gateway.config.secrets import parse_encryption_key
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing.keys import load_schedule
@@ -238,7 +239,7 @@ def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
 
 def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
     judged(tmp_path, {})
-    result = validate_config(tmp_path / "gateway.yaml", {}, secrets=False)
+    result = validate_config(tmp_path / "gateway.yaml", {}, secrets=NO_SECRETS)
     assert result.diagnostics == ()
     assert result.config is not None
     assert (result.config.sessions.keys, result.config.signing.keys) == ((), ())

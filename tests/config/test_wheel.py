@@ -54,7 +54,8 @@ def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1]);"
         "import akoya_gateway; assert akoya_gateway.__file__.startswith(sys.argv[1]);"
         "from akoya_gateway.config.loader import validate_config;"
-        "print(*validate_config(sys.argv[2], {}, secrets=False).diagnostics)"
+        "from akoya_gateway.config.reader import NO_SECRETS;"
+        "print(*validate_config(sys.argv[2], {}, secrets=NO_SECRETS).diagnostics)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(site), str(ROOT / "gateway.yaml")],

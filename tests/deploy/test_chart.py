@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from akoya_gateway.config.loader import validate_config
+from akoya_gateway.config.reader import NO_SECRETS
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "akoya-gateway"
@@ -86,7 +87,7 @@ def test_configuration_of_each_example_has_no_fault_and_only_the_banks_of_the_op
 ) -> None:
     text = rendered(name, base)["ConfigMap"]["data"]["gateway.yaml"]
     (tmp_path / "gateway.yaml").write_text(text)
-    result = validate_config(tmp_path / "gateway.yaml", {}, secrets=False)
+    result = validate_config(tmp_path / "gateway.yaml", {}, secrets=NO_SECRETS)
     assert [str(diagnostic) for diagnostic in result.diagnostics] == []
     config = yaml.safe_load(text)
     assert list(config["connectors"]) == ["first-bank"]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from akoya_gateway.config.loader import validate_config
+from akoya_gateway.config.reader import NO_SECRETS
 from tests.support.environment import World
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def configurations() -> dict[str, str]:
 def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(configurations()[name])
-    assert [str(diagnostic) for diagnostic in validate_config(path, {}, secrets=False).diagnostics] == []
+    assert [str(diagnostic) for diagnostic in validate_config(path, {}, secrets=NO_SECRETS).diagnostics] == []
 
 
 def test_token_route_that_the_sidecar_manifest_suggests_passes_the_check(tmp_path: Path) -> None:
@@ -51,10 +52,10 @@ def test_token_route_that_the_sidecar_manifest_suggests_passes_the_check(tmp_pat
     written = tmp_path / "gateway.yaml"
     config = yaml.safe_load(next(yaml.safe_load_all(enabled))["data"]["gateway.yaml"])
     written.write_text(yaml.safe_dump(config, sort_keys=False))
-    assert [str(each) for each in validate_config(written, {}, secrets=False).diagnostics] == []
+    assert [str(each) for each in validate_config(written, {}, secrets=NO_SECRETS).diagnostics] == []
     del config["admin"]["insecure_http"]
     written.write_text(yaml.safe_dump(config, sort_keys=False))
-    [refused] = validate_config(written, {}, secrets=False).diagnostics
+    [refused] = validate_config(written, {}, secrets=NO_SECRETS).diagnostics
     assert "set admin.insecure_http: true" in str(refused)
 
 

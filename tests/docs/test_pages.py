@@ -20,6 +20,7 @@ import yaml
 
 from akoya_gateway.cli import app
 from akoya_gateway.config.loader import validate_config
+from akoya_gateway.config.reader import NO_SECRETS
 from akoya_gateway.config.schema_validation import load_schema
 from tests.support.markdown import ROOT, Block, blocks, commands, pages, pattern, prose, trimmed
 
@@ -42,7 +43,7 @@ def configurations() -> Iterator[tuple[Path, Block]]:
 def test_every_whole_configuration_is_fine(page: Path, block: Block, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(block.text)
-    assert validate_config(file, {}, secrets=False).diagnostics == ()
+    assert validate_config(file, {}, secrets=NO_SECRETS).diagnostics == ()
 
 
 def test_there_are_configurations_to_look_at() -> None:
