@@ -11,11 +11,11 @@ import json
 import logging
 import sys
 import time
-import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
+from structlog.typing import EventDict
 
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import FIELDS
@@ -49,57 +49,54 @@ class Timestamp:
         return self._text
 
 
-class JsonLine:
-    """Final structlog processor that renders an event as one line of JSON."""
+class Redaction:
+    """structlog processor, the last one before the renderer, so that no secret of another processor remains.
+
+    It puts the fields in the order of output: timestamp, level, event, request_id, the others, exception.
+    """
 
     def __init__(self, stamp: Callable[[], str]) -> None:
         self._stamp = stamp
 
-    def __call__(self, _: object, level: str, event: MutableMapping[str, Any]) -> bytes:
-        return json.dumps(fields_of(event, level, self._stamp()), separators=(",", ":"), default=str).encode()
+    def __call__(self, _: object, __: str, event: EventDict) -> dict[str, Any]:
+        trace = event.pop("exception", None)
+        event.pop("stack_info", None)
+        fields = {**redact_event(event), "timestamp": self._stamp()}
+        ordered = {name: fields.pop(name) for name in _FIRST if name in fields}
+        ordered.update(fields)
+        if trace is not None:
+            ordered["exception"] = redact_text(str(trace), MAX_TRACE_CHARACTERS)
+        return ordered
 
 
 class ConsoleLine:
-    """Final structlog processor for a terminal: `12:00:01.234 warning  store unavailable  store=sqlite:x.db`."""
+    """structlog renderer for a terminal: `12:00:01.234 warning  store unavailable  store=sqlite:x.db`.
 
-    def __init__(self, stamp: Callable[[], str], colour: bool) -> None:
-        self._stamp = stamp
+    `structlog.dev.ConsoleRenderer` escapes no control characters in names, messages and tracebacks.
+    """
+
+    def __init__(self, colour: bool) -> None:
         self._colour = colour
 
-    def __call__(self, _: object, level: str, event: MutableMapping[str, Any]) -> bytes:
-        fields = fields_of(event, level, self._stamp())
+    def __call__(self, _: object, __: str, fields: EventDict) -> str:
         trace = fields.pop("exception", None)
-        head = f"{fields.pop('timestamp')[11:23]} {fields.pop('level'):7}"
+        level = fields.pop("level")
+        head = f"{fields.pop('timestamp')[11:23]} {level:7}"
         message = escape_controls(str(fields.pop("event")))
         rest = " ".join(f"{escape_controls(name)}={_plain(value)}" for name, value in fields.items())
         if self._colour:
             head = f"{_COLOURS.get(level, '')}{head}\x1b[0m"
         line = f"{head} {message}" + (f"  {rest}" if rest else "")
         if trace is not None:
-            line += "".join(f"\n    {escape_controls(each)}" for each in str(trace).splitlines())
-        return line.encode("utf-8", "backslashreplace")
-
-
-def fields_of(event: MutableMapping[str, Any], level: str, stamp: str) -> dict[str, Any]:
-    """Return the redacted fields in the order of output: timestamp, level, event, request_id, then the others."""
-    trace = _trace(event.pop("exc_info", None))
-    event.pop("stack_info", None)
-    clean = redact_event(event)
-    clean["timestamp"] = stamp
-    clean["level"] = {"warn": "warning", "exception": "error"}.get(level, level)
-    ordered = {name: clean.pop(name) for name in _FIRST if name in clean}
-    ordered.update(clean)
-    if trace:
-        ordered["exception"] = redact_text(trace, MAX_TRACE_CHARACTERS)
-    return ordered
+            line += "".join(f"\n    {escape_controls(each)}" for each in trace.splitlines())
+        return line
 
 
 def open_log(settings: Logging, write: Write | None = None, clock: Callable[[], float] = time.time) -> Log:
     """Return a logger that writes to standard output (or `write`). Methods below `settings.level` are no-ops."""
-    wrapper, processors, lines = _build_logger(settings, write, clock)
-    logger = structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper, context_class=dict)
+    lines, options = _build_logger(settings, write, clock)
     # Bind once: structlog's lazy proxy would build the logger at every call.
-    return cast("Log", logger.bind())
+    return cast("Log", structlog.wrap_logger(lines, **options).bind())
 
 
 def configure_process_logging(
@@ -109,15 +106,9 @@ def configure_process_logging(
 
     This affects the loggers of structlog and of the standard library.
     """
-    wrapper, processors, lines = _build_logger(settings, write, clock)
-    structlog.configure(
-        processors=processors,
-        wrapper_class=wrapper,
-        context_class=dict,
-        logger_factory=lambda *_: lines,
-        cache_logger_on_first_use=True,
-    )
-    log = cast("Log", structlog.wrap_logger(lines, processors=processors, wrapper_class=wrapper).bind())
+    lines, options = _build_logger(settings, write, clock)
+    structlog.configure(logger_factory=lambda *_: lines, cache_logger_on_first_use=True, **options)
+    log = cast("Log", structlog.wrap_logger(lines, **options).bind())
     route_standard_logging(log, settings)
     return log
 
@@ -158,17 +149,22 @@ def _level_for_uvicorn_error(record: logging.LogRecord) -> bool:
     return True
 
 
-def _build_logger(
-    settings: Logging, write: Write | None, clock: Callable[[], float]
-) -> tuple[type[Any], list[Any], _Lines]:
+def _build_logger(settings: Logging, write: Write | None, clock: Callable[[], float]) -> tuple[_Lines, dict[str, Any]]:
+    """Return the object that writes lines, and the options of `structlog.wrap_logger` and `structlog.configure`."""
     write = StandardOutput() if write is None else write
-    stamp = Timestamp(clock)
-    last: Any = JsonLine(stamp)
+    render: Any = structlog.processors.JSONRenderer(separators=(",", ":"), default=str)
     if settings.format is LogFormat.CONSOLE:
-        colour = isinstance(write, StandardOutput) and sys.stdout.isatty() and not no_colour()
-        last = ConsoleLine(stamp, colour=colour)
-    wrapper = structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO))
-    return wrapper, [last], _Lines(write)
+        render = ConsoleLine(colour=isinstance(write, StandardOutput) and sys.stdout.isatty() and not no_colour())
+    return _Lines(write), {
+        "processors": [
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,  # without local variables, which may contain secrets
+            Redaction(Timestamp(clock)),
+            render,
+        ],
+        "wrapper_class": structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO)),
+        "context_class": dict,
+    }
 
 
 class _Lines:
@@ -177,8 +173,8 @@ class _Lines:
     def __init__(self, write: Write) -> None:
         self._write = write
 
-    def msg(self, line: bytes) -> None:
-        self._write(line + b"\n")
+    def msg(self, line: str) -> None:
+        self._write(line.encode("utf-8", "backslashreplace") + b"\n")
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
@@ -219,17 +215,6 @@ class _StructlogHandler(logging.Handler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
         self._log.error("log record rendering failed", logger=record.name)
-
-
-def _trace(exc_info: object) -> str | None:
-    """Return the traceback without local variables, which may contain secrets."""
-    if exc_info is True or exc_info == 1:
-        exc_info = sys.exc_info()[1]
-    if isinstance(exc_info, tuple):
-        exc_info = exc_info[1]
-    if not isinstance(exc_info, BaseException):
-        return None
-    return "".join(traceback.format_exception(exc_info)).rstrip()
 
 
 def _plain(value: object) -> str:
