@@ -24,6 +24,8 @@ class Allow:
     """The grant whose bearer is passed to the upstream, or None if the request is forwarded without a token."""
     identified: bool = False
     """Whether the upstream also receives the owner's connections."""
+    others: tuple[Grant, ...] = ()
+    """The grants of the other required connectors whose bearers are passed as well (`pass_tokens: all`)."""
 
 
 class DenyReason(StrEnum):
@@ -35,6 +37,10 @@ class DenyReason(StrEnum):
     RECONNECT = "reconnect"
     """Like NOT_CONNECTED, but the user had connected a suitable bank, and that grant can no longer be used."""
     FORBIDDEN = "forbidden"
+    UNKNOWN_GRANT = "unknown-grant"
+    """The request names a grant that is not one of the owner's for this connector."""
+    AMBIGUOUS_GRANT = "ambiguous-grant"
+    """The owner has several logins at the bank, and the request names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Deny:
     rule: AccessRule | None = None
     connectors: tuple[str, ...] = ()
     """Connectors that the user could connect. The rule requires one of them or all of them."""
+    choices: tuple[Grant, ...] = ()
+    """The grants to choose from, for AMBIGUOUS_GRANT."""
     offer: bool = False
     """Whether a browser is redirected to connect a bank (`otherwise: connect`)."""
 
@@ -95,7 +103,11 @@ class AccessPolicy:
         return match.rule.require is not Require.NOTHING
 
     def decide(
-        self, match: RuleMatch | None, owner_grants: OwnerGrants | None, excluding: frozenset[str] = frozenset()
+        self,
+        match: RuleMatch | None,
+        owner_grants: OwnerGrants | None,
+        excluding: frozenset[str] = frozenset(),
+        chosen: str | None = None,
     ) -> Decision:
         """Decide whether the request is allowed and with which grant.
 
@@ -103,6 +115,7 @@ class AccessPolicy:
             match: The result of `match`.
             owner_grants: The owner's grants, or None without a session.
             excluding: IDs of grants that turned out to be unusable.
+            chosen: The grant ID that the request names (`grant_selection`), or None.
         """
         if match is None:
             return Deny(DenyReason.NO_RULE)
@@ -119,13 +132,43 @@ class AccessPolicy:
         required = rule.connectors if rule.parameter is None else (match.parameters[rule.parameter],)
         if rule.parameter is not None and required[0] not in self._connectors:
             return Deny(DenyReason.UNKNOWN_CONNECTOR, rule)
+        if rule.grant is not None:
+            return self._decide_chosen(rule, required[0], owner_grants, grants, chosen)
         if len(required) == 1 and (only := _first(grants, required[0])) is not None:
             return Allow(rule, only, True)
         found = {connector: _first(grants, connector) for connector in required}
         missing = tuple(connector for connector, grant in found.items() if grant is None)
         if missing:
             return self._decide_without_grant(rule, missing, owner_grants)
-        return Allow(rule, found[required[0]], True)
+        passed = tuple(grant for grant in found.values() if grant is not None)
+        return Allow(rule, passed[0], True, passed[1:] if rule.pass_all else ())
+
+    def _decide_chosen(
+        self,
+        rule: AccessRule,
+        connector: str,
+        owner_grants: OwnerGrants | None,
+        usable: tuple[Grant, ...],
+        chosen: str | None,
+    ) -> Decision:
+        """Decide with the login that the request names, or with the only one.
+
+        The ID is compared with the owner's own grants only: another user's grant is as unknown as an invented one.
+        Logins that cannot be used count as well. Otherwise a request that names none would get the token of the
+        personal account on the day on which the consent for the business account ends.
+        """
+        logins: tuple[Grant, ...] = ()
+        if owner_grants is not None:
+            logins = tuple(grant for grant in owner_grants.for_connector(connector) if self._is_bound(grant))
+            if chosen is not None:
+                logins = tuple(grant for grant in logins if grant.public_id == chosen)
+                if not logins:
+                    return Deny(DenyReason.UNKNOWN_GRANT, rule)
+        if len(logins) > 1:
+            return Deny(DenyReason.AMBIGUOUS_GRANT, rule, (connector,), logins)
+        if logins and any(grant is logins[0] for grant in usable):
+            return Allow(rule, logins[0], True)
+        return self._decide_without_grant(rule, (connector,), owner_grants)
 
     def _decide_without_grant(
         self, rule: AccessRule, connectors: tuple[str, ...], owner_grants: OwnerGrants | None
@@ -137,16 +180,16 @@ class AccessPolicy:
         reason = (
             DenyReason.RECONNECT if self._has_unusable_grant(connectors, owner_grants) else DenyReason.NOT_CONNECTED
         )
-        return Deny(reason, rule, connectors, rule.otherwise is Otherwise.CONNECT)
+        return Deny(reason, rule, connectors, offer=rule.otherwise is Otherwise.CONNECT)
 
     def _has_unusable_grant(self, connectors: tuple[str, ...], owner_grants: OwnerGrants | None) -> bool:
         """Return True if the owner has a grant for one of the connectors. Called only if no such grant is usable."""
         grants = () if owner_grants is None else owner_grants.grants
-        return any(
-            grant.key.connector in connectors
-            and (grant.key.environment, grant.key.client, grant.key.connector) in self._bindings
-            for grant in grants
-        )
+        return any(grant.key.connector in connectors and self._is_bound(grant) for grant in grants)
+
+    def _is_bound(self, grant: Grant) -> bool:
+        """Return True if the grant's connector is configured, with the same client and environment."""
+        return (grant.key.environment, grant.key.client, grant.key.connector) in self._bindings
 
     def _usable_grants(self, owner_grants: OwnerGrants | None, excluding: frozenset[str]) -> tuple[Grant, ...]:
         if owner_grants is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.bounded_cache import BoundedCache
-from akoya_gateway.config.model import AccessRule, Require
+from akoya_gateway.config.model import AccessRule, GrantSelector, Require
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ def _case_folded(rule: AccessRule) -> AccessRule:
     return replace(rule, path="/".join(segments))
 
 
-def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None]:
-    return rule.require, rule.connectors, rule.parameter
+def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None, GrantSelector | None]:
+    return rule.require, rule.connectors, rule.parameter, rule.grant
 
 
 _MAX_ENTRIES = 4096

@@ -126,7 +126,8 @@ class DecisionCache:
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)
-        if session is None:
+        # A value of the client's must not be part of the key, so a rule that reads one is decided every time.
+        if session is None or match.rule.grant is not None:
             return None
         held = self._grants.cached_entry(session.session.owner)
         if held is None:
@@ -134,10 +135,10 @@ class DecisionCache:
         decision = self._policy.decide(match, held.grants)
         if not isinstance(decision, Allow) or decision.grant is None:
             return None
-        until = self._grants.ready_until(decision.grant)
+        until = min(self._grants.ready_until(grant) for grant in (decision.grant, *decision.others))
         if now >= until:
             return None
-        prepared, headers_end = self._injector.prepare(decision.rule, decision.grant, held.grants, now)
+        prepared, headers_end = self._injector.prepare(decision.rule, decision.grant, held.grants, now, decision.others)
         secure = self._injector.secure(decision.rule)
         return CachedDecision(
             decision.rule, decision.grant, prepared, session, held, now, min(until, headers_end), secure=secure

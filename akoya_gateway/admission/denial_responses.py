@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from akoya_gateway.access.policy import Deny, DenyReason
 from akoya_gateway.access.redirect_policy import RedirectPolicy, RedirectRefused
 from akoya_gateway.access.request import RequestInfo, is_navigation, wants_page
-from akoya_gateway.config.model import Config
+from akoya_gateway.config.model import Config, GrantSource
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.log import logger
 from akoya_gateway.responses.pages import Pages
 from akoya_gateway.responses.response import Response, error_headers, problem_response, redirect_response
 from akoya_gateway.sessions.gateway_cookies import CookieSentTwice, GatewayCookies
+from akoya_gateway.signing.header_values import timestamp
 
 _log = logger(__name__)
 
@@ -45,14 +47,19 @@ class ErrorResponder:
         self._redirects = redirects or RedirectPolicy(config.public_url, config.redirects.allow)
         self._cookies = cookies or GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime)
 
-    def denial_response(self, denial: Deny, request: RequestInfo) -> Response:
+    def denial_response(self, denial: Deny, request: RequestInfo, names: Mapping[str, str] | None = None) -> Response:
         """Return the response for a denied request.
 
         The status is 403 if no rule allows the request and 404 for an unknown bank. Otherwise it is 302 for a
         navigation, if the rule offers a connection, and 401 with `connect_url` for everything else.
 
         The status is 400 if the client sent one of the gateway's cookies twice: a connection made now could not be
-        found again.
+        found again. It is 404 for a login that is not the owner's, and 409 with the choices if the owner has several.
+
+        Args:
+            denial: The decision.
+            request: The request.
+            names: The names of the owner's logins by grant ID, if `denial` has choices.
         """
         if denial.reason in (DenyReason.NO_RULE, DenyReason.FORBIDDEN):
             return self.error_response(UserError("No access rule allows this request.", status=403, code=denial.reason,
@@ -60,6 +67,11 @@ class ErrorResponder:
         if denial.reason is DenyReason.UNKNOWN_CONNECTOR:
             return self.error_response(UserError("No bank of that name is set up.", status=404, code=denial.reason,
                                         title="Unknown bank"), request)  # fmt: skip
+        if denial.reason is DenyReason.UNKNOWN_GRANT:
+            return self.error_response(UserError("You have no such login at this bank.", status=404,
+                                        code=denial.reason, title="Unknown login"), request)  # fmt: skip
+        if denial.reason is DenyReason.AMBIGUOUS_GRANT:
+            return self._ambiguous(denial, request, names or {})
         try:
             self._cookies.require_once(request.headers)
         except CookieSentTwice as twice:
@@ -77,6 +89,41 @@ class ErrorResponder:
         )
         return self._render(error, request, target, denial.connectors)
 
+    def _ambiguous(self, denial: Deny, request: RequestInfo, names: Mapping[str, str]) -> Response:
+        """Return the 409 with the logins to choose from. A page links to the same address with each login."""
+        bank = self._names[denial.connectors[0]]
+        error = UserError(
+            f"You have several logins at {bank}, and this address works with one of them.",
+            status=409,
+            code=denial.reason,
+            title="Which login?",
+        )
+        if not wants_page(request) or request.websocket:
+            choices = [
+                {"id": grant.public_id, "name": names.get(grant.id, ""), "since": timestamp(int(grant.connected_at))}
+                for grant in denial.choices
+            ]
+            return problem_response(error, request.request_id, {"choices": choices})
+        selector = None if denial.rule is None else denial.rule.grant
+        links = []
+        if selector is not None and selector.source is GrantSource.QUERY and request.method in ("GET", "HEAD"):
+            links = [
+                {
+                    "href": _with_parameter(request, selector.name, grant.public_id),
+                    "text": f"{names.get(grant.id, '')}, since {timestamp(int(grant.connected_at))[:10]}",
+                }
+                for grant in denial.choices
+            ]
+        detail = error.public_detail if links else f"{error.public_detail} {_listed(denial, names)}"
+        return self._pages.render("problem", error.status, title=error.title, detail=detail,
+                                  links=links + self._ways_out(), request_id=request.request_id)  # fmt: skip
+
+    def _ways_out(self) -> list[dict[str, str]]:
+        return [
+            {"href": f"{self._prefix}/", "text": "Your bank connections"},
+            {"href": self._home, "text": "Back to the app"},
+        ]
+
     def connect_path(self, connectors: tuple[str, ...], request: RequestInfo) -> str:
         """Return the path where the user can connect one of these connectors.
 
@@ -86,7 +133,7 @@ class ErrorResponder:
         route = f"{self._prefix}/connect/{connectors[0]}" if len(connectors) == 1 else f"{self._prefix}/"
         if request.method not in ("GET", "HEAD") or request.websocket:
             return route
-        here = request.raw_path.decode("ascii") + ("?" + quote(request.query, _ASCII) if request.query else "")
+        here = _address(request)
         try:
             return f"{route}?return_to={quote(self._redirects.validate(here), safe='/')}"
         except RedirectRefused as refused:
@@ -115,10 +162,7 @@ class ErrorResponder:
             if target is not None:
                 extra = {"connect_url": self._public + target, "connectors": list(connectors)}
             return problem_response(error, request.request_id, extra)
-        links = [
-            {"href": f"{self._prefix}/", "text": "Your bank connections"},
-            {"href": self._home, "text": "Back to the app"},
-        ]
+        links = self._ways_out()
         if target is not None:
             links.insert(0, {"href": target, "text": "Connect again" if error.code in _AGAIN else "Connect"})
         passes = error.status >= 500
@@ -129,3 +173,18 @@ class ErrorResponder:
         page = self._pages.render("problem", error.status, title=error.title, detail=detail, links=links,
                                 request_id=request.request_id)  # fmt: skip
         return page.with_headers(*error_headers(error))
+
+
+def _address(request: RequestInfo) -> str:
+    """Return the path and query of the request, percent-encoded where they are not ASCII."""
+    return request.raw_path.decode("ascii") + ("?" + quote(request.query, _ASCII) if request.query else "")
+
+
+def _with_parameter(request: RequestInfo, name: str, value: str) -> str:
+    return f"{_address(request)}{'&' if request.query else '?'}{name}={value}"
+
+
+def _listed(denial: Deny, names: Mapping[str, str]) -> str:
+    """Return the names of the logins as a sentence, for a page that cannot link to them."""
+    listed = ", ".join(names.get(grant.id, "") for grant in denial.choices)
+    return f"They are: {listed}. Disconnect the ones that you do not need, or choose one in the app."

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from akoya_gateway.access.grant_selection import chosen_grant
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.policy import AccessPolicy, Allow, Decision, Deny
 from akoya_gateway.access.request import Headers, RequestInfo, has_method_override, names_a_method_in
@@ -22,6 +24,7 @@ from akoya_gateway.config.model import AccessRule
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant, OwnerGrants
+from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.response import Response
 from akoya_gateway.signing.claims import PreparedHeaders
@@ -64,6 +67,7 @@ class AccessGate:
         authenticator: Authenticator,
         grants: GrantManager,
         injector: HeaderInjector,
+        login_names: LoginNames,
         error_responder: ErrorResponder,
         clock: Clock,
     ) -> None:
@@ -72,6 +76,7 @@ class AccessGate:
         self._require_valid_header = authenticator.require_valid_header
         self._grants = grants
         self._injector = injector
+        self._login_names = login_names
         self._error_responder = error_responder
         self._clock = clock
         self.decisions = DecisionCache(policy, authenticator, grants, injector)
@@ -112,13 +117,15 @@ class AccessGate:
     def _try_admit_identified(self, request: RequestInfo, match: RuleMatch) -> Admitted | None:
         """Do the work of `try_admit` if the owner is determined by `identity` instead of the session."""
         principal = self._authenticator.authenticate_cached(request)
-        if principal is None or principal.owner is None:
+        if principal is None or principal.owner is None or match.rule.grant is not None:
             return None
         owner_grants = self._grants.get_cached(principal.owner)
         if owner_grants is None:
             return None
         decision = self._policy.decide(match, owner_grants)
-        if isinstance(decision, Deny) or decision.grant is None or not self._grants.is_ready(decision.grant):
+        if isinstance(decision, Deny) or decision.grant is None:
+            return None
+        if not all(self._grants.is_ready(grant) for grant in (decision.grant, *decision.others)):
             return None
         return self._allow(decision, request, owner_grants, self._clock())
 
@@ -142,15 +149,19 @@ class AccessGate:
                 admitted (fail closed), but the user is never logged out.
         """
         decision, owner_grants = await self._decide(request, path)
-        return self._resolve(decision, request, owner_grants)
+        names: Mapping[str, str] = {}
+        if isinstance(decision, Deny) and decision.choices and owner_grants is not None:
+            names = await self._login_names.names(owner_grants)
+        return self._resolve(decision, request, owner_grants, names)
 
     async def _decide(self, request: RequestInfo, path: str) -> tuple[Decision, OwnerGrants | None]:
         match = self._match(request, path)
         if match is None or not self._policy.needs_owner(match):
             return self._policy.decide(match, None), None
+        chosen = chosen_grant(match, request)
         principal = await self._authenticator.authenticate(request)
         owner_grants = await self._owner_grants(principal)
-        return await self._with_fresh_grant(match, owner_grants)
+        return await self._with_fresh_grant(match, owner_grants, chosen)
 
     def _match(self, request: RequestInfo, path: str) -> RuleMatch | None:
         if self._require_valid_header is not None:
@@ -179,7 +190,7 @@ class AccessGate:
         return None if principal.owner is None else await self._grants.for_owner(principal.owner)
 
     async def _with_fresh_grant(
-        self, match: RuleMatch, owner_grants: OwnerGrants | None
+        self, match: RuleMatch, owner_grants: OwnerGrants | None, chosen: str | None
     ) -> tuple[Decision, OwnerGrants | None]:
         """Decide with a grant that is fresh, excluding unusable grants one by one.
 
@@ -189,25 +200,29 @@ class AccessGate:
         tried: frozenset[str] = frozenset()
         last_error: GatewayError | None = None
         while True:
-            decision = self._policy.decide(match, owner_grants, tried)
+            decision = self._policy.decide(match, owner_grants, tried, chosen)
             if isinstance(decision, Allow) and decision.grant is not None and owner_grants is not None:
+                passed, fresh = (decision.grant, *decision.others), list[Grant]()
                 try:
-                    fresh = await self._grants.get_fresh(decision.grant)
+                    for grant in passed:
+                        fresh.append(await self._grants.get_fresh(grant))
                 except GatewayError as error:
                     last_error = last_error if isinstance(error, NeedsReconnect) else error
-                    tried |= {decision.grant.id}
+                    tried |= {passed[len(fresh)].id}
                     continue
-                if fresh is not decision.grant:
+                if any(new is not old for new, old in zip(fresh, passed, strict=True)):
                     owner_grants = await self._grants.for_owner(owner_grants.owner)
-                    decision = Allow(decision.rule, fresh, decision.identified)
+                    decision = Allow(decision.rule, fresh[0], decision.identified, tuple(fresh[1:]))
             if isinstance(decision, Deny) and last_error is not None:
                 raise last_error
             return decision, owner_grants
 
-    def _resolve(self, decision: Decision, request: RequestInfo, owner_grants: OwnerGrants | None) -> Admission:
+    def _resolve(
+        self, decision: Decision, request: RequestInfo, owner_grants: OwnerGrants | None, names: Mapping[str, str]
+    ) -> Admission:
         if isinstance(decision, Deny):
             return Denied(
-                self._error_responder.denial_response(decision, request), decision.rule, decision.reason.value
+                self._error_responder.denial_response(decision, request, names), decision.rule, decision.reason.value
             )
         return self._allow(decision, request, owner_grants, self._clock())
 
@@ -215,7 +230,7 @@ class AccessGate:
         if owner_grants is None or not decision.identified:
             return Admitted(decision.rule, [])
         request_headers = self._injector.read(request.headers)
-        prepared, _ = self._injector.prepare(decision.rule, decision.grant, owner_grants, now)
+        prepared, _ = self._injector.prepare(decision.rule, decision.grant, owner_grants, now, decision.others)
         injected = _signed_headers(
             prepared, request, request_headers.authorities[self._injector.secure(decision.rule)], now
         )

@@ -46,7 +46,7 @@ class HeaderInjector:
         self.read = RequestHeaderCache(cookies, self.client_headers).read
         """Parse client headers; the result's `upstream_headers` hold no gateway headers (docs/design.md section 5)."""
         self._prepared: BoundedCache[
-            tuple[str, int], tuple[OwnerGrants, Grant | None, PreparedHeaders, UpstreamClaims]
+            tuple[str, int], tuple[OwnerGrants, tuple[Grant | None, ...], PreparedHeaders, UpstreamClaims]
         ] = BoundedCache(MAX_ENTRIES)
 
     def upstream_headers(
@@ -70,7 +70,12 @@ class HeaderInjector:
         return client_headers + injected_headers
 
     def prepare(
-        self, rule: AccessRule, grant: Grant | None, owner_grants: OwnerGrants, now: float
+        self,
+        rule: AccessRule,
+        grant: Grant | None,
+        owner_grants: OwnerGrants,
+        now: float,
+        others: tuple[Grant, ...] = (),
     ) -> tuple[PreparedHeaders, float]:
         """Return the gateway headers for this owner and rule, ready to be signed, and when they end, in Unix seconds.
 
@@ -82,12 +87,13 @@ class HeaderInjector:
         accessed = self._last_access.record(owner_grants.owner, now)
         until = accessed + PERIOD
         found = self._prepared.get(key)
-        if found is not None and found[1] is grant and found[0] is owner_grants and found[3].last_access == accessed:
+        passed = (grant, *others)
+        if found is not None and found[1] == passed and found[0] is owner_grants and found[3].last_access == accessed:
             return found[2], until
-        facts = upstream_claims(rule, grant, owner_grants, self._connectors, accessed)
+        facts = upstream_claims(rule, grant, owner_grants, self._connectors, accessed, others)
         # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
         prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
-        self._prepared.store(key, (owner_grants, grant, prepared, facts))
+        self._prepared.store(key, (owner_grants, passed, prepared, facts))
         return prepared, until
 
     def secure(self, rule: AccessRule) -> bool:
@@ -120,8 +126,12 @@ def upstream_claims(
     owner_grants: OwnerGrants,
     connectors: Mapping[str, Connector],
     last_access: int,
+    others: tuple[Grant, ...] = (),
 ) -> UpstreamClaims:
-    """Return the claims asserted to the upstream (docs/design.md section 5) for one grant under one rule."""
+    """Return the claims asserted to the upstream (docs/design.md section 5) for one grant under one rule.
+
+    `others` are the grants of the other required connectors, whose bearers are passed as well.
+    """
     connections = tuple(
         # Do not expose a refresh in progress to the upstream: the connection is live.
         ConnectionClaim(
@@ -131,6 +141,7 @@ def upstream_claims(
     )
     if grant is None:
         return UpstreamClaims(owner_grants.owner, connections, rule.label, last_access=last_access)
+    all_passed = (grant, *others) if rule.pass_all and rule.pass_token else ()
     return UpstreamClaims(
         owner_grants.owner,
         connections,
@@ -143,5 +154,7 @@ def upstream_claims(
         provider=connectors[grant.connector].id,
         grant=grant.public_id,
         consent=grant.tokens.consent_id,
+        id_tokens=tuple((each.connector, each.tokens.bearer) for each in all_passed),
+        id_tokens_end=min((int(each.tokens.expires_at) for each in all_passed), default=None),
         last_access=last_access,
     )

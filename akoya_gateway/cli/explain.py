@@ -79,10 +79,21 @@ def _lines(found: Explanation, config: Config, method: str) -> list[str]:
 
 def _requires(rule: AccessRule) -> str:
     if rule.parameter is not None:
-        return f"a live grant of the connector in {{{rule.parameter}}}"
+        return f"a live grant of the connector in {{{rule.parameter}}}{_choice(rule)}"
     if rule.connectors:
-        return "a live grant of " + " and ".join(rule.connectors)
+        return "a live grant of " + " and ".join(rule.connectors) + _choice(rule)
     return {"nothing": "nothing", "any": "at least one live grant"}[rule.require.value]
+
+
+def _choice(rule: AccessRule) -> str:
+    """Describe which of several logins at the bank is meant."""
+    selector = rule.grant
+    if selector is None:
+        return ", a token for each" if rule.pass_all else ""
+    if selector.source.value == "single":
+        return ", the only login there"
+    where = {"query": "query parameter", "header": "header", "path": "path parameter"}[selector.source.value]
+    return f", the login in the {where} {selector.name}"
 
 
 def _document(found: Explanation) -> dict[str, Any]:

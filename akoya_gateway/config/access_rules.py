@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from akoya_gateway.client_headers import is_known
 from akoya_gateway.config.diagnostics import did_you_mean, quoted
-from akoya_gateway.config.model import AccessRule, Otherwise, PathVariants, Require, Upstream
+from akoya_gateway.config.model import (
+    AccessRule,
+    GrantSelector,
+    GrantSource,
+    Otherwise,
+    PathVariants,
+    Require,
+    Upstream,
+)
 from akoya_gateway.config.reader import Node, reference
 from akoya_gateway.config.server import UpstreamSet
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
+_Requirement = tuple[Require, tuple[str, ...], str | None]
+"""The kind, the connectors, and the path parameter."""
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
 
 
@@ -64,6 +75,8 @@ def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | 
         parameter=parameter,
         otherwise=Otherwise(node.plain("otherwise")),
         pass_token=bool(node.plain("pass_token")),
+        pass_all=_passes_all(node, requirement),
+        grant=_grant_selector(node, requirement, names),
         line=node.reader.document.values[node.path].line,
         upstream=upstream,
     )
@@ -120,7 +133,7 @@ def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
     return None
 
 
-def _requirement(node: Node, names: list[str], connectors: Node) -> tuple[Require, tuple[str, ...], str | None] | None:
+def _requirement(node: Node, names: list[str], connectors: Node) -> _Requirement | None:
     value = node.value
     if value == "nothing":
         return Require.NOTHING, (), None
@@ -137,6 +150,37 @@ def _requirement(node: Node, names: list[str], connectors: Node) -> tuple[Requir
     if not listed or (isinstance(value, list) and len(listed) != len(value)):
         return None
     return Require.CONNECTORS, tuple(item.value for item in listed), None
+
+
+def _passes_all(node: Node, requirement: _Requirement) -> bool:
+    """Return True for `pass_tokens: all`. Report an error where only one connector can be required."""
+    if node.plain("pass_tokens") != "all":
+        return False
+    require, listed, _ = requirement
+    if require is not Require.CONNECTORS or len(listed) < 2:
+        node.error("this rule requires one token at most", "list several connectors in `require`", key="pass_tokens")
+    return True
+
+
+def _grant_selector(node: Node, requirement: _Requirement, names: list[str]) -> GrantSelector | None:
+    """Read `grant`: None for `recent`. Report an error where the rule requires more than one connector, or none."""
+    below = node.get("grant")
+    if below is None or below.value == "recent":
+        return None
+    require, listed, parameter = requirement
+    if require not in (Require.CONNECTORS, Require.PARAMETER) or len(listed) > 1:
+        below.error("a login can be chosen only where `require` is one connector", "remove `grant`")
+        return None
+    if below.value == "single":
+        return GrantSelector(GrantSource.SINGLE)
+    ((source, name),) = ((key, below.value[key]) for key in below.value)
+    if source == "path" and (name not in names or name == parameter):
+        others = [other for other in names if other != parameter]
+        remedy = did_you_mean(name, others) or "add the parameter to the path"
+        below.error(f"the path has no other parameter {{{name}}}", remedy, key="path")
+    if source == "header" and is_known(name.encode()):
+        below.error(f"{name} cannot choose a login", "take a header of your own, such as X-Bank-Login", key="header")
+    return GrantSelector(GrantSource(source), name.lower() if source == "header" else name)
 
 
 def _known(node: Node, connectors: Node) -> bool:
@@ -169,7 +213,8 @@ def _warn_of_variant(node: Node, rule: AccessRule, rules: list[AccessRule]) -> N
     other = _first(variant, rule, rules)
     if other is None or other is rule or other.require is Require.NOTHING:
         return
-    if (other.require, other.connectors, other.parameter) != (rule.require, rule.connectors, rule.parameter):
+    requirements = [(one.require, one.connectors, one.parameter, one.grant) for one in (other, rule)]
+    if requirements[0] != requirements[1]:
         remedy = "give both the same requirement, or set path_variants: allow for an app that tells them apart"
         node.warn(f"requests for it are refused: {variant} is under {other.label} in line {other.line}", remedy)
 

@@ -221,11 +221,31 @@ class Otherwise(StrEnum):
     PASS = "pass"
 
 
+class GrantSource(StrEnum):
+    """Where a request names one of several logins at one bank."""
+
+    SINGLE = "single"
+    """Nowhere: the owner may have only one."""
+    QUERY = "query"
+    HEADER = "header"
+    PATH = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSelector:
+    """How a login is chosen. `name` is that of the query parameter, the header (lower case) or the path parameter."""
+
+    source: GrantSource
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessRule:
     """One row of `access`.
 
     `connectors` is set if `require` is CONNECTORS; all of them are required. `parameter` is set if it is PARAMETER.
+    `grant` is None if the most recent login is passed. `pass_all` is True if the tokens of all required connectors are
+    passed, not only that of the first.
     """
 
     index: int
@@ -236,6 +256,8 @@ class AccessRule:
     parameter: str | None = None
     otherwise: Otherwise = Otherwise.CONNECT
     pass_token: bool = True
+    pass_all: bool = False
+    grant: GrantSelector | None = None
     line: int = 0
     """The line in gateway.yaml, for `explain` and logs."""
     upstream: Upstream | None = None

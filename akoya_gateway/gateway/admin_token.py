@@ -1,9 +1,10 @@
-"""`GET /akoya/token/{connector}?owner=` on the admin listener: returns a fresh token.
+"""`GET /akoya/token/{connector}?owner=&grant=` on the admin listener: returns a fresh token.
 
 It is for background jobs, and for upstreams whose server cannot accept the large header.
 
 The route exists only if `admin.token_bearer` is set, and never on the public port. The caller authenticates with that
-bearer token (RFC 6750 section 2.1) and names the owner by the value of `Akoya-Owner`.
+bearer token (RFC 6750 section 2.1) and names the owner by the value of `Akoya-Owner`. It may also name one login by the
+value of `Akoya-Grant`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from akoya_gateway.access.grant_selection import validated
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
 from akoya_gateway.gateway.lifespan import Receive, Scope, Send
 from akoya_gateway.gateway.runtime import Runtime
@@ -38,6 +40,14 @@ class NoToken(UserError):
     status = 404
     code = "not-connected"
     title = "The owner has no live grant for this connector"
+
+
+class UnknownGrant(UserError):
+    """The owner has no grant of this ID for this connector."""
+
+    status = 404
+    code = "unknown-grant"
+    title = "The owner has no such login at this bank"
 
 
 class AdminTokenApp:
@@ -77,11 +87,12 @@ class AdminTokenApp:
         owners = request.query_params.getlist("owner")
         if len(owners) != 1 or not owners[0]:
             raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
+        chosen = validated(request.query_params.getlist("grant"))
         facts |= {"owner": owners[0][:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
         configured = runtime.config.connectors.get(connector)
         if configured is None:
             raise NoToken
-        grant = await _fresh_grant(runtime, owners[0], connector)
+        grant = await _fresh_grant(runtime, owners[0], connector, chosen)
         facts["grant"] = grant.public_id
         return {
             "connector": connector,
@@ -114,13 +125,20 @@ async def _last_access(runtime: Runtime, grant: Grant) -> int:
     return max(await runtime.last_access.get(owner) or 0, rounded(owner, grant.connected_at))
 
 
-async def _fresh_grant(runtime: Runtime, owner: str, connector: str) -> Grant:
-    """Return the most recent grant that can be used, refreshed if necessary.
+async def _fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str | None) -> Grant:
+    """Return the most recent grant that can be used, or the chosen one, refreshed if necessary.
 
-    Raises `NoToken`, or the error of the last grant that failed for another reason than `NeedsReconnect`.
+    Raises `UnknownGrant`, `NoToken`, or the error of the last grant that failed for another reason than
+    `NeedsReconnect`.
     """
     last_error, missing = None, NoToken()
-    for grant in (await runtime.grants.for_owner(owner)).for_connector(connector):
+    grants = (await runtime.grants.for_owner(owner)).for_connector(connector)
+    if chosen is not None:
+        # Compared with the owner's own grants only: another owner's grant is as unknown as an invented one.
+        grants = tuple(grant for grant in grants if grant.public_id == chosen)
+        if not grants:
+            raise UnknownGrant
+    for grant in grants:
         try:
             return await runtime.grants.get_fresh(grant)
         except NeedsReconnect as error:

@@ -108,7 +108,12 @@ class Explainer:
         origin, audience = str(config.public_url), config.audience(decision.rule.upstream)
         try:
             facts = upstream_claims(
-                decision.rule, decision.grant, self._owner_grants, config.connectors, int(self._now)
+                decision.rule,
+                decision.grant,
+                self._owner_grants,
+                config.connectors,
+                int(self._now),
+                decision.others,
             )
             key = SigningKey(
                 "<key id>",

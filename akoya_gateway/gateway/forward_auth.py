@@ -133,7 +133,7 @@ def _for_nginx(response: Response) -> Response:
 
     A redirect becomes a 401 with a `Location`, which the nginx configuration can turn back into a redirect.
     """
-    if response.status_code in (400, 404):  # nginx would turn them into 500.
+    if response.status_code in (400, 404, 409):  # nginx would turn them into 500.
         return response.with_status(403)
     return response.with_status(401) if response.status_code == 302 else response
 

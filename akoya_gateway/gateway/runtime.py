@@ -28,6 +28,7 @@ from akoya_gateway.gateway.mount import Mount
 from akoya_gateway.gateway.original_request import OriginalRequestCache
 from akoya_gateway.gateway.response_observer import RequestObserver
 from akoya_gateway.gateway.scope_fast_path import ScopeFastPath
+from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
@@ -80,7 +81,7 @@ class Runtime:
         encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
         self.providers: Providers = open_providers(config, clock)
         self.sessions = SessionStore(encrypted_store, config.sessions.cookie, clock=clock)
-        self.last_access = LastAccess(encrypted_store, _last_access_lifetime(config))
+        self.last_access = LastAccess(encrypted_store, _owner_lifetime(config) or LAST_ACCESS_LIFETIME)
         self.attempts = AuthorizationAttempts(encrypted_store, config.limits, clock=clock)
         self.grants = GrantManager(
             encrypted_store,
@@ -90,6 +91,7 @@ class Runtime:
             holder=_process_name(),
             observer=observers.grants,
         )
+        self.login_names = LoginNames(encrypted_store, clock, _owner_lifetime(config))
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
         route = config.prefix.encode() + b"/forward-auth"
@@ -98,7 +100,9 @@ class Runtime:
         keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
         self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))
         policy = AccessPolicy(config.access, config.connectors, config.path_variants)
-        self.gate = AccessGate(policy, self.authenticator, self.grants, self.injector, self.error_responder, clock)
+        self.gate = AccessGate(
+            policy, self.authenticator, self.grants, self.injector, self.login_names, self.error_responder, clock
+        )
         self.callback = CallbackEndpoint(
             config,
             self.attempts,
@@ -188,13 +192,9 @@ class Runtime:
         )
 
 
-def _last_access_lifetime(config: Config) -> float:
-    """Return for how many seconds the last access of an owner is kept.
-
-    An owner that is a session has no grants after the session's end. The grants of the app's own users last longer.
-    """
-    is_session = config.identity.source is IdentitySource.SESSION
-    return config.sessions.cookie.lifetime if is_session else LAST_ACCESS_LIFETIME
+def _owner_lifetime(config: Config) -> float | None:
+    """Return for how many seconds an owner can exist: as long as a session, or without limit for the app's own user."""
+    return config.sessions.cookie.lifetime if config.identity.source is IdentitySource.SESSION else None
 
 
 def _process_name() -> str:

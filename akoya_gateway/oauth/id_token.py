@@ -29,6 +29,9 @@ MAX_CANDIDATES = 8
 For a token from the token endpoint every key of the set is tried.
 """
 
+MAX_NAME_LENGTH = 100
+"""Maximum number of characters of a user's name that is shown."""
+
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 
 
@@ -120,6 +123,19 @@ def validate_id_token(
         consent_id=consent_id(claims.get("grant_id")),
         verified=keys is not None,
     )
+
+
+def login_name(token: Secret) -> str | None:
+    """Return what an id_token that was validated before calls its user: `name` or `email`. None if it has neither.
+
+    The claims are optional (docs/akoya.md section 3): `name` may be the user name at the bank.
+    """
+    try:
+        _, claims, _, _ = _split_token(token)
+    except IdTokenRejected:
+        return None
+    named = (claims.get("name"), claims.get("email"))
+    return next((str(value) for value in named if is_plain_text(value, MAX_NAME_LENGTH)), None)
 
 
 def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class UpstreamClaims:
     """The claims of docs/design.md section 5. Without a grant the fields from `connector` on keep their defaults.
 
     `interaction_type` is `user`, or `batch` for a request without a user. `last_access` is Unix seconds. `id_tokens`
-    has a bearer for each connector that the rule requires, if the rule passes all of them.
+    has a bearer for each connector that the rule requires, if the rule passes all of them; the first of them to expire
+    does so at `id_tokens_end`.
     """
 
     owner: str
@@ -46,6 +47,7 @@ class UpstreamClaims:
     consent: str | None = None
     last_access: int | None = None
     id_tokens: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    id_tokens_end: int | None = None
 
 
 class PreparedHeaders(Protocol):

@@ -47,11 +47,12 @@ class AssertionSigner:
         return PreparedAssertion(self, claims)
 
     def sign(self, claims: UpstreamClaims, now: float) -> tuple[bytes, float]:
-        """Return the token and its `exp`, which is never later than the expiry of the bearer token inside it."""
+        """Return the token and its `exp`, which is never later than the expiry of a bearer token inside it."""
         key = self.keys.signing(now)
         ends = now + self.expires
-        if claims.expires_at is not None:
-            ends = min(ends, float(claims.expires_at))
+        for expiry in (claims.expires_at, claims.id_tokens_end):
+            if expiry is not None:
+                ends = min(ends, float(expiry))
         signed = _encoded(_jose_header(key)) + b"." + _encoded(self.claims(claims, int(now), int(ends)))
         return signed + b"." + _base64url(begin_signature(key.private).finish(signed)), float(int(ends))
 

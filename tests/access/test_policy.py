@@ -7,13 +7,17 @@ from dataclasses import replace
 import pytest
 
 from akoya_gateway.access.policy import AccessPolicy, Allow, Deny, DenyReason
+from akoya_gateway.access.rule_table import AmbiguousSpelling
 from akoya_gateway.config.model import (
     AccessRule,
     Client,
     Connector,
     Dialect,
     Environment,
+    GrantSelector,
+    GrantSource,
     Otherwise,
+    PathVariants,
     Require,
 )
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
@@ -135,3 +139,64 @@ def test_a_grant_of_what_the_configuration_no_longer_has_serves_nobody(stale: Gr
     assert found.reason is DenyReason.NOT_CONNECTED
     good = grant("mikomo")
     assert decide(rules, held(replace(good, key=stale), good)) == Allow(found.rule, good, True)  # type: ignore[arg-type]
+
+
+SELECT = GrantSelector(GrantSource.QUERY, "login")
+
+
+@pytest.mark.parametrize("otherwise", list(Otherwise))
+def test_login_that_is_chosen_decides_alone(otherwise: Otherwise) -> None:
+    keeper = gate(Require.CONNECTORS, otherwise, connectors=("mikomo",), grant=SELECT)
+    personal, business, elsewhere = grant("mikomo", sub="p"), grant("mikomo", sub="b"), grant("other", sub="p")
+    owned, match = held(personal, business, elsewhere), keeper.match("GET", "/x")
+    for chosen in (personal, business):
+        assert keeper.decide(match, owned, chosen=chosen.public_id) == Allow(match.rule, chosen, True)  # type: ignore[union-attr]
+    for id_ in (elsewhere.public_id, personal.id, "g_" + "A" * 22, ""):
+        found = keeper.decide(match, owned, chosen=id_)
+        assert found == Deny(DenyReason.UNKNOWN_GRANT, match.rule)  # type: ignore[union-attr]
+    found = keeper.decide(match, owned)
+    assert isinstance(found, Deny)
+    assert (found.reason, found.choices) == (DenyReason.AMBIGUOUS_GRANT, (personal, business))
+
+
+@pytest.mark.parametrize("source", [GrantSource.SINGLE, GrantSource.QUERY])
+def test_login_that_has_ended_still_makes_the_choice_ambiguous(source: GrantSource) -> None:
+    """Without this, a request without a choice would get another login's token once the consent for one ends."""
+    keeper = gate(Require.CONNECTORS, connectors=("mikomo",), grant=GrantSelector(source, "login"))
+    ended, live = grant("mikomo", GrantState.NEEDS_RECONNECT, sub="e"), grant("mikomo", sub="l")
+    match = keeper.match("GET", "/x")
+    found = keeper.decide(match, held(live, ended))
+    assert isinstance(found, Deny)
+    assert found.reason is DenyReason.AMBIGUOUS_GRANT
+    found = keeper.decide(match, held(live, ended), chosen=ended.public_id)
+    assert isinstance(found, Deny)
+    assert found.reason is DenyReason.RECONNECT
+    found = keeper.decide(match, held(live, ended), frozenset({live.id}), live.public_id)
+    assert isinstance(found, Deny)
+    assert found.reason is DenyReason.RECONNECT
+    assert keeper.decide(match, held(live)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
+    assert keeper.decide(match, None, chosen=live.public_id) == keeper.decide(match, None)
+    stale = replace(grant("mikomo", sub="s"), key=replace(live.key, client="removed", sub="s"))
+    assert keeper.decide(match, held(live, stale)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
+
+
+def test_all_tokens_are_passed_where_the_rule_says_so() -> None:
+    owned = held(grant("other"), grant("mikomo"))
+    listed = ("mikomo", "other")
+    both = decide(gate(Require.CONNECTORS, connectors=listed, pass_all=True), owned)
+    assert isinstance(both, Allow)
+    assert (both.grant, both.others) == (owned.grants[1], (owned.grants[0],))
+    first = decide(gate(Require.CONNECTORS, connectors=listed), owned)
+    assert isinstance(first, Allow)
+    assert (first.grant, first.others) == (owned.grants[1], ())
+
+
+def test_spelling_under_a_rule_that_chooses_another_login_is_refused() -> None:
+    rules = [
+        AccessRule(0, "/x", None, Require.CONNECTORS, ("mikomo",), grant=SELECT),
+        AccessRule(1, "/x/", None, Require.CONNECTORS, ("mikomo",)),
+    ]
+    refusing = AccessPolicy(rules, CONNECTORS, PathVariants.REFUSE)
+    for path in ("/x", "/x/"):
+        with pytest.raises(AmbiguousSpelling):
+            refusing.match("GET", path)

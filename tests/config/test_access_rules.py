@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.access_rules import _method_sets_overlap
-from akoya_gateway.config.model import AccessRule, Otherwise, Require
+from akoya_gateway.config.model import AccessRule, GrantSelector, GrantSource, Otherwise, Require
 from tests.support.config_documents import judged, said, warned
 
 
@@ -156,3 +156,65 @@ def test_a_pattern_said_to_be_covered_never_wins(wide: str, narrow: str, path: s
     match = table.match("GET", path)
     if _method_sets_overlap(wide.split("/")[1:], narrow.split("/")[1:]):
         assert match is None or match.rule.index == 0
+
+
+def test_choices_of_a_login_are_read(tmp_path: Path) -> None:
+    rules = _rules(
+        tmp_path,
+        {"path": "/a", "require": "mikomo"},
+        {"path": "/b", "require": "mikomo", "grant": "recent"},
+        {"path": "/c", "require": ["mikomo"], "grant": "single"},
+        {"path": "/d/{connector}", "require": "{connector}", "grant": {"query": "login"}},
+        {"path": "/e", "require": "mikomo", "grant": {"header": "X-Bank-Login"}},
+        {"path": "/f/{connector}/{id}", "require": "{connector}", "grant": {"path": "id"}},
+    )
+    assert [rule.grant for rule in rules] == [
+        None,
+        None,
+        GrantSelector(GrantSource.SINGLE),
+        GrantSelector(GrantSource.QUERY, "login"),
+        GrantSelector(GrantSource.HEADER, "x-bank-login"),
+        GrantSelector(GrantSource.PATH, "id"),
+    ]
+    assert not any(rule.pass_all for rule in rules)
+
+
+def test_all_tokens_can_be_passed_for_a_list_of_connectors(tmp_path: Path) -> None:
+    second = {"connectors.other": {"client": "demo-app"}}
+    rule = {"path": "/x", "require": ["mikomo", "other"], "pass_tokens": "all"}
+    result = judged(tmp_path, {**second, "access": [rule]})
+    assert result.config is not None, said(result)
+    assert result.config.access[0].pass_all
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"path": "/x", "require": "any", "grant": "single"}, "grant: a login can be chosen only where"),
+        ({"path": "/x", "require": "nothing", "grant": {"query": "a"}}, "grant: a login can be chosen only where"),
+        ({"path": "/{c}", "require": "{c}", "grant": {"path": "c"}}, "grant.path: the path has no other parameter {c}"),
+        ({"path": "/{c}/{id}", "require": "{c}", "grant": {"path": "ids"}}, '(did you mean "id"?)'),
+        *(
+            (
+                {"path": "/x", "require": "mikomo", "grant": {"header": name}},
+                f"grant.header: {name} cannot choose a login",
+            )
+            for name in ("Akoya-Grant", "cookie", "Authorization", "Connection", "TE", "X-Forwarded-For", "Host")
+        ),
+        (
+            {"path": "/x", "require": "mikomo", "grant": {"header": "X_Login"}},
+            "grant: expected recent, single",
+        ),
+        ({"path": "/x", "require": "mikomo", "grant": {"query": "a", "header": "b"}}, "grant: "),
+        ({"path": "/x", "require": "mikomo", "grant": {}}, "grant: "),
+        ({"path": "/x", "require": "mikomo", "grant": "newest"}, "grant: expected recent, single"),
+        (
+            {"path": "/x", "require": "mikomo", "pass_tokens": "all"},
+            "pass_tokens: this rule requires one token at most",
+        ),
+        ({"path": "/x", "require": "any", "pass_tokens": "all"}, "pass_tokens: this rule requires one token at most"),
+        ({"path": "/{c}", "require": "{c}", "pass_tokens": "all"}, "pass_tokens: this rule requires one token at most"),
+    ],
+)
+def test_choice_of_a_login_that_cannot_work_is_an_error(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
+    assert message in "\n".join(said(judged(tmp_path, {"access": [rule]})))

@@ -22,6 +22,11 @@ RULES = [
     {"path": "/accounts/*", "require": "any", "otherwise": "connect"},
     {"path": "/mikomo", "require": "mikomo", "otherwise": "connect"},
     {"path": "/mikomo/{page}", "methods": ["GET", "PUT"], "require": "mikomo", "otherwise": "connect"},
+    {"path": "/query/{connector}", "require": "{connector}", "grant": {"query": "login"}, "otherwise": "unauthorized"},
+    {"path": "/header", "require": "mikomo", "grant": {"header": "X-Bank-Login"}, "otherwise": "unauthorized"},
+    {"path": "/path/{login}/x", "require": "mikomo", "grant": {"path": "login"}, "otherwise": "unauthorized"},
+    {"path": "/single", "require": ["mikomo"], "grant": "single", "otherwise": "pass"},
+    {"path": "/tokens", "require": ["other", "mikomo"], "pass_tokens": "all", "otherwise": "unauthorized"},
 ]
 
 
@@ -30,6 +35,7 @@ class Row:
     """One request and what is expected of it.
 
     `member`: sent with the cookie of a user who has connected `mikomo`. `ended`: the provider has ended that grant.
+    `several`: sent with the cookie of a user who has two logins at `mikomo` and one at `other`.
     `refused`: every entry point refuses it, though the reason may differ. `hosts`: the Host header lines.
     `stricter`: entry points that may refuse what others allow. `proxied`: whether a front proxy would forward the
     request at all.
@@ -44,6 +50,7 @@ class Row:
     stricter: tuple[str, ...] = ()
     proxied: bool = True
     ended: bool = False
+    several: bool = False
 
     def __str__(self) -> str:
         parts = [self.method, self.target[:60], *(f"[{line[:40]}]" for line in self.lines)]
@@ -78,7 +85,69 @@ def rules() -> list[Row]:
         "/mikomo",
     ]
     rows += [Row(target, lines=lines, ended=True) for target in required for lines in ((), page)]
+    chosen = ["/query/mikomo", "/header", "/path/g_of_no_user/x", "/single", "/tokens"]
+    for target in chosen:
+        rows += [Row(target, lines=page), Row(target, lines=page, ended=True), Row(target, lines=page, member=False)]
     return rows
+
+
+def choices(first: str, second: str, other: str, foreign: str) -> list[tuple[Row, str, str | None]]:
+    """Return requests of a user with several logins, with the outcome and the grant that is passed.
+
+    Args:
+        first: A login of the user at `mikomo`.
+        second: The other one.
+        other: The user's login at `other`.
+        foreign: A login of another user at `mikomo`.
+    """
+    named = [(first, "passed", first), (second, "passed", second)]
+    unknown = [
+        (id_, "unknown-grant", None) for id_ in (foreign, "g_AAAAAAAAAAAAAAAAAAAAAA", other, first[2:], "x" * 64)
+    ]
+    found: list[tuple[Row, str, str | None]] = []
+    for id_, word, grant in [*named, *unknown]:
+        header = f"X-Bank-Login: {id_}"
+        found += [
+            (Row(f"/query/mikomo?login={id_}", several=True), word, grant),
+            (Row(f"/query/mikomo?a=1&lo%67in={id_}&b", several=True), word, grant),
+            (Row("/header", lines=(header,), several=True), word, grant),
+            (Row("/header", "POST", lines=(f"x-bank-login: {id_}", "Content-Length: 0"), several=True), word, grant),
+            (Row(f"/path/{id_}/x", several=True), word, grant),
+        ]
+    long = "x" * 65
+    refused = [
+        Row(f"/query/mikomo?login={first}&login={first}", several=True),
+        Row(f"/query/mikomo?login={first}&login=", several=True),
+        Row("/query/mikomo?login=", several=True),
+        Row("/query/mikomo?login", several=True),
+        Row(f"/query/mikomo?login={long}", several=True),
+        Row("/header", lines=(f"X-Bank-Login: {first}", f"X-Bank-Login: {second}"), several=True),
+        Row("/header", lines=("X-Bank-Login:",), several=True),
+        Row("/header", lines=(f"X-Bank-Login: {long}",), several=True),
+        Row(f"/path/{long}/x", several=True),
+    ]
+    ambiguous = [
+        "/query/mikomo",
+        "/query/mikomo?LOGIN=x",
+        "/header",
+        "/header?login=x",
+        "/single",
+        f"/single?login={first}",
+    ]
+    return [
+        *found,
+        *((row, "bad-grant", None) for row in refused),
+        *((Row(target, several=True), "ambiguous-grant", None) for target in ambiguous),
+        (Row("/header", lines=(f"X_Bank_Login: {first}",), several=True), "ambiguous-grant", None),
+        (Row("/query/other", several=True), "passed", other),
+        (Row(f"/query/other?login={first}", several=True), "unknown-grant", None),
+        (Row("/query/nobody", several=True), "unknown-connector", None),
+        (Row("/tokens", several=True), "passed", other),
+        (Row(f"/query/mikomo?login={first}"), "unknown-grant", None),
+        (Row("/query/mikomo"), "passed", foreign),
+        (Row("/single"), "passed", foreign),
+        (Row(f"/query/mikomo?login={foreign}", member=False), "not-connected", None),
+    ]
 
 
 def paths() -> list[Row]:

@@ -91,7 +91,9 @@ class Faces:
         self.world = World(folder, changes=changes)
         self.recorder = Recorder()
         self._folder = folder
-        self._member = self._ended = ""
+        self._member = self._ended = self._several = ""
+        self.grants: dict[str, str] = {}
+        """Grant IDs: `first`, `second` and `other` of the user with several logins, and `foreign` of the member."""
         self.by_name: dict[str, Callable[[Row], Outcome]] = {
             "sidecar": self.sidecar,
             "app": lambda row: self.within(row, self._beside.port),
@@ -119,6 +121,16 @@ class Faces:
         with self.world.browser() as browser:
             browser.connect()
             self._member = cookies(browser)
+            self.grants["foreign"] = browser.passed()["akoya-grant"]
+        with self.world.browser() as browser:
+            for name, connector, user in (
+                ("first", "mikomo", "mikomo_1"),
+                ("second", "mikomo", "mikomo_4"),
+                ("other", "other", "mikomo_7"),
+            ):
+                browser.connect(connector, user)
+                self.grants[name] = browser.passed()["akoya-grant"]
+            self._several = cookies(browser)
         with self.world.browser() as browser:
             browser.connect()
             self._ended = cookies(browser)
@@ -192,7 +204,7 @@ class Faces:
         )
 
     def _lines(self, row: Row) -> list[str]:
-        cookie = self._ended if row.ended else self._member
+        cookie = self._ended if row.ended else self._several if row.several else self._member
         return [*row.lines, *([f"Cookie: theirs=kept; {cookie}"] if row.member else ["Cookie: theirs=kept"])]
 
     def _logged(self, name: str, status: int) -> tuple[str, str]:

@@ -1,0 +1,94 @@
+"""What users call their logins at a bank: a name they chose, one from the id_token, or a number.
+
+Names chosen by users are in one record for each owner, not in the grants: renaming never competes with a refresh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.grants.grant import Grant, OwnerGrants
+from akoya_gateway.grants.repository import group_of
+from akoya_gateway.oauth.id_token import login_name
+from akoya_gateway.oauth.untrusted_text import printable
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.encrypted_store import EncryptedStore
+
+KIND = "login_names"
+FORMAT = 1
+MAX_LENGTH = 60
+"""Maximum number of characters of a name."""
+
+MAX_CONFLICTS = 5
+"""Number of other writers that may be first before renaming gives up."""
+
+
+class LoginNames:
+    """Reads and writes the names of logins. Methods raise `StoreUnavailable`, `UndecryptableRecord`, `DamagedRecord`.
+
+    Args:
+        lifetime: Seconds for which names are kept after the last change. None: until the logins are disconnected.
+    """
+
+    def __init__(self, store: EncryptedStore, clock: Clock, lifetime: float | None) -> None:
+        self._store = store
+        self._clock = clock
+        self._lifetime = lifetime
+
+    async def names(self, owner_grants: OwnerGrants) -> dict[str, str]:
+        """Return a name for each grant, by grant ID. The names of the logins at one bank differ."""
+        if not owner_grants.grants:
+            return {}
+        record = await self._store.get(KIND, group_of(owner_grants.owner))
+        chosen = {} if record is None else _decode(record.body)
+        named: dict[str, str] = {}
+        for connector in dict.fromkeys(grant.connector for grant in owner_grants.grants):
+            named |= _distinct(reversed(owner_grants.for_connector(connector)), chosen)
+        return named
+
+    async def rename(self, grant: Grant, name: str, owner_grants: OwnerGrants) -> None:
+        """Give the login a name; an empty one removes it. Names of grants that the owner no longer has are dropped."""
+        key = group_of(grant.key.owner)
+        kept = {each.id for each in owner_grants.grants}
+        for _ in range(MAX_CONFLICTS):
+            record = await self._store.get(KIND, key)
+            names = {} if record is None else _decode(record.body)
+            names = {id_: text for id_, text in names.items() if id_ in kept} | {grant.id: printable(name, MAX_LENGTH)}
+            names = {id_: text for id_, text in names.items() if text}
+            version = 0 if record is None else record.version
+            if not names:
+                if record is None or await self._store.delete(KIND, key, version):
+                    return
+                continue
+            body = json.dumps({"format": FORMAT, "names": names}, separators=(",", ":")).encode()
+            expires_at = None if self._lifetime is None else self._clock() + self._lifetime
+            if await self._store.put(Record(KIND, key, body, version + 1, key, expires_at)):
+                return
+        raise StoreUnavailable("the names of the logins were changed by others at the same time")
+
+
+def _distinct(logins: Iterable[Grant], chosen: dict[str, str]) -> dict[str, str]:
+    """Name the logins at one bank, the first connected first. Equal names get a number."""
+    named: dict[str, str] = {}
+    uses: Counter[str] = Counter()
+    for number, grant in enumerate(logins, 1):
+        name = chosen.get(grant.id) or login_name(grant.tokens.bearer) or f"Login {number}"
+        uses[name] += 1
+        named[grant.id] = name if uses[name] == 1 else f"{name} ({uses[name]})"
+    return named
+
+
+def _decode(body: bytes) -> dict[str, str]:
+    """Return the names, or none if the record cannot be decoded or was written by a newer release."""
+    try:
+        document: Any = json.loads(body)
+        if document["format"] == FORMAT:
+            return {str(id_): str(text) for id_, text in document["names"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}

@@ -1,0 +1,158 @@
+"""A user with several logins at one bank: what clients, browsers and background jobs are told, and which token passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.support.environment import Browser, World
+
+BEARER = "a-bearer-for-background-jobs-in-tests"
+INVENTED = "g_AAAAAAAAAAAAAAAAAAAAAA"
+ACCESS = [
+    {"path": "/query", "require": "mikomo", "grant": {"query": "login"}, "otherwise": "connect"},
+    {"path": "/header", "require": "mikomo", "grant": {"header": "X-Bank-Login"}, "otherwise": "connect"},
+    {"path": "/single", "require": "mikomo", "grant": "single"},
+    {"path": "/tokens", "require": ["other", "mikomo"], "pass_tokens": "all", "otherwise": "unauthorized"},
+    {"path": "/accounts", "require": "any"},
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), changes={"access": ACCESS}, token_bearer=BEARER) as world:
+        yield world
+
+
+@pytest.fixture
+def logins(browser: Browser) -> list[dict[str, str]]:
+    """Connect two logins at one bank, and return what the app receives for each, the first connected first."""
+    passed = []
+    for user in ("mikomo_1", "mikomo_4"):
+        browser.connect("mikomo", user)
+        passed.append(browser.passed())
+    return passed
+
+
+def test_each_token_is_reachable_by_its_id(browser: Browser, logins: list[dict[str, str]]) -> None:
+    for login in logins:
+        passed = browser.passed(f"/query?login={login['akoya-grant']}")
+        assert passed["akoya-grant"] == login["akoya-grant"]
+        assert passed["akoya-id-token"] == login["akoya-id-token"]
+    assert logins[0]["akoya-id-token"] != logins[1]["akoya-id-token"]
+    assert logins[0]["akoya-grant"] in logins[1]["akoya-connections"]
+
+
+def test_foreign_and_invented_ids_get_the_same_bytes(
+    world: World, browser: Browser, logins: list[dict[str, str]]
+) -> None:
+    with world.browser() as stranger:
+        stranger.connect("mikomo", "mikomo_7")
+        foreign = stranger.passed()["akoya-grant"]
+    for accept in ("application/json", "text/html"):
+        told = []
+        for id_ in (foreign, INVENTED):
+            answer = browser.http.get(f"/query?login={id_}", headers={"accept": accept})
+            text = re.sub(r"[0-9a-f]{16}", "<request ID>", answer.text).replace(id_, "<id>")
+            told.append((answer.status_code, text, {name for name in answer.headers if name != "date"}))
+        assert told[0][0] == 404
+        assert told[0] == told[1]
+
+
+def test_client_that_names_no_login_gets_the_choices(browser: Browser, logins: list[dict[str, str]]) -> None:
+    for path in ("/query?a=1", "/header", "/single"):
+        answer = browser.fetch(path)
+        problem = answer.json()
+        assert answer.status_code == 409
+        assert problem["type"] == "urn:akoya-gateway:problem:ambiguous-grant"
+        assert {choice["id"] for choice in problem["choices"]} == {login["akoya-grant"] for login in logins}
+        assert len({choice["name"] for choice in problem["choices"]}) == 2
+        assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", choice["since"]) for choice in problem["choices"])
+        assert logins[0]["akoya-id-token"] not in answer.text
+
+
+def test_page_to_choose_leads_to_the_same_address_with_a_login(browser: Browser, logins: list[dict[str, str]]) -> None:
+    page = browser.go("/query?a=1&b=%26%22")
+    assert page.status_code == 409
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/query[^"]*)"', page.text)]
+    assert {link.rpartition("=")[2] for link in links} == {login["akoya-grant"] for login in logins}
+    for link in links:
+        answer = browser.go(link)
+        assert answer.status_code == 200
+        assert answer.json()["query"] == urlsplit(link).query
+        assert answer.json()["query"].startswith("a=1&b=%26%22&login=g_")
+    for path in ("/header", "/single"):
+        page = browser.go(path)
+        assert page.status_code == 409
+        assert 'href="/akoya/"' in page.text
+        assert "/query" not in page.text
+
+
+def test_user_with_one_login_need_not_choose(browser: Browser) -> None:
+    browser.connect()
+    for path in ("/query", "/header", "/single"):
+        assert browser.passed(path)["akoya-connector"] == "mikomo"
+
+
+def test_user_without_a_login_is_asked_to_connect(browser: Browser) -> None:
+    assert browser.go("/query").headers["location"].startswith("/akoya/connect/mikomo")
+    assert browser.fetch("/single").status_code == 401
+
+
+def test_all_tokens_are_passed_and_the_cached_decision_follows_them(world: World, browser: Browser) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    assert browser.fetch("/tokens").status_code == 401
+    browser.connect("other", "mikomo_4")
+    single = {connector: browser.passed(path) for connector, path in (("mikomo", "/single"), ("other", "/accounts"))}
+    for _ in range(3):
+        passed = browser.passed("/tokens")
+        assert passed["akoya-connector"] == "other"
+        assert passed["akoya-id-tokens"] == ", ".join(
+            f'{connector}="{single[connector]["akoya-id-token"]}"' for connector in ("other", "mikomo")
+        )
+
+
+def test_background_job_names_a_login(world: World, browser: Browser, logins: list[dict[str, str]]) -> None:
+    owner = logins[0]["akoya-owner"]
+
+    def ask(**parameters: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {BEARER}"}
+        return httpx.get(f"{world.admin_url}/akoya/token/mikomo", params=parameters, headers=headers, trust_env=False)  # type: ignore[arg-type]
+
+    for login in logins:
+        answer = ask(owner=owner, grant=login["akoya-grant"])
+        assert answer.json()["grant"] == login["akoya-grant"]
+        assert answer.json()["id_token"] == login["akoya-id-token"]
+    assert ask(owner=owner).json()["grant"] == logins[1]["akoya-grant"]
+    with world.browser() as stranger:
+        stranger.connect("mikomo", "mikomo_7")
+        foreign = stranger.passed()["akoya-grant"]
+    problems = []
+    for id_ in (foreign, INVENTED):
+        answer = ask(owner=owner, grant=id_)
+        assert answer.status_code == 404
+        problems.append(re.sub(r"[0-9a-f]{16}", "", answer.text))
+    assert "unknown-grant" in problems[0]
+    assert problems[0] == problems[1]
+    for bad in ("", "x" * 65, [logins[0]["akoya-grant"]] * 2):
+        assert ask(owner=owner, grant=bad).status_code == 400
+
+
+def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
+    changes = {"access": ACCESS, "identity": {"header": "X-User"}, "trusted_proxies": ["127.0.0.1/32"]}
+    with World(tmp_path, changes=changes) as world, world.browser() as browser:
+        browser.http.headers["x-user"] = "anna"
+        for user in ("mikomo_1", "mikomo_4"):
+            browser.connect("mikomo", user)
+        ids = {each["akoya-grant"] for each in [browser.passed()]}
+        ids |= {choice["id"] for choice in browser.fetch("/query").json()["choices"]}
+        assert len(ids) == 2
+        for _ in range(2):
+            for id_ in ids:
+                assert browser.passed(f"/query?login={id_}")["akoya-grant"] == id_
+                assert browser.fetch("/query").status_code == 409
