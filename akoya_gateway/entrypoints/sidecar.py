@@ -35,6 +35,7 @@ from akoya_gateway.server.config_reloader import log_diagnostics
 from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.server.listeners import bind, bound, release
+from akoya_gateway.server.service_manager import ServiceManager
 from akoya_gateway.server.supervisor import Supervisor, SupervisorHooks
 from akoya_gateway.server.uvicorn_api import TESTED, is_tested, missing_names
 from akoya_gateway.server.uvicorn_server import WebSockets
@@ -107,6 +108,7 @@ class _ServerRun:
         self._output = output
         self._public = public
         self._admin = admin
+        self._manager = ServiceManager(os.environ)
 
     def run_single(self) -> int:
         try:
@@ -125,7 +127,7 @@ class _ServerRun:
             on_draining=self._stop_listening,
         )
         stop_timeout = self._options.grace + self._options.drain_delay
-        return Supervisor(hooks, self._workers, self._log, stop_timeout=stop_timeout).run()
+        return Supervisor(hooks, self._workers, self._log, stop_timeout=stop_timeout, manager=self._manager).run()
 
     def _run_worker(self, slot: WorkerSlot | None) -> int:
         """Run the server in the worker process and return its exit code.
@@ -146,6 +148,7 @@ class _ServerRun:
             options=self._options,
             slot=slot,
             watch=self._watch if slot is None else None,
+            manager=self._manager if slot is None else None,
         )
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -19,6 +19,7 @@ from typing import Any
 from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.shared_memory import SharedSlots
 from akoya_gateway.observability.worker_stats import last_published, retain_counters
+from akoya_gateway.server.service_manager import ServiceManager
 from akoya_gateway.server.worker import START_FAILED, WorkerSlot
 
 STUCK_AFTER = 30.0
@@ -70,9 +71,11 @@ class Supervisor:
         log: Log,
         *,
         stop_timeout: float,
+        manager: ServiceManager,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create the supervisor. `stop_timeout` is how many seconds draining may take."""
+        self._manager = manager
         self._hooks = hooks
         self._log = log
         self._clock = clock
@@ -111,6 +114,7 @@ class Supervisor:
 
     def _supervise(self) -> int | None:
         """Handle signals and exited, stuck and due workers once. Return the exit code when all is done, else None."""
+        self._manager.alive()
         for number in self._signals():
             self._on_signal(number)
         failed = self._reap()
@@ -120,6 +124,8 @@ class Supervisor:
             if not self._workers[0].pid:
                 return 1
             self._started = 0 in last_published(self._slots)
+            if self._started:
+                self._manager.ready()
             return None
         if failed:
             self._hooks.fall_back()
@@ -218,6 +224,7 @@ class Supervisor:
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._kill_at is None:
                 self._kill_at = self._clock() + self._stop_timeout + CLOSE_TIMEOUT
+                self._manager.stopping()
                 self._hooks.on_draining()
             self._send_all(signal.SIGTERM)
 

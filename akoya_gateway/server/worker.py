@@ -23,6 +23,7 @@ from akoya_gateway.observability.worker_stats import WorkerStats
 from akoya_gateway.server.config_reloader import ConfigReloader
 from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
+from akoya_gateway.server.service_manager import ServiceManager
 from akoya_gateway.server.uvicorn_server import DrainingServer, WebSockets, server_config
 from akoya_gateway.tasks import keep_running
 
@@ -109,12 +110,14 @@ class Worker:
         options: ServeOptions,
         slot: WorkerSlot | None = None,
         watch: ConfigWatcher | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._service = service
         self._log = log
         self._options = options
         self._slot = slot
         self._watched = watch
+        self._manager = manager
         self._head_limit = head_limit
         self._field_limit = field_limit
         self._readiness = Readiness(service.check, service.notes)
@@ -150,6 +153,9 @@ class Worker:
         if self._watched is not None:
             watched = self._watched
             self._in_background(keep_running("file watch", lambda: self._watch(watched)))
+        if self._manager is not None:
+            self._manager.ready()
+            self._in_background(self._manager.report_alive_forever())
         await self._until_stopped(serving)
         await self._drain(server, serving)
         await self._close(admin_server)
@@ -182,6 +188,8 @@ class Worker:
 
     async def _drain(self, server: DrainingServer, serving: asyncio.Future[None]) -> None:
         self._log.info("drain started", grace=self._options.grace, delay=self._options.drain_delay)
+        if self._manager is not None:
+            self._manager.stopping()
         self._readiness.drain()
         self._stats.publish(await self._readiness.report())
         if self._options.drain_delay:
