@@ -47,7 +47,7 @@ class EndpointRequest(Request):
         kind = (self.info.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if kind != b"application/x-www-form-urlencoded":
             raise UserError("Send the form as application/x-www-form-urlencoded.", status=415, code="wrong-form")
-        return _unique_parameters(await read_body(self.stream(), MAX_FORM_BYTES))
+        return _unique_parameters(await read_body(self.receive, MAX_FORM_BYTES))
 
 
 _TRACKING = re.compile(

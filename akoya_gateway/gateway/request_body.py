@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from starlette.requests import Request
-
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.endpoints.request_body import BodyTooLarge, read_body
 from akoya_gateway.gateway.lifespan import Message, Receive
@@ -42,7 +40,7 @@ async def digest_body(request: RequestInfo, receive: Receive, largest: int) -> t
     announced = request.header(b"content-length")
     if announced is None or not announced.isdigit() or not 0 < int(announced) <= largest:
         return request, receive
-    body = await read_body(Request({"type": "http"}, receive).stream(), largest)
+    body = await read_body(receive, largest)
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def again() -> Message:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from akoya_gateway.endpoints.request_body import read_body
 from akoya_gateway.errors import UserError
@@ -17,7 +16,7 @@ from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     try:
-        status, text = 200, await read_body(Request(scope, receive).stream(), 100, 0.5)
+        status, text = 200, await read_body(receive, 100, 0.5)
     except UserError as error:
         status, text = error.status, error.code.encode()
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(text))]})
