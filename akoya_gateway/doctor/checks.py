@@ -331,7 +331,9 @@ async def _store(config: Config) -> list[CheckResult]:
         finally:
             await store.close()
     except GatewayError as error:
-        return [fault(about, f"{name}: {error.detail or error.title}", "is it running, writable, and the URL right?")]
+        says = error.detail or error.title
+        says = says if says.startswith(name) else f"{name}: {says}"
+        return [fault(about, says, "is it running, writable, and the URL right?")]
     except TimeoutError:
         return [
             fault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 import time
@@ -25,11 +26,19 @@ async def check_connectivity(
     """Return one result per step, up to the first fault. If `tls` is None, the system's CA certificates are used."""
     if origin.path is not None:
         return [await _connect_unix(about, origin.path)]
-    found = await _resolve(about, origin.host, origin.port)
-    if found.verdict != "fine":
-        return [found]
+    steps = [] if _is_address(origin.host) else [await _resolve(about, origin.host, origin.port)]
+    if any(each.verdict != "fine" for each in steps):
+        return steps
     context = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
-    return [found, await _connect(about, origin, context, clock)]
+    return [*steps, await _connect(about, origin, context, clock)]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _resolve(about: str, host: str, port: int) -> CheckResult:

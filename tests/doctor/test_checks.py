@@ -326,6 +326,10 @@ class TestTLS:
         found = (await check_connectivity("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
         assert found.verdict is Severity.FAULT
 
+    async def test_an_address_is_not_resolved(self, upstream: AppServer) -> None:
+        found = await check_connectivity("x", Origin("http", "127.0.0.1", upstream.port), None, time.time)
+        assert [result.says for result in found] == [f"connects to 127.0.0.1:{upstream.port}"]
+
     async def test_a_name_that_does_not_exist(self) -> None:
         found = await check_connectivity("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
         assert [result.verdict for result in found] == [Severity.FAULT]
@@ -343,7 +347,7 @@ def test_what_others_answer_cannot_forge_or_leak() -> None:
     assert "\n" not in dirty.clean.says
 
 
-@pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize("form", ["text", "json"])
 def test_the_command_prints_and_its_exit_code_tells(clinic: Clinic, form: str) -> None:
     clinic.load()
     command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", form]
