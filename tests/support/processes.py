@@ -28,8 +28,13 @@ PYTHON = sys.executable
 START_TIMEOUT = 20.0
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
+def wait_for_port(
+    port: int,
+    process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None,
+    timeout: float = START_TIMEOUT,
+) -> None:
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             text = log.read_text(errors="replace") if log else ""
