@@ -26,6 +26,7 @@ COMMANDS = (
     "url",
     "keys",
     "grants",
+    "store",
     "doctor",
     "health",
     "sandbox",

@@ -1,0 +1,154 @@
+"""`akoya-gateway store backup` and `restore` as an operator runs them, from one kind of store to another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from akoya_gateway.cli import app
+from akoya_gateway.config import load_config
+from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
+from tests.support.config_documents import ENVIRON, changed
+from tests.support.redis_servers import RedisServer
+
+RECORDS = (
+    Record("grant", "k1", b"a refresh token", group="owner"),
+    Record("grant", "k2", b"another", group="owner", expires_at=time.time() + 3600),
+    Record("session", "s1", b"a session"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", ENVIRON["GATEWAY_KEY"])
+
+
+def configured(folder: Path, url: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "gateway.yaml"
+    file.write_text(yaml.safe_dump(changed({"sessions.store": url})))
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["store", *map(str, arguments)])
+
+
+def opened(config: Path) -> EncryptedStore:
+    sessions = load_config(config, secrets=(("sessions",),)).sessions
+    return EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
+
+
+def write(config: Path, *records: Record) -> None:
+    async def all_of_them() -> None:
+        store = opened(config)
+        await store.open()
+        for record in records:
+            assert await store.put(record)
+        await store.close()
+
+    asyncio.run(all_of_them())
+
+
+def content(config: Path) -> dict[tuple[str, str], Record]:
+    async def read() -> dict[tuple[str, str], Record]:
+        store = opened(config)
+        await store.open()
+        found = {(kind, one.key): one for kind in await store.store.kinds() async for one in store.scan(kind)}
+        await store.close()
+        return found
+
+    return asyncio.run(read())
+
+
+def test_backup_of_one_store_is_restored_into_another_kind_of_store(own_redis: RedisServer, tmp_path: Path) -> None:
+    sqlite = configured(tmp_path / "from", f"sqlite://{tmp_path}/from.db")
+    redis = configured(tmp_path / "to", own_redis.url)
+    write(sqlite, *RECORDS)
+    file = tmp_path / "store.backup"
+    done = run("backup", file, "--config", sqlite)
+    assert done.exit_code == 0, done.output
+    assert "3 records written" in done.output
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert b"refresh token" not in file.read_bytes(), "records stay encrypted"
+    assert [path.name for path in tmp_path.glob("store.backup*")] == ["store.backup"]
+    done = run("restore", file, "--config", redis)
+    assert done.exit_code == 0, done.output
+    assert "3 of 3 records restored" in done.output
+    found = content(redis)
+    assert {key: (one.body, one.group) for key, one in found.items()} == {
+        (one.kind, one.key): (one.body, one.group) for one in RECORDS
+    }
+    assert found["grant", "k2"].expires_at == pytest.approx(RECORDS[1].expires_at, abs=1)
+
+
+def test_restore_keeps_records_that_changed_since_the_backup(tmp_path: Path) -> None:
+    config = configured(tmp_path, f"sqlite://{tmp_path}/grants.db")
+    write(config, *RECORDS)
+    file = tmp_path / "store.backup"
+    assert run("backup", file, "--config", config).exit_code == 0
+    write(config, Record("grant", "k1", b"a rotated refresh token", 2, "owner"))
+
+    async def remove() -> None:
+        store = opened(config)
+        await store.open()
+        assert await store.delete("session", "s1")
+        await store.close()
+
+    asyncio.run(remove())
+    done = run("restore", file, "--config", config)
+    assert "1 of 3 records restored" in done.output
+    found = content(config)
+    assert found["grant", "k1"].body == b"a rotated refresh token"
+    assert found["session", "s1"].body == b"a session"
+
+
+def test_damaged_backup_restores_nothing_and_the_line_is_named(tmp_path: Path) -> None:
+    config = configured(tmp_path / "a", f"sqlite://{tmp_path}/a.db")
+    write(config, *RECORDS)
+    file = tmp_path / "store.backup"
+    assert run("backup", file, "--config", config).exit_code == 0
+    empty = configured(tmp_path / "b", f"sqlite://{tmp_path}/b.db")
+    lines = file.read_text().splitlines(keepends=True)
+    record = json.loads(lines[1])
+    faults = {
+        "".join(lines[:-1]): "line 5: the file was cut off",
+        "".join(lines)[:-30]: "line 4: not a JSON object",
+        "".join([lines[0], *lines[2:]]): "says 3 records, but there are 2",
+        "".join(lines[1:]): "line 1: not a backup",
+        "": "line 1: the file was cut off",
+        "[]\n": "line 1: not a JSON object",
+        "".join([lines[0], json.dumps({**record, "body": "*"}) + "\n", *lines[2:]]): "line 2: not a record",
+        "".join([lines[0], json.dumps({**record, "key": 1}) + "\n", *lines[2:]]): "line 2: not a record",
+    }
+    for text, reason in faults.items():
+        damaged = tmp_path / "damaged"
+        damaged.write_text(text)
+        done = run("restore", damaged, "--config", empty)
+        assert (done.exit_code, reason in done.output) == (1, True), (reason, done.output)
+        assert content(empty) == {}
+    (tmp_path / "damaged").write_bytes(b"\xff\xfe")
+    assert "not a backup" in run("restore", tmp_path / "damaged", "--config", empty).output
+
+
+def test_backup_never_overwrites_and_leaves_nothing_of_a_failed_one(tmp_path: Path) -> None:
+    config = configured(tmp_path, f"sqlite://{tmp_path}/grants.db")
+    write(config, *RECORDS)
+    file = tmp_path / "store.backup"
+    file.write_text("precious")
+    done = run("backup", file, "--config", config)
+    assert (done.exit_code, "already exists" in done.output) == (1, True)
+    assert file.read_text() == "precious"
+    away = configured(tmp_path / "away", "redis://127.0.0.1:1/?timeout=0.2")
+    done = run("backup", tmp_path / "other", "--config", away)
+    assert done.exit_code == 1
+    assert not (tmp_path / "other").exists()
+    done = run("backup", tmp_path / "no" / "folder", "--config", config)
+    assert (done.exit_code, "No such file or directory" in done.output) == (1, True)
