@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
 from akoya_gateway.endpoints.user_messages import NOTICES, STATE_TEXTS, UNVERIFIED, notice_of_error
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
+from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.pages import Pages
 from akoya_gateway.responses.response import Response, json_response
@@ -27,6 +29,7 @@ class ConnectionsEndpoint:
         self,
         config: Config,
         grants: GrantManager,
+        login_names: LoginNames,
         sessions: SessionStore,
         cookies: GatewayCookies,
         redirects: RedirectPolicy,
@@ -36,6 +39,7 @@ class ConnectionsEndpoint:
         self._config = config
         self._home = f"{config.root_path}/"
         self._grants = grants
+        self._login_names = login_names
         self._sessions = sessions
         self._cookies = cookies
         self._redirects = redirects
@@ -50,12 +54,15 @@ class ConnectionsEndpoint:
             # The user is known by `identity` but has no session in this browser. The forms need one for CSRF tokens.
             session, value = await self._sessions.start(owner)
             cookie = self._cookies.set_session(session, value)
-        response = self._response(request, owner_grants, None if session is None else session.csrf.reveal())
+        names = await self._login_names.names(owner_grants)
+        response = self._response(request, owner_grants, names, None if session is None else session.csrf.reveal())
         return response if cookie is None else response.with_headers(cookie)
 
-    def _response(self, request: EndpointRequest, owner_grants: OwnerGrants, csrf: str | None) -> Response:
+    def _response(
+        self, request: EndpointRequest, owner_grants: OwnerGrants, names: Mapping[str, str], csrf: str | None
+    ) -> Response:
         if not wants_page(request.info):
-            return json_response(self._as_json(owner_grants, csrf))
+            return json_response(self._as_json(owner_grants, names, csrf))
         parameters = request.parameters()
         if "return_to" in parameters:
             refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
@@ -63,7 +70,7 @@ class ConnectionsEndpoint:
         rows = [
             row
             for connector in self._config.connectors.values()
-            for row in self._rows(connector, owner_grants, return_to)
+            for row in self._rows(connector, owner_grants, names, return_to)
         ]
         error = notice_of_error(parameters.get("error"))
         failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
@@ -83,9 +90,9 @@ class ConnectionsEndpoint:
         # With `no-referrer` a browser sends `Origin: null` with this page's own forms, and the CSRF check fails.
         return page.with_headers((b"referrer-policy", b"same-origin"))
 
-    def _as_json(self, owner_grants: OwnerGrants, csrf: str | None) -> dict[str, object]:
+    def _as_json(self, owner_grants: OwnerGrants, names: Mapping[str, str], csrf: str | None) -> dict[str, object]:
         return {
-            "connections": [self._summary(grant) for grant in owner_grants.grants],
+            "connections": [self._summary(grant, names[grant.id]) for grant in owner_grants.grants],
             "available": [
                 {"connector": key, "name": connector.name, "connect": f"{self._config.prefix}/connect/{key}"}
                 for key, connector in self._config.connectors.items()
@@ -93,12 +100,13 @@ class ConnectionsEndpoint:
             "csrf": csrf,
         }
 
-    def _summary(self, grant: Grant) -> dict[str, object]:
+    def _summary(self, grant: Grant, login: str) -> dict[str, object]:
         connector = self._config.connectors.get(grant.connector)
         return {
-            "id": grant.id,
+            "id": grant.public_id,
             "connector": grant.connector,
             "name": connector.name if connector else grant.connector,
+            "login": login,
             "environment": grant.key.environment,
             "state": grant.state.value,
             "reconnect": f"{self._config.prefix}/connect/{grant.connector}" if self._remedy(grant) else None,
@@ -106,35 +114,46 @@ class ConnectionsEndpoint:
             "refreshed_at": _moment(grant.refreshed_at),
             "expires_at": _moment(grant.tokens.expires_at),
             "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
+            "rename": f"{self._config.prefix}/rename/{grant.connector}",
         }
 
     def _connect(self, connector: Connector, return_to: str) -> str:
         route = f"{self._config.prefix}/connect/{connector.key}"
         return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
 
-    def _rows(self, connector: Connector, owner_grants: OwnerGrants, return_to: str) -> list[dict[str, object]]:
+    def _rows(
+        self, connector: Connector, owner_grants: OwnerGrants, names: Mapping[str, str], return_to: str
+    ) -> list[dict[str, object]]:
         connect = self._connect(connector, return_to)
         grants = owner_grants.for_connector(connector.key)
         if not grants:
-            return [{"name": connector.name, "state": "", "connect": connect, "disconnect": None, "grant": None}]
-        return [self._row(connector, grant, connect, alone=len(grants) == 1) for grant in grants]
+            return [
+                {
+                    "name": connector.name,
+                    "state": "",
+                    "connect": connect,
+                    "disconnect": None,
+                    "grant": None,
+                    "login": None,
+                }
+            ]
+        return [self._row(connector, grant, connect, names[grant.id] if len(grants) > 1 else None) for grant in grants]
 
-    def _row(self, connector: Connector, grant: Grant, connect: str, *, alone: bool) -> dict[str, object]:
-        """Return the template data of one connection.
-
-        Two logins at one bank are distinguished by connection time, because the gateway does not know their names.
-        """
+    def _row(self, connector: Connector, grant: Grant, connect: str, login: str | None) -> dict[str, object]:
+        """Return the template data of one connection. `login` is its name if the user has several at the bank."""
         return {
             "name": connector.name,
+            "login": login,
+            "rename": f"{self._config.prefix}/rename/{connector.key}",
             "state": grant.state.value,
             "words": UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state],
             "since": datetime.fromtimestamp(grant.connected_at, UTC)
-            .strftime("%d %B %Y" if alone else "%d %B %Y, %H:%M:%S UTC")
+            .strftime("%d %B %Y" if login is None else "%d %B %Y, %H:%M:%S UTC")
             .lstrip("0"),
             "remedy": self._remedy(grant),
             "connect": connect,
             "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
-            "grant": grant.id,
+            "grant": grant.public_id,
         }
 
     def _remedy(self, grant: Grant) -> bool:

@@ -41,7 +41,7 @@ class DisconnectEndpoint:
         require_csrf_token(request.info, form, session, self._config.public_url)
         wanted = form.get("grant")
         for grant in (await self._grants.for_owner(owner)).for_connector(connector):
-            if wanted in (None, grant.id):
+            if wanted in (None, grant.public_id):
                 await self._grants.disconnect(grant)
                 self._observer.disconnected(connector)
         target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=disconnected")

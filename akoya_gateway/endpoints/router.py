@@ -13,6 +13,7 @@ from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
 from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
 from akoya_gateway.endpoints.jwks import JwksEndpoint
+from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
 from akoya_gateway.responses.response import Response, redirect_response
@@ -64,6 +65,7 @@ class Router(starlette.routing.Router):
         connect: ConnectEndpoint,
         callback: CallbackEndpoint,
         disconnect: DisconnectEndpoint,
+        rename: RenameEndpoint,
         logout: LogoutEndpoint,
         jwks: JwksEndpoint,
     ) -> None:
@@ -81,6 +83,7 @@ class Router(starlette.routing.Router):
             Route(f"{prefix}/", connections, "GET", "HEAD"),
             Route(f"{prefix}/connect/{{connector}}", connect, "GET"),
             Route(f"{prefix}/disconnect/{{connector}}", disconnect, "POST"),
+            Route(f"{prefix}/rename/{{connector}}", rename, "POST"),
             Route(f"{prefix}/logout", logout, "POST"),
             Route(f"{prefix}/jwks.json", jwks, "GET", "HEAD"),
         ]
@@ -110,6 +113,7 @@ _DESCRIPTIONS = {
     "": "the user's connections",
     "connect": "starts an authorization attempt",
     "disconnect": "revokes and forgets (POST)",
+    "rename": "names a login (POST)",
     "logout": "ends the browser session (POST)",
     "forward-auth": "decides for another proxy",
     "jwks.json": "public keys of the signed headers",

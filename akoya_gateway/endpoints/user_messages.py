@@ -17,6 +17,7 @@ UNVERIFIED = "Connected, but what the bank sends cannot be verified at the momen
 
 NOTICES = {
     "disconnected": "The bank is disconnected. It shares nothing with this app any more.",
+    "renamed": "The login has its new name.",
     "signed-out": "You are signed out on this device.",
 }
 

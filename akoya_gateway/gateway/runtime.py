@@ -22,6 +22,7 @@ from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoin
 from akoya_gateway.endpoints.jwks import JwksEndpoint
 from akoya_gateway.endpoints.observer import AuthorizationObserver, NullAuthorizationObserver
 from akoya_gateway.endpoints.rate_limit import RateLimiter
+from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.router import Router
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.mount import Mount
@@ -176,7 +177,9 @@ class Runtime:
         config, grants, redirects = self.config, self.grants, self.redirects
         return Router(
             config,
-            ConnectionsEndpoint(config, grants, self.sessions, self.cookies, redirects, self.pages, clock),
+            ConnectionsEndpoint(
+                config, grants, self.login_names, self.sessions, self.cookies, redirects, self.pages, clock
+            ),
             ConnectEndpoint(
                 config,
                 self.attempts,
@@ -187,6 +190,7 @@ class Runtime:
             ),
             self.callback,
             DisconnectEndpoint(config, grants, redirects, observer),
+            RenameEndpoint(config, grants, self.login_names, redirects),
             LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
             JwksEndpoint(config.signing, clock),
         )

@@ -18,6 +18,7 @@ import pytest
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.grants import Grant, GrantRepository
+from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.echo import EchoServer
 from tests.support.environment import CLIENT_SECRET, Browser, World
@@ -108,7 +109,7 @@ class Fleet(World):
         assert landed.status_code in (302, 303), landed.text
         assert "error" not in landed.headers["location"]
         (connection,) = browser.connections()["connections"]
-        visitor = Visitor(browser, "", connection["id"])
+        visitor = Visitor(browser, "", to_record_id(connection["id"]))
         return replace(visitor, cookie=visitor.cookie_now())
 
     def refreshes(self, outcome: str | None = None) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.grants.events import Reason
+from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
@@ -143,7 +144,7 @@ class Faces:
         store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
         await store.open()
         repository = GrantRepository(store)
-        grant = await repository.get(grant_id)
+        grant = await repository.get(to_record_id(grant_id))
         assert grant is not None
         ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
         assert await repository.write(ended, after=grant.version)

@@ -156,3 +156,72 @@ def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
             for id_ in ids:
                 assert browser.passed(f"/query?login={id_}")["akoya-grant"] == id_
                 assert browser.fetch("/query").status_code == 409
+
+
+def test_logins_are_named_and_can_be_renamed(world: World, browser: Browser, logins: list[dict[str, str]]) -> None:
+    first, second = (login["akoya-grant"] for login in logins)
+
+    def told() -> dict[str, str]:
+        return {each["id"]: each["login"] for each in browser.connections()["connections"]}
+
+    names = told()
+    assert set(names) == {first, second}
+    assert len(set(names.values())) == 2
+    csrf = browser.connections()["csrf"]
+    given = 'My "<b>business</b>" login'
+    answer = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": second, "name": f"  {given}\n"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=renamed")
+    assert told() == {first: names[first], second: given}
+    page = browser.go("/akoya/?done=renamed").text
+    assert "My &#34;&lt;b&gt;business&lt;/b&gt;&#34; login" in page
+    assert "<b>business" not in page
+    assert given in {choice["name"] for choice in browser.fetch("/single").json()["choices"]}
+    browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": first, "name": given})
+    assert told() == {first: given, second: f"{given} (2)"}
+    for grant in (first, second):
+        browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": grant, "name": " "})
+    assert told() == names
+
+
+def test_rename_of_what_is_not_ones_own_is_refused(
+    browser: Browser, world: World, logins: list[dict[str, str]]
+) -> None:
+    csrf, grant = browser.connections()["csrf"], logins[0]["akoya-grant"]
+    with world.browser() as stranger:
+        stranger.connect("mikomo", "mikomo_7")
+        foreign = stranger.passed()["akoya-grant"]
+        bodies = set()
+        for id_ in (foreign, INVENTED, "", grant[2:]):
+            answer = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": id_, "name": "x"})
+            assert answer.status_code == 404
+            bodies.add(re.sub(r"[0-9a-f]{16}", "", answer.text))
+        assert len(bodies) == 1
+        assert stranger.connections()["connections"][0]["login"] != "x"
+    wrong = browser.http.post("/akoya/rename/mikomo", data={"csrf": "wrong", "grant": grant, "name": "x"})
+    assert wrong.status_code == 403
+    other = {"csrf": csrf, "grant": grant, "name": "x"}
+    assert browser.http.post("/akoya/rename/other", data=other).status_code == 404
+    assert (
+        browser.http.post("/akoya/rename/mikomo", data=other, headers={"origin": "https://evil.example"}).status_code
+        == 403
+    )
+    with world.browser() as anonymous:
+        assert anonymous.http.post("/akoya/rename/mikomo", data=other).status_code == 401
+    assert "x" not in {each["login"] for each in browser.connections()["connections"]}
+
+
+def test_one_of_several_logins_can_be_disconnected(browser: Browser, logins: list[dict[str, str]]) -> None:
+    first, second = (login["akoya-grant"] for login in logins)
+    csrf = browser.connections()["csrf"]
+    for id_ in (INVENTED, ""):
+        browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": id_})
+        assert len(browser.connections()["connections"]) == 2
+    browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": first})
+    assert [each["id"] for each in browser.connections()["connections"]] == [second]
+    assert browser.passed("/single")["akoya-grant"] == second
+    assert browser.fetch(f"/query?login={first}").status_code == 404
+    browser.connect("mikomo", "mikomo_1")
+    browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf})
+    csrf = browser.connections()["csrf"]
+    browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf})
+    assert browser.connections()["connections"] == []

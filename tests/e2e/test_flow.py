@@ -40,7 +40,7 @@ def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: Worl
     assert headers["akoya-interaction-type"] == "user"
     assert headers["akoya-consent"]
     assert -5 < time.time() - datetime.fromisoformat(headers["akoya-last-access"]).timestamp() < 120
-    assert headers["akoya-grant"] == f"g_{browser.connections()['connections'][0]['id']}"
+    assert headers["akoya-grant"] == browser.connections()["connections"][0]["id"]
     assert f'id="{headers["akoya-grant"]}"' in headers["akoya-connections"]
     assert seen["signature"] == (
         "valid: @authority @method @path @query @signature-params akoya-connections akoya-connector akoya-consent akoya-environment "

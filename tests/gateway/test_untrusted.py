@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.oauth.outcomes import TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.support.gateway_in_process import Bank, House, Person
@@ -46,7 +47,7 @@ def installed(house: House) -> None:
 async def waited(house: House, person: Person) -> None:
     """Move the clock to the next refresh."""
     (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
-    grant = await house.gateway.runtime.grants.repository.get(connection["id"])
+    grant = await house.gateway.runtime.grants.repository.get(to_record_id(connection["id"]))
     assert grant is not None
     house.later += max(grant.retry_at - house.clock(), 0.0) + 1.1
 

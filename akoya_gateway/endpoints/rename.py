@@ -1,0 +1,44 @@
+"""`POST /akoya/rename/{connector}`: the user names one of several logins at a bank."""
+
+from __future__ import annotations
+
+from akoya_gateway.access.redirect_policy import RedirectPolicy
+from akoya_gateway.config.model import Config
+from akoya_gateway.endpoints.csrf import require_csrf_token
+from akoya_gateway.endpoints.request import EndpointRequest
+from akoya_gateway.errors import UserError
+from akoya_gateway.grants.login_names import LoginNames
+from akoya_gateway.grants.manager import GrantManager
+from akoya_gateway.responses.response import Response, redirect_response
+
+
+class RenameEndpoint:
+    """Gives a login a name."""
+
+    def __init__(
+        self, config: Config, grants: GrantManager, login_names: LoginNames, redirects: RedirectPolicy
+    ) -> None:
+        self._config = config
+        self._grants = grants
+        self._login_names = login_names
+        self._redirects = redirects
+
+    async def __call__(self, request: EndpointRequest) -> Response:
+        """Store the form's `name` for the login `grant` and redirect back (303). An empty name removes it.
+
+        Raises:
+            UserError: There is no session (401), the form is not the session's (403), or the owner has no such login
+                (404).
+        """
+        session, owner = request.principal.session, request.principal.owner
+        if session is None or owner is None:
+            raise UserError("There is nothing to rename.", status=401, code="no-session", title="You are signed out")
+        form = await request.fields()
+        require_csrf_token(request.info, form, session, self._config.public_url)
+        owner_grants = await self._grants.for_owner(owner)
+        for grant in owner_grants.for_connector(request.path_params["connector"]):
+            if grant.public_id == form.get("grant"):
+                await self._login_names.rename(grant, form.get("name", ""), owner_grants)
+                target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=renamed")
+                return redirect_response(target, 303)
+        raise UserError("You have no such login at this bank.", status=404, code="unknown-grant", title="Unknown login")
