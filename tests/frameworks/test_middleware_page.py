@@ -107,7 +107,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
             stack.callback(process.terminate)
             started[program] = site, process, folder / "log"
         for site, process, log in started.values():
-            wait_for_port(int(site.url.rpartition(":")[2]), process, log, WAIT)
+            wait_for_port(int(site.url.rpartition(":")[2]), process, log)
         yield {program: site for program, (site, _, _) in started.items()}
 
 

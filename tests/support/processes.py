@@ -25,16 +25,11 @@ from akoya_gateway import Gateway, load_config
 from tests.support.ports import free_port
 
 PYTHON = sys.executable
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 
 
-def wait_for_port(
-    port: int,
-    process: subprocess.Popen[bytes] | None = None,
-    log: Path | None = None,
-    timeout: float = START_TIMEOUT,
-) -> None:
-    deadline = time.monotonic() + timeout
+def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             text = log.read_text(errors="replace") if log else ""
