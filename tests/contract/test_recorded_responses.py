@@ -178,10 +178,9 @@ def record_without_session(transcript: Transcript) -> None:
     transcript.request("logout with JSON", "POST", "/akoya/logout", (*DATA, ("content-type", "application/json")), body=b"{}")  # fmt: skip
     transcript.request("logout with a long form", "POST", "/akoya/logout", (*DATA, ("content-type", FORM)), body=b"a" * 16_385)  # fmt: skip
     transcript.request("logout with a field twice", "POST", "/akoya/logout", (*DATA, ("content-type", FORM)), body=b"a=1&a=2")  # fmt: skip
-    for number in range(2):
-        title = f"connect at the limit {number}"
-        answer = transcript.request(title, "GET", "/akoya/connect/mikomo", source="127.0.0.7")
-    assert " 429 " in answer
+    title = "connect too often"
+    while " 429 " not in transcript.request(title, "GET", "/akoya/connect/mikomo", source="127.0.0.7"):
+        del transcript.entries[title]  # one attempt a minute is allowed
     transcript.cookies.clear()
 
 
