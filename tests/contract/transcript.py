@@ -26,7 +26,6 @@ _VARYING = (
     (r"eyJ[\w.-]+", "<JWT>"),
     (r'(?<=nonce=")[0-9a-f]{32}', "<nonce>"),
     (r'(?<=<code>)[0-9a-f]{16}|(?<="request_id":")[0-9a-f]{16}|(?<=x-request-id: )[0-9a-f]{16}', "<request ID>"),
-    (r"(?m)^retry-after: \d\d$", "retry-after: <seconds>"),
     (r"Max-Age=259\d{4}", "Max-Age=<30 days>"),
     (r"\b(code|state|nonce|code_challenge)=[\w-]{20,}", r"\1=<\1>"),
     (r'(?<=name="csrf" value=")[^"]+', "<csrf>"),
