@@ -88,11 +88,14 @@ class Way:
     path: bytes = b"/bench/small"
     socket: bool = False
     """Whether to use a WebSocket. One round trip is a small message and its echo."""
+    in_process: str = "headers"
+    """`signing.in_process`."""
 
 
 WAYS = {
     "bare": Way("a bare ASGI app on uvicorn", "bare"),
     "middleware": Way("the same in Gateway(app)", "middleware"),
+    "middleware-scope": Way("the same with signing.in_process: scope", "middleware", in_process="scope"),
     "asgi": Way("akoya_gateway:sidecar on uvicorn", "app"),
     "asgi-varied": Way("the same, no two requests and no two answers alike", "app", varied=True),
     "general": Way("akoya-gateway run --no-fast-lane", "sidecar", lane=False),
@@ -332,6 +335,9 @@ async def _session(runtime: Runtime, config: Config, way: Way) -> bytes:
 def _config(folder: Path, akoya: Any, way: Way) -> Config:
     trusted = way.app in ("sidecar", "app")
     content = gateway.document(akoya, folder, 8080, "http://127.0.0.1:1", store="memory://", trusted=trusted)
+    content["signing"]["in_process"] = way.in_process
+    if way.app == "middleware":
+        del content["upstream"]
     return load_config(gateway.write(folder, content), {**os.environ, **gateway.ENVIRON})
 
 

@@ -53,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "authentication": CONFIG | {"authentication", "access", "sessions", "oauth", "provider"},
     "endpoints": CONFIG
     | {"endpoints", "authentication", "access", "responses", "grants", "sessions", "provider", "oauth", "signing"},
-    "admission": CONFIG | {"admission", "authentication", "access", "responses", "grants", "sessions", "signing"},
+    "admission": CONFIG
+    | {"admission", "authentication", "access", "responses", "grants", "sessions", "signing", "verify.result"},
     "gateway": CONFIG
     | {
         "gateway",

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from akoya_gateway.access.path_normalization import PathRefused
-from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.config.model import AccessRule, GrantSelector, Require
 
 
@@ -47,7 +46,7 @@ class AmbiguousSpelling(PathRefused):
 
 
 class RuleTable:
-    """The access rules, compiled once. `match` caches its results."""
+    """The access rules, compiled once."""
 
     def __init__(self, rules: Iterable[AccessRule], *, variants: bool = True) -> None:
         """Compile `rules`.
@@ -60,7 +59,6 @@ class RuleTable:
         rules = tuple(rules)
         self._root = _Node()
         self._folded = None if variants else RuleTable(_case_folded(rule) for rule in rules)
-        self._cache: BoundedCache[tuple[str, str], RuleMatch | None] = BoundedCache(_MAX_ENTRIES, _MAX_KEY_BYTES)
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
         for rule in rules:
             self._add(rule)
@@ -91,14 +89,10 @@ class RuleTable:
         Raises:
             AmbiguousSpelling: Variants are not allowed, and another spelling of the path is under another rule.
         """
-        requested = (method, path)
-        try:
-            return self._cache[requested]
-        except KeyError:
-            found = self._search(method, path)
+        found = self._search(method, path)
         if found is not None and self._folded is not None:
             self._folded.require_same(method, path.casefold(), found.rule)
-        return self._cache.store(requested, found, len(method) + len(path))
+        return found
 
     def _search(self, method: str, path: str) -> RuleMatch | None:
         segments = path.split("/")
@@ -145,8 +139,6 @@ def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None
     return rule.require, rule.connectors, rule.parameter, rule.grant
 
 
-_MAX_ENTRIES = 4096
-_MAX_KEY_BYTES = 256
 _NONE: Mapping[str, str] = {}
 
 

@@ -11,57 +11,28 @@ from __future__ import annotations
 
 from akoya_gateway.access.policy import AccessPolicy, Allow
 from akoya_gateway.access.rule_table import RuleMatch
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.bounded_cache import BoundedCache
-from akoya_gateway.config.model import AccessRule
 from akoya_gateway.grants.cache import CachedGrants
-from akoya_gateway.grants.grant import Grant, OwnerGrants
+from akoya_gateway.grants.grant import OwnerGrants
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.sessions.session_store import CachedSession
-from akoya_gateway.signing.claims import PreparedHeaders
 
 MAX_ENTRIES = 10_000
 """Maximum number of cached decisions."""
 
 
 class CachedDecision:
-    """An allow decision and the inputs it depends on.
+    """An allow decision and the inputs it depends on."""
 
-    `prepared` holds the gateway headers for `grant`, ready to be signed. `secure` is True if the app is reached over
-    https.
-    """
-
-    __slots__ = (
-        "_cached_grants",
-        "_grants",
-        "_session",
-        "_valid_from",
-        "_valid_until",
-        "grant",
-        "owner",
-        "prepared",
-        "rule",
-        "secure",
-    )
+    __slots__ = ("_cached_grants", "_grants", "_session", "_valid_from", "_valid_until", "admitted")
 
     def __init__(
-        self,
-        rule: AccessRule,
-        grant: Grant,
-        prepared: PreparedHeaders,
-        session: CachedSession,
-        held: CachedGrants,
-        since: float,
-        until: float,
-        *,
-        secure: bool,
+        self, admitted: Admitted, session: CachedSession, held: CachedGrants, since: float, until: float
     ) -> None:
-        self.rule = rule
-        self.secure = secure
-        self.grant = grant
-        self.prepared = prepared
-        self.owner = held.grants.owner
+        self.admitted = admitted
         self._session = session
         self._cached_grants = held
         self._grants: OwnerGrants = held.grants
@@ -84,10 +55,7 @@ class CachedDecision:
 
 
 class DecisionCache:
-    """Cached decisions by session cookie value and rule.
-
-    `enabled` is True if the owner is determined by the session, and False if it is determined by `identity`.
-    """
+    """Cached decisions by session cookie value and rule, for owners that are determined by the session."""
 
     def __init__(
         self, policy: AccessPolicy, authenticator: Authenticator, grants: GrantManager, injector: HeaderInjector
@@ -97,9 +65,8 @@ class DecisionCache:
         self._grants = grants
         self._injector = injector
         self._entries: BoundedCache[tuple[str, tuple[int, str | None]], CachedDecision] = BoundedCache(MAX_ENTRIES)
-        self.enabled = authenticator.uses_sessions
 
-    def get(self, session: str | None, match: RuleMatch, now: float) -> CachedDecision | None:
+    def get(self, session: str | None, match: RuleMatch, now: float) -> Admitted | None:
         """Return a valid decision for this session and rule, or None if the full decision must be made.
 
         A missing or expired decision is rebuilt from cached sessions and grants, without I/O.
@@ -117,12 +84,12 @@ class DecisionCache:
         key = (session, match.key)
         cached = self._entries.get(key)
         if cached is not None and cached.is_valid(now):
-            return cached
+            return cached.admitted
         made = self._build(session, match, now)
         if made is None:
             self._entries.pop(key, None)
             return None
-        return self._entries.store(key, made)
+        return self._entries.store(key, made).admitted
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)
@@ -138,8 +105,7 @@ class DecisionCache:
         until = min(self._grants.ready_until(grant) for grant in (decision.grant, *decision.others))
         if now >= until:
             return None
-        prepared, headers_end = self._injector.prepare(decision.rule, decision.grant, held.grants, now, decision.others)
-        secure = self._injector.secure(decision.rule)
-        return CachedDecision(
-            decision.rule, decision.grant, prepared, session, held, now, min(until, headers_end), secure=secure
+        admitted, headers_end = self._injector.admitted(
+            decision.rule, decision.grant, held.grants, now, decision.others
         )
+        return CachedDecision(admitted, session, held, now, min(until, headers_end))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.access.request import Headers
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.request_headers import RequestHeaderCache, RequestHeaders, client_headers_of
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
@@ -18,11 +19,12 @@ from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.last_access import PERIOD, LastAccess
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.claims import ConnectionClaim, PreparedHeaders, UpstreamClaims
-from akoya_gateway.signing.header_names import CONTENT_DIGEST
+from akoya_gateway.signing.header_values import timestamp
 from akoya_gateway.trusted_proxies import TrustedProxies
+from akoya_gateway.verify.result import Connection, Verified
 
 MAX_ENTRIES = 10_000
-"""Maximum number of cached prepared headers. Each takes a few kilobytes, for the encoded id_token."""
+"""Maximum number of cached decisions. Each takes a few kilobytes, for the encoded id_token."""
 
 
 class HeaderInjector:
@@ -45,39 +47,34 @@ class HeaderInjector:
         self.trusts = TrustedProxies(config.trusted_proxies)
         self.read = RequestHeaderCache(cookies, self.client_headers).read
         """Parse client headers; the result's `upstream_headers` hold no gateway headers (docs/design.md section 5)."""
-        self._prepared: BoundedCache[
-            tuple[str, int], tuple[OwnerGrants, tuple[Grant | None, ...], PreparedHeaders, UpstreamClaims]
+        self._admitted: BoundedCache[
+            tuple[str, int], tuple[Admitted, tuple[Grant | None, ...], OwnerGrants, UpstreamClaims]
         ] = BoundedCache(MAX_ENTRIES)
 
     def upstream_headers(
-        self, request: RequestInfo, injected_headers: Headers, request_headers: RequestHeaders | None
+        self, headers: RequestHeaders, peer: str | None, *, is_forwarded: bool, without: bytes | None = None
     ) -> Headers:
-        """Return the headers for the upstream: the client headers without gateway names, then `injected_headers`.
+        """Return a new list of the client headers that the app gets, to which the gateway headers are added.
 
         Args:
-            request: The client's request.
-            injected_headers: The gateway headers.
-            request_headers: The parsed client headers, if they have been parsed already.
+            headers: The parsed client headers.
+            peer: The address of the peer.
+            is_forwarded: Whether the server took this address from a header.
+            without: The name of a header that the gateway replaces.
         """
-        request_headers = request_headers or self.read(request.headers)
-        client_headers = (
-            request_headers.upstream_headers
-            if self.trusts(request.peer, is_forwarded=request.peer_is_forwarded)
-            else request_headers.untrusted_upstream_headers
-        )
-        if request.content_digest is not None:
-            client_headers = [pair for pair in client_headers if pair[0] != CONTENT_DIGEST]
-        return client_headers + injected_headers
+        trusted = self.trusts(peer, is_forwarded=is_forwarded)
+        passed = headers.upstream_headers if trusted else headers.untrusted_upstream_headers
+        return passed.copy() if without is None else [pair for pair in passed if pair[0] != without]
 
-    def prepare(
+    def admitted(
         self,
         rule: AccessRule,
         grant: Grant | None,
         owner_grants: OwnerGrants,
         now: float,
         others: tuple[Grant, ...] = (),
-    ) -> tuple[PreparedHeaders, float]:
-        """Return the gateway headers for this owner and rule, ready to be signed, and when they end, in Unix seconds.
+    ) -> tuple[Admitted, float]:
+        """Return the decision for an admitted owner, and when its gateway headers end, in Unix seconds.
 
         The request counts as activity of the owner. The headers end when `Akoya-Last-Access` changes.
 
@@ -86,15 +83,19 @@ class HeaderInjector:
         key = (owner_grants.owner, rule.index)
         accessed = self._last_access.record(owner_grants.owner, now)
         until = accessed + PERIOD
-        found = self._prepared.get(key)
+        found = self._admitted.get(key)
         passed = (grant, *others)
-        if found is not None and found[1] == passed and found[0] is owner_grants and found[3].last_access == accessed:
-            return found[2], until
+        if found is not None and found[1] == passed and found[2] is owner_grants and found[3].last_access == accessed:
+            return found[0], until
         facts = upstream_claims(rule, grant, owner_grants, self._connectors, accessed, others)
-        # The grants were reloaded but have not changed. Reuse the prepared headers, including any signed assertions.
-        prepared = found[2] if found is not None and found[3] == facts else self._prepare_within_limit(rule, facts)
-        self._prepared.store(key, (owner_grants, passed, prepared, facts))
-        return prepared, until
+        if found is not None and found[3] == facts:
+            # The grants were reloaded but have not changed. Reuse what was prepared, including any signed assertions.
+            prepared, verified = found[0].prepared, found[0].verified
+        else:
+            prepared, verified = self._prepare_within_limit(rule, facts), verified_of(facts)
+        made = Admitted(rule, grant, owner_grants.owner, prepared, verified)
+        self._admitted.store(key, (made, passed, owner_grants, facts))
+        return made, until
 
     def secure(self, rule: AccessRule) -> bool:
         """Return True if the app is reached over https.
@@ -157,4 +158,27 @@ def upstream_claims(
         id_tokens=tuple((each.connector, each.tokens.bearer) for each in all_passed),
         id_tokens_end=min((int(each.tokens.expires_at) for each in all_passed), default=None),
         last_access=last_access,
+    )
+
+
+def verified_of(claims: UpstreamClaims) -> Verified:
+    """Return the claims as an app in the same process gets them in `scope["akoya"]`.
+
+    Nothing was signed, so `key_id` is empty and the times of a signature are 0.
+    """
+    return Verified(
+        claims.owner,
+        claims.connector,
+        None if claims.bearer is None else claims.bearer.reveal(),
+        claims.expires_at,
+        claims.scope,
+        claims.environment,
+        tuple(Connection(one.connector, one.state, one.expires_at, one.id) for one in claims.connections),
+        provider=claims.provider,
+        grant=claims.grant,
+        consent=claims.consent,
+        interaction_type=claims.interaction_type,
+        last_access=None if claims.last_access is None else timestamp(claims.last_access),
+        id_tokens={connector: token.reveal() for connector, token in claims.id_tokens},
+        rule=claims.rule,
     )

@@ -21,6 +21,7 @@ from akoya_gateway.config.model import (
     EncryptionKey,
     Environment,
     Identity,
+    InProcess,
     Limits,
     LogFormat,
     Logging,
@@ -264,6 +265,7 @@ def _signing(node: Node) -> Signing:
         expires=node.seconds("expires"),
         audience=node.plain("audience") or "",
         content_digest=node.bytes("content_digest"),
+        in_process=InProcess(node.plain("in_process")),
     )
 
 

@@ -372,6 +372,13 @@ class SigningKey:
     material: Secret
 
 
+class InProcess(StrEnum):
+    """How the middleware gives an app in the same process what it asserts. `scope["akoya"]` is set either way."""
+
+    HEADERS = "headers"
+    SCOPE = "scope"
+
+
 @dataclass(frozen=True, slots=True)
 class Signing:
     """How the headers to the upstream are signed."""
@@ -385,6 +392,8 @@ class Signing:
     """The `aud` of the JWT scheme. If empty, it is the URL of the request's upstream (`Config.audience`)."""
     content_digest: Bytes = Bytes(0)
     """The size of the largest body that gets a Content-Digest (RFC 9530). 0 disables it."""
+    in_process: InProcess = InProcess.HEADERS
+    """Whether requests to an app that the middleware wraps get signed headers besides `scope["akoya"]`."""
 
 
 class Verify(StrEnum):

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 
 from akoya_gateway.access.request import Headers, RequestInfo
-from akoya_gateway.admission.decision_cache import CachedDecision
-from akoya_gateway.admission.gate import Admitted
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, head
@@ -105,7 +104,7 @@ class AsgiExchange:
         straight: AsgiFastLane,
         target: CachedTarget,
         headers: CachedHeaders,
-        admission: CachedDecision | Admitted,
+        admission: Admitted,
         connection: Connection,
         asgi: tuple[Scope, Receive, Send],
     ) -> None:
@@ -131,12 +130,12 @@ class AsgiExchange:
     @property
     def method(self) -> str:
         """The method, for the access log."""
-        return self._target.method
+        return self._target.target.method
 
     @property
     def raw_path(self) -> bytes:
         """The path, for the access log."""
-        return self._target.raw_path
+        return self._target.target.raw_path
 
     @property
     def request_id(self) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from akoya_gateway.access.path_normalization import normalize_path
-from akoya_gateway.access.request import RequestInfo, names_a_method_in
-from akoya_gateway.access.rule_table import RuleMatch
+from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.authentication.principal import is_trusted_peer
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
@@ -35,26 +34,22 @@ class CachedCheck:
     `remaining_lines` are the response's header lines after the gateway headers, except the date.
     """
 
-    __slots__ = ("authority", "match", "original_request", "public", "remaining_lines", "request", "session", "verb")
+    __slots__ = ("authority", "original_request", "remaining_lines", "request", "session", "target")
 
     def __init__(
         self,
         build_request: Callable[[], RequestInfo],
         original: OriginalRequest,
-        match: RuleMatch,
+        target: RequestTarget,
         session: str | None,
         authority: bytes,
-        *,
-        public: bool,
     ) -> None:
         """Prepare the check. `build_request` builds the proxy's own request, each time with a new request ID."""
         self.request = build_request
         self.original_request = original
-        self.match = match
+        self.target = target
         self.session = session
         self.authority = authority
-        self.public = public
-        self.verb = original.method.encode()
         self.remaining_lines = lines(Response(200, original.response_headers([])).raw_headers)
 
 
@@ -63,9 +58,9 @@ class EncodedResponse:
 
     __slots__ = ("_check", "content", "rule")
 
-    def __init__(self, check: CachedCheck, content: bytes) -> None:
+    def __init__(self, check: CachedCheck, rule: str, content: bytes) -> None:
         self._check = check
-        self.rule = check.match.rule.label
+        self.rule = rule
         self.content = content
 
     @property
@@ -108,16 +103,17 @@ class ForwardAuthCache:
         check = self._entries.get((peer, data))
         if check is None:
             return None
+        target = check.target
+        admitted = runtime.gate.try_admit(target, check.session, now)
+        if admitted is None:
+            return None
         injected = b""
-        if not check.public:
-            decision = runtime.gate.decisions.get(check.session, check.match, now)
-            if decision is None:
-                return None
-            original = check.original_request
-            injected = decision.prepared.lines(check.verb, check.authority, original.raw_path, original.query, now)
-        return EncodedResponse(
-            check, b"%b%b%b%b: %b\r\n\r\n" % (_OK, injected, check.remaining_lines, *self._date_header.header())
-        )
+        if admitted.prepared is not None:
+            query = check.original_request.query
+            injected = admitted.prepared.lines(target.verb, check.authority, target.raw_path, query, now)
+        date = self._date_header.header()
+        content = b"%b%b%b%b: %b\r\n\r\n" % (_OK, injected, check.remaining_lines, *date)
+        return EncodedResponse(check, admitted.rule.label, content)
 
     def clear(self) -> None:
         """Remove all cached checks."""
@@ -127,26 +123,21 @@ class ForwardAuthCache:
 def _read(runtime: Runtime, again: Callable[[], RequestInfo]) -> CachedCheck | None:
     """Parse a check like `gateway.forward_auth`. Returns None if it is not simple. Raises `GatewayError`."""
     request = again()
-    if not runtime.gate.decisions.enabled or not is_trusted_peer(runtime.trusted_proxies, request):
+    if runtime.gate.needs_request or not is_trusted_peer(runtime.trusted_proxies, request):
         return None
     if not _BODY_HEADERS.isdisjoint(name for name, _ in request.headers):
         return None
     if not request.raw_path.startswith(runtime.original_requests.route) or request.header(ANSWER_HEADER) is not None:
         return None
     original = runtime.original_requests.read(request)
-    path = normalize_path(original.raw_path)
-    match = None if runtime.router.matches(path) else runtime.gate.match(original.method, path)
-    request_headers = runtime.injector.read(original.headers)
-    if match is None or original.websocket or not original.plain or request_headers.override:
+    target = runtime.targets.route(original.method, original.raw_path)
+    headers = runtime.injector.read(original.headers)
+    if target.match is None or original.websocket or not original.plain or headers.override:
         return None
-    if names_a_method_in(original.query) and runtime.gate.has_method_rules(path):
+    authority = headers.authorities[target.secure]
+    if not authority or runtime.gate.overrides_method(target, original.query):
         return None
-    authority = request_headers.authorities[runtime.injector.secure(match.rule)]
-    if not authority:
-        return None
-    return CachedCheck(
-        again, original, match, request_headers.session, authority, public=not runtime.gate.needs_owner(match)
-    )
+    return CachedCheck(again, original, target, headers.session, authority)
 
 
 def is_one_head(data: bytes, verb: bytes, url: bytes, headers: int) -> bool:

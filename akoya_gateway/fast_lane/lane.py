@@ -18,9 +18,9 @@ from collections.abc import Callable
 from functools import partial
 
 from akoya_gateway.access.path_normalization import normalize_path
-from akoya_gateway.access.request import Headers, RequestInfo, names_a_method_in
-from akoya_gateway.admission.decision_cache import CachedDecision, DecisionCache
-from akoya_gateway.admission.gate import Admitted
+from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.admission.decision import Admitted
+from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
@@ -33,10 +33,9 @@ from akoya_gateway.gateway.lifespan import App, Receive, Scope, Send
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
-from akoya_gateway.signing.header_values import lines as as_lines
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
-from akoya_gateway.upstream.http.request_head import IDEMPOTENT, Body, RequestWriter
+from akoya_gateway.upstream.http.request_head import Body, RequestWriter
 
 
 class FastLane:
@@ -56,7 +55,7 @@ class FastLane:
         self._requests: RequestParser | None = None
         self._forward_auth = ForwardAuthCache(date_header)
         self._runtime: Runtime | None = None
-        self._decisions: DecisionCache | None = None
+        self._gate: AccessGate | None = None
         self._proxies: Proxies | None = None
         self._writer = RequestWriter(ForwardedHeaders(), b"")
 
@@ -134,28 +133,28 @@ class FastLane:
         connection.start(head(target, headers, injected), exchange, head_only=target.head_only)
         return exchange
 
-    def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[CachedDecision | Admitted, bytes] | None:
+    def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[Admitted, bytes] | None:
         """Return the decision and the gateway's header lines, or None if the ASGI path must decide."""
-        runtime, decisions = self._runtime, self._decisions
-        if runtime is None or decisions is None:
+        gate = self._gate
+        if gate is None:
             return None
+        routed, now = target.target, self._clock()
         try:
-            if not decisions.enabled:
-                admission = runtime.gate.try_admit(self.request(target, headers), target.path)
-                return None if admission is None else (admission, as_lines(admission.headers))
-            if target.public is not None:
-                return target.public, b""
-            now = self._clock()
-            cached = decisions.get(headers.session, target.match, now)
-            if cached is None:
+            request = self.request(target, headers) if gate.needs_request else None
+            admitted = gate.try_admit(routed, headers.session, now, request)
+            if admitted is None:
                 return None
-            return cached, cached.prepared.lines(target.verb, headers.authority, target.raw_path, target.query, now)
+            prepared = admitted.prepared
+            if prepared is None:
+                return admitted, b""
+            return admitted, prepared.lines(routed.verb, headers.authority, routed.raw_path, target.query, now)
         except GatewayError:
             return None
 
     def request(self, target: CachedTarget, headers: CachedHeaders) -> RequestInfo:
         """Build the `RequestInfo` of a request, for the access gate."""
-        return self.gateway.request_info(target.method, target.raw_path, target.query, headers.headers, headers.peer)
+        routed = target.target
+        return self.gateway.request_info(routed.method, routed.raw_path, target.query, headers.headers, headers.peer)
 
     def request_id(self, headers: CachedHeaders) -> str:
         """Return the ID of a request, for logs: a new one, unless a trusted proxy has set it."""
@@ -176,7 +175,7 @@ class FastLane:
         """Drop everything cached under the old configuration, because the configuration has changed."""
         self._runtime = self.gateway.current_runtime
         self._proxies = self._current_proxies()
-        self._decisions = None if self._runtime is None else self._runtime.gate.decisions
+        self._gate = None if self._runtime is None else self._runtime.gate
         if self._runtime is not None:
             # No default host is needed: only HTTP/1.1 requests get here, and they always have one.
             config = self._runtime.config
@@ -209,23 +208,18 @@ class FastLane:
         if runtime is None or proxies is None or url[:1] != b"/" or b"#" in url:
             return None
         raw_path, _, query = url.partition(b"?")
-        path = normalize_path(raw_path)
-        match = None if runtime.router.matches(path) else runtime.gate.match(method, path)
-        if match is None or match.rule.upstream is None:
+        target = runtime.targets.route(method, raw_path)
+        if target.match is None or target.match.rule.upstream is None or runtime.gate.overrides_method(target, query):
             return None
-        if names_a_method_in(query) and runtime.gate.has_method_rules(path):
-            return None
-        proxy = proxies[match.rule.upstream.name]
-        verb = self._writer.validate_request_line(method, url)
-        public = not runtime.gate.needs_owner(match)
-        return CachedTarget(verb, raw_path, query, path, match, proxy, public=public, idempotent=verb in IDEMPOTENT)
+        self._writer.validate_request_line(method, url)
+        return CachedTarget(target, query, proxies[target.match.rule.upstream.name])
 
     def _build_headers(
         self, target: CachedTarget, headers: Headers, peer: str | None, scheme: str
     ) -> CachedHeaders | None:
         assert self._runtime is not None
         request_headers = self._runtime.injector.read(headers)
-        authority = request_headers.authorities[target.secure]
+        authority = request_headers.authorities[target.target.secure]
         section = self._writer.section(request_headers.upstream_headers, peer=peer, scheme=scheme)
         if section.body is not Body.NONE or not authority or request_headers.override:
             return None

@@ -7,8 +7,7 @@ from urllib.parse import unquote
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from akoya_gateway.access.request import Headers, RequestInfo
-from akoya_gateway.admission.decision_cache import CachedDecision
-from akoya_gateway.admission.gate import Admitted
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
@@ -71,7 +70,7 @@ class LaneExchange:
         runtime: Runtime,
         target: CachedTarget,
         headers: CachedHeaders,
-        admission: CachedDecision | Admitted,
+        admission: Admitted,
         connection: Connection,
     ) -> None:
         self._protocol = protocol
@@ -103,12 +102,12 @@ class LaneExchange:
     @property
     def method(self) -> str:
         """The method, for the access log."""
-        return self._target.method
+        return self._target.target.method
 
     @property
     def raw_path(self) -> bytes:
         """The path, for the access log."""
-        return self._target.raw_path
+        return self._target.target.raw_path
 
     @property
     def request_id(self) -> str:
@@ -195,12 +194,12 @@ class LaneExchange:
 
     def scope(self) -> Scope:
         """Return the ASGI scope of this request, as uvicorn would have built it."""
-        target = self._target
+        target = self._target.target
         scope = self._protocol.make_scope(self._headers.headers)
         scope["method"] = target.method
         scope["path"] = unquote(target.raw_path.decode("ascii"))
         scope["raw_path"] = target.raw_path
-        scope["query_string"] = target.query
+        scope["query_string"] = self._target.query
         return scope
 
     def on_writable(self) -> None:
@@ -209,7 +208,7 @@ class LaneExchange:
     def on_tick(self) -> None:
         """Monitor the admission from now on, because the response takes longer (a download or a stream)."""
         if self._monitored is None and self._admission.owner is not None:
-            self._monitored = MonitoredConnection(self.request, self._target.path, self._cut)
+            self._monitored = MonitoredConnection(self.request, self._cut)
             self._lane.gateway.connections.add(self._monitored)
 
     # -- internals

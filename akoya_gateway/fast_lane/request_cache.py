@@ -19,16 +19,15 @@ from enum import IntEnum
 from typing import TypeVar
 
 from akoya_gateway.access.request import Headers, has_method_override
-from akoya_gateway.access.rule_table import RuleMatch
-from akoya_gateway.admission.gate import Admitted
 from akoya_gateway.admission.request_headers import authorities
+from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import strip
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedValues
-from akoya_gateway.upstream.http.request_head import HeaderRule, RequestWriter
+from akoya_gateway.upstream.http.request_head import IDEMPOTENT, HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 MAX_ENTRIES = 4096
@@ -58,53 +57,21 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]
 class CachedTarget:
     """A parsed request line.
 
-    `start` is the request line for the upstream, `pool` has the connections to it, `proxy` is its reverse proxy and
-    `secure` is True if the connections use https. `public` is set if no session is needed.
+    `start` is the request line for the upstream, `pool` has the connections to it and `proxy` is its reverse proxy.
     """
 
-    __slots__ = (
-        "closing",
-        "head_only",
-        "idempotent",
-        "match",
-        "method",
-        "path",
-        "pool",
-        "proxy",
-        "public",
-        "query",
-        "raw_path",
-        "secure",
-        "start",
-        "verb",
-    )
+    __slots__ = ("closing", "head_only", "idempotent", "pool", "proxy", "query", "start", "target")
 
-    def __init__(
-        self,
-        verb: bytes,
-        raw_path: bytes,
-        query: bytes,
-        path: str,
-        match: RuleMatch,
-        proxy: ReverseProxy,
-        *,
-        public: bool,
-        idempotent: bool,
-    ) -> None:
-        self.verb = verb
-        self.method = verb.decode("ascii")
-        self.raw_path = raw_path
+    def __init__(self, target: RequestTarget, query: bytes, proxy: ReverseProxy) -> None:
+        verb, raw_path = target.verb, target.raw_path
+        self.target = target
         self.query = query
-        self.path = path
-        self.match = match
         self.proxy = proxy
         self.pool = proxy.pool
-        self.secure = proxy.pool.upstream.secure
-        self.public = Admitted(match.rule, []) if public else None
         self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
         self.closing = proxy.writer.closing(verb)
         self.head_only = verb == b"HEAD"
-        self.idempotent = idempotent
+        self.idempotent = verb in IDEMPOTENT
 
 
 class CachedHeaders:
@@ -238,7 +205,7 @@ class RequestParser:
             return None
         del written[0]
         headers = self._read_headers(
-            written, self._header_cache.get, self._read_header, peer, self._scheme, target.secure
+            written, self._header_cache.get, self._read_header, peer, self._scheme, target.target.secure
         )
         return None if headers is None else (target, headers)
 
@@ -250,11 +217,11 @@ class RequestParser:
             cached_target = self._scope_target_cache[target]
         except KeyError:
             cached_target = self._read_scope_target(target)
-        if cached_target is None or cached_target.path != scope["path"] or len(headers) > MAX_HEADERS:
+        if cached_target is None or cached_target.target.path != scope["path"] or len(headers) > MAX_HEADERS:
             return None
         scheme = scope.get("scheme", "http")
         cached_headers = self._read_headers(
-            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme, cached_target.secure
+            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme, cached_target.target.secure
         )
         return None if cached_headers is None else (cached_target, cached_headers)
 

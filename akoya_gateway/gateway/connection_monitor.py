@@ -26,15 +26,14 @@ MAX_CONCURRENT_CHECKS = 64
 log = logger("akoya_gateway.gateway")
 
 Close = Callable[[int], Awaitable[None]]
-StillAdmitted = Callable[[RequestInfo, str], Awaitable[bool]]
+StillAdmitted = Callable[[RequestInfo], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MonitoredConnection:
-    """An open connection: its request, its normalized path and a callback that closes it with a close code."""
+    """An open connection: its request, and a callback that closes it with a close code."""
 
     request: RequestInfo
-    path: str
     close: Close
 
 
@@ -108,7 +107,7 @@ class ConnectionMonitor:
     async def _is_admitted(self, socket: MonitoredConnection) -> bool:
         try:
             async with asyncio.timeout(self._check_timeout):
-                return await self._still_admitted(socket.request, socket.path)
+                return await self._still_admitted(socket.request)
         except UserError:
             return False
         except (GatewayError, TimeoutError):

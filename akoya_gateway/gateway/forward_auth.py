@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from akoya_gateway.access.path_normalization import PathRefused, normalize_path
-from akoya_gateway.access.request import RequestInfo
-from akoya_gateway.admission.gate import Admission, Admitted
+from akoya_gateway.access.path_normalization import PathRefused
+from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.admission.decision import Admission, Admitted
 from akoya_gateway.authentication.principal import is_trusted_peer
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
 from akoya_gateway.gateway.original_request import ORIGINAL_URI, InvalidOriginalRequest, OriginalRequest
@@ -88,12 +88,13 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, observer: Decisio
         raise PathRefused("The path is ambiguous.")
     if request.header(ORIGINAL_URI) is None:
         original = runtime.original_requests.read(request)
-        return _response(await _decide(runtime, request, original, observer), original)
+        return _response(*await _decide(runtime, request, original, observer), original)
     if request.header(ANSWER_HEADER) == b"client":
-        return _for_the_client(await _decide(runtime, request, _replaceable(runtime, request), observer))
+        admission, _ = await _decide(runtime, request, _replaceable(runtime, request), observer)
+        return _for_the_client(admission)
     try:
         original = _replaceable(runtime, request)
-        return _for_nginx(_response(await _decide(runtime, request, original, observer), original))
+        return _for_nginx(_response(*await _decide(runtime, request, original, observer), original))
     except GatewayError as error:
         # nginx `auth_request` turns every status except 2xx, 401 and 403 into 500.
         error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
@@ -109,23 +110,29 @@ def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
 
 async def _decide(
     runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, observer: DecisionObserver
-) -> Admission:
+) -> tuple[Admission, Headers]:
+    """Return the decision and the signed gateway headers."""
     original = original_request.request_info(request)
     observer.on_original_request(original)
-    path = normalize_path(original.raw_path)
-    if runtime.router.matches(path):
+    target = runtime.targets.route(original.method, original.raw_path)
+    if target.is_own:
         raise UntrustedProxy("The proxy must forward the gateway's own routes to the gateway.", code="own-route")
     if original.websocket:
         require_own_origin(original, runtime.config.public_url)
-    admission = runtime.gate.try_admit(original, path) or await runtime.gate.admit(original, path)
+    headers = runtime.injector.read(original.headers)
+    admission = await runtime.gate.admit(target, original, headers)
+    injected: Headers = []
+    if isinstance(admission, Admitted):
+        authority = headers.authorities[target.secure]
+        injected = admission.headers(target.verb, authority, original.raw_path, original.query, runtime.clock())
     observer.on_decision(admission)
-    return admission
+    return admission, injected
 
 
-def _response(admission: Admission, original: OriginalRequest) -> Response:
+def _response(admission: Admission, injected: Headers, original: OriginalRequest) -> Response:
     if not isinstance(admission, Admitted):
         return admission.response
-    return Response(200, original.response_headers(admission.headers))
+    return Response(200, original.response_headers(injected))
 
 
 def _for_nginx(response: Response) -> Response:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.admission.denial_responses import ErrorResponder
-from akoya_gateway.admission.gate import Admitted, Denied, normalized_path
+from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.clock import Clock
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Config
@@ -36,6 +37,7 @@ from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import Response
+from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import peer_of
 
 log = logger("akoya_gateway.gateway")
@@ -291,21 +293,20 @@ class Gateway:
             runtime = self._runtime or await self._ready()
             if runtime.digests:
                 request, receive = await digest_body(request, receive, runtime.digests)
-            path = self._path(runtime, request, scope)
+            target = self._route(runtime, request, scope)
             outcome: Admitted | Denied | None = None
-            if not runtime.router.matches(path):
-                outcome = runtime.gate.try_admit(request, path) or await runtime.gate.admit(request, path)
+            if not target.is_own:
+                outcome, headers, injected_count = await self._admit(runtime, target, request)
                 responses.on_decision(outcome)
             if isinstance(outcome, Admitted):
                 reply = ResponseFilter(self, scope, send, outcome, began, request)
-                headers = runtime.injector.upstream_headers(request, outcome.headers, outcome.request_headers)
                 receive = limit_body(receive, request, runtime.body_bytes) if runtime.body_bytes else receive
                 if not scope.get("raw_path"):
                     scope = {**scope, "raw_path": request.raw_path}
-                await self._forward(runtime, reply, headers, len(outcome.headers), scope, receive, send)
+                await self._forward(runtime, reply, headers, injected_count, scope, receive, send)
                 return
             if outcome is None:
-                await self._endpoint(runtime, request, path, scope, receive, responses)
+                await self._endpoint(runtime, request, target.path, scope, receive, responses)
                 return
             response = outcome.response
         except GatewayError as error:
@@ -332,6 +333,8 @@ class Gateway:
         app_scope["akoya.ours"] = injected_count
         admission = reply.admission
         app_scope["akoya.upstream"] = admission.rule.upstream
+        # Set for every request, so that no value of an outer app or server is taken for the gateway's.
+        app_scope["akoya"] = admission.verified
         if admission.owner is not None:
             app_scope["akoya.ending"] = reply
         try:
@@ -382,13 +385,35 @@ class Gateway:
     def _observed_send(self, request: RequestInfo, send: Send, began: float) -> ObservedSend:
         return ObservedSend(request, send, self._observers.requests, self._clock, began)
 
-    def _path(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> str:
-        """Return the normalized path for the decision. Raises `UserError` if the app would serve another path."""
-        path = normalized_path(request)
-        if path != scope["path"]:
+    def _route(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> RequestTarget:
+        """Return the target of the request. Raises `UserError` if the app would serve another path."""
+        target = runtime.targets.route(request.method, request.raw_path)
+        if target.path != scope["path"]:
             raise PathRefused("The path is ambiguous.")
-        runtime.mount.require(scope.get("root_path") or "", path)
-        return path
+        runtime.mount.require(scope.get("root_path") or "", target.path)
+        return target
+
+    async def _admit(
+        self, runtime: Runtime, target: RequestTarget, request: RequestInfo
+    ) -> tuple[Admitted | Denied, Headers, int]:
+        """Return the decision, the headers for the app, and how many of the last headers are the gateway's."""
+        headers = runtime.injector.read(request.headers)
+        admission = await runtime.gate.admit(target, request, headers)
+        if isinstance(admission, Denied):
+            return admission, [], 0
+        injected: Headers = []
+        if runtime.signs(admission):
+            authority = headers.authorities[target.secure]
+            injected = admission.headers(
+                target.verb, authority, request.raw_path, request.query, self._clock(), request.content_digest
+            )
+        upstream_headers = runtime.injector.upstream_headers(
+            headers,
+            request.peer,
+            is_forwarded=request.peer_is_forwarded,
+            without=None if request.content_digest is None else CONTENT_DIGEST,
+        )
+        return admission, upstream_headers + injected, len(injected)
 
     def _error(self, error: GatewayError, request: RequestInfo) -> Response:
         if isinstance(error, OperatorError):
@@ -413,11 +438,11 @@ class Gateway:
         began = self.started_at()
         try:
             runtime = self._runtime or await self._ready()
-            path = self._path(runtime, request, scope)
+            target = self._route(runtime, request, scope)
             require_own_origin(request, runtime.config.public_url)
-            if runtime.router.matches(path):
+            if target.is_own:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
-            admission = runtime.gate.try_admit(request, path) or await runtime.gate.admit(request, path)
+            admission, headers, _ = await self._admit(runtime, target, request)
         except GatewayError as error:
             await _refuse_handshake(scope, receive, send, self._error(error, request))
             return
@@ -425,29 +450,20 @@ class Gateway:
             await _refuse_handshake(scope, receive, send, admission.response)
             return
         reply = ResponseFilter(self, scope, send, admission, began, request)
-        await self._relay(runtime, reply, path, admission, scope, receive, send)
+        await self._relay(reply, headers, scope, receive, send)
 
-    async def _relay(
-        self,
-        runtime: Runtime,
-        reply: ResponseFilter,
-        path: str,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _relay(self, reply: ResponseFilter, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
+        admitted = reply.admission
         app_scope = dict(scope)
         app_scope["raw_path"] = reply.request.raw_path
-        app_scope["headers"] = runtime.injector.upstream_headers(
-            reply.request, admitted.headers, admitted.request_headers
-        )
+        app_scope["headers"] = headers
         app_scope["akoya.upstream"] = admitted.rule.upstream
+        app_scope["akoya"] = admitted.verified
 
         async def close(code: int) -> None:
             await send({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
 
-        socket = MonitoredConnection(reply.request, path, close)
+        socket = MonitoredConnection(reply.request, close)
         if admitted.owner is not None:
             self.connections.add(socket)
         try:
@@ -460,8 +476,10 @@ class Gateway:
         finally:
             self.connections.remove(socket)
 
-    async def _still_admitted(self, request: RequestInfo, path: str) -> bool:
-        return await self.runtime.gate.still_admits(request, path)
+    async def _still_admitted(self, request: RequestInfo) -> bool:
+        runtime = self.runtime
+        target = runtime.targets.route(request.method, request.raw_path)
+        return await runtime.gate.still_admits(target, request, runtime.injector.read(request.headers))
 
 
 RETIRE_AFTER = 30.0

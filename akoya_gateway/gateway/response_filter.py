@@ -6,8 +6,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from akoya_gateway.access.request import Headers, RequestInfo
-from akoya_gateway.admission.decision_cache import CachedDecision
-from akoya_gateway.admission.gate import Admitted
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.hidden import SUSPECT, Hides
 from akoya_gateway.gateway.lifespan import Message, Scope, Send
@@ -66,7 +65,7 @@ class ResponseFilter(StreamCancellation):
         gateway: ExchangeHost,
         scope: Scope,
         send: Send,
-        admission: Admitted | CachedDecision,
+        admission: Admitted,
         began: float,
         request: RequestInfo | None = None,
     ) -> None:
@@ -146,7 +145,7 @@ class ResponseFilter(StreamCancellation):
             elif name[:3] in SUSPECT and self._gateway.hides(name, value):
                 injected = True
         if stream and kind == "http.response.start" and self.admission.owner is not None:
-            self._monitored = MonitoredConnection(self.request, self._scope["path"], self._close)
+            self._monitored = MonitoredConnection(self.request, self._close)
             self._gateway.connections.add(self._monitored)
         return self._filtered(message) if injected else message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from akoya_gateway.access.request import RequestInfo
-from akoya_gateway.admission.gate import Admitted, Denied
+from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.lifespan import Message, Send

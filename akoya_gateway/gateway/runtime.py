@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from akoya_gateway.access.policy import AccessPolicy
 from akoya_gateway.access.redirect_policy import RedirectPolicy
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.admission.header_injector import HeaderInjector
+from akoya_gateway.admission.request_target import TargetRouter
 from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.authentication.user_identity import build_user_authenticator
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import Config, IdentitySource
+from akoya_gateway.config.model import Config, IdentitySource, InProcess
 from akoya_gateway.endpoints.callback import CallbackEndpoint
 from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
@@ -63,13 +65,16 @@ NO_OBSERVERS = Observers(NullGrantObserver(), NullAuthorizationObserver())
 class Runtime:
     """The objects of one configuration; create it with `Runtime.open`.
 
-    `gate` decides requests, `router` handles the gateway's own routes and `injector` prepares the headers for the
-    upstream.
+    `targets` routes requests, `gate` decides them, `router` handles the gateway's own routes and `injector` prepares
+    the headers for the upstream.
     """
 
     def __init__(self, config: Config, store: Store, observers: Observers, clock: Clock) -> None:
         self.config = config
-        self.digests = config.signing.content_digest
+        self.clock = clock
+        self._signs_in_process = config.signing.in_process is InProcess.HEADERS
+        signs_any = self._signs_in_process or any(rule.upstream is not None for rule in config.access)
+        self.digests = config.signing.content_digest if signs_any else 0
         """Maximum size in bytes of a body that gets a Content-Digest; 0 for none."""
         self.body_bytes = config.limits.body_bytes
         self.store = store
@@ -116,9 +121,10 @@ class Runtime:
             observers.authorizations,
         )
         self.router = self._router(observers.authorizations, clock)
+        self.targets = TargetRouter(policy, self.router.matches, self.injector.secure)
         bodies = not self.digests and not self.body_bytes
         self.scope_fast_path = ScopeFastPath(
-            self.gate, self.injector, self.router, clock, bodies=bodies, root_path=config.root_path
+            self.targets, self.gate, self.injector, self.signs, clock, bodies=bodies, root_path=config.root_path
         )
 
     @classmethod
@@ -164,6 +170,10 @@ class Runtime:
         await self.providers.close()
         if not keep_store:
             await self.store.close()
+
+    def signs(self, admitted: Admitted) -> bool:
+        """Return True if the app gets signed headers, and not only `scope["akoya"]` (`signing.in_process`)."""
+        return admitted.prepared is not None and (self._signs_in_process or admitted.rule.upstream is not None)
 
     async def check(self) -> list[str]:
         """Return the reasons why this runtime cannot serve, as text; empty when ready."""

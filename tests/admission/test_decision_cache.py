@@ -26,7 +26,7 @@ def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, Ca
     session = CachedSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
     held = CachedGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
     anything: Any = None
-    return CachedDecision(anything, GRANT, anything, session, held, NOW, until, secure=False), session, held
+    return CachedDecision(anything, session, held, NOW, until), session, held
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Room:
         self.stuck: set[str] = set()
         self.sockets = ConnectionMonitor(self.still_admitted, every=every, check_timeout=0.3)
 
-    async def still_admitted(self, asked: RequestInfo, path: str) -> bool:
+    async def still_admitted(self, asked: RequestInfo) -> bool:
         fate = self.fates.get(asked.request_id, True)
         if isinstance(fate, Exception):
             raise fate
@@ -39,7 +39,7 @@ class Room:
                 await asyncio.sleep(3600)
             self.closed[name] = code
 
-        socket = MonitoredConnection(ask(name), "/" + name, close)
+        socket = MonitoredConnection(ask(name), close)
         self.sockets.add(socket)
         return socket
 

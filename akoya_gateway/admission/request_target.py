@@ -1,0 +1,91 @@
+"""Routes the method and path of a request. Every entry point uses this module, and results are cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from akoya_gateway.access.path_normalization import normalize_path
+from akoya_gateway.access.policy import AccessPolicy
+from akoya_gateway.access.rule_table import RuleMatch
+from akoya_gateway.admission.decision import Admitted
+from akoya_gateway.bounded_cache import BoundedCache
+from akoya_gateway.config.model import AccessRule
+
+MAX_ENTRIES = 4096
+"""Maximum number of cached targets."""
+MAX_KEY_BYTES = 1024
+"""Maximum size of a cached target (method and path)."""
+
+
+class RequestTarget:
+    """A method and a path, and what the configuration says about them.
+
+    Attributes:
+        method: The method, and the same as bytes in `verb`.
+        raw_path: The path as received.
+        path: The path after normalization, which is decided about.
+        is_own: True for the gateway's own routes, which no rule covers.
+        match: The access rule; None if no rule covers the target.
+        public: The decision, if the rule requires no session.
+        secure: True if the app is reached over https.
+    """
+
+    __slots__ = ("is_own", "match", "method", "path", "public", "raw_path", "secure", "verb")
+
+    def __init__(
+        self,
+        method: str,
+        raw_path: bytes,
+        path: str,
+        match: RuleMatch | None,
+        *,
+        is_own: bool,
+        public: bool,
+        secure: bool,
+    ) -> None:
+        self.method = method
+        self.verb = method.encode("latin-1", "replace")
+        self.raw_path = raw_path
+        self.path = path
+        self.is_own = is_own
+        self.match = match
+        self.public = Admitted(match.rule) if public and match is not None else None
+        self.secure = secure
+
+
+class TargetRouter:
+    """Routes targets under one configuration.
+
+    Args:
+        policy: The access rules.
+        is_own: Returns True for the normalized paths of the gateway's own routes.
+        secure: Returns True if the app of this rule is reached over https.
+    """
+
+    def __init__(
+        self, policy: AccessPolicy, is_own: Callable[[str], bool], secure: Callable[[AccessRule], bool]
+    ) -> None:
+        self._policy = policy
+        self._is_own = is_own
+        self._secure = secure
+        self._targets: BoundedCache[tuple[str, bytes], RequestTarget] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+
+    def route(self, method: str, raw_path: bytes) -> RequestTarget:
+        """Return the target of this method and path.
+
+        Raises:
+            PathRefused: The path is not acceptable, or another spelling of it is under another rule.
+        """
+        key = method, raw_path
+        try:
+            return self._targets[key]
+        except KeyError:
+            return self._targets.store(key, self._route(method, raw_path), len(method) + len(raw_path))
+
+    def _route(self, method: str, raw_path: bytes) -> RequestTarget:
+        path = normalize_path(raw_path)
+        is_own = self._is_own(path)
+        match = None if is_own else self._policy.match(method, path)
+        public = match is not None and not self._policy.needs_owner(match)
+        secure = match is not None and self._secure(match.rule)
+        return RequestTarget(method, raw_path, path, match, is_own=is_own, public=public, secure=secure)
