@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from ipaddress import ip_network
-from types import SimpleNamespace
 from typing import Any
 
 import httptools
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akoya_gateway.admission.request_headers import RequestHeaders
+from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.config.model import Cookie, Origin, Seconds, Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser
@@ -37,10 +37,9 @@ SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000
 
 def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     raw_path, _, query = url.partition(b"?")
-    match: Any = SimpleNamespace(rule=None)
-    return CachedTarget(
-        method.encode(), raw_path, query, raw_path.decode(), match, proxy, public=False, idempotent=True
-    )
+    secure = proxy.pool.upstream.secure
+    target = RequestTarget(method, raw_path, raw_path.decode(), None, is_own=False, public=False, secure=secure)
+    return CachedTarget(target, query, proxy)
 
 
 def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
@@ -98,10 +97,10 @@ def agrees_with(proxy: ReverseProxy, data: bytes, peer: str) -> bool:
     parsed = Parsed(data, peer)
     assert (parsed.begun, parsed.complete) == (1, 1)
     for cached_target, headers in (found, reader.read(data, peer)):  # type: ignore[misc]
-        target = cached_target.raw_path + (b"?" + cached_target.query if cached_target.query else b"")
-        assert (cached_target.method, cached_target.start) == (
+        target = cached_target.target.raw_path + (b"?" + cached_target.query if cached_target.query else b"")
+        assert (cached_target.target.method, cached_target.start) == (
             parsed.method,
-            b"%b %b HTTP/1.1\r\n" % (cached_target.verb, target),
+            b"%b %b HTTP/1.1\r\n" % (cached_target.target.verb, target),
         )
         assert parsed.url.rstrip(b"?") == target.rstrip(b"?")
         assert headers.headers == parsed.headers
