@@ -58,7 +58,15 @@ class RuleTable:
         """
         rules = tuple(rules)
         self._root = _Node()
-        self._folded = None if variants else RuleTable(_case_folded(rule) for rule in rules)
+        self._folded: RuleTable | None = None
+        self._is_folded = False
+        """True for the table of case-folded patterns if the patterns were the same before."""
+        if not variants:
+            folded = tuple(_case_folded(rule) for rule in rules)
+            self._folded = RuleTable(folded)
+            self._folded._is_folded = folded == rules
+        self._matches: dict[int, RuleMatch] = {}
+        """The matches of rules without parameters."""
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
         for rule in rules:
             self._add(rule)
@@ -82,6 +90,8 @@ class RuleTable:
         else:
             node.rules.append(rule)
         self._names[rule.index] = tuple(names)
+        if not names:
+            self._matches[rule.index] = RuleMatch(rule, _NONE)
 
     def match(self, method: str, path: str) -> RuleMatch | None:
         """Return the first rule that covers `method` and the normalized `path`, or None if the request is denied.
@@ -89,36 +99,36 @@ class RuleTable:
         Raises:
             AmbiguousSpelling: Variants are not allowed, and another spelling of the path is under another rule.
         """
-        found = self._search(method, path)
-        if found is not None and self._folded is not None:
-            self._folded.require_same(method, path.casefold(), found.rule)
-        return found
-
-    def _search(self, method: str, path: str) -> RuleMatch | None:
         segments = path.split("/")
         found = _search(self._root, segments, 1, method, None)
         if found is None:
             return None
-        names = self._names[found.index]
-        return RuleMatch(found, {name: segments[position + 1] for position, name in names} if names else _NONE)
+        if self._folded is not None:
+            self._folded.require_same(method, path, found)
+        return self._matches.get(found.index) or RuleMatch(
+            found, {name: segments[position + 1] for position, name in self._names[found.index]}
+        )
 
     def require_same(self, method: str, path: str, rule: AccessRule) -> None:
         """Check that spelling variants of `path` are not under a rule with a requirement that differs from `rule`.
 
-        Called on the table of case-folded patterns. The variants are `path` itself, which is case-folded, and `path`
-        with a trailing slash added or removed.
+        Called on the table of case-folded patterns. The variants are the case-folded path, and that with a trailing
+        slash added or removed.
 
         Raises:
             AmbiguousSpelling: A variant is under a rule with another requirement. Rules that require nothing do
                 not count.
         """
-        other = path[:-1] if path.endswith("/") else path + "/"
-        for spelling in (path, other):
-            found = self._search(method, spelling) if spelling else None
-            if found is None or found.rule.index == rule.index or found.rule.require is Require.NOTHING:
+        folded = path.casefold()
+        other = folded[:-1] if folded.endswith("/") else folded + "/"
+        # If neither the path nor any pattern has another case, the folded path is the path itself, under `rule`.
+        spellings = (other,) if self._is_folded and folded == path else (folded, other)
+        for spelling in spellings:
+            found = _search(self._root, spelling.split("/"), 1, method, None) if spelling else None
+            if found is None or found.index == rule.index or found.require is Require.NOTHING:
                 continue
-            if _requirement(found.rule) != _requirement(rule):
-                raise AmbiguousSpelling(found.rule)
+            if _requirement(found) != _requirement(rule):
+                raise AmbiguousSpelling(found)
 
     def has_method_rules(self, path: str) -> bool:
         """Return True if another method could fall under another rule.
@@ -145,18 +155,29 @@ _NONE: Mapping[str, str] = {}
 def _search(
     node: _Node, segments: list[str], at: int, method: str | None, best: AccessRule | None
 ) -> AccessRule | None:
-    """Return the first matching rule below `node`, or `best` if that comes first. A `method` of None matches all."""
-    if best is not None and node.is_first > best.index:
-        return best
-    if at == len(segments):
-        return _first(node.rules, method, best)
-    best = _first(node.wildcard, method, best)
-    segment = segments[at]
-    child = node.literal.get(segment)
-    if child is not None:
-        best = _search(child, segments, at + 1, method, best)
-    if node.parameter is not None and segment:
-        best = _search(node.parameter, segments, at + 1, method, best)
+    """Return the first matching rule below `node`, or `best` if that comes first. A `method` of None matches all.
+
+    A loop over the segments, which only calls itself where a literal and a parameter both lead on: this runs for every
+    path that is not cached.
+    """
+    count = len(segments)
+    while best is None or node.is_first < best.index:
+        if at == count:
+            return _first(node.rules, method, best)
+        if node.wildcard:
+            best = _first(node.wildcard, method, best)
+        segment = segments[at]
+        at += 1
+        child, parameter = node.literal.get(segment), node.parameter if segment else None
+        if child is not None and parameter is not None:
+            best = _search(child, segments, at, method, best)
+            node = parameter
+        elif child is not None:
+            node = child
+        elif parameter is not None:
+            node = parameter
+        else:
+            break
     return best
 
 

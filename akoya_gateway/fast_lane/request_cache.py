@@ -47,10 +47,9 @@ _END = b"\r\n\r\n"
 _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
 """A header as received: its line, or ASGI's pair."""
 
-_REQUEST = re.compile(
-    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) "
-    rb"(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?) HTTP/1\.1"
-)
+_METHODS = {verb: verb.decode() for verb in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")}
+_TARGET = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~!$&'()*+,;=:@%/?-"
+"""The unreserved and reserved characters of a path and a query (RFC 3986 section 2)."""
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 
 
@@ -270,11 +269,14 @@ class RequestParser:
         return CachedHeaders(headers, peer, session, host.authorities[secure], b"".join(wires), after)
 
     def _read_target(self, written: bytes) -> CachedTarget | None:
-        found = _REQUEST.fullmatch(written)
-        try:
-            target = self._build_target(found[1].decode("ascii"), found[2]) if found is not None else None
-        except GatewayError:
-            target = None
+        verb, _, rest = written.partition(b" ")
+        url, _, version = rest.partition(b" ")
+        method, target = _METHODS.get(verb), None
+        if method is not None and version == b"HTTP/1.1" and url[:1] == b"/" and not url.translate(None, _TARGET):
+            try:
+                target = self._build_target(method, url)
+            except GatewayError:
+                target = None
         return self._target_cache.store(written, target, len(written))
 
     def _read_scope_target(self, target: tuple[str, bytes, bytes]) -> CachedTarget | None:
