@@ -139,8 +139,10 @@ class AccessGate:
 
         Such a request must be rejected. `headers` is None for headers that are known to hold no override.
         """
+        if not self._policy.has_any_method_rules:
+            return False
         named = (headers is not None and headers.override) or (query != b"" and names_a_method_in(query))
-        return named and self._policy.has_any_method_rules and self._policy.has_method_rules(target.path)
+        return named and self._policy.has_method_rules(target.path)
 
     def _require_own_method(self, target: RequestTarget, request: RequestInfo, headers: RequestHeaders) -> None:
         if self.overrides_method(target, request.query, headers):

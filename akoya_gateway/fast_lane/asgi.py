@@ -19,7 +19,7 @@ from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, h
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.lifespan import App, Receive, Scope, Send
 from akoya_gateway.gateway.response_filter import ResponseFilter
-from akoya_gateway.upstream.errors import ClientGone, ClosedEarly
+from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.response_head import ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
@@ -237,9 +237,7 @@ class AsgiExchange:
             await straight.gateway.runtime.grants.report_stale(self.admission.grant)
 
     async def _fail(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> bool:
-        again = self._target.idempotent and self._connection.request_count > 1
-        if isinstance(error, ClosedEarly) and error.no_response_bytes and again:
-            # The upstream may have closed the idle connection just as the request was written.
+        if self._connection.may_retry(error, idempotent=self._target.idempotent):
             scope["akoya.again"] = True
             return False
         failing = self._fast_lane.lane.failing(error, self.admission.rule.label, self.started_at)

@@ -12,11 +12,8 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
-from akoya_gateway.gateway.hidden import SUSPECT
 from akoya_gateway.gateway.lifespan import Scope
-from akoya_gateway.gateway.response_filter import TOKEN_REJECTED, is_event_stream
 from akoya_gateway.gateway.runtime import Runtime
-from akoya_gateway.upstream.errors import ClosedEarly
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.response_head import Framing, ResponseHead
@@ -153,12 +150,13 @@ class LaneExchange:
         if protocol.server_state.default_headers:
             # Default headers are set while the server is draining.
             self.keep_alive = False
-        protocol.transport.write(self._written(status, head))
-        if is_event_stream(head.headers):
+        headers, stream, rejected = self._lane.gateway.response_policy.edit(head.headers)
+        protocol.transport.write(self._written(status, headers))
+        if stream:
             self._connection.disable_read_timeout()
         self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
         grant = self._admission.grant
-        if grant is not None and any(name == TOKEN_REJECTED for name, _ in head.headers):
+        if grant is not None and rejected:
             protocol.run_in_background(self._runtime.grants.report_stale(grant))
 
     def on_body(self, chunk: bytes) -> None:
@@ -185,8 +183,7 @@ class LaneExchange:
             # Close the connection so that a truncated response is not mistaken for a complete one.
             self._protocol.detach()
             return
-        again = self._target.idempotent and self._connection.request_count > 1
-        stale = isinstance(error, ClosedEarly) and error.no_response_bytes and again
+        stale = self._connection.may_retry(error, idempotent=self._target.idempotent)
         # If the upstream closed the idle connection just as the request was written, the ASGI path starts over. For any
         # other error, the ASGI path only sends the error response.
         app = None if stale else self._lane.failing(error, self._admission.rule.label, self._started_at)
@@ -217,15 +214,13 @@ class LaneExchange:
         """Write a chunk of the body."""
         self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
-    def _written(self, status: int, head: ResponseHead) -> bytes:
-        """Return the response head as the client gets it, without hidden headers."""
+    def _written(self, status: int, headers: Headers) -> bytes:
+        """Return the response head as the client gets it."""
         default_headers = self._protocol.server_state.default_headers
         lines = [STATUS_LINE[status]]
         lines += [b"%b: %b\r\n" % header for header in default_headers]
         dated = framed = False
-        for name, value in head.headers:
-            if name[:3] in SUSPECT and self._lane.gateway.hides(name, value):
-                continue
+        for name, value in headers:
             dated |= name == b"date"
             framed |= name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value))

@@ -25,11 +25,11 @@ from akoya_gateway.endpoints.router import MethodNotAllowed
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
-from akoya_gateway.gateway.hidden import hides
 from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_observer import ObservedSend
+from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
 from akoya_gateway.grants.grant import Grant
@@ -100,8 +100,8 @@ class Gateway:
             return
         self.request_ids = RequestIds(self._config.trusted_proxies)
         self._error_responder = ErrorResponder(self._config)
-        self.hides = hides(self._config.sessions.cookie)
-        """Predicate for response headers of the app that must not reach the client."""
+        self.response_policy = ResponsePolicy(self._config.sessions.cookie)
+        """Edits the heads of the app's responses."""
         self._reported_errors: dict[str, float] = {}
         self.connections = ConnectionMonitor(self._still_admitted)
 
@@ -167,7 +167,7 @@ class Gateway:
             await runtime.close(keep_store=same_store)
             raise GatewayStopped
         self._config = config
-        self.hides = hides(config.sessions.cookie)
+        self.response_policy = ResponsePolicy(config.sessions.cookie)
         self.request_ids = RequestIds(config.trusted_proxies)
         self._activate(runtime)
         task = asyncio.create_task(self._retire(old, same_store, tuple(self._retiring_tasks)))
@@ -248,7 +248,7 @@ class Gateway:
         peer, is_forwarded = peer_of(scope.get("client"))
         return self.request_info(
             scope.get("method", "GET"),
-            scope.get("raw_path") or _raw_path(scope["path"]),
+            bytes(scope.get("raw_path") or _raw_path(scope["path"])),
             scope["query_string"],
             # A copy: uvicorn appends the trailers of a request to this list, possibly during or after the decision.
             [*scope["headers"]],

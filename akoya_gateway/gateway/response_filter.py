@@ -5,36 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
-from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
-from akoya_gateway.gateway.hidden import SUSPECT, Hides
 from akoya_gateway.gateway.lifespan import Message, Scope, Send
+from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import StreamCancelled
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 
-TOKEN_REJECTED = b"akoya-token-rejected"
-"""Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed."""
-
-_EVENT_STREAM = b"text/event-stream"
 _START_MESSAGES = ("http.response.start", "websocket.accept")
 _HEADER_MESSAGES = ("http.response.trailers", "websocket.http.response.start")
-
-
-def is_event_stream(headers: Headers) -> bool:
-    """Return True for an event stream (WHATWG HTML, server-sent events), which may never end."""
-    for name, value in headers:
-        if name == b"content-type":
-            return value[:17].lower() == _EVENT_STREAM
-    return False
 
 
 class ExchangeHost(Protocol):
     """What a `ResponseFilter` needs of the gateway."""
 
     connections: ConnectionMonitor
-    hides: Hides
+    response_policy: ResponsePolicy
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
 
@@ -124,7 +112,7 @@ class ResponseFilter(StreamCancellation):
         elif self.cancelled is not None:
             raise StreamCancelled("the bank connection of this stream has ended")
         elif kind in _HEADER_MESSAGES:
-            message = self._filtered(message)
+            message, _ = self._filtered(message)
         return self._send(message)
 
     def _begin(self, kind: str, message: Message) -> Message:
@@ -134,20 +122,11 @@ class ResponseFilter(StreamCancellation):
         """
         self.started = True
         self._gateway.record_response(self, message.get("status", 101), self.admission.rule.label, self.began)
-        stream = injected = False
-        headers = message.get("headers", ())
-        if type(headers) is not list:
-            # ASGI allows any iterable, and some can be iterated only once.
-            message = {**message, "headers": (headers := list(headers))}
-        for name, value in headers:
-            if name == b"content-type":
-                stream |= value[:17].lower() == _EVENT_STREAM
-            elif name[:3] in SUSPECT and self._gateway.hides(name, value):
-                injected = True
+        message, stream = self._filtered(message)
         if stream and kind == "http.response.start" and self.admission.owner is not None:
             self._monitored = MonitoredConnection(self.request, self._close)
             self._gateway.connections.add(self._monitored)
-        return self._filtered(message) if injected else message
+        return message
 
     def finish(self) -> None:
         """Stop monitoring the response; called when the app has finished."""
@@ -157,8 +136,9 @@ class ResponseFilter(StreamCancellation):
     async def _close(self, code: int) -> None:
         self.cancel(code)
 
-    def _filtered(self, message: Message) -> Message:
-        headers: Headers = list(message.get("headers", ()))
-        self.token_rejected |= any(name.lower() == TOKEN_REJECTED for name, _ in headers)
-        hides = self._gateway.hides
-        return {**message, "headers": [pair for pair in headers if pair[0][:3] not in SUSPECT or not hides(*pair)]}
+    def _filtered(self, message: Message) -> tuple[Message, bool]:
+        """Return the message as the client gets it, and whether it begins an event stream."""
+        given = message.get("headers", ())
+        headers, stream, rejected = self._gateway.response_policy.edit(given)
+        self.token_rejected |= rejected
+        return (message if headers is given else {**message, "headers": headers}), stream

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from akoya_gateway.admission.request_headers import client_headers_of
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.errors import UserError
-from akoya_gateway.gateway.hidden import hides
 from akoya_gateway.gateway.lifespan import Receive, Scope, Send
+from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
@@ -111,7 +111,7 @@ def _shared(config: Config) -> list[object]:
 
 def _proxy(config: Config, upstream: Upstream) -> ReverseProxy:
     return ReverseProxy(
-        ConnectionPool(upstream, hides=hides(config.sessions.cookie)),
+        ConnectionPool(upstream, hides=ResponsePolicy(config.sessions.cookie).hides),
         trusted_proxies=config.trusted_proxies,
         public_url=config.public_url,
         client_headers=client_headers_of(config),

@@ -21,6 +21,7 @@ from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA, ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, RequestHead, RequestWriter
+from akoya_gateway.upstream.http.response_head import begins_event_stream
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.problem_details import send_problem
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
@@ -214,10 +215,9 @@ class ProxiedExchange:
         try:
             await stream.wait_head()
         except ClosedEarly as error:
-            # RFC 9110 section 9.2.2: the upstream may have closed the idle connection just as the request was written.
-            # Retry once, on a new connection: another idle one may be closing for the same reason.
-            if not (error.no_response_bytes and head.idempotent and connection.request_count > 1):
+            if not connection.may_retry(error, idempotent=head.idempotent):
                 raise
+            # Once, on a new connection: another idle one may be closing for the same reason.
             await self._retry(head)
 
     async def _retry(self, head: RequestHead) -> None:
@@ -335,7 +335,9 @@ class ProxiedExchange:
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())
         if trailers:
             start["trailers"] = True
-        self._disable_event_stream_timeout(stream)
+        if not stream.is_finished and begins_event_stream(head.headers):
+            # It may legitimately be silent for a long time.
+            stream.connection.disable_read_timeout()
         self.started = True
         await send(start)
         while True:
@@ -349,15 +351,6 @@ class ProxiedExchange:
         await send({"type": "http.response.body", "body": data})
         if trailers:
             await send({"type": "http.response.trailers", "headers": stream.trailers, "more_trailers": False})
-
-    def _disable_event_stream_timeout(self, stream: ResponseStream) -> None:
-        """Disable the read timeout for an event stream, which may legitimately be silent for a long time."""
-        if not stream.is_finished and stream.head is not None:
-            for name, value in stream.head.headers:
-                if name == b"content-type":
-                    if value[:17].lower() == b"text/event-stream":
-                        stream.connection.disable_read_timeout()
-                    return
 
     # -- callbacks and the watcher task
 

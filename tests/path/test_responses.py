@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Cookie
-from akoya_gateway.gateway.hidden import hides
+from akoya_gateway.gateway.response_policy import ResponsePolicy
 from tests.support.environment import Browser, World
 from tests.support.processes import AppServer
 
@@ -58,4 +58,4 @@ def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(world: Worl
      (b"bank=1", False), (b"__Host-akoya=1", False), (b"a=__Host-bank=1", False), (b"", False)],
 )  # fmt: skip
 def test_cookies_are_known_by_their_configured_name(value: bytes, hidden: bool) -> None:
-    assert hides(Cookie("__Host-bank", True))(b"set-cookie", value) is hidden
+    assert ResponsePolicy(Cookie("__Host-bank", True)).hides(b"set-cookie", value) is hidden

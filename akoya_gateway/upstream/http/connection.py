@@ -397,9 +397,16 @@ class Connection(asyncio.Protocol):
     def _awaits_client(self) -> bool:
         return self._continues and self._state == HEAD
 
+    def may_retry(self, error: GatewayError, *, idempotent: bool) -> bool:
+        """Return True if a request that failed here may be sent once more (RFC 9110 section 9.2.2).
+
+        The upstream may have closed the idle connection just as the request was written.
+        """
+        return isinstance(error, ClosedEarly) and error.no_response_bytes and self.request_count > 1 and idempotent
+
     def _counts_as_failure(self, error: GatewayError) -> bool:
         if isinstance(error, ClosedEarly):
-            return not (error.no_response_bytes and self.request_count > 1)
+            return not self.may_retry(error, idempotent=True)
         return isinstance(error, UpstreamTimeout | InvalidResponse)
 
     def _has_unread(self) -> bool:

@@ -77,6 +77,16 @@ _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
 
 
+def is_event_stream(content_type: bytes) -> bool:
+    """Return True for the Content-Type of an event stream (WHATWG HTML, server-sent events), which may never end."""
+    return content_type[:17].lower() == b"text/event-stream"
+
+
+def begins_event_stream(headers: Headers) -> bool:
+    """Return True if the body after this head is an event stream."""
+    return any(name == b"content-type" and is_event_stream(value) for name, value in headers)
+
+
 def tokens(value: bytes) -> list[bytes]:
     """Return the members of a comma-separated list of tokens in lower case."""
     return [token.strip(b" \t") for token in value.lower().split(b",")]

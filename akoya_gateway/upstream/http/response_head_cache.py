@@ -18,7 +18,13 @@ from enum import IntEnum
 
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import is_ours_to_app
-from akoya_gateway.upstream.http.response_head import BODILESS, HOP_BY_HOP, Headers, parse_content_length
+from akoya_gateway.upstream.http.response_head import (
+    BODILESS,
+    HOP_BY_HOP,
+    Headers,
+    is_event_stream,
+    parse_content_length,
+)
 
 MAX_ENTRIES = 4096
 """Maximum number of cached lines."""
@@ -184,7 +190,7 @@ def _parse_line(written: bytes, hides: Hides) -> _CachedLine:
         return _CachedLine(name, value, int(_HeaderRule.DROP)) if value.lower() == b"keep-alive" else _NO_LINE
     if name == b"keep-alive":
         return _CachedLine(name, value, int(_HeaderRule.DROP))
-    if name in HOP_BY_HOP or (name == b"content-type" and value[:17].lower() == b"text/event-stream"):
+    if name in HOP_BY_HOP or (name == b"content-type" and is_event_stream(value)):
         return _NO_LINE
     return _CachedLine(name, value, _DATE if name == b"date" else _PASS, hidden=hides(name, value))
 

@@ -1,0 +1,64 @@
+"""Decides what of an app's response reaches the client. Every entry point edits response heads with this module only.
+
+Hidden are the gateway's header names, and `Set-Cookie` with the name of a gateway cookie. What a proxy adds to every
+response (`Via`, `Date`) is left to `upstream.reverse_proxy`, `gateway.date_header` and the fast lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+from akoya_gateway.access.request import Headers
+from akoya_gateway.client_headers import is_ours_to_app
+from akoya_gateway.config.model import Cookie
+from akoya_gateway.sessions.cookies import gateway_cookie_names
+from akoya_gateway.upstream.http.response_head import is_event_stream
+
+TOKEN_REJECTED = b"akoya-token-rejected"
+"""Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed."""
+
+_SUSPECT = frozenset(
+    "".join(letters).encode() for start in ("ako", "set") for letters in product(*((c, c.upper()) for c in start))
+)
+"""The first three characters of every header name that may be hidden. Other headers need no further check."""
+
+
+class ResponsePolicy:
+    """Edits response heads under one configuration."""
+
+    __slots__ = ("_cookies",)
+
+    def __init__(self, cookie: Cookie) -> None:
+        self._cookies = frozenset(gateway_cookie_names(cookie))
+
+    def hides(self, name: bytes, value: bytes) -> bool:
+        """Return True if this header must not reach the client.
+
+        An app that echoes the headers it received must not send a token to the browser. An app that sets a cookie with
+        the name of a gateway cookie, by mistake, must not fix or end a session.
+        """
+        if name.lower() == b"set-cookie":
+            # Browsers send a cookie without a name as its value alone, so `=akoya=x` sets `akoya` too.
+            return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in self._cookies
+        return is_ours_to_app(name)
+
+    def edit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, bool, bool]:
+        """Return the headers for the client, whether they begin an event stream, and whether the token was rejected.
+
+        Goes through the headers once, because this runs for every response. The list is the given one if it is a list
+        and nothing is hidden. ASGI allows any other iterable, and some can be iterated only once.
+        """
+        found = headers if type(headers) is list else list(headers)
+        hidden: Headers = []
+        stream = False
+        for header in found:
+            name = header[0]
+            if name == b"content-type":
+                stream |= is_event_stream(header[1])
+            elif name[:3] in _SUSPECT and self.hides(*header):
+                hidden.append(header)
+        if not hidden:
+            return found, stream, False
+        rejected = any(name.lower() == TOKEN_REJECTED for name, _ in hidden)
+        return [header for header in found if header not in hidden], stream, rejected
