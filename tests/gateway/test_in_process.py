@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.support.forward_auth import cookies
 from tests.support.processes import AppServer
 
 CLIENT_HEADERS = {"akoya-owner": "me", "akoya-connector": "mikomo", "signature": "akoya=:AA==:"}
+NO_HEADERS: Mapping[str, str] = {}
 CHANGES: dict[str, Any] = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 
 
@@ -48,7 +49,9 @@ class Served:
     port: int
     cookies: str
 
-    def get(self, path: str, *, method: str = "GET", member: bool = True, **headers: str) -> Any:
+    def get(
+        self, path: str, headers: Mapping[str, str] = NO_HEADERS, *, method: str = "GET", member: bool = True
+    ) -> Any:
         sent = {**CLIENT_HEADERS, **headers, **({"cookie": self.cookies} if member else {})}
         body = b"a body" if method == "POST" else b""
         response = httpx.request(
@@ -133,9 +136,7 @@ def test_request_without_a_grant_has_no_claims_of_another_app(served: Served, me
 
 
 def test_forward_auth_signs_headers_in_both_modes(served: Served) -> None:
-    told = served.get(
-        "/akoya/forward-auth", **{"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts", "akoya-owner": "me"}
-    )
+    told = served.get("/akoya/forward-auth", {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"})
     assert told["akoya-connector"] == "mikomo"
     assert told["akoya-owner"] != "me"
     assert "signature" in told

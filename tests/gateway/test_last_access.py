@@ -63,13 +63,13 @@ async def test_check_of_an_open_connection_is_no_activity(tmp_path: Path) -> Non
     headers = [(b"host", b"app.example.com"), (b"cookie", cookie.encode())]
     request = RequestInfo("GET", b"/x", b"", headers, "127.0.0.1", "r-1")
     house.later += 300
-    assert await runtime.gate.still_admits(request, "/x")
+    assert await house.gateway._still_admitted(request)
     assert await runtime.last_access.get(owner) == at
     later, _ = await passed(house, person)
     assert later > at
     assert await runtime.last_access.get(owner) == later
     anonymous = RequestInfo("GET", b"/x", b"", headers[:1], "127.0.0.1", "r-1")
-    assert not await runtime.gate.still_admits(anonymous, "/x")
+    assert not await house.gateway._still_admitted(anonymous)
     await house.gateway.shutdown()
 
 
