@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer
 from akoya_gateway.verify import Verified
+from tests.support.consent import consent
 from tests.support.environment import Browser
 from tests.support.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.support.ports import free_port
-from tests.support.sandbox_client import _Forms, connect
+from tests.support.sandbox_client import connect
 from tests.support.shutdown import ended
 
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
@@ -121,16 +121,7 @@ class Newcomer:
         while not shown.fullmatch(trimmed(text)):
             assert time.monotonic() < deadline, f"{text}\nbut shown is\n{shown.pattern}"
             page = self._browser.get(f"http://127.0.0.1:{self.ports['8080']}/")
-            text = (self._consent(page) if page.url.port == int(self.ports["9100"]) else page).text
-
-    def _consent(self, page: httpx.Response) -> httpx.Response:
-        for typed in ({"username": "mikomo_1", "password": "mikomo_1"}, {}, {"account": "all"}):
-            forms = _Forms()
-            forms.feed(page.text)
-            accounts = [str(field["value"]) for field in forms.fields if field.get("name") == "account"]
-            form = {**typed, **({"account": accounts} if accounts else {}), "action": "continue"}
-            page = self._browser.post(urljoin(str(page.url), forms.action), data=form)
-        return page
+            text = (consent(self._browser, page) if page.url.port == int(self.ports["9100"]) else page).text
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,21 @@ async def test_a_server_that_is_not_there_is_said_at_the_start(own_redis: RedisS
     own_redis.kill()
     with pytest.raises(StoreUnavailable, match="no connection"):
         await opened(own_redis.url)
+
+
+async def test_the_reason_why_there_is_no_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with pytest.raises(StoreUnavailable) as refused:
+        await opened("redis://127.0.0.1:1", timeout=10)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(StoreUnavailable) as unresolved:
+        await opened("redis://redis.internal:6379", timeout=10)
+    assert "no connection: " in refused.value.detail
+    assert "no connection: Name or service not known" in unresolved.value.detail
+    # Nothing can have been sent.
+    assert "may or may not" not in refused.value.detail + unresolved.value.detail
 
 
 async def test_a_killed_server_is_unavailable_and_loses_nothing_that_it_acknowledged(
