@@ -21,7 +21,7 @@ import pytest
 from tests.support.consent import consent
 from tests.support.environment import Browser
 from tests.support.ports import free_port
-from tests.support.shutdown import ended
+from tests.support.shutdown import children, ended, kill
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60.0
@@ -86,6 +86,7 @@ class Debian:
         try:
             yield process
         finally:
+            kill(children(process.pid))  # The first of them is the init of the namespace: all others end with it.
             ended(process)
 
     def run(self, script: str) -> str:
@@ -99,7 +100,8 @@ class Debian:
 def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     folder = tmp_path_factory.mktemp(request.param)
     yield Debian(folder / "root", request.param)
-    shutil.rmtree(folder)
+    # --one-file-system: nothing must be removed through a mount, should one be left.
+    subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=True)
 
 
 def test_one_command_leads_to_a_balance_within_a_minute(debian: Debian) -> None:
