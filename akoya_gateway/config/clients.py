@@ -17,6 +17,7 @@ from akoya_gateway.config.model import (
     ErrorCategory,
     ErrorRule,
     Origin,
+    OtherLogin,
 )
 from akoya_gateway.config.presets import (
     DEFAULT_ERRORS,
@@ -290,5 +291,6 @@ def read_connectors(node: Node, clients: Node, built: Mapping[str, Client]) -> d
             message = f"{SANDBOX_CONNECTOR} exists in the sandbox only, and client {quoted(client.name)} is production"
             where.error(message, "use a provider id from the Data Recipient Hub", at_key=where is below)
             continue
-        found[key] = Connector(key, identifier, below.plain("name") or key, client)
+        other_login = OtherLogin(below.plain("other_login"))
+        found[key] = Connector(key, identifier, below.plain("name") or key, client, other_login)
     return found

@@ -108,6 +108,14 @@ class Client:
     scopes: tuple[str, ...]
 
 
+class OtherLogin(StrEnum):
+    """What happens to the logins at a bank when it is connected with another one."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    ASK = "ask"
+
+
 @dataclass(frozen=True, slots=True)
 class Connector:
     """A data provider.
@@ -120,6 +128,7 @@ class Connector:
     id: str
     name: str
     client: Client
+    other_login: OtherLogin = OtherLogin.ADD
 
 
 @dataclass(frozen=True, slots=True)

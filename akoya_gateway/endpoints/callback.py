@@ -21,6 +21,7 @@ from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.endpoints.failures import refusal, report, tokens_or_raise
 from akoya_gateway.endpoints.observer import AuthorizationObserver
+from akoya_gateway.endpoints.other_login import OtherLogins
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.grant import GrantKey
@@ -59,6 +60,7 @@ class CallbackEndpoint:
         providers: Mapping[str, Provider],
         redirects: RedirectPolicy,
         observer: AuthorizationObserver,
+        other_logins: OtherLogins,
     ) -> None:
         self._config = config
         self._attempts = attempts
@@ -69,6 +71,7 @@ class CallbackEndpoint:
         self._providers = providers
         self._redirects = redirects
         self._observer = observer
+        self._other_logins = other_logins
         self._exchanges: set[asyncio.Task[Response]] = set()
 
     async def __call__(self, request: EndpointRequest) -> Response:
@@ -167,7 +170,8 @@ class CallbackEndpoint:
                 old_ids = (attempt.session,)
         cookie = self._cookies.set_session(session, value)
         try:
-            await self._grants.connect(session.owner, client, connector.key, tokens)
+            known = await self._other_logins.is_known(connector, replace(key, owner=session.owner))
+            grant = await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
             # Set the cookie in any case: the grant may have been written, and the old ID is no longer valid.
             return self._failed(_as_gateway_error(error), attempt, request.info.request_id).with_headers(cookie)
@@ -177,7 +181,8 @@ class CallbackEndpoint:
                 with contextlib.suppress(Exception):
                     await self._recovery.store(session_id, login_of(key), session)
         self._observer.attempt_ended(attempt.connector, "granted", request.info.request_id)
-        return redirect_response(attempt.return_to).with_headers(cookie)
+        target = await self._other_logins.after_connect(connector, grant, attempt.return_to, known=known)
+        return redirect_response(target).with_headers(cookie)
 
     async def _renewed(self, request: EndpointRequest, before: Session | None) -> tuple[Session | None, Session, str]:
         """Renew `before`, or start a session.

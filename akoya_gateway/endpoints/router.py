@@ -13,6 +13,7 @@ from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
 from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
 from akoya_gateway.endpoints.jwks import JwksEndpoint
+from akoya_gateway.endpoints.other_login import ROUTE, OtherLoginEndpoint
 from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
@@ -65,6 +66,7 @@ class Router(starlette.routing.Router):
         connect: ConnectEndpoint,
         callback: CallbackEndpoint,
         disconnect: DisconnectEndpoint,
+        other_login: OtherLoginEndpoint,
         rename: RenameEndpoint,
         logout: LogoutEndpoint,
         jwks: JwksEndpoint,
@@ -83,6 +85,7 @@ class Router(starlette.routing.Router):
             Route(f"{prefix}/", connections, "GET", "HEAD"),
             Route(f"{prefix}/connect/{{connector}}", connect, "GET"),
             Route(f"{prefix}/disconnect/{{connector}}", disconnect, "POST"),
+            Route(f"{prefix}/{ROUTE}/{{connector}}", other_login, "GET", "HEAD", "POST"),
             Route(f"{prefix}/rename/{{connector}}", rename, "POST"),
             Route(f"{prefix}/logout", logout, "POST"),
             Route(f"{prefix}/jwks.json", jwks, "GET", "HEAD"),
@@ -113,6 +116,7 @@ _DESCRIPTIONS = {
     "": "the user's connections",
     "connect": "starts an authorization attempt",
     "disconnect": "revokes and forgets (POST)",
+    "other-login": "asks whether to end an earlier login",
     "rename": "names a login (POST)",
     "logout": "ends the browser session (POST)",
     "forward-auth": "decides for another proxy",

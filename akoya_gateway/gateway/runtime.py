@@ -23,6 +23,7 @@ from akoya_gateway.endpoints.connections import ConnectionsEndpoint
 from akoya_gateway.endpoints.disconnect import DisconnectEndpoint, LogoutEndpoint
 from akoya_gateway.endpoints.jwks import JwksEndpoint
 from akoya_gateway.endpoints.observer import AuthorizationObserver, NullAuthorizationObserver
+from akoya_gateway.endpoints.other_login import OtherLoginEndpoint, OtherLogins
 from akoya_gateway.endpoints.rate_limit import RateLimiter
 from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.router import Router
@@ -119,6 +120,7 @@ class Runtime:
             self.providers,
             self.redirects,
             observers.authorizations,
+            OtherLogins(config, self.grants, observers.authorizations),
         )
         self.router = self._router(observers.authorizations, clock)
         self.targets = TargetRouter(policy, self.router.matches, self.injector.secure)
@@ -200,6 +202,7 @@ class Runtime:
             ),
             self.callback,
             DisconnectEndpoint(config, grants, redirects, observer),
+            OtherLoginEndpoint(config, grants, self.login_names, redirects, self.pages, observer),
             RenameEndpoint(config, grants, self.login_names, redirects),
             LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
             JwksEndpoint(config.signing, clock),
