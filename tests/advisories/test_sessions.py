@@ -44,8 +44,11 @@ def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) 
     with target.world.browser() as attacker:
         attacker.http.cookies.update(planted)
         browser.connect("other")
-        time.sleep(1.2)
-        assert attacker.fetch("/accounts").status_code == 401
+        # Another process may use what it read from the store for a second.
+        deadline = time.monotonic() + 30
+        while attacker.fetch("/accounts").status_code != 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     with target.world.browser() as victim:
         name = next(name for name in planted if not name.endswith("-browser"))
         chosen = new_token()
@@ -117,7 +120,7 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
     browser.connect()
     before = browser.passed()
     browser.fetch("/accounts/stale")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (after := browser.passed())["akoya-id-token"] == before["akoya-id-token"]:
         if target.face == "forward-auth":
             pytest.skip("the proxy hides the app's response, so the token is replaced only when it expires")

@@ -72,7 +72,7 @@ def test_waiting_for_a_connection_is_not_the_load_being_late() -> None:
         load = Load(address, REQUEST, 1)
         load.send(from_now([0] * 10))
     assert max(load.latencies) > 400_000_000
-    assert sorted(load.late)[5] < 40_000_000
+    assert sum(load.late) < sum(load.latencies) / 2
 
 
 @pytest.mark.parametrize("trouble", [b"", b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"])

@@ -66,6 +66,9 @@ class _Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._upgraded:
+            if data[0] == 0x88:  # a close frame
+                self._transport.write(b"\x88\x00")
+                self._transport.close()
             return
         self._got += data
         while (end := self._got.find(b"\r\n\r\n")) >= 0:

@@ -104,9 +104,7 @@ def test_a_connection_that_nobody_uses_is_closed(world: World, lane: InProcess, 
             client.send(f"{before} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             client.response()
         client.send(trickle)
-        began = time.monotonic()
-        assert client.closed()
-        assert 0.5 < time.monotonic() - began < 4
+        assert client.closed(30)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"], ids=["in the lane", "beside it"])

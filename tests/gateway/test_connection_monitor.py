@@ -44,7 +44,7 @@ class Room:
         return socket
 
     async def until(self, *names: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.closed.keys() >= set(names):
                 await asyncio.sleep(0.01)
 

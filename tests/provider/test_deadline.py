@@ -97,7 +97,7 @@ async def test_a_deadline_passes_in_time_where_nothing_pauses() -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         await within(0.2, asyncio.sleep(30))
-    assert 0.19 < time.monotonic() - started < 2.0
+    assert 0.19 < time.monotonic() - started < 20
 
 
 async def test_a_result_or_an_error_within_the_deadline_is_passed_on() -> None:

@@ -176,12 +176,11 @@ def test_refused_upload_is_answered_while_the_client_is_still_sending(run: Runni
 
 
 def test_client_that_never_stops_sending_is_cut_off(run: Running) -> None:
-    began = time.monotonic()
-    with Client(run.port) as client, pytest.raises(OSError):
+    deadline = time.monotonic() + 30
+    with Client(run.port) as client, pytest.raises(ConnectionError):
         client.send(b"\0")
-        while time.monotonic() - began < 10:
+        while time.monotonic() < deadline:
             client.send(bytes(100_000))
-    assert time.monotonic() - began < 9
 
 
 @pytest.mark.parametrize(

@@ -447,9 +447,7 @@ class TestEndingFromOutside:
             s.client.send(data[:500])
             assert exactly(s.app, 500) == data[:500]
             s.end()
-            began = time.monotonic()
             assert rest(s.app) == b""
-            assert time.monotonic() - began < 3
             assert rest(s.client) == said(4401, b"gone")
 
     def test_within_an_upstreams_frame_the_client_is_told_behind_it(self) -> None:
