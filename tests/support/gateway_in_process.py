@@ -158,7 +158,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store = {"memory": "memory://", "sqlite": f"sqlite://{tmp_path}/grants.db"}.get(request.param)
     if store is None:
         server: RedisServer = request.getfixturevalue("own_redis")
-        store = server.url
+        store = f"{server.url}?timeout=20"  # on a busy machine, two seconds may pass without a response
     house = House(tmp_path, store)
     runtime = await house.gateway.startup()
     runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
