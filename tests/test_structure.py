@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent / "akoya_gateway"
@@ -115,7 +114,12 @@ def modules() -> Iterator[Path]:
     yield from sorted(ROOT.rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -134,25 +138,29 @@ def allows(allowed: set[str], name: str) -> bool:
     return any(name == entry or name.startswith(entry + ".") for entry in allowed)
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_down(path: Path) -> None:
+def test_imports_go_down() -> None:
+    wrong = {str(path.relative_to(ROOT)): names for path in modules() if (names := forbidden_imports(path))}
+    assert wrong == {}
+
+
+def forbidden_imports(path: Path) -> list[str]:
     package = package_of(path)
     if package in ("cli", "__init__", "__main__"):
-        return
+        return []
     allowed = ALLOWED[package]
     ours = [name.removeprefix("akoya_gateway.") for name in imports(path) if name.startswith("akoya_gateway.")]
     # `from akoya_gateway.config import model` also yields "config": check only the longest names.
     longest = [name for name in ours if not any(other.startswith(name + ".") for other in ours)]
-    wrong = [name for name in longest if not allows(allowed, name)]
-    assert not wrong, f"{path.relative_to(ROOT)} may not import {wrong}"
+    return [name for name in longest if not allows(allowed, name)]
 
 
-@pytest.mark.parametrize("place", PURE)
-def test_the_pure_core_has_no_io_and_no_clock(place: str) -> None:
-    target = ROOT / place
-    for path in [target] if target.suffix else sorted(target.rglob("*.py")):
-        roots = {name.split(".")[0] for name in imports(path)}
-        assert not roots & IMPURE, f"{path.relative_to(ROOT)} imports {roots & IMPURE}"
+def test_the_pure_core_has_no_io_and_no_clock() -> None:
+    wrong = {}
+    for target in (ROOT / place for place in PURE):
+        for path in [target] if target.suffix else sorted(target.rglob("*.py")):
+            if impure := {name.split(".")[0] for name in imports(path)} & IMPURE:
+                wrong[str(path.relative_to(ROOT))] = impure
+    assert wrong == {}
 
 
 def test_the_store_knows_nothing_of_http_and_the_proxy_nothing_of_oauth() -> None:

@@ -56,24 +56,25 @@ def test_what_no_rule_allows_is_forbidden(member: Browser) -> None:
     assert member.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
-@pytest.mark.parametrize(
-    "name",
-    ["Akoya-Owner", "akoya-id-token", "AKOYA-CONNECTOR", "Akoya_Owner", "akoya_id_token", "Akoya.Owner", "Akoya-Assertion",
-     "Signature", "Signature-Input", "Signature_Input", "Akoya-Connections"],
+SPELLINGS = (
+    "Akoya-Owner", "akoya-id-token", "AKOYA-CONNECTOR", "Akoya_Owner", "akoya_id_token", "Akoya.Owner", "Akoya-Assertion",
+    "Signature", "Signature-Input", "Signature_Input", "Akoya-Connections",
 )  # fmt: skip
-def test_a_clients_copies_of_our_headers_are_removed(
-    world: ProxiedWorld, member: Browser, name: str, path: str
-) -> None:
-    status, seen = get(world.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
-    assert status == 200
-    assert not [pair for pair in seen["headers"] if pair[1] in ("spoofed", "again", "spoofed,again", "spoofed, again")]
-    ours = [key for key, _ in seen["headers"] if key.startswith(OURS)]
-    assert len(ours) == len(set(ours)), "each gateway header occurs once"
-    if path == "/public/x":
-        assert not ours
-    else:
-        assert seen["signature"].startswith("valid: ")
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
+def test_a_clients_copies_of_our_headers_are_removed(world: ProxiedWorld, member: Browser, path: str) -> None:
+    for name in SPELLINGS:
+        status, seen = get(world.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
+        assert status == 200, name
+        spoofed = ("spoofed", "again", "spoofed,again", "spoofed, again")
+        assert not [pair for pair in seen["headers"] if pair[1] in spoofed], name
+        ours = [key for key, _ in seen["headers"] if key.startswith(OURS)]
+        assert len(ours) == len(set(ours)), f"each gateway header occurs once, with {name}"
+        if path == "/public/x":
+            assert not ours, name
+        else:
+            assert seen["signature"].startswith("valid: "), name
 
 
 def test_context_headers_reach_the_app_and_cannot_be_injected(world: ProxiedWorld, member: Browser) -> None:
@@ -142,11 +143,11 @@ PATHS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("target", PATHS)
-def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Browser, target: str) -> None:
-    status, seen = get(world.port, target, f"Cookie: {cookies(member)}")
-    assert status in (400, 403, 404, 301, 308), seen
-    assert "headers" not in (seen if isinstance(seen, dict) else {})
+def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Browser) -> None:
+    for target in PATHS:
+        status, seen = get(world.port, target, f"Cookie: {cookies(member)}")
+        assert status in (400, 403, 404, 301, 308), (target, seen)
+        assert "headers" not in (seen if isinstance(seen, dict) else {}), target
 
 
 @pytest.mark.parametrize(
@@ -167,33 +168,36 @@ def test_what_is_signed_is_the_path_that_the_app_sees(world: ProxiedWorld, membe
     assert seen["signature"].startswith("valid: ")
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["/akoya/forward-auth", "/akoya/forward-auth/accounts", "/akoya/%66orward-auth/accounts", "/akoya/x/../forward-auth/accounts",
-     "/akoya//forward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-auth/refusal"],
+QUESTIONS = (
+    "/akoya/forward-auth", "/akoya/forward-auth/accounts", "/akoya/%66orward-auth/accounts",
+    "/akoya/x/../forward-auth/accounts", "/akoya//forward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-auth/refusal",
 )  # fmt: skip
-def test_a_client_cannot_ask_the_gateways_question(world: ProxiedWorld, member: Browser, target: str) -> None:
-    lines = [f"Cookie: {cookies(member)}"]
-    for extra in (
-        [],
-        ["X-Original-URI: /accounts", "X-Original-Method: GET"],
-        ["X-Forwarded-Uri: /accounts", "X-Forwarded-Method: GET"],
-    ):
-        answer = member.http.get(target, headers=dict(line.split(": ") for line in extra))
-        assert answer.status_code != 200
-        assert not [name for name in answer.headers if name.startswith("akoya")]
-        assert get(world.port, target, *lines, *extra)[0] not in (200, 0)
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [["X-Original-URI: /public/x"], ["X-Original-URI: /public/x", "X-Original-Method: GET"], ["X-Forwarded-Uri: /public/x"],
-     ["X-Forwarded-Uri: /public/x", "X-Forwarded-Method: GET"], ["X-Forwarded-Method: HEAD"], ["X_Forwarded_Uri: /public/x"],
-     ["X-Akoya-Answer: client"]],
+def test_a_client_cannot_ask_the_gateways_question(world: ProxiedWorld, member: Browser) -> None:
+    for target in QUESTIONS:
+        for extra in (
+            [],
+            ["X-Original-URI: /accounts", "X-Original-Method: GET"],
+            ["X-Forwarded-Uri: /accounts", "X-Forwarded-Method: GET"],
+        ):
+            answer = member.http.get(target, headers=dict(line.split(": ") for line in extra))
+            assert answer.status_code != 200, (target, extra)
+            assert not [name for name in answer.headers if name.startswith("akoya")], (target, extra)
+            assert get(world.port, target, f"Cookie: {cookies(member)}", *extra)[0] not in (200, 0), (target, extra)
+
+
+DESCRIPTIONS = (
+    ["X-Original-URI: /public/x"], ["X-Original-URI: /public/x", "X-Original-Method: GET"], ["X-Forwarded-Uri: /public/x"],
+    ["X-Forwarded-Uri: /public/x", "X-Forwarded-Method: GET"], ["X-Forwarded-Method: HEAD"], ["X_Forwarded_Uri: /public/x"],
+    ["X-Akoya-Answer: client"],
 )  # fmt: skip
-def test_a_client_cannot_describe_another_request(world: ProxiedWorld, lines: list[str]) -> None:
-    status, seen = get(world.port, "/accounts", *lines)
-    assert status in (400, 401, 403), seen
+
+
+def test_a_client_cannot_describe_another_request(world: ProxiedWorld) -> None:
+    for lines in DESCRIPTIONS:
+        status, seen = get(world.port, "/accounts", *lines)
+        assert status in (400, 401, 403), (lines, seen)
 
 
 BELIEVED = (
@@ -203,12 +207,12 @@ BELIEVED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*BELIEVED, *(name.replace("-", "_") for name in BELIEVED if "-" in name)])
-def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(world: ProxiedWorld, name: str) -> None:
+def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(world: ProxiedWorld) -> None:
     """With `X-Original-URL: /admin` some frameworks serve another path than the authorized one (CVE-2018-14773)."""
-    status, seen = get(world.port, "/public/x", f"{name}: 6.6.6.6")
-    assert status == 200, seen
-    assert "6.6.6.6" not in str(seen["headers"])
+    for name in (*BELIEVED, *(name.replace("-", "_") for name in BELIEVED if "-" in name)):
+        status, seen = get(world.port, "/public/x", f"{name}: 6.6.6.6")
+        assert status == 200, (name, seen)
+        assert "6.6.6.6" not in str(seen["headers"]), name
 
 
 def test_the_app_is_not_asked_to_echo_what_it_received(world: ProxiedWorld, member: Browser) -> None:
@@ -258,14 +262,18 @@ def test_a_websocket_from_another_site_or_nobody_is_refused(
     assert asyncio.run(status()) == (403 if origin else 401)
 
 
-@pytest.mark.parametrize(
-    "upgrade", ["h2c", "websocket, h2c", "h2c, websocket", "websocket\r\nUpgrade: h2c", "h2c\r\nUpgrade: websocket"]
-)
-def test_other_upgrades_are_not_passed_on(world: ProxiedWorld, upgrade: str) -> None:
+def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
     head = f"GET /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
-    status, body = raw(
-        world.port, f"{head}Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", timeout=3
-    )
-    assert status in (200, 400, 401, 403, 426, 501)
-    if status == 200:
-        assert not [value for name, value in json.loads(body)["headers"] if name == "upgrade" and value != "websocket"]
+    settings = "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    for upgrade in (
+        "h2c",
+        "websocket, h2c",
+        "h2c, websocket",
+        "websocket\r\nUpgrade: h2c",
+        "h2c\r\nUpgrade: websocket",
+    ):
+        status, body = raw(world.port, f"{head}Upgrade: {upgrade}\r\n{settings}")
+        assert status in (200, 400, 401, 403, 426, 501), upgrade
+        if status == 200:
+            passed = [value for name, value in json.loads(body)["headers"] if name == "upgrade"]
+            assert set(passed) <= {"websocket"}, upgrade
