@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.redis_servers import until
 from tests.support.shutdown import unless_done
+from tests.support.waiting import until
 
 PLANTED = "tests/planted"
 WITHIN = Path(__file__).parents[1] / "scripts/within.py"

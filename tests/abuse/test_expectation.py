@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
+from tests.support.waiting import until
 
 BODY = b"GET /public/stolen HTTP/1.1\r\nHost: a\r\n\r\n"
 EXPECTING = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
@@ -86,4 +87,4 @@ def test_a_second_request_with_the_expectation_waits_for_its_turn(gateway: tuple
         assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(BODY)
         assert client.response().body == b"/public/x"
-    assert eventually(lambda: len(upstream.heads) == before + 2)
+    until(lambda: len(upstream.heads) == before + 2)

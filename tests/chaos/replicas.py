@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import pytest
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Config
@@ -25,7 +23,6 @@ from tests.support.environment import CLIENT_SECRET, Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 
-WITHIN = 20.0
 CACHES = 1.2
 """Seconds after which no gateway uses cached store reads any more."""
 
@@ -157,27 +154,6 @@ async def age(repository: GrantRepository, grant_id: str, left: float) -> Grant:
 def fingerprint(token: str) -> str:
     """Return the fingerprint by which the emulator's events name a token."""
     return hashlib.sha256(token.encode()).hexdigest()[:12]
-
-
-def until(condition: Callable[[], object], what: str, within: float = WITHIN) -> None:
-    """Wait until a condition that other processes bring about is true."""
-    deadline = time.monotonic() + within
-    while True:
-        with contextlib.suppress(httpx.TransportError, ConnectionError):
-            if condition():
-                return
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain until {what}")
-        time.sleep(0.05)
-
-
-async def eventually(condition: Callable[[], Any], what: str, within: float = WITHIN) -> None:
-    """Wait until an awaitable condition is true."""
-    deadline = time.monotonic() + within
-    while not await condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain until {what}")
-        await asyncio.sleep(0.05)
 
 
 def readyz(fleet: Fleet, number: int = 0) -> tuple[int, Mapping[str, Any]]:

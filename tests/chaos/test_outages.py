@@ -14,27 +14,28 @@ import pytest
 
 from akoya_gateway.grants import GrantRepository, GrantState
 from tests.chaos.clients import Answer, Load, ask, load
-from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, readyz
+from tests.chaos.replicas import CACHES, Fleet, Visitor, age, readyz
 from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup
+from tests.support.waiting import until_async
 
 GOOD = {200}
 
 
 async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Callable[[], object]) -> None:
     """Check an outage under load: 200, then 503, then 200 again, and no other status."""
-    await eventually(lambda: answered(seen, GOOD), "all requests succeed")
+    await until_async(lambda: answered(seen, GOOD), "all requests succeed")
     mark = seen.mark()
     await asyncio.to_thread(begin)
-    await eventually(lambda: answered(seen, {503}, since=mark), "the outage shows")
+    await until_async(lambda: answered(seen, {503}, since=mark), "the outage shows")
     await asyncio.sleep(CACHES)
     sick = seen.mark()
-    await eventually(lambda: says(fleet, 503), "/readyz reports failure")
+    await until_async(lambda: says(fleet, 503), "/readyz reports failure")
     problems = str((await asyncio.to_thread(readyz, fleet))[1])
     assert "store" in problems, problems
-    await eventually(lambda: answered(seen, {503}, since=sick), "no request is served")
+    await until_async(lambda: answered(seen, {503}, since=sick), "no request is served")
     await asyncio.to_thread(end)
-    await eventually(lambda: recovered(seen), "the service has recovered by itself")
-    await eventually(lambda: says(fleet, 200), "/readyz reports success")
+    await until_async(lambda: recovered(seen), "the service has recovered by itself")
+    await until_async(lambda: says(fleet, 200), "/readyz reports success")
     for answer in seen.since(mark):
         judge(answer)
     assert seen.lost == 0
@@ -102,7 +103,7 @@ async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis:
         await asyncio.sleep(CACHES)
         on_redis.akoya.fault("slow_after", "token.refresh_token", seconds=1.0, times=1)
         asking = asyncio.ensure_future(ask(on_redis.port, visitor.cookie))
-        await eventually(lambda: issued(on_redis), "the emulator has acted")
+        await until_async(lambda: issued(on_redis), "the emulator has acted")
         own_redis.kill()
         await asyncio.sleep(2.0)
         own_redis.start()
@@ -130,7 +131,7 @@ async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGrou
         # One copy is left, so writes that require another one fail; start the old primary as a replica again.
         redis_sentinel.primary.start()
         async with fleet.book() as repository:
-            await eventually(lambda: writable(repository, visitor), "there are two copies again")
+            await until_async(lambda: writable(repository, visitor), "there are two copies again")
             await one_refresh(fleet, repository, visitor)
 
 
@@ -138,12 +139,12 @@ async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_pa
     with Cluster(replicas=True) as cluster, Fleet(tmp_path, 2, store=cluster.url) as fleet:
         visitors = [fleet.visitor(), fleet.visitor("mikomo_4"), fleet.visitor("mikomo_7")]
         async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:
-            await eventually(lambda: answered(seen, GOOD), "all requests succeed")
+            await until_async(lambda: answered(seen, GOOD), "all requests succeed")
             await asyncio.to_thread(cluster.settled)
             mark = seen.mark()
             holder(cluster, visitors[0]).kill()
-            await eventually(lambda: answered(seen, {503}, since=mark), "the outage shows")
-            await eventually(lambda: recovered(seen), "its replica has taken over", within=40)
+            await until_async(lambda: answered(seen, {503}, since=mark), "the outage shows")
+            await until_async(lambda: recovered(seen), "its replica has taken over", within=40)
             for answer in seen.since(mark):
                 judge(answer)
         async with fleet.book() as repository:
@@ -194,7 +195,7 @@ async def write_trouble(
     with what:
         answer = await ask(fleet.port, visitor.cookie)
         assert answer.status == 200
-        await eventually(lambda: says(fleet, 503), "/readyz reports failure")
+        await until_async(lambda: says(fleet, 503), "/readyz reports failure")
     await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
     with what:
@@ -202,7 +203,7 @@ async def write_trouble(
         judge(answer)
         assert answer.status == 503
         assert len(fleet.refreshes()) == before, "a token was used without a record of it"
-    await eventually(lambda: served(fleet, visitor), "the service has recovered by itself")
+    await until_async(lambda: served(fleet, visitor), "the service has recovered by itself")
     assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
 
 

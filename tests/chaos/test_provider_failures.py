@@ -19,7 +19,8 @@ from akoya_gateway.endpoints.user_messages import STATE_TEXTS
 from akoya_gateway.grants import Grant, GrantRepository, GrantState
 from tests.chaos.clients import Answer, ask
 from tests.chaos.conftest import FULL
-from tests.chaos.replicas import CACHES, Fleet, Visitor, age, eventually, fingerprint, readyz
+from tests.chaos.replicas import CACHES, Fleet, Visitor, age, fingerprint, readyz
+from tests.support.waiting import until_async
 
 LIVES, ENDED = 50.0, -1.0
 
@@ -108,7 +109,7 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(
             assert all(answer.header("set-cookie") is None for answer in answers)
         assert pair.akoya.counters()["token"] - asked <= 12, "60 requests, two grants, two gateways"
         pair.akoya.clear_faults()
-        await eventually(lambda: served(pair, ended), "the grant is refreshed when the provider is back", within=40)
+        await until_async(lambda: served(pair, ended), "the grant is refreshed when the provider is back", within=40)
         assert ended.state() == "live"
 
 
@@ -125,7 +126,7 @@ async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: 
         assert 'outcome="provider-down"' in metrics
         assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
         for visitor in visitors:
-            await eventually(partial(served, pair, visitor), "all requests are served")
+            await until_async(partial(served, pair, visitor), "all requests are served")
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:
@@ -151,9 +152,9 @@ async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_righ
         for gateway in pair.gateways:
             assert gateway.process is not None
             gateway.process.send_signal(signal.SIGHUP)
-        await eventually(lambda: served(pair, ended), "it goes on with the right secret", within=90)
+        await until_async(lambda: served(pair, ended), "it goes on with the right secret", within=90)
         for number in range(pair.size):
-            await eventually(partial(without_notes, pair, number), "the note is gone")
+            await until_async(partial(without_notes, pair, number), "the note is gone")
 
 
 async def without_notes(fleet: Fleet, number: int) -> bool:
@@ -170,7 +171,7 @@ async def test_tokens_of_another_login_are_refused(pair: Fleet) -> None:
         (issued,) = pair.refreshes()[before:]
         assert visitor.state() == "needs_reconnect"
         assert (await get(repository, visitor)).reason == "another_sub"
-        await eventually(lambda: revoked(pair, issued["issued"]), "the foreign refresh token is revoked")
+        await until_async(lambda: revoked(pair, issued["issued"]), "the foreign refresh token is revoked")
 
 
 async def revoked(fleet: Fleet, token: str) -> bool:
@@ -185,7 +186,7 @@ async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pa
         before = len(pair.refreshes())
         pair.akoya.fault("slow_after", "token.refresh_token", seconds=2.0, times=1)
         asking = asyncio.ensure_future(everywhere(pair, visitor))
-        await eventually(lambda: asked(pair, before), "a refresh is in flight")
+        await until_async(lambda: asked(pair, before), "a refresh is in flight")
         pair.akoya.clear_faults()
         landed = await asyncio.to_thread(visitor.browser.connect)
         assert landed.status_code == 302
@@ -226,7 +227,7 @@ async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.5, times=1)
             (port,) = fleet.ports
             asking = asyncio.create_task(ask(port, visitor.cookie))
-            await eventually(lambda: asyncio.to_thread(fleet.refreshes), "the provider has the refresh token")
+            await until_async(lambda: asyncio.to_thread(fleet.refreshes), "the provider has the refresh token")
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(1.6)
             process.send_signal(signal.SIGCONT)

@@ -20,7 +20,8 @@ from akoya_gateway.cli.rotate_store import rotate_store
 from akoya_gateway.config import load_config
 from akoya_gateway.gateway.connection_monitor import CLOSE_CODE
 from tests.chaos.clients import ask, load
-from tests.chaos.replicas import Fleet, Visitor, eventually
+from tests.chaos.replicas import Fleet, Visitor
+from tests.support.waiting import until_async
 
 SOON = 30.0
 """Maximum seconds until a WebSocket closes."""
@@ -70,7 +71,7 @@ async def test_leaving_closes_websockets_at_every_gateway(pair: Fleet, path: str
         assert await post(leaver, path) == 303
         for socket in mine:
             assert await close_code(socket) == CLOSE_CODE
-        await eventually(lambda: refused(pair, leaver), "no gateway uses what it read before")
+        await until_async(lambda: refused(pair, leaver), "no gateway uses what it read before")
         assert all(socket.close_code is None for socket in others)
         assert {(await ask(port, stayer.cookie)).status for port in pair.ports} == {200}
 
@@ -87,11 +88,11 @@ async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tm
         assert await post(visitor, "/akoya/disconnect/mikomo") == 303
         assert visitor.browser.connections()["connections"] == [], "deleted at once"
         assert (await ask(fleet.port, visitor.cookie)).status == 401
-        await eventually(lambda: tried(fleet), "revocation was attempted")
+        await until_async(lambda: tried(fleet), "revocation was attempted")
         fleet.gateways[0].kill()
         fleet.akoya.clear_faults()
         fleet.gateways[0].start()
-        await eventually(lambda: revoked(fleet, issued), "the token is revoked after all", within=60)
+        await until_async(lambda: revoked(fleet, issued), "the token is revoked after all", within=60)
         assert [grant["ended"] for grant in fleet.akoya.grants()] == ["revoked"]
 
 
@@ -142,7 +143,7 @@ async def test_the_key_ring_rotates_under_load_and_nobody_is_logged_out(tmp_path
                 later = await asyncio.to_thread(fleet.visitor, "mikomo_7")
                 await reload(fleet, [new_entry])
             mark = seen.mark()
-            await eventually(lambda: more(seen.mark(), mark + 50), "requests go on")
+            await until_async(lambda: more(seen.mark(), mark + 50), "requests go on")
         assert seen.statuses() == {200}
         assert seen.lost == 0
         assert len(load_config(fleet.gateways[0].config_path, fleet.environ).sessions.keys) == 1
@@ -163,7 +164,7 @@ async def reload(fleet: Fleet, keys: list[dict[str, str]]) -> None:
         assert gateway.process is not None
         before = gateway.log.read_text().count("configuration reloaded")
         gateway.process.send_signal(signal.SIGHUP)
-        await eventually(partial(reloaded, gateway.log, before), "the configuration is reloaded")
+        await until_async(partial(reloaded, gateway.log, before), "the configuration is reloaded")
 
 
 async def reloaded(log: Path, before: int) -> bool:

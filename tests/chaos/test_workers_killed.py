@@ -15,7 +15,8 @@ from akoya_gateway.grants import GrantRepository, GrantState
 from tests.chaos.clients import ask
 from tests.chaos.conftest import FULL
 from tests.chaos.killing import held, seeded, tally
-from tests.chaos.replicas import Fleet, Visitor, age, eventually
+from tests.chaos.replicas import Fleet, Visitor, age
+from tests.support.waiting import until_async
 
 KILLS = 120 if FULL else 24
 WORKERS = 8
@@ -67,7 +68,7 @@ async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Vis
             holder = int(grant.lease.holder.split(":")[1])
         return grant.lease is not None or asking.done()
 
-    await eventually(leased, "a gateway refreshes")
+    await until_async(leased, "a gateway refreshes")
     if holder:
         await asyncio.sleep(after)
         try:

@@ -8,8 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.redis_servers import RedisServer
 from tests.support.shutdown import ending
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
@@ -115,13 +115,6 @@ class Prometheus:
         return {one["labels"]["alertname"]: one["annotations"] for one in alerts if one["state"] == "firing"}
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def store() -> Iterator[RedisServer]:
     with RedisServer() as server:
@@ -139,14 +132,14 @@ def world(store: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def prometheus(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), world.admin_url.removeprefix("http://"))
     with ending(prometheus.start()):
-        wait_for(prometheus.is_ready, "the first scrape")
+        until(prometheus.is_ready, "the first scrape", within=60)
         yield prometheus
 
 
 @needs_prometheus
 def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prometheus: Prometheus) -> None:
     """Each series exists from the start. Three queries show only what is above 0, and rates need two scrapes."""
-    wait_for(lambda: prometheus.scrapes() >= 3, "three scrapes")
+    until(lambda: prometheus.scrapes() >= 3, "three scrapes", within=60)
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
@@ -163,7 +156,7 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
     """The secret reset at Akoya, a key removed from the configuration, Akoya down, the store gone."""
 
     def expect(alert: str, action: str) -> None:
-        wait_for(lambda: alert in prometheus.firing(), alert)
+        until(lambda: alert in prometheus.firing(), alert, within=60)
         assert action in prometheus.firing()[alert]["action"]
 
     def refreshed(browser: Browser, outcome: str) -> bool:
@@ -179,7 +172,7 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         assert prometheus.firing() == {}
 
         world.akoya.rotate_secret("another-secret-than-the-gateway-has")
-        wait_for(lambda: refreshed(browsers[0], "client-rejected"), "a rejected refresh")
+        until(lambda: refreshed(browsers[0], "client-rejected"), "a rejected refresh", within=60)
         expect("AkoyaClientRejected", "Compare client_id and client_secret")
         world.akoya.rotate_secret(world.environ["AKOYA_CLIENT_SECRET"])
 
@@ -192,7 +185,7 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         expect("AkoyaReloadFailed", "akoya-gateway check")
         gateway.config_path.write_text(yaml.safe_dump(config))
         gateway.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "AkoyaReloadFailed" not in prometheus.firing(), "a reload that succeeds")
+        until(lambda: "AkoyaReloadFailed" not in prometheus.firing(), "a reload that succeeds", within=60)
 
         world.akoya.fault("status", "token.refresh_token", status=503, times=1000)
         # Each user's request makes the gateway refresh one more token, until the circuit breaker opens.
@@ -201,5 +194,5 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         expect("AkoyaProviderDown", "akoya-gateway doctor")
 
         store.kill()
-        wait_for(lambda: browsers[0].fetch("/accounts").status_code == 503, "a failed request")
+        until(lambda: browsers[0].fetch("/accounts").status_code == 503, "a failed request", within=60)
         expect("AkoyaStoreFailing", "/readyz")

@@ -25,7 +25,7 @@ from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
 from tests.support.environment import World
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
-from tests.support.redis_servers import until
+from tests.support.waiting import until
 
 pytestmark = IN_CHROMIUM
 

@@ -14,7 +14,7 @@ import pytest
 from akoya_gateway.endpoints.user_messages import notice_of_error
 from tests.e2e.log_errors import errors
 from tests.support.environment import Browser, World
-from tests.support.sidecar import until
+from tests.support.waiting import until
 
 
 def state_of(url: str) -> str:

@@ -16,7 +16,7 @@ from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.support.environment import World
 from tests.support.processes import GatewayProcess
-from tests.support.sidecar import until
+from tests.support.waiting import until
 
 
 async def states(world: World) -> list[GrantState]:

@@ -14,8 +14,8 @@ from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, set
 from tests.support.environment import Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
-from tests.support.raw_http import eventually
 from tests.support.scripted_upstream import RawUpstream
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module", params=["sidecar", "app"])
@@ -147,7 +147,7 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, b
         if world.face == "app" and port == world.port:
             # The access log belongs to the server there.
             continue
-        assert eventually(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
+        until(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
         told = next(line for line in log.read_text().splitlines() if "upstream-timeout" in line)
         assert json.loads(told)["duration_ms"] > 900, "must be the time that the client waited"
 

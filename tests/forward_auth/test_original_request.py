@@ -12,7 +12,7 @@ import yaml
 from tests.support.environment import Browser, World
 from tests.support.forward_auth import cookies, get
 from tests.support.proxies import DEPLOY
-from tests.support.sidecar import until
+from tests.support.waiting import until
 
 TRUSTING = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, World
-from tests.support.sidecar import until
+from tests.support.waiting import until
 
 GRANTED = 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0'
 

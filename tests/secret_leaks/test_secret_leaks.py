@@ -25,6 +25,7 @@ from tests.secret_leaks.recorder import Known, Recorder
 from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer
+from tests.support.waiting import until
 
 
 class WatchedWorld(World):
@@ -152,13 +153,6 @@ def live_a_whole_life(world: WatchedWorld) -> None:
         browser.go("/akoya/")
         akoya.clear_faults()
         stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"})
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def reload_with(world: WatchedWorld, config: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.server.descriptors import HANDSHAKE, open_descriptors
-from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
+from tests.support.waiting import until
 
 FIELDS = HANDSHAKE.partition(b"\r\n")[2][:-2]
 FIRST = b"GET /public/x HTTP/1.1\r\n"
@@ -104,9 +105,7 @@ def test_refused_handshakes_leave_no_connection_open(run: Running) -> None:
             client = Client(run.port)
             client.send(ANSWERS[name][0] + b"\r\n")
             clients.append(client)
-    assert eventually(lambda: open_descriptors(run) <= before + 2, 8), (
-        "the gateway must close them even if the clients do not"
-    )
+    until(lambda: open_descriptors(run) <= before + 2, "the gateway closes the connections although the clients do not")
     for client in clients:
         assert client.buffer or client.rest().startswith(b"HTTP/1.1 4")
         client.sock.close()
@@ -215,7 +214,7 @@ def test_bytes_behind_a_handshake_write_no_error(run: Running, path: bytes, behi
             client.send(b"GET " + path + b" HTTP/1.1\r\n" + FIELDS + b"\r\n" + behind)
             if not leaves:
                 assert client.until(b"\r\n").split()[1] == (b"101" if path == b"/public/ws" else b"403")
-    assert eventually(lambda: run.ask_admin("/livez").status_code == 200)
+    until(lambda: run.ask_admin("/livez").status_code == 200)
     assert [line for line in run.log() if line["level"] in ("error", "critical")] == []
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.server.descriptors import HANDSHAKE, open_descriptors
-from tests.support.raw_http import Caller, Client, RawUpstream, eventually
+from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
+from tests.support.waiting import until
 
 STREAM = b"GET /public/stream HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM_GENERAL = b"GET /public/stream HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
@@ -96,7 +97,7 @@ def test_stream_whose_client_leaves_with_something_behind_it_is_ended(
     assert streams.open == len(clients)
     for client in clients:
         reset(client) if leave == "reset" else client.sock.close()
-    assert eventually(lambda: streams.open == 0, 8), f"{streams.open} streams are open"
+    until(lambda: streams.open == 0, "all streams are closed")
 
 
 def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
@@ -117,9 +118,9 @@ def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
     for client in clients:
         # Reset, because a FIN would queue behind bytes that no kernel buffer has room for.
         reset(client)
-    assert eventually(lambda: open_descriptors(run) <= before + 1, 8)
+    until(lambda: open_descriptors(run) <= before + 1)
     streams.give_up.set()
-    assert eventually(lambda: streams.open == 0, 8)
+    until(lambda: streams.open == 0)
     streams.give_up.clear()
 
 

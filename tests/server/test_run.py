@@ -23,7 +23,8 @@ from tests.support.metrics import values
 from tests.support.processes import wait_for_port
 from tests.support.raw_http import Client
 from tests.support.shutdown import ended, ending, unless_done
-from tests.support.sidecar import ENVIRON, Running, until
+from tests.support.sidecar import ENVIRON, Running
+from tests.support.waiting import until
 
 PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,status=2xx}"
 

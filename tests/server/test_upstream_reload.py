@@ -14,7 +14,8 @@ import websockets.sync.client
 import yaml
 
 from tests.support.processes import AppServer
-from tests.support.sidecar import App, Running, until
+from tests.support.sidecar import App, Running
+from tests.support.waiting import until
 
 
 class Telling(App):

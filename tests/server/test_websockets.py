@@ -16,7 +16,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.support.metrics import values
 from tests.support.raw_http import Client
-from tests.support.sidecar import Running, until
+from tests.support.sidecar import Running
+from tests.support.waiting import until
 from tests.support.websocket_app import App, origin_of, serving
 from tests.support.websocket_frames import CLOSE, TEXT, frame, read_frame, request
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from akoya_gateway.sessions.last_access import KIND, MAX_PENDING, PERIOD, LastAc
 from akoya_gateway.store import EncryptedStore, Keyring, Store
 from akoya_gateway.store.memory import MemoryStore
 from tests.support.grants import RING, FlakyStore
+from tests.support.waiting import until_async
 
 NOW = 1_800_000_000.0
 LIFETIME = 86_400.0
@@ -20,12 +19,6 @@ LIFETIME = 86_400.0
 
 def replica(store: Any, ring: Keyring = RING) -> LastAccess:
     return LastAccess(EncryptedStore(store, ring), LIFETIME)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_rounded_time_changes_once_a_minute_and_at_another_second_for_each_owner() -> None:
@@ -91,9 +84,9 @@ async def test_failed_write_is_repeated_and_raises_nothing(flaky: FlakyStore, mo
     one = replica(flaky)
     one.start()
     assert one.record("owner", NOW) == rounded("owner", NOW)
-    await until(lambda: tries.count("put") >= 3)
+    await until_async(lambda: tries.count("put") >= 3)
     flaky.failing = lambda verb, record: None
-    await until(lambda: bool(flaky.writes))
+    await until_async(lambda: bool(flaky.writes))
     assert await replica(flaky).get("owner") == rounded("owner", NOW)
     await one.stop()
 

@@ -21,7 +21,8 @@ import pytest
 from akoya_gateway.errors import OperatorError, StoreUnavailable
 from akoya_gateway.store import Record, Store, describe, open_store
 from akoya_gateway.store.redis.url import parse
-from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup, TLSFront, until
+from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup, TLSFront
+from tests.support.waiting import until
 
 RECOVERY = 30.0
 

@@ -405,12 +405,3 @@ def standstill(count: Callable[[], int], timeout: float = TIMEOUT) -> int:
         if (now := count()) != seen:
             seen, since = now, time.monotonic()
     return seen
-
-
-def eventually(condition: Callable[[], bool], timeout: float = TIMEOUT) -> bool:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()

@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.rig.redis import redis_binary
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 WAIT = 20.0
 
@@ -128,7 +129,7 @@ class SentinelGroup:
     def __enter__(self) -> SentinelGroup:
         for server in (self.primary, self.replica, *self.sentinels):
             server.start()
-        until(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica follows")
+        until(lambda: self.replica.client.info("replication").get("master_link_status") == "up", "the replica follows")
         until(lambda: all(self._knows_all(s) for s in self.sentinels), "the sentinels know each other and the replica")
         return self
 
@@ -146,8 +147,8 @@ class SentinelGroup:
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         masters: Any = sentinel.client.sentinel_masters()
-        state = masters[self.service]
-        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+        state = masters.get(self.service)
+        return bool(state and state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 
 class Cluster:
@@ -189,14 +190,14 @@ class Cluster:
             server.remove()
 
     def _sees(self, server: RedisServer, nodes: int) -> bool:
-        return int(server.client.cluster("INFO")["cluster_known_nodes"]) == nodes
+        return int(server.client.cluster("INFO").get("cluster_known_nodes", 0)) == nodes
 
     def _ok(self, server: RedisServer) -> bool:
-        return bool(server.client.cluster("INFO")["cluster_state"] == "ok")
+        return bool(server.client.cluster("INFO").get("cluster_state") == "ok")
 
     def _followed(self, primary: RedisServer) -> bool:
         state = primary.client.info("replication")
-        return bool(state["slave0"]["offset"] == state["master_repl_offset"])
+        return bool(state.get("slave0", {}).get("offset") == state["master_repl_offset"])
 
 
 class TLSFront:
@@ -279,18 +280,6 @@ def self_signed() -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private + certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def until(condition: object, what: str) -> None:
-    """Wait until a condition that other processes bring about is true."""
-    deadline = time.monotonic() + WAIT
-    while True:
-        with contextlib.suppress(redis.RedisError, KeyError):
-            if condition():  # type: ignore[operator]
-                return
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain until {what}")
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

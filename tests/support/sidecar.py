@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ import httpx
 
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
+from tests.support.waiting import until
 
 ENVIRON = {
     "AKOYA_CLIENT_ID": "client-id",
@@ -167,10 +167,3 @@ class Running:
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.log()]
-
-
-def until(condition: Callable[[], bool], what: str, within: float = 20.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting until {what}"
-        time.sleep(0.05)

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.raw_http import Caller, RawUpstream, eventually, proxied
+from tests.support.raw_http import Caller, RawUpstream, proxied
+from tests.support.waiting import until
 
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
@@ -100,5 +101,5 @@ def test_no_answer_is_ever_given_to_another_request(seed: int) -> None:
         assert upstream.errors == []
         assert complete > 200, "too few complete responses: the test upstream misbehaves too often"
         assert proxy.pool.size <= 6
-        assert eventually(lambda: proxy.pool.size == proxy.pool.idle)
+        until(lambda: proxy.pool.size == proxy.pool.idle)
         assert proxy.pool.waiting == 0

@@ -21,7 +21,8 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.http.tls import client_context
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, forever, proxied, silent_for
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied, silent_for
+from tests.support.waiting import until
 
 
 def answers(caller: Caller) -> None:
@@ -107,7 +108,7 @@ def test_the_second_try_is_on_a_connection_made_for_it() -> None:
             thread.start()
         for thread in threads:
             thread.join(5)
-        assert eventually(lambda: proxy.pool.idle == 3)
+        until(lambda: proxy.pool.idle == 3)
         assert ask(proxy.port, "/again")[::2] == (200, b"4")
 
 
@@ -132,7 +133,7 @@ def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         for number in range(1, 4):
             assert ask(proxy.port, method="POST") == (200, *ask_ok(number))
-            assert eventually(lambda: proxy.pool.size == 0)
+            until(lambda: proxy.pool.size == 0)
 
 
 def ask_ok(number: int) -> tuple[dict[str, str], bytes]:
@@ -197,7 +198,7 @@ def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() ->
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(ask, proxy.port)
-        assert eventually(lambda: upstream.connections == 1)
+        until(lambda: upstream.connections == 1)
         status, headers, body = ask(proxy.port)
         assert status == 503
         assert headers["retry-after"] == "1"
@@ -223,12 +224,12 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(ask, proxy.port)
-        assert eventually(lambda: upstream.connections == 1)
+        until(lambda: upstream.connections == 1)
         with Client(proxy.port) as leaving:
             leaving.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert eventually(lambda: proxy.pool.waiting == 1)
+            until(lambda: proxy.pool.waiting == 1)
         last = many.submit(ask, proxy.port, "/last")
-        assert eventually(lambda: proxy.pool.waiting == 2)
+        until(lambda: proxy.pool.waiting == 2)
         gate.set()
         assert first.result()[0] == last.result()[0] == 200
         assert upstream.connections == 1
@@ -248,7 +249,7 @@ def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(ask, proxy.port)
-        assert eventually(lambda: upstream.connections == 1)
+        until(lambda: upstream.connections == 1)
         assert ask(proxy.port)[0] == 200
         assert first.result()[0] == 502
 
@@ -260,7 +261,7 @@ def test_idle_connections_are_closed_after_a_while() -> None:
     ):
         assert ask(proxy.port)[0] == 200
         assert proxy.pool.idle == 1
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[2] == b"2"
 
 
@@ -277,12 +278,12 @@ def test_a_retired_pool_serves_those_who_hold_it_and_keeps_nothing() -> None:
         ThreadPoolExecutor(2) as many,
     ):
         running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
-        assert eventually(lambda: proxy.pool.waiting == 1)
+        until(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
         proxy.pool._loop.call_soon_threadsafe(proxy.pool.retire)
         proxy.pool._loop.call_soon_threadsafe(gate.set)
         assert running.result()[0] == waiting.result()[0] == 200
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
 
 
 def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
@@ -300,9 +301,9 @@ def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
         ThreadPoolExecutor(2) as many,
     ):
         running = many.submit(ask, proxy.port)
-        assert eventually(lambda: upstream.connections == 1)
+        until(lambda: upstream.connections == 1)
         waiting = many.submit(ask, proxy.port)
-        assert eventually(lambda: proxy.pool.waiting == 1)
+        until(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
         asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(5)
         assert running.result()[0] == 502
@@ -412,7 +413,7 @@ def test_an_answer_that_ends_with_its_tls_connection_is_whole_only_if_the_upstre
     ):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert client.rest().endswith(b"0\r\n\r\n") is farewell
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
 
 
 def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, proxied
+from tests.support.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -35,7 +36,7 @@ def test_an_upstream_that_answers_and_will_send_no_more_is_asked_no_more(answer:
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         assert ask(proxy.port)[::2] == (200, b"ok")
-        assert eventually(lambda: proxy.pool.size == 0 and closed == [True])
+        until(lambda: proxy.pool.size == 0 and closed == [True])
         assert ask(proxy.port)[::2] == (200, b"ok")
         assert upstream.connections == 2
 
@@ -51,7 +52,7 @@ def test_an_upstream_that_refuses_an_upload_and_will_send_no_more_is_heard() -> 
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
         answer = client.response()
         assert (answer.status, answer.body) == (413, b"too much")
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
 
 
 def test_an_upstream_that_will_never_answer_is_502_at_once() -> None:
@@ -88,7 +89,7 @@ def test_a_client_that_will_send_no_more_has_left() -> None:
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy, Client(proxy.port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert eventually(lambda: upstream.heads != [])
+        until(lambda: upstream.heads != [])
         send_no_more(client)
-        assert eventually(lambda: left == [True])
+        until(lambda: left == [True])
         assert client.rest() == b""

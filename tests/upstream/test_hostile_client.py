@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, forever, proxied
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, forever, proxied
+from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
 HOST = b"Host: app.example\r\n"
@@ -115,7 +116,7 @@ def test_it_is_refused_and_never_reaches_the_upstream_complete(
         assert client.closed(3), "the connection stayed open"
     time.sleep(0.02)
     assert COMPLETE == []
-    assert eventually(lambda: strict.pool.size == strict.pool.idle)
+    until(lambda: strict.pool.size == strict.pool.idle)
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +336,7 @@ def test_trailers_of_an_answer_are_dropped_where_the_server_cannot_pass_them_on(
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.response().body == b"ok"
         assert b"X-T" not in client.buffer
-        assert eventually(lambda: upstream.connections == 1)
+        until(lambda: upstream.connections == 1)
 
 
 async def test_trailers_of_an_answer_go_to_a_server_that_can_pass_them_on() -> None:

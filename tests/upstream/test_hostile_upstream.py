@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, fixed, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, fixed, forever, proxied
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("response", REFUSED.values(), ids=REFUSED.keys())
@@ -27,7 +28,7 @@ def test_it_is_refused_with_502_and_the_connection_is_closed(response: bytes) ->
         assert status == 502, body
         assert headers["content-type"] == "application/problem+json"
         assert b"upstream-invalid-response" in body
-        assert eventually(lambda: closed == [True])
+        until(lambda: closed == [True])
         assert proxy.pool.size == 0
 
 
@@ -41,7 +42,7 @@ def test_the_client_is_cut_and_never_gets_a_complete_looking_answer(response: by
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = client.rest()
         assert b" 502 " in answer or not answer.endswith(b"0\r\n\r\n")
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
 
 
 ENDLESS = {
@@ -66,7 +67,7 @@ def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: b
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client.rest().endswith(b"0\r\n\r\n")
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
     # The upstream can send more than the gateway reads, because the kernel buffers some of it.
     assert len(pieces) < 200
 
@@ -102,7 +103,7 @@ def test_a_response_that_comes_unasked_on_an_idle_connection_poisons_nobody() ->
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         assert ask(proxy.port)[2] == b"first"
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[2] == b"first"
         assert upstream.connections == 2
 

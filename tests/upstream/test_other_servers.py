@@ -14,7 +14,8 @@ from akoya_gateway.errors import UpstreamError
 from akoya_gateway.upstream.errors import ClosedEarly, RefusedRequest
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.support.raw_http import Caller, RawUpstream, eventually, fixed
+from tests.support.raw_http import Caller, RawUpstream, fixed
+from tests.support.waiting import until
 
 
 class Call:
@@ -136,7 +137,7 @@ async def test_a_cancelled_request_frees_the_connection() -> None:
     with RawUpstream(fixed(b"")) as upstream:
         async with proxy_to(upstream) as proxy:
             task = asyncio.create_task(proxy(call.scope, call.receive, call.send))
-            assert await asyncio.to_thread(eventually, lambda: len(upstream.heads) == 1)
+            await asyncio.to_thread(until, lambda: len(upstream.heads) == 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -18,7 +18,8 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_head import validate_head
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, eventually, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied
+from tests.support.waiting import until
 
 CLEAN = {
     "204": (b"GET", b"204 No Content", b""),
@@ -62,7 +63,7 @@ def connections_for_three(method: bytes, response: bytes) -> int:
         for _ in range(3):
             client.send(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.until(b"\r\n\r\n").split()[1] == response.split()[1]
-            assert eventually(lambda: proxy.pool.size == proxy.pool.idle)
+            until(lambda: proxy.pool.size == proxy.pool.idle)
         return upstream.connections
 
 
@@ -104,7 +105,7 @@ def test_keep_alive_false_gives_each_request_a_connection_of_its_own() -> None:
             assert client.response().body == number
         assert ask(proxy.port, method="POST", body=b"x")[2] == b"4"
         assert all(head.count(b"\r\nconnection: close\r\n") == 1 for head in upstream.heads)
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
 
 
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -315,7 +316,7 @@ async def test_response_before_the_first_request_is_refused(transport: Transport
             status, _, answer = ask(proxy.port)
             # A response that arrives before the request was sent is detected. A later one is taken for the response to it.
             assert (status, answer) in [(200, b"evil")] or status == 502
-            assert eventually(lambda: proxy.pool.size == 0)
+            until(lambda: proxy.pool.size == 0)
 
 
 BETWEEN = {
@@ -344,9 +345,9 @@ def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: b
     strays = Strays(first=first, stray=stray)
     with RawUpstream(strays) as upstream, proxied(upstream.origin) as proxy:
         assert ask(proxy.port)[2] in (b"first", b"")
-        assert eventually(lambda: proxy.pool.idle == 1)
+        until(lambda: proxy.pool.idle == 1)
         strays.now.set()
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[2] == b"right"
         assert upstream.connections == 2
 
@@ -380,12 +381,12 @@ def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_su
     stray = threading.Event()
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         assert ask(proxy.port)[0] in (200, 204, 304)
-        assert eventually(lambda: proxy.pool.idle == proxy.pool.size)
+        until(lambda: proxy.pool.idle == proxy.pool.size)
         stray.set()
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
         for _ in range(3):
             assert ask(proxy.port)[0] == 204
-            assert eventually(lambda: proxy.pool.idle == proxy.pool.size)
+            until(lambda: proxy.pool.idle == proxy.pool.size)
         assert upstream.connections == (2 if trusted else 4)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, eventually, proxied, standstill
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, proxied, standstill
+from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
 MEGABYTE = 1024 * 1024
@@ -93,7 +94,7 @@ def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 0\n\n")
         client.until(b"data: 1\n\n")
-    assert eventually(lambda: backend[0].left > left), "the upstream did not see the client's disconnect"
+    until(lambda: backend[0].left > left, "the upstream sees the client's disconnect")
 
 
 def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front]) -> None:
@@ -108,8 +109,8 @@ def test_a_client_that_leaves_before_the_answer_is_noticed_by_the_upstream(
     hung, left = backend[0].hung, backend[0].left
     with Client(proxy.port) as client:
         client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert eventually(lambda: backend[0].hung > hung)
-    assert eventually(lambda: backend[0].left > left)
+        until(lambda: backend[0].hung > hung)
+    until(lambda: backend[0].left > left)
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upstream(
@@ -118,8 +119,8 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upst
     left = backend[0].left
     with Client(proxy.port) as client:
         client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
-        assert eventually(lambda: backend[0].received == 5)
-    assert eventually(lambda: backend[0].left > left)
+        until(lambda: backend[0].received == 5)
+    until(lambda: backend[0].left > left)
 
 
 def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, backend: tuple[Backend, Front]) -> None:
@@ -188,7 +189,7 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
         answer = client.response()
         assert (answer.status, answer.body) == (413, b"too much")
         # That connection still expects 995 bytes, so it must not be reused.
-        assert eventually(lambda: proxy.pool.size == 0)
+        until(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[0] == 413
         assert upstream.connections == 2
 
@@ -217,7 +218,7 @@ def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
         client.until(b"0\r\n\r\n")
         assert b"transfer-encoding: chunked" in upstream.heads[0].lower()
         assert b"content-length" not in upstream.heads[0].lower()
-        assert eventually(lambda: proxy.pool.idle == 1)
+        until(lambda: proxy.pool.idle == 1)
 
 
 def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend, Front]) -> None:
@@ -238,7 +239,7 @@ def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend
         client.until(b"data: 0\n\n")
         endings[0].cancel()
         assert not client.rest().endswith(b"0\r\n\r\n")
-        assert eventually(lambda: backend[0].left > left)
+        until(lambda: backend[0].left > left)
 
 
 def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(backend: tuple[Backend, Front]) -> None:
@@ -260,4 +261,4 @@ def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, 
         assert ask(proxy.port)[0] == 200
         assert proxy.pool.size <= 2
         stack.close()
-        assert eventually(lambda: len(proxy.pool._connections) <= 2)
+        until(lambda: len(proxy.pool._connections) <= 2)

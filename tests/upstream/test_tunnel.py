@@ -26,7 +26,8 @@ from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.tunnel import TunnelEnd
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, eventually, proxied
+from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, proxied
+from tests.support.waiting import until
 from tests.support.websocket_app import accept, key_of
 from tests.support.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
 
@@ -238,7 +239,7 @@ class TestPassing:
             origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
             with proxied(origin, tunnel=True, connect=30, read=30) as proxy:
                 await asyncio.gather(*[one(proxy.port, number) for number in range(500)])
-                assert await asyncio.to_thread(eventually, lambda: not tunnels())
+                await asyncio.to_thread(until, lambda: not tunnels())
 
 
 def tunnels() -> list[TunnelEnd]:
@@ -326,7 +327,7 @@ class TestHostileClients:
             assert nothing_comes(s.app), "the connection must stay open for the upstream's close frame"
             s.app.send(said(1000))
             assert rest(s.app) == b""
-            assert eventually(lambda: not tunnels())
+            until(lambda: not tunnels())
 
     def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
@@ -405,7 +406,7 @@ class TestHostileUpstreams:
             assert exactly(s.client, 4) == said(4000)
             s.client.send(frame(CLOSE, struct.pack("!H", 4000), mask=True))
             assert rest(s.client) == b""
-            assert eventually(lambda: not tunnels())
+            until(lambda: not tunnels())
 
     def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An unclean end must not look like a clean one."""
@@ -497,7 +498,7 @@ class TestEndingFromOutside:
                 while True:
                     s.app.send(block)
             s.end()
-            assert eventually(lambda: not tunnels(), 5)
+            until(lambda: not tunnels())
 
 
 class TestIdleness:

@@ -32,7 +32,8 @@ from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.support.cancellation import cut, ended
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, eventually, proxied, silent_for, standstill
+from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, proxied, silent_for, standstill
+from tests.support.waiting import until
 from tests.support.websocket_app import App, accept, key_of, origin_of, serving
 from tests.support.websocket_frames import (
     BINARY,
@@ -138,13 +139,13 @@ def test_the_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4000])
 def test_the_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], code: int) -> None:
     app, proxy = echo
-    assert eventually(lambda: app.open == 0)
+    until(lambda: app.open == 0)
     app.closed.clear()
     with dial(proxy) as socket:
         socket.send("x")
         socket.recv(5)
         socket.close(code, "bye")
-    assert eventually(lambda: app.closed == [(code, "bye")]), app.closed
+    until(lambda: app.closed == [(code, "bye")], "the upstream sees the close code and the reason")
 
 
 def test_a_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Proxied]) -> None:
@@ -152,8 +153,8 @@ def test_a_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Pro
     with Client(proxy.port) as client:
         client.send(request())
         client.until(b"\r\n\r\n")
-        assert eventually(lambda: app.open == 1)
-    assert eventually(lambda: app.open == 0)
+        until(lambda: app.open == 1)
+    until(lambda: app.open == 0)
 
 
 def test_an_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> None:
@@ -250,7 +251,7 @@ def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bo
             socket.recv(5)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
-        assert eventually(lambda: [code for code, _ in app.closed] == [1009])
+        until(lambda: [code for code, _ in app.closed] == [1009])
 
 
 def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
@@ -269,7 +270,7 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
             socket.recv(5)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
-        assert eventually(lambda: [code for code, _ in app.closed] == [1009])
+        until(lambda: [code for code, _ in app.closed] == [1009])
         assert app.received == 1
 
 
@@ -318,7 +319,7 @@ def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: b
         client.send(request(b"/ticks"))
         client.until(b"tick")
         client.send(last)
-        assert eventually(lambda: app.closed != [])
+        until(lambda: app.closed != [])
     assert ([code for code, _ in app.closed], raised) == ([code], [])
 
 
@@ -346,7 +347,7 @@ def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(cod
             socket.recv(5)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "disconnected")
-        assert eventually(lambda: app.closed == [(code, "disconnected")])
+        until(lambda: app.closed == [(code, "disconnected")])
 
 
 def test_a_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
@@ -444,7 +445,7 @@ def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(
             client.sock.settimeout(5)
             assert read_until_closed(client) == ([], 1000)
         # The client's socket and the gateway's two. Connections left by an earlier test may close meanwhile, too.
-        assert eventually(lambda: open_files() <= before - 3, 10)
+        until(lambda: open_files() <= before - 3)
         done.set()
 
 
@@ -546,7 +547,7 @@ def test_frames_of_a_client_that_are_wrong_close_both_sides(echo: tuple[App, Pro
         found, code = read_until_closed(client)
         assert code in (None, 1002, 1007, 1009)
         assert (TEXT, b"\xff") not in found
-    assert eventually(lambda: app.open == 0)
+    until(lambda: app.open == 0)
 
 
 @pytest.mark.parametrize(("sent", "expected"), GOOD.values(), ids=GOOD.keys())
@@ -588,7 +589,7 @@ def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel
         found, code = read_until_closed(client)
         assert code in (1009, 1014)
         assert not [data for _, data in found if data not in (b"ab",)]
-        assert eventually(lambda: closed == [True])
+        until(lambda: closed == [True])
 
 
 def test_a_length_in_more_bytes_than_needed_is_taken_apart_or_refused(echo: tuple[App, Proxied], tunnel: bool) -> None:
@@ -689,7 +690,7 @@ async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str)
                     break
             else:
                 pytest.fail("the work was cancelled at every suspension")
-        assert await asyncio.to_thread(eventually, lambda: app.open == 0)
+        await asyncio.to_thread(until, lambda: app.open == 0)
         await ended(lambda: asyncio.all_tasks() - before)
         assert pool.size == 0
         await pool.close()

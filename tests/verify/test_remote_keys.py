@@ -3,8 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from akoya_gateway import verify as v
 from akoya_gateway.verify.keys import verifies
 from tests.support.signing import KEYS
+from tests.support.waiting import until
 
 JWKS = {name: json.dumps({"keys": [KEYS[name]["public_jwk"]]}).encode() for name in ("ed25519", "ecdsa-p256-sha256")}
 URL = "https://app.example.com/akoya/jwks.json"
@@ -46,13 +45,6 @@ def server() -> Server:
     return Server()
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_a_set_is_fetched_once_and_kept(server: Server) -> None:
     keys = server.keys()
     assert keys.peek("ed") is None
@@ -84,7 +76,7 @@ def test_many_callers_share_one_fetch(server: Server) -> None:
     threads = [threading.Thread(target=lambda: found.append(keys.get("ed"))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    eventually(lambda: server.fetches == 1)
+    until(lambda: server.fetches == 1)
     server.gate.set()
     for thread in threads:
         thread.join(10)
@@ -101,9 +93,9 @@ def test_a_known_key_never_waits_for_a_refresh(server: Server) -> None:
     server.document = JWKS["ecdsa-p256-sha256"]
     assert keys.get("ed")
     assert keys.peek("ed")
-    eventually(lambda: server.fetches == 2)
+    until(lambda: server.fetches == 2)
     server.gate.set()
-    eventually(lambda: keys.peek("ec") is not None)
+    until(lambda: keys.peek("ec") is not None)
     assert keys.peek("ed") is None
 
 
@@ -113,7 +105,7 @@ def test_the_old_set_stays_while_the_new_cannot_be_had_but_not_for_ever(server: 
     server.down = True
     server.now += 600
     assert keys.get("ed")
-    eventually(lambda: server.fetches == 2)
+    until(lambda: server.fetches == 2)
     server.now += 3000
     with pytest.raises(v.NotVerified) as refused:
         keys.get("ed")
@@ -137,7 +129,7 @@ def test_garbage_does_not_replace_a_good_set(server: Server) -> None:
     server.document = b"<html>"
     server.now += 301
     assert keys.get("ed")
-    eventually(lambda: server.fetches == 2)
+    until(lambda: server.fetches == 2)
     server.now += 11
     assert keys.get("ed")
 
