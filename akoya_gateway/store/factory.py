@@ -82,6 +82,6 @@ def _redis(url: str, clock: Clock) -> Store:
         if missing.name is None or missing.name.partition(".")[0] != "redis":
             raise
         raise OperatorError(
-            f"sessions.store: {describe(url)} needs the Redis client: pip install 'akoya-gateway[redis]'"
+            f"sessions.store: {describe(url)} needs the Redis client: pip install 'redis>=6.2'"
         ) from missing
     return RedisStore.from_url(url, clock)
