@@ -18,6 +18,7 @@ import pytest
 from akoya_gateway import Gateway
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants import Grant
+from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
 from akoya_gateway.secret import Secret
@@ -94,7 +95,7 @@ class House:
         """Return the grant as the store has it."""
         repository = self.gateway.runtime.grants.repository
         if code in self.grant_ids:  # a scan of a Redis store takes hundreds of commands
-            return await repository.get(self.grant_ids[code])
+            return await repository.get(to_record_id(self.grant_ids[code]))
         async for record in repository._store.scan("grant"):
             grant = decode(record.body, record.version)
             if grant.key.sub == code:
