@@ -1,4 +1,4 @@
-"""Hooks for every test: run timeouts, crashed workers, signals and forbidden imports."""
+"""Hooks for every test: run timeouts, crashed workers, signals, forbidden imports and settings of Hypothesis."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from hypothesis import HealthCheck, settings
+
+# An example may take any time, because the machine may be busy. With CI=true, Hypothesis always makes the same examples.
+settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gateway")
 
 BEYOND = float(os.environ.get("AKOYA_TEST_BEYOND", "180"))
 """Seconds that a test and its fixtures may take to end after the test's timeout (pytest-timeout).
