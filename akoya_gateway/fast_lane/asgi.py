@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, head
 from akoya_gateway.gateway.date_header import DateHeader
-from akoya_gateway.gateway.lifespan import App, Receive, Scope, Send
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
@@ -30,7 +31,7 @@ from akoya_gateway.upstream.reverse_proxy import VIA_HEADER, ProxiedExchange
 class AsgiFastLane:
     """ASGI app that tries the fast lane first. `app` is the general path."""
 
-    def __init__(self, lane: FastLane, app: App, date_header: DateHeader) -> None:
+    def __init__(self, lane: FastLane, app: ASGIApp, date_header: DateHeader) -> None:
         self.lane = lane
         self.gateway = lane.gateway
         self.date_header = date_header

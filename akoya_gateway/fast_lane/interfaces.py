@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
@@ -13,7 +14,6 @@ from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.date_header import DateHeader
-from akoya_gateway.gateway.lifespan import App, Scope
 from akoya_gateway.gateway.middleware import Gateway
 
 _Exchange_contra = TypeVar("_Exchange_contra", contravariant=True)
@@ -29,7 +29,7 @@ class LaneServices(Protocol):
 
     def request_id(self, headers: CachedHeaders) -> str: ...
 
-    def failing(self, error: GatewayError, rule: str, began: float) -> App: ...
+    def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp: ...
 
 
 class ClientConnection(Protocol[_Exchange_contra]):
@@ -45,6 +45,6 @@ class ClientConnection(Protocol[_Exchange_contra]):
 
     def on_response_sent(self) -> None: ...
 
-    def fall_back(self, exchange: _Exchange_contra, app: App | None, *, retry: bool) -> None: ...
+    def fall_back(self, exchange: _Exchange_contra, app: ASGIApp | None, *, retry: bool) -> None: ...
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None: ...

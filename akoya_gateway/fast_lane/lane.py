@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admitted
@@ -29,7 +31,6 @@ from akoya_gateway.fast_lane.lane_exchange import LaneExchange
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.forward_auth import is_forward_auth
-from akoya_gateway.gateway.lifespan import App, Receive, Scope, Send
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
@@ -163,7 +164,7 @@ class FastLane:
             return ids.new()
         return ids.for_request(headers.peer, headers.get(b"x-request-id"))
 
-    def failing(self, error: GatewayError, rule: str, began: float) -> App:
+    def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

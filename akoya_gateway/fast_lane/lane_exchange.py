@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from akoya_gateway.access.request import Headers, RequestInfo
@@ -12,7 +13,6 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
-from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeVar
 
+from starlette.types import Scope
+
 from akoya_gateway.access.request import Headers, has_method_override
 from akoya_gateway.admission.request_headers import authorities
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import strip
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedValues

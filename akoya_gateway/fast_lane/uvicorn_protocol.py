@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, cast
 
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from akoya_gateway.access.request import Headers
@@ -13,7 +14,6 @@ from akoya_gateway.fast_lane.forward_auth import EncodedResponse
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.lane_exchange import LaneExchange
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
-from akoya_gateway.gateway.lifespan import App, Scope
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 
 
@@ -183,7 +183,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
         else:
             self.detach()
 
-    def fall_back(self, exchange: LaneExchange, app: App | None, *, retry: bool) -> None:
+    def fall_back(self, exchange: LaneExchange, app: ASGIApp | None, *, retry: bool) -> None:
         """Handle the request again on the ASGI path.
 
         Args:

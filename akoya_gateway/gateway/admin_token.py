@@ -14,10 +14,10 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.access.grant_selection import validated
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
-from akoya_gateway.gateway.lifespan import Receive, Scope, Send
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant

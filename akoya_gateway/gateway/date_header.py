@@ -6,8 +6,9 @@ import time
 from collections.abc import Awaitable
 from email.utils import formatdate
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from akoya_gateway.clock import Clock
-from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send
 
 
 class DateHeader:
@@ -44,7 +45,7 @@ class DateHeader:
 class DateMiddleware:
     """ASGI middleware that adds `Date` to responses that have none."""
 
-    def __init__(self, app: App, date_header: DateHeader) -> None:
+    def __init__(self, app: ASGIApp, date_header: DateHeader) -> None:
         self._app = app
         self._date_header = date_header
 

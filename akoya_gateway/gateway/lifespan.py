@@ -6,15 +6,12 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-from starlette.types import ASGIApp as App
-from starlette.types import Message, Receive, Scope, Send
-
-__all__ = ["App", "Message", "Receive", "Scope", "Send", "is_built_by_starlette", "lifespan"]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Step = Callable[[], Awaitable[object]]
 
 
-async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup: Step, shutdown: Step) -> None:
+async def lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send, startup: Step, shutdown: Step) -> None:
     """Run `startup`, then the app's startup; on shutdown, the app's shutdown, then `shutdown`.
 
     An app without lifespan support is skipped. An exception of `startup` is sent as `lifespan.startup.failed` with its
@@ -45,7 +42,7 @@ async def lifespan(app: App, scope: Scope, receive: Receive, send: Send, startup
 class _InnerLifespan:
     """The inner app's lifespan, one phase at a time."""
 
-    def __init__(self, app: App, scope: Scope) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._from_app: asyncio.Queue[Message] = asyncio.Queue()
         self._task = asyncio.ensure_future(app(scope, self._to_app.get, self._from_app.put))

@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable
 from pathlib import Path
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admitted, Denied
@@ -25,7 +27,7 @@ from akoya_gateway.endpoints.router import MethodNotAllowed
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
-from akoya_gateway.gateway.lifespan import App, Message, Receive, Scope, Send, is_built_by_starlette, lifespan
+from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_observer import ObservedSend
@@ -63,7 +65,7 @@ class Gateway:
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         config: Config | str | Path,
         *,
         observers: Observers = NO_OBSERVERS,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from starlette.types import Message, Receive
+
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.endpoints.request_body import BodyTooLarge, read_body
-from akoya_gateway.gateway.lifespan import Message, Receive
 from akoya_gateway.signing.content_digest import sha256
 
 

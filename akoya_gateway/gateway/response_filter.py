@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from starlette.types import Message, Scope, Send
+
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
-from akoya_gateway.gateway.lifespan import Message, Scope, Send
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import StreamCancelled

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from starlette.types import Message, Send
+
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.gateway.lifespan import Message, Send
 from akoya_gateway.observability.access_log import LoggedRequest
 
 

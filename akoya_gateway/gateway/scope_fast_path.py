@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from starlette.types import Scope
+
 from akoya_gateway.access.request import Headers
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.gate import AccessGate
@@ -16,7 +18,6 @@ from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.admission.request_target import TargetRouter
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.gateway.lifespan import Scope
 from akoya_gateway.trusted_proxies import peer_of
 
 FastAdmission = tuple[Admitted, Headers, int]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.types import Receive, Scope, Send
+
 from akoya_gateway.admission.request_headers import client_headers_of
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.errors import UserError
-from akoya_gateway.gateway.lifespan import Receive, Scope, Send
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
