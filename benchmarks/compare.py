@@ -3,6 +3,8 @@
     python -m benchmarks.compare                          everything, about ten minutes
     python -m benchmarks.compare --quick                  a short run, to see whether everything works
     python -m benchmarks.compare -w small -s sidecar -s envoy-oauth2 --rounds 7 --seconds 5
+    python -m benchmarks.compare -w small -w varied -w logged -w head -w 304 --rounds 4 --seconds 1 --merge
+                                                          the workloads that a change of the request path affects
     python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge      latencies at a constant rate
 
 Every system performs a real login at the Akoya emulator and is loaded with the resulting session. Each server is pinned

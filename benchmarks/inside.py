@@ -39,7 +39,7 @@ from uvicorn.server import ServerState
 from websockets.utils import accept_key
 
 from akoya_gateway import Gateway, load_config, sidecar
-from akoya_gateway.config.model import Config
+from akoya_gateway.config.model import Config, Logging
 from akoya_gateway.entrypoints.sidecar import Sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.gateway.runtime import Runtime
@@ -85,6 +85,8 @@ class Way:
     lane: bool = True
     varied: bool = False
     """Whether all requests and all responses differ."""
+    logged: bool = False
+    """Whether to write the access log, to /dev/null: one write a request, because requests do not overlap."""
     path: bytes = b"/bench/small"
     socket: bool = False
     """Whether to use a WebSocket. One round trip is a small message and its echo."""
@@ -102,6 +104,7 @@ WAYS = {
     "general-varied": Way("the same, no two requests and no two answers alike", "sidecar", lane=False, varied=True),
     "lane": Way("the sidecar's fast lane", "sidecar"),
     "lane-varied": Way("the same, no two requests and no two answers alike", "sidecar", varied=True),
+    "lane-logged": Way("the same, with the access log", "sidecar", logged=True),
     "forward-auth": Way("/akoya/forward-auth", "sidecar", path=b"/akoya/forward-auth"),
     "sockets-asgi": Way("a WebSocket's message and its echo, taken apart", "sidecar", lane=False, socket=True),
     "sockets": Way("a WebSocket's message and its echo, passed as they are", "sidecar", socket=True),
@@ -297,7 +300,7 @@ async def _served(way: Way, config: Config) -> tuple[uvicorn.Config, Runtime | N
             config,
             Metrics("bench"),
             open_log(config.logging),
-            AccessLog(config.logging, StandardOutput().gather),
+            AccessLog(Logging(access=way.logged), StandardOutput(os.open(os.devnull, os.O_WRONLY)).gather),
             fast_lane=way.lane,
         )
         await service.startup()

@@ -28,7 +28,8 @@ All systems have the same upstream (nginx; a small asyncio server for streams) a
 proves that each one refuses requests without its session, and that the upstream gets a token with it. Then the system
 is measured with that live session, by wrk on one thread: as fast as it responds, or, in `steady` and `half`, at a
 constant rate. Each server is pinned to the first core; the load generator and the upstream share the second. There is
-one worker each, access logs are off, and connections are kept alive. Rounds are interleaved (A B C ... A B C ...).
+one worker each, access logs are off except in `logged`, and connections are kept alive. Rounds are interleaved (A B C
+... A B C ...).
 
 **How to read the tables.** Numbers are medians over the rounds. Ratios are computed within a round and shown with their
 minimum and maximum. On a machine with two cores the load generator and the upstream often limit the fastest systems,
@@ -80,6 +81,7 @@ apt-get install nginx apache2 libapache2-mod-auth-openidc wrk
 pip install 'akoya-gateway[bench]' granian
 go install github.com/oauth2-proxy/oauth2-proxy/v7@latest       # into a folder on the PATH
 python -m benchmarks.compare       # -w and -s select, --rounds and --seconds make it longer, --quick is a trial run
+python -m benchmarks.compare -w small -w varied -w logged -w head -w 304 --rounds 4 --seconds 1 --merge   # six minutes
 python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge       # latencies, fifteen minutes
 python -m benchmarks.footprint
 python -m benchmarks.report

@@ -160,9 +160,8 @@ class FastLane:
     def request_id(self, headers: CachedHeaders) -> str:
         """Return the ID of a request, for logs: a new one, unless a trusted proxy has set it."""
         ids = self.gateway.request_ids
-        if not ids.trusts(headers.peer):
-            return ids.new()
-        return ids.for_request(headers.peer, headers.get(b"x-request-id"))
+        given = headers.request_id if ids.trusts(headers.peer) else None
+        return ids.new() if given is None else ids.for_request(headers.peer, given)
 
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""

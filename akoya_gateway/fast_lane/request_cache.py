@@ -45,6 +45,7 @@ _UNCACHED_HEADERS = _SIGNATURES | {b"connection"}
 """Headers that `strip` may change instead of removing them, so their lines are not cached by name."""
 
 _END = b"\r\n\r\n"
+_REQUEST_ID = b"\r\nx-request-id: "
 _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
 """A header as received: its line, or ASGI's pair."""
 
@@ -104,16 +105,13 @@ class CachedHeaders:
         """The headers as ASGI's pairs."""
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
-    def get(self, name: bytes) -> bytes | None:
-        """Return the first value of the header with this lower-case name, or None."""
-        size = len(name)
-        for one in self._headers:
-            if isinstance(one, bytes):
-                if one[size : size + 1] == b":" and one[:size].lower() == name:
-                    return one[size + 2 :]
-            elif one[0] == name:
-                return one[1]
-        return None
+    @property
+    def request_id(self) -> bytes | None:
+        """The value of the first `X-Request-Id`, or None. Not validated."""
+        # `before` has the headers that are passed on, their names in lower case, and this one is always among them.
+        lines = b"\r\n" + self.before
+        at = lines.find(_REQUEST_ID)
+        return None if at < 0 else lines[at + len(_REQUEST_ID) : lines.index(b"\r\n", at + 2)]
 
 
 def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes) -> bytes:

@@ -235,15 +235,22 @@ class Gateway:
 
         `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket.
         """
-        given = None
-        for name, value in headers:
-            if name == b"x-request-id":
-                given = value
-                break
-        request_id = self.request_ids.for_request(peer, given, is_forwarded=is_forwarded)
+        request_id = self._request_id(headers, peer, is_forwarded)
         return RequestInfo(
             method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
         )
+
+    def _request_id(self, headers: Headers, peer: str | None, is_forwarded: bool) -> str:
+        ids = self.request_ids
+        if ids.trusts(peer, is_forwarded=is_forwarded):
+            for name, value in headers:
+                if name == b"x-request-id":
+                    return ids.for_request(peer, value, is_forwarded=is_forwarded)
+        return ids.new()
+
+    def request_id_of(self, scope: Scope) -> str:
+        """Return the request ID of an ASGI scope for logs, if no `RequestInfo` was built: see `RequestIds`."""
+        return self._request_id(scope["headers"], *peer_of(scope.get("client")))
 
     def request_of(self, scope: Scope) -> RequestInfo:
         """Build the `RequestInfo` of an ASGI scope."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Protocol, cast
 
 from starlette.types import Message, Scope, Send
 
@@ -26,6 +26,8 @@ class ExchangeHost(Protocol):
     response_policy: ResponsePolicy
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
+
+    def request_id_of(self, scope: Scope) -> str: ...
 
     def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None: ...
 
@@ -90,17 +92,18 @@ class ResponseFilter(StreamCancellation):
     @property
     def method(self) -> str:
         """The method, for the access log."""
-        return self.request.method
+        return cast("str", self._scope.get("method", "GET"))
 
     @property
     def raw_path(self) -> bytes:
         """The path, for the access log."""
-        return self.request.raw_path
+        return self._scope.get("raw_path") or self.request.raw_path
 
     @property
     def request_id(self) -> str:
-        """The request ID, for the access log."""
-        return self.request.request_id
+        """The request ID, for the access log. A new one at each call, unless a proxy has set it or it was used."""
+        request = self._request
+        return self._gateway.request_id_of(self._scope) if request is None else request.request_id
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Filter a message and return the awaitable that sends it.

@@ -36,16 +36,20 @@ class Timestamp:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._millisecond = self._second = -1
+        self._second = -1
         self._text = self._text_of_second = ""
+        self._start = self._end = 0.0
+        """The millisecond for which `_text` is valid, in seconds."""
 
     def __call__(self) -> str:
-        millisecond = int(self._clock() * 1000)
-        if millisecond != self._millisecond:
+        now = self._clock()
+        if not self._start <= now < self._end:
+            millisecond = int(now * 1000)
             second, fraction = divmod(millisecond, 1000)
             if second != self._second:
                 self._second, self._text_of_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._millisecond, self._text = millisecond, f"{self._text_of_second}.{fraction:03d}Z"
+            self._text = f"{self._text_of_second}.{fraction:03d}Z"
+            self._start, self._end = millisecond / 1000, (millisecond + 1) / 1000
         return self._text
 
 

@@ -24,7 +24,7 @@ MAX_FILE_WRITE = 1 << 16
 MAX_GATHERED = 1024
 """Number of gathered lines at which they are written before the turn of the event loop ends, which bounds memory."""
 
-Put = Callable[[memoryview], int]
+Put = Callable[[bytes], int]
 """Writes as many bytes as there is room for. Raises BlockingIOError if there is none."""
 
 
@@ -84,6 +84,10 @@ class StandardOutput:
         count = len(self._lines)
         lines = self._lines[:count]
         del self._lines[:count]
+        data = b"".join(lines)
+        if len(data) <= self._max_bytes:
+            self._write_or_drop(data)
+            return
         batch: list[bytes] = []
         size = 0
         for line in lines:
@@ -97,8 +101,7 @@ class StandardOutput:
     def _write_or_drop(self, lines: bytes) -> None:
         # After a truncated line, so that the first line is not taken for the rest of it.
         prefix = b"\n" if self._truncated else b""
-        data = prefix + lines
-        rest = memoryview(data)
+        rest = data = prefix + lines
         while rest:
             try:
                 rest = rest[self._write(rest) :]
@@ -113,7 +116,8 @@ class StandardOutput:
         written = len(data) - len(rest)
         if written:
             self._truncated = data[written - 1 : written] != b"\n"
-        self.lost += data.count(b"\n", max(written, len(prefix)))
+        if rest:
+            self.lost += data.count(b"\n", max(written, len(prefix)))
 
 
 def _nonblocking_writer(fd: int) -> tuple[Put, int]:

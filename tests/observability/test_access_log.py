@@ -106,17 +106,18 @@ def test_access_log_of_hostile_text_stays_one_line(form: LogFormat, text: str) -
             assert escape_controls(f"{redact_text(text, 2048)} {redact_text(path, 2048)}") in line.decode()
 
 
-def test_access_log_of_any_number_of_paths_keeps_a_bounded_cache() -> None:
+def test_access_log_of_any_number_of_paths_keeps_bounded_caches() -> None:
     lines: list[bytes] = []
     log = AccessLog(Logging(), lines.append)
     for number in range(3 * MAX_ENTRIES):
-        log(Request(raw_path=b"/%d" % number), 200, "-", "own", 0.0)
-        assert len(log._formats) <= MAX_ENTRIES
-    log._formats.clear()
-    log(Request(raw_path=b"/" * MAX_KEY_BYTES), 200, "-", "own", 0.0)
-    log(Request(method="A" * MAX_KEY_BYTES), 200, "-", "own", 0.0)
-    assert not log._formats
-    assert len(lines) == 3 * MAX_ENTRIES + 2
+        log(Request(f"M{number}", b"/%d" % number), 200, "-", "own", 0.0)
+        assert max(len(log._paths), len(log._parts)) <= MAX_ENTRIES
+    log._paths.clear()
+    log._parts.clear()
+    log(Request("A" * MAX_KEY_BYTES, b"/" * MAX_KEY_BYTES), 200, "-", "own", 0.0)
+    assert not log._paths
+    assert not log._parts
+    assert len(lines) == 3 * MAX_ENTRIES + 1
 
 
 @pytest.mark.parametrize("quiet", [Logging(access=False), Logging(level="warning")])

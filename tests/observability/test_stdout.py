@@ -29,9 +29,9 @@ class Recorded(StandardOutput):
         self.calls: list[bytes] = []
         write = self._write
 
-        def recorded(data: memoryview) -> int:
+        def recorded(data: bytes) -> int:
             count = write(data)
-            self.calls.append(bytes(data[:count]))
+            self.calls.append(data[:count])
             return count
 
         self._write = recorded
@@ -266,7 +266,7 @@ def test_a_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_
     entered, leave = threading.Event(), threading.Event()
     write = out._write
 
-    def slow(data: memoryview) -> int:
+    def slow(data: bytes) -> int:
         entered.set()
         assert leave.wait(30)
         return write(data)
@@ -287,7 +287,7 @@ def test_a_line_of_a_finalizer_in_the_middle_of_a_write_is_written_after_it(pipe
     out = StandardOutput(writer)
     write = out._write
 
-    def interrupted(data: memoryview) -> int:
+    def interrupted(data: bytes) -> int:
         out._write = write
         out(b"from the finalizer\n")
         return write(data)
