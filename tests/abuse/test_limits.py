@@ -17,7 +17,7 @@ from akoya_gateway.sessions import new_token
 from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
 from tests.support.environment import World
 from tests.support.processes import AppServer
-from tests.support.scripted_upstream import RawUpstream
+from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.target import Target
 from tests.support.upstream_apps import asgi_app
 
@@ -167,7 +167,7 @@ def test_an_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_pat
             peer.sendall(b"x")
             time.sleep(0.05)
 
-    upstream = RawUpstream({"slow": trickle})
+    upstream = ScriptedUpstream({"slow": trickle})
     changes = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}, "pool": 4},
                "limits": {"connects_per_minute": 0}}  # fmt: skip
     with World(tmp_path, upstream=upstream, changes=changes) as world, world.browser() as browser:

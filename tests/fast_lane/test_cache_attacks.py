@@ -21,7 +21,7 @@ from tests.fast_lane.wire import Wire, cookies_of
 from tests.support.environment import Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
-from tests.support.scripted_upstream import RawUpstream, Script, plain
+from tests.support.scripted_upstream import Script, ScriptedUpstream, plain
 
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
 
@@ -31,8 +31,8 @@ def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
 
 
 def received(world: World) -> list[bytes]:
-    upstream: RawUpstream = world.upstream
-    return upstream.received
+    upstream: ScriptedUpstream = world.upstream
+    return upstream.heads
 
 
 def differing(*answers: bytes) -> Script:
@@ -66,7 +66,7 @@ MORE: dict[str, Script] = {
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[World, GatewayProcess]]:
-    upstream = RawUpstream(SCRIPTS | MORE, early={"early"})
+    upstream = ScriptedUpstream(SCRIPTS | MORE, early={"early"})
     changes: dict[str, Any] = {
         "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
         "sessions": {

@@ -14,7 +14,7 @@ from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, set
 from tests.support.environment import Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
-from tests.support.scripted_upstream import RawUpstream
+from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.waiting import until
 
 
@@ -27,7 +27,7 @@ def both(
     The world's gateway uses the fast lane, or the ASGI fast path under uvicorn. The second gateway has the same
     configuration and uses the general path.
     """
-    upstream = RawUpstream(SCRIPTS)
+    upstream = ScriptedUpstream(SCRIPTS)
     changes: dict[str, Any] = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}}}
     folder = tmp_path_factory.mktemp("world")
     with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
@@ -54,16 +54,16 @@ def test_both_paths_give_the_client_the_same_answer(
 ) -> None:
     world, plain_gateway, cookies = both
     request = f"{method} /accounts/{name}?q=%20a&b HTTP/1.1\r\n".encode() + HEADERS + cookies + b"\r\n"
-    upstream: RawUpstream = world.upstream
+    upstream: ScriptedUpstream = world.upstream
     exchange(plain_gateway.port, request, method == "HEAD")  # Both gateways have cached the session after this.
     exchange(world.port, request, method == "HEAD")
-    upstream.received.clear()
+    upstream.heads.clear()
     lane = exchange(world.port, request, method == "HEAD")
     asgi = exchange(plain_gateway.port, request, method == "HEAD")
     assert settled(lane[0]) == settled(asgi[0])
     assert settled(dechunked(*lane[:2])) == settled(dechunked(*asgi[:2]))
     assert lane[2] == asgi[2]
-    sent = {settled(request) for request in upstream.received}
+    sent = {settled(request) for request in upstream.heads}
     assert len(sent) == 1, sent
     assert b"akoya-id-token: " in sent.pop()
 

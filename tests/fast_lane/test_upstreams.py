@@ -16,7 +16,7 @@ from tests.fast_lane.wire import Wire
 from tests.support.environment import ACCESS, Browser, World
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
-from tests.support.scripted_upstream import RawUpstream
+from tests.support.scripted_upstream import ScriptedUpstream
 
 RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
 
@@ -24,10 +24,10 @@ RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
 class Both:
     """A gateway with the fast lane and one without, two raw upstreams behind each, and a session's cookies."""
 
-    def __init__(self, world: World, plain: GatewayProcess, other: RawUpstream, cookies: bytes) -> None:
+    def __init__(self, world: World, plain: GatewayProcess, other: ScriptedUpstream, cookies: bytes) -> None:
         self.world = world
         self.ports = {"lane": world.port, "asgi": plain.port}
-        self.upstreams: dict[str, RawUpstream] = {"accounts": world.upstream, "other": other}
+        self.upstreams: dict[str, ScriptedUpstream] = {"accounts": world.upstream, "other": other}
         self.cookies = cookies
 
     def request(self, method: str, path: str) -> bytes:
@@ -35,15 +35,15 @@ class Both:
 
     def received(self) -> dict[str, list[bytes]]:
         """Return what each upstream received since the last call."""
-        taken = {name: [settled(one) for one in upstream.received] for name, upstream in self.upstreams.items()}
+        taken = {name: [settled(one) for one in upstream.heads] for name, upstream in self.upstreams.items()}
         for upstream in self.upstreams.values():
-            upstream.received.clear()
+            upstream.heads.clear()
         return taken
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    upstream, other = RawUpstream(SCRIPTS), RawUpstream(SCRIPTS)
+    upstream, other = ScriptedUpstream(SCRIPTS), ScriptedUpstream(SCRIPTS)
     timeout = {"connect": "1s", "read": "1s"}
     changes = {
         "access": RULES,

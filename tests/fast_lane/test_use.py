@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from tests.fast_lane.in_process import InProcess
 from tests.support.environment import Browser, World
 from tests.support.raw_http import Client, ask
-from tests.support.scripted_upstream import RawUpstream, plain
+from tests.support.scripted_upstream import ScriptedUpstream, plain
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
         name: plain(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         for name, body in answers.items()
     }
-    upstream = RawUpstream(scripts)
+    upstream = ScriptedUpstream(scripts)
     changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "8s"}}}
     with (
         World(tmp_path, upstream=upstream, changes=changes) as world,
@@ -145,7 +145,7 @@ def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_
         go.wait(20)
         connection.sendall(body if begun else head + body)
 
-    upstream = RawUpstream({"slow": slow, "hi": plain(head + body)})
+    upstream = ScriptedUpstream({"slow": slow, "hi": plain(head + body)})
     with (
         World(tmp_path, upstream=upstream) as world,
         InProcess(world, monkeypatch) as lane,

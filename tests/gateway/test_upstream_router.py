@@ -12,7 +12,7 @@ from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.observability.metrics import Metrics
 from tests.support.config_documents import judged, said
-from tests.support.scripted_upstream import RawUpstream, plain
+from tests.support.scripted_upstream import ScriptedUpstream, plain
 
 OK = plain(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
@@ -35,7 +35,7 @@ async def asked(router: UpstreamRouter, upstream: Upstream) -> str:
 
 
 async def test_a_request_let_in_just_before_a_reload_reaches_an_upstream_that_is_gone(tmp_path: Path) -> None:
-    with RawUpstream({"x": OK}) as raw:
+    with ScriptedUpstream({"x": OK}) as raw:
         config = configured(tmp_path, raw.url)
         two = config.upstreams["two"]
         router = UpstreamRouter(config, Metrics("test"))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 
@@ -149,7 +149,7 @@ class RawUpstream:
             return Origin(scheme, "localhost", 80, self.path)
         return Origin(scheme, "127.0.0.1", self.listener.getsockname()[1])
 
-    def __enter__(self) -> RawUpstream:
+    def __enter__(self) -> Self:
         self._acceptor.start()
         return self
 

@@ -1,14 +1,14 @@
-"""An upstream of raw bytes that records what it receives and responds as its script for the path says."""
+"""An upstream that responds with the bytes that its script for the path sends."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import BinaryIO
+
+from tests.support.raw_http import Caller, RawUpstream
 
 Script = Callable[[socket.socket, bytes], None]
 """Called with the connection and the request's bytes. It sends the response."""
@@ -44,66 +44,34 @@ def silent(connection: socket.socket, request: bytes) -> None:
             pass
 
 
-class RawUpstream:
-    """A scripted upstream. `scripts` maps the last segment of the path to its script.
+class ScriptedUpstream(RawUpstream):
+    """A raw upstream. `scripts` maps the last segment of a path to the script that responds.
 
-    `received` holds the head of every request and `bodies` the body. The scripts named in `early` respond before the body
+    `heads` holds the head of every request and `bodies` the body. The scripts named in `early` respond before the body
     is read.
     """
 
     def __init__(self, scripts: Mapping[str, Script], early: Collection[str] = ()) -> None:
+        super().__init__(self._answer)
         self._scripts = scripts
         self._early = early
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.received: list[bytes] = []
+        self.url = f"http://127.0.0.1:{self.origin.port}"
         self.bodies: list[bytes] = []
 
-    def __enter__(self) -> RawUpstream:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
+    def _answer(self, caller: Caller) -> None:
+        caller.sock.settimeout(None)  # The gateway keeps connections open without using them.
         while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            self._answer(connection)
-
-    def _answer(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, EOFError), connection.makefile("rb") as stream:
-            while True:
-                request = _until(stream, b"\r\n\r\n")
-                self.received.append(request)
-                name = request.split(b" ", 2)[1].partition(b"?")[0].rpartition(b"/")[2].decode()
-                if name in self._early:
-                    self._scripts[name](connection, request)
-                self.bodies.append(_body(stream, request))
-                if name not in self._early:
-                    self._scripts[name](connection, request)
+            head = caller.head()
+            name = head.split(b" ", 2)[1].partition(b"?")[0].rpartition(b"/")[2].decode()
+            if name in self._early:
+                self._scripts[name](caller.sock, head)
+            self.bodies.append(_body(caller, head))
+            if name not in self._early:
+                self._scripts[name](caller.sock, head)
 
 
-def _body(stream: BinaryIO, request: bytes) -> bytes:
-    if b"\r\ntransfer-encoding: chunked\r\n" in request:
-        return _until(stream, b"0\r\n\r\n")
-    announced = re.search(rb"\r\ncontent-length: (\d+)", request)
-    return stream.read(int(announced[1])) if announced else b""
-
-
-def _until(stream: BinaryIO, end: bytes) -> bytes:
-    read = b""
-    while not read.endswith(end):
-        line = stream.readline()
-        if not line:
-            raise EOFError
-        read += line
-    return read
+def _body(caller: Caller, head: bytes) -> bytes:
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        return caller.until(b"0\r\n\r\n")
+    announced = re.search(rb"\r\ncontent-length: (\d+)", head)
+    return caller.exactly(int(announced[1])) if announced else b""
