@@ -131,7 +131,8 @@ def _read(path: FilePath, name: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _file_error(name, "there is no such file", "name one with --config, or in Python with config=") from None
+        remedy = "name one with --config, in Python with config=, or write one with `akoya-gateway init`"
+        raise _file_error(name, "there is no such file", remedy) from None
     except PermissionError:
         raise _file_error(name, "the file may not be read by this user", "change its owner or mode") from None
     except (OSError, ValueError) as error:

@@ -81,7 +81,8 @@ def test_a_missing_file_is_a_fault_not_a_traceback(tmp_path: Path) -> None:
     done = _run("check", folder=tmp_path)
     assert done.returncode == 1
     assert (
-        done.stdout == "gateway.yaml:1:1: there is no such file (name one with --config, or in Python with config=)\n"
+        done.stdout
+        == "gateway.yaml:1:1: there is no such file (name one with --config, in Python with config=, or write one with `akoya-gateway init`)\n"
     )
     assert "Traceback" not in done.stderr
 

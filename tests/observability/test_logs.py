@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import httpx
@@ -16,6 +18,7 @@ from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import logger
 from akoya_gateway.observability.logs import Log, configure_process_logging, open_log, route_standard_logging
 from akoya_gateway.observability.redaction import HIDDEN, redact_text
+from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbGljZSIsImF1ZCI6ImRlbW8ifQ.c2lnbmF0dXJlLWJ5dGVz"
@@ -288,3 +291,27 @@ class TestStandardLibrary:
         assert read["event"] == "Exception in ASGI application"
         assert "RuntimeError" in str(read["exception"])
         assert "eyJ" not in str(read)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
+)
+def test_console_log_on_a_terminal_has_no_colours_where_nobody_wants_them(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], coloured: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout", Terminal())
+    for name, value in {"NO_COLOR": "", "TERM": "xterm", **environ}.items():
+        monkeypatch.setenv(name, value)
+    reader, writer = os.pipe()
+    open_log(Logging(format=LogFormat.CONSOLE), StandardOutput(writer)).warning("store unavailable")
+    line = os.read(reader, 4096)
+    os.close(reader)
+    os.close(writer)
+    assert b"store unavailable" in line
+    assert (b"\x1b[" in line) is coloured
