@@ -25,6 +25,8 @@ from akoya_gateway import Gateway, load_config
 from tests.support.ports import free_port
 
 PYTHON = sys.executable
+AS_INSTALLED = os.pathsep.join(filter(None, [f"{Path(__file__).parent}/as_installed", os.environ.get("PYTHONPATH")]))
+"""PYTHONPATH of a gateway: without rich and twisted, which only the tests install. structlog would import them."""
 START_TIMEOUT = 60.0
 
 
@@ -73,7 +75,7 @@ class GatewayProcess:
         self.config_path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
         self.log = folder / f"gateway-{time.monotonic_ns()}.log"
         self.port = int(str(config["listen"]).rpartition(":")[2])
-        self._environ = {**os.environ, **environ}
+        self._environ = {**os.environ, "PYTHONPATH": AS_INSTALLED, **environ}
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None
 
