@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.markdown import ROOT, blocks
 from tests.support.ports import free_port
@@ -35,10 +36,11 @@ def typed(command: str, folder: Path, *answers: str) -> str:
         pass  # Linux reports EIO when the last process has closed the terminal.
     finally:
         os.close(terminal)
-        assert process.wait(60) == 0, printed.decode()
+        assert process.wait(120) == 0, printed.decode()
     return printed.decode()
 
 
+@pytest.mark.timeout(300)
 def test_the_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path: Path) -> None:
     section = README.partition("## As a sidecar in front of an app")[2]
     lines = [line.partition("  #")[0].strip() for line in next(blocks(section)).text.splitlines()]
@@ -62,7 +64,7 @@ def test_the_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path:
             [bash, "-ec", f"{enter}\nexec {run}"], cwd=tmp_path, env={"PATH": akoya}, stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while "gateway started" not in (tmp_path / "log").read_text():
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)

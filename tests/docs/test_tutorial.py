@@ -102,7 +102,7 @@ class Newcomer:
             process = subprocess.Popen(command.split(), cwd=self.folder, env=self.environ, stdout=output, stderr=output)
         self._stack.callback(ended, process)
         self._servers[program] = process
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (pattern(shown).fullmatch(trimmed(log.read_text())) if shown else self._listening("3000")):
             assert process.poll() is None and time.monotonic() < deadline, f"$ {command}\n{log.read_text()}\n{shown}"
             time.sleep(0.1)
@@ -131,6 +131,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.timeout(400)
 def test_the_tutorial_is_true(newcomer: Newcomer) -> None:
     followed = list(blocks(TEXT))
     assert {block.language for block in followed} == {"sh", "python", "console", "yaml", "text"}
