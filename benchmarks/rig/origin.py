@@ -14,7 +14,7 @@ SMALL, JSON, LARGE, HUGE = "/bench/small", "/bench/json", "/bench/100k", "/bench
 VARIED = "/bench/varied"
 """Path whose responses all differ in one header."""
 EMPTY, UNCHANGED = "/bench/empty", "/bench/unchanged"
-"""Paths whose responses have an empty body, and no body and status 304.
+"""Paths of an empty body, and of a file for conditional requests.
 
 wrk takes a HEAD response for that of a GET and would wait for its body, so HEAD requests are for an empty one.
 """
@@ -48,7 +48,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location = /bench/small {{ default_type text/plain; return 200 "hello, world"; }}
     location = /bench/empty {{ default_type text/plain; return 200; }}
-    location = /bench/unchanged {{ add_header ETag '"v1"' always; return 304; }}
+    location = /bench/unchanged {{ alias {folder}/unchanged.txt; }}
     location /bench/varied {{ add_header X-Request-Id $request_id; return 200 "hello, world"; }}
     location = /bench/json {{ return 200 '{document}'; }}
     location = /bench/100k {{ alias {folder}/100k.json; }}
@@ -85,6 +85,7 @@ class Origin:
     def __enter__(self) -> Self:
         folder = self.folder
         (folder / "100k.json").write_bytes(b"[" + b'"0123456789abcdef",' * 5390 + b"0]")
+        (folder / "unchanged.txt").write_bytes(b"hello, world")
         (folder / "10m.bin").write_bytes(bytes(range(256)) * 39063)
         accounts = [{"account": f"mikomo-{n}", "balance": n * 113 / 100, "currency": "USD"} for n in range(17)]
         document = json.dumps(accounts)[:1024]

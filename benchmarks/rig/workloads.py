@@ -38,6 +38,8 @@ class Workload:
     stream: str = ""
     vary: bool = False
     method: str = "GET"
+    conditional: bool = False
+    """Whether requests have `If-None-Match: *`, so that the response is 304 without a body."""
     rate: float = 0.0
     """Requests per second, independent of the responses. 0 for a closed loop at full speed."""
     share: float = 0.0
@@ -59,8 +61,8 @@ WORKLOADS: dict[str, Workload] = {
         Workload(
             "logged", "GET, 12 bytes, with access logs in files", _LOGGED, reference="envoy-oauth2-logged",
         ),
-        Workload("head", "HEAD", _BODILESS, path=EMPTY, method="HEAD"),
-        Workload("304", "GET, 304", _BODILESS, path=UNCHANGED),
+        Workload("head", "HEAD, of an empty body", _BODILESS, path=EMPTY, method="HEAD"),
+        Workload("304", "GET with If-None-Match, 304", _BODILESS, path=UNCHANGED, conditional=True),
         Workload("steady", "GET, 12 bytes, 5,000 requests a second for each", _PROXIES, rate=5_000),
         Workload("half", "GET, 12 bytes, at half of each one's own limit", _UNDER_LIMIT, share=0.5),
         Workload("varied", "GET, 12 bytes, no two requests and no two answers alike", _PROXIES, path=VARIED, vary=True),
@@ -99,10 +101,12 @@ def lane(rig: Rig, workload: Workload, name: str, running: Running, cores: str |
     if workload.paced:
         return Lane(name, Paced(rig, workload, name, running, url, cores).run)
 
+    headers = running.headers | ({"if-none-match": "*"} if workload.conditional else {})
+
     def requests(seconds: float, number: int) -> Sample:
         meter = Meter(running.server.pid)
         result = wrk(
-            rig.folder, url, running.headers, seconds=seconds, connections=workload.connections, cores=cores,
+            rig.folder, url, headers, seconds=seconds, connections=workload.connections, cores=cores,
             cookies=running.cookies, body_bytes=workload.upload, vary=workload.vary, method=workload.method,
         )  # fmt: skip
         if workload.upload:
