@@ -66,3 +66,19 @@ def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_an_installed_wheel_writes_a_configuration_outside_of_a_clone(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from akoya_gateway.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site), "init", "new", "--environment", "emulator"],
+        cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new" / "gateway.schema.json").read_bytes() == (
+        ROOT / "schema" / "gateway.schema.json"
+    ).read_bytes()
+    assert (tmp_path / "new" / "gateway.yaml").is_file()
