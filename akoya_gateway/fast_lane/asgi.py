@@ -19,7 +19,9 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, head
 from akoya_gateway.gateway.date_header import DateHeader
+from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.response_filter import ResponseFilter
+from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.response_head import ResponseHead
@@ -46,7 +48,7 @@ class AsgiFastLane:
                 raise
             if answer is not None:
                 headers = answer.headers
-                headers.append(VIA_HEADER)
+                headers += [VIA_HEADER, (REQUEST_ID, exchange.request_id.encode())]
                 if not answer.has_date:
                     headers.append(self.date_header.header())
                 self.gateway.record_response(
@@ -72,8 +74,9 @@ class AsgiFastLane:
         if connection is None:
             return None
         admission, injected = admitted
-        exchange = AsgiExchange(self, target, headers, admission, connection, (scope, receive, send))
-        connection.start(head(target, headers, injected), exchange, head_only=target.head_only)
+        request_id = self.gateway.request_id(scope)
+        exchange = AsgiExchange(self, target, headers, admission, connection, (scope, receive, send), request_id)
+        connection.start(head(target, headers, injected, line_of(request_id)), exchange, head_only=target.head_only)
         return exchange
 
 
@@ -96,6 +99,7 @@ class AsgiExchange:
         "_target",
         "admission",
         "body",
+        "request_id",
         "response",
         "started_at",
     )
@@ -108,6 +112,7 @@ class AsgiExchange:
         admission: Admitted,
         connection: Connection,
         asgi: tuple[Scope, Receive, Send],
+        request_id: str,
     ) -> None:
         self._fast_lane = straight
         self._target = target
@@ -118,6 +123,7 @@ class AsgiExchange:
         self._proxied: ProxiedExchange | None = None
         self._finished = False
         self.admission = admission
+        self.request_id = request_id
         self.started_at = straight.gateway.started_at()
         self.response: asyncio.Future[CachedResponseHead | None] = target.pool.new_future()
         """The head of a complete, simple response, whose content is in `body`. None if `resume` must be called."""
@@ -126,7 +132,7 @@ class AsgiExchange:
     @property
     def request(self) -> RequestInfo:
         """The `RequestInfo` of this request."""
-        return self._fast_lane.lane.request(self._target, self._headers)
+        return self._fast_lane.lane.request(self._target, self._headers, self.request_id)
 
     @property
     def method(self) -> str:
@@ -137,11 +143,6 @@ class AsgiExchange:
     def raw_path(self) -> bytes:
         """The path, for the access log."""
         return self._target.target.raw_path
-
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log. A new one at each call, unless a proxy has set it."""
-        return self._fast_lane.lane.request_id(self._headers)
 
     def abandon(self) -> None:
         """Abandon the exchange: the caller no longer waits for the response.

@@ -7,8 +7,6 @@ uvicorn (on the machine of `docs/performance.md`). Denials are left to the ASGI 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.authentication.principal import is_trusted_peer
@@ -17,8 +15,10 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.forward_auth import ANSWER_HEADER
 from akoya_gateway.gateway.original_request import OriginalRequest
+from akoya_gateway.gateway.request_id import RequestIds, id_in, line_of
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.responses.response import Response
+from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.signing.header_values import lines
 
 MAX_ENTRIES = 1024
@@ -31,21 +31,23 @@ _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"expect", b
 class CachedCheck:
     """A parsed forward-auth request.
 
-    `remaining_lines` are the response's header lines after the gateway headers, except the date.
+    `remaining_lines` are the response's header lines after the gateway headers, except the date. `id_line` is the
+    header line of the ID that the proxy has chosen, and None if the gateway makes a new one for each check.
     """
 
-    __slots__ = ("authority", "original_request", "remaining_lines", "request", "session", "target")
+    __slots__ = ("authority", "id_line", "original_request", "remaining_lines", "session", "target")
 
     def __init__(
         self,
-        build_request: Callable[[], RequestInfo],
+        request: RequestInfo,
         original: OriginalRequest,
         target: RequestTarget,
         session: str | None,
         authority: bytes,
     ) -> None:
-        """Prepare the check. `build_request` builds the proxy's own request, each time with a new request ID."""
-        self.request = build_request
+        """Prepare the check. `request` is the proxy's own request."""
+        given = request.header(REQUEST_ID)
+        self.id_line = line_of(request.request_id) if given == request.request_id.encode() else None
         self.original_request = original
         self.target = target
         self.session = session
@@ -56,12 +58,13 @@ class CachedCheck:
 class EncodedResponse:
     """An "allow" as the bytes of an HTTP/1.1 response."""
 
-    __slots__ = ("_check", "content", "rule")
+    __slots__ = ("_check", "_id_line", "content", "rule")
 
-    def __init__(self, check: CachedCheck, rule: str, content: bytes) -> None:
+    def __init__(self, check: CachedCheck, rule: str, content: bytes, id_line: bytes) -> None:
         self._check = check
         self.rule = rule
         self.content = content
+        self._id_line = id_line
 
     @property
     def method(self) -> str:
@@ -75,8 +78,8 @@ class EncodedResponse:
 
     @property
     def request_id(self) -> str:
-        """The ID of the proxy's request, for the access log. A new one at each call, unless the proxy has set it."""
-        return self._check.request().request_id
+        """The request ID, for the access log."""
+        return id_in(self._id_line)
 
 
 class ForwardAuthCache:
@@ -86,16 +89,18 @@ class ForwardAuthCache:
         self._date_header = date_header
         self._entries: BoundedCache[tuple[str | None, bytes], CachedCheck] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
 
-    def store(self, runtime: Runtime, peer: str | None, data: bytes, build_request: Callable[[], RequestInfo]) -> None:
-        """Cache a check. `data` is exactly one request head, and `build_request` builds the request it describes."""
+    def store(self, runtime: Runtime, peer: str | None, data: bytes, request: RequestInfo) -> None:
+        """Cache a check. `data` is exactly one request head, that of `request`."""
         try:
-            cached = _read(runtime, build_request) if len(data) < MAX_KEY_BYTES else None
+            cached = _read(runtime, request) if len(data) < MAX_KEY_BYTES else None
         except GatewayError:
             return
         if cached is not None:
             self._entries.store((peer, data), cached, len(data))
 
-    def response(self, runtime: Runtime, data: bytes, peer: str | None, now: float) -> EncodedResponse | None:
+    def response(
+        self, runtime: Runtime, data: bytes, peer: str | None, now: float, ids: RequestIds
+    ) -> EncodedResponse | None:
         """Return the response, or None if the check is not cached or cannot be allowed from cached data.
 
         Raises `GatewayError` in the same cases as `AccessGate.try_admit`.
@@ -112,17 +117,17 @@ class ForwardAuthCache:
             query = check.original_request.query
             injected = admitted.prepared.lines(target.verb, check.authority, target.raw_path, query, now)
         date = self._date_header.header()
-        content = b"%b%b%b%b: %b\r\n\r\n" % (_OK, injected, check.remaining_lines, *date)
-        return EncodedResponse(check, admitted.rule.label, content)
+        id_line = check.id_line or ids.new_line()
+        content = b"%b%b%b%b%b: %b\r\n\r\n" % (_OK, injected, check.remaining_lines, id_line, *date)
+        return EncodedResponse(check, admitted.rule.label, content, id_line)
 
     def clear(self) -> None:
         """Remove all cached checks."""
         self._entries.clear()
 
 
-def _read(runtime: Runtime, again: Callable[[], RequestInfo]) -> CachedCheck | None:
+def _read(runtime: Runtime, request: RequestInfo) -> CachedCheck | None:
     """Parse a check like `gateway.forward_auth`. Returns None if it is not simple. Raises `GatewayError`."""
-    request = again()
     if runtime.gate.needs_request or not is_trusted_peer(runtime.trusted_proxies, request):
         return None
     if not _BODY_HEADERS.isdisjoint(name for name, _ in request.headers):
@@ -137,7 +142,7 @@ def _read(runtime: Runtime, again: Callable[[], RequestInfo]) -> CachedCheck | N
     authority = headers.authorities[target.secure]
     if not authority or runtime.gate.overrides_method(target, original.query):
         return None
-    return CachedCheck(again, original, target, headers.session, authority)
+    return CachedCheck(request, original, target, headers.session, authority)
 
 
 def is_one_head(data: bytes, verb: bytes, url: bytes, headers: int) -> bool:

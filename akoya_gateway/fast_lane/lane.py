@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,6 +31,7 @@ from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, R
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.forward_auth import is_forward_auth
 from akoya_gateway.gateway.middleware import Gateway
+from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
 from akoya_gateway.trusted_proxies import peer_of
@@ -108,9 +108,8 @@ class FastLane:
         The check must have been seen before in exactly the same bytes. Call `parse` first.
         """
         try:
-            return (
-                None if self._runtime is None else self._forward_auth.response(self._runtime, data, peer, self._clock())
-            )
+            runtime, ids = self._runtime, self.gateway.request_ids
+            return None if runtime is None else self._forward_auth.response(runtime, data, peer, self._clock(), ids)
         except GatewayError:
             return None
 
@@ -130,8 +129,9 @@ class FastLane:
         if connection is None:
             return None
         admission, injected = admitted
-        exchange = LaneExchange(protocol, self, runtime, target, headers, admission, connection)
-        connection.start(head(target, headers, injected), exchange, head_only=target.head_only)
+        id_line = self.request_id_line(headers)
+        exchange = LaneExchange(protocol, self, runtime, target, headers, admission, connection, id_line)
+        connection.start(head(target, headers, injected, id_line), exchange, head_only=target.head_only)
         return exchange
 
     def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[Admitted, bytes] | None:
@@ -152,16 +152,18 @@ class FastLane:
         except GatewayError:
             return None
 
-    def request(self, target: CachedTarget, headers: CachedHeaders) -> RequestInfo:
-        """Build the `RequestInfo` of a request, for the access gate."""
+    def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str | None = None) -> RequestInfo:
+        """Build the `RequestInfo` of a request, for the access gate. It gets a new ID if it has none yet."""
         routed = target.target
-        return self.gateway.request_info(routed.method, routed.raw_path, target.query, headers.headers, headers.peer)
+        return self.gateway.request_info(
+            routed.method, routed.raw_path, target.query, headers.headers, headers.peer, request_id=request_id
+        )
 
-    def request_id(self, headers: CachedHeaders) -> str:
-        """Return the ID of a request, for logs: a new one, unless a trusted proxy has set it."""
+    def request_id_line(self, headers: CachedHeaders) -> bytes:
+        """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
         ids = self.gateway.request_ids
-        given = headers.request_id if ids.trusts(headers.peer) else None
-        return ids.new() if given is None else ids.for_request(headers.peer, given)
+        given = headers.request_id if ids.adopts and ids.trusts(headers.peer) else None
+        return ids.new_line() if given is None else line_of(ids.for_request(headers.peer, given))
 
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""
@@ -200,8 +202,8 @@ class FastLane:
         if is_forward_auth(runtime.config.prefix, normalize_path(raw_path)) and is_one_head(
             data, method.encode("ascii"), url, len(headers)
         ):
-            ask = partial(self.gateway.request_info, method, raw_path, query, headers, peer)
-            self._forward_auth.store(runtime, peer, data, ask)
+            request = self.gateway.request_info(method, raw_path, query, headers, peer)
+            self._forward_auth.store(runtime, peer, data, request)
 
     def _build_target(self, method: str, url: bytes) -> CachedTarget | None:
         runtime, proxies = self._runtime, self._proxies

@@ -13,6 +13,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
+from akoya_gateway.gateway.request_id import SCOPE_KEY, id_in
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
@@ -44,6 +45,7 @@ class LaneExchange:
         "_chunked",
         "_connection",
         "_headers",
+        "_id_line",
         "_lane",
         "_monitored",
         "_protocol",
@@ -69,6 +71,7 @@ class LaneExchange:
         headers: CachedHeaders,
         admission: Admitted,
         connection: Connection,
+        id_line: bytes,
     ) -> None:
         self._protocol = protocol
         self._lane = lane
@@ -77,6 +80,7 @@ class LaneExchange:
         self._headers = headers
         self._admission = admission
         self._connection = connection
+        self._id_line = id_line
         self._request: RequestInfo | None = None
         self._chunked = False
         self._monitored: MonitoredConnection | None = None
@@ -93,7 +97,7 @@ class LaneExchange:
     def request(self) -> RequestInfo:
         """The `RequestInfo` of this request, built on first use."""
         if self._request is None:
-            self._request = self._lane.request(self._target, self._headers)
+            self._request = self._lane.request(self._target, self._headers, self.request_id)
         return self._request
 
     @property
@@ -108,9 +112,8 @@ class LaneExchange:
 
     @property
     def request_id(self) -> str:
-        """The request ID, for the access log. A new one at each call, unless a proxy has set it."""
-        request = self._request
-        return self._lane.request_id(self._headers) if request is None else request.request_id
+        """The request ID, for the access log."""
+        return id_in(self._id_line)
 
     def client_gone(self) -> None:
         """Abort the upstream connection, because the client disconnected."""
@@ -137,7 +140,9 @@ class LaneExchange:
             self.on_end()
             return
         date = b"" if head.has_date else b"%b: %b\r\n" % self._lane.date_header.header()
-        protocol.transport.write(b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, date, b"\r\n", body)))
+        protocol.transport.write(
+            b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, self._id_line, date, b"\r\n", body))
+        )
         self._lane.gateway.record_response(self, head.status, self._admission.rule.label, self._started_at)
         self.response_complete = True
         if self._monitored is not None:
@@ -197,6 +202,7 @@ class LaneExchange:
         scope["path"] = unquote(target.raw_path.decode("ascii"))
         scope["raw_path"] = target.raw_path
         scope["query_string"] = self._target.query
+        scope[SCOPE_KEY] = self.request_id
         return scope
 
     def on_writable(self) -> None:
@@ -224,7 +230,7 @@ class LaneExchange:
             dated |= name == b"date"
             framed |= name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value))
-        lines.append(_VIA_LINE)
+        lines += [_VIA_LINE, self._id_line]
         if not dated:
             lines.append(b"%b: %b\r\n" % self._lane.date_header.header())
         if not self.keep_alive and not default_headers:

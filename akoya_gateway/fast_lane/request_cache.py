@@ -26,7 +26,7 @@ from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
-from akoya_gateway.signing.header_names import strip
+from akoya_gateway.signing.header_names import REQUEST_ID, strip
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedValues
 from akoya_gateway.upstream.http.request_head import IDEMPOTENT, HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
@@ -45,7 +45,6 @@ _UNCACHED_HEADERS = _SIGNATURES | {b"connection"}
 """Headers that `strip` may change instead of removing them, so their lines are not cached by name."""
 
 _END = b"\r\n\r\n"
-_REQUEST_ID = b"\r\nx-request-id: "
 _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
 """A header as received: its line, or ASGI's pair."""
 
@@ -108,15 +107,19 @@ class CachedHeaders:
     @property
     def request_id(self) -> bytes | None:
         """The value of the first `X-Request-Id`, or None. Not validated."""
-        # `before` has the headers that are passed on, their names in lower case, and this one is always among them.
-        lines = b"\r\n" + self.before
-        at = lines.find(_REQUEST_ID)
-        return None if at < 0 else lines[at + len(_REQUEST_ID) : lines.index(b"\r\n", at + 2)]
+        for one in self._headers:
+            name, value = _pair(one) if isinstance(one, bytes) else one
+            if name == REQUEST_ID:
+                return value
+        return None
 
 
-def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes) -> bytes:
-    """Return the request head for the upstream. `injected_lines` are the header lines that the gateway adds."""
-    return b"".join((target.start, headers.before, injected_lines, target.closing, headers.after))
+def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes, id_line: bytes) -> bytes:
+    """Return the request head for the upstream.
+
+    `injected_lines` are the gateway headers, and `id_line` is the header line of the request's ID.
+    """
+    return b"".join((target.start, headers.before, injected_lines, id_line, target.closing, headers.after))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:

@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.access.grant_selection import validated
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
+from akoya_gateway.gateway.request_id import RequestIds
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
-from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import json_response, problem_response
 from akoya_gateway.sessions.last_access import rounded
 from akoya_gateway.signing.claims import BATCH

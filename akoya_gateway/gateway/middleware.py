@@ -29,6 +29,7 @@ from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, Monitore
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
+from akoya_gateway.gateway.request_id import SCOPE_KEY, RequestIds
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_observer import ObservedSend
 from akoya_gateway.gateway.response_policy import ResponsePolicy
@@ -37,9 +38,8 @@ from akoya_gateway.gateway.websocket_origin import require_own_origin
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
-from akoya_gateway.observability.request_id import RequestIds
 from akoya_gateway.responses.response import Response
-from akoya_gateway.signing.header_names import CONTENT_DIGEST
+from akoya_gateway.signing.header_names import CONTENT_DIGEST, REQUEST_ID
 from akoya_gateway.trusted_proxies import peer_of
 
 log = logger("akoya_gateway.gateway")
@@ -230,27 +230,17 @@ class Gateway:
         peer: str | None,
         websocket: bool = False,
         is_forwarded: bool = False,
+        request_id: str | None = None,
     ) -> RequestInfo:
         """Build the `RequestInfo` that the access gate evaluates.
 
-        `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket.
+        `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket. Without a
+        `request_id` a new one is made, unless a trusted proxy has sent one.
         """
-        request_id = self._request_id(headers, peer, is_forwarded)
+        request_id = request_id or self.request_ids.for_headers(peer, headers, is_forwarded=is_forwarded)
         return RequestInfo(
             method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
         )
-
-    def _request_id(self, headers: Headers, peer: str | None, is_forwarded: bool) -> str:
-        ids = self.request_ids
-        if ids.trusts(peer, is_forwarded=is_forwarded):
-            for name, value in headers:
-                if name == b"x-request-id":
-                    return ids.for_request(peer, value, is_forwarded=is_forwarded)
-        return ids.new()
-
-    def request_id_of(self, scope: Scope) -> str:
-        """Return the request ID of an ASGI scope for logs, if no `RequestInfo` was built: see `RequestIds`."""
-        return self._request_id(scope["headers"], *peer_of(scope.get("client")))
 
     def request_of(self, scope: Scope) -> RequestInfo:
         """Build the `RequestInfo` of an ASGI scope."""
@@ -264,7 +254,17 @@ class Gateway:
             peer,
             scope["type"] == "websocket",
             is_forwarded,
+            self.request_id(scope),
         )
+
+    def request_id(self, scope: Scope) -> str:
+        """Return the ID of a request, and keep it in the scope, so that all parts of the gateway use the same one."""
+        request_id: str | None = scope.get(SCOPE_KEY)
+        if request_id is None:
+            peer, is_forwarded = peer_of(scope.get("client"))
+            request_id = self.request_ids.for_headers(peer, scope["headers"], is_forwarded=is_forwarded)
+            scope[SCOPE_KEY] = request_id
+        return request_id
 
     def started_at(self) -> float:
         """Return the current time for `record_response`, or 0.0 if no observer needs it."""
@@ -338,8 +338,9 @@ class Gateway:
     ) -> None:
         """Forward the request to the app. The last `injected_count` headers are the gateway's."""
         app_scope = dict(scope)
+        headers.append(reply.request_id_header)
         app_scope["headers"] = headers
-        app_scope["akoya.ours"] = injected_count
+        app_scope["akoya.ours"] = injected_count + 1
         admission = reply.admission
         app_scope["akoya.upstream"] = admission.rule.upstream
         # Set for every request, so that no value of an outer app or server is taken for the gateway's.
@@ -453,10 +454,10 @@ class Gateway:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
             admission, headers, _ = await self._admit(runtime, target, request)
         except GatewayError as error:
-            await _refuse_handshake(scope, receive, send, self._error(error, request))
+            await _refuse_handshake(scope, receive, send, _identified(self._error(error, request), request))
             return
         if isinstance(admission, Denied):
-            await _refuse_handshake(scope, receive, send, admission.response)
+            await _refuse_handshake(scope, receive, send, _identified(admission.response, request))
             return
         reply = ResponseFilter(self, scope, send, admission, began, request)
         await self._relay(reply, headers, scope, receive, send)
@@ -465,7 +466,7 @@ class Gateway:
         admitted = reply.admission
         app_scope = dict(scope)
         app_scope["raw_path"] = reply.request.raw_path
-        app_scope["headers"] = headers
+        app_scope["headers"] = [*headers, reply.request_id_header]
         app_scope["akoya.upstream"] = admitted.rule.upstream
         app_scope["akoya"] = admitted.verified
 
@@ -481,7 +482,7 @@ class Gateway:
             # The upstream is unreachable, or the client's request cannot be forwarded.
             if reply.started:
                 raise
-            await _deny(scope, send, self._error(error, reply.request))
+            await _deny(scope, send, _identified(self._error(error, reply.request), reply.request))
         finally:
             self.connections.remove(socket)
 
@@ -500,6 +501,10 @@ def _raw_path(path: str) -> bytes:
     from urllib.parse import quote  # noqa: PLC0415 - only such servers need it
 
     return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
+
+
+def _identified(response: Response, request: RequestInfo) -> Response:
+    return response.with_headers((REQUEST_ID, request.request_id.encode()))
 
 
 async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, response: Response) -> None:

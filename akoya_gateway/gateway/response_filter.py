@@ -12,11 +12,13 @@ from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.access_log import LoggedRequest
+from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import StreamCancelled
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 
 _START_MESSAGES = ("http.response.start", "websocket.accept")
-_HEADER_MESSAGES = ("http.response.trailers", "websocket.http.response.start")
+_TRAILERS = "http.response.trailers"
+_HEADER_MESSAGES = (_TRAILERS, "websocket.http.response.start")
 
 
 class ExchangeHost(Protocol):
@@ -27,7 +29,7 @@ class ExchangeHost(Protocol):
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
 
-    def request_id_of(self, scope: Scope) -> str: ...
+    def request_id(self, scope: Scope) -> str: ...
 
     def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None: ...
 
@@ -47,6 +49,8 @@ class ResponseFilter(StreamCancellation):
         "_send",
         "admission",
         "began",
+        "request_id",
+        "request_id_header",
         "started",
         "token_rejected",
     )
@@ -77,6 +81,9 @@ class ResponseFilter(StreamCancellation):
         self._send = send
         self.began = began
         self._request = request
+        self.request_id = gateway.request_id(scope)
+        self.request_id_header = (REQUEST_ID, self.request_id.encode())
+        """For the app and for the client."""
         self._monitored: MonitoredConnection | None = None
         self.admission = admission
         self.started = False
@@ -98,12 +105,6 @@ class ResponseFilter(StreamCancellation):
     def raw_path(self) -> bytes:
         """The path, for the access log."""
         return self._scope.get("raw_path") or self.request.raw_path
-
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log. A new one at each call, unless a proxy has set it or it was used."""
-        request = self._request
-        return self._gateway.request_id_of(self._scope) if request is None else request.request_id
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Filter a message and return the awaitable that sends it.
@@ -142,7 +143,9 @@ class ResponseFilter(StreamCancellation):
 
     def _filtered(self, message: Message) -> tuple[Message, bool]:
         """Return the message as the client gets it, and whether it begins an event stream."""
-        given = message.get("headers", ())
-        headers, stream, rejected = self._gateway.response_policy.edit(given)
+        headers, stream, rejected = self._gateway.response_policy.edit(message.get("headers", ()))
         self.token_rejected |= rejected
-        return (message if headers is given else {**message, "headers": headers}), stream
+        if message["type"] != _TRAILERS:
+            # A new list, because an app may send its own one again.
+            headers = [*headers, self.request_id_header]
+        return {**message, "headers": headers}, stream

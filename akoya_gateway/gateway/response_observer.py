@@ -11,6 +11,7 @@ from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.observability.access_log import LoggedRequest
+from akoya_gateway.signing.header_names import REQUEST_ID
 
 
 class RequestObserver(Protocol):
@@ -55,9 +56,14 @@ class ObservedSend:
         self._outcome = error.code
 
     async def send_own(self, message: Message) -> None:
-        """Send a message of the gateway's own response, and report the request when it starts."""
-        if message["type"] == "http.response.start" and self._observer is not None:
-            self._observer.on_response(
-                self._request, message["status"], self._rule, self._outcome, self._clock() - self._started_at
-            )
+        """Send a message of the gateway's own response.
+
+        When it starts, add the request ID and report the request.
+        """
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (REQUEST_ID, self._request.request_id.encode())]}
+            if self._observer is not None:
+                self._observer.on_response(
+                    self._request, message["status"], self._rule, self._outcome, self._clock() - self._started_at
+                )
         await self._send(message)

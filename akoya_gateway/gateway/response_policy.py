@@ -1,6 +1,7 @@
 """Decides what of an app's response reaches the client. Every entry point edits response heads with this module only.
 
-Hidden are the gateway's header names, and `Set-Cookie` with the name of a gateway cookie. What a proxy adds to every
+Hidden are the gateway's header names, `Set-Cookie` with the name of a gateway cookie, and `X-Request-Id`, because the
+gateway sends its own. What a proxy adds to every
 response (`Via`, `Date`) is left to `upstream.reverse_proxy`, `gateway.date_header` and the fast lane.
 """
 
@@ -13,13 +14,16 @@ from akoya_gateway.access.request import Headers
 from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.sessions.cookies import gateway_cookie_names
+from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.http.response_head import is_event_stream
 
 TOKEN_REJECTED = b"akoya-token-rejected"
 """Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed."""
 
 _SUSPECT = frozenset(
-    "".join(letters).encode() for start in ("ako", "set") for letters in product(*((c, c.upper()) for c in start))
+    "".join(letters).encode()
+    for start in ("ako", "set", "x-r")
+    for letters in product(*((c, c.upper()) for c in start))
 )
 """The first three characters of every header name that may be hidden. Other headers need no further check."""
 
@@ -41,7 +45,7 @@ class ResponsePolicy:
         if name.lower() == b"set-cookie":
             # Browsers send a cookie without a name as its value alone, so `=akoya=x` sets `akoya` too.
             return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in self._cookies
-        return is_ours_to_app(name)
+        return is_ours_to_app(name) or name.lower() == REQUEST_ID
 
     def edit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, bool, bool]:
         """Return the headers for the client, whether they begin an event stream, and whether the token was rejected.

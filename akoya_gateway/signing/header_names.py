@@ -30,6 +30,7 @@ ASSERTION = b"akoya-assertion"
 SIGNATURE_INPUT = b"signature-input"
 SIGNATURE = b"signature"
 CONTENT_DIGEST = b"content-digest"
+REQUEST_ID = b"x-request-id"
 
 PASSED_NAMES = (
     CONNECTOR,
@@ -78,6 +79,7 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
       byte. A field that is not an RFC 9651 dictionary is removed, because it would invalidate the gateway's member.
       An alias such as `Signature_Input` is removed too. If another label occurs twice, the whole field is removed,
       because verifiers reject such a dictionary, including the gateway's member in it.
+    - `X-Request-Id` is removed: the gateway adds the ID that it has made, or that of a trusted proxy.
     - The gateway's names are removed from `Connection`.
     - `Cookie` is filtered with `cookies`, if given. Several Cookie headers are joined into one, as HTTP/1.1 requires
       (RFC 9113 section 8.2.3).
@@ -127,7 +129,7 @@ def _name_spellings(start: str) -> frozenset[bytes]:
 
 
 # Fast path: nearly every header is ruled out by its first three bytes.
-_SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con")))
+_SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con", "x-r")))
 
 
 def _fold(name: bytes) -> bytes:
@@ -139,7 +141,7 @@ def _filter_header(header: tuple[bytes, bytes], cookies: CookieStripper | None) 
     lower = name.lower()
     if lower in _SIGNATURE_FIELDS:
         left = without(value, LABEL)
-    elif is_gateway_header(name):
+    elif is_gateway_header(name) or lower == REQUEST_ID:
         return None
     elif lower == b"cookie" and cookies is not None:
         left = cookies(value)

@@ -88,6 +88,7 @@ VOLATILE = [
     (rb"signature: akoya=:[^:]+:", b"signature: akoya="),
     (rb"\r\ndate: [^\r]+", b"\r\ndate: "),
     (rb'"request_id":"[0-9a-f]+"', b'"request_id":'),
+    (rb"\r\nx-request-id: [0-9a-f]{16}\b", b"\r\nx-request-id: "),
 ]
 
 

@@ -11,7 +11,7 @@ from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.authentication.user_identity import is_trusted_peer
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.endpoints.rate_limit import client_key
-from akoya_gateway.observability.request_id import RequestIds
+from akoya_gateway.gateway.request_id import RequestIds
 from akoya_gateway.trusted_proxies import UNIX, Networks, TrustedProxies, parse_address, peer_of
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders

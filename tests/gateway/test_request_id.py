@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from akoya_gateway.observability.request_id import RequestIds
+from akoya_gateway.gateway.request_id import RequestIds
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
