@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from akoya_gateway.clock import Clock
-from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.grants.grant import Grant, OwnerGrants
 from akoya_gateway.grants.repository import group_of
 from akoya_gateway.oauth.id_token import login_name
 from akoya_gateway.oauth.untrusted_text import printable
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.store.encryption import DamagedRecord
 
 KIND = "login_names"
 FORMAT = 1
@@ -29,7 +30,10 @@ MAX_CONFLICTS = 5
 
 
 class LoginNames:
-    """Reads and writes the names of logins. Methods raise `StoreUnavailable`, `UndecryptableRecord`, `DamagedRecord`.
+    """Reads and writes the names of logins. Methods raise `StoreUnavailable`.
+
+    A record that cannot be decrypted counts as no names: names are for display only, and the pages on which the user
+    chooses or ends a login must work without them. The next `rename` replaces such a record.
 
     Args:
         lifetime: Seconds for which names are kept after the last change. None: until the logins are disconnected.
@@ -44,7 +48,7 @@ class LoginNames:
         """Return a name for each grant, by grant ID. The names of the logins at one bank differ."""
         if not owner_grants.grants:
             return {}
-        record = await self._store.get(KIND, group_of(owner_grants.owner))
+        record = await self._read(group_of(owner_grants.owner))
         chosen = {} if record is None else _decode(record.body)
         named: dict[str, str] = {}
         for connector in dict.fromkeys(grant.connector for grant in owner_grants.grants):
@@ -56,7 +60,7 @@ class LoginNames:
         key = group_of(grant.key.owner)
         kept = {each.id for each in owner_grants.grants}
         for _ in range(MAX_CONFLICTS):
-            record = await self._store.get(KIND, key)
+            record = await self._read(key, remove=True)
             names = {} if record is None else _decode(record.body)
             names = {id_: text for id_, text in names.items() if id_ in kept} | {grant.id: printable(name, MAX_LENGTH)}
             names = {id_: text for id_, text in names.items() if text}
@@ -70,6 +74,15 @@ class LoginNames:
             if await self._store.put(Record(KIND, key, body, version + 1, key, expires_at)):
                 return
         raise StoreUnavailable("the names of the logins were changed by others at the same time")
+
+    async def _read(self, key: str, *, remove: bool = False) -> Record | None:
+        """Return the record, or None if there is none or it cannot be decrypted. `remove` deletes it then."""
+        try:
+            return await self._store.get(KIND, key)
+        except (UndecryptableRecord, DamagedRecord):
+            if remove:
+                await self._store.delete(KIND, key)
+            return None
 
 
 def _distinct(logins: Iterable[Grant], chosen: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,39 @@
+"""The names of logins, and what remains of them if their record cannot be decrypted."""
+
+from __future__ import annotations
+
+import pytest
+
+from akoya_gateway.config.model import EncryptionKey, key_id
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.grants.login_names import KIND, LoginNames
+from akoya_gateway.grants.repository import group_of
+from akoya_gateway.oauth.outcomes import TokenSet
+from akoya_gateway.secret import Secret
+from akoya_gateway.store import EncryptedStore, Keyring, Record
+from akoya_gateway.store.memory import MemoryStore
+from tests.support.grants import OWNER, RING
+
+NOW = 1_800_000_000.0
+OTHER_RING = Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
+
+
+def grant(sub: str) -> Grant:
+    tokens = TokenSet(Secret("bearer"), Secret("refresh"), NOW + 900, (), sub)
+    return Grant(GrantKey(OWNER, "sandbox", "demo-app", "mikomo", sub), tokens, GrantState.LIVE, NOW, NOW)
+
+
+@pytest.mark.parametrize("fault", ["missing key", "damaged"])
+async def test_names_that_cannot_be_decrypted_are_ignored_and_replaced_by_rename(fault: str) -> None:
+    """With an error instead, the user could not see, choose or disconnect any login because of a display name."""
+    store = MemoryStore(lambda: NOW)
+    first, second = grant("a"), grant("b")
+    owned = OwnerGrants(OWNER, (second, first))
+    if fault == "missing key":
+        await LoginNames(EncryptedStore(store, OTHER_RING), lambda: NOW, None).rename(first, "Business", owned)
+    else:
+        await store.put(Record(KIND, group_of(OWNER), b"damaged", group=group_of(OWNER)))
+    names = LoginNames(EncryptedStore(store, RING), lambda: NOW, None)
+    assert await names.names(owned) == {first.id: "Login 1", second.id: "Login 2"}
+    await names.rename(second, "Personal", owned)
+    assert await names.names(owned) == {first.id: "Login 1", second.id: "Personal"}
