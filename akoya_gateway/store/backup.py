@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any
@@ -88,7 +89,7 @@ def _read(file: IO[str], number: int) -> dict[str, Any]:
         raise InvalidBackup(f"line {number}: the file was cut off, its last line is missing")
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         raise InvalidBackup(f"line {number}: not a JSON object")
@@ -109,9 +110,12 @@ def _as_record(entry: dict[str, Any], number: int) -> Record:
     try:
         kind, key, group, expires_at = (entry[name] for name in ("kind", "key", "group", "expires_at"))
         body = base64.b64decode(entry["body"], validate=True)
-        texts = all(isinstance(text, str) for text in (kind, key, group))
-        if not texts or not (expires_at is None or isinstance(expires_at, (int, float))):
-            raise TypeError
-    except (KeyError, TypeError, ValueError):
+        # `encode` refuses lone surrogates, which JSON allows and no store accepts.
+        for text in (kind, key, group):
+            str.encode(text)
+        if expires_at is not None and not math.isfinite(expires_at):
+            raise ValueError
+        expires_at = None if expires_at is None else float(expires_at)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidBackup(f"line {number}: not a record") from None
     return Record(kind, key, body, 1, group, expires_at)

@@ -127,6 +127,12 @@ def test_damaged_backup_restores_nothing_and_the_line_is_named(tmp_path: Path) -
         "[]\n": "line 1: not a JSON object",
         "".join([lines[0], json.dumps({**record, "body": "*"}) + "\n", *lines[2:]]): "line 2: not a record",
         "".join([lines[0], json.dumps({**record, "key": 1}) + "\n", *lines[2:]]): "line 2: not a record",
+        # Accepted by JSON, and by no store: the records before would be restored, and then the command would fail.
+        "".join([*lines[:2], json.dumps({**record, "key": "\ud800"}) + "\n", lines[3]]): "line 3: not a record",
+        "".join([*lines[:2], json.dumps({**record, "expires_at": 10**400}) + "\n", lines[3]]): "line 3: not a record",
+        "".join([*lines[:2], json.dumps({**record, "expires_at": float("nan")}) + "\n"]): "line 3: not a record",
+        "".join([*lines[:2], json.dumps({**record, "expires_at": float("inf")}) + "\n"]): "line 3: not a record",
+        "".join([lines[0], "[" * 100_000 + "\n"]): "line 2: not a JSON object",
     }
     for text, reason in faults.items():
         damaged = tmp_path / "damaged"
