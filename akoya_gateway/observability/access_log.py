@@ -89,7 +89,7 @@ class AccessLog:
 
     def _add_parts(self, key: tuple[str, int, str, str]) -> LineParts:
         method = redact_text(key[0], MAX_TEXT_CHARACTERS)
-        return self._parts.store(key, self._format(method, *key[1:]), len(method))
+        return self._parts.store(key, self._format(method, *key[1:]), len(key[0]))
 
 
 def _json_parts(method: str, status: int, rule: str, outcome: str) -> LineParts:

@@ -23,6 +23,8 @@ MAX_FILE_WRITE = 1 << 16
 """Maximum bytes of several lines in one write to a file, which takes a write of any size as a whole."""
 MAX_GATHERED = 1024
 """Number of gathered lines at which they are written before the turn of the event loop ends, which bounds memory."""
+MAX_WAITING = 65_536
+"""Maximum number of lines that wait for another thread, whose write blocks (a stopped terminal)."""
 
 Put = Callable[[bytes], int]
 """Writes as many bytes as there is room for. Raises BlockingIOError if there is none."""
@@ -79,6 +81,9 @@ class StandardOutput:
                     self._write_lines()
             finally:
                 self._lock.release()
+        if len(self._lines) > MAX_WAITING:
+            self.lost += len(self._lines) - MAX_WAITING
+            del self._lines[MAX_WAITING:]
 
     def _write_lines(self) -> None:
         count = len(self._lines)

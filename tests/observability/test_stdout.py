@@ -17,7 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.observability.stdout import MAX_FILE_WRITE, MAX_GATHERED, MAX_SHARED_WRITE, StandardOutput
+from akoya_gateway.observability.stdout import (
+    MAX_FILE_WRITE,
+    MAX_GATHERED,
+    MAX_SHARED_WRITE,
+    MAX_WAITING,
+    StandardOutput,
+)
 from tests.support.shutdown import done
 
 
@@ -280,6 +286,30 @@ def test_a_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_
     leave.set()
     thread.join(30)
     assert os.read(reader, 100) == b"1\n2\n3\n"
+
+
+def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(pipe_ends: tuple[int, int]) -> None:
+    """A write to a stopped terminal blocks its thread for any time, while the event loop continues."""
+    out = StandardOutput(pipe_ends[1])
+    entered, leave = threading.Event(), threading.Event()
+    written: list[bytes] = []
+
+    def blocked(data: bytes) -> int:
+        entered.set()
+        assert leave.wait(30)
+        written.append(bytes(data))
+        return len(data)
+
+    out._write = blocked
+    thread = threading.Thread(target=lambda: out(b"first\n"))
+    thread.start()
+    assert entered.wait(30)
+    for number in range(MAX_WAITING + 10):
+        out(b"%d\n" % number)
+    leave.set()
+    thread.join(30)
+    lines = b"".join(written).split()
+    assert (len(lines), lines[-1], out.lost) == (1 + MAX_WAITING, b"%d" % (MAX_WAITING - 1), 10)
 
 
 def test_a_line_of_a_finalizer_in_the_middle_of_a_write_is_written_after_it(pipe_ends: tuple[int, int]) -> None:
