@@ -34,7 +34,7 @@ _MAX_SECTIONS, _MAX_SECTION_BYTES, _MAX_SECTION_HEADERS = 1024, 4096, 100
 CLOSE_LINE = b"connection: close\r\n"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
-PROTECTED = (b"akoya-", b"signature", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
+PROTECTED = (b"akoya-", b"signature", b"x-request-id", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
 """Prefixes of the header names that a client's `Connection` header must not remove (CVE-2024-45410)."""
 
 
