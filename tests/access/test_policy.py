@@ -74,7 +74,7 @@ def test_any_passes_the_most_recent_live_grant() -> None:
 
 
 @pytest.mark.parametrize("state", [GrantState.NEEDS_RECONNECT, GrantState.REVOKED])
-def test_a_dead_grant_never_serves(state: GrantState) -> None:
+def test_ended_grant_is_never_used(state: GrantState) -> None:
     found = decide(gate(Require.CONNECTORS, connectors=("mikomo",)), held(grant("mikomo", state)))
     assert isinstance(found, Deny)
     assert found.connectors == ("mikomo",)
@@ -109,7 +109,7 @@ def test_otherwise_pass_lets_through_without_a_token() -> None:
     assert (found.grant, found.identified) == (None, False)
 
 
-def test_otherwise_forbidden_offers_nothing() -> None:
+def test_otherwise_forbidden_offers_no_connection() -> None:
     found = decide(gate(Require.ANY, Otherwise.FORBIDDEN), None)
     assert isinstance(found, Deny)
     assert (found.reason, found.connectors, found.offer) == (DenyReason.FORBIDDEN, (), False)
@@ -132,7 +132,7 @@ def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
     ],
 )
 @pytest.mark.parametrize("require", [Require.ANY, Require.CONNECTORS])
-def test_a_grant_of_what_the_configuration_no_longer_has_serves_nobody(stale: GrantKey, require: Require) -> None:
+def test_grant_of_a_removed_connector_is_not_used(stale: GrantKey, require: Require) -> None:
     rules = gate(require, connectors=("mikomo",))
     found = decide(rules, held(replace(grant("mikomo"), key=stale)))
     assert isinstance(found, Deny)

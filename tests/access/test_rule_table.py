@@ -42,12 +42,12 @@ def test_a_last_star_covers_everything_below_and_not_the_folder_itself() -> None
     assert index(found, "/accountsx/1") is None
 
 
-def test_slash_star_covers_all() -> None:
+def test_pattern_slash_star_matches_every_path() -> None:
     assert index(table("/*"), "/") == 0
     assert index(table("/*"), "/a/b/") == 0
 
 
-def test_what_matches_nothing_is_no_match() -> None:
+def test_path_without_a_rule_has_no_match() -> None:
     assert index(table("/a"), "/b") is None
     assert index(table(), "/") is None
 
@@ -80,7 +80,7 @@ METHODS = ["GET", "POST", "PUT"]
         max_size=5,
     )
 )
-def test_where_no_method_counts_every_method_comes_under_one_rule(
+def test_path_without_method_rules_has_one_rule_for_every_method(
     rules: list[tuple[str, frozenset[str] | None]],
 ) -> None:
     found = RuleTable([rule(at, path, methods) for at, (path, methods) in enumerate(rules)])
@@ -88,13 +88,13 @@ def test_where_no_method_counts_every_method_comes_under_one_rule(
         assert len({index(found, "/a", method) for method in [*METHODS, "DELETE"]}) == 1
 
 
-def test_a_path_whose_first_rule_is_for_some_methods_minds_them() -> None:
+def test_path_has_method_rules_unless_an_earlier_rule_covers_all_methods() -> None:
     found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/*"), rule(2, "/b", frozenset({"GET"}))])
     assert found.has_method_rules("/a")
     assert not found.has_method_rules("/b"), "the earlier rule covers all methods"
 
 
-def test_case_matters_in_paths() -> None:
+def test_path_of_another_case_does_not_match() -> None:
     assert index(table("/Admin"), "/admin") is None
 
 

@@ -32,24 +32,24 @@ def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, Ca
 @pytest.mark.parametrize(
     ("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)]
 )
-def test_it_stands_from_its_making_until_what_it_rests_on_must_be_read_again(at: float, holds: bool) -> None:
+def test_cached_decision_is_valid_until_its_grants_must_be_read_again(at: float, holds: bool) -> None:
     made, _, _ = standing()
     assert made.is_valid(at) is holds
 
 
-def test_it_falls_when_the_token_is_due() -> None:
+def test_cached_decision_ends_when_the_token_is_due() -> None:
     made, _, _ = standing(until=NOW + 0.5)
     assert made.is_valid(NOW + 0.4)
     assert not made.is_valid(NOW + 0.5)
 
 
-def test_it_falls_with_the_session() -> None:
+def test_cached_decision_ends_with_the_session() -> None:
     made, session, _ = standing()
     session.expire()
     assert not made.is_valid(NOW)
 
 
-def test_it_falls_when_the_grants_are_not_the_same() -> None:
+def test_cached_decision_ends_when_the_grants_change() -> None:
     made, _, held = standing()
     held.grants = OwnerGrants("owner", (GRANT,))
     assert not made.is_valid(NOW)
@@ -62,7 +62,7 @@ class Book:
         return OwnerGrants(owner, (replace(GRANT, key=replace(KEY, owner=owner)),))
 
 
-async def test_the_cache_lets_go_of_what_it_replaces_and_of_what_it_forgets() -> None:
+async def test_replaced_and_evicted_entries_expire_at_once() -> None:
     """Without this, an invalidation would reach the new entry only, and holders of the old entry would miss it."""
     cache = GrantCache(Book(), lambda: NOW, max_entries=2)  # type: ignore[arg-type]
     await cache.for_owner("a")
@@ -79,7 +79,7 @@ async def test_the_cache_lets_go_of_what_it_replaces_and_of_what_it_forgets() ->
     assert second.valid_until < NOW
 
 
-async def test_what_changes_here_is_seen_by_those_that_keep_an_entry() -> None:
+async def test_changed_grant_is_seen_by_holders_of_the_cached_entry() -> None:
     cache = GrantCache(Book(), lambda: NOW)  # type: ignore[arg-type]
     await cache.for_owner("owner")
     known = cache.cached_entry("owner")
@@ -101,7 +101,7 @@ async def test_grants_in_use_are_read_again_before_they_are_too_old() -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_standing_admission_goes_on_while_what_it_rests_on_is_read_again() -> None:
+async def test_cached_decision_is_used_while_its_grants_are_read_again() -> None:
     made, session, held = standing()
     assert not made.is_valid(NOW + 0.9)
     assert session.needs_refresh(NOW + 0.9)

@@ -97,7 +97,7 @@ def test_a_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) 
         (b"code=c&state=abc&iss=%0a", "iss contains characters that are not allowed", "abc"),
     ],
 )
-def test_what_cannot_be_read_says_why(query: bytes, reason: str, state: str | None) -> None:
+def test_unreadable_response_is_refused_with_the_reason(query: bytes, reason: str, state: str | None) -> None:
     assert parse_authorization_response(query) == MalformedResponse(reason, state)
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_says_why(query: bytes, reason: str, state: str | No
     ["access_denied", "invalid_request", "invalid_scope", "unauthorized_client", "server_error", "invalid_state",
      "temporarily_unavailable", "BANK-4711: user said no"],
 )  # fmt: skip
-def test_errors_are_an_open_set(error: str) -> None:
+def test_unknown_error_code_is_accepted(error: str) -> None:
     judged = parse_authorization_response(urlencode({"error": error, "state": "s"}).encode())
     assert judged == AuthorizationRefused(error, None, "s")
 
@@ -134,14 +134,14 @@ def test_a_description_is_made_fit_for_a_page_and_hides_no_refusal(raw: str, sho
     assert judged == AuthorizationRefused("access_denied", shown, "s")
 
 
-def test_a_description_is_cut() -> None:
+def test_long_error_description_is_truncated() -> None:
     judged = parse_authorization_response(b"error=e&state=s&error_description=" + b"x" * 9000)
     assert isinstance(judged, AuthorizationRefused)
     assert judged.description is not None
     assert len(judged.description) == 300
 
 
-def test_codes_and_states_do_not_print() -> None:
+def test_codes_and_states_are_not_printed() -> None:
     shown = repr(parse_authorization_response(b"code=very-secret-code&state=very-secret-state"))
     shown += repr(parse_authorization_response(b"error=e&state=very-secret-state")) + repr(
         parse_authorization_response(b"state=very-secret-state")
@@ -171,7 +171,7 @@ _PIECES = st.sampled_from(
 
 @given(st.one_of(st.binary(max_size=200), st.lists(_PIECES, max_size=30).map(b"".join)))
 @example(b"\xff" * 10)
-def test_no_query_raises_and_what_passes_is_clean(query: bytes) -> None:
+def test_any_query_is_parsed_to_printable_values_or_refused(query: bytes) -> None:
     judged = parse_authorization_response(query)
     if isinstance(judged, CodeReceived):
         assert all("!" <= c <= "~" for c in judged.code.reveal() + judged.state)

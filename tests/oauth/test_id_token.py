@@ -66,7 +66,7 @@ def unsigned(header: Any, body: Any, signature: str = "AA") -> Secret:
         (okp_key(), "Ed25519"),
     ],
 )
-def test_a_sound_token_is_accepted(key: Any, alg: str) -> None:
+def test_valid_id_token_is_accepted(key: Any, alg: str) -> None:
     keys = key_set(rsa_key("other"), key)
     assert judge(signed(claims(), key, alg), keys) == IdToken(
         sub="CghtaWtvbW9fMRIGbWlrb21v",
@@ -109,18 +109,18 @@ def test_a_public_key_is_never_an_hmac_secret() -> None:
 
 
 @pytest.mark.parametrize("alg", ["HS256", "RS1", "ES256", "ES384", "RSA-OAEP", "dir", "EdDSA", "A" * 2000])
-def test_an_algorithm_that_is_not_the_keys_is_refused(alg: str) -> None:
+def test_algorithm_that_the_key_does_not_allow_is_refused(alg: str) -> None:
     with pytest.raises(IdTokenRejected, match="algorithm does not belong to the key"):
         judge(unsigned({"alg": alg, "kid": "r1"}, claims()), key_set(rsa_key()))
 
 
-def test_the_alg_of_a_key_narrows_it() -> None:
+def test_key_with_alg_allows_only_that_algorithm() -> None:
     with pytest.raises(IdTokenRejected, match="algorithm does not belong to the key"):
         judge(signed(claims(), alg="PS256"), key_set(rsa_key(), alg="RS256"))
     assert judge(signed(claims(), alg="RS256"), key_set(rsa_key(), alg="RS256")).verified
 
 
-def test_a_key_in_the_header_is_not_a_key() -> None:
+def test_key_in_the_token_header_is_never_used() -> None:
     """CVE-2026-27962: `jwk`, `jku` and `x5c` in the token's header are ignored."""
     own = rsa_key("attacker")
     token = signed(claims(), own, kid="r1", jwk=own.as_dict(private=False), jku="https://evil.example/keys", x5c=["AA"])
@@ -129,12 +129,12 @@ def test_a_key_in_the_header_is_not_a_key() -> None:
 
 
 @pytest.mark.parametrize("crit", [["exp"], [], ["b64"], "b64", None])
-def test_crit_is_refused(crit: Any) -> None:
+def test_token_with_crit_header_is_refused(crit: Any) -> None:
     with pytest.raises(IdTokenRejected, match="crit"):
         judge(unsigned({"alg": "RS256", "crit": crit, "b64": False}, claims()))
 
 
-def test_an_unknown_kid_asks_for_new_keys() -> None:
+def test_unknown_kid_requires_fresh_keys() -> None:
     with pytest.raises(UnknownKey):
         judge(signed(claims(), rsa_key("new")), key_set(rsa_key()))
 
@@ -153,7 +153,7 @@ def test_an_unreadable_kid_is_refused(kid: Any) -> None:
     assert not isinstance(rejected.value, UnknownKey), "no keys are fetched for it"
 
 
-def test_without_keys_the_claims_alone_are_judged() -> None:
+def test_token_without_keys_is_checked_by_its_claims() -> None:
     judged = judge(signed(claims(), rsa_key("unknown")))
     assert judged.sub == "CghtaWtvbW9fMRIGbWlrb21v"
     assert not judged.verified
@@ -202,7 +202,7 @@ def test_without_keys_the_claims_alone_are_judged() -> None:
     ],
 )
 @pytest.mark.parametrize("keys", [None, key_set(rsa_key())])
-def test_claims_that_do_not_fit_are_refused(changes: Any, reason: str, keys: KeySet | None) -> None:
+def test_invalid_claims_are_refused(changes: Any, reason: str, keys: KeySet | None) -> None:
     with pytest.raises(IdTokenRejected, match=reason):
         judge(signed(claims(**changes)), keys)
 
@@ -237,13 +237,13 @@ def test_a_claim_may_be_missing_only_where_the_dialect_says_so(claim: str, expec
             judge(token, environment=strict, expected_sub=expected_sub)
 
 
-def test_the_issuer_is_not_judged_where_the_environment_names_none() -> None:
+def test_issuer_is_not_checked_where_the_environment_has_none() -> None:
     judged = judge(signed(claims(iss="https://tenant.example")), environment=environment(issuer=None))
     assert judged.issuer is None
 
 
 @pytest.mark.parametrize("answered", [None, "", "another", 7, ["n-1"], "n-1 ", "\ud800"])
-def test_a_nonce_that_was_sent_must_come_back(answered: Any) -> None:
+def test_token_without_the_sent_nonce_is_refused(answered: Any) -> None:
     with pytest.raises(IdTokenRejected, match="nonce"):
         judge(signed(claims(nonce=answered)), nonce="n-1")
 
@@ -253,7 +253,7 @@ def test_the_right_nonce_is_accepted_and_an_unasked_one_ignored() -> None:
     assert judge(signed(claims(nonce="whatever"))).sub
 
 
-def test_another_sub_is_told_from_a_bad_token() -> None:
+def test_token_of_another_sub_is_distinguished_from_an_invalid_token() -> None:
     with pytest.raises(SubjectMismatch):
         judge(signed(claims(sub="another-login")), key_set(rsa_key()), expected_sub="CghtaWtvbW9fMRIGbWlrb21v")
     with pytest.raises(IdTokenRejected) as forged:
@@ -270,7 +270,7 @@ def test_another_sub_is_told_from_a_bad_token() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("keys", [None, key_set(rsa_key())])
-def test_what_is_not_a_jwt_is_refused(token: str, keys: KeySet | None) -> None:
+def test_text_that_is_not_a_jwt_is_refused(token: str, keys: KeySet | None) -> None:
     with pytest.raises(IdTokenRejected):
         judge(Secret(token), keys)
 
@@ -319,7 +319,7 @@ _CLAIMS = st.dictionaries(
 @given(
     header=_HEADERS | st.binary(max_size=20), body=_CLAIMS | st.binary(max_size=20), signature=st.binary(max_size=70)
 )
-def test_no_token_raises_anything_but_a_rejection(header: Any, body: Any, signature: bytes) -> None:
+def test_any_token_is_accepted_or_raises_a_rejection(header: Any, body: Any, signature: bytes) -> None:
     if isinstance(body, dict) and len(body) % 2:
         body = {**claims(), **body}
     token = unsigned(header, body, segment(signature))
@@ -334,12 +334,12 @@ def test_no_token_raises_anything_but_a_rejection(header: Any, body: Any, signat
 
 
 @given(st.text(max_size=100))
-def test_no_text_raises_anything_but_a_rejection(text: str) -> None:
+def test_any_text_is_accepted_or_raises_a_rejection(text: str) -> None:
     with pytest.raises(IdTokenRejected):
         judge(Secret(text), key_set(rsa_key()))
 
 
-def test_the_clock_is_the_callers() -> None:
+def test_expiry_is_checked_with_the_clock_of_the_caller() -> None:
     token = signed(claims())
     assert judge(token, now=NOW + 900).sub
     with pytest.raises(IdTokenRejected, match="exp"):
@@ -404,7 +404,7 @@ def test_other_keys_are_tried_only_with_their_own_algorithms() -> None:
     assert not isinstance(rejected.value, Unverified), "no keys are fetched for it"
 
 
-def test_the_keys_that_are_tried_for_a_token_of_anybody_are_bounded() -> None:
+def test_number_of_keys_tried_for_a_token_is_limited() -> None:
     crowd = [ec_key("P-256", f"k{n}") for n in range(MAX_CANDIDATES + 1)]
     last = crowd[-1]
     assert judge(signed(claims(), last, "ES256", kid="k0"), key_set(*crowd)).verified

@@ -94,7 +94,7 @@ def test_verify_operations_are_accepted() -> None:
         (b'{"keys":' + b"[" * 100_000, "nested too deeply|not JSON"),
     ],
 )
-def test_what_is_no_key_set_says_why(document: bytes, reason: str) -> None:
+def test_invalid_key_set_is_refused_with_the_reason(document: bytes, reason: str) -> None:
     with pytest.raises(UnreadableKeys, match=reason):
         read_keys(document)
 
@@ -107,7 +107,7 @@ def test_two_keys_of_one_kid_are_both_candidates() -> None:
 
 
 @pytest.mark.parametrize("signature", [b"", b"x", b"\x00" * 64, b"\xff" * 256, b"a" * 5000])
-def test_a_strange_signature_is_wrong_and_nothing_else(signature: bytes) -> None:
+def test_malformed_signature_is_refused_without_an_exception(signature: bytes) -> None:
     for key in key_set(rsa_key(), ec_key(), okp_key()).keys:
         for algorithm in (*key.algorithms, "HS256", "none"):
             assert not key.verifies(algorithm, b"input", signature)
@@ -122,7 +122,7 @@ _MEMBER = st.dictionaries(
 
 
 @given(st.lists(_MEMBER, max_size=4))
-def test_no_key_set_raises_anything_but_unreadable(members: list[Any]) -> None:
+def test_any_key_set_is_read_or_raises_unreadable(members: list[Any]) -> None:
     try:
         keys = read(*members)
     except UnreadableKeys:

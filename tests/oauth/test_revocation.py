@@ -55,12 +55,12 @@ def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
         (302, b"", ProviderDown("the provider answered 302 (status_302)", 9.0)),
     ],
 )
-def test_what_an_answer_means(status: int, body: Any, expected: Any) -> None:
+def test_revocation_response_has_the_documented_meaning(status: int, body: Any, expected: Any) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     assert parse_revocation_response(client(), HttpResponse(status, raw, "9"), NOW) == expected
 
 
-def test_a_dead_token_rule_of_the_token_endpoint_does_not_pass_for_a_revocation() -> None:
+def test_dead_token_rule_of_the_token_endpoint_does_not_apply_to_revocation() -> None:
     dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, status=400),))
     answer = HttpResponse(400, b'{"error":"invalid_request"}')
     assert parse_revocation_response(client(dialect=dialect), answer, NOW) == ClientRejected("invalid_request")

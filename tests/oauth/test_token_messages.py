@@ -96,7 +96,7 @@ def test_rfc_6749_basic_example() -> None:
 # Success
 
 
-def test_a_full_answer_is_read() -> None:
+def test_complete_token_response_is_read() -> None:
     assert judge(200, {**GOOD, "grant_id": "g-1", "new_member": {"a": [1]}}) == TokenResponse(
         Secret("eyJ.eyJ.sig"), None, Secret("new-refresh"), 900, ("openid", "profile", "offline_access"), "g-1"
     )
@@ -119,7 +119,7 @@ def test_rfc_6749_section_5_1_example() -> None:
     assert usable.expires_in == 3600
 
 
-def test_members_that_may_be_left_out_may_be_left_out() -> None:
+def test_token_response_without_optional_members_is_accepted() -> None:
     judged = judge(200, {"id_token": "a.b.c"})
     assert judged == TokenResponse(Secret("a.b.c"), None, None, None, None, None)
     assert judge(200, {"id_token": "a.b.c", "refresh_token": None, "scope": "", "access_token": ""}) == judged
@@ -130,7 +130,7 @@ def test_members_that_may_be_left_out_may_be_left_out() -> None:
     [(900, 900), ("900", 900), (900.7, 900), (1, 1), (0, None), (-1, None), (True, None), ("9e9", None), ("", None),
      ("٣", None), (10**12, None), (10**400, None), (1e300, None), ([], None), ({}, None), (None, None), ("-5", None)],
 )  # fmt: skip
-def test_expires_in_is_a_sane_number_or_says_nothing(value: Any, seconds: int | None) -> None:
+def test_expires_in_that_is_not_a_plausible_number_is_ignored(value: Any, seconds: int | None) -> None:
     assert judge(200, {**GOOD, "expires_in": value}).expires_in == seconds
 
 
@@ -253,7 +253,7 @@ def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: s
     assert judge(400, {**body, "error_description": "Refresh token is invalid."}) == Refused("invalid_request")
 
 
-def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
+def test_logged_part_of_an_error_has_no_secret() -> None:
     body = {
         "error": "invalid_request",
         "error_description": f"redirect_uri\nhttps://app.example.com/akoya/callback with short ab~c and {SECRET}, code"
@@ -272,7 +272,7 @@ def test_what_is_kept_of_an_error_for_the_log_holds_no_secret() -> None:
     assert quoted == ClientRejected("unreadable")
 
 
-def test_an_empty_refresh_token_is_none() -> None:
+def test_empty_refresh_token_counts_as_missing() -> None:
     """RFC 6749 section 3.2: a parameter without a value counts as omitted."""
     answer = judge(200, {**GOOD, "refresh_token": ""})
     assert isinstance(answer, TokenResponse)
@@ -366,7 +366,7 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
         (204, b"", OutcomeUnknown("the token endpoint answered 204 but the body is unusable: not JSON")),
     ],
 )  # fmt: skip
-def test_what_an_answer_means_without_rules(status: int, body: Any, expected: Any) -> None:
+def test_token_response_without_dialect_rules_has_the_standard_meaning(status: int, body: Any, expected: Any) -> None:
     assert judge(status, body) == expected
 
 
@@ -403,7 +403,7 @@ def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> Non
         ("Fri, 15 Jan 2099 08:00:00 GMT", 3600.0), ("Fri, 99 Jan 2027 08:00:00 GMT", None),
     ],
 )  # fmt: skip
-def test_retry_after_is_judged(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed_and_limited(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 
@@ -436,7 +436,7 @@ def test_retry_after_reaches_the_answer() -> None:
     [(NOW + 900, 86400, NOW + 900), (NOW + 900, 60, NOW + 60), (NOW + 900, None, NOW + 900), (None, 60, NOW + 60),
      (None, None, NOW + 300), (NOW - 1, 60, NOW - 1)],
 )  # fmt: skip
-def test_the_earlier_end_counts_and_silence_means_the_assumed_lifetime(
+def test_token_expiry_is_the_earliest_given_time_or_the_assumed_lifetime(
     exp: float | None, expires_in: int | None, end: float
 ) -> None:
     assert token_expiry(NOW, exp, expires_in, 300.0) == end
@@ -460,7 +460,7 @@ _JSON = st.recursive(
     retry_after=st.none() | st.text(max_size=45),
     bearer=st.sampled_from(Bearer),
 )
-def test_no_answer_raises_and_nothing_unclean_comes_out(
+def test_any_token_response_is_parsed_without_an_exception(
     status: int, body: bytes, retry_after: str | None, bearer: Bearer
 ) -> None:
     judged = parse_token_response(Dialect(bearer=bearer), HttpResponse(status, body, retry_after), NOW)

@@ -245,7 +245,7 @@ async def test_untrusted_without_a_new_refresh_token_says_so(http: httpx.AsyncCl
     assert not answer.refresh_token_rotated
 
 
-async def test_a_nonce_that_was_sent_must_come_back(http: httpx.AsyncClient) -> None:
+async def test_token_without_the_sent_nonce_is_refused(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
         assert isinstance(await akoya.exchange(Secret("c"), nonce="n-1"), TokensIssued)
         assert isinstance(await akoya.exchange(Secret("c"), nonce="n-2"), Untrusted)

@@ -30,7 +30,7 @@ def test_every_spelling_of_every_name_is_removed(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", [*OURS, b"akoya-", b"AKOYA_", b"Akoya_Owner", b"signature_input"])
 @pytest.mark.parametrize("value", [b"", b" ", b"x"])
-def test_ours_are_removed_whatever_their_value(name: bytes, value: bytes) -> None:
+def test_gateway_headers_are_removed_whatever_their_value(name: bytes, value: bytes) -> None:
     assert strip([(name, value), (b"host", b"h")]) == [(b"host", b"h")]
 
 
@@ -48,7 +48,7 @@ def test_another_label_survives_byte_for_byte() -> None:
     assert strip([theirs]) == [theirs]
 
 
-def test_our_label_is_taken_out_between_others() -> None:
+def test_label_of_the_gateway_is_removed_between_others() -> None:
     value = b'a=("x");keyid="q, akoya=(1)", akoya=("@method");created=1, b=:AA==:'
     assert strip([(b"Signature-Input", value)]) == [(b"Signature-Input", b'a=("x");keyid="q, akoya=(1)", b=:AA==:')]
     assert strip([(b"signature", b"akoya=:AAAA:")]) == []
@@ -80,7 +80,7 @@ def test_an_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
         (b"akoya.id.token, content-length", b"content-length"),
     ],
 )
-def test_connection_cannot_name_our_headers(value: bytes, left: bytes | None) -> None:
+def test_connection_header_cannot_remove_gateway_headers(value: bytes, left: bytes | None) -> None:
     assert strip([(b"connection", value)]) == ([] if left is None else [(b"connection", left)])
 
 
@@ -104,7 +104,7 @@ names = st.binary(max_size=24) | st.sampled_from(OURS).flatmap(lambda name: st.s
 
 
 @given(st.lists(st.tuples(names, st.binary(max_size=40)), max_size=8))
-def test_nothing_that_folds_to_our_names_survives(headers: list[tuple[bytes, bytes]]) -> None:
+def test_header_that_normalizes_to_a_gateway_header_is_removed(headers: list[tuple[bytes, bytes]]) -> None:
     for name, value in strip(headers):
         folded = name.lower().replace(b"_", b"-").replace(b".", b"-")
         assert not folded.startswith(b"akoya-")
@@ -114,7 +114,7 @@ def test_nothing_that_folds_to_our_names_survives(headers: list[tuple[bytes, byt
 
 
 @given(st.text(alphabet='ab=1,;:()"\\ akoy?.-*%\t', max_size=40))
-def test_what_survives_is_read_alike_by_the_verifier_and_never_has_our_label(value: str) -> None:
+def test_remaining_signature_field_never_has_the_label_of_the_gateway(value: str) -> None:
     for name, left in strip([(b"signature", value.encode())]):
         assert name == b"signature"
         try:

@@ -31,7 +31,7 @@ def claims(text: str) -> dict[str, Any]:
     return decoded
 
 
-def test_it_says_what_the_contract_says(algorithm: str) -> None:
+def test_assertion_has_the_documented_claims(algorithm: str) -> None:
     said = claims(token(prepared(algorithm), NOW))
     assert said.pop("jti")
     assert said == {
@@ -63,7 +63,7 @@ def test_it_says_what_the_contract_says(algorithm: str) -> None:
     }
 
 
-def test_it_verifies(algorithm: str) -> None:
+def test_assertion_verifies(algorithm: str) -> None:
     key = KEYS[algorithm]
     known = v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
     headers = prepared(algorithm).headers(b"GET", b"h", b"/", b"", NOW)
@@ -71,7 +71,7 @@ def test_it_verifies(algorithm: str) -> None:
     assert (said.owner, said.rule, said.scope) == (FULL.owner, FULL.rule, FULL.scope)
 
 
-def test_it_is_signed_once_and_made_anew_shortly_before_its_end() -> None:
+def test_assertion_is_signed_once_and_renewed_shortly_before_it_expires() -> None:
     one = prepared("ed25519")
     first = token(one, NOW)
     assert token(one, NOW + 53.9) == first
@@ -81,35 +81,35 @@ def test_it_is_signed_once_and_made_anew_shortly_before_its_end() -> None:
     assert claims(second)["exp"] == int(NOW) + 114
 
 
-def test_it_never_outlives_the_token_that_it_carries() -> None:
+def test_assertion_expires_no_later_than_its_token() -> None:
     one = prepared("ed25519", replace(FULL, expires_at=int(NOW) + 20))
     assert claims(token(one, NOW))["exp"] == int(NOW) + 20
     assert claims(token(one, NOW + 19))["exp"] == int(NOW) + 20
 
 
-def test_it_is_not_reused_for_another_grant_or_rule() -> None:
+def test_assertion_is_not_reused_for_another_grant_or_rule() -> None:
     made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app", clock=lambda: NOW)
     one, other = made.prepare(FULL), made.prepare(replace(FULL, rule="access[2] /other"))
     assert claims(token(one, NOW))["rule"] != claims(token(other, NOW))["rule"]
 
 
-def test_without_a_grant_it_says_only_who(algorithm: str) -> None:
+def test_assertion_without_a_grant_names_only_the_owner(algorithm: str) -> None:
     said = claims(token(prepared(algorithm, UpstreamClaims(owner="o", connections=(), rule="r")), NOW))
     assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections", "interaction_type"}
 
 
-def test_an_audience_of_its_own_can_be_set() -> None:
+def test_assertion_has_the_configured_audience() -> None:
     config = replace(signing("ed25519", SigningScheme.JWT), audience="payments")
     one = signer(config, "https://gateway", "http://app", clock=lambda: NOW).prepare(FULL)
     assert claims(token(one, NOW))["aud"] == "payments"
 
 
-def test_what_no_header_can_carry_is_refused_here_as_well() -> None:
+def test_assertion_of_a_value_that_no_header_can_carry_is_refused() -> None:
     with pytest.raises(header_values.UnencodableHeaderValue):
         prepared("ed25519", replace(FULL, bearer=Secret("a\nb")))
 
 
-def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
+def test_size_estimate_is_never_less_than_what_is_sent(algorithm: str) -> None:
     one = prepared(algorithm)
     sent = len("akoya-assertion") + len(token(one, NOW)) + 4
     assert sent <= one.size <= sent + 128

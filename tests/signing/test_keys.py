@@ -58,7 +58,7 @@ def test_pem_and_jwk_of_one_key_have_one_id_here_and_at_the_verifier(algorithm: 
 
 
 @pytest.mark.parametrize("algorithm", list(SigningAlgorithm))
-def test_a_new_key_signs_what_verifies(algorithm: SigningAlgorithm) -> None:
+def test_signature_of_a_new_key_verifies(algorithm: SigningAlgorithm) -> None:
     private = key_generation.generate_private_key(algorithm)
     for text in (key_generation.as_text(private), key_generation.as_set([key_generation.as_jwk(private, NOW)])):
         config = Signing(SigningScheme.HTTP_MESSAGE_SIGNATURES, algorithm, (one(text),))
@@ -74,7 +74,7 @@ def test_a_shared_secret_is_never_published() -> None:
         assert jwks(Signing(SigningScheme.JWT, MAC, (one(text, "k1"),))) == b'{"keys":[]}'
 
 
-def test_nothing_private_is_published_and_nothing_private_prints() -> None:
+def test_private_keys_are_neither_published_nor_printed() -> None:
     for algorithm in ("ed25519", "ecdsa-p256-sha256"):
         document = json.loads(jwks(signing(algorithm)))
         secret = KEYS[algorithm]["private_jwk"]["d"]
@@ -171,7 +171,7 @@ def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
     assert signer(config, "https://a", "http://b", clock=lambda: NOW + 100)
 
 
-def test_when_nobody_rotated_the_last_key_goes_on() -> None:
+def test_last_key_signs_after_its_end_without_a_rotation() -> None:
     old = {**key_generation.as_jwk(key_generation.generate_private_key(ED), NOW), "exp": NOW - 10}
     older = {**key_generation.as_jwk(key_generation.generate_private_key(ED), NOW), "exp": NOW - 20}
     schedule = load_schedule(ED, [one(as_set(older, old))])
@@ -180,7 +180,7 @@ def test_when_nobody_rotated_the_last_key_goes_on() -> None:
 
 
 @pytest.mark.parametrize("scheme", list(SigningScheme))
-def test_what_was_prepared_changes_key_by_the_clock_alone(scheme: SigningScheme) -> None:
+def test_prepared_signature_changes_its_key_when_the_time_comes(scheme: SigningScheme) -> None:
     """Replicas that read the same file change keys at the same moment without coordination."""
     rotation = key_generation.rotate(
         key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)]), ED, NOW, 10

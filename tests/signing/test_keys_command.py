@@ -132,7 +132,7 @@ def test_plain_keys_are_rotated_by_hand_with_the_lines_to_write(shell: Shell) ->
     assert shell.keys("public", "--pem").count("BEGIN PUBLIC KEY") == 2
 
 
-def test_a_faulty_configuration_is_exit_code_1_and_a_line_a_fault(shell: Shell) -> None:
+def test_faulty_configuration_is_exit_code_1_with_one_line_for_each_fault(shell: Shell) -> None:
     shell.config("[{id: k1, file: gone.pem}]")
     assert "gateway.yaml:" in shell.keys("list", code=1)
     shell.keys("rotate", "--in", "soon", code=1)

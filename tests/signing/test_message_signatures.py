@@ -43,14 +43,14 @@ def test_the_signer_writes_what_the_vectors_expect(algorithm: str, name: str) ->
         assert made == expected
 
 
-def test_no_nonce_is_given_out_twice() -> None:
+def test_nonces_never_repeat() -> None:
     made = signer(signing("hmac-sha256"), "https://app.example.com", "http://up", clock=lambda: NOW).prepare(FULL)
     nonces = {made.headers(b"GET", b"a", b"/", b"", NOW)[-2][1].partition(b'nonce="')[2][:33] for _ in range(500)}
     assert len(nonces) == 500
     assert all(len(nonce.rstrip(b'"')) == 32 for nonce in nonces)
 
 
-def test_every_algorithm_makes_what_verifies(algorithm: str) -> None:
+def test_signature_of_every_algorithm_verifies(algorithm: str) -> None:
     made = prepared(algorithm).headers(b"GET", b"app.example.com", b"/x", b"", NOW)
     said = v.verify("GET", "app.example.com", "/x", "", made, key_of(algorithm), NOW)
     assert said.owner == FULL.owner
@@ -78,14 +78,14 @@ def test_every_signature_has_its_own_nonce() -> None:
     assert len(seen) == 50
 
 
-def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
+def test_header_without_a_value_is_left_out() -> None:
     made = prepared("hmac-sha256", UpstreamClaims(owner="o", connections=(), rule="r")).headers(
         b"GET", b"h", b"/", b"", NOW
     )
     assert [name for name, _ in made] == [b"akoya-owner", b"akoya-interaction-type", b"signature-input", b"signature"]
 
 
-def test_the_size_is_never_less_than_what_is_sent(algorithm: str) -> None:
+def test_size_estimate_is_never_less_than_what_is_sent(algorithm: str) -> None:
     one = prepared(algorithm)
     made = one.headers(b"GET", b"h", b"/", b"", NOW)
     sent = sum(len(name) + len(value) + 4 for name, value in made)
@@ -113,7 +113,7 @@ def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: Upstream
 
 
 @pytest.mark.parametrize("owner", ["jürgen 50%", "a\r\nb", '"quoted"', "日本", " lead", "%41"])
-def test_any_owner_arrives_as_it_was(owner: str, algorithm: str) -> None:
+def test_owner_of_any_characters_arrives_unchanged(owner: str, algorithm: str) -> None:
     made = prepared(algorithm, replace(FULL, owner=owner)).headers(b"GET", b"h", b"/", b"", NOW)
     assert v.verify("GET", "h", "/", "", made, key_of(algorithm), NOW).owner == owner
 

@@ -33,7 +33,7 @@ texts = st.lists(pieces, max_size=14).map("".join)
 
 @settings(max_examples=400, deadline=None)
 @given(texts)
-def test_what_the_gateway_lets_through_an_independent_parser_reads_with_the_same_keys(text: str) -> None:
+def test_passed_dictionary_has_the_same_keys_for_an_independent_parser(text: str) -> None:
     found = members(text)
     expected = theirs(text)
     if found is not None:
@@ -43,14 +43,14 @@ def test_what_the_gateway_lets_through_an_independent_parser_reads_with_the_same
 
 @settings(max_examples=400, deadline=None)
 @given(texts)
-def test_no_reader_finds_our_label_in_what_is_left(text: str) -> None:
+def test_label_of_the_gateway_is_found_by_no_parser_after_removal(text: str) -> None:
     left = theirs(without(text.encode("latin-1"), "akoya").decode("latin-1"))
     assert left is None or "akoya" not in left
 
 
 @settings(max_examples=400, deadline=None)
 @given(texts)
-def test_what_the_verifier_reads_an_independent_parser_reads_alike(text: str) -> None:
+def test_dictionary_read_by_the_verifier_is_the_same_for_an_independent_parser(text: str) -> None:
     try:
         found = parse_dictionary(text, "x")
     except NotVerified:
@@ -78,7 +78,7 @@ def test_what_the_verifier_reads_an_independent_parser_reads_alike(text: str) ->
         'a=%"x%c3%bc"',
     ],
 )
-def test_what_is_a_dictionary_is_read_as_one(text: str) -> None:
+def test_valid_dictionary_is_parsed(text: str) -> None:
     assert theirs(text) is not None
     assert members(text) is not None
     assert list(parse_dictionary(text, "x")) == [key for key, _ in members(text) or ()]

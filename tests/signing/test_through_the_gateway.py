@@ -102,14 +102,14 @@ def browser(world: World) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/accounts/a%20b?x=%2F&y=1&y=2", "/accounts/%C3%BC?"])
-def test_the_app_knows_who_asks_and_with_which_token(browser: Browser, path: str) -> None:
+def test_app_receives_the_owner_and_the_token(browser: Browser, path: str) -> None:
     said = browser.fetch(path).json()
     assert said["connector"] == "mikomo"
     assert said["owner"]
     assert said["token"].count(".") == 2
 
 
-def test_what_a_client_says_of_itself_is_not_believed(browser: Browser) -> None:
+def test_identity_headers_of_a_client_are_ignored(browser: Browser) -> None:
     honest = browser.fetch("/accounts").json()
     answer = browser.fetch("/accounts", headers=SPOOFED)
     assert answer.status_code == 200, answer.text
@@ -124,7 +124,7 @@ def test_what_a_client_says_of_itself_is_not_believed(browser: Browser) -> None:
     assert ["signature", "theirs=:AAAA:"] in said["headers"]
 
 
-def test_on_a_public_path_nothing_of_ours_gets_through(world: World, browser: Browser) -> None:
+def test_public_path_drops_identity_headers_of_a_client(world: World, browser: Browser) -> None:
     stranger = httpx.get(f"{world.url}/public/x", headers=SPOOFED, trust_env=False)
     for answer in (stranger, browser.fetch("/public/x", headers=SPOOFED)):
         assert answer.status_code == 200, answer.text
@@ -132,7 +132,7 @@ def test_on_a_public_path_nothing_of_ours_gets_through(world: World, browser: Br
         assert "BBBB" not in answer.text
 
 
-def test_past_the_gateway_there_is_no_way_in(world: World, browser: Browser, scheme: str) -> None:
+def test_request_that_bypasses_the_gateway_is_refused_by_the_app(world: World, browser: Browser, scheme: str) -> None:
     captured = [
         (n, x) for n, x in browser.fetch("/accounts").json()["headers"] if n.startswith(("akoya", "signat", "host"))
     ]
@@ -150,7 +150,7 @@ def test_past_the_gateway_there_is_no_way_in(world: World, browser: Browser, sch
     assert ask("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
 
 
-def test_keys_change_without_a_restart_and_without_one_refused_request(world: World, browser: Browser) -> None:
+def test_key_rotation_needs_no_restart_and_refuses_no_request(world: World, browser: Browser) -> None:
     gateway = world.gateway
     assert isinstance(gateway, GatewayProcess)
     assert gateway.process is not None
