@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.environment import CLIENT_ID, Browser, World
+from tests.support.waiting import until
 
 
 def test_the_authorization_url_is_the_one_akoya_documents(world: World, browser: Browser) -> None:
@@ -117,13 +118,12 @@ def test_an_old_session_id_is_worth_nothing_after_a_new_grant(world: World, brow
         thief.http.cookies.update(browser.http.cookies)
         assert thief.fetch("/accounts").status_code == 200
         browser.connect("other")
-        time.sleep(1.2)  # A cached session is valid for a second.
-        assert thief.fetch("/accounts").status_code == 401
+        until(lambda: thief.fetch("/accounts").status_code == 401, "the cached session, valid for a second, has ended")
 
 
 def ends_at_akoya(world: World, id_token: str) -> bool:
-    """Return whether Akoya rejects the token within five seconds: revocations are processed in the background."""
-    deadline = time.monotonic() + 5
+    """Return whether Akoya rejects the token within 30 seconds: revocations are processed in the background."""
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         data = httpx.get(
             f"{world.akoya.url}/accounts-info/v2/mikomo",
