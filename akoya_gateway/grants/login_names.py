@@ -6,7 +6,6 @@ Names chosen by users are in one record for each owner, not in the grants: renam
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,7 +35,8 @@ class LoginNames:
     chooses or ends a login must work without them. The next `rename` replaces such a record.
 
     Args:
-        lifetime: Seconds for which names are kept after the last change. None: until the logins are disconnected.
+        lifetime: Seconds for which names are kept after the last change. None: without a limit. Names of logins that
+            were disconnected are removed by the next change.
     """
 
     def __init__(self, store: EncryptedStore, clock: Clock, lifetime: float | None) -> None:
@@ -88,11 +88,14 @@ class LoginNames:
 def _distinct(logins: Iterable[Grant], chosen: dict[str, str]) -> dict[str, str]:
     """Name the logins at one bank, the first connected first. Equal names get a number."""
     named: dict[str, str] = {}
-    uses: Counter[str] = Counter()
     for number, grant in enumerate(logins, 1):
-        name = chosen.get(grant.id) or login_name(grant.tokens.bearer) or f"Login {number}"
-        uses[name] += 1
-        named[grant.id] = name if uses[name] == 1 else f"{name} ({uses[name]})"
+        text = chosen.get(grant.id) or login_name(grant.tokens.bearer) or f"Login {number}"
+        name, use = text, 1
+        # A user may have chosen a name that ends in a number as well.
+        while name in named.values():
+            use += 1
+            name = f"{text} ({use})"
+        named[grant.id] = name
     return named
 
 

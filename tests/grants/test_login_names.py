@@ -37,3 +37,13 @@ async def test_names_that_cannot_be_decrypted_are_ignored_and_replaced_by_rename
     assert await names.names(owned) == {first.id: "Login 1", second.id: "Login 2"}
     await names.rename(second, "Personal", owned)
     assert await names.names(owned) == {first.id: "Login 1", second.id: "Personal"}
+
+
+async def test_names_of_logins_at_one_bank_differ_whatever_names_the_user_chose() -> None:
+    """The page that ends a login shows its name only."""
+    names = LoginNames(EncryptedStore(MemoryStore(lambda: NOW), RING), lambda: NOW, None)
+    owned = OwnerGrants(OWNER, tuple(grant(sub) for sub in "dcba"))
+    for one, text in zip(owned.grants, ("Home", "Home", "Home", "Home (2)"), strict=True):
+        await names.rename(one, text, owned)
+    found = await names.names(owned)
+    assert [found[one.id] for one in reversed(owned.grants)] == ["Home (2)", "Home", "Home (3)", "Home (4)"]
