@@ -1,8 +1,8 @@
 """Decides what of an app's response reaches the client. Every entry point edits response heads with this module only.
 
 Hidden are the gateway's header names, `Set-Cookie` with the name of a gateway cookie, and `X-Request-Id`, because the
-gateway sends its own. What a proxy adds to every
-response (`Via`, `Date`) is left to `upstream.reverse_proxy`, `gateway.date_header` and the fast lane.
+gateway sends its own. What a proxy adds to every response (`Via`, `Date`) is left to `upstream.reverse_proxy`,
+`gateway.date_header` and the fast lane.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def _joined(headers: Headers) -> Headers:
 _PREFIX = b"akoya"
 _SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
 _SINGLE_FIELDS = _SIGNATURE_FIELDS | {b"cookie"}
-_CONNECTION_NAMES = _SIGNATURE_FIELDS | {CONTENT_DIGEST}
+_CONNECTION_NAMES = _SIGNATURE_FIELDS | {CONTENT_DIGEST, REQUEST_ID}
+_CONNECTION_WORDS = (b"akoya", b"signature", b"content", b"request")
 
 
 def _name_spellings(start: str) -> frozenset[bytes]:
@@ -156,7 +157,7 @@ def _filter_header(header: tuple[bytes, bytes], cookies: CookieStripper | None) 
 
 def _without_our_names(connection: bytes) -> bytes:
     lower = connection.lower()
-    if b"akoya" not in lower and b"signature" not in lower and b"content" not in lower:
+    if not any(word in lower for word in _CONNECTION_WORDS):
         return connection
     options = [option for option in (part.strip() for part in connection.split(b",")) if option]
     return b", ".join(o for o in options if not is_gateway_header(o) and _fold(o) not in _CONNECTION_NAMES)

@@ -78,6 +78,8 @@ def test_an_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
         (b"keep-alive", b"keep-alive"),
         (b"Upgrade, HTTP2-Settings", b"Upgrade, HTTP2-Settings"),
         (b"akoya.id.token, content-length", b"content-length"),
+        (b"close, X-Request-Id", b"close"),
+        (b"X_Request_Id, X-Request", b"X-Request"),
     ],
 )
 def test_connection_header_cannot_remove_gateway_headers(value: bytes, left: bytes | None) -> None:
