@@ -24,3 +24,22 @@ def test_what_came_to_nothing_is_kept_as_well() -> None:
     memory: BoundedCache[bytes, int | None] = BoundedCache(3, 10)
     assert memory.store(b"x", None, 1) is None
     assert b"x" in memory
+
+
+def test_value_is_kept_when_its_key_comes_a_second_time() -> None:
+    memory: BoundedCache[bytes, int] = BoundedCache(3, 10, on_repeat=True)
+    assert memory.store(b"a", 1) == 1
+    assert memory == {}
+    assert memory.store(b"a", 2) == 2
+    assert memory == {b"a": 2}
+
+
+def test_keys_that_never_repeat_evict_nothing_and_are_bounded() -> None:
+    memory: BoundedCache[bytes, int] = BoundedCache(3, 10, on_repeat=True)
+    for _ in range(2):
+        memory.store(b"kept", 1)
+    for number in range(100):
+        memory.store(b"%d" % number, number)
+    assert memory == {b"kept": 1}
+    assert memory._seen is not None
+    assert len(memory._seen) <= 3

@@ -75,7 +75,7 @@ class RequestHeaderCache:
         self._cookies = cookies
         self._client_headers = client_headers
         self._entries: BoundedCache[tuple[tuple[bytes, bytes], ...], RequestHeaders] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
 
     def read(self, headers: Headers) -> RequestHeaders:

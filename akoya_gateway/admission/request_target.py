@@ -68,7 +68,9 @@ class TargetRouter:
         self._policy = policy
         self._is_own = is_own
         self._secure = secure
-        self._targets: BoundedCache[tuple[str, bytes], RequestTarget] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        self._targets: BoundedCache[tuple[str, bytes], RequestTarget] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
+        )
 
     def route(self, method: str, raw_path: bytes) -> RequestTarget:
         """Return the target of this method and path.

@@ -181,13 +181,17 @@ class RequestParser:
         self._cookies = cookies
         self._scheme = scheme
         self._max_head_bytes = min(limit, MAX_HEAD_BYTES)
-        self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
-        self._scope_target_cache: BoundedCache[tuple[str, bytes, bytes], CachedTarget | None] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES
+        self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
-        self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        self._scope_target_cache: BoundedCache[tuple[str, bytes, bytes], CachedTarget | None] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
+        )
+        self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
+        )
         self._scope_header_cache: BoundedCache[tuple[bytes, bytes], _CachedHeader] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
         self._simple_headers: BoundedCache[bytes, None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
         """Names of headers that are passed on unchanged whatever their value."""

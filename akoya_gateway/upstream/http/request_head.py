@@ -147,7 +147,7 @@ class RequestWriter:
         self._methods: BoundedCache[str, bytes] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
         self._hosts: BoundedCache[bytes, None] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
         self._sections: BoundedCache[tuple[object, ...], HeaderSection] = BoundedCache(
-            _MAX_SECTIONS, _MAX_SECTION_BYTES
+            _MAX_SECTIONS, _MAX_SECTION_BYTES, on_repeat=True
         )
 
     def write(

@@ -118,9 +118,11 @@ class ResponseHeadCache:
     def __init__(self, hides: Hides | None = None) -> None:
         """Create the cache. `hides` decides which headers must not reach the client."""
         self._hides = hides or _hides_by_name
-        self._heads: BoundedCache[bytes, CachedResponseHead] = BoundedCache(MAX_HEADS, MAX_HEAD_KEY_BYTES)
+        self._heads: BoundedCache[bytes, CachedResponseHead] = BoundedCache(
+            MAX_HEADS, MAX_HEAD_KEY_BYTES, on_repeat=True
+        )
         self._statuses: BoundedCache[bytes, int] = BoundedCache(MAX_HEADERS, MAX_LINE_BYTES)
-        self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
+        self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES, on_repeat=True)
 
     def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
         """Return the head at the beginning of `data` and the position of the body.
