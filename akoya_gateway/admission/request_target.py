@@ -79,10 +79,10 @@ class TargetRouter:
             PathRefused: The path is not acceptable, or another spelling of it is under another rule.
         """
         key = method, raw_path
-        try:
-            return self._targets[key]
-        except KeyError:
-            return self._targets.store(key, self._route(method, raw_path), len(method) + len(raw_path))
+        target = self._targets.get(key)
+        if target is not None:
+            return target
+        return self._targets.store(key, self._route(method, raw_path), len(method) + len(raw_path))
 
     def _route(self, method: str, raw_path: bytes) -> RequestTarget:
         path = normalize_path(raw_path)

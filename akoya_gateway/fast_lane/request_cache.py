@@ -74,6 +74,10 @@ class CachedTarget:
         self.idempotent = verb in IDEMPOTENT
 
 
+_UNREAD = CachedTarget.__new__(CachedTarget)
+"""Stands for a target that is not in a cache. None is a target that is cached and not for the lane."""
+
+
 class CachedHeaders:
     """A parsed header section, as sent by one peer.
 
@@ -202,9 +206,8 @@ class RequestParser:
             return None
         written = data[:-4].split(b"\r\n", MAX_HEADERS)
         start = written[0]
-        try:
-            target = self._target_cache[start]
-        except KeyError:
+        target = self._target_cache.get(start, _UNREAD)
+        if target is _UNREAD:
             target = self._read_target(start)
         if target is None:
             return None
@@ -218,9 +221,8 @@ class RequestParser:
         """Parse an HTTP/1.1 request from an ASGI `http` scope, or return None."""
         target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
         headers: Headers = scope["headers"]
-        try:
-            cached_target = self._scope_target_cache[target]
-        except KeyError:
+        cached_target = self._scope_target_cache.get(target, _UNREAD)
+        if cached_target is _UNREAD:
             cached_target = self._read_scope_target(target)
         if cached_target is None or cached_target.target.path != scope["path"] or len(headers) > MAX_HEADERS:
             return None
