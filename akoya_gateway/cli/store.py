@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -38,10 +39,10 @@ def backup(file: Path, config: Path) -> None:
     async def work(opened: Store) -> None:
         from akoya_gateway.store.backup import backup as copy  # noqa: PLC0415
 
-        partial = file.with_name(f"{file.name}.partial")
+        target, partial = _new_file(file)
         written = 0
         try:
-            with _new_file(partial) as target:
+            with target:
                 with click.progressbar(length=0, label=str(file), show_pos=True, file=sys.stderr) as bar:
                     async for written, total in copy(opened, target):
                         bar.length = total
@@ -87,9 +88,10 @@ def restore(file: Path, config: Path) -> None:
     _run(config, work, file)
 
 
-def _new_file(path: Path) -> IO[str]:
-    path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+def _new_file(file: Path) -> tuple[IO[str], Path]:
+    """Open a file beside `file` that only its owner may read, with a name that no other backup uses."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.", suffix=".partial")
+    return os.fdopen(descriptor, "w", encoding="utf-8"), Path(name)
 
 
 def _run(config: Path, work: Callable[[Store], Coroutine[Any, Any, None]], file: Path) -> None:

@@ -73,9 +73,14 @@ def test_backup_of_one_store_is_restored_into_another_kind_of_store(own_redis: R
     redis = configured(tmp_path / "to", own_redis.url)
     write(sqlite, *RECORDS)
     file = tmp_path / "store.backup"
+    # Another backup to the same file, which is still being written.
+    other = tmp_path / "store.backup.partial"
+    other.write_text("half of it")
     done = run("backup", file, "--config", sqlite)
     assert done.exit_code == 0, done.output
     assert "3 records written" in done.output
+    assert other.read_text() == "half of it"
+    other.unlink()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert b"refresh token" not in file.read_bytes(), "records stay encrypted"
     assert [path.name for path in tmp_path.glob("store.backup*")] == ["store.backup"]
