@@ -61,6 +61,11 @@ local function admit(txn, headers)
     for name, values in pairs(headers) do
         if name:sub(1, 6) == "akoya-" or name == "signature" or name == "signature-input" or name == "cookie" then
             each(values, function(value) txn.http:req_add_header(name, value) end)
+        elseif name == "x-request-id" then
+            each(values, function(value)
+                txn.http:req_set_header(name, value)
+                txn:set_var("txn.akoya_request_id", value)
+            end)
         end
     end
 end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 import websockets
@@ -277,3 +278,19 @@ def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
         if status == 200:
             passed = [value for name, value in json.loads(body)["headers"] if name == "upgrade"]
             assert set(passed) <= {"websocket"}, upgrade
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/public/x"])
+def test_the_request_id_of_the_gateway_reaches_the_app_and_the_client(
+    world: ProxiedWorld, member: Browser, path: str
+) -> None:
+    seen = set()
+    for _ in range(2):
+        response = member.fetch(path, headers={"x-request-id": "chosen-by-the-client"})
+        assert response.status_code == 200
+        [request_id] = [value for name, value in response.json()["headers"] if name == "x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{16}", request_id)
+        # Traefik cannot add a header of the request to the response.
+        assert response.headers.get_list("x-request-id") == ([] if world.kind == "traefik" else [request_id])
+        seen.add(request_id)
+    assert len(seen) == 2
