@@ -126,6 +126,10 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
         for form in ({"csrf": csrf, "return_to": text}, {"csrf": csrf, "return_to": text, "grant": "none"}):
             answer = browser.fetch("/akoya/disconnect/nobody", "POST", data=form)
             assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=disconnected"), text
+    rename = {"csrf": csrf, "grant": browser.connections()["connections"][0]["id"], "name": "mine"}
+    for text in spread(11, 3):
+        answer = browser.fetch("/akoya/rename/mikomo", "POST", data={**rename, "return_to": text})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=renamed"), text
     answer = browser.fetch(
         f"/akoya/logout?return_to={quote('//evil.example')}",
         "POST",

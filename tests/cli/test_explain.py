@@ -43,6 +43,10 @@ def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(
     headers = dict(line.strip().split(": ", 1) for line in lines[6:])
     assert headers["Akoya-Connector"] == "mikomo"
     assert headers["Akoya-Id-Token"] == "<id_token>"
+    assert headers["Akoya-Provider"] == "mikomo"
+    assert headers["Akoya-Interaction-Type"] == "user"
+    assert headers["Akoya-Grant"].startswith("g_")
+    assert headers["Akoya-Last-Access"].endswith("Z")
     assert headers["Signature"] == "akoya=:<signature>:"
     assert 'keyid="<key id>";alg="hmac-sha256"' in headers["Signature-Input"]
 
