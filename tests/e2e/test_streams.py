@@ -102,9 +102,9 @@ def test_a_websocket_closes_when_its_grant_is_disconnected(world: World, browser
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with connect(f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers={"Cookie": cookies}) as socket:
-        assert "akoya-id-token" in json.loads(socket.recv(5))
+        assert "akoya-id-token" in json.loads(socket.recv(30))
         socket.send("still here")
-        assert socket.recv(5) == "still here"
+        assert socket.recv(30) == "still here"
         disconnect(browser)
         with pytest.raises(Exception, match="4401"):
             socket.recv(6)

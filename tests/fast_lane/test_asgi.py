@@ -324,7 +324,7 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
                 await first
             assert crossing._connection is waiting._connection
             waiting._connection.data_received(OK)
-            assert status_of(await asyncio.wait_for(second, 5)) == 200
+            assert status_of(await asyncio.wait_for(second, 30)) == 200
 
     asyncio.run(main())
 

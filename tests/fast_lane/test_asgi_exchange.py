@@ -275,7 +275,7 @@ async def serves(app: AsgiFastLane, cookie: bytes) -> None:
     """
     for _ in range(20):
         client = Client(app, cookie, "plain", "last", "GET", None)
-        await asyncio.wait_for(client.run(), 5)
+        await asyncio.wait_for(client.run(), 30)
         if client.told[0]["status"] == 200:
             return
     raise AssertionError("no connection is left")
@@ -342,11 +342,11 @@ def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, fir
         elif second in HAPPENINGS and (crossing._proxied is None or not crossing._exchange.is_finished):
             HAPPENINGS[second](connection)
         next_one = asyncio.create_task(Client(app, cookie, "plain", "b", "GET", None).run())
-        await asyncio.wait({task}, timeout=5)
+        await asyncio.wait({task}, timeout=30)
         assert task.done(), second
         assert connection._handler is not crossing, second
         assert crossing._proxied is None or connection._handler is not crossing._exchange, second
-        await asyncio.wait_for(next_one, 5)
+        await asyncio.wait_for(next_one, 30)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Everything after a head is its body.
             hanging.judge()

@@ -55,7 +55,7 @@ class Slow(threading.Thread):
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path, "--workers", request.param, "--grace", "10") as run:
+    with Running(tmp_path, "--workers", request.param, "--grace", "60") as run:
         until(lambda: len(run.worker_pids()) == int(request.param), "all workers are up")
         yield run
 
@@ -108,7 +108,7 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
             return True
         return False
 
-    until(refused, "new connections are refused", within=5)
+    until(refused, "new connections are refused")
     assert slow.answer() == "done"
     assert running.wait() == 0
 
@@ -190,7 +190,7 @@ def test_a_reload_goes_on_with_streams_and_websockets(running: Running) -> None:
         for _ in range(30):
             assert [next(lines) for lines in both] == ["tick", "tick"]
         ws.send("still there")
-        assert ws.recv(5) == "still there"
+        assert ws.recv(30) == "still there"
         running.app.go.set()
         assert [list(lines)[-1] for lines in both] == ["done", "done"]
 
@@ -221,12 +221,12 @@ class TestStreams:
         with Running(tmp_path, "--grace", "2", *options) as run:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
-                assert ws.recv(5) == "one"
+                assert ws.recv(30) == "one"
                 began = time.monotonic()
                 run.signal(signal.SIGTERM)
                 until(run.draining, "it ends")
                 ws.send("two")
-                assert ws.recv(5) == "two"
+                assert ws.recv(30) == "two"
                 with pytest.raises(ConnectionClosed) as closed:
                     ws.recv(10)
                 assert time.monotonic() - began > 1.9

@@ -146,7 +146,7 @@ def test_one_that_is_gone_serves_what_it_began(several: Several) -> None:
         for _ in range(10):
             assert next(lines) == "tick"
         ws.send("still there")
-        assert ws.recv(5) == "still there"
+        assert ws.recv(30) == "still there"
         several.apps["two"].go.set()
         assert slow.result(20).text == "done"
         assert list(lines)[-1] == "done"

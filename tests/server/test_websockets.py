@@ -41,7 +41,7 @@ def dial(run: Running, path: str = "/public/") -> ClientConnection:
 
 def closing(socket: ClientConnection) -> int:
     with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(5)
+        socket.recv(30)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code
 
@@ -54,7 +54,7 @@ def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) 
     with dial(running) as one, dial(running):
         assert count() == 2
         one.send("x")
-        assert one.recv(5) == "x"
+        assert one.recv(30) == "x"
     until(lambda: count() == 0, "both WebSockets are closed")
     lines = [line for line in running.log() if line.get("path") == "/public/"]
     assert [(line["status"], line["rule"], line["outcome"]) for line in lines] == [
@@ -66,7 +66,7 @@ def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) 
 def test_a_client_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
     with dial(running) as socket:
         socket.send("x" * 1000)
-        assert len(socket.recv(5)) == 1000
+        assert len(socket.recv(30)) == 1000
         socket.send("x" * 1001)
         assert closing(socket) == 1009
     until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
@@ -80,7 +80,7 @@ def test_a_client_cannot_send_more_than_the_largest_message(running: Running, ap
 def test_an_app_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
     with dial(running, "/public/big") as socket:
         socket.send("1000")
-        assert len(socket.recv(5)) == 1000
+        assert len(socket.recv(30)) == 1000
         socket.send("1001")
         assert closing(socket) == 1009
     until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
@@ -91,7 +91,7 @@ def test_a_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running
         for _ in range(4):
             time.sleep(0.6)
             socket.send("alive")
-            assert socket.recv(5) == "alive"
+            assert socket.recv(30) == "alive"
         assert closing(socket) == 1001
 
 

@@ -116,7 +116,7 @@ def test_the_handshake_carries_headers_path_and_who_asked(echo: tuple[App, Proxi
     headers = {"Cookie": "a=1", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
     with dial(proxy, "/a%2Fb?c=d%20e", additional_headers=headers, origin="https://app.example") as socket:
         socket.send("x")
-        socket.recv(5)
+        socket.recv(30)
     request = next(request for request in app.requests if request.path == "/a%2Fb?c=d%20e")
     assert request.headers["Cookie"] == "a=1"
     assert request.headers["Origin"] == "https://app.example"
@@ -131,7 +131,7 @@ def test_the_handshake_carries_headers_path_and_who_asked(echo: tuple[App, Proxi
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1009, 1011, 1012, 3000, 4401, 4999])
 def test_the_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], code: int) -> None:
     with dial(echo[1], f"/close/{code}") as socket, pytest.raises(ConnectionClosed) as closed:
-        socket.recv(5)
+        socket.recv(30)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "as asked")
 
@@ -143,7 +143,7 @@ def test_the_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], 
     app.closed.clear()
     with dial(proxy) as socket:
         socket.send("x")
-        socket.recv(5)
+        socket.recv(30)
         socket.close(code, "bye")
     until(lambda: app.closed == [(code, "bye")], "the upstream sees the close code and the reason")
 
@@ -164,7 +164,7 @@ def test_an_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> No
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy, dial(proxy) as socket:
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(30)
         # A tunnel adds no close frame, so the client sees the same abnormal end.
         assert (closed.value.rcvd and closed.value.rcvd.code) == (None if tunnel else 1014)
 
@@ -245,10 +245,10 @@ def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bo
         dial(proxy, "/big") as socket,
     ):
         socket.send("1000")
-        assert len(socket.recv(5)) == 1000
+        assert len(socket.recv(30)) == 1000
         socket.send("1001")
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
         until(lambda: [code for code, _ in app.closed] == [1009])
@@ -264,10 +264,10 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
         dial(proxy) as socket,
     ):
         socket.send(b"x" * 1000)
-        assert len(socket.recv(5)) == 1000
+        assert len(socket.recv(30)) == 1000
         socket.send(b"x" * 1001)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
         until(lambda: [code for code, _ in app.closed] == [1009])
@@ -285,9 +285,9 @@ def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
         for _ in range(4):
             time.sleep(0.7)
             socket.send("alive")
-            assert socket.recv(5) == "alive"
+            assert socket.recv(30) == "alive"
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
 
@@ -339,12 +339,12 @@ def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(cod
     app = App()
     with serving(app) as server, proxied(origin_of(server), wrap=wrap, tunnel=tunnel) as proxy, dial(proxy) as socket:
         socket.send("x")
-        assert socket.recv(5) == "x"
+        assert socket.recv(30) == "x"
         loop = proxy.pool._loop
         assert loop is not None
         loop.call_soon_threadsafe(endings[0].cancel, code, "disconnected")
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(30)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "disconnected")
         until(lambda: app.closed == [(code, "disconnected")])
@@ -633,7 +633,7 @@ def test_a_unix_socket_and_a_tls_upstream_carry_websockets_too(tmp_path: Path, t
     ):
         for proxy in (first, second):
             with dial(proxy) as socket:
-                assert socket.recv(5) == "hello"
+                assert socket.recv(30) == "hello"
 
 
 def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bool) -> None:
