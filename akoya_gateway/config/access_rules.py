@@ -173,7 +173,11 @@ def _grant_selector(node: Node, requirement: _Requirement, names: list[str]) -> 
         return None
     if below.value == "single":
         return GrantSelector(GrantSource.SINGLE)
-    ((source, name),) = ((key, below.value[key]) for key in below.value)
+    given = [(key, value) for key, value in below.value.items() if value is not None]
+    if len(given) != 1:
+        below.error("expected one of {query: NAME}, {header: NAME} and {path: NAME}", "keep one of them")
+        return None
+    ((source, name),) = given
     if source == "path" and (name not in names or name == parameter):
         others = [other for other in names if other != parameter]
         remedy = did_you_mean(name, others) or "add the parameter to the path"
