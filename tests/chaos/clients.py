@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,11 +119,16 @@ class Crowd:
 
 
 class Load:
-    """Responses to a steady stream of requests. `lost` counts connections that closed without a response."""
+    """Responses to a steady stream of requests. `faults` counts requests without a response by their errors."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
-        self.lost = 0
+        self.faults: Counter[str] = Counter()
+
+    @property
+    def lost(self) -> int:
+        """The number of requests without a response."""
+        return self.faults.total()
 
     def mark(self) -> int:
         return len(self.answers)
@@ -147,8 +153,8 @@ async def load(
             try:
                 async with asyncio.timeout(30):
                     seen.answers.append(await ask(ports[turn % len(ports)], cookies[turn // 2 % len(cookies)]))
-            except (OSError, EOFError):
-                seen.lost += 1
+            except (OSError, EOFError) as fault:
+                seen.faults[repr(fault)] += 1
             await asyncio.sleep(pause)
 
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lane(number)) for number in range(lanes)]

@@ -38,7 +38,7 @@ async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Ca
     await until_async(lambda: says(fleet, 200), "/readyz reports success")
     for answer in seen.since(mark):
         judge(answer)
-    assert seen.lost == 0
+    assert seen.lost == 0, seen.faults
 
 
 async def answered(seen: Load, statuses: set[int], since: int = 0) -> bool:

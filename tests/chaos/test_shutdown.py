@@ -145,7 +145,7 @@ async def test_the_key_ring_rotates_under_load_and_nobody_is_logged_out(tmp_path
             mark = seen.mark()
             await until_async(lambda: more(seen.mark(), mark + 50), "requests go on")
         assert seen.statuses() == {200}
-        assert seen.lost == 0
+        assert seen.lost == 0, seen.faults
         assert len(load_config(fleet.gateways[0].config_path, fleet.environ).sessions.keys) == 1
         for visitor in (*visitors, later):
             assert {(await ask(port, visitor.cookie)).status for port in fleet.ports} == {200}
