@@ -6,6 +6,7 @@ Gateway headers are prepared once per grant and signed for each request.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from akoya_gateway.access.request import Headers
 from akoya_gateway.admission.decision import Admitted
@@ -159,6 +160,13 @@ def upstream_claims(
         id_tokens_end=min((int(each.tokens.expires_at) for each in all_passed), default=None),
         last_access=last_access,
     )
+
+
+def claims_of_request(verified: Verified | None) -> Verified | None:
+    """Return the claims for the app of one request. An app that changes its dictionary changes no other request."""
+    if verified is None or not verified.id_tokens:
+        return verified
+    return replace(verified, id_tokens=dict(verified.id_tokens))
 
 
 def verified_of(claims: UpstreamClaims) -> Verified:

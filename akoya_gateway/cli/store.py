@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import tempfile
@@ -49,8 +50,7 @@ def backup(file: Path, config: Path) -> None:
                         bar.update(written - bar.pos)
                 target.flush()
                 os.fsync(target.fileno())
-            # The name appears only when the backup is complete. A link, unlike a rename, never overwrites.
-            os.link(partial, file)
+            _publish(partial, file)
         finally:
             partial.unlink(missing_ok=True)
         click.echo(f"{written} records written to {file}", err=True)
@@ -58,6 +58,18 @@ def backup(file: Path, config: Path) -> None:
     if file.exists():
         _fail(f"{file} already exists; backups are never overwritten")
     _run(config, work, file)
+
+
+def _publish(partial: Path, file: Path) -> None:
+    """Give a complete backup its name. A link, unlike a rename, never overwrites, but some file systems have none."""
+    try:
+        os.link(partial, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        if file.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        partial.rename(file)
 
 
 @store.command()

@@ -18,6 +18,7 @@ from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.admission.denial_responses import ErrorResponder
+from akoya_gateway.admission.header_injector import claims_of_request
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.clock import Clock
 from akoya_gateway.config import ConfigurationError, load_config
@@ -344,7 +345,7 @@ class Gateway:
         admission = reply.admission
         app_scope["akoya.upstream"] = admission.rule.upstream
         # Set for every request, so that no value of an outer app or server is taken for the gateway's.
-        app_scope["akoya"] = admission.verified
+        app_scope["akoya"] = claims_of_request(admission.verified)
         if admission.owner is not None:
             app_scope["akoya.ending"] = reply
         try:
@@ -468,7 +469,7 @@ class Gateway:
         app_scope["raw_path"] = reply.request.raw_path
         app_scope["headers"] = [*headers, reply.request_id_header]
         app_scope["akoya.upstream"] = admitted.rule.upstream
-        app_scope["akoya"] = admitted.verified
+        app_scope["akoya"] = claims_of_request(admitted.verified)
 
         async def close(code: int) -> None:
             await send({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})

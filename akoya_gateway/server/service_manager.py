@@ -22,7 +22,8 @@ class ServiceManager:
         self._clock = clock
         microseconds = environ.get("WATCHDOG_USEC", "")
         # systemd advises to report twice as often as the limit asks for.
-        self.interval = int(microseconds) / 2_000_000 if self._address and microseconds.isdigit() else None
+        limit = int(microseconds) if self._address and microseconds.isdigit() else 0
+        self.interval = limit / 2_000_000 if limit else None
         """Seconds between two calls of `alive`. None if there is no watchdog."""
         self._reported_at = -float("inf")
 

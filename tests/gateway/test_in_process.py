@@ -13,6 +13,7 @@ import yaml
 from websockets.sync.client import connect
 
 from akoya_gateway import Gateway, load_config
+from akoya_gateway.admission.header_injector import claims_of_request
 from akoya_gateway.verify import Verified
 from tests.support.environment import World
 from tests.support.forward_auth import cookies
@@ -140,3 +141,11 @@ def test_forward_auth_signs_headers_in_both_modes(served: Served) -> None:
     assert told["akoya-connector"] == "mikomo"
     assert told["akoya-owner"] != "me"
     assert "signature" in told
+
+
+def test_app_that_changes_its_tokens_changes_no_other_request() -> None:
+    shared = Verified("own_1", id_tokens={"mikomo": "token"})
+    first = claims_of_request(shared)
+    assert first is not None
+    first.id_tokens.clear()
+    assert claims_of_request(shared) == Verified("own_1", id_tokens={"mikomo": "token"})

@@ -76,6 +76,7 @@ def test_liveness_is_reported_at_half_of_the_limit_and_no_more_often(systemd: Sy
         {"WATCHDOG_USEC": "1000000"},
         {"NOTIFY_SOCKET": "/nowhere"},
         {"NOTIFY_SOCKET": "@nowhere", "WATCHDOG_USEC": "x"},
+        {"NOTIFY_SOCKET": "@nowhere", "WATCHDOG_USEC": "0"},
     ],
 )
 def test_without_systemd_nothing_fails(environ: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -163,3 +165,17 @@ def test_backup_never_overwrites_and_leaves_nothing_of_a_failed_one(tmp_path: Pa
     assert not (tmp_path / "other").exists()
     done = run("backup", tmp_path / "no" / "folder", "--config", config)
     assert (done.exit_code, "No such file or directory" in done.output) == (1, True)
+
+
+def test_backup_on_a_file_system_without_links_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, f"sqlite://{tmp_path}/grants.db")
+    write(config, *RECORDS)
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    file = tmp_path / "store.backup"
+    assert run("backup", file, "--config", config).exit_code == 0
+    assert len(file.read_text().splitlines()) == 5
+    assert [path.name for path in tmp_path.glob("store.backup*")] == ["store.backup"]
