@@ -209,7 +209,7 @@ def test_the_traefik_files_have_the_shape_that_the_answers_need() -> None:
         assert removed.search(name), name
     for name in ("X-Akoya", "Content-Type", "Signature-Agent", "Cookie"):
         assert not removed.search(name), name
-    assert question["authResponseHeaders"] == ["Cookie"]
+    assert question["authResponseHeaders"] == ["Cookie", "X-Request-Id"]
     app, nobody = http["routers"]["app"], http["routers"]["question"]
     assert app["middlewares"].index("describe") < app["middlewares"].index("akoya")
     assert nobody["priority"] > http["routers"]["gateway"]["priority"] > app["priority"]

@@ -43,11 +43,14 @@ def test_python() -> None:
     made = signer(signing("ed25519"), "https://a", "http://b").prepare(FULL)
     request = {"method": "GET", "host": "app.example.com", "path": "/a", "query": "x=1"}
     headers = made.headers(b"GET", b"app.example.com", b"/a", b"x=1", time.time())
-    called: list[tuple[object, object]] = []
+    called: list[tuple[object, ...]] = []
     with key_server(jwks(signing("ed25519"))) as url:
-        names = {**request, "headers": headers, "time": time, "call_the_bank": lambda *told: called.append(told)}
+        names = {**request, "headers": headers, "time": time, "call_akoya": lambda *told: called.append(told)}
         exec(lines("python", url), names)
-    assert called == [(FULL.connector, FULL.bearer.reveal() if FULL.bearer else None)]
+    assert FULL.bearer is not None
+    [(provider, id_token, interaction_type, last_access)] = called
+    assert (provider, id_token, interaction_type) == (FULL.provider, FULL.bearer.reveal(), "user")
+    assert last_access == "2026-09-21T14:12:37Z"
 
 
 def test_node(node: Path) -> None:

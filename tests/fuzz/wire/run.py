@@ -36,6 +36,7 @@ _VOLATILE = [
     (rb'nonce="[^"]+"', b"nonce="),
     (rb"signature: akoya=:[^:]+:", b"signature: akoya="),
     (rb"\r\ndate: [^\r]+", b"\r\ndate: "),
+    (rb"(?i)x-request-id: [0-9a-f]+", b"x-request-id:"),
     (rb'"request_id":"[0-9a-f]+"', b'"request_id":'),
     (rb"(?i)\r\nset-cookie: [^\r]+", b"\r\nset-cookie: "),
     (rb"(state|nonce|code_challenge)=[^&\r\"]+", rb"\1="),
