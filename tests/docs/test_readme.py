@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.logs import complete_lines
 from tests.support.markdown import ROOT, blocks
 from tests.support.ports import free_port
 from tests.support.shutdown import ended
@@ -65,8 +66,8 @@ def test_the_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path:
         )
     try:
         deadline = time.monotonic() + 120
-        while "gateway started" not in (tmp_path / "log").read_text():
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        while "gateway started" not in complete_lines(tmp_path / "log"):
+            assert process.poll() is None and time.monotonic() < deadline, complete_lines(tmp_path / "log")
             time.sleep(0.1)
         answer = httpx.get(f"http://localhost:{port}/", trust_env=False, timeout=30)
         assert (answer.status_code, answer.json()["type"]) == (401, "urn:akoya-gateway:problem:not-connected")

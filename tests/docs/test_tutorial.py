@@ -21,6 +21,7 @@ from akoya_gateway.sandbox import SandboxServer
 from akoya_gateway.verify import Verified
 from tests.support.consent import consent
 from tests.support.environment import Browser
+from tests.support.logs import complete_lines
 from tests.support.markdown import ROOT, Block, blocks, commands, pattern, trimmed
 from tests.support.ports import free_port
 from tests.support.sandbox_client import connect
@@ -103,8 +104,10 @@ class Newcomer:
         self._stack.callback(ended, process)
         self._servers[program] = process
         deadline = time.monotonic() + 60
-        while not (pattern(shown).fullmatch(trimmed(log.read_text())) if shown else self._listening("3000")):
-            assert process.poll() is None and time.monotonic() < deadline, f"$ {command}\n{log.read_text()}\n{shown}"
+        while not (pattern(shown).fullmatch(trimmed(complete_lines(log))) if shown else self._listening("3000")):
+            assert process.poll() is None and time.monotonic() < deadline, (
+                f"$ {command}\n{complete_lines(log)}\n{shown}"
+            )
             time.sleep(0.1)
 
     def _listening(self, port: str) -> bool:

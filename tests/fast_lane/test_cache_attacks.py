@@ -19,6 +19,7 @@ import pytest
 from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, settled
 from tests.fast_lane.wire import Wire, cookies_of
 from tests.support.environment import Browser, World
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.scripted_upstream import Script, ScriptedUpstream, plain
@@ -316,7 +317,7 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
     requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
     told = {}
     for which, port, log in (("lane", world.port, world.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
-        before = len(log.read_text().splitlines())
+        before = len(complete_lines(log).splitlines())
         for request in requests:
             for _ in range(3):
                 with Wire(port) as wire:
@@ -330,7 +331,7 @@ def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
     """Wait for the log, which is written after the responses: it may still get lines of the requests of other tests."""
     deadline = time.monotonic() + 30
     while True:
-        lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+        lines = [json.loads(line) for line in complete_lines(log).splitlines()[before:]]
         requests = [line for line in lines if line["event"] == "request" and "/log/" in line["path"]]
         if len(requests) >= count or time.monotonic() > deadline:
             break

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, settled
 from tests.support.environment import Browser, World
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -147,8 +148,8 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, b
         if world.face == "app" and port == world.port:
             # The access log belongs to the server there.
             continue
-        until(lambda log=log: b'"outcome":"upstream-timeout"' in log.read_bytes())  # type: ignore[misc]
-        told = next(line for line in log.read_text().splitlines() if "upstream-timeout" in line)
+        until(lambda log=log: '"outcome":"upstream-timeout"' in complete_lines(log))  # type: ignore[misc]
+        told = next(line for line in complete_lines(log).splitlines() if "upstream-timeout" in line)
         assert json.loads(told)["duration_ms"] > 900, "must be the time that the client waited"
 
 

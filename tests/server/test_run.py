@@ -19,6 +19,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.logs import complete_lines
 from tests.support.metrics import values
 from tests.support.processes import wait_for_port
 from tests.support.raw_http import Client
@@ -74,7 +75,7 @@ def test_it_says_what_it_serves_and_stops_in_order(running: Running) -> None:
     )
     # Sorted: each worker writes its lines after the responses.
     assert sorted(line["path"] for line in lines if line["event"] == "request") == ["/elsewhere", "/public/x"]
-    text = running.gateway.log.read_text()
+    text = complete_lines(running.gateway.log)
     assert not any(secret in text for name, secret in ENVIRON.items() if name != "AKOYA_CLIENT_ID")
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import AnyServerProcess, AppServer, GatewayProcess, MiddlewareServer
 from tests.support.upstream_apps import asgi_app
@@ -155,7 +156,7 @@ class World:
         return Browser(self)
 
     def log(self) -> str:
-        return self.gateway.log.read_text(errors="replace")
+        return complete_lines(self.gateway.log)
 
 
 class Browser:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
 from tests.support.waiting import until
@@ -163,7 +164,7 @@ class Running:
 
     def log(self) -> list[dict[str, Any]]:
         """Parse the log. Every line must be JSON."""
-        return [json.loads(line) for line in self.gateway.log.read_text().splitlines()]
+        return [json.loads(line) for line in complete_lines(self.gateway.log).splitlines()]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.log()]
