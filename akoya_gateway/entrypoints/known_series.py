@@ -39,11 +39,23 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
     connectors = [(each.client.environment.name, each.key) for each in config.connectors.values()]
     rules = [rule.label for rule in config.access]
     states = [str(state) for state in GrantState]
-    metrics.create_refreshes(_bounded([(*each, outcome) for each in connectors for outcome in REFRESH_OUTCOMES]))
-    metrics.create_moves(_bounded([(*each, state) for each in connectors for state in states]))
-    metrics.create_attempts(_bounded([(key, result) for _, key in connectors for result in ATTEMPT_RESULTS]))
-    metrics.create_breakers(list(config.environments))
-    metrics.create_failures([code for code in FAILURES if code.startswith("upstream-")])
+    refreshes = _bounded([(*each, outcome) for each in connectors for outcome in REFRESH_OUTCOMES])
+    metrics.create("refreshes", refreshes)
+    metrics.create("refresh_duration_seconds", [(name,) for name in config.environments])
+    metrics.create(
+        "provider_answers", [(name, "refresh", one) for name in config.environments for one in REFRESH_OUTCOMES]
+    )
+    metrics.create("provider_breaker_open", [(name,) for name in config.environments])
+    metrics.create("grant_moves", _bounded([(*each, state) for each in connectors for state in states]))
+    metrics.create("attempts_started", [(key,) for _, key in connectors])
+    metrics.create(
+        "attempts_finished", _bounded([(key, result) for _, key in connectors for result in ATTEMPT_RESULTS])
+    )
+    metrics.create("disconnects", [(key,) for _, key in connectors])
+    metrics.create("upstream_failures", [(code,) for code in FAILURES if code.startswith("upstream-")])
+    metrics.create("store_errors", [("request",)])
+    metrics.create("refreshes_unsaved", [()])
+    metrics.create("config_reloads", [("ok",), ("failed",)])
     passed = [(rule, "passed", 200) for rule in rules]
     metrics.create_requests(_bounded([*passed, *((rule, code, 503) for rule in rules for code in FAILURES)]))
 

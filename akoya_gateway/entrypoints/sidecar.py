@@ -211,7 +211,7 @@ class Sidecar:
             observers=build_observers(metrics, log, access),
             forward_auth=self._router is None,
         )
-        metrics.grants_in_use(self._cached_owners)
+        metrics.sample("grants_in_use", lambda: [((), self._cached_owners())])
         self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
         self.app: ASGIApp = DateMiddleware(self._gateway, date_header)

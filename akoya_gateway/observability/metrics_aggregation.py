@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 
+from akoya_gateway.observability.metric_table import combine
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# How the samples of several workers are combined. All metrics that are not listed are added up.
-_AGGREGATIONS: dict[str, Callable[[float, float], float]] = {
-    "akoya_gateway_build_info": max,
-    "akoya_gateway_provider_breaker_open": max,
-    "akoya_gateway_config_loaded_timestamp_seconds": min,
-    "akoya_gateway_config_last_reload_successful": min,
-    "akoya_gateway_config_reloads": max,
-    "process_start_time_seconds": min,
-    "process_max_fds": max,
-}
 # Kept after a worker has exited: totals (counters), not current values (gauges).
 _RETAINED_KINDS = frozenset({"counter", "histogram"})
 
@@ -104,11 +96,7 @@ class MetricsAggregator:
         samples = self._samples[name]
         key = (sample, labels)
         before = samples.get(key)
-        together = _AGGREGATIONS.get(name)
-        if before is None:
-            samples[key] = value
-        else:
-            samples[key] = together(before, value) if together is not None else before + value
+        samples[key] = value if before is None else combine(name)(before, value)
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

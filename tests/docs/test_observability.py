@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from akoya_gateway.observability.metric_table import METRICS, PREFIX
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.redaction import redact_event
 
@@ -34,16 +35,14 @@ def known_metrics() -> dict[str, tuple[str, ...]]:
     """Return the labels of each metric, by the name under which it is scraped."""
     metrics = Metrics("1.2.3")
     metrics.request("0", "passed", 200, 0.1)
+    labels = {f"{PREFIX}_{row.name}": row.labels for row in METRICS}
     known = {}
-    for collector in list(metrics.registry._collector_to_names):
-        labels = tuple(getattr(collector, "_labelnames", ()))
-        for family in collector.collect():
-            if family.name.startswith("akoya_gateway_"):
-                counted = f"{family.name}_total" if family.type == "counter" else family.name
-                shown = labels or tuple(
-                    dict.fromkeys(name for s in family.samples for name in s.labels if name != "le")
-                )
-                known[counted] = shown
+    for family in metrics.registry.collect():
+        if family.name.startswith(PREFIX):
+            counted = f"{family.name}_total" if family.type == "counter" else family.name
+            shown = dict.fromkeys(name for s in family.samples for name in s.labels if name != "le")
+            known[counted] = labels.get(family.name, tuple(shown))
+    assert set(labels) <= {name.removesuffix("_total") for name in known}
     return known
 
 

@@ -93,7 +93,7 @@ def test_everything_else_is_counted_under_its_name() -> None:
     metrics.disconnected("mikomo")
     metrics.store_failed("put")
     metrics.upstream_failed("upstream-timeout")
-    metrics.grants_in_use(lambda: 7)
+    metrics.sample("grants_in_use", lambda: [((), 7)])
     metrics.websocket_opened()
     metrics.websocket_opened()
     metrics.websocket_closed()

@@ -1,0 +1,96 @@
+"""The table of all metrics: names, labels, and how the values of several workers are combined.
+
+To add a metric, add a row here and to the table of docs/operations.md, which a test compares with this one. A counter,
+gauge or histogram is then updated by `Metrics.increment`, `set` or `observe`. A row with `sampled` has no value of its
+own: each scrape asks the functions that `Metrics.sample` has registered, so it costs nothing between scrapes.
+
+The counts and durations of requests are not in this table (`request_metrics`), because they are updated per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+PREFIX = "akoya_gateway"
+
+
+class Kind(Enum):
+    """The types of metrics. A COUNTER only grows and is kept when its worker has exited."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+Combine = Callable[[float, float], float]
+"""Combines the values of two workers."""
+
+
+def _add(one: float, other: float) -> float:
+    return one + other
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric. Its name in a scrape is `PREFIX`, `_` and `name`, and `_total` for a counter."""
+
+    kind: Kind
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+    combine: Combine = _add
+    sampled: bool = False
+    buckets: tuple[float, ...] = ()
+    """Upper bounds in seconds, of a histogram."""
+
+
+def _counter(name: str, text: str, *labels: str, combine: Combine = _add) -> MetricRow:
+    return MetricRow(Kind.COUNTER, name, text, labels, combine)
+
+
+def _gauge(name: str, text: str, *labels: str, combine: Combine = _add, sampled: bool = False) -> MetricRow:
+    return MetricRow(Kind.GAUGE, name, text, labels, combine, sampled)
+
+
+def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> MetricRow:
+    return MetricRow(Kind.HISTOGRAM, name, text, labels, buckets=buckets)
+
+
+METRICS = (
+    # Grants and the provider
+    _counter("refreshes", "Refresh calls.", "environment", "connector", "outcome"),
+    _histogram(
+        "refresh_duration_seconds", "From the refresh request to the durable result.", "environment",
+        buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0),
+    ),
+    _gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them."),
+    _counter("provider_answers", "Provider responses.", "environment", "operation", "answer"),
+    _gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment", combine=max),
+    _counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state"),
+    _gauge("grants_in_use", "Owners whose grants are cached in memory.", sampled=True),
+    # Users
+    _counter("attempts_started", "Authorization attempts begun.", "connector"),
+    _counter("attempts_finished", "Authorization attempts ended.", "connector", "result"),
+    _counter("disconnects", "Grants disconnected by their users.", "connector"),
+    # The store and the upstreams
+    _counter("store_errors", "Store calls that failed.", "operation"),
+    _counter("upstream_failures", "Failed upstream requests.", "kind"),
+    _gauge("websockets", "WebSockets open."),
+    # The process
+    _counter("config_reloads", "Reloads of the configuration.", "result", combine=max),
+    _gauge("config_loaded_timestamp_seconds", "When the current configuration was loaded.", combine=min),
+    _gauge("config_last_reload_successful", "1: the last reload succeeded.", combine=min),
+    _gauge("build_info", "1.", "version", "python", combine=max),
+)  # fmt: skip
+
+_COMBINE: dict[str, Combine] = {
+    **{f"{PREFIX}_{row.name}": row.combine for row in METRICS},
+    "process_start_time_seconds": min,
+}
+
+
+def combine(name: str) -> Combine:
+    """Return how the values of two workers are combined. Those of metrics that are not listed are added up."""
+    return _COMBINE.get(name, _add)
