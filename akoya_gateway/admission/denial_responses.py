@@ -10,7 +10,7 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy, RedirectRefused
 from akoya_gateway.access.request import RequestInfo, is_navigation, wants_page
 from akoya_gateway.config.model import Config, GrantSource
 from akoya_gateway.errors import GatewayError, UserError
-from akoya_gateway.grants.errors import UntrustedResponses
+from akoya_gateway.grants.errors import UnknownGrant, UntrustedResponses
 from akoya_gateway.log import logger
 from akoya_gateway.responses.pages import Pages
 from akoya_gateway.responses.response import Response, error_headers, problem_response, redirect_response
@@ -68,8 +68,7 @@ class ErrorResponder:
             return self.error_response(UserError("No bank of that name is set up.", status=404, code=denial.reason,
                                         title="Unknown bank"), request)  # fmt: skip
         if denial.reason is DenyReason.UNKNOWN_GRANT:
-            return self.error_response(UserError("You have no such login at this bank.", status=404,
-                                        code=denial.reason, title="Unknown login"), request)  # fmt: skip
+            return self.error_response(UnknownGrant(), request)
         if denial.reason is DenyReason.AMBIGUOUS_GRANT:
             return self._ambiguous(denial, request, names or {})
         try:

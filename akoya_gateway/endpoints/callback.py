@@ -19,14 +19,13 @@ from urllib.parse import quote, urlencode
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
-from akoya_gateway.endpoints.failures import refusal, report, tokens_or_raise
+from akoya_gateway.endpoints.failures import as_gateway_error, refusal, report, tokens_or_raise
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.other_login import OtherLogins
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.grants.manager import GrantManager
-from akoya_gateway.log import logger
 from akoya_gateway.oauth.authorization_response import (
     AuthorizationRefused,
     CodeReceived,
@@ -42,8 +41,6 @@ from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.recovery import Login, SessionRecovery
 from akoya_gateway.sessions.session import Session, SessionGone
 from akoya_gateway.sessions.session_store import SessionStore
-
-log = logger("akoya_gateway.endpoints")
 
 
 class CallbackEndpoint:
@@ -149,14 +146,14 @@ class CallbackEndpoint:
             before, session, value = await self._renewed(request, before)
         except Exception as error:
             # The old session is still valid or is being restored (`SessionStore.renew`).
-            return self._failed(_as_gateway_error(error), attempt, request.info.request_id)
+            return self._failed(as_gateway_error(error), attempt, request.info.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
             tokens = tokens_or_raise(
                 await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
             )
         except Exception as error:
-            response = self._failed(_as_gateway_error(error), attempt, request.info.request_id)
+            response = self._failed(as_gateway_error(error), attempt, request.info.request_id)
             return await self._failed_exchange(response, before, session, value)
         client = connector.client
         key = GrantKey(session.owner, client.environment.name, client.name, connector.key, tokens.sub)
@@ -174,7 +171,7 @@ class CallbackEndpoint:
             grant = await self._grants.connect(session.owner, client, connector.key, tokens)
         except Exception as error:
             # Set the cookie in any case: the grant may have been written, and the old ID is no longer valid.
-            return self._failed(_as_gateway_error(error), attempt, request.info.request_id).with_headers(cookie)
+            return self._failed(as_gateway_error(error), attempt, request.info.request_id).with_headers(cookie)
         if before is not None and not request.principal.identified:
             # The grant is stored. The recovery entry is needed only if this response is lost, so ignore errors.
             for session_id in (before.id, *old_ids):
@@ -292,14 +289,6 @@ class CallbackEndpoint:
         if target == f"{self._config.prefix}/":
             more["return_to"] = attempt.return_to
         return redirect_response(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
-
-
-def _as_gateway_error(error: Exception) -> GatewayError:
-    """Return the error to show to the user. Any other than a `GatewayError` is a bug and logged with its traceback."""
-    if isinstance(error, GatewayError):
-        return error
-    log.error("callback failed", exc_info=error)
-    return GatewayError()
 
 
 def login_of(key: GrantKey) -> Login:

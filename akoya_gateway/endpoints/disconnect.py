@@ -8,6 +8,7 @@ from akoya_gateway.endpoints.csrf import require_csrf_token, require_same_origin
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
+from akoya_gateway.grants.errors import UnknownGrant
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -30,6 +31,10 @@ class DisconnectEndpoint:
 
         The grants are deleted at once and revoked at Akoya. If the form has a `grant` field, only that grant is
         disconnected.
+
+        Raises:
+            UserError: There is no session (401), the form is not the session's (403), or the owner has no such grant
+                (404).
         """
         connector = request.path_params["connector"]
         session, owner = request.principal.session, request.principal.owner
@@ -39,11 +44,16 @@ class DisconnectEndpoint:
             )
         form = await request.fields()
         require_csrf_token(request.info, form, session, self._config.public_url)
-        wanted = form.get("grant")
-        for grant in (await self._grants.for_owner(owner)).for_connector(connector):
-            if wanted in (None, grant.public_id):
-                await self._grants.disconnect(grant)
-                self._observer.disconnected(connector)
+        owner_grants = await self._grants.for_owner(owner)
+        grants = owner_grants.for_connector(connector)
+        if "grant" in form:
+            named = owner_grants.find(connector, form["grant"])
+            if named is None:
+                raise UnknownGrant
+            grants = (named,)
+        for grant in grants:
+            await self._grants.disconnect(grant)
+            self._observer.disconnected(connector)
         target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=disconnected")
         return redirect_response(target, 303)
 

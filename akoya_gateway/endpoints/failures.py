@@ -91,3 +91,11 @@ def report(error: GatewayError, connector: str, request_id: str) -> None:
         log.warning("connecting a bank failed", **fields)
     else:
         log.error("connecting a bank failed", **fields)
+
+
+def as_gateway_error(error: Exception) -> GatewayError:
+    """Return the error to show to the user. Any other than a `GatewayError` is a bug and logged with its traceback."""
+    if isinstance(error, GatewayError):
+        return error
+    log.error("callback failed", exc_info=error)
+    return GatewayError()

@@ -12,9 +12,10 @@ from urllib.parse import quote
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.config.model import Config, Connector, OtherLogin
 from akoya_gateway.endpoints.csrf import require_csrf_token
+from akoya_gateway.endpoints.failures import as_gateway_error
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.request import EndpointRequest
-from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.errors import UserError
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
 from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
@@ -45,7 +46,8 @@ class OtherLogins:
             return True
         try:
             return any(grant.key == key for grant in (await self._grants.for_owner(key.owner)).grants)
-        except GatewayError:
+        except Exception as error:
+            as_gateway_error(error)  # Logs a bug.
             return False
 
     async def after_connect(self, connector: Connector, grant: Grant, return_to: str, *, known: bool) -> str:
@@ -64,8 +66,9 @@ class OtherLogins:
             elif others and not known:
                 page = f"{self._config.prefix}/{ROUTE}/{connector.key}"
                 return f"{page}?grant={grant.public_id}&return_to={quote(return_to, safe='/')}"
-        except GatewayError as error:
-            log.warning("other login kept", grant=grant.public_id, connector=connector.key, error=error.code)
+        except Exception as error:
+            code = as_gateway_error(error).code
+            log.warning("other login kept", grant=grant.public_id, connector=connector.key, error=code)
         return return_to
 
 
@@ -115,7 +118,7 @@ class OtherLoginEndpoint:
     ) -> Response:
         parameters = request.parameters()
         return_to = self._target(parameters.get("return_to"))
-        new = _find(owner_grants, connector, parameters.get("grant"))
+        new = owner_grants.find(connector.key, parameters.get("grant"))
         others = () if new is None else others_of(new, owner_grants)
         if new is None or not others:
             return redirect_response(return_to, 303)
@@ -140,7 +143,7 @@ class OtherLoginEndpoint:
         form = await request.fields()
         require_csrf_token(request.info, form, session, self._config.public_url)
         if form.get("answer") == "end":
-            new = _find(owner_grants, connector, form.get("grant"))
+            new = owner_grants.find(connector.key, form.get("grant"))
             if new is None or new.state is GrantState.NEEDS_RECONNECT:
                 raise UserError(
                     "The new login has ended in the meantime, so the earlier one was kept.",
@@ -167,7 +170,3 @@ def others_of(grant: Grant, owner_grants: OwnerGrants) -> tuple[Grant, ...]:
         for other in owner_grants.for_connector(key.connector)
         if other.key.sub != key.sub and (other.key.environment, other.key.client) == (key.environment, key.client)
     )
-
-
-def _find(owner_grants: OwnerGrants, connector: Connector, grant_id: str | None) -> Grant | None:
-    return next((one for one in owner_grants.for_connector(connector.key) if one.public_id == grant_id), None)

@@ -7,6 +7,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.csrf import require_csrf_token
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
+from akoya_gateway.grants.errors import UnknownGrant
 from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.response import Response, redirect_response
@@ -36,9 +37,9 @@ class RenameEndpoint:
         form = await request.fields()
         require_csrf_token(request.info, form, session, self._config.public_url)
         owner_grants = await self._grants.for_owner(owner)
-        for grant in owner_grants.for_connector(request.path_params["connector"]):
-            if grant.public_id == form.get("grant"):
-                await self._login_names.rename(grant, form.get("name", ""), owner_grants)
-                target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=renamed")
-                return redirect_response(target, 303)
-        raise UserError("You have no such login at this bank.", status=404, code="unknown-grant", title="Unknown login")
+        grant = owner_grants.find(request.path_params["connector"], form.get("grant"))
+        if grant is None:
+            raise UnknownGrant
+        await self._login_names.rename(grant, form.get("name", ""), owner_grants)
+        target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=renamed")
+        return redirect_response(target, 303)

@@ -20,7 +20,7 @@ from akoya_gateway.access.grant_selection import validated
 from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
 from akoya_gateway.gateway.request_id import RequestIds
 from akoya_gateway.gateway.runtime import Runtime
-from akoya_gateway.grants.errors import NeedsReconnect
+from akoya_gateway.grants.errors import NeedsReconnect, UnknownGrant
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.responses.response import json_response, problem_response
@@ -40,14 +40,6 @@ class NoToken(UserError):
     status = 404
     code = "not-connected"
     title = "The owner has no live grant for this connector"
-
-
-class UnknownGrant(UserError):
-    """The owner has no grant of this ID for this connector."""
-
-    status = 404
-    code = "unknown-grant"
-    title = "The owner has no such login at this bank"
 
 
 class AdminTokenApp:
@@ -132,12 +124,13 @@ async def _fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str
     `NeedsReconnect`.
     """
     last_error, missing = None, NoToken()
-    grants = (await runtime.grants.for_owner(owner)).for_connector(connector)
+    owner_grants = await runtime.grants.for_owner(owner)
+    grants = owner_grants.for_connector(connector)
     if chosen is not None:
-        # Compared with the owner's own grants only: another owner's grant is as unknown as an invented one.
-        grants = tuple(grant for grant in grants if grant.public_id == chosen)
-        if not grants:
-            raise UnknownGrant
+        named = owner_grants.find(connector, chosen)
+        if named is None:
+            raise UnknownGrant("The owner has no such login at this bank.")
+        grants = (named,)
     for grant in grants:
         try:
             return await runtime.grants.get_fresh(grant)

@@ -32,7 +32,6 @@ from akoya_gateway.gateway.mount import Mount
 from akoya_gateway.gateway.original_request import OriginalRequestCache
 from akoya_gateway.gateway.response_observer import RequestObserver
 from akoya_gateway.gateway.scope_fast_path import ScopeFastPath
-from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
@@ -97,8 +96,8 @@ class Runtime:
             clock=clock,
             holder=_process_name(),
             observer=observers.grants,
+            names_lifetime=_owner_lifetime(config),
         )
-        self.login_names = LoginNames(encrypted_store, clock, _owner_lifetime(config))
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
         route = config.prefix.encode() + b"/forward-auth"
@@ -108,7 +107,7 @@ class Runtime:
         self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))
         policy = AccessPolicy(config.access, config.connectors, config.path_variants)
         self.gate = AccessGate(
-            policy, self.authenticator, self.grants, self.injector, self.login_names, self.error_responder, clock
+            policy, self.authenticator, self.grants, self.injector, self.grants.login_names, self.error_responder, clock
         )
         self.callback = CallbackEndpoint(
             config,
@@ -190,7 +189,7 @@ class Runtime:
         return Router(
             config,
             ConnectionsEndpoint(
-                config, grants, self.login_names, self.sessions, self.cookies, redirects, self.pages, clock
+                config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages, clock
             ),
             ConnectEndpoint(
                 config,
@@ -202,8 +201,8 @@ class Runtime:
             ),
             self.callback,
             DisconnectEndpoint(config, grants, redirects, observer),
-            OtherLoginEndpoint(config, grants, self.login_names, redirects, self.pages, observer),
-            RenameEndpoint(config, grants, self.login_names, redirects),
+            OtherLoginEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
+            RenameEndpoint(config, grants, grants.login_names, redirects),
             LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
             JwksEndpoint(config.signing, clock),
         )

@@ -18,6 +18,17 @@ class NeedsReconnect(UserError):
         self.grant = grant
 
 
+class UnknownGrant(UserError):
+    """The owner has no grant of this ID at this bank. A grant of another owner is as unknown as an invented one."""
+
+    status = 404
+    code = "unknown-grant"
+    title = "Unknown login"
+
+    def __init__(self, detail: str = "You have no such login at this bank.") -> None:
+        super().__init__(detail)
+
+
 class TemporarilyUnavailable(ProviderError):
     """The token has expired and the provider cannot refresh it now. The grant is kept; retry after `retry_after` s."""
 

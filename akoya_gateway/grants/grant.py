@@ -146,3 +146,7 @@ class OwnerGrants:
     def for_connector(self, connector: str) -> tuple[Grant, ...]:
         """Return the grants of this connector."""
         return tuple(g for g in self.grants if g.key.connector == connector)
+
+    def find(self, connector: str, grant_id: str | None) -> Grant | None:
+        """Return the grant of this connector with this public ID, or None if the owner has no such grant."""
+        return next((g for g in self.for_connector(connector) if g.public_id == grant_id), None)

@@ -35,8 +35,7 @@ class LoginNames:
     chooses or ends a login must work without them. The next `rename` replaces such a record.
 
     Args:
-        lifetime: Seconds for which names are kept after the last change. None: without a limit. Names of logins that
-            were disconnected are removed by the next change.
+        lifetime: Seconds for which names are kept after the last change. None: until the logins are disconnected.
     """
 
     def __init__(self, store: EncryptedStore, clock: Clock, lifetime: float | None) -> None:
@@ -63,17 +62,31 @@ class LoginNames:
             record = await self._read(key, remove=True)
             names = {} if record is None else _decode(record.body)
             names = {id_: text for id_, text in names.items() if id_ in kept} | {grant.id: printable(name, MAX_LENGTH)}
-            names = {id_: text for id_, text in names.items() if text}
-            version = 0 if record is None else record.version
-            if not names:
-                if record is None or await self._store.delete(KIND, key, version):
-                    return
-                continue
-            body = json.dumps({"format": FORMAT, "names": names}, separators=(",", ":")).encode()
             expires_at = None if self._lifetime is None else self._clock() + self._lifetime
-            if await self._store.put(Record(KIND, key, body, version + 1, key, expires_at)):
+            if await self._replace(key, record, names, expires_at):
                 return
         raise StoreUnavailable("the names of the logins were changed by others at the same time")
+
+    async def forget(self, grant: Grant) -> None:
+        """Remove the name of a login that was disconnected. The names of others and their lifetime stay."""
+        key = group_of(grant.key.owner)
+        for _ in range(MAX_CONFLICTS):
+            record = await self._read(key)
+            names = {} if record is None else _decode(record.body)
+            if record is None or names.pop(grant.id, None) is None:
+                return
+            if await self._replace(key, record, names, record.expires_at):
+                return
+        raise StoreUnavailable("the names of the logins were changed by others at the same time")
+
+    async def _replace(self, key: str, record: Record | None, names: dict[str, str], expires_at: float | None) -> bool:
+        """Write the names in place of `record`, without empty ones. Return False if another writer was first."""
+        names = {id_: text for id_, text in names.items() if text}
+        version = 0 if record is None else record.version
+        if not names:
+            return record is None or await self._store.delete(KIND, key, version)
+        body = json.dumps({"format": FORMAT, "names": names}, separators=(",", ":")).encode()
+        return await self._store.put(Record(KIND, key, body, version + 1, key, expires_at))
 
     async def _read(self, key: str, *, remove: bool = False) -> Record | None:
         """Return the record, or None if there is none or it cannot be decrypted. `remove` deletes it then."""

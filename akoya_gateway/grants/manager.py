@@ -16,13 +16,14 @@ from math import ceil
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
-from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.cache import CachedGrants, GrantCache
 from akoya_gateway.grants.disconnect_listeners import DisconnectListener, DisconnectListeners
 from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable, UntrustedResponses
 from akoya_gateway.grants.events import Reason, Reconnected, RevokeRequested
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants, public_id
 from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth, RegistrationProblem
 from akoya_gateway.grants.refresh_policy import (
@@ -66,9 +67,9 @@ class GrantManager:
 
     Create it inside a running event loop, `start()` it once the store is open, and `stop()` it before the store closes.
 
-    `providers` maps client names to token endpoints. `holder` identifies this process among all that share the store.
-    It must be unique to one run of the process; otherwise a restarted process would mistake its predecessor's lease for
-    its own.
+    `providers` maps client names to token endpoints. `names_lifetime` is the lifetime of `login_names`. `holder`
+    identifies this process among all that share the store. It must be unique to one run of the process; otherwise a
+    restarted process would mistake its predecessor's lease for its own.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class GrantManager:
         random: Callable[[], float] = random_module.random,
         holder: str | None = None,
         observer: GrantObserver | None = None,
+        names_lifetime: float | None = None,
         valid: float = VALID_SECONDS,
         max_owners: int = 20_000,
     ) -> None:
@@ -93,6 +95,7 @@ class GrantManager:
         self._providers = providers
         self._stale_reported_at: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
         self.repository = GrantRepository(store)
+        self.login_names = LoginNames(store, clock, names_lifetime)
         self.health = ProviderHealth(clock, random, observer)
         self.disconnect_listeners = DisconnectListeners()
         self.revocation_queue = RevocationQueue(
@@ -360,6 +363,10 @@ class GrantManager:
         self._cache.put(written)
         self._observer.moved(written, grant.state)
         self.disconnect_listeners.notify(written)
+        try:
+            await self.login_names.forget(written)
+        except GatewayError as error:  # The grant is disconnected. Its name is for display only.
+            log.warning("login name kept", grant=written.public_id, error=error.code)
         log.info("disconnected", grant=grant.public_id, connector=grant.connector, environment=grant.key.environment)
         return written
 

@@ -210,12 +210,24 @@ def test_rename_of_what_is_not_ones_own_is_refused(
     assert "x" not in {each["login"] for each in browser.connections()["connections"]}
 
 
-def test_one_of_several_logins_can_be_disconnected(browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_one_of_several_logins_can_be_disconnected(
+    world: World, browser: Browser, logins: list[dict[str, str]]
+) -> None:
     first, second = (login["akoya-grant"] for login in logins)
     csrf = browser.connections()["csrf"]
-    for id_ in (INVENTED, ""):
-        browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": id_})
-        assert len(browser.connections()["connections"]) == 2
+    with world.browser() as stranger:
+        stranger.connect("mikomo", "mikomo_7")
+        foreign = stranger.passed()["akoya-grant"]
+        bodies = set()
+        for id_ in (foreign, INVENTED, "", first[2:]):
+            answer = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": id_})
+            assert (answer.status_code, answer.json()["type"]) == (404, "urn:akoya-gateway:problem:unknown-grant")
+            bodies.add(re.sub(r"[0-9a-f]{16}", "", answer.text))
+        assert len(bodies) == 1
+        other_bank = browser.http.post("/akoya/disconnect/other", data={"csrf": csrf, "grant": first})
+        assert other_bank.status_code == 404
+        assert len(stranger.connections()["connections"]) == 1
+    assert len(browser.connections()["connections"]) == 2
     browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": first})
     assert [each["id"] for each in browser.connections()["connections"]] == [second]
     assert browser.passed("/single")["akoya-grant"] == second

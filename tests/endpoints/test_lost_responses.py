@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from akoya_gateway.config.model import OtherLogin
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.sessions.recovery import KIND
 from akoya_gateway.store.base import Record
@@ -192,6 +193,32 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
     assert answer.status_code == 302
     assert ("error=internal" in answer.headers["location"]) is (step != "store")
     assert await banks(person) == (2 if step == "store" else 1)
+
+
+@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize(
+    ("policy", "step"), [("ask", "for_owner"), ("replace", "for_owner"), ("replace", "disconnect")]
+)
+async def test_an_unexpected_exception_after_the_grant_is_stored_keeps_session_and_logins(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, policy: str, step: str
+) -> None:
+    runtime = house.gateway.runtime
+    connectors = dict(runtime.config.connectors)
+    connectors["mikomo"] = replace(connectors["mikomo"], other_login=OtherLogin(policy))
+    monkeypatch.setattr(runtime.callback, "_config", replace(runtime.config, connectors=connectors))
+    person = Person(house)
+    await person.connect()
+    path, _ = await person.callback()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.grants, step, fail)
+        answer = await person.go(path)
+    assert (answer.status_code, "error" in answer.headers["location"]) == (302, False)
+    assert await banks(person) == 2
+    assert "RuntimeError: a bug" in caplog.text
 
 
 async def behind(late: int, person: Person, path: str) -> httpx.Response:
