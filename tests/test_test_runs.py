@@ -70,6 +70,39 @@ def start_run(*files: str) -> subprocess.Popen[str]:
     )
 
 
+FAILS_ONCE = """
+from pathlib import Path
+def test_fails_once():
+    ran = Path(__file__).with_suffix(".ran")
+    try:
+        assert ran.exists()
+    finally:
+        ran.touch()
+"""
+
+
+@pytest.mark.parametrize(
+    ("tests", "status", "said"),
+    [
+        (FAILS_ONCE, 0, "passed when they ran again:\ntest_it.py::test_fails_once"),
+        ("def test_fails(): assert False", 1, "1 failed"),
+        ("\n".join(f"def test_{n}(): assert False" for n in range(4)), 1, "more than three tests failed"),
+    ],
+    ids=["once", "twice", "many"],
+)
+def test_rerun_of_failed_tests_passes_only_if_few_failed_and_pass_now(
+    tmp_path: Path, tests: str, status: int, said: str
+) -> None:
+    (tmp_path / "test_it.py").write_text(tests)
+    python = Path(sys.executable)
+    first = subprocess.run([python, "-m", "pytest", "-n", "1"], cwd=tmp_path, capture_output=True, timeout=120)
+    assert first.returncode == 1
+    script = WITHIN.with_name("rerun_failed")
+    again = subprocess.run([script, python.parents[1]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == status, again
+    assert said in again.stdout + again.stderr
+
+
 class TestWithin:
     """scripts/within.py, the wrapper that scripts/test runs under."""
 
