@@ -1,7 +1,7 @@
 """Akoya Gateway: one YAML file between the Akoya network and any app.
 
 The public API consists of `Gateway`, `sidecar` and `load_config` in this module, `akoya_gateway.verify` for upstream
-apps, and the pytest fixture `akoya_sandbox`. Everything else may change with any release.
+apps (the names of `akoya_verify`), and the pytest fixture `akoya_sandbox`. Everything else may change with any release.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Runs in one thread, without a network. It measures `PreparedHeaders.headers`, which the gateway calls for each request
 (new nonce and signature); `Signer.prepare` with its first signature, which happens once per grant;
-`akoya_gateway.verify` as an app calls it; and the stripping of a browser's headers. Each number is the median of
+`akoya_verify` as an app calls it; and the stripping of a browser's headers. Each number is the median of
 several rounds. `spread` is how much slower the slowest round was. The JWT is verified as if it were new each time.
 Signing reuses it, as the gateway does.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from cryptography.hazmat.backends.openssl import backend
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, jwks, key_generation, signer

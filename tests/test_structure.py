@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent / "akoya_gateway"
+VERIFY = TESTS.parent / "akoya-verify" / "src" / "akoya_verify"
 BASE = {
     "bounded_cache",
     "client_headers",
@@ -52,8 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "authentication": CONFIG | {"authentication", "access", "sessions", "oauth", "provider"},
     "endpoints": CONFIG
     | {"endpoints", "authentication", "access", "responses", "grants", "sessions", "provider", "oauth", "signing"},
-    "admission": CONFIG
-    | {"admission", "authentication", "access", "responses", "grants", "sessions", "signing", "verify.result"},
+    "admission": CONFIG | {"admission", "authentication", "access", "responses", "grants", "sessions", "signing"},
     "gateway": CONFIG
     | {
         "gateway",
@@ -87,10 +88,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "entrypoints": CONFIG
     | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store"},
-    "sandbox": {"secret", "clock", "sandbox", "verify"},
-    "verify": {"verify"},
+    "sandbox": {"secret", "clock", "sandbox"},
+    "verify": set(),
 }
 """`cli` may import everything, and nothing imports `cli`."""
+
+# Package -> what it may import of the distribution akoya-verify. Other packages may import nothing of it.
+ALLOWED_VERIFY: dict[str, set[str]] = {
+    "admission": {"akoya_verify.result"},
+    "sandbox": {"akoya_verify"},
+    "verify": {"akoya_verify"},
+}
+VERIFY_DEPENDENCIES = {"akoya_verify", "cryptography"}
 
 # The pure core: functions and values, without I/O and without reading the clock.
 PURE = ["oauth", "access", "grants/state_machine.py", "grants/grant.py"]
@@ -152,6 +161,28 @@ def forbidden_imports(path: Path) -> list[str]:
     # `from akoya_gateway.config import model` also yields "config": check only the longest names.
     longest = [name for name in ours if not any(other.startswith(name + ".") for other in ours)]
     return [name for name in longest if not allows(allowed, name)]
+
+
+def test_imports_of_akoya_verify_are_those_of_the_table() -> None:
+    wrong = {
+        (str(path.relative_to(ROOT)), name)
+        for path in modules()
+        for name in imports(path)
+        if name.split(".")[0] == "akoya_verify"
+        and package_of(path) != "cli"
+        and not allows(ALLOWED_VERIFY.get(package_of(path), set()), name)
+    }
+    assert wrong == set()
+
+
+def test_akoya_verify_imports_only_the_standard_library_and_cryptography() -> None:
+    wrong = {
+        (str(path.relative_to(VERIFY)), name)
+        for path in sorted(VERIFY.rglob("*.py"))
+        for name in imports(path)
+        if (top := name.split(".")[0]) not in sys.stdlib_module_names and top not in VERIFY_DEPENDENCIES
+    }
+    assert wrong == set()
 
 
 def test_the_pure_core_has_no_io_and_no_clock() -> None:

@@ -39,7 +39,7 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-FOLDERS = ("akoya_gateway", "benchmarks", "docs")
+FOLDERS = ("akoya_gateway", "akoya-verify", "benchmarks", "docs")
 
 
 @pytest.mark.parametrize("place", [*FOLDERS, "README.md", "CONTRIBUTING.md", "SECURITY.md", "gateway.yaml"])

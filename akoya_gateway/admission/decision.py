@@ -10,7 +10,7 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.responses.response import Response
 from akoya_gateway.signing.claims import PreparedHeaders
-from akoya_gateway.verify.result import Verified
+from akoya_verify.result import Verified
 
 
 class Admitted:

@@ -22,7 +22,7 @@ from akoya_gateway.signing import signer
 from akoya_gateway.signing.claims import ConnectionClaim, PreparedHeaders, UpstreamClaims
 from akoya_gateway.signing.header_values import timestamp
 from akoya_gateway.trusted_proxies import TrustedProxies
-from akoya_gateway.verify.result import Connection, Verified
+from akoya_verify.result import Connection, Verified
 
 MAX_ENTRIES = 10_000
 """Maximum number of cached decisions. Each takes a few kilobytes, for the encoded id_token."""

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from akoya_gateway.sandbox.sample_app import SampleApp
 from akoya_gateway.sandbox.server import SandboxServer, ThreadedServer, listen, no_tls, url_of
 from akoya_gateway.sandbox.settings import SandboxSettings
-from akoya_gateway.verify import RemoteKeys
+from akoya_verify import RemoteKeys
 
 READY_TIMEOUT = 30.0
 DEFAULT_PORT = 8080

@@ -21,7 +21,7 @@ import uvicorn
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.sandbox.sample_data import DataAccess, NoData, balances
-from akoya_gateway.verify import KeySource, NotVerified, Verified, authority_of, keys_of, secret_key, verify
+from akoya_verify import KeySource, NotVerified, Verified, authority_of, keys_of, secret_key, verify
 
 Scope = Mapping[str, Any]
 _HERE = Path(__file__).parent

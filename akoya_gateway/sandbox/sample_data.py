@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from akoya_gateway.verify import Verified
+from akoya_verify import Verified
 
 INTENT = "nonpayments"
 """What the app uses the data for. An app that uses Akoya's Payments product sends `payments`."""

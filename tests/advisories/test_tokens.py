@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import EncryptionKey, Signing, SigningAlgorithm, SigningKey, SigningScheme, key_id
 from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.oauth.id_token import IdTokenRejected, UnknownKey, validate_id_token

@@ -1,4 +1,4 @@
-"""The wheel contains the schema, and no development files."""
+"""The wheels contain the schema and the types, no development files, and no file twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for ours in ("benchmarks", "tests"):
         (source / ours).mkdir()
         (source / ours / "__init__.py").touch()
+    return build(source, out)
+
+
+@pytest.fixture(scope="module")
+def verify_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "akoya-verify", source, ignore=ignore, dirs_exist_ok=True)
+    return build(source, out)
+
+
+def build(source: Path, out: Path) -> Path:
     code = "from hatchling.build import build_wheel; print(build_wheel(__import__('sys').argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True, timeout=120, check=False
@@ -31,6 +45,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (built,) = out.glob("*.whl")
     return built
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return message_from_bytes(archive.read(name))
 
 
 def test_the_wheel_holds_the_schema_as_it_is(wheel: Path) -> None:
@@ -43,6 +63,21 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"akoya_gateway"}
+
+
+def test_wheels_share_no_file_and_have_types_and_licenses(wheel: Path, verify_wheel: Path) -> None:
+    names = [set(zipfile.ZipFile(built).namelist()) for built in (wheel, verify_wheel)]
+    assert names[0] & names[1] == set()
+    assert {"akoya_gateway/py.typed", "akoya_verify/py.typed"} <= names[0] | names[1]
+    assert all(any(name.endswith("/licenses/LICENSE") for name in each) for each in names)
+    assert (ROOT / "akoya-verify" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_gateway_requires_the_verifier_of_its_own_version(wheel: Path, verify_wheel: Path) -> None:
+    gateway, verifier = metadata(wheel), metadata(verify_wheel)
+    assert verifier["Version"] == gateway["Version"]
+    assert f"akoya-verify=={gateway['Version']}" in gateway.get_all("Requires-Dist", [])
+    assert [name for name in verifier.get_all("Requires-Dist", []) if "extra ==" not in name] == ["cryptography>=44"]
 
 
 def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:

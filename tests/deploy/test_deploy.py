@@ -188,7 +188,15 @@ def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path
     """
     context = tmp_path / "src"
     context.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "schema", "akoya_gateway"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+        "schema",
+        "akoya_gateway",
+        "akoya-verify",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, context / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -196,7 +204,9 @@ def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path
             shutil.copy(source, context / name)
     target = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--target", str(target), str(context)], check=True, capture_output=True)
+    subprocess.run(
+        [*pip, "--target", str(target), str(context / "akoya-verify"), str(context)], check=True, capture_output=True
+    )
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(target),
@@ -208,6 +218,7 @@ def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path
     assert '"$schema"' in shown.stdout
     assert (target / "akoya_gateway" / "responses" / "templates" / "style.css").exists()
     assert (target / "akoya_gateway" / "py.typed").exists()
+    assert (target / "akoya_verify" / "py.typed").exists()
 
 
 def test_health_check_of_the_image_reports_whether_the_gateway_is_ready(tmp_path: Path) -> None:

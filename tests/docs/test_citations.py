@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.markdown import ROOT, prose
 
-FOLDERS = ("akoya_gateway", "tests", "benchmarks", "docs")
+FOLDERS = ("akoya_gateway", "akoya-verify", "tests", "benchmarks", "docs")
 ENDINGS = (".py", ".md", ".yaml", ".yml", ".json", ".conf", ".lua", ".mjs")
 
 # A comment or docstring may break a citation over two lines.

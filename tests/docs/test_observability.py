@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
 PACKAGE = ROOT / "akoya_gateway"
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
-ELSEWHERE = ("sandbox", "verify")
+ELSEWHERE = ("sandbox",)
 """Packages that run in other processes than the gateway."""
 
 

@@ -107,7 +107,7 @@ def test_python_examples_parse_and_import_what_is_there(page: Path) -> None:
         if block.language != "python":
             continue
         for node in ast.walk(ast.parse(block.text, f"{page.name}:{block.line}")):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("akoya_gateway"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("akoya_gateway", "akoya_verify")):
                 module = importlib.import_module(node.module or "")
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 

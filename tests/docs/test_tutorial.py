@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from akoya_gateway.sandbox import SandboxServer
-from akoya_gateway.verify import Verified
+from akoya_verify import Verified
 from tests.support.consent import consent
 from tests.support.environment import Browser
 from tests.support.logs import complete_lines

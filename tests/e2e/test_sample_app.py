@@ -11,7 +11,7 @@ import pytest
 
 from akoya_gateway.sandbox.sample_app import SampleApp
 from akoya_gateway.sandbox.sample_data import DataAccess, NoData, balances
-from akoya_gateway.verify import keys_of, pem_key
+from akoya_verify import keys_of, pem_key
 from tests.support.environment import Browser, World
 from tests.support.processes import AppServer
 

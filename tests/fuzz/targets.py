@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.access.path_normalization import PathRefused, normalize_path
 from akoya_gateway.access.redirect_policy import RedirectRefused
 from akoya_gateway.access.request import RequestInfo, host_of, is_navigation
@@ -39,7 +39,7 @@ from akoya_gateway.sessions.session import decode as decode_session
 from akoya_gateway.signing.header_names import is_gateway_header, strip
 from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
-from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
+from akoya_verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
 from tests.support.browser_redirects import POLICY, as_a_browser_reads
 from tests.support.config_documents import ENVIRON
 from tests.support.connection_in_memory import made

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from akoya_gateway import Gateway, load_config
 from akoya_gateway.admission.header_injector import claims_of_request
-from akoya_gateway.verify import Verified
+from akoya_verify import Verified
 from tests.support.environment import World
 from tests.support.forward_auth import cookies
 from tests.support.processes import AppServer

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from akoya_gateway import Gateway
-from akoya_gateway.verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
+from akoya_verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
 from tests.support.environment import HMAC_SECRET
 
 KEYS = keys_of([secret_key("k1", HMAC_SECRET)])

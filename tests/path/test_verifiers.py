@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway.verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
+from akoya_verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
 
 KEYS = keys_of([secret_key("k1", "0123456789abcdef0123456789abcdef")])
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akoya_gateway.signing.header_names import PASSED_NAMES, is_gateway_header, strip
-from akoya_gateway.verify.result import NotVerified
-from akoya_gateway.verify.structured_fields import parse_dictionary
+from akoya_verify.result import NotVerified
+from akoya_verify.structured_fields import parse_dictionary
 
 OURS = [*PASSED_NAMES, b"akoya-assertion", b"akoya-anything"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import SigningScheme
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import UpstreamClaims, header_values, signer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import Signing, SigningAlgorithm, SigningKey, SigningScheme
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import jwks, jwks_headers, key_generation, signer

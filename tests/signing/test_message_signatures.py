@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, header_values, signer
 from akoya_gateway.signing.content_digest import sha256

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from akoya_gateway.signing.claims import ConnectionClaim
 from akoya_gateway.signing.structured_fields import connections, members, without
-from akoya_gateway.verify.result import NotVerified
-from akoya_gateway.verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
+from akoya_verify.result import NotVerified
+from akoya_verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
 
 
 def theirs(text: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import SigningAlgorithm
 from akoya_gateway.signing import key_generation
 from tests.support.environment import Browser, World

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import SigningAlgorithm, SigningScheme
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.keys import load_schedule

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from akoya_gateway.verify.keys import pem_key, secret_key
+from akoya_verify.keys import pem_key, secret_key
 
 
 @pytest.mark.parametrize("line_end", ["\\n", "\\r\\n", "\n"])

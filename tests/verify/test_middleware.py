@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import uvicorn
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.config.model import Signing, SigningScheme
 from akoya_gateway.signing import jwks, signer
 from akoya_gateway.signing.content_digest import sha256

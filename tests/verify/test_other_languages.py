@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.signing import jwks
 from tests.support.signing import FULL, KEYS, signing
 from tests.verify.languages import (

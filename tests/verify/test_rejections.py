@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from tests.verify.vectors import ASSERTIONS, MESSAGES, judge, keys_in
 
 WHOLE = next(case for case in MESSAGES["cases"] if case["name"] == "ed25519: all headers")

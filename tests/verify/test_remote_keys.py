@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from akoya_gateway import verify as v
-from akoya_gateway.verify.keys import verifies
+import akoya_verify as v
+from akoya_verify.keys import verifies
 from tests.support.signing import KEYS
 from tests.support.waiting import until
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from akoya_gateway.signing.algorithms import begin_signature
-from akoya_gateway.verify import message_signatures, structured_fields
+from akoya_verify import message_signatures, structured_fields
 
 DOCUMENT: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "rfc9421.json").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 from tests.verify.mutations import every_byte_changed
 from tests.verify.vectors import ASSERTIONS, MESSAGES, VECTORS, judge, keys_in
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from akoya_gateway import verify as v
+import akoya_verify as v
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 MESSAGES = json.loads((VECTORS / "messages.json").read_text(encoding="utf-8"))

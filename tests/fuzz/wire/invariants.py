@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from akoya_gateway.verify import NotVerified, keys_of, secret_key, verify
+from akoya_verify import NotVerified, keys_of, secret_key, verify
 from tests.fuzz.wire.scripts import MARK, Person, Script
 from tests.fuzz.wire.upstream import Seen
 from tests.support.environment import HMAC_SECRET

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from akoya_gateway.verify.keys import Key, KeySource, verifies
-from akoya_gateway.verify.replay_cache import ReplayCache
-from akoya_gateway.verify.result import Connection, NotVerified, Verified, decode_owner
-from akoya_gateway.verify.structured_fields import (
+from akoya_verify.keys import Key, KeySource, verifies
+from akoya_verify.replay_cache import ReplayCache
+from akoya_verify.result import Connection, NotVerified, Verified, decode_owner
+from akoya_verify.structured_fields import (
     BareItem,
     InnerList,
     Item,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from akoya_gateway.verify.content_digest import body_matches
-from akoya_gateway.verify.keys import KeySource
-from akoya_gateway.verify.message_signatures import authority_of
-from akoya_gateway.verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
-from akoya_gateway.verify.replay_cache import ReplayCache
-from akoya_gateway.verify.result import NotVerified, Verified
+from akoya_verify.content_digest import body_matches
+from akoya_verify.keys import KeySource
+from akoya_verify.message_signatures import authority_of
+from akoya_verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
+from akoya_verify.replay_cache import ReplayCache
+from akoya_verify.result import NotVerified, Verified
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

@@ -12,15 +12,15 @@ This package needs only the standard library and `cryptography`. It imports no o
 
 from __future__ import annotations
 
-from akoya_gateway.verify.asgi import AsgiVerifier
-from akoya_gateway.verify.content_digest import body_matches
-from akoya_gateway.verify.jwt_assertion import verify_assertion
-from akoya_gateway.verify.keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
-from akoya_gateway.verify.message_signatures import authority_of, verify
-from akoya_gateway.verify.remote_keys import RemoteKeys
-from akoya_gateway.verify.replay_cache import ReplayCache
-from akoya_gateway.verify.result import Connection, NotVerified, Verified
-from akoya_gateway.verify.wsgi import WsgiVerifier
+from akoya_verify.asgi import AsgiVerifier
+from akoya_verify.content_digest import body_matches
+from akoya_verify.jwt_assertion import verify_assertion
+from akoya_verify.keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
+from akoya_verify.message_signatures import authority_of, verify
+from akoya_verify.remote_keys import RemoteKeys
+from akoya_verify.replay_cache import ReplayCache
+from akoya_verify.result import Connection, NotVerified, Verified
+from akoya_verify.wsgi import WsgiVerifier
 
 __all__ = [
     "AsgiVerifier",

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from akoya_gateway.verify.jwt_assertion import verify_assertion
-from akoya_gateway.verify.keys import KeySource
-from akoya_gateway.verify.message_signatures import RawHeaders, verify
-from akoya_gateway.verify.replay_cache import ReplayCache
-from akoya_gateway.verify.result import NotVerified, Verified
+from akoya_verify.jwt_assertion import verify_assertion
+from akoya_verify.keys import KeySource
+from akoya_verify.message_signatures import RawHeaders, verify
+from akoya_verify.replay_cache import ReplayCache
+from akoya_verify.result import NotVerified, Verified
 
-_log = logging.getLogger("akoya_gateway.verify")
+_log = logging.getLogger("akoya_verify")
 
 PROBLEM = "application/problem+json"
 

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from akoya_gateway.verify.keys import Key, jwks_keys
-from akoya_gateway.verify.result import NotVerified
+from akoya_verify.keys import Key, jwks_keys
+from akoya_verify.result import NotVerified
 
 MAX_SET_BYTES = 262_144
 

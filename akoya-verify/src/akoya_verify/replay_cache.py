@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from akoya_gateway.verify.result import NotVerified
+from akoya_verify.result import NotVerified
 
 
 class ReplayCache:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from akoya_gateway.verify.result import NotVerified
+from akoya_verify.result import NotVerified
 
 
 class Token(str):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from akoya_gateway.verify.result import NotVerified
-from akoya_gateway.verify.structured_fields import Item, parse_dictionary
+from akoya_verify.result import NotVerified
+from akoya_verify.structured_fields import Item, parse_dictionary
 
 
 def body_matches(content_digest: str, body: bytes) -> bool:

@@ -7,10 +7,10 @@ import binascii
 import json
 from typing import Any, TypeGuard
 
-from akoya_gateway.verify.keys import Key, KeySource, verifies
-from akoya_gateway.verify.message_signatures import RawHeaders
-from akoya_gateway.verify.replay_cache import ReplayCache
-from akoya_gateway.verify.result import Connection, NotVerified, Verified
+from akoya_verify.keys import Key, KeySource, verifies
+from akoya_verify.message_signatures import RawHeaders
+from akoya_verify.replay_cache import ReplayCache
+from akoya_verify.result import Connection, NotVerified, Verified
 
 HEADER = "akoya-assertion"
 TYPE = "akoya-assertion+jwt"
