@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.endpoints.rate_limit import RateLimiter, TooManyRequests, client_key
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
@@ -128,7 +128,7 @@ def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_
 @pytest.mark.parametrize("face", ["sidecar", "middleware"])
 def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, face: str) -> None:
     changes = {"limits": {"connects_per_minute": 5}, "trusted_proxies": ["127.0.0.1"]}
-    with World(tmp_path, face=face, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, face=face, changes=changes) as env, env.browser() as browser:
         browser.http.headers["x-forwarded-for"] = "198.51.100.1"
         assert [browser.go("/akoya/connect/mikomo").status_code for _ in range(7)] == [302] * 5 + [429] * 2
         refused = browser.fetch("/akoya/connect/mikomo")
@@ -138,7 +138,7 @@ def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, face:
         page = browser.go("/akoya/connect/mikomo")
         assert "text/html" in page.headers["content-type"]
         assert int(page.headers["retry-after"]) >= 1
-        with world.browser() as other:
+        with env.browser() as other:
             other.http.headers["x-forwarded-for"] = "198.51.100.1, 203.0.113.7"
             assert other.connect().status_code == 302
             assert other.fetch("/accounts").status_code == 200

@@ -10,14 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.abuse.hostile import ANSWERS, Hostile
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import GatewayProcess
 
 GROWTH = 64 * 1024
 """How much the gateway's peak memory may grow during all of these tests, in KiB."""
 
 
-class BesiegedWorld(World):
+class HostileProviderEnv(GatewayEnv):
     """Configure, per misbehaviour, one environment with that token endpoint and one with that key set."""
 
     def __init__(self, folder: Path, hostile: Hostile) -> None:
@@ -44,41 +44,41 @@ def hostile() -> Iterator[Hostile]:
 
 
 @pytest.fixture(scope="module")
-def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with BesiegedWorld(tmp_path_factory.mktemp("besieged"), hostile) as world:
-        yield world
+def env(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with HostileProviderEnv(tmp_path_factory.mktemp("besieged"), hostile) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def bystander(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def bystander(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         browser.connect()
         yield browser
 
 
 @pytest.fixture(scope="module")
-def peak_before(world: World, bystander: Browser) -> int:
+def peak_before(env: GatewayEnv, bystander: Browser) -> int:
     for _ in range(20):
         bystander.passed()
-    return peak(world)
+    return peak(env)
 
 
-def peak(world: World) -> int:
+def peak(env: GatewayEnv) -> int:
     """Return the gateway's peak resident set size in KiB (proc(5))."""
-    assert isinstance(world.gateway, GatewayProcess)
-    assert world.gateway.process is not None
-    status = Path(f"/proc/{world.gateway.process.pid}/status").read_text()
+    assert isinstance(env.gateway, GatewayProcess)
+    assert env.gateway.process is not None
+    status = Path(f"/proc/{env.gateway.process.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("part", ["token", "keys"])
 def test_it_misbehaves_and_one_person_is_told(
-    world: World, hostile: Hostile, bystander: Browser, peak_before: int, part: str, name: str
+    env: GatewayEnv, hostile: Hostile, bystander: Browser, peak_before: int, part: str, name: str
 ) -> None:
     before = hostile.asked.get(name, 0)
-    with world.browser() as browser:
-        callback = world.akoya.consent(browser.begin(f"{part}-{name}"), "mikomo_1")
+    with env.browser() as browser:
+        callback = env.akoya.consent(browser.begin(f"{part}-{name}"), "mikomo_1")
         answer = browser.go(callback)
         assert answer.status_code == 302, answer.text
         error = parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
@@ -91,16 +91,16 @@ def test_it_misbehaves_and_one_person_is_told(
     asked = hostile.asked.get(name, 0) - before
     assert asked == 1 if part == "token" else asked >= 1, "the code is sent once and redirects are not followed"
     assert bystander.passed()["akoya-connector"] == "mikomo"
-    assert peak(world) - peak_before < GROWTH
+    assert peak(env) - peak_before < GROWTH
 
 
-def test_the_others_are_served_while_it_goes_on(world: World, bystander: Browser) -> None:
+def test_the_others_are_served_while_it_goes_on(env: GatewayEnv, bystander: Browser) -> None:
     """Ten users wait for a token endpoint that never responds; another user is not delayed."""
     import threading
 
     def person() -> None:
-        with world.browser() as browser:
-            browser.go(world.akoya.consent(browser.begin("token-never"), "mikomo_1"))
+        with env.browser() as browser:
+            browser.go(env.akoya.consent(browser.begin("token-never"), "mikomo_1"))
 
     people = [threading.Thread(target=person) for _ in range(10)]
     for one in people:
@@ -110,6 +110,6 @@ def test_the_others_are_served_while_it_goes_on(world: World, bystander: Browser
         assert bystander.fetch("/accounts").status_code == 200
         served += 1
     assert served >= 3
-    with world.browser() as other:
+    with env.browser() as other:
         assert other.connect("other").status_code == 302
         assert other.fetch("/accounts").status_code == 200

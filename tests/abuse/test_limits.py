@@ -15,7 +15,7 @@ import pytest
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
 from akoya_gateway.sessions import new_token
 from akoya_gateway.sessions.cookies import read_cookie, strip_cookies
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.processes import AppServer
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.target import Target
@@ -32,14 +32,14 @@ LIMITS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("limits"), changes={"limits": LIMITS}) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("limits"), changes={"limits": LIMITS}) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def target(world: World) -> Target:
-    return Target("sidecar", world.url, "/accounts", "/public/x", world=world)
+def target(env: GatewayEnv) -> Target:
+    return Target("sidecar", env.url, "/accounts", "/public/x", env=env)
 
 
 @pytest.mark.parametrize("line", ["X-Pad: " + "x" * 9000, "Cookie: " + "a=b; " * 2000, *["X-Pad: x"] * 1])
@@ -74,9 +74,9 @@ def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
 
 
 def test_pending_attempts_are_bounded_in_all_and_sessions_go_on(tmp_path: Path) -> None:
-    with World(tmp_path, changes={"limits": LIMITS}) as world, world.browser() as connected:
+    with GatewayEnv(tmp_path, changes={"limits": LIMITS}) as env, env.browser() as connected:
         connected.connect()
-        crowd = [world.browser() for _ in range(16)]
+        crowd = [env.browser() for _ in range(16)]
         answers = [one.fetch("/akoya/connect/mikomo") for one in crowd]
         # The number of pending attempts is cached for a second.
         until(lambda: crowd[0].fetch("/akoya/connect/other").status_code == 503, "too many attempts are pending")
@@ -92,15 +92,15 @@ def test_pending_attempts_are_bounded_in_all_and_sessions_go_on(tmp_path: Path) 
 
 
 def test_guessing_states_gets_nowhere_and_uses_nothing_up(tmp_path: Path) -> None:
-    with World(tmp_path) as world, world.browser() as browser, world.browser() as guesser:
-        callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    with GatewayEnv(tmp_path) as env, env.browser() as browser, env.browser() as guesser:
+        callback = env.akoya.consent(browser.begin(), "mikomo_1")
         code = parse_qs(urlsplit(callback).query)["code"][0]
         guesser.begin()
-        before = len(world.akoya.events("token"))
+        before = len(env.akoya.events("token"))
         for number in range(200):
             state = new_token() if number % 2 else new_token()[: number % 43]
             assert guesser.fetch(f"/akoya/callback?code={code}&state={state}").status_code == 400
-        assert len(world.akoya.events("token")) == before
+        assert len(env.akoya.events("token")) == before
         assert browser.go(callback).status_code == 302
         assert browser.fetch("/accounts").status_code == 200
 
@@ -119,7 +119,7 @@ def test_a_million_junk_cookies_cost_one_walk() -> None:
     assert strip_cookies(many, (b"akoya",)) == (b"a=b;" * 1_000_000)[:-1]
 
 
-def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(world: World, target: Target) -> None:
+def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(env: GatewayEnv, target: Target) -> None:
     guarded = partial(LimitedHttpProtocol, head_timeout=0.6)
     with AppServer(asgi_app(), http=guarded) as server:
         slow = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(40)]
@@ -145,8 +145,8 @@ def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(world: World, 
         assert ended == len(slow)
 
 
-def test_slow_clients_do_not_keep_others_from_being_served(world: World, target: Target) -> None:
-    with world.browser() as browser:
+def test_slow_clients_do_not_keep_others_from_being_served(env: GatewayEnv, target: Target) -> None:
+    with env.browser() as browser:
         browser.connect()
         slow = [target.open() for _ in range(100)]
         for number, connection in enumerate(slow):
@@ -171,7 +171,7 @@ def test_an_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_pat
     upstream = ScriptedUpstream({"slow": trickle})
     changes = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}, "pool": 4},
                "limits": {"connects_per_minute": 0}}  # fmt: skip
-    with World(tmp_path, upstream=upstream, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, upstream=upstream, changes=changes) as env, env.browser() as browser:
         browser.connect()
         answer = browser.fetch("/accounts/slow")
         assert answer.status_code == 504

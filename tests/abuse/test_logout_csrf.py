@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 
 @pytest.mark.parametrize("face", ["sidecar", "middleware"])
 def test_another_sites_form_signs_nobody_out(tmp_path: Path, face: str) -> None:
-    with World(tmp_path, face=face) as world, world.browser() as stranger:
+    with GatewayEnv(tmp_path, face=face) as env, env.browser() as stranger:
         for headers in (
             {"origin": "https://evil.example"},
             {"origin": "null"},
@@ -22,6 +22,6 @@ def test_another_sites_form_signs_nobody_out(tmp_path: Path, face: str) -> None:
             assert answer.status_code == 403
             assert "set-cookie" not in answer.headers
             assert "clear-site-data" not in answer.headers
-        own = stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"}, headers={"origin": world.url})
+        own = stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"}, headers={"origin": env.url})
         assert own.status_code == 303
         assert "Max-Age=0" in own.headers["set-cookie"]

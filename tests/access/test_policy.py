@@ -42,8 +42,8 @@ def gate(require: Require, otherwise: Otherwise = Otherwise.CONNECT, path: str =
     return AccessPolicy([AccessRule(0, path, None, require, otherwise=otherwise, **more)], CONNECTORS)  # type: ignore[arg-type]
 
 
-def decide(keeper: AccessPolicy, owned: OwnerGrants | None, path: str = "/x") -> Allow | Deny:
-    return keeper.decide(keeper.match("GET", path), owned)
+def decide(policy: AccessPolicy, owned: OwnerGrants | None, path: str = "/x") -> Allow | Deny:
+    return policy.decide(policy.match("GET", path), owned)
 
 
 def test_what_no_rule_covers_is_refused_even_with_a_grant() -> None:
@@ -81,24 +81,24 @@ def test_ended_grant_is_never_used(state: GrantState) -> None:
 
 
 def test_a_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
-    keeper = gate(Require.CONNECTORS, connectors=("mikomo", "other"))
-    lacking = decide(keeper, held(grant("mikomo")))
+    policy = gate(Require.CONNECTORS, connectors=("mikomo", "other"))
+    lacking = decide(policy, held(grant("mikomo")))
     assert isinstance(lacking, Deny)
     assert lacking.connectors == ("other",)
-    found = decide(keeper, held(grant("other"), grant("mikomo")))
+    found = decide(policy, held(grant("other"), grant("mikomo")))
     assert isinstance(found, Allow)
     assert found.grant is not None
     assert found.grant.connector == "mikomo"
 
 
 def test_a_path_parameter_names_the_connector() -> None:
-    keeper = gate(Require.PARAMETER, Otherwise.UNAUTHORIZED, "/banks/{connector}/*", parameter="connector")
+    policy = gate(Require.PARAMETER, Otherwise.UNAUTHORIZED, "/banks/{connector}/*", parameter="connector")
     owned = held(grant("mikomo"))
-    assert isinstance(decide(keeper, owned, "/banks/mikomo/x"), Allow)
-    other = decide(keeper, owned, "/banks/other/x")
+    assert isinstance(decide(policy, owned, "/banks/mikomo/x"), Allow)
+    other = decide(policy, owned, "/banks/other/x")
     assert isinstance(other, Deny)
     assert (other.reason, other.offer) == (DenyReason.NOT_CONNECTED, False)
-    unknown = decide(keeper, owned, "/banks/nobody/x")
+    unknown = decide(policy, owned, "/banks/nobody/x")
     assert isinstance(unknown, Deny)
     assert unknown.reason is DenyReason.UNKNOWN_CONNECTOR
 
@@ -116,9 +116,9 @@ def test_otherwise_forbidden_offers_no_connection() -> None:
 
 
 def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
-    keeper = gate(Require.ANY)
+    policy = gate(Require.ANY)
     first, second = grant("mikomo"), grant("other")
-    found = keeper.decide(keeper.match("GET", "/x"), held(first, second), frozenset({first.id}))
+    found = policy.decide(policy.match("GET", "/x"), held(first, second), frozenset({first.id}))
     assert isinstance(found, Allow)
     assert found.grant is second
 
@@ -146,15 +146,15 @@ SELECT = GrantSelector(GrantSource.QUERY, "login")
 
 @pytest.mark.parametrize("otherwise", list(Otherwise))
 def test_login_that_is_chosen_decides_alone(otherwise: Otherwise) -> None:
-    keeper = gate(Require.CONNECTORS, otherwise, connectors=("mikomo",), grant=SELECT)
+    policy = gate(Require.CONNECTORS, otherwise, connectors=("mikomo",), grant=SELECT)
     personal, business, elsewhere = grant("mikomo", sub="p"), grant("mikomo", sub="b"), grant("other", sub="p")
-    owned, match = held(personal, business, elsewhere), keeper.match("GET", "/x")
+    owned, match = held(personal, business, elsewhere), policy.match("GET", "/x")
     for chosen in (personal, business):
-        assert keeper.decide(match, owned, chosen=chosen.public_id) == Allow(match.rule, chosen, True)  # type: ignore[union-attr]
+        assert policy.decide(match, owned, chosen=chosen.public_id) == Allow(match.rule, chosen, True)  # type: ignore[union-attr]
     for id_ in (elsewhere.public_id, personal.id, "g_" + "A" * 22, ""):
-        found = keeper.decide(match, owned, chosen=id_)
+        found = policy.decide(match, owned, chosen=id_)
         assert found == Deny(DenyReason.UNKNOWN_GRANT, match.rule)  # type: ignore[union-attr]
-    found = keeper.decide(match, owned)
+    found = policy.decide(match, owned)
     assert isinstance(found, Deny)
     assert (found.reason, found.choices) == (DenyReason.AMBIGUOUS_GRANT, (personal, business))
 
@@ -162,22 +162,22 @@ def test_login_that_is_chosen_decides_alone(otherwise: Otherwise) -> None:
 @pytest.mark.parametrize("source", [GrantSource.SINGLE, GrantSource.QUERY])
 def test_login_that_has_ended_still_makes_the_choice_ambiguous(source: GrantSource) -> None:
     """Without this, a request without a choice would get another login's token once the consent for one ends."""
-    keeper = gate(Require.CONNECTORS, connectors=("mikomo",), grant=GrantSelector(source, "login"))
+    policy = gate(Require.CONNECTORS, connectors=("mikomo",), grant=GrantSelector(source, "login"))
     ended, live = grant("mikomo", GrantState.NEEDS_RECONNECT, sub="e"), grant("mikomo", sub="l")
-    match = keeper.match("GET", "/x")
-    found = keeper.decide(match, held(live, ended))
+    match = policy.match("GET", "/x")
+    found = policy.decide(match, held(live, ended))
     assert isinstance(found, Deny)
     assert found.reason is DenyReason.AMBIGUOUS_GRANT
-    found = keeper.decide(match, held(live, ended), chosen=ended.public_id)
+    found = policy.decide(match, held(live, ended), chosen=ended.public_id)
     assert isinstance(found, Deny)
     assert found.reason is DenyReason.RECONNECT
-    found = keeper.decide(match, held(live, ended), frozenset({live.id}), live.public_id)
+    found = policy.decide(match, held(live, ended), frozenset({live.id}), live.public_id)
     assert isinstance(found, Deny)
     assert found.reason is DenyReason.RECONNECT
-    assert keeper.decide(match, held(live)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
-    assert keeper.decide(match, None, chosen=live.public_id) == keeper.decide(match, None)
+    assert policy.decide(match, held(live)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
+    assert policy.decide(match, None, chosen=live.public_id) == policy.decide(match, None)
     stale = replace(grant("mikomo", sub="s"), key=replace(live.key, client="removed", sub="s"))
-    assert keeper.decide(match, held(live, stale)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
+    assert policy.decide(match, held(live, stale)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
 
 
 def test_all_tokens_are_passed_where_the_rule_says_so() -> None:

@@ -20,7 +20,7 @@ def advisory(*ids: str, attack: str, ours: str) -> Callable[[T], T]:
     """Mark a test with the advisories that it covers.
 
     The test's arguments decide where it runs: with `target` at every entry point and at any gateway by URL, with
-    `session` at every entry point of this gateway, with `world` at its own sidecar, and without any of them in the core.
+    `session` at every entry point of this gateway, with `env` at its own sidecar, and without any of them in the core.
     """
 
     def mark(test: T) -> T:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.environment import Browser, World
-from tests.support.forward_auth import ProxiedWorld, cookies
+from tests.support.environment import Browser, GatewayEnv
+from tests.support.forward_auth import ProxiedEnv, cookies
 from tests.support.proxies import ProxyMissing
 from tests.support.target import Target
 
@@ -36,13 +36,11 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return
     folder = tmp_path_factory.mktemp(request.param)
     try:
-        world = ProxiedWorld(folder, "nginx") if request.param == "forward-auth" else World(folder, face=request.param)
+        env = ProxiedEnv(folder, "nginx") if request.param == "forward-auth" else GatewayEnv(folder, face=request.param)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    with world:
-        yield Target(
-            request.param, world.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", world
-        )
+    with env:
+        yield Target(request.param, env.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", env)
 
 
 def _by_url(config: pytest.Config) -> Target:
@@ -62,9 +60,9 @@ def _by_url(config: pytest.Config) -> Target:
 
 @pytest.fixture
 def browser(target: Target) -> Iterator[Browser]:
-    if target.world is None:
+    if target.env is None:
         pytest.skip("needs the emulator")
-    with target.world.browser() as browser:
+    with target.env.browser() as browser:
         yield browser
 
 

@@ -43,7 +43,7 @@ def marked() -> Iterator[tuple[Advisory, str, str]]:
 
 def _faces(test: Any) -> str:
     arguments = set(inspect.signature(test).parameters)
-    if "World(" in inspect.getsource(test):
+    if "GatewayEnv(" in inspect.getsource(test):
         return "sidecar"
     if "target" not in arguments:
         return "core"

@@ -21,7 +21,7 @@ from akoya_gateway.provider.transport import FetchFailed, get
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.tls import client_context
 from tests.advisories.advisory import advisory
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.scripted_server import reply, serve
 from tests.support.target import Target, parse
 
@@ -132,11 +132,11 @@ def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
 @advisory("CVE-2026-71324", "GHSA-3ccp", attack="A response of one user is delivered to another over a reused connection.",
           ours="A connection to the app serves one exchange at a time and is closed after any irregularity.")  # fmt: skip
 def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
-    if target.world is None:
+    if target.env is None:
         pytest.skip("needs the emulator")
     lines: list[str] = []
     for user in ("mikomo_1", "mikomo_4"):
-        with target.world.browser() as browser:
+        with target.env.browser() as browser:
             browser.connect(user=user)
             lines.append("Cookie: " + "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()))
     wrong: list[str] = []
@@ -175,7 +175,7 @@ def test_cve_2026_54273_pipelining(target: Target) -> None:
     requests += f"GET {target.protected} HTTP/1.1\r\nHost: {target.authority}\r\nConnection: close\r\n\r\n"
     data = talk(target, requests.encode(), wait=5)
     assert not reached(data, target.protected)
-    if target.world is not None:
+    if target.env is not None:
         paths = [
             json.JSONDecoder().raw_decode(part[part.index(b"{") :].decode())[0]["path"]
             for part in data.split(b"HTTP/1.1 200")[1:]
@@ -280,10 +280,8 @@ def test_cve_2020_7695_response_splitting(target: Target, text: str) -> None:
           ours="Each log line is one JSON object of bounded size. Paths are logged as normalized, never as sent, and input is never used as a format string.")  # fmt: skip
 def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
     nasty = ["%0a{%22forged%22:1}", "%1b[31m", "%25n%25s%25x", "%7B0%7D", "\x1b[2J", "x" * 6000]
-    with World(tmp_path, changes={"logging": {"format": "json", "level": "debug"}}) as world:
-        target = Target(
-            "sidecar", world.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", world
-        )
+    with GatewayEnv(tmp_path, changes={"logging": {"format": "json", "level": "debug"}}) as env:
+        target = Target("sidecar", env.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", env)
         for text in nasty:
             target.ask(f"/public/{text}")
             target.navigate(f"/akoya/callback?error={text}&state={text}&code={text}")
@@ -291,7 +289,7 @@ def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
                 "/accounts", f"User-Agent: {text}", f"X-Request-Id: {text}", f"Referer: {text}", f"Cookie: akoya={text}"
             )
         time.sleep(0.3)
-        lines = world.log().splitlines()
+        lines = env.log().splitlines()
     assert len(lines) > 5
     for line in lines:
         assert isinstance(json.loads(line), dict), line

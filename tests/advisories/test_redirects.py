@@ -47,7 +47,7 @@ def test_cve_2017_1000070_open_redirect_at_login(target: Target) -> None:
         for text in spread(9 if parameter == "return_to" else 60):
             reply = target.navigate(f"{route}?{parameter}={quote(text, safe='')}")
             assert not sent_astray(reply, target), text
-            if parameter == "return_to" and target.world is not None:
+            if parameter == "return_to" and target.env is not None:
                 assert reply.status == 400, text
 
 
@@ -141,8 +141,8 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
 @advisory("CVE-2026-28802", attack="A login continues at an address from the request: open redirect in the client library.",
           ours="The return address is validated when the login starts and kept in the store. The callback cannot change it.")  # fmt: skip
 def test_cve_2026_28802_the_callback_cannot_choose_where_it_ends(target: Target, browser: Browser) -> None:
-    assert target.world is not None
-    callback = target.world.akoya.consent(browser.begin(return_to="/accounts?x=1"), "mikomo_1")
+    assert target.env is not None
+    callback = target.env.akoya.consent(browser.begin(return_to="/accounts?x=1"), "mikomo_1")
     answer = browser.go(callback + "".join(f"&{name}={quote('https://evil.example/')}" for name in PARAMETERS))
     assert (answer.status_code, answer.headers["location"]) == (302, "/accounts?x=1")
 

@@ -18,7 +18,7 @@ from akoya_gateway.sessions.cookies import delete_cookie, set_cookie
 from akoya_gateway.store import EncryptedStore, open_store
 from akoya_gateway.store.encryption import Keyring
 from tests.advisories.advisory import advisory
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.target import Target
 
 XSS = [
@@ -38,10 +38,10 @@ def cookie_line(browser: Browser) -> str:
 @advisory("GHSA-f24x-5g9q-753f", attack="The session survives the sign-in page: session fixation, or the wrong user continues.",
           ours="Each new grant rotates the session ID and invalidates the old one. IDs that the gateway did not create are unknown.")  # fmt: skip
 def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) -> None:
-    assert target.world is not None
+    assert target.env is not None
     browser.connect()
     planted = dict(browser.http.cookies)
-    with target.world.browser() as attacker:
+    with target.env.browser() as attacker:
         attacker.http.cookies.update(planted)
         browser.connect("other")
         # Another process may use what it read from the store for a second.
@@ -49,7 +49,7 @@ def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) 
         while attacker.fetch("/accounts").status_code != 401:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    with target.world.browser() as victim:
+    with target.env.browser() as victim:
         name = next(name for name in planted if not name.endswith("-browser"))
         chosen = new_token()
         victim.http.cookies.set(name, chosen, domain="127.0.0.1", path="/")
@@ -62,15 +62,15 @@ def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) 
           attack="`state` is not checked or not bound to the browser: login CSRF.",
           ours="A callback is accepted once, with the state of an attempt and the cookie of the browser that started it.")  # fmt: skip
 def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
-    assert target.world is not None
-    callback = target.world.akoya.consent(browser.begin(), "mikomo_1")
-    before = len(target.world.akoya.events("token"))
-    with target.world.browser() as victim:
+    assert target.env is not None
+    callback = target.env.akoya.consent(browser.begin(), "mikomo_1")
+    before = len(target.env.akoya.events("token"))
+    with target.env.browser() as victim:
         victim.begin()
         answer = victim.go(callback)
         assert answer.status_code == 400
         assert victim.fetch("/accounts").status_code == 401
-    assert len(target.world.akoya.events("token")) == before, "the attacker's code is not exchanged"
+    assert len(target.env.akoya.events("token")) == before, "the attacker's code is not exchanged"
     stateless = re.sub(r"[?&]state=[^&]*", "", callback).replace("/callback&", "/callback?")
     assert browser.go(stateless).status_code == 400
 
@@ -257,8 +257,8 @@ def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with (
-        World(tmp_path / "a") as one,
-        World(tmp_path / "b") as other,
+        GatewayEnv(tmp_path / "a") as one,
+        GatewayEnv(tmp_path / "b") as other,
         one.browser() as browser,
         other.browser() as stranger,
     ):
@@ -286,8 +286,8 @@ def test_cve_2024_21495_randomness(target: Target) -> None:
     )
     assert len({*first, *second}) == 3000
     assert min(map(len, first)) >= 32
-    if target.world is not None:
-        with target.world.browser() as browser:
+    if target.env is not None:
+        with target.env.browser() as browser:
             states = [parse_qs(urlsplit(browser.begin()).query)["state"][0] for _ in range(20)]
         assert len({state[:8] for state in states}) == 20
         assert {len(state) for state in states} == {43}

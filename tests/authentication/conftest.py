@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.authentication.issuer import Issuer
-from tests.support.environment import World
-from tests.support.forward_auth import ProxiedWorld
+from tests.support.environment import GatewayEnv
+from tests.support.forward_auth import ProxiedEnv
 from tests.support.proxies import ProxyMissing
 
 FACES = ["sidecar", "middleware", "nginx"]
@@ -22,12 +22,12 @@ The tests act as that outer proxy.
 """
 
 
-def world_of(folder: Path, face: str, changes: dict[str, Any]) -> World:
+def env_of(folder: Path, face: str, changes: dict[str, Any]) -> GatewayEnv:
     changes = {"trusted_proxies": ["127.0.0.1/32"], **changes}
     if face != "nginx":
-        return World(folder, face=face, changes=changes)
+        return GatewayEnv(folder, face=face, changes=changes)
     try:
-        return ProxiedWorld(folder, "nginx", USER_FROM_AN_OUTER_PROXY, changes=changes)
+        return ProxiedEnv(folder, "nginx", USER_FROM_AN_OUTER_PROXY, changes=changes)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
 
@@ -39,16 +39,16 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="module", params=FACES)
-def by_header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    with world_of(folder, request.param, {"identity": {"header": "X-Forwarded-User"}}) as world:
-        yield world
+def by_header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    folder = tmp_path_factory.mktemp("env")
+    with env_of(folder, request.param, {"identity": {"header": "X-Forwarded-User"}}) as env:
+        yield env
 
 
 @pytest.fixture(scope="module", params=FACES)
 def by_token(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer
-) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    with world_of(folder, request.param, {"identity": issuer.config(header="X-Id-Token")}) as world:
-        yield world
+) -> Iterator[GatewayEnv]:
+    folder = tmp_path_factory.mktemp("env")
+    with env_of(folder, request.param, {"identity": issuer.config(header="X-Id-Token")}) as env:
+        yield env

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import Browser, World
-from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.environment import Browser, GatewayEnv
+from tests.support.forward_auth import ProxiedEnv, cookies, get
 
 
 @contextmanager
-def somebody(world: World, user: str | None) -> Iterator[Browser]:
-    with world.browser() as browser:
+def somebody(env: GatewayEnv, user: str | None) -> Iterator[Browser]:
+    with env.browser() as browser:
         become(browser, user)
         yield browser
 
@@ -32,7 +32,7 @@ def new_user() -> str:
     return f"user-{uuid.uuid4()}"
 
 
-def test_a_users_grants_follow_the_user_and_nobody_else(by_header: World) -> None:
+def test_a_users_grants_follow_the_user_and_nobody_else(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as first, somebody(by_header, alice) as second, somebody(by_header, bob) as other:
         assert first.connect().headers["location"] == "/accounts"
@@ -47,7 +47,7 @@ def test_a_users_grants_follow_the_user_and_nobody_else(by_header: World) -> Non
         assert other.passed()["akoya-id-token"] != first.passed()["akoya-id-token"]
 
 
-def test_nobody_is_nobody_and_connects_nothing(by_header: World) -> None:
+def test_nobody_is_nobody_and_connects_nothing(by_header: GatewayEnv) -> None:
     with somebody(by_header, None) as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.go("/accounts").status_code == 302
@@ -62,24 +62,22 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
     """With `uvicorn --forwarded-allow-ips '*'`, as in many containers, any client can choose its peer address."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
-    with World(tmp_path, face="middleware", changes=changes) as world:
+    with GatewayEnv(tmp_path, face="middleware", changes=changes) as env:
         told = "X-Forwarded-For: 10.1.2.3"
-        status, body = get(world.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
+        status, body = get(env.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
         assert body["request_id"] != "mine"
-        status, body = get(
-            world.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x"
-        )
+        status, body = get(env.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x")
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
 
 
-def test_an_empty_name_is_nobody(by_header: World) -> None:
+def test_an_empty_name_is_nobody(by_header: GatewayEnv) -> None:
     with somebody(by_header, "") as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.fetch("/akoya/connect/mikomo").status_code == 401
 
 
-def test_the_cookie_of_one_user_is_worth_nothing_to_another(by_header: World) -> None:
+def test_the_cookie_of_one_user_is_worth_nothing_to_another(by_header: GatewayEnv) -> None:
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser, somebody(by_header, mallory) as thief:
         browser.connect()
@@ -88,7 +86,7 @@ def test_the_cookie_of_one_user_is_worth_nothing_to_another(by_header: World) ->
         assert thief.connections()["connections"] == []
 
 
-def test_the_session_ends_when_the_identity_changes(by_header: World) -> None:
+def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -102,7 +100,7 @@ def test_the_session_ends_when_the_identity_changes(by_header: World) -> None:
         assert browser.passed()["akoya-connector"] == "mikomo", "the grant has not ended"
 
 
-def test_a_user_on_a_new_browser_can_disconnect(by_header: World) -> None:
+def test_a_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
     alice = new_user()
     with somebody(by_header, alice) as first, somebody(by_header, alice) as second:
         first.connect()
@@ -112,7 +110,7 @@ def test_a_user_on_a_new_browser_can_disconnect(by_header: World) -> None:
         assert second.connections()["connections"] == []
 
 
-def test_logout_leaves_the_grants_of_a_known_user(by_header: World) -> None:
+def test_logout_leaves_the_grants_of_a_known_user(by_header: GatewayEnv) -> None:
     with somebody(by_header, new_user()) as browser:
         browser.connect()
         csrf = browser.connections()["csrf"]
@@ -120,7 +118,7 @@ def test_logout_leaves_the_grants_of_a_known_user(by_header: World) -> None:
         assert browser.passed()["akoya-connector"] == "mikomo"
 
 
-def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header: World) -> None:
+def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
@@ -134,7 +132,7 @@ def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header
         assert browser.connections()["connections"] == []
 
 
-def test_the_header_goes_on_to_the_app_as_the_proxy_set_it(by_header: World) -> None:
+def test_the_header_goes_on_to_the_app_as_the_proxy_set_it(by_header: GatewayEnv) -> None:
     alice = new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -147,7 +145,7 @@ ALIASES = ["X_Forwarded_User", "x-forwarded_user", "X.Forwarded.User", "X_Forwar
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x", "/akoya/"])
 @pytest.mark.parametrize("alias", ALIASES)
-def test_an_alias_of_the_header_reaches_nobody(by_header: World, alias: str, path: str) -> None:
+def test_an_alias_of_the_header_reaches_nobody(by_header: GatewayEnv, alias: str, path: str) -> None:
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -163,8 +161,8 @@ def test_an_alias_of_the_header_reaches_nobody(by_header: World, alias: str, pat
             assert status != 200, body
 
 
-def test_the_header_twice_is_refused(by_header: World) -> None:
-    if isinstance(by_header, ProxiedWorld):
+def test_the_header_twice_is_refused(by_header: GatewayEnv) -> None:
+    if isinstance(by_header, ProxiedEnv):
         return  # `$http_x_forwarded_user` is always one header, however many nginx received
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser:
@@ -177,15 +175,15 @@ def test_the_header_twice_is_refused(by_header: World) -> None:
 @pytest.mark.parametrize("face", ["sidecar", "middleware"])
 def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, face: str) -> None:
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.9.8.7/32"]}
-    with World(tmp_path, face=face, changes=changes) as world:
+    with GatewayEnv(tmp_path, face=face, changes=changes) as env:
         for path in ("/accounts", "/public/x", "/akoya/", "/akoya/connect/mikomo"):
-            status, body = get(world.port, path, "X-Forwarded-User: alice")
+            status, body = get(env.port, path, "X-Forwarded-User: alice")
             assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-identity")
-        assert get(world.port, "/public/x")[0] == 200
-        assert get(world.port, "/accounts")[0] == 401
+        assert get(env.port, "/public/x")[0] == 200
+        assert get(env.port, "/accounts")[0] == 401
 
 
-def test_without_waiting_and_with_waiting_the_same_is_decided(by_header: World) -> None:
+def test_without_waiting_and_with_waiting_the_same_is_decided(by_header: GatewayEnv) -> None:
     """The fast path does not query the store, and must not accept another user's cookie."""
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as browser:

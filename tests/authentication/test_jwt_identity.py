@@ -17,14 +17,14 @@ from akoya_gateway.errors import UserError
 from akoya_gateway.provider.factory import http_client
 from akoya_gateway.provider.remote_keys import RemoteKeySet
 from tests.authentication.issuer import AUDIENCE, ISSUER, Issuer
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import get
 from tests.support.waiting import until
 
 BAD = list(Issuer().bad_tokens())
 
 
-def test_a_users_grants_follow_the_token_and_nobody_else(by_token: World, issuer: Issuer) -> None:
+def test_a_users_grants_follow_the_token_and_nobody_else(by_token: GatewayEnv, issuer: Issuer) -> None:
     alice, bob = f"alice-{uuid.uuid4()}", f"bob-{uuid.uuid4()}"
     with by_token.browser() as browser, by_token.browser() as other:
         browser.http.headers["X-Id-Token"] = issuer.token(alice)
@@ -41,7 +41,7 @@ def test_a_users_grants_follow_the_token_and_nobody_else(by_token: World, issuer
         assert other.fetch("/accounts").status_code == 401, "another scheme identifies no user"
 
 
-def test_without_a_token_nobody_is_known(by_token: World) -> None:
+def test_without_a_token_nobody_is_known(by_token: GatewayEnv) -> None:
     with by_token.browser() as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.fetch("/public/x").status_code == 200
@@ -49,7 +49,7 @@ def test_without_a_token_nobody_is_known(by_token: World) -> None:
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_a_token_that_is_not_good_opens_nothing(by_token: World, issuer: Issuer, fault: str) -> None:
+def test_a_token_that_is_not_good_opens_nothing(by_token: GatewayEnv, issuer: Issuer, fault: str) -> None:
     token = issuer.bad_tokens()[fault]
     for path in ("/accounts", "/akoya/", "/akoya/connect/mikomo"):
         status, body = get(by_token.port, path, f"X-Id-Token: {token}", "Accept: application/json")
@@ -58,7 +58,7 @@ def test_a_token_that_is_not_good_opens_nothing(by_token: World, issuer: Issuer,
     assert token not in by_token.log()
 
 
-def test_two_tokens_or_an_alias_are_refused(by_token: World, issuer: Issuer) -> None:
+def test_two_tokens_or_an_alias_are_refused(by_token: GatewayEnv, issuer: Issuer) -> None:
     token = issuer.token()
     for name in ("X-Id-Token", "X_Id_Token", "x.id.token"):
         status, body = get(by_token.port, "/public/x", f"X-Id-Token: {token}", f"{name}: {token}")
@@ -66,7 +66,7 @@ def test_two_tokens_or_an_alias_are_refused(by_token: World, issuer: Issuer) -> 
         assert status in (400, 403) or seen == ["x-id-token"], "nginx has dropped the alias"
 
 
-def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: World, issuer: Issuer) -> None:
+def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: GatewayEnv, issuer: Issuer) -> None:
     line = f"X-Id-Token: {issuer.token(exp=int(time.time()) - 24)}"  # within the 30 seconds of permitted clock skew
     assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 200
     until(lambda: get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 401, "the token has expired")
@@ -76,16 +76,16 @@ def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: W
 def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Path, face: str) -> None:
     with Issuer() as issuer:
         issuer.down = True
-        with World(tmp_path, face=face, changes={"identity": issuer.config()}) as world:
+        with GatewayEnv(tmp_path, face=face, changes={"identity": issuer.config()}) as env:
             for path in ("/accounts", "/optional", "/akoya/"):
                 status, body = get(
-                    world.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json"
+                    env.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json"
                 )
                 assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:identity-keys")
-            assert get(world.port, "/public/x", f"Authorization: Bearer {issuer.token()}")[0] == 200
+            assert get(env.port, "/public/x", f"Authorization: Bearer {issuer.token()}")[0] == 200
             issuer.down = False
             bearer = f"Authorization: Bearer {issuer.token()}"
-            until(lambda: get(world.port, "/optional", bearer)[0] == 200, "the keys are fetched again")
+            until(lambda: get(env.port, "/optional", bearer)[0] == 200, "the keys are fetched again")
 
 
 IDENTITY = Identity(IdentitySource.JWT, "x-id-token", "unused", ISSUER, AUDIENCE)

@@ -101,7 +101,7 @@ class Place:
         await self.vault.close()
         self.akoya.stop()
 
-    def keeper(self) -> GrantManager:
+    def new_manager(self) -> GrantManager:
         """Return a grant manager without cached state, as in a gateway that has just started."""
         return GrantManager(self.vault, self.providers, self.config.tokens, clock=self.clock)
 
@@ -120,7 +120,7 @@ class Place:
         answer = await self.providers["test-app"].exchange(Secret(code))
         assert isinstance(answer, TokensIssued)
         client = self.config.clients["test-app"]
-        grant = await self.keeper().connect(f"own_{number}", client, "mikomo", answer.tokens)
+        grant = await self.new_manager().connect(f"own_{number}", client, "mikomo", answer.tokens)
         assert grant.tokens.consent_id is not None
         await age(self.book, grant.id, left=LEFT)
         return Point(grant.id, grant.tokens.consent_id, held(grant) or "")
@@ -143,7 +143,7 @@ class Place:
 
     async def fresh(self, point: Point) -> Grant | GatewayError:
         """Return what a request for this grant gets from a gateway that has just started."""
-        grants = self.keeper()
+        grants = self.new_manager()
         try:
             return await grants.get_fresh(await self.stored(point))
         except GatewayError as error:

@@ -19,7 +19,7 @@ from akoya_gateway.grants import Grant, GrantRepository
 from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.chaos.echo import EchoServer
-from tests.support.environment import CLIENT_SECRET, Browser, World
+from tests.support.environment import CLIENT_SECRET, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 
@@ -27,8 +27,8 @@ CACHES = 1.2
 """Seconds after which no gateway uses cached store reads any more."""
 
 
-class Fleet(World):
-    """`size` gateways. The first is the world's own, at `public_url`. Cookies ignore ports, so all receive them."""
+class Fleet(GatewayEnv):
+    """`size` gateways. The first is that of the environment, at `public_url`. Cookies ignore ports, so all receive them."""
 
     def __init__(self, folder: Path, size: int = 3, *, store: str | None = None, **options: Any) -> None:
         changes = dict(options.pop("changes", {}))

@@ -153,7 +153,7 @@ async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that
         )
         seen = []
         for point in points:
-            grants = place.keeper()
+            grants = place.new_manager()
             grant = await place.stored(point)
             waiting = await grants.revocation_queue.count()
             seen.append(str(grant.state))
@@ -161,8 +161,8 @@ async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that
                 assert held(grant) == point.first
                 await grants.disconnect(grant)
                 assert await grants.revocation_queue.count() in (waiting, waiting + 1)
-        await place.keeper().revocation_queue.sweep()
+        await place.new_manager().revocation_queue.sweep()
         revoked = {event["presented"] for event in place.akoya.events("revoke") if event["outcome"] == "revoked"}
         assert {point.first for point in points} <= revoked
-        assert not await place.keeper().revocation_queue.count()
+        assert not await place.new_manager().revocation_queue.count()
     print(f"{len(seen)} gateways at work on a disconnect of {whole} lines:", tally(seen))

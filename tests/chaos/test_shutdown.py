@@ -59,7 +59,7 @@ async def close_code(socket: ClientConnection) -> int | None:
 async def post(visitor: Visitor, path: str) -> int:
     """Submit one of the page's own forms."""
     csrf = visitor.browser.connections()["csrf"]
-    headers = {"origin": visitor.browser.world.url}
+    headers = {"origin": visitor.browser.env.url}
     answer = await asyncio.to_thread(visitor.browser.http.post, path, data={"csrf": csrf}, headers=headers)
     return int(answer.status_code)
 

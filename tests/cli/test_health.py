@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env")) as env:
+        yield env
 
 
 def health(*options: str) -> subprocess.CompletedProcess[str]:
@@ -27,11 +27,11 @@ def health(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={}, timeout=60, check=False)
 
 
-def test_health_of_a_ready_gateway_is_0_by_url_and_by_configuration(world: World, tmp_path: Path) -> None:
+def test_health_of_a_ready_gateway_is_0_by_url_and_by_configuration(env: GatewayEnv, tmp_path: Path) -> None:
     """Neither the secrets nor the rest of the file are read."""
     config = tmp_path / "gateway.yaml"
-    config.write_text(f"admin: {{listen: '{world.admin_url.removeprefix('http://')}'}}\nclients: not yet written\n")
-    for options in (["--url", world.admin_url], ["--config", str(config)], ["--config", str(config), "--live"]):
+    config.write_text(f"admin: {{listen: '{env.admin_url.removeprefix('http://')}'}}\nclients: not yet written\n")
+    for options in (["--url", env.admin_url], ["--config", str(config)], ["--config", str(config), "--live"]):
         done = health(*options)
         assert (done.returncode, done.stdout.strip()) == (0, "live" if "--live" in options else "ready"), done.stderr
 
@@ -44,16 +44,16 @@ def test_health_without_a_gateway_is_1_and_names_the_address() -> None:
 
 
 def test_health_of_a_draining_gateway_is_1_and_says_why(tmp_path: Path) -> None:
-    with World(tmp_path, options=("--drain-delay", "60")) as world:
-        assert health("--url", world.admin_url).returncode == 0
-        assert isinstance(world.gateway, GatewayProcess) and world.gateway.process is not None
-        world.gateway.process.send_signal(signal.SIGTERM)
+    with GatewayEnv(tmp_path, options=("--drain-delay", "60")) as env:
+        assert health("--url", env.admin_url).returncode == 0
+        assert isinstance(env.gateway, GatewayProcess) and env.gateway.process is not None
+        env.gateway.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 30
-        while (done := health("--url", world.admin_url)).returncode == 0:
+        while (done := health("--url", env.admin_url)).returncode == 0:
             assert time.monotonic() < deadline, "the gateway did not begin to drain"
         assert (done.returncode, done.stderr) == (1, "not ready: draining: this process was asked to stop\n")
-        assert health("--url", world.admin_url, "--live").returncode == 0
-        world.gateway.process.send_signal(signal.SIGTERM)
+        assert health("--url", env.admin_url, "--live").returncode == 0
+        env.gateway.process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import pytest
 from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UpstreamError, UserError
 from akoya_gateway.grants.errors import UntrustedResponses
 from tests.contract.transcript import DATA, PAGE, Headers, Transcript, load, save
-from tests.support.environment import ACCESS, World
+from tests.support.environment import ACCESS, GatewayEnv
 from tests.support.upstream_apps import asgi_app
 
 RECORDING = Path(__file__).parent / "recorded_responses.txt"
@@ -63,7 +63,9 @@ def refusing() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, refusing: int) -> Iterator[World]:
+def env(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, refusing: int
+) -> Iterator[GatewayEnv]:
     changes: dict[str, Any] = {
         "trusted_proxies": ["127.0.0.1"],
         "forward_auth": True,
@@ -72,30 +74,30 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "sidecar":
         changes["upstreams"] = {"refusing": {"url": f"http://127.0.0.1:{refusing}"}}
         changes["access"] = [{"path": "/refusing", "require": "nothing", "upstream": "refusing"}, *ACCESS]
-    folder = tmp_path_factory.mktemp("world")
-    with World(folder, face=request.param, changes=changes, app=app, token_bearer=BEARER) as world:
-        yield world
+    folder = tmp_path_factory.mktemp("env")
+    with GatewayEnv(folder, face=request.param, changes=changes, app=app, token_bearer=BEARER) as env:
+        yield env
 
 
-def test_own_responses_equal_the_recording(world: World) -> None:
+def test_own_responses_equal_the_recording(env: GatewayEnv) -> None:
     # Only after these characters, which random values do not contain.
-    names = {f"{before}{world.port}": f"{before}PORT" for before in (":", "%3A", "akoya-")}
-    names[world.akoya.url] = "http://akoya"
-    transcript = Transcript(world.port, names)
+    names = {f"{before}{env.port}": f"{before}PORT" for before in (":", "%3A", "akoya-")}
+    names[env.akoya.url] = "http://akoya"
+    transcript = Transcript(env.port, names)
     record_without_session(transcript)
     record_for_errors(transcript)
-    connect(transcript, world)
+    connect(transcript, env)
     record_with_session(transcript)
     record_forward_auth(transcript)
-    if world.face == "sidecar":
-        record_admin(transcript, world)
+    if env.face == "sidecar":
+        record_admin(transcript, env)
         record_server(transcript)
         both(transcript, "upstream that refuses connections", "GET", "/refusing")
     else:
         for name in ERRORS:
             both(transcript, f"app raises {name}", "GET", f"/public/error/{quote(name)}")
     leave(transcript)
-    compare(transcript.entries, world.face)
+    compare(transcript.entries, env.face)
 
 
 def compare(entries: dict[str, str], face: str) -> None:
@@ -204,12 +206,12 @@ def record_for_errors(transcript: Transcript) -> None:
     transcript.request("WebSocket of another site", "GET", "/public/ws", (*HANDSHAKE, ("origin", "https://evil.example")))  # fmt: skip
 
 
-def connect(transcript: Transcript, world: World) -> None:
+def connect(transcript: Transcript, env: GatewayEnv) -> None:
     """Connect a bank, after two attempts that fail."""
     for title, query in (("refused by the user", "error=access_denied"), ("with a wrong code", "code=wrong"), ("of another issuer", "code=c&iss=https%3A%2F%2Fevil.example")):  # fmt: skip
         state = parse_qs(urlsplit(begin(transcript, f"connect {title}")).query)["state"][0]
         transcript.request(f"callback {title}", "GET", f"/akoya/callback?{query}&state={state}", PAGE)
-    callback = urlsplit(world.akoya.consent(begin(transcript, "connect"), "mikomo_1"))
+    callback = urlsplit(env.akoya.consent(begin(transcript, "connect"), "mikomo_1"))
     transcript.request("callback", "GET", f"{callback.path}?{callback.query}", PAGE)
     transcript.request("callback again", "GET", f"{callback.path}?{callback.query}", PAGE)
 
@@ -251,18 +253,18 @@ def record_forward_auth(transcript: Transcript) -> None:
     transcript.request("forward-auth in another spelling", "GET", "/akoya/%66orward-auth", original("/accounts"))
 
 
-def record_admin(transcript: Transcript, world: World) -> None:
+def record_admin(transcript: Transcript, env: GatewayEnv) -> None:
     for method in ("GET", "HEAD", "POST", "OPTIONS"):
         for path in ("/livez", "/readyz", "/nothing", "/"):
             if (method, path) == ("HEAD", "/readyz"):
                 continue  # its length depends on the process ID
-            transcript.request(f"admin {method} {path}", method, path, port=world.admin_port)
-    metrics = transcript.request("admin GET /metrics", "GET", "/metrics", port=world.admin_port)
+            transcript.request(f"admin {method} {path}", method, path, port=env.admin_port)
+    metrics = transcript.request("admin GET /metrics", "GET", "/metrics", port=env.admin_port)
     entry = transcript.entries["admin GET /metrics"]
     transcript.entries["admin GET /metrics"] = entry.replace(metrics.partition("\n\n")[2].strip(), "<metrics>")
-    transcript.request("admin POST /metrics", "POST", "/metrics", port=world.admin_port)
+    transcript.request("admin POST /metrics", "POST", "/metrics", port=env.admin_port)
     for path in ("/livez", "/readyz", "/akoya/token/mikomo"):
-        transcript.request(f"admin rebound {path}", "GET", path, port=world.admin_port, host="rebound.example.com")
+        transcript.request(f"admin rebound {path}", "GET", path, port=env.admin_port, host="rebound.example.com")
     bearer = (*DATA, ("authorization", f"Bearer {BEARER}"))
     for title, method, target, headers in (
         ("without a bearer", "GET", "/akoya/token/mikomo?owner=x", DATA),
@@ -273,11 +275,11 @@ def record_admin(transcript: Transcript, world: World) -> None:
         ("by POST", "POST", "/akoya/token/mikomo?owner=x", bearer),
         ("by HEAD", "HEAD", "/akoya/token/mikomo?owner=x", bearer),
     ):
-        transcript.request(f"admin token {title}", method, target, headers, port=world.admin_port)
+        transcript.request(f"admin token {title}", method, target, headers, port=env.admin_port)
     answer = transcript.request("server own owner", "GET", "/accounts")
     owner = answer.partition('"akoya-owner", "')[2].partition('"')[0]
     del transcript.entries["server own owner"]
-    transcript.request("admin token", "GET", f"/akoya/token/mikomo?owner={owner}", bearer, port=world.admin_port)
+    transcript.request("admin token", "GET", f"/akoya/token/mikomo?owner={owner}", bearer, port=env.admin_port)
 
 
 def record_server(transcript: Transcript) -> None:

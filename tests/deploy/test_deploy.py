@@ -18,7 +18,7 @@ import yaml
 
 from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.reader import NO_SECRETS
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -225,9 +225,9 @@ def test_health_check_of_the_image_reports_whether_the_gateway_is_ready(tmp_path
     line = next(line for line in containerfile() if line.startswith("HEALTHCHECK"))
     [program, *arguments] = yaml.safe_load(line.partition("CMD ")[2])
     assert program == "akoya-gateway"
-    with World(tmp_path) as world:
+    with GatewayEnv(tmp_path) as env:
         config = tmp_path / "probed.yaml"
-        config.write_text(f"admin: {{listen: '127.0.0.1:{world.admin_port}'}}\n")
+        config.write_text(f"admin: {{listen: '127.0.0.1:{env.admin_port}'}}\n")
         arguments = [str(config) if one == "/etc/akoya-gateway/gateway.yaml" else one for one in arguments]
         command = [sys.executable, "-m", "akoya_gateway", *arguments]
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0

@@ -18,7 +18,7 @@ import yaml
 
 from akoya_gateway.entrypoints.known_series import ATTEMPT_RESULTS, FAILURES
 from tests.deploy.alerts_table import table
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.redis_servers import RedisServer
@@ -122,15 +122,15 @@ def store() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def world(store: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(store: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     sessions = {"store": f"{store.url}?timeout=1", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
-    with World(tmp_path_factory.mktemp("world"), changes={"sessions": sessions}) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes={"sessions": sessions}) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def prometheus(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), world.admin_url.removeprefix("http://"))
+def prometheus(env: GatewayEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), env.admin_url.removeprefix("http://"))
     with ending(prometheus.start()):
         until(prometheus.is_ready, "the first scrape", within=60)
         yield prometheus
@@ -151,7 +151,7 @@ def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prome
 
 @needs_prometheus
 def test_each_incident_fires_its_alert_and_names_what_to_do(
-    prometheus: Prometheus, world: World, store: RedisServer
+    prometheus: Prometheus, env: GatewayEnv, store: RedisServer
 ) -> None:
     """The secret reset at Akoya, a key removed from the configuration, Akoya down, the store gone."""
 
@@ -162,21 +162,21 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
     def refreshed(browser: Browser, outcome: str) -> bool:
         browser.fetch("/accounts/stale")
         metric = f'akoya_gateway_refreshes_total{{connector="mikomo",environment="double",outcome="{outcome}"}} '
-        text = httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
+        text = httpx.get(f"{env.admin_url}/metrics", trust_env=False).text
         return any(line.startswith(metric) and not line.endswith(" 0.0") for line in text.splitlines())
 
     with contextlib.ExitStack() as stack:
-        browsers = [stack.enter_context(world.browser()) for _ in range(6)]
+        browsers = [stack.enter_context(env.browser()) for _ in range(6)]
         for browser in browsers:
             browser.connect()
         assert prometheus.firing() == {}
 
-        world.akoya.rotate_secret("another-secret-than-the-gateway-has")
+        env.akoya.rotate_secret("another-secret-than-the-gateway-has")
         until(lambda: refreshed(browsers[0], "client-rejected"), "a rejected refresh", within=60)
         expect("AkoyaClientRejected", "Compare client_id and client_secret")
-        world.akoya.rotate_secret(world.environ["AKOYA_CLIENT_SECRET"])
+        env.akoya.rotate_secret(env.environ["AKOYA_CLIENT_SECRET"])
 
-        gateway = world.gateway
+        gateway = env.gateway
         assert isinstance(gateway, GatewayProcess) and gateway.process is not None
         config = yaml.safe_load(gateway.config_path.read_text())
         faulty = {**config, "sessions": {**config["sessions"], "keys": [{"env": "REMOVED"}]}}
@@ -187,7 +187,7 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         gateway.process.send_signal(signal.SIGHUP)
         until(lambda: "AkoyaReloadFailed" not in prometheus.firing(), "a reload that succeeds", within=60)
 
-        world.akoya.fault("status", "token.refresh_token", status=503, times=1000)
+        env.akoya.fault("status", "token.refresh_token", status=503, times=1000)
         # Each user's request makes the gateway refresh one more token, until the circuit breaker opens.
         for browser in browsers:
             browser.fetch("/accounts/stale")

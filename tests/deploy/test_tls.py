@@ -17,7 +17,7 @@ from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
 from tests.support.certificates import Authority
-from tests.support.environment import CLIENT_ID, CLIENT_SECRET, Browser, World
+from tests.support.environment import CLIENT_ID, CLIENT_SECRET, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.proxies import TLS_PROXIES, Addresses, ProxyMissing, ProxyProcess
 
@@ -25,7 +25,7 @@ SPOOFED = "6.6.6.6"
 KNOWN = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)
 
 
-class TlsWorld(World):
+class TLSEnv(GatewayEnv):
     """`url` and `port` are the proxy's. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
     def __init__(self, folder: Path, proxy: str) -> None:
@@ -64,17 +64,17 @@ class TlsWorld(World):
 
 
 @pytest.fixture(scope="module", params=list(TLS_PROXIES))
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsWorld]:
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLSEnv]:
     try:
-        world = TlsWorld(tmp_path_factory.mktemp(request.param), request.param)
+        env = TLSEnv(tmp_path_factory.mktemp(request.param), request.param)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    with world:
-        yield world
+    with env:
+        yield env
 
 
-def test_a_bank_is_connected_over_https_and_the_app_knows_the_client(world: TlsWorld) -> None:
-    with world.browser() as browser:
+def test_a_bank_is_connected_over_https_and_the_app_knows_the_client(env: TLSEnv) -> None:
+    with env.browser() as browser:
         landed = browser.connect(return_to="/accounts")
         assert (landed.status_code, landed.headers["location"]) == (302, "/accounts")
         assert "__Host-akoya=" in landed.headers["set-cookie"]
@@ -87,20 +87,20 @@ def test_a_bank_is_connected_over_https_and_the_app_knows_the_client(world: TlsW
         headers["x-forwarded-for"] == "127.0.0.1, 127.0.0.1"
     )  # the client, and the proxy, which is on the same address
     assert headers["x-forwarded-proto"] == "https"
-    assert headers["host"] == f"127.0.0.1:{world.port}"
+    assert headers["host"] == f"127.0.0.1:{env.port}"
 
 
-def test_no_header_of_the_client_is_taken_for_the_proxys(world: TlsWorld) -> None:
-    with world.browser() as browser:
+def test_no_header_of_the_client_is_taken_for_the_proxys(env: TLSEnv) -> None:
+    with env.browser() as browser:
         for names in (KNOWN[::3], KNOWN[1::3], KNOWN[2::3], ["X-Forwarded-User", "SCRIPT_NAME", "X_Forwarded_For"]):
             answer = browser.fetch("/public/x", headers={"accept": "*/*", **dict.fromkeys(names, SPOOFED)})
             assert answer.status_code == 200, answer.text
             assert [name for name, value in answer.json()["headers"] if SPOOFED in value] == []
 
 
-def test_a_websocket_passes(world: TlsWorld) -> None:
-    address = f"wss://127.0.0.1:{world.port}/public/ws"
-    with connect(address, ssl=world.context, origin=Origin(world.url), proxy=None, open_timeout=30) as socket:
+def test_a_websocket_passes(env: TLSEnv) -> None:
+    address = f"wss://127.0.0.1:{env.port}/public/ws"
+    with connect(address, ssl=env.context, origin=Origin(env.url), proxy=None, open_timeout=30) as socket:
         socket.recv(30)  # The app begins with the headers that it received.
         socket.send("hello")
         assert "hello" in str(socket.recv(30))

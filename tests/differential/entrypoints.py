@@ -32,7 +32,7 @@ from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import cookies, unchunked
 from tests.support.processes import AppServer
 from tests.support.upstream_apps import asgi_app
@@ -89,7 +89,7 @@ class Faces:
                 "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"],
             },
         }
-        self.world = World(folder, changes=changes)
+        self.env = GatewayEnv(folder, changes=changes)
         self.recorder = Recorder()
         self._folder = folder
         self._member = self._ended = self._several = ""
@@ -105,9 +105,9 @@ class Faces:
         }
 
     def __enter__(self) -> Self:
-        self.world.__enter__()
+        self.env.__enter__()
         observers = Observers(NullGrantObserver(), NullAuthorizationObserver(), self.recorder)
-        app = asgi_app(self.world.verification_key)
+        app = asgi_app(self.env.verification_key)
         self._inside = AppServer(
             Gateway(app, self._config("middleware", "upstream"), observers=observers), lifespan="on"
         )
@@ -119,11 +119,11 @@ class Faces:
         )
         self._beside = AppServer(straight, lifespan="on")
         self._beside.__enter__()
-        with self.world.browser() as browser:
+        with self.env.browser() as browser:
             browser.connect()
             self._member = cookies(browser)
             self.grants["foreign"] = browser.passed()["akoya-grant"]
-        with self.world.browser() as browser:
+        with self.env.browser() as browser:
             for name, connector, user in (
                 ("first", "mikomo", "mikomo_1"),
                 ("second", "mikomo", "mikomo_4"),
@@ -132,7 +132,7 @@ class Faces:
                 browser.connect(connector, user)
                 self.grants[name] = browser.passed()["akoya-grant"]
             self._several = cookies(browser)
-        with self.world.browser() as browser:
+        with self.env.browser() as browser:
             browser.connect()
             self._ended = cookies(browser)
             asyncio.run(self._end(browser.connections()["connections"][0]["id"]))
@@ -154,20 +154,20 @@ class Faces:
     def __exit__(self, *_: object) -> None:
         self._beside.__exit__()
         self._inside.__exit__()
-        self.world.__exit__()
+        self.env.__exit__()
 
     def sidecar(self, row: Row) -> Outcome:
         name = new_id()
         answer = exchange(
-            self.world.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
+            self.env.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
         )
         return self._outcome(answer, *self._logged(name, answer.status))
 
     def _config(self, name: str, *without: str) -> Config:
         path = self._folder / f"{name}.yaml"
-        config = {key: value for key, value in self.world.config().items() if key not in ("admin", *without)}
+        config = {key: value for key, value in self.env.config().items() if key not in ("admin", *without)}
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-        return load_config(path, self.world.environ)
+        return load_config(path, self.env.environ)
 
     def within(self, row: Row, port: int) -> Outcome:
         """Send a request to an app server in this process."""
@@ -194,14 +194,14 @@ class Faces:
             describing += [f"X-Forwarded-{line}" for line in row.hosts] or ["X-Forwarded-Host: "]
         else:
             route, method = route + row.target, row.method
-        answer = exchange(self.world.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
+        answer = exchange(self.env.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
         rule, word = self._logged(name, answer.status)
         if answer.status != 200:
             return self._outcome(answer, rule, word)
         onward = [line for line in kept if not OURS.match(name_of(line)) and name_of(line).lower() != "cookie"]
         onward += [f"{key}: {value}" for key, value in answer.headers if OURS.match(key) or key == "cookie"]
         return self._outcome(
-            exchange(self.world.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word
+            exchange(self.env.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word
         )
 
     def _lines(self, row: Row) -> list[str]:
@@ -216,7 +216,7 @@ class Faces:
         # The line is written after the response, and other events may name the request as well.
         deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 30.0)
         while time.monotonic() < deadline:
-            for line in reversed(self.world.log().splitlines()[-50:]):
+            for line in reversed(self.env.log().splitlines()[-50:]):
                 if f'"event":"request","request_id":"{name}"' in line:
                     said = json.loads(line)
                     return said["rule"], said["outcome"]

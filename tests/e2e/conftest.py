@@ -10,19 +10,19 @@ from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Page
 
 from tests.e2e.chromium import CHROMIUM, QUIET, Driver
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One world for a module's tests; each test gets its own browser. All tests run with both entry points."""
-    with World(tmp_path_factory.mktemp("world"), face=request.param) as world:
-        yield world
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    """One environment for the tests of a module; each test gets its own browser. All tests run with both entry points."""
+    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param) as env:
+        yield env
 
 
 @pytest.fixture
-def browser(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def browser(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         yield browser
 
 

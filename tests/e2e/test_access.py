@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 
 def test_a_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:
@@ -22,12 +22,12 @@ def test_with_several_banks_to_choose_from_it_is_sent_to_the_connections_page(br
     assert "/akoya/connect/mikomo?return_to=/accounts" in page.text
 
 
-def test_anything_else_gets_a_problem_with_the_connect_url(world: World, browser: Browser) -> None:
+def test_anything_else_gets_a_problem_with_the_connect_url(env: GatewayEnv, browser: Browser) -> None:
     answer = browser.fetch("/mikomo")
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert problem["connect_url"] == f"{world.url}/akoya/connect/mikomo?return_to=/mikomo"
+    assert problem["connect_url"] == f"{env.url}/akoya/connect/mikomo?return_to=/mikomo"
     assert problem["status"] == 401
     assert problem["type"].endswith("not-connected")
     assert problem["request_id"]
@@ -38,7 +38,7 @@ def test_a_post_is_never_redirected_to_a_login(browser: Browser) -> None:
     assert answer.status_code == 401
 
 
-def test_public_paths_need_nothing_and_get_no_token(world: World, browser: Browser) -> None:
+def test_public_paths_need_nothing_and_get_no_token(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     for path in ("/", "/public/a/b"):
         headers = dict(browser.fetch(path).json()["headers"])
@@ -66,9 +66,9 @@ def test_forbidden_and_pass_do_as_they_say(browser: Browser) -> None:
     assert browser.passed("/optional")["akoya-connector"] == "mikomo"
 
 
-def test_one_users_session_opens_nothing_of_anothers(world: World, browser: Browser) -> None:
+def test_one_users_session_opens_nothing_of_anothers(env: GatewayEnv, browser: Browser) -> None:
     browser.connect(user="mikomo_1")
-    with world.browser() as second:
+    with env.browser() as second:
         assert second.fetch("/accounts").status_code == 401
         second.connect(user="mikomo_4")
         assert second.passed()["akoya-owner"] != browser.passed()["akoya-owner"]
@@ -80,21 +80,21 @@ def test_one_users_session_opens_nothing_of_anothers(world: World, browser: Brow
     ["/public/../accounts", "/public/%2e%2e/accounts", "/public/..%2faccounts", "/public//accounts", "/public/..;/accounts",
      "/public\\..\\accounts", "/public%5c..%5caccounts", "/public/%00", "/public/%c0%ae%c0%ae/accounts", "/%2561ccounts", "*"],
 )  # fmt: skip
-def test_an_ambiguous_path_never_reaches_the_upstream(world: World, target: str) -> None:
-    assert status_of(world, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") in (400, 403, 404)
+def test_an_ambiguous_path_never_reaches_the_upstream(env: GatewayEnv, target: str) -> None:
+    assert status_of(env, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") in (400, 403, 404)
 
 
-def test_an_absolute_target_is_judged_by_its_path(world: World) -> None:
-    request = f"GET {world.url}/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    assert status_of(world, request) == 401
+def test_an_absolute_target_is_judged_by_its_path(env: GatewayEnv) -> None:
+    request = f"GET {env.url}/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert status_of(env, request) == 401
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a,b", "a/b", "user@a", "a\x7f"])
-def test_a_host_that_is_none_is_refused(world: World, browser: Browser, host: str) -> None:
+def test_a_host_that_is_none_is_refused(env: GatewayEnv, browser: Browser, host: str) -> None:
     browser.connect()
     cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
     request = f"GET /accounts HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
-    assert status_of(world, request) == 400
+    assert status_of(env, request) == 400
 
 
 def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: Browser) -> None:
@@ -121,8 +121,8 @@ def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
 
 def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
     with (
-        World(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as world,
-        world.browser() as browser,
+        GatewayEnv(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as env,
+        env.browser() as browser,
     ):
         for target in ("/akoya/connect/mikomo", "/akoya/logout", "/akoya/callback?code=x"):
             assert browser.go("/akoya/connect/mikomo", params={"return_to": target}).status_code == 400
@@ -137,7 +137,7 @@ def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> N
 @pytest.mark.parametrize(
     "name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"]
 )
-def test_a_clients_copies_of_our_headers_are_removed(world: World, browser: Browser, name: str) -> None:
+def test_a_clients_copies_of_our_headers_are_removed(env: GatewayEnv, browser: Browser, name: str) -> None:
     browser.connect()
     for path in ("/accounts", "/public/x", "/optional"):
         seen = browser.fetch(path, headers={name: "spoofed"}).json()["headers"]
@@ -177,13 +177,13 @@ def test_our_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None
     assert "<script" not in answer.text
 
 
-def test_admin_routes_are_not_on_the_public_port(world: World, browser: Browser) -> None:
+def test_admin_routes_are_not_on_the_public_port(env: GatewayEnv, browser: Browser) -> None:
     for path in ("/metrics", "/livez", "/readyz", "/akoya/metrics"):
         assert browser.fetch(path).status_code in (403, 404)
 
 
-def status_of(world: World, request: str) -> int:
-    with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
+def status_of(env: GatewayEnv, request: str) -> int:
+    with socket.create_connection(("127.0.0.1", env.port), 10) as raw:
         raw.sendall(request.encode("latin-1"))
         answer = raw.recv(65536)
     return int(answer.split(b" ", 2)[1])
@@ -230,11 +230,13 @@ def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: d
     assert browser.http.get("/accounts", headers=headers).status_code == 401
 
 
-def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(world: World, browser: Browser) -> None:
+def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
+    env: GatewayEnv, browser: Browser
+) -> None:
     """The other cookie has a narrower path, so the connect route and the callback receive only the gateway's cookie."""
     browser.connect()
     assert browser.fetch("/accounts").status_code == 200
-    name = f"akoya-{world.port}"
+    name = f"akoya-{env.port}"
     ours = browser.http.cookies[name]
     for other in ("of-another-app", "A" * 43):
         answer = browser.http.get(
@@ -246,13 +248,13 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(wo
     assert (problem.status_code, problem.json()["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
     twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
     assert browser.http.get("/akoya/connect/mikomo", headers={**browser.NAVIGATION, **twice}).status_code == 400
-    if world.face == "sidecar":
-        assert world.log().count("duplicate cookie received") == 1
+    if env.face == "sidecar":
+        assert env.log().count("duplicate cookie received") == 1
     public = browser.http.get("/public/x", headers={"cookie": f"{name}=x; {name}={ours}"})
     assert public.status_code == 200, "needs no session"
 
 
-def test_cookie_of_a_gateway_on_another_port_is_left_alone(world: World, browser: Browser) -> None:
+def test_cookie_of_a_gateway_on_another_port_is_left_alone(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     ours = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     answer = browser.fetch("/accounts", headers={"cookie": f"akoya=of-another-app; akoya-1={'B' * 43}; {ours}"})

@@ -15,7 +15,7 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import GatewayProcess
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
@@ -23,20 +23,20 @@ RECONNECT = "urn:akoya-gateway:problem:reconnect"
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), token_bearer=BEARER) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), token_bearer=BEARER) as env:
+        yield env
 
 
-def ask(world: World, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any) -> httpx.Response:
+def ask(env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any) -> httpx.Response:
     headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
-    return httpx.get(world.admin_url + path, headers=headers, trust_env=False, **more)
+    return httpx.get(env.admin_url + path, headers=headers, trust_env=False, **more)
 
 
-def test_a_job_gets_the_token_that_the_app_would_get(world: World, browser: Browser) -> None:
+def test_a_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     passed = browser.passed()
-    answer = ask(world, params={"owner": passed["akoya-owner"]})
+    answer = ask(env, params={"owner": passed["akoya-owner"]})
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.json()["id_token"] == passed["akoya-id-token"]
@@ -47,32 +47,32 @@ def test_a_job_gets_the_token_that_the_app_would_get(world: World, browser: Brow
 
 
 @pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])
-def test_without_the_bearer_there_is_nothing(world: World, browser: Browser, bearer: str | None) -> None:
+def test_without_the_bearer_there_is_nothing(env: GatewayEnv, browser: Browser, bearer: str | None) -> None:
     browser.connect()
-    answer = ask(world, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
+    answer = ask(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
     assert answer.status_code == 401
     assert "id_token" not in answer.text
 
 
-def test_an_unknown_owner_or_connector_is_not_found(world: World, browser: Browser) -> None:
+def test_an_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
-    assert ask(world, params={"owner": "own_nobody"}).status_code == 404
-    assert ask(world, "/akoya/token/other", params={"owner": owner}).status_code == 404
-    assert ask(world).status_code == 400
+    assert ask(env, params={"owner": "own_nobody"}).status_code == 404
+    assert ask(env, "/akoya/token/other", params={"owner": owner}).status_code == 404
+    assert ask(env).status_code == 400
 
 
-def test_requests_for_tokens_are_logged_with_owner_and_connector(world: World, browser: Browser) -> None:
+def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     passed = browser.passed()
     owner, token = passed["akoya-owner"], passed["akoya-id-token"]
     responses = [
-        ask(world, params={"owner": owner}),
-        ask(world, "/akoya/token/other", params={"owner": owner}),
-        ask(world, bearer="wrong", params={"owner": owner}),
+        ask(env, params={"owner": owner}),
+        ask(env, "/akoya/token/other", params={"owner": owner}),
+        ask(env, bearer="wrong", params={"owner": owner}),
     ]
     logged = {}
-    for line in world.log().splitlines():
+    for line in env.log().splitlines():
         if '"event":"token requested"' in line:
             event = json.loads(line)
             logged[event["request_id"]] = [
@@ -84,10 +84,10 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(world: World, b
         ["warning", "unauthorized", None, None, None],
     ]
     assert responses[1].json()["request_id"] == responses[1].headers["x-request-id"]
-    assert token not in world.log()
+    assert token not in env.log()
 
 
-def test_the_public_port_knows_no_such_route(world: World, browser: Browser) -> None:
+def test_the_public_port_knows_no_such_route(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
     answer = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})
@@ -95,45 +95,45 @@ def test_the_public_port_knows_no_such_route(world: World, browser: Browser) -> 
 
 
 def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with World(tmp_path_factory.mktemp("plain")) as world:
-        assert ask(world, params={"owner": "own_x"}).status_code == 404
+    with GatewayEnv(tmp_path_factory.mktemp("plain")) as env:
+        assert ask(env, params={"owner": "own_x"}).status_code == 404
 
 
 def test_while_the_last_refresh_is_awaited_the_process_still_says_it_is_alive(tmp_path: Path) -> None:
-    with World(tmp_path) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path) as env, env.browser() as browser:
         browser.connect()
-        world.akoya.fault("slow_after", "token.refresh_token", times=1, seconds=2.0)
+        env.akoya.fault("slow_after", "token.refresh_token", times=1, seconds=2.0)
         browser.fetch("/accounts/stale")
-        assert isinstance(world.gateway, GatewayProcess)
-        assert world.gateway.process is not None
-        world.gateway.process.send_signal(signal.SIGTERM)
+        assert isinstance(env.gateway, GatewayProcess)
+        assert env.gateway.process is not None
+        env.gateway.process.send_signal(signal.SIGTERM)
         statuses = []
         with httpx.Client(trust_env=False) as admin:
-            while world.gateway.process.poll() is None:
+            while env.gateway.process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
-                    statuses.append(admin.get(f"{world.admin_url}/livez").status_code)
+                    statuses.append(admin.get(f"{env.admin_url}/livez").status_code)
                 time.sleep(0.1)
         assert len(statuses) > 5
         assert set(statuses) == {200}
 
 
-def test_ended_grant_is_answered_reconnect_to_jobs_requests_and_websockets(world: World, browser: Browser) -> None:
+def test_ended_grant_is_answered_reconnect_to_jobs_requests_and_websockets(env: GatewayEnv, browser: Browser) -> None:
     """A consent revoked at the provider. A job gets 404: a 401 would mean that its own bearer token is wrong."""
     browser.connect()
     owner = browser.passed()["akoya-owner"]
     cookie = "; ".join(f"{one.name}={one.value}" for one in browser.http.cookies.jar)
-    world.akoya.revoke_consent(user="mikomo_1")
+    env.akoya.revoke_consent(user="mikomo_1")
     browser.fetch("/accounts/stale")
     deadline = time.monotonic() + 30
     while browser.fetch("/accounts").status_code != 401:
         assert time.monotonic() < deadline, "the grant did not end"
         time.sleep(0.05)
     assert browser.fetch("/accounts").json()["type"] == RECONNECT
-    answer = ask(world, params={"owner": owner})
+    answer = ask(env, params={"owner": owner})
     assert (answer.status_code, answer.json()["type"]) == (404, RECONNECT)
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         websockets.sync.client.connect(
-            f"ws{world.url.removeprefix('http')}/accounts", additional_headers={"Cookie": cookie}, proxy=None
+            f"ws{env.url.removeprefix('http')}/accounts", additional_headers={"Cookie": cookie}, proxy=None
         )
     response = refused.value.response
     assert (response.status_code, json.loads(response.body)["type"]) == (401, RECONNECT)

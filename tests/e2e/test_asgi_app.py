@@ -15,8 +15,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support import environment as worlds
-from tests.support.environment import Browser, World
+from tests.support import environment as environment_module
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.hypercorn_server import Hypercorn
 from tests.support.processes import PYTHON, AnyServerProcess, AppServer
 from tests.support.upstream_apps import asgi_app, websocket
@@ -66,19 +66,21 @@ class Granian(AnyServerProcess):
 
 
 @pytest.fixture(scope="module", params=[Hypercorn, Granian], ids=lambda server: server.__name__.lower())
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, App]]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[GatewayEnv, App]]:
     if find_spec(request.param.__name__.lower()) is None:
         pytest.skip("not installed")
     app = App()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worlds, "AnyServerProcess", request.param)
-        with World(tmp_path_factory.mktemp("world"), face="app", upstream=AppServer(app)) as world:
-            yield world, app
-            assert world.gateway.stop() == 0  # type: ignore[union-attr]
+        patch.setattr(environment_module, "AnyServerProcess", request.param)
+        with GatewayEnv(tmp_path_factory.mktemp("env"), face="app", upstream=AppServer(app)) as env:
+            yield env, app
+            assert env.gateway.stop() == 0  # type: ignore[union-attr]
 
 
 @pytest.fixture
-def browser(served: tuple[World, App]) -> Iterator[Browser]:
+def browser(served: tuple[GatewayEnv, App]) -> Iterator[Browser]:
     with Browser(served[0]) as browser:
         browser.connect()
         for _ in range(3):
@@ -98,7 +100,7 @@ def test_requests_with_and_without_bodies(browser: Browser) -> None:
     assert browser.fetch("/nowhere").status_code == 403
 
 
-def test_a_client_that_leaves_is_noticed(served: tuple[World, App], browser: Browser) -> None:
+def test_a_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/1/stream") as answer:
         assert next(answer.iter_raw()).startswith(b"data: ")
     assert served[1].was_left("/accounts/1/stream")
@@ -107,7 +109,7 @@ def test_a_client_that_leaves_is_noticed(served: tuple[World, App], browser: Bro
     assert served[1].was_left("/accounts/1/slow")
 
 
-def test_a_stream_ends_with_its_grant(served: tuple[World, App], browser: Browser) -> None:
+def test_a_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/2/stream") as answer:
         pieces = answer.iter_raw()
         assert next(pieces).startswith(b"data: ")
@@ -120,7 +122,7 @@ def test_a_stream_ends_with_its_grant(served: tuple[World, App], browser: Browse
     assert served[1].was_left("/accounts/2/stream")
 
 
-def test_websockets(served: tuple[World, App], browser: Browser) -> None:
+def test_websockets(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     url, origin = served[0].url.replace("http", "ws") + "/accounts/ws", {"Origin": served[0].url}
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with connect(url, additional_headers={"Cookie": cookies, **origin}) as ws:
@@ -131,7 +133,7 @@ def test_websockets(served: tuple[World, App], browser: Browser) -> None:
         pass
 
 
-def test_control_character_in_a_header_value_is_refused(served: tuple[World, App], browser: Browser) -> None:
+def test_control_character_in_a_header_value_is_refused(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     """A server may let one pass to the gateway, and an app may end the header there (RFC 9110 section 5.5)."""
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     host, port = served[0].url.removeprefix("http://").split(":")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.environment import ACCESS, World
+from tests.support.environment import ACCESS, GatewayEnv
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 
@@ -15,14 +15,14 @@ def test_over_the_limit_the_error_names_the_connector_and_the_ways_out(
 ) -> None:
     changes = {"access": [{"path": "/fetch", "require": "any", "pass_token": False}, *ACCESS]}
     with (
-        World(
-            tmp_path_factory.mktemp("world"),
+        GatewayEnv(
+            tmp_path_factory.mktemp("env"),
             settings={"account_count": 300},
             changes=changes,
             token_bearer=BEARER,
             upstream_settings={"max_header_bytes": "4KiB"},
-        ) as world,
-        world.browser() as browser,
+        ) as env,
+        env.browser() as browser,
     ):
         browser.connect()
         for _ in range(2):
@@ -35,7 +35,7 @@ def test_over_the_limit_the_error_names_the_connector_and_the_ways_out(
         assert "akoya-id-token" not in passed
         assert passed["akoya-connector"] == "mikomo"
         fetched = httpx.get(
-            f"{world.admin_url}/akoya/token/mikomo",
+            f"{env.admin_url}/akoya/token/mikomo",
             params={"owner": passed["akoya-owner"]},
             headers={"authorization": f"Bearer {BEARER}"},
             trust_env=False,

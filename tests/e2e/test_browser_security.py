@@ -22,7 +22,7 @@ from playwright._impl._api_structures import SetCookieParam
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
 from tests.support.waiting import until
@@ -92,7 +92,7 @@ def certificate(folder: Path) -> Path:
     return path
 
 
-class TlsWorld(World):
+class TLSEnv(GatewayEnv):
     """`url` is the https origin of the TLS terminator; the gateway itself speaks http behind it."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
@@ -114,15 +114,15 @@ class TlsWorld(World):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env")) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def tls_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with TlsWorld(tmp_path_factory.mktemp("tls"), changes={"trusted_proxies": ["127.0.0.1"]}) as world:
-        yield world
+def tls_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with TLSEnv(tmp_path_factory.mktemp("tls"), changes={"trusted_proxies": ["127.0.0.1"]}) as env:
+        yield env
 
 
 @pytest.fixture
@@ -143,46 +143,46 @@ def hostile_site() -> Iterator[str]:
         yield f"http://localhost:{server.port}/"
 
 
-async def connect(page: Page, world: World, path: str = "/mikomo") -> None:
-    await page.goto(f"{world.url}{path}")
+async def connect(page: Page, env: GatewayEnv, path: str = "/mikomo") -> None:
+    await page.goto(f"{env.url}{path}")
     await log_in(page)
     await approve(page)
-    await page.wait_for_url(f"{world.url}{path}")
+    await page.wait_for_url(f"{env.url}{path}")
 
 
-async def ours(context: BrowserContext, world: World) -> dict[str, Any]:
+async def ours(context: BrowserContext, env: GatewayEnv) -> dict[str, Any]:
     return {
-        cookie["name"]: dict(cookie) for cookie in await context.cookies(world.url) if "akoya" in cookie.get("name", "")
+        cookie["name"]: dict(cookie) for cookie in await context.cookies(env.url) if "akoya" in cookie.get("name", "")
     }
 
 
 async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(
-    world: World, page: Page, hostile_site: str
+    env: GatewayEnv, page: Page, hostile_site: str
 ) -> None:
-    with world.browser() as attacker:
-        callback = world.akoya.consent(attacker.begin(), "mikomo_4")
-    await page.goto(f"{world.url}/akoya/connect/mikomo")  # the victim has an attempt too
+    with env.browser() as attacker:
+        callback = env.akoya.consent(attacker.begin(), "mikomo_4")
+    await page.goto(f"{env.url}/akoya/connect/mikomo")  # the victim has an attempt too
     await page.goto(hostile_site)
     await page.evaluate("url => { location.href = url }", callback)
     await page.wait_for_url(re.compile("/akoya/callback"))
     await expect(page.get_by_role("heading")).to_contain_text("cannot be completed")
-    assert (await page.request.get(f"{world.url}/accounts")).status == 401
+    assert (await page.request.get(f"{env.url}/accounts")).status == 401
 
 
 async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(
-    world: World, context: BrowserContext, page: Page
+    env: GatewayEnv, context: BrowserContext, page: Page
 ) -> None:
-    with world.browser() as attacker:
+    with env.browser() as attacker:
         attacker.connect(user="mikomo_4")
         planted: list[SetCookieParam] = [
-            {"name": name, "value": value, "url": world.url} for name, value in attacker.http.cookies.items()
+            {"name": name, "value": value, "url": env.url} for name, value in attacker.http.cookies.items()
         ]
         await context.add_cookies(planted)
-        await page.goto(f"{world.url}/akoya/connect/other?return_to=/accounts")
+        await page.goto(f"{env.url}/akoya/connect/other?return_to=/accounts")
         await log_in(page)
         await approve(page)
-        await page.wait_for_url(f"{world.url}/accounts")
-        now = {name: cookie["value"] for name, cookie in (await ours(context, world)).items()}
+        await page.wait_for_url(f"{env.url}/accounts")
+        now = {name: cookie["value"] for name, cookie in (await ours(context, env)).items()}
         assert all(
             now[str(cookie["name"])] != cookie["value"]
             for cookie in planted
@@ -192,50 +192,50 @@ async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(
         until(lambda: attacker.fetch("/accounts").status_code == 401, "the planted session is refused")
 
 
-async def test_our_pages_cannot_be_framed_for_clicks(world: World, page: Page, hostile_site: str) -> None:
-    await connect(page, world)
+async def test_our_pages_cannot_be_framed_for_clicks(env: GatewayEnv, page: Page, hostile_site: str) -> None:
+    await connect(page, env)
     await page.goto(hostile_site)
     await page.evaluate(
         "url => new Promise(loaded => {"
         " document.body.innerHTML = `<iframe src='${url}' width=600 height=600></iframe>`;"
         " document.querySelector('iframe').onload = loaded })",
-        f"{world.url}/akoya/",
+        f"{env.url}/akoya/",
     )
     [frame] = page.frames[1:]
     assert "Your bank connections" not in await frame.content()
-    assert (await page.request.get(f"{world.url}/accounts")).status == 200
+    assert (await page.request.get(f"{env.url}/accounts")).status == 200
 
 
 @pytest.mark.parametrize("route", ["/akoya/disconnect/mikomo", "/akoya/logout"])
-async def test_a_form_on_another_site_does_nothing(world: World, page: Page, hostile_site: str, route: str) -> None:
-    await connect(page, world)
+async def test_a_form_on_another_site_does_nothing(env: GatewayEnv, page: Page, hostile_site: str, route: str) -> None:
+    await connect(page, env)
     await page.goto(hostile_site)
     await page.evaluate(
         "url => { document.body.innerHTML = `<form method=post action='${url}'><input name=csrf value=x></form>`; document.forms[0].submit() }",
-        world.url + route,
+        env.url + route,
     )
-    await page.wait_for_url(world.url + "/**")
-    assert (await page.request.get(f"{world.url}/accounts")).status == 200
+    await page.wait_for_url(env.url + "/**")
+    assert (await page.request.get(f"{env.url}/accounts")).status == 200
 
 
-async def test_a_script_on_another_site_reads_nothing_of_ours(world: World, page: Page, hostile_site: str) -> None:
-    await connect(page, world)
+async def test_a_script_on_another_site_reads_nothing_of_ours(env: GatewayEnv, page: Page, hostile_site: str) -> None:
+    await connect(page, env)
     await page.goto(hostile_site)
     for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):
         text = await page.evaluate(
-            "url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", world.url + path
+            "url => fetch(url, {credentials: 'include'}).then(r => r.text(), () => 'kept back')", env.url + path
         )
         assert text == "kept back"
 
 
-async def test_a_script_of_the_app_cannot_read_the_session(world: World, page: Page) -> None:
-    await connect(page, world)
+async def test_a_script_of_the_app_cannot_read_the_session(env: GatewayEnv, page: Page) -> None:
+    await connect(page, env)
     assert await page.evaluate("document.cookie") == ""
 
 
-async def test_the_page_is_not_kept_for_the_back_button_after_logout(world: World, page: Page) -> None:
-    await connect(page, world)
-    await page.goto(f"{world.url}/akoya/")
+async def test_the_page_is_not_kept_for_the_back_button_after_logout(env: GatewayEnv, page: Page) -> None:
+    await connect(page, env)
+    await page.goto(f"{env.url}/akoya/")
     await page.evaluate("window.kept = true")
     await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
     await page.wait_for_url(re.compile("done=signed-out"))
@@ -246,22 +246,22 @@ async def test_the_page_is_not_kept_for_the_back_button_after_logout(world: Worl
 
 
 async def test_on_loopback_http_the_cookies_have_no_prefix_and_are_not_secure(
-    world: World, context: BrowserContext, page: Page
+    env: GatewayEnv, context: BrowserContext, page: Page
 ) -> None:
-    await connect(page, world)
-    found = await ours(context, world)
+    await connect(page, env)
+    found = await ours(context, env)
     # Cookies are shared across ports, so the cookie name contains the port to separate two gateways on localhost.
-    assert set(found) == {f"akoya-{world.port}", f"akoya-{world.port}-browser"}
+    assert set(found) == {f"akoya-{env.port}", f"akoya-{env.port}-browser"}
     for cookie in found.values():
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, False, "Lax", "/")
 
 
 async def test_behind_tls_the_cookies_are_host_bound_and_secure(
-    tls_world: World, context: BrowserContext, page: Page
+    tls_env: GatewayEnv, context: BrowserContext, page: Page
 ) -> None:
-    await connect(page, tls_world)
+    await connect(page, tls_env)
     assert '"akoya-connector", "mikomo"' in await page.content()
-    found = await ours(context, tls_world)
+    found = await ours(context, tls_env)
     assert set(found) == {"__Host-akoya", "__Host-akoya-browser"}
     for cookie in found.values():
         assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
@@ -269,21 +269,21 @@ async def test_behind_tls_the_cookies_are_host_bound_and_secure(
 
 
 async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(
-    tls_world: World, context: BrowserContext, page: Page
+    tls_env: GatewayEnv, context: BrowserContext, page: Page
 ) -> None:
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.headers.get("referer", "")))
-    await page.goto(f"{tls_world.url}/accounts")
-    await page.wait_for_url(re.compile(re.escape(tls_world.url) + r"/bank-links/\?return_to="))
+    await page.goto(f"{tls_env.url}/accounts")
+    await page.wait_for_url(re.compile(re.escape(tls_env.url) + r"/bank-links/\?return_to="))
     await page.get_by_role("link", name=re.compile("connect", re.I)).first.click()
     await log_in(page)
     await approve(page)
-    await page.wait_for_url(f"{tls_world.url}/accounts")
+    await page.wait_for_url(f"{tls_env.url}/accounts")
     assert not [referer for referer in seen if "code=" in referer or "state=" in referer]
-    await page.goto(f"{tls_world.url}/bank-links/")
+    await page.goto(f"{tls_env.url}/bank-links/")
     await page.get_by_role("button", name="Disconnect", exact=True).first.click()
     await expect(page.get_by_role("status")).to_contain_text("disconnected")
-    await page.goto(f"{tls_world.url}/bank-links/")
+    await page.goto(f"{tls_env.url}/bank-links/")
     await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
     await page.wait_for_url(re.compile("done=signed-out"))
-    assert "__Host-akoya" not in await ours(context, tls_world), "the gateway accepted the deletion"
+    assert "__Host-akoya" not in await ours(context, tls_env), "the gateway accepted the deletion"

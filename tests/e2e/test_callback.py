@@ -13,7 +13,7 @@ import pytest
 
 from akoya_gateway.endpoints.user_messages import notice_of_error
 from tests.e2e.log_errors import errors
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.waiting import until
 
 
@@ -25,14 +25,14 @@ def query_of(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
 
 
-def test_a_replayed_callback_is_refused(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+def test_a_replayed_callback_is_refused(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
     assert browser.go(callback).status_code == 302
-    before = len(world.akoya.events("token"))
+    before = len(env.akoya.events("token"))
     again = browser.go(callback)
     assert again.status_code == 400
     assert "start again" in again.text
-    assert len(world.akoya.events("token")) == before, "the code is not sent twice"
+    assert len(env.akoya.events("token")) == before, "the code is not sent twice"
     assert browser.fetch("/accounts").status_code == 200, "what was connected stays"
 
 
@@ -48,29 +48,29 @@ def lost(browser: Browser, callback: str) -> None:
     browser.http.cookies = before
 
 
-def two_banks_and_a_lost_answer(world: World, browser: Browser) -> str:
+def two_banks_and_a_lost_answer(env: GatewayEnv, browser: Browser) -> str:
     """Lose the response to the second bank's callback, and return the owner of the session before it."""
     assert browser.connect("mikomo", "mikomo_1").status_code == 302
     owner = browser.passed()["akoya-owner"]
-    lost(browser, world.akoya.consent(browser.begin("other"), "mikomo_4"))
+    lost(browser, env.akoya.consent(browser.begin("other"), "mikomo_4"))
     assert browser.fetch("/mikomo").status_code == 401, "the session id was rotated when its rights grew"
     assert browser.connections()["connections"] == []
     return owner
 
 
-def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(world: World, browser: Browser) -> None:
-    owner = two_banks_and_a_lost_answer(world, browser)
+def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(env: GatewayEnv, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(env, browser)
     assert browser.connect("other", "mikomo_4").status_code == 302
     assert browser.passed("/both")["akoya-owner"] == owner
     assert len(browser.connections()["connections"]) == 2
 
 
-def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(world: World, browser: Browser) -> None:
+def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(env: GatewayEnv, browser: Browser) -> None:
     """With SameSite=Strict, the cookie is sent when an attempt begins but not on the way back from Akoya."""
     browser.connect("mikomo", "mikomo_1")
     owner = browser.passed()["akoya-owner"]
     for arrives in (False, False, True):
-        callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
+        callback = env.akoya.consent(browser.begin("other"), "mikomo_4")
         name, value = session_cookie(browser)
         del browser.http.cookies[name]
         assert browser.go(callback).headers["location"] == "/accounts"
@@ -82,48 +82,50 @@ def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(world
 
 @pytest.mark.parametrize(("connector", "user"), [("other", "mikomo_5"), ("mikomo", "mikomo_1"), ("mikomo", "mikomo_4")])
 def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
-    world: World, browser: Browser, connector: str, user: str
+    env: GatewayEnv, browser: Browser, connector: str, user: str
 ) -> None:
     """The attacker planted the id in the victim's browser (session fixation), and may own the first bank account."""
-    owner = two_banks_and_a_lost_answer(world, browser)
+    owner = two_banks_and_a_lost_answer(env, browser)
     assert browser.connect(connector, user).status_code == 302
     assert len(browser.connections()["connections"]) == 1
     assert browser.passed()["akoya-owner"] != owner
     assert browser.fetch("/both").status_code == 401
 
 
-def test_an_answer_that_was_lost_in_another_browser_helps_nobody(world: World, browser: Browser) -> None:
-    owner = two_banks_and_a_lost_answer(world, browser)
-    with world.browser() as stranger:
+def test_an_answer_that_was_lost_in_another_browser_helps_nobody(env: GatewayEnv, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(env, browser)
+    with env.browser() as stranger:
         assert stranger.connect("other", "mikomo_4").status_code == 302
         assert stranger.passed()["akoya-owner"] != owner
 
 
 @pytest.mark.parametrize("presented", [True, False])
 def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
-    world: World, browser: Browser, presented: bool
+    env: GatewayEnv, browser: Browser, presented: bool
 ) -> None:
     """Session fixation: the attacker started an attempt with the planted session id before it was rotated."""
-    with world.browser() as planter:
+    with env.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
-        in_hand = world.akoya.consent(planter.begin("other"), "mikomo_5")
+        in_hand = env.akoya.consent(planter.begin("other"), "mikomo_5")
         name, planted = session_cookie(planter)
         browser.http.cookies.set(name, planted, domain="127.0.0.1", path="/")
         assert browser.connect("other", "mikomo_4").status_code == 302
         owner = browser.passed("/both")["akoya-owner"]
         if not presented:
             del planter.http.cookies[name]
-        asked = len(world.akoya.events("token"))
+        asked = len(env.akoya.events("token"))
         assert errors(planter.go(in_hand)) == "other-owner"
-        assert len(world.akoya.events("token")) == asked, "no code is spent"
+        assert len(env.akoya.events("token")) == asked, "no code is spent"
         assert planter.fetch("/accounts").status_code == 401
         assert browser.passed("/both")["akoya-owner"] == owner
         assert len(browser.connections()["connections"]) == 2
 
 
-def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(world: World, browser: Browser) -> None:
+def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(
+    env: GatewayEnv, browser: Browser
+) -> None:
     """Session fixation through a chain of ids: the forwarding entry of the older id leads to the attacker's session."""
-    with world.browser() as planter:
+    with env.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
         name, older = session_cookie(planter)
         planter.connect("other", "mikomo_5")
@@ -139,69 +141,69 @@ def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(w
 
 
 @pytest.mark.parametrize("leaving", ["logout", "disconnect/other"])
-def test_a_dead_id_brings_nobody_back_who_has_left(world: World, browser: Browser, leaving: str) -> None:
+def test_a_dead_id_brings_nobody_back_who_has_left(env: GatewayEnv, browser: Browser, leaving: str) -> None:
     browser.connect("mikomo", "mikomo_1")
     owner = browser.passed()["akoya-owner"]
     name, dead = session_cookie(browser)
     browser.connect("other", "mikomo_4")
     csrf = browser.connections()["csrf"]
     assert browser.fetch(f"/akoya/{leaving}", "POST", data={"csrf": csrf}).status_code == 303
-    with world.browser() as thief:
+    with env.browser() as thief:
         thief.http.cookies.set(name, dead, domain="127.0.0.1", path="/")
         thief.connect("other", "mikomo_4")
         assert thief.passed("/accounts")["akoya-owner"] != owner
         assert len(thief.connections()["connections"]) == 1
 
 
-def test_an_error_that_never_arrives_costs_nothing(world: World, browser: Browser) -> None:
+def test_an_error_that_never_arrives_costs_nothing(env: GatewayEnv, browser: Browser) -> None:
     """Users give up on a bank that does not respond. Nothing was connected, so the session continues."""
     browser.connect("mikomo", "mikomo_1")
     before = browser.passed()
-    callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
-    world.akoya.fault("status", "token.authorization_code", times=1)
+    callback = env.akoya.consent(browser.begin("other"), "mikomo_4")
+    env.akoya.fault("status", "token.authorization_code", times=1)
     try:
         lost(browser, callback)
     finally:
-        world.akoya.clear_faults()
+        env.akoya.clear_faults()
     assert browser.passed()["akoya-owner"] == before["akoya-owner"]
     assert browser.connect("other", "mikomo_4").status_code == 302
     assert browser.passed("/both")["akoya-owner"] == before["akoya-owner"]
 
 
-def test_a_second_answer_that_gets_lost_changes_nothing(world: World, browser: Browser) -> None:
-    owner = two_banks_and_a_lost_answer(world, browser)
-    lost(browser, world.akoya.consent(browser.begin("other"), "mikomo_4"))
+def test_a_second_answer_that_gets_lost_changes_nothing(env: GatewayEnv, browser: Browser) -> None:
+    owner = two_banks_and_a_lost_answer(env, browser)
+    lost(browser, env.akoya.consent(browser.begin("other"), "mikomo_4"))
     assert browser.connect("other", "mikomo_4").status_code == 302
     assert browser.passed("/both")["akoya-owner"] == owner
 
 
-def test_whoever_is_brought_back_is_the_only_one(world: World, browser: Browser) -> None:
+def test_whoever_is_brought_back_is_the_only_one(env: GatewayEnv, browser: Browser) -> None:
     """The session of the lost response ends, because its cookie may be in another client's hands."""
     browser.connect("mikomo", "mikomo_1")
-    callback = world.akoya.consent(browser.begin("other"), "mikomo_4")
+    callback = env.akoya.consent(browser.begin("other"), "mikomo_4")
     name, dead = session_cookie(browser)
     browser.go(callback)
     _, astray = session_cookie(browser)
     browser.http.cookies.set(name, dead, domain="127.0.0.1", path="/")
     browser.connect("other", "mikomo_4")
     assert len(browser.connections()["connections"]) == 2
-    with world.browser() as other:
+    with env.browser() as other:
         other.http.cookies.set(name, astray, domain="127.0.0.1", path="/")
         assert other.fetch("/accounts").status_code == 401
 
 
-def test_a_callback_from_another_browser_is_refused_and_used_up(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
-    with world.browser() as victim:
+def test_a_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
+    with env.browser() as victim:
         victim.begin()  # has its own binding
         assert victim.go(callback).status_code == 400
         assert victim.fetch("/accounts").status_code == 401
     assert browser.go(callback).status_code == 400
 
 
-def test_a_callback_without_any_cookie_is_refused(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
-    with world.browser() as stranger:
+def test_a_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
+    with env.browser() as stranger:
         assert stranger.go(callback).status_code == 400
 
 
@@ -241,7 +243,7 @@ def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, er
 
 
 def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_request_id(
-    world: World, browser: Browser, caplog: pytest.LogCaptureFixture
+    env: GatewayEnv, browser: Browser, caplog: pytest.LogCaptureFixture
 ) -> None:
     at_bank = browser.go(
         f"/akoya/callback?error=login_required&error_description=Session+over&state={state_of(browser.begin())}"
@@ -253,7 +255,7 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
     ):
         number = parse_qs(urlsplit(answer.headers["location"]).query)["request_id"][0]
         # The middleware logs in this process.
-        lines = [*world.log().splitlines(), *caplog.text.splitlines()]
+        lines = [*env.log().splitlines(), *caplog.text.splitlines()]
         (line,) = [line for line in lines if number in line and "connecting a bank failed" in line]
         assert [word for word in words if word not in line] == []
 
@@ -269,12 +271,12 @@ def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: B
 
 @pytest.mark.parametrize("query", ["", "code=", "code=%0a"])
 def test_an_unreadable_answer_to_an_attempt_of_ours_ends_it_and_spends_nothing(
-    world: World, browser: Browser, query: str
+    env: GatewayEnv, browser: Browser, query: str
 ) -> None:
     state = state_of(browser.begin())
-    before = len(world.akoya.events("token"))
+    before = len(env.akoya.events("token"))
     assert errors(browser.go(f"/akoya/callback?{query}&state={state}")) == "bad-callback"
-    assert len(world.akoya.events("token")) == before
+    assert len(env.akoya.events("token")) == before
     assert browser.go(f"/akoya/callback?code=x&state={state}").status_code == 400, "the attempt is used up"
 
 
@@ -291,75 +293,75 @@ def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> Non
      "&error=access_denied&error=server_error", "&code=a&iss=x&iss=y", "&code=a&%zz=1"],
 )  # fmt: skip
 def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(
-    world: World, browser: Browser, rest: str
+    env: GatewayEnv, browser: Browser, rest: str
 ) -> None:
     state = state_of(browser.begin())
-    asked = len(world.akoya.events("token"))
+    asked = len(env.akoya.events("token"))
     assert errors(browser.go(f"/akoya/callback?state={state}{rest}")) == "bad-callback"
-    assert len(world.akoya.events("token")) == asked
+    assert len(env.akoya.events("token")) == asked
     assert browser.go(f"/akoya/callback?state={state}&code=a").status_code == 400, "single use"
 
 
-def test_two_states_end_no_attempt_and_spend_no_code(world: World, browser: Browser) -> None:
+def test_two_states_end_no_attempt_and_spend_no_code(env: GatewayEnv, browser: Browser) -> None:
     """A callback with two states is ambiguous: an attacker could add a victim's state to end the victim's attempt."""
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
     state = state_of(callback)
-    asked = len(world.akoya.events("token"))
+    asked = len(env.akoya.events("token"))
     for other in (state, state_of(browser.begin("other")), "x", ""):
         answer = browser.fetch(f"{callback}&state={other}")
         assert answer.status_code == 400
         assert answer.json()["type"].endswith(":bad-callback")
-    assert len(world.akoya.events("token")) == asked
+    assert len(env.akoya.events("token")) == asked
     assert browser.go(callback).headers["location"] == "/accounts"
 
 
-def test_a_code_that_somebody_adds_to_a_victims_callback_lands_nobodys_bank(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
-    with world.browser() as attacker:
-        theirs = parse_qs(urlsplit(world.akoya.consent(attacker.begin(), "mikomo_4")).query)["code"][0]
+def test_a_code_that_somebody_adds_to_a_victims_callback_lands_nobodys_bank(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
+    with env.browser() as attacker:
+        theirs = parse_qs(urlsplit(env.akoya.consent(attacker.begin(), "mikomo_4")).query)["code"][0]
     for crafted in (f"{callback}&code={theirs}", callback):
         browser.go(crafted)
         assert browser.fetch("/accounts").status_code == 401
 
 
-def test_unknown_extra_parameters_are_tolerated(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1") + "&scope=openid+profile&something=new"
+def test_unknown_extra_parameters_are_tolerated(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1") + "&scope=openid+profile&something=new"
     assert browser.go(callback).status_code == 302
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_the_answer_of_another_issuer_is_a_mix_up(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
+def test_the_answer_of_another_issuer_is_a_mix_up(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
     assert errors(browser.go(callback)) == "foreign-issuer"
 
 
-def test_two_tabs_work_side_by_side(world: World, browser: Browser) -> None:
+def test_two_tabs_work_side_by_side(env: GatewayEnv, browser: Browser) -> None:
     first, second = browser.begin("mikomo"), browser.begin("other")
-    later = world.akoya.consent(second, "mikomo_1")
+    later = env.akoya.consent(second, "mikomo_1")
     assert browser.go(later).status_code == 302
-    assert browser.go(world.akoya.consent(first, "mikomo_1")).status_code == 302
+    assert browser.go(env.akoya.consent(first, "mikomo_1")).status_code == 302
     assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
 
 
-def test_a_late_callback_after_another_tab_won_replaces_its_grant(world: World, browser: Browser) -> None:
+def test_a_late_callback_after_another_tab_won_replaces_its_grant(env: GatewayEnv, browser: Browser) -> None:
     """The same bank in two tabs: the session id has been rotated in between, but it is the same browser."""
     early, won = browser.begin("mikomo"), browser.begin("mikomo")
-    assert browser.go(world.akoya.consent(won, "mikomo_1")).status_code == 302
+    assert browser.go(env.akoya.consent(won, "mikomo_1")).status_code == 302
     first = browser.passed("/mikomo")
-    assert browser.go(world.akoya.consent(early, "mikomo_1")).headers["location"] == "/accounts"
+    assert browser.go(env.akoya.consent(early, "mikomo_1")).headers["location"] == "/accounts"
     assert [each["state"] for each in browser.connections()["connections"]] == ["live"]
     second = browser.passed("/mikomo")
     assert second["akoya-owner"] == first["akoya-owner"]
     assert second["akoya-id-token"] != first["akoya-id-token"]
 
 
-def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(world: World, browser: Browser) -> None:
+def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(env: GatewayEnv, browser: Browser) -> None:
     urls = [browser.begin() for _ in range(12)]
-    assert browser.go(world.akoya.consent(urls[0], "mikomo_1")).status_code == 400
-    assert browser.go(world.akoya.consent(urls[-1], "mikomo_1")).status_code == 302
+    assert browser.go(env.akoya.consent(urls[0], "mikomo_1")).status_code == 400
+    assert browser.go(env.akoya.consent(urls[-1], "mikomo_1")).status_code == 302
 
 
-def test_a_code_that_akoya_refuses_is_explained(world: World, browser: Browser) -> None:
+def test_a_code_that_akoya_refuses_is_explained(env: GatewayEnv, browser: Browser) -> None:
     state = state_of(browser.begin())
     answer = browser.go(f"/akoya/callback?code=never-issued&state={state}")
     assert errors(answer) == "code-refused"
@@ -370,33 +372,33 @@ def test_a_code_that_akoya_refuses_is_explained(world: World, browser: Browser) 
     [("status", "temporarily_unavailable"), ("cut_after", "outcome-unknown"), ("html", "outcome-unknown")],
 )
 def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
-    world: World, browser: Browser, kind: str, shown: str
+    env: GatewayEnv, browser: Browser, kind: str, shown: str
 ) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
-    world.akoya.fault(kind, "token.authorization_code", times=1)
-    before = len(world.akoya.events("token"))
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
+    env.akoya.fault(kind, "token.authorization_code", times=1)
+    before = len(env.akoya.events("token"))
     try:
         answer = browser.go(callback)
     finally:
-        world.akoya.clear_faults()
+        env.akoya.clear_faults()
     assert errors(answer) == shown
-    assert len(world.akoya.events("token")) - before <= 1
+    assert len(env.akoya.events("token")) - before <= 1
     assert browser.fetch("/accounts").status_code == 401
 
 
-def test_a_code_and_its_answer_never_show_in_the_log(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+def test_a_code_and_its_answer_never_show_in_the_log(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
     browser.go(callback)
     code = parse_qs(urlsplit(callback).query)["code"][0]
-    log = world.log()
+    log = env.log()
     assert code not in log
     assert browser.passed()["akoya-id-token"] not in log
     for value in browser.http.cookies.values():
         assert value not in log
 
 
-def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(world: World, browser: Browser) -> None:
-    callback = world.akoya.consent(browser.begin(), "mikomo_1")
+def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
     for method in ("POST", "HEAD", "PUT", "DELETE"):
         answer = browser.http.request(method, callback)
         assert answer.status_code == 405
@@ -405,24 +407,24 @@ def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(world: Wor
 
 
 def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_dies(
-    world: World, browser: Browser
+    env: GatewayEnv, browser: Browser
 ) -> None:
     """With SameSite=Strict, the return from Akoya is a cross-site navigation, and only the binding cookie is sent."""
     browser.connect("mikomo")
     owner = browser.passed()["akoya-owner"]
-    callback = world.akoya.consent(browser.begin("other"), "mikomo_1")
+    callback = env.akoya.consent(browser.begin("other"), "mikomo_1")
     (name,) = [name for name in browser.http.cookies if not name.endswith("-browser")]
     old = browser.http.cookies[name]
     del browser.http.cookies[name]
     assert browser.go(callback).status_code == 302
     assert browser.passed()["akoya-owner"] == owner
     assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
-    with world.browser() as planter:
+    with env.browser() as planter:
         planter.http.cookies.set(name, old)
         assert planter.fetch("/accounts").status_code == 401
 
 
-class TwoClients(World):
+class TwoClients(GatewayEnv):
     """Each bank has its own client registration and therefore its own redirect URI."""
 
     def config(self) -> dict[str, Any]:
@@ -434,18 +436,18 @@ class TwoClients(World):
 
 
 def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
-    with TwoClients(tmp_path, face="middleware") as world, world.browser() as browser:
-        world.akoya.register_redirect_uri(f"{world.redirect_uri}/second")
-        callback = urlsplit(world.akoya.consent(browser.begin("mikomo"), "mikomo_1"))
+    with TwoClients(tmp_path, face="middleware") as env, env.browser() as browser:
+        env.akoya.register_redirect_uri(f"{env.redirect_uri}/second")
+        callback = urlsplit(env.akoya.consent(browser.begin("mikomo"), "mikomo_1"))
         astray = callback._replace(path=f"{callback.path}/second").geturl()
         assert errors(browser.go(astray)) == "wrong-callback"
-        assert world.akoya.events("token") == []
+        assert env.akoya.events("token") == []
         assert browser.go(callback.geturl()).status_code == 400, "the attempt is used up"
-        assert browser.go(world.akoya.consent(browser.begin("other"), "mikomo_1")).headers["location"] == "/accounts"
+        assert browser.go(env.akoya.consent(browser.begin("other"), "mikomo_1")).headers["location"] == "/accounts"
 
 
 def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again(tmp_path: Path) -> None:
-    with World(tmp_path, changes={"redirects": {"allow": ["/*"]}}) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, changes={"redirects": {"allow": ["/*"]}}) as env, env.browser() as browser:
         state = query_of(browser.begin(return_to="/mikomo?x={1}"))["state"]
         answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
         told = query_of(answer.headers["location"])
@@ -453,7 +455,7 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
             "error": "access_denied", "connector": "mikomo", "request_id": "", "return_to": "/mikomo?x={1}",
         }  # fmt: skip
         number = told["request_id"]
-        lines = [json.loads(line) for line in world.log().splitlines() if number in line]
+        lines = [json.loads(line) for line in env.log().splitlines() if number in line]
         assert ("authorization attempt finished", "access_denied") in [
             (line["event"], line.get("result")) for line in lines
         ]
@@ -468,8 +470,8 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
 
 def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -> None:
     with (
-        World(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as world,
-        world.browser() as browser,
+        GatewayEnv(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as env,
+        env.browser() as browser,
     ):
         answer = browser.go(f"/akoya/callback?error=access_denied&state={query_of(browser.begin())['state']}")
         path, _, query = answer.headers["location"].partition("?")
@@ -486,13 +488,13 @@ def test_number_that_is_not_one_of_ours_is_not_shown(browser: Browser, written: 
     assert "mention this number" not in browser.go("/akoya/?request_id=abc").text
 
 
-def test_page_for_an_error_has_a_number_and_ways_back(world: World, browser: Browser) -> None:
+def test_page_for_an_error_has_a_number_and_ways_back(env: GatewayEnv, browser: Browser) -> None:
     page = browser.go("/akoya/connect/nobank").text
     number = re.search(r"mention this number: <code>([0-9a-f]{16})</code>", page)
     assert number is not None
     assert '<a class="button" href="/">Back to the app</a>' in page
-    if world.face == "sidecar":
-        until(lambda: f'"request_id":"{number[1]}"' in world.log(), "the line is written, after the response")
+    if env.face == "sidecar":
+        until(lambda: f'"request_id":"{number[1]}"' in env.log(), "the line is written, after the response")
 
 
 def test_no_page_says_that_somebody_was_told() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 INVENTED = "g_AAAAAAAAAAAAAAAAAAAAAA"
@@ -24,9 +24,9 @@ ACCESS = [
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), changes={"access": ACCESS}, token_bearer=BEARER) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes={"access": ACCESS}, token_bearer=BEARER) as env:
+        yield env
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_each_token_is_reachable_by_its_id(browser: Browser, logins: list[dict[s
 
 
 def test_foreign_and_invented_ids_get_the_same_bytes(
-    world: World, browser: Browser, logins: list[dict[str, str]]
+    env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]
 ) -> None:
-    with world.browser() as stranger:
+    with env.browser() as stranger:
         stranger.connect("mikomo", "mikomo_7")
         foreign = stranger.passed()["akoya-grant"]
     for accept in ("application/json", "text/html"):
@@ -104,7 +104,7 @@ def test_user_without_a_login_is_asked_to_connect(browser: Browser) -> None:
     assert browser.fetch("/single").status_code == 401
 
 
-def test_all_tokens_are_passed_and_the_cached_decision_follows_them(world: World, browser: Browser) -> None:
+def test_all_tokens_are_passed_and_the_cached_decision_follows_them(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     assert browser.fetch("/tokens").status_code == 401
     browser.connect("other", "mikomo_4")
@@ -117,19 +117,19 @@ def test_all_tokens_are_passed_and_the_cached_decision_follows_them(world: World
         )
 
 
-def test_background_job_names_a_login(world: World, browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
     owner = logins[0]["akoya-owner"]
 
     def ask(**parameters: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {BEARER}"}
-        return httpx.get(f"{world.admin_url}/akoya/token/mikomo", params=parameters, headers=headers, trust_env=False)  # type: ignore[arg-type]
+        return httpx.get(f"{env.admin_url}/akoya/token/mikomo", params=parameters, headers=headers, trust_env=False)  # type: ignore[arg-type]
 
     for login in logins:
         answer = ask(owner=owner, grant=login["akoya-grant"])
         assert answer.json()["grant"] == login["akoya-grant"]
         assert answer.json()["id_token"] == login["akoya-id-token"]
     assert ask(owner=owner).json()["grant"] == logins[1]["akoya-grant"]
-    with world.browser() as stranger:
+    with env.browser() as stranger:
         stranger.connect("mikomo", "mikomo_7")
         foreign = stranger.passed()["akoya-grant"]
     problems = []
@@ -145,7 +145,7 @@ def test_background_job_names_a_login(world: World, browser: Browser, logins: li
 
 def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
     changes = {"access": ACCESS, "identity": {"header": "X-User"}, "trusted_proxies": ["127.0.0.1/32"]}
-    with World(tmp_path, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         browser.http.headers["x-user"] = "anna"
         for user in ("mikomo_1", "mikomo_4"):
             browser.connect("mikomo", user)
@@ -158,7 +158,7 @@ def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
                 assert browser.fetch("/query").status_code == 409
 
 
-def test_logins_are_named_and_can_be_renamed(world: World, browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_logins_are_named_and_can_be_renamed(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
     first, second = (login["akoya-grant"] for login in logins)
 
     def told() -> dict[str, str]:
@@ -184,10 +184,10 @@ def test_logins_are_named_and_can_be_renamed(world: World, browser: Browser, log
 
 
 def test_rename_of_what_is_not_ones_own_is_refused(
-    browser: Browser, world: World, logins: list[dict[str, str]]
+    browser: Browser, env: GatewayEnv, logins: list[dict[str, str]]
 ) -> None:
     csrf, grant = browser.connections()["csrf"], logins[0]["akoya-grant"]
-    with world.browser() as stranger:
+    with env.browser() as stranger:
         stranger.connect("mikomo", "mikomo_7")
         foreign = stranger.passed()["akoya-grant"]
         bodies = set()
@@ -205,17 +205,17 @@ def test_rename_of_what_is_not_ones_own_is_refused(
         browser.http.post("/akoya/rename/mikomo", data=other, headers={"origin": "https://evil.example"}).status_code
         == 403
     )
-    with world.browser() as anonymous:
+    with env.browser() as anonymous:
         assert anonymous.http.post("/akoya/rename/mikomo", data=other).status_code == 401
     assert "x" not in {each["login"] for each in browser.connections()["connections"]}
 
 
 def test_one_of_several_logins_can_be_disconnected(
-    world: World, browser: Browser, logins: list[dict[str, str]]
+    env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]
 ) -> None:
     first, second = (login["akoya-grant"] for login in logins)
     csrf = browser.connections()["csrf"]
-    with world.browser() as stranger:
+    with env.browser() as stranger:
         stranger.connect("mikomo", "mikomo_7")
         foreign = stranger.passed()["akoya-grant"]
         bodies = set()

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 LARGEST = 100
 
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), face=request.param, signing={"content_digest": LARGEST}) as world:
-        yield world
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param, signing={"content_digest": LARGEST}) as env:
+        yield env
 
 
 def post(browser: Browser, body: bytes, **headers: str) -> dict[str, object]:

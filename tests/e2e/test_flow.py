@@ -9,25 +9,25 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
-from tests.support.environment import CLIENT_ID, Browser, World
+from tests.support.environment import CLIENT_ID, Browser, GatewayEnv
 from tests.support.waiting import until
 
 
-def test_the_authorization_url_is_the_one_akoya_documents(world: World, browser: Browser) -> None:
+def test_the_authorization_url_is_the_one_akoya_documents(env: GatewayEnv, browser: Browser) -> None:
     url = urlsplit(browser.begin())
-    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{world.akoya.url}/auth"
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{env.akoya.url}/auth"
     parameters = dict(parse_qsl(url.query, strict_parsing=True))
     assert len(parameters.pop("state")) >= 22
     assert parameters == {
         "connector": "mikomo",
         "client_id": CLIENT_ID,
-        "redirect_uri": world.redirect_uri,
+        "redirect_uri": env.redirect_uri,
         "response_type": "code",
         "scope": "openid profile offline_access",
     }
 
 
-def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: World, browser: Browser) -> None:
+def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(env: GatewayEnv, browser: Browser) -> None:
     landed = browser.connect(return_to="/accounts?tab=2")
     assert (landed.status_code, landed.headers["location"]) == (302, "/accounts?tab=2")
     seen = browser.go("/accounts?tab=2").json()
@@ -48,7 +48,7 @@ def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(world: Worl
         "akoya-expires akoya-grant akoya-id-token akoya-interaction-type akoya-last-access akoya-owner akoya-provider akoya-scope"
     )
     data = httpx.get(
-        f"{world.akoya.url}/accounts-info/v2/mikomo",
+        f"{env.akoya.url}/accounts-info/v2/mikomo",
         headers={"authorization": f"Bearer {headers['akoya-id-token']}"},
         trust_env=False,
     )
@@ -66,7 +66,7 @@ def test_the_cookie_names_a_session_and_never_reaches_the_upstream(browser: Brow
     assert headers["cookie"] == "theirs=kept"
 
 
-def test_a_token_is_not_in_anything_the_browser_gets(world: World, browser: Browser) -> None:
+def test_a_token_is_not_in_anything_the_browser_gets(env: GatewayEnv, browser: Browser) -> None:
     landed = browser.connect()
     token = browser.passed()["akoya-id-token"]
     page = browser.go("/akoya/")
@@ -112,21 +112,21 @@ def test_the_owner_is_stable_and_the_session_id_changes_with_each_grant(browser:
     assert len(changed) == 1
 
 
-def test_an_old_session_id_is_worth_nothing_after_a_new_grant(world: World, browser: Browser) -> None:
+def test_an_old_session_id_is_worth_nothing_after_a_new_grant(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo")
-    with world.browser() as thief:
+    with env.browser() as thief:
         thief.http.cookies.update(browser.http.cookies)
         assert thief.fetch("/accounts").status_code == 200
         browser.connect("other")
         until(lambda: thief.fetch("/accounts").status_code == 401, "the cached session, valid for a second, has ended")
 
 
-def ends_at_akoya(world: World, id_token: str) -> bool:
+def ends_at_akoya(env: GatewayEnv, id_token: str) -> bool:
     """Return whether Akoya rejects the token within 30 seconds: revocations are processed in the background."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         data = httpx.get(
-            f"{world.akoya.url}/accounts-info/v2/mikomo",
+            f"{env.akoya.url}/accounts-info/v2/mikomo",
             headers={"authorization": f"Bearer {id_token}"},
             trust_env=False,
         )
@@ -136,7 +136,7 @@ def ends_at_akoya(world: World, id_token: str) -> bool:
     return False
 
 
-def test_disconnect_revokes_at_akoya_and_forgets_at_once(world: World, browser: Browser) -> None:
+def test_disconnect_revokes_at_akoya_and_forgets_at_once(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     token = browser.passed()["akoya-id-token"]
     csrf = browser.connections()["csrf"]
@@ -144,7 +144,7 @@ def test_disconnect_revokes_at_akoya_and_forgets_at_once(world: World, browser: 
     assert answer.status_code == 303
     assert browser.fetch("/accounts").status_code == 401
     assert browser.connections()["connections"] == []
-    assert ends_at_akoya(world, token)
+    assert ends_at_akoya(env, token)
 
 
 @pytest.mark.parametrize("csrf", ["", "wrong"])
@@ -169,10 +169,10 @@ def test_a_form_from_another_site_changes_nothing_even_with_the_token(browser: B
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(world: World, browser: Browser) -> None:
+def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     token = browser.passed()["akoya-id-token"]
-    with world.browser() as copy:
+    with env.browser() as copy:
         copy.http.cookies.update(browser.http.cookies)
         csrf = browser.connections()["csrf"]
         answer = browser.fetch("/akoya/logout", "POST", data={"csrf": csrf})
@@ -180,10 +180,10 @@ def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(world: Worl
         assert "Max-Age=0" in answer.headers["set-cookie"]
         assert browser.fetch("/accounts").status_code == 401
         assert copy.fetch("/accounts").status_code == 401, "the session has ended, not only the cookie been deleted"
-    assert ends_at_akoya(world, token)
+    assert ends_at_akoya(env, token)
 
 
-def test_a_rejected_token_is_refreshed_early(world: World, browser: Browser) -> None:
+def test_a_rejected_token_is_refreshed_early(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     before = browser.passed()["akoya-id-token"]
     browser.fetch("/accounts/stale")
@@ -194,7 +194,7 @@ def test_a_rejected_token_is_refreshed_early(world: World, browser: Browser) -> 
     assert "akoya-token-rejected" not in browser.fetch("/accounts/stale").headers
 
 
-def test_the_keys_of_the_signature_are_published(world: World, browser: Browser) -> None:
+def test_the_keys_of_the_signature_are_published(env: GatewayEnv, browser: Browser) -> None:
     document = browser.fetch("/akoya/jwks.json")
     assert document.status_code == 200
     (key,) = document.json()["keys"]

@@ -14,14 +14,14 @@ import pytest
 from akoya_gateway.config import load_config
 from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.processes import GatewayProcess
 from tests.support.waiting import until
 
 
-async def states(world: World) -> list[GrantState]:
+async def states(env: GatewayEnv) -> list[GrantState]:
     """Return the states of the grants in the store."""
-    sessions = load_config(world.folder / "gateway.yaml", world.environ).sessions
+    sessions = load_config(env.folder / "gateway.yaml", env.environ).sessions
     store = EncryptedStore(open_store(sessions.store), Keyring(sessions.keys))
     await store.open()
     try:
@@ -36,10 +36,10 @@ async def states(world: World) -> list[GrantState]:
     ids=["a_user_who_waits", "a_user_who_left_and_a_grace_that_is_over"],
 )
 def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: float, options: tuple[str, ...]) -> None:
-    with World(tmp_path, options=options) as world, world.browser() as browser:
-        callback = world.akoya.consent(browser.begin(), "mikomo_1")
+    with GatewayEnv(tmp_path, options=options) as env, env.browser() as browser:
+        callback = env.akoya.consent(browser.begin(), "mikomo_1")
         # The code is redeemed at once, but the response is delayed.
-        world.akoya.fault("slow_after", "token.authorization_code", seconds=takes, times=1)
+        env.akoya.fault("slow_after", "token.authorization_code", seconds=takes, times=1)
         answers: list[httpx.Response] = []
 
         def go() -> None:
@@ -48,12 +48,12 @@ def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: f
 
         trip = threading.Thread(target=go, daemon=True)
         trip.start()
-        until(lambda: bool(world.akoya.events("token")), "the code is being exchanged")
+        until(lambda: bool(env.akoya.events("token")), "the code is being exchanged")
         if patience < 1:
             trip.join(5)
             browser.http.close()
-        assert isinstance(world.gateway, GatewayProcess)
-        assert world.gateway.stop(signal.SIGTERM) == 0
+        assert isinstance(env.gateway, GatewayProcess)
+        assert env.gateway.stop(signal.SIGTERM) == 0
         trip.join(5)
         assert [answer.headers["location"] for answer in answers] == ["/accounts"] * (patience > 1)
-        assert asyncio.run(states(world)) == [GrantState.LIVE]
+        assert asyncio.run(states(env)) == [GrantState.LIVE]

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.environment import CLIENT_ID, Browser, World
+from tests.support.environment import CLIENT_ID, Browser, GatewayEnv
 
 ACCESS = [{"path": "/accounts", "require": "any"}, {"path": "/mikomo", "require": "mikomo"}]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     connectors = {
         "mikomo": {"client": "test-app", "name": "Mikomo <Bank>", "other_login": "ask"},
         "other": {"client": "test-app", "name": "Other Bank", "other_login": "replace"},
         "third": {"client": "test-app", "name": "Third Bank", "connector": "mikomo"},
     }
-    with World(tmp_path_factory.mktemp("world"), changes={"access": ACCESS, "connectors": connectors}) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes={"access": ACCESS, "connectors": connectors}) as env:
+        yield env
 
 
 def logins(browser: Browser) -> list[tuple[str, str]]:
@@ -54,7 +54,7 @@ def test_logins_are_added_where_nothing_is_configured(browser: Browser) -> None:
     assert logins(browser) == [("third", "mikomo_1"), ("third", "mikomo_4")]
 
 
-def test_old_login_is_revoked_once_the_new_one_is_stored(world: World, browser: Browser) -> None:
+def test_old_login_is_revoked_once_the_new_one_is_stored(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("third", "mikomo_7")
     browser.connect("other", "mikomo_1")
     assert browser.connect("other", "mikomo_4").headers["location"] == "/accounts"
@@ -104,11 +104,11 @@ def test_answer_ends_only_the_logins_that_its_page_showed(browser: Browser) -> N
     assert logins(browser) == [("mikomo", "mikomo_7")]
 
 
-def test_forged_answers_change_nothing(world: World, browser: Browser) -> None:
+def test_forged_answers_change_nothing(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     _, forms = asked(browser, browser.connect("mikomo", "mikomo_4"))
     end = forms["end"]
-    with world.browser() as stranger:
+    with env.browser() as stranger:
         stranger.connect("mikomo", "mikomo_7")
         stranger.connect("third", "mikomo_10")
         foreign = stranger.connections()
@@ -127,7 +127,7 @@ def test_forged_answers_change_nothing(world: World, browser: Browser) -> None:
     assert (evil.status_code, evil.headers["location"]) == (303, "/accounts")
     page = browser.go(f"/akoya/other-login/mikomo?grant={end['grant']}&return_to=//evil.example")
     assert "evil" not in page.text
-    with world.browser() as anonymous:
+    with env.browser() as anonymous:
         assert anonymous.go("/akoya/other-login/mikomo").status_code == 401
         assert post(anonymous, end).status_code == 401
     assert logins(browser) == [("mikomo", "mikomo_1"), ("mikomo", "mikomo_4")]

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.markdown import ROOT, blocks
 from tests.support.processes import AppServer
 
@@ -39,18 +39,18 @@ APP = Starlette(
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     changes = {
         "redirects": {"after_error": "/connected", "allow": ["/accounts", "/connected"]},
         "access": [{"path": "/*", "require": "any", "otherwise": "pass"}],
     }
-    with World(tmp_path_factory.mktemp("world"), upstream=AppServer(APP), changes=changes) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), upstream=AppServer(APP), changes=changes) as env:
+        yield env
 
 
-async def open_popup(world: World, page: Page) -> Page:
+async def open_popup(env: GatewayEnv, page: Page) -> Page:
     """Press the app's button and go through the bank up to its last page."""
-    await page.goto(world.url)
+    await page.goto(env.url)
     async with page.expect_popup() as opening:
         await page.click("#connect")
     popup = await opening.value
@@ -58,14 +58,14 @@ async def open_popup(world: World, page: Page) -> Page:
     return popup
 
 
-async def test_app_learns_that_the_popup_has_connected_a_bank(world: World, page: Page) -> None:
-    popup = await open_popup(world, page)
+async def test_app_learns_that_the_popup_has_connected_a_bank(env: GatewayEnv, page: Page) -> None:
+    popup = await open_popup(env, page)
     assert await popup.evaluate("window.opener") is None  # the bank's Cross-Origin-Opener-Policy
     await approve(popup)
     await expect(page.locator("#result")).to_have_text("connected", timeout=30_000)
 
 
-async def test_app_learns_that_the_user_has_cancelled_in_the_popup(world: World, page: Page) -> None:
-    popup = await open_popup(world, page)
+async def test_app_learns_that_the_user_has_cancelled_in_the_popup(env: GatewayEnv, page: Page) -> None:
+    popup = await open_popup(env, page)
     await popup.get_by_role("button", name=re.compile("cancel", re.I)).click()
     await expect(page.locator("#result")).to_have_text("access_denied", timeout=30_000)

@@ -13,7 +13,7 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 
 NAME = "x-request-id"
@@ -47,25 +47,25 @@ def face(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), face=face, upstream=AppServer(app), app=app) as world:
-        yield world
+def env(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), face=face, upstream=AppServer(app), app=app) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def trusting(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def trusting(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     """The same behind a proxy on loopback."""
     folder = tmp_path_factory.mktemp("trusting")
     changes = {"trusted_proxies": ["127.0.0.1/32"]}
-    with World(folder, face=face, upstream=AppServer(app), app=app, changes=changes) as world:
-        yield world
+    with GatewayEnv(folder, face=face, upstream=AppServer(app), app=app, changes=changes) as env:
+        yield env
 
 
 def ids_of(response: httpx.Response) -> list[str]:
     return response.headers.get_list(NAME)
 
 
-def test_the_app_and_the_client_get_the_gateways_id_and_a_new_one_each_time(world: World, browser: Browser) -> None:
+def test_the_app_and_the_client_get_the_gateways_id_and_a_new_one_each_time(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     seen = []
     # Each several times, because the second request takes the fast lane.
@@ -79,7 +79,7 @@ def test_the_app_and_the_client_get_the_gateways_id_and_a_new_one_each_time(worl
     assert len(set(seen)) == len(seen)
 
 
-def test_pages_problems_and_redirects_have_the_id_that_they_show(world: World, browser: Browser) -> None:
+def test_pages_problems_and_redirects_have_the_id_that_they_show(env: GatewayEnv, browser: Browser) -> None:
     problem = browser.fetch("/accounts", headers={NAME: GIVEN})
     assert problem.status_code == 401
     assert ids_of(problem) == [problem.json()["request_id"]]
@@ -100,7 +100,7 @@ def test_pages_problems_and_redirects_have_the_id_that_they_show(world: World, b
         assert OWN.fullmatch(request_id)
 
 
-def test_a_trusted_proxys_id_reaches_the_app_and_the_response(trusting: World) -> None:
+def test_a_trusted_proxys_id_reaches_the_app_and_the_response(trusting: GatewayEnv) -> None:
     with trusting.browser() as browser:
         browser.connect()
         for path in ("/public/x", "/accounts/x", "/accounts/own") * 3:
@@ -111,10 +111,10 @@ def test_a_trusted_proxys_id_reaches_the_app_and_the_response(trusting: World) -
         assert ids_of(browser.fetch("/nowhere", headers={NAME: GIVEN})) == [GIVEN]
 
 
-def test_websockets_have_the_id_in_the_handshake_and_in_its_refusal(world: World, browser: Browser) -> None:
+def test_websockets_have_the_id_in_the_handshake_and_in_its_refusal(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookie = "; ".join(f"{one.name}={one.value}" for one in browser.http.cookies.jar)
-    url = f"ws{world.url.removeprefix('http')}/accounts/x"
+    url = f"ws{env.url.removeprefix('http')}/accounts/x"
     headers = {"Cookie": cookie, NAME: GIVEN}
     with websockets.sync.client.connect(url, additional_headers=headers, proxy=None) as socket:
         assert socket.response is not None
@@ -127,12 +127,12 @@ def test_websockets_have_the_id_in_the_handshake_and_in_its_refusal(world: World
     assert response.headers.get_all(NAME) == [json.loads(response.body)["request_id"]]
 
 
-def test_the_access_log_has_the_id_of_the_response(world: World, browser: Browser) -> None:
-    if world.face != "sidecar":
+def test_the_access_log_has_the_id_of_the_response(env: GatewayEnv, browser: Browser) -> None:
+    if env.face != "sidecar":
         pytest.skip("the access log belongs to the server there")
     browser.connect()
     wanted = {ids_of(browser.fetch(path))[0] for path in ("/accounts/x", "/public/x", "/nowhere", "/akoya/") * 2}
     deadline = time.monotonic() + 30
-    while missing := wanted - {json.loads(line).get("request_id") for line in world.log().splitlines()}:
+    while missing := wanted - {json.loads(line).get("request_id") for line in env.log().splitlines()}:
         assert time.monotonic() < deadline, missing  # lines are written after the response
         time.sleep(0.05)

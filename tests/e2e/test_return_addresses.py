@@ -16,7 +16,7 @@ from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.authentication.principal import ANONYMOUS
 from akoya_gateway.endpoints.request import EndpointRequest
 from tests.support.config_documents import judged
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 # As browsers send them (WHATWG URL), and what curl sends unencoded.
 DEEP_LINKS = [
@@ -35,20 +35,20 @@ DEEP_LINKS = [
 
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     changes = {"redirects": {"after_connect": "/accounts", "allow": ["/mikomo", "/accounts"]}}
-    with World(tmp_path_factory.mktemp("world"), face=request.param, changes=changes) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param, changes=changes) as env:
+        yield env
 
 
-def location(world: World, target: str) -> tuple[int, str]:
+def location(env: GatewayEnv, target: str) -> tuple[int, str]:
     """Return status and Location of a navigation to the raw target, which Python's HTTP clients would encode."""
-    with socket.create_connection(("127.0.0.1", world.port), 10) as raw, raw.makefile("rb") as answer:
+    with socket.create_connection(("127.0.0.1", env.port), 10) as raw, raw.makefile("rb") as answer:
         raw.sendall(
             b"GET "
             + target.encode()
             + b" HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
-            % urlsplit(world.url).netloc.encode()
+            % urlsplit(env.url).netloc.encode()
         )
         lines = answer.read().partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
     found = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("location:")]
@@ -56,13 +56,15 @@ def location(world: World, target: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("link", DEEP_LINKS, ids=range(len(DEEP_LINKS)))
-def test_deep_link_without_a_grant_keeps_its_address_over_the_bank(world: World, browser: Browser, link: str) -> None:
-    status, connect = location(world, link)
+def test_deep_link_without_a_grant_keeps_its_address_over_the_bank(
+    env: GatewayEnv, browser: Browser, link: str
+) -> None:
+    status, connect = location(env, link)
     assert status == 302
     assert dict(parse_qsl(urlsplit(connect).query, strict_parsing=True)) == {"return_to": link}
     begun = browser.go(connect)
     assert begun.status_code == 302, begun.text
-    landed = browser.go(world.akoya.consent(begun.headers["location"], "mikomo_1"))
+    landed = browser.go(env.akoya.consent(begun.headers["location"], "mikomo_1"))
     assert (landed.status_code, landed.headers["location"]) == (302, link)
 
 
@@ -83,10 +85,10 @@ async def no_body() -> Message:
     raise AssertionError("no body is read")
 
 
-def test_deep_link_that_is_too_long_is_dropped_with_a_log_line(world: World) -> None:
-    assert location(world, "/mikomo?q=" + "x" * 8200) == (302, "/akoya/connect/mikomo")
-    if world.face == "sidecar":
-        lines = [json.loads(line) for line in world.log().splitlines() if "return address dropped" in line]
+def test_deep_link_that_is_too_long_is_dropped_with_a_log_line(env: GatewayEnv) -> None:
+    assert location(env, "/mikomo?q=" + "x" * 8200) == (302, "/akoya/connect/mikomo")
+    if env.face == "sidecar":
+        lines = [json.loads(line) for line in env.log().splitlines() if "return address dropped" in line]
         assert "It is longer than 8192 characters." in [line["reason"] for line in lines]
 
 
@@ -113,10 +115,10 @@ def test_unknown_parameter_of_the_connect_route_is_refused_by_name(browser: Brow
 @pytest.mark.parametrize(
     "more", ["utm_source=mail&utm_campaign=x", "fbclid=a", "gclid=a&_gl=b", "msclkid=a", "mc_eid=a"]
 )
-def test_tracking_parameters_of_the_connect_route_are_ignored(world: World, browser: Browser, more: str) -> None:
+def test_tracking_parameters_of_the_connect_route_are_ignored(env: GatewayEnv, browser: Browser, more: str) -> None:
     begun = browser.go(f"/akoya/connect/mikomo?return_to=/mikomo&{more}")
     assert begun.status_code == 302, begun.text
-    assert browser.go(world.akoya.consent(begun.headers["location"], "mikomo_1")).headers["location"] == "/mikomo"
+    assert browser.go(env.akoya.consent(begun.headers["location"], "mikomo_1")).headers["location"] == "/mikomo"
 
 
 def test_connections_page_refuses_half_a_return_address_and_nothing_else(browser: Browser) -> None:
@@ -129,7 +131,7 @@ def test_connections_page_refuses_half_a_return_address_and_nothing_else(browser
 
 def test_return_address_on_another_origin_is_put_together_from_judged_parts(tmp_path: Path) -> None:
     changes = {"redirects": {"allow": ["https://Pages.example.com/*".lower()]}}
-    with World(tmp_path, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         for asked, landing in (
             ("HTTPS://Pages.Example.com?x=1", "https://pages.example.com/?x=1"),
             ("https://pages.example.com/a;v=1?q={b}#c[1]", "https://pages.example.com/a;v=1?q={b}#c[1]"),

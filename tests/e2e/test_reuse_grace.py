@@ -7,25 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 
 @pytest.mark.parametrize("dialect", ["hydra", "dex"])
 @pytest.mark.parametrize("fault", ["cut_after", "cut_during"])
 def test_a_lost_response_is_won_back_while_the_bearer_lives(tmp_path: Path, dialect: str, fault: str) -> None:
-    with World(tmp_path, settings={"rotation_grace": 30.0, "dialect": dialect}) as world, world.browser() as browser:
-        assert world.config()["environments"]["double"]["dialect"]["reuse_grace"] == "30s"
+    with GatewayEnv(tmp_path, settings={"rotation_grace": 30.0, "dialect": dialect}) as env, env.browser() as browser:
+        assert env.config()["environments"]["double"]["dialect"]["reuse_grace"] == "30s"
         browser.connect()
         before = browser.passed()["akoya-id-token"]
-        world.akoya.fault(fault, "token.refresh_token", times=2)
+        env.akoya.fault(fault, "token.refresh_token", times=2)
         browser.fetch("/accounts/stale")
         deadline = time.monotonic() + 15
         while (passed := browser.passed()["akoya-id-token"]) == before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert passed != before
-        refreshes = [
-            event["outcome"] for event in world.akoya.events("token") if event["grant_type"] == "refresh_token"
-        ]
+        refreshes = [event["outcome"] for event in env.akoya.events("token") if event["grant_type"] == "refresh_token"]
         assert refreshes == ["issued"] * 3
         (connection,) = browser.connections()["connections"]
         assert connection["state"] == "live"

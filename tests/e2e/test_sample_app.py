@@ -12,7 +12,7 @@ import pytest
 from akoya_gateway.sandbox.sample_app import SampleApp
 from akoya_gateway.sandbox.sample_data import DataAccess, NoData, balances
 from akoya_verify import keys_of, pem_key
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
@@ -37,34 +37,34 @@ def late() -> LateApp:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, late: LateApp) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory, late: LateApp) -> Iterator[GatewayEnv]:
     """A gateway whose connector has another name than the bank has at Akoya."""
     changes = {
         "connectors": {"savings": {"client": "test-app", "connector": "mikomo", "name": "Mikomo Bank"}},
         "access": [{"path": "/*", "require": "any", "otherwise": "connect"}],
     }
-    with World(
-        tmp_path_factory.mktemp("world"),
+    with GatewayEnv(
+        tmp_path_factory.mktemp("env"),
         upstream=AppServer(late),
         changes=changes,
         settings={"max_last_access_age": AGE},
         token_bearer=BEARER,
-    ) as world:
-        keys = keys_of([pem_key(world.verification_key, "k1")])
-        late.app = SampleApp(world.akoya.url, keys, httpx.AsyncClient(trust_env=False))
-        yield world
+    ) as env:
+        keys = keys_of([pem_key(env.verification_key, "k1")])
+        late.app = SampleApp(env.akoya.url, keys, httpx.AsyncClient(trust_env=False))
+        yield env
 
 
-def fetched(world: World, access: DataAccess) -> list[dict[str, Any]]:
+def fetched(env: GatewayEnv, access: DataAccess) -> list[dict[str, Any]]:
     async def fetch() -> list[dict[str, Any]]:
         async with httpx.AsyncClient(trust_env=False) as http:
-            return await balances(http, world.akoya.url, access)
+            return await balances(http, env.akoya.url, access)
 
     return asyncio.run(fetch())
 
 
 def test_the_sample_app_passes_the_strict_emulator_as_user_and_as_batch(
-    world: World, late: LateApp, browser: Browser
+    env: GatewayEnv, late: LateApp, browser: Browser
 ) -> None:
     browser.connect("savings")
     page = browser.go("/accounts")
@@ -72,17 +72,17 @@ def test_the_sample_app_passes_the_strict_emulator_as_user_and_as_batch(
     assert "Everyday Checking" in page.text
     assert "x-akoya-interaction-type: user" in page.text
     document = httpx.get(
-        f"{world.admin_url}/akoya/token/savings",
+        f"{env.admin_url}/akoya/token/savings",
         params={"owner": late.owner},
         headers={"authorization": f"Bearer {BEARER}"},
         trust_env=False,
     ).json()
-    world.akoya.advance(AGE * 2)
+    env.akoya.advance(AGE * 2)
     job = DataAccess.of_token(document)
-    assert fetched(world, job)[0]["nickname"] == "Everyday Checking"
-    assert [(event["provider"], event["interaction_type"]) for event in world.akoya.events("data")] == [
+    assert fetched(env, job)[0]["nickname"] == "Everyday Checking"
+    assert [(event["provider"], event["interaction_type"]) for event in env.akoya.events("data")] == [
         ("mikomo", "user"),
         ("mikomo", "batch"),
     ]
     with pytest.raises(NoData, match="Bad request"):  # the same time as the last access of a user is too old
-        fetched(world, DataAccess(job.provider, job.id_token, "user", job.last_access))
+        fetched(env, DataAccess(job.provider, job.id_token, "user", job.last_access))

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.environment import ACCESS, HMAC_SECRET, Browser, World
+from tests.support.environment import ACCESS, HMAC_SECRET, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
 from tests.support.redis_servers import self_signed
@@ -94,13 +94,13 @@ class Apps:
 
 
 class Both:
-    """A world's gateway with the fast lane, and one without it that shares its sessions."""
+    """A gateway with the fast lane, and one without it that shares its sessions."""
 
     def __init__(self, folder: Path, *, signing: Any = None, settings: Any = None, **changes: Any) -> None:
         (folder / "apps").mkdir()
         (folder / "asgi").mkdir()
         self.apps = Apps(folder / "apps")
-        self.world = World(
+        self.env = GatewayEnv(
             folder,
             upstream=self.apps,
             changes={"access": RULES, "upstreams": self.apps.others, **changes},
@@ -108,23 +108,23 @@ class Both:
             signing=signing,
             settings=settings,
         )
-        config = {**self.world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
-        self.without = GatewayProcess(folder / "asgi", config, self.world.environ, "--no-fast-lane")
+        config = {**self.env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        self.without = GatewayProcess(folder / "asgi", config, self.env.environ, "--no-fast-lane")
 
     def __enter__(self) -> Both:
-        self.world.__enter__()
+        self.env.__enter__()
         self.without.start()
-        with Browser(self.world) as browser:
+        with Browser(self.env) as browser:
             browser.connect()
             self.cookies = dict(browser.http.cookies)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.without.__exit__()
-        self.world.__exit__()
+        self.env.__exit__()
 
     def port(self, way: str) -> int:
-        return self.world.port if way == "lane" else self.without.port
+        return self.env.port if way == "lane" else self.without.port
 
     def client(self, way: str) -> httpx.Client:
         base = f"http://127.0.0.1:{self.port(way)}"
@@ -132,7 +132,7 @@ class Both:
 
     def dial(self, way: str, path: str) -> ClientConnection:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        headers = {"cookie": cookies, "origin": self.world.url}
+        headers = {"cookie": cookies, "origin": self.env.url}
         return connect(f"ws://127.0.0.1:{self.port(way)}{path}", additional_headers=headers, proxy=None)
 
     def clients(self) -> Iterator[httpx.Client]:
@@ -143,7 +143,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    with Both(tmp_path_factory.mktemp("world")) as both:
+    with Both(tmp_path_factory.mktemp("env")) as both:
         yield both
 
 
@@ -259,7 +259,7 @@ def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
 def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
     everything = [{**rule, "upstream": "down"} for rule in RULES]
     changes = {"access": everything, "upstreams": {"down": {"url": "http://127.0.0.1:9"}}}
-    with World(tmp_path, face="middleware", app=Named("around"), changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, face="middleware", app=Named("around"), changes=changes) as env, env.browser() as browser:
         browser.connect()
         for path in OF_PATH:
             assert browser.fetch(path).json()["app"] == "around"

@@ -16,7 +16,7 @@ import yaml
 
 from akoya_gateway import Gateway, load_config
 from tests.e2e.log_errors import errors
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 from tests.support.redis_servers import RedisServer
 from tests.support.upstream_apps import asgi_app
@@ -29,19 +29,19 @@ def redis_of_this_world() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def world(redis_of_this_world: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(redis_of_this_world: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     sessions = {"store": redis_of_this_world.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
-    with World(tmp_path_factory.mktemp("world"), changes={"sessions": sessions}) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes={"sessions": sessions}) as env:
+        yield env
 
 
 def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
-    world: World, browser: Browser, redis_of_this_world: RedisServer
+    env: GatewayEnv, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.connect("mikomo")
     before = browser.passed("/mikomo")
-    callback = world.akoya.consent(browser.begin("other"), "mikomo_1")
-    world.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=1.0)
+    callback = env.akoya.consent(browser.begin("other"), "mikomo_1")
+    env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=1.0)
     answers: list[httpx.Response] = []
     walk = threading.Thread(target=lambda: answers.append(browser.go(callback)))
     walk.start()
@@ -56,41 +56,41 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
 
 
 def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
-    world: World, browser: Browser, redis_of_this_world: RedisServer
+    env: GatewayEnv, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.begin()  # The gateway has started, and must not exit because the store is down.
     told = "request failed"
-    before, began = world.log().count(told), time.monotonic()
+    before, began = env.log().count(told), time.monotonic()
     redis_of_this_world.kill()
     try:
         refused = [browser.go("/akoya/connect/mikomo").status_code for _ in range(30)]
     finally:
         redis_of_this_world.start()
     assert set(refused) == {503}
-    assert 1 <= world.log().count(told) - before <= time.monotonic() - began + 1
+    assert 1 <= env.log().count(told) - before <= time.monotonic() - began + 1
     assert browser.connect().status_code == 302
 
 
 async def test_a_browser_that_goes_away_while_its_code_is_exchanged_loses_nothing(tmp_path: Path) -> None:
     """Some ASGI servers cancel the request in this case."""
-    world = World(tmp_path)
+    env = GatewayEnv(tmp_path)
     path = tmp_path / "gateway.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
-    world.akoya.start()
-    gateway = Gateway(asgi_app(), load_config(path, world.environ))
+    path.write_text(yaml.safe_dump({k: v for k, v in env.config().items() if k != "upstream"}))
+    env.akoya.start()
+    gateway = Gateway(asgi_app(), load_config(path, env.environ))
     await gateway.startup()
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url=world.url) as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url=env.url) as http:
             begun = await http.get("/akoya/connect/mikomo", headers=Browser.NAVIGATION)
-            callback = await asyncio.to_thread(world.akoya.consent, begun.headers["location"], "mikomo_1")
-            world.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=0.5)
+            callback = await asyncio.to_thread(env.akoya.consent, begun.headers["location"], "mikomo_1")
+            env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=0.5)
             walk = asyncio.create_task(http.get(callback, headers=Browser.NAVIGATION))
             await asyncio.sleep(0.25)
             walk.cancel()
             await asyncio.wait([walk])
     finally:
         await gateway.shutdown()
-        world.akoya.stop()
+        env.akoya.stop()
     with contextlib.closing(sqlite3.connect(tmp_path / "grants.db")) as store:
         assert store.execute("SELECT count(*) FROM record WHERE kind = 'grant'").fetchone() == (1,)
 
@@ -105,12 +105,12 @@ def after_recovery(browser: Browser) -> dict[str, str]:
 def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_run(tmp_path: Path) -> None:
     with RedisServer() as redis:
         sessions = {"store": redis.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
-        world = World(tmp_path, changes={"sessions": sessions})
+        env = GatewayEnv(tmp_path, changes={"sessions": sessions})
         path = tmp_path / "gateway.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in world.config().items() if k != "upstream"}))
+        path.write_text(yaml.safe_dump({k: v for k, v in env.config().items() if k != "upstream"}))
         redis.kill()
-        app = Gateway(asgi_app(), load_config(path, world.environ))
-        with AppServer(app, port=world.port, lifespan="off"), world.browser() as browser:
+        app = Gateway(asgi_app(), load_config(path, env.environ))
+        with AppServer(app, port=env.port, lifespan="off"), env.browser() as browser:
             refused = browser.fetch("/accounts")
             page = browser.go("/akoya/")
             redis.start()
@@ -124,7 +124,7 @@ def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_
         assert str(redis.port) not in answer.text, "the store's address must not be disclosed"
 
 
-def test_every_401_has_a_challenge_pages_too(world: World, browser: Browser) -> None:
+def test_every_401_has_a_challenge_pages_too(env: GatewayEnv, browser: Browser) -> None:
     page = browser.http.get("/api/banks/mikomo/x", headers={"accept": "text/html", "sec-fetch-mode": "cors"})
     assert page.status_code == 401
     assert "text/html" in page.headers["content-type"]

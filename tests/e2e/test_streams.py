@@ -15,7 +15,7 @@ from websockets import Origin
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 from tests.support.raw_http import Client
 from tests.support.upstream_apps import websocket
@@ -44,12 +44,12 @@ async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(scope="module", params=["lane", "asgi", "app", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    folder = tmp_path_factory.mktemp("env")
     options = ("--no-fast-lane",) if request.param == "asgi" else ()
     face = request.param if request.param in ("app", "middleware") else "sidecar"
-    with World(folder, upstream=AppServer(streaming_app), options=options, face=face, app=streaming_app) as world:
-        yield world
+    with GatewayEnv(folder, upstream=AppServer(streaming_app), options=options, face=face, app=streaming_app) as env:
+        yield env
 
 
 def disconnect(browser: Browser) -> None:
@@ -74,7 +74,7 @@ def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
     return ended.wait(seconds)
 
 
-def test_an_event_stream_ends_when_its_grant_is_disconnected(world: World, browser: Browser) -> None:
+def test_an_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     # The fast lane needs a cached session and an idle connection to the upstream.
     for _ in range(2):
@@ -87,9 +87,9 @@ def test_an_event_stream_ends_when_its_grant_is_disconnected(world: World, brows
         assert ended_within(pieces, 30)
 
 
-def test_another_users_stream_goes_on(world: World, browser: Browser) -> None:
+def test_another_users_stream_goes_on(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
-    with world.browser() as other:
+    with env.browser() as other:
         other.connect(user="mikomo_4")
         with other.http.stream("GET", "/accounts/stream") as answer:
             pieces = answer.iter_raw()
@@ -98,10 +98,10 @@ def test_another_users_stream_goes_on(world: World, browser: Browser) -> None:
             assert not ended_within(pieces, 3)
 
 
-def test_a_websocket_closes_when_its_grant_is_disconnected(world: World, browser: Browser) -> None:
+def test_a_websocket_closes_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-    with connect(f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers={"Cookie": cookies}) as socket:
+    with connect(f"ws://127.0.0.1:{env.port}/accounts/ws", additional_headers={"Cookie": cookies}) as socket:
         assert "akoya-id-token" in json.loads(socket.recv(30))
         socket.send("still here")
         assert socket.recv(30) == "still here"
@@ -110,10 +110,10 @@ def test_a_websocket_closes_when_its_grant_is_disconnected(world: World, browser
             socket.recv(6)
 
 
-def test_a_websocket_closes_in_the_middle_of_a_clients_message(world: World, browser: Browser) -> None:
+def test_a_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-    with Client(world.port) as client:
+    with Client(env.port) as client:
         client.send(request(b"/accounts/ws")[:-2] + f"Cookie: {cookies}\r\n\r\n".encode())
         assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
         assert b"akoya-id-token" in read_frame(client)[1]
@@ -124,13 +124,13 @@ def test_a_websocket_closes_in_the_middle_of_a_clients_message(world: World, bro
         assert (opcode, data[:2]) == (CLOSE, (4401).to_bytes(2, "big"))
 
 
-def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Browser) -> None:
+def test_a_websocket_from_a_foreign_page_is_refused(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with (
         pytest.raises(Exception, match="403"),
         connect(
-            f"ws://127.0.0.1:{world.port}/accounts/ws",
+            f"ws://127.0.0.1:{env.port}/accounts/ws",
             additional_headers={"Cookie": cookies},
             origin=Origin("https://evil.example"),
         ),
@@ -138,20 +138,20 @@ def test_a_websocket_from_a_foreign_page_is_refused(world: World, browser: Brows
         pass
 
 
-def test_a_websocket_without_a_grant_is_refused(world: World) -> None:
-    with pytest.raises(Exception, match=r"401|403"), connect(f"ws://127.0.0.1:{world.port}/accounts/ws"):
+def test_a_websocket_without_a_grant_is_refused(env: GatewayEnv) -> None:
+    with pytest.raises(Exception, match=r"401|403"), connect(f"ws://127.0.0.1:{env.port}/accounts/ws"):
         pass
 
 
 def test_a_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browser(
-    world: World, browser: Browser
+    env: GatewayEnv, browser: Browser
 ) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-    headers = {"Cookie": cookies, "Origin": world.url}
+    headers = {"Cookie": cookies, "Origin": env.url}
     with (
         pytest.raises(InvalidStatus) as refused,
-        connect(world.url.replace("http", "ws") + "/accounts/refused", additional_headers=headers),
+        connect(env.url.replace("http", "ws") + "/accounts/refused", additional_headers=headers),
     ):
         pass
     answer = refused.value.response

@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 
-from tests.support.environment import HMAC_SECRET, Browser, World
+from tests.support.environment import HMAC_SECRET, Browser, GatewayEnv
 from tests.support.shutdown import done
 from tests.support.upstream_apps import wsgi_app
 
@@ -42,15 +42,15 @@ class WsgiUpstream:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     upstream = WsgiUpstream(wsgi_app(HMAC_SECRET.encode()))
-    with World(tmp_path_factory.mktemp("world"), algorithm="hmac-sha256", upstream=upstream) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), algorithm="hmac-sha256", upstream=upstream) as env:
+        yield env
 
 
 @pytest.fixture
-def browser(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def browser(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         yield browser
 
 

@@ -20,22 +20,22 @@ from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import wait_for_port
 
 
 class InProcess:
-    """A sidecar with a world's configuration that runs in a thread, so that uses of the fast lane can be counted."""
+    """A sidecar with the configuration of an environment that runs in a thread, so that uses of the fast lane can be counted."""
 
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    def __init__(self, env: GatewayEnv, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         """Pass `options` on to `LimitedHttpProtocol`."""
         self._options = options
         self.departures: list[str] = []
         self.port = free_port()
-        path = world.folder / "in-process.yaml"
-        path.write_text(yaml.safe_dump({**world.config(), "listen": f"127.0.0.1:{self.port}", "admin": None}))
-        self._config = load_config(path, world.environ)
+        path = env.folder / "in-process.yaml"
+        path.write_text(yaml.safe_dump({**env.config(), "listen": f"127.0.0.1:{self.port}", "admin": None}))
+        self._config = load_config(path, env.environ)
         depart = FastLane.dispatch
 
         def counted(lane: FastLane, target: CachedTarget, *rest: Any) -> Any:

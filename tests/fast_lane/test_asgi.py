@@ -15,7 +15,7 @@ import yaml
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from tests.support.cancellation import cut, ended
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -68,24 +68,24 @@ def upstream() -> Iterator[tuple[RawUpstream, Upstream]]:
 
 
 @pytest.fixture(scope="module")
-def world(upstream: tuple[RawUpstream, Upstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(upstream: tuple[RawUpstream, Upstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     """Provide a login. Its store is shared with the apps that the tests create."""
     url = f"http://127.0.0.1:{upstream[0].origin.port}"
-    with World(tmp_path_factory.mktemp("world"), changes={"upstream": {"url": url}}) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes={"upstream": {"url": url}}) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def cookie(world: World) -> Iterator[bytes]:
-    with Browser(world) as browser:
+def cookie(env: GatewayEnv) -> Iterator[bytes]:
+    with Browser(env) as browser:
         browser.connect()
         yield "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
 
 
-def configured(world: World, **changes: Any) -> Any:
-    path: Path = world.folder / "app.yaml"
-    path.write_text(yaml.safe_dump({**world.config(), "admin": None, **changes}))
-    return load_config(path, world.environ)
+def configured(env: GatewayEnv, **changes: Any) -> Any:
+    path: Path = env.folder / "app.yaml"
+    path.write_text(yaml.safe_dump({**env.config(), "admin": None, **changes}))
+    return load_config(path, env.environ)
 
 
 def scope_of(path: str, cookie: bytes, method: str = "GET", **more: Any) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def status_of(told: list[dict[str, Any]]) -> int:
 
 
 @asynccontextmanager
-async def started(world: World, **changes: Any) -> AsyncIterator[tuple[AsgiFastLane, list[str]]]:
+async def started(env: GatewayEnv, **changes: Any) -> AsyncIterator[tuple[AsgiFastLane, list[str]]]:
     """Start the app. Yield it and the paths of the requests that took the general path."""
-    app = sidecar(configured(world, **changes))
+    app = sidecar(configured(env, **changes))
     assert isinstance(app, AsgiFastLane)
     general: list[str] = []
     inner = app._app
@@ -143,10 +143,10 @@ async def started(world: World, **changes: Any) -> AsyncIterator[tuple[AsgiFastL
 
 
 def test_a_known_session_goes_straight_and_a_stranger_does_not(
-    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+    env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
-        async with started(world) as (app, general):
+        async with started(env) as (app, general):
             for _ in range(2):
                 assert status_of(await answer_of(app, scope_of("/accounts/a", cookie))) == 200
             general.clear()
@@ -178,9 +178,11 @@ def test_a_known_session_goes_straight_and_a_stranger_does_not(
     ],
     ids=str,
 )
-def test_what_is_not_plain_goes_the_general_way_each_time(world: World, cookie: bytes, change: dict[str, Any]) -> None:
+def test_what_is_not_plain_goes_the_general_way_each_time(
+    env: GatewayEnv, cookie: bytes, change: dict[str, Any]
+) -> None:
     async def main() -> None:
-        async with started(world) as (app, general):
+        async with started(env) as (app, general):
             await warm(app, cookie)
             general.clear()
             for _ in range(2):
@@ -200,10 +202,10 @@ def test_what_is_not_plain_goes_the_general_way_each_time(world: World, cookie: 
     ],
 )  # fmt: skip
 def test_a_header_that_is_not_plain_goes_the_general_way_each_time(
-    world: World, cookie: bytes, header: tuple[bytes, bytes]
+    env: GatewayEnv, cookie: bytes, header: tuple[bytes, bytes]
 ) -> None:
     async def main() -> None:
-        async with started(world) as (app, general):
+        async with started(env) as (app, general):
             await warm(app, cookie)
             general.clear()
             for _ in range(2):
@@ -233,9 +235,9 @@ async def _ignore(message: MutableMapping[str, Any]) -> None:
     return
 
 
-def test_a_server_that_gives_lists_for_pairs_is_served(world: World, cookie: bytes) -> None:
+def test_a_server_that_gives_lists_for_pairs_is_served(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
-        async with started(world) as (app, _):
+        async with started(env) as (app, _):
             for _ in range(3):
                 scope = scope_of("/accounts/a", cookie)
                 scope["headers"] = [list(pair) for pair in scope["headers"]]
@@ -244,9 +246,9 @@ def test_a_server_that_gives_lists_for_pairs_is_served(world: World, cookie: byt
     asyncio.run(main())
 
 
-def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: World, cookie: bytes) -> None:
+def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
-        async with started(world) as (app, general):
+        async with started(env) as (app, general):
             await warm(app, cookie)
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie))) == 200
@@ -261,10 +263,10 @@ def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(world: 
 
 
 def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
-    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+    env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
-        async with started(world) as (app, _):
+        async with started(env) as (app, _):
             await warm(app, cookie)
             upstream[1].heads.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/killer", cookie))) == 502
@@ -274,10 +276,10 @@ def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
 
 
 def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
-    world: World, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
+    env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
-        async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
+        async with started(env, upstream={"url": env.config()["upstream"]["url"], "pool": 1}) as (app, general):
             await warm(app, cookie)
             general.clear()
             before = upstream[1].left
@@ -294,12 +296,12 @@ def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
 
 
 def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_next(
-    world: World, cookie: bytes
+    env: GatewayEnv, cookie: bytes
 ) -> None:
     """The connection is back in the pool, and already used by the next request, when the first task is cancelled."""
 
     async def main() -> None:
-        async with started(world, upstream={"url": world.config()["upstream"]["url"], "pool": 1}) as (app, general):
+        async with started(env, upstream={"url": env.config()["upstream"]["url"], "pool": 1}) as (app, general):
             await warm(app, cookie)
             general.clear()
             crossing: Any = None
@@ -332,11 +334,11 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
 @pytest.mark.parametrize("name", ["own-{}", "slow-{}", "chunked", "rejected", "stale"])
 @pytest.mark.parametrize("pool", [1, 2])
 def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
-    world: World, cookie: bytes, name: str, pool: int
+    env: GatewayEnv, cookie: bytes, name: str, pool: int
 ) -> None:
     async def main() -> None:
-        upstream = {"url": world.config()["upstream"]["url"], "pool": pool}
-        async with started(world, upstream=upstream) as (app, _):
+        upstream = {"url": env.config()["upstream"]["url"], "pool": pool}
+        async with started(env, upstream=upstream) as (app, _):
             await warm(app, cookie)
             before = asyncio.all_tasks()
             for turns in (None, 0, 1, 2, 3, 5):
@@ -355,9 +357,9 @@ def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
     asyncio.run(main())
 
 
-def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(world: World, cookie: bytes) -> None:
+def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
-        async with started(world) as (app, general):
+        async with started(env) as (app, general):
             await warm(app, cookie)
             general.clear()
             told = await answer_of(app, scope_of("/accounts/chunked", cookie))
@@ -370,7 +372,7 @@ def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(world: W
     asyncio.run(main())
 
 
-def test_what_an_app_does_to_its_scope_is_not_remembered(world: World, cookie: bytes) -> None:
+def test_what_an_app_does_to_its_scope_is_not_remembered(env: GatewayEnv, cookie: bytes) -> None:
     """With `Gateway(app)`, changes to the headers, path and state of one request must not affect the next."""
     seen: list[list[tuple[bytes, bytes]]] = []
 
@@ -383,7 +385,7 @@ def test_what_an_app_does_to_its_scope_is_not_remembered(world: World, cookie: b
         await send({"type": "http.response.body", "body": b""})
 
     async def main() -> None:
-        gateway = Gateway(app, configured(world, access=[
+        gateway = Gateway(app, configured(env, access=[
             {"path": "/open/*", "require": "nothing"}, {"path": "/*", "require": "any", "otherwise": "unauthorized"},
         ]))  # fmt: skip
         await gateway.startup()
@@ -404,16 +406,16 @@ def test_what_an_app_does_to_its_scope_is_not_remembered(world: World, cookie: b
     asyncio.run(main())
 
 
-def test_a_session_that_ends_is_let_in_no_more(world: World) -> None:
+def test_a_session_that_ends_is_let_in_no_more(env: GatewayEnv) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     async def main() -> None:
-        gateway = Gateway(app, configured(world))
+        gateway = Gateway(app, configured(env))
         await gateway.startup()
         try:
-            with Browser(world) as browser:
+            with Browser(env) as browser:
                 await asyncio.to_thread(browser.connect)
                 mine = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
                 for _ in range(3):
@@ -425,7 +427,7 @@ def test_a_session_that_ends_is_let_in_no_more(world: World) -> None:
                 logout["headers"] += [
                     (b"content-type", b"application/x-www-form-urlencoded"),
                     (b"content-length", str(len(body)).encode()),
-                    (b"origin", world.url.encode()),
+                    (b"origin", env.url.encode()),
                 ]
 
                 async def receive() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.upstream.errors import UpstreamTimeout
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
 
 REQUESTS = 150
@@ -122,18 +122,18 @@ class Upstream:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     with RawUpstream(Upstream()) as raw:
         changes = {
             "upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "250ms", "read": "250ms"}}
         }
-        with World(tmp_path_factory.mktemp("world"), changes=changes) as world:
-            yield world
+        with GatewayEnv(tmp_path_factory.mktemp("env"), changes=changes) as env:
+            yield env
 
 
 @pytest.fixture(scope="module")
-def cookie(world: World) -> bytes:
-    with Browser(world) as browser:
+def cookie(env: GatewayEnv) -> bytes:
+    with Browser(env) as browser:
         browser.connect()
         return "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
 
@@ -195,12 +195,12 @@ class Client:
 
 
 @asynccontextmanager
-async def started(world: World, size: int) -> AsyncIterator[tuple[AsgiFastLane, ReverseProxy]]:
+async def started(env: GatewayEnv, size: int) -> AsyncIterator[tuple[AsgiFastLane, ReverseProxy]]:
     """Start the app with an upstream pool of this size."""
-    path: Path = world.folder / f"app-{size}.yaml"
-    document = {**world.config(), "admin": None, "upstream": {**world.config()["upstream"], "pool": size}}
+    path: Path = env.folder / f"app-{size}.yaml"
+    document = {**env.config(), "admin": None, "upstream": {**env.config()["upstream"], "pool": size}}
     path.write_text(yaml.safe_dump(document))
-    app = sidecar(load_config(path, world.environ))
+    app = sidecar(load_config(path, env.environ))
     assert isinstance(app, AsgiFastLane)
     await app.gateway.startup()
     (proxy,) = app.lane._current_proxies().values()  # type: ignore[union-attr]
@@ -213,11 +213,11 @@ async def started(world: World, size: int) -> AsyncIterator[tuple[AsgiFastLane, 
 
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_connection_is_lost_or_shared(world: World, cookie: bytes, size: int, seed: int) -> None:
+def test_no_connection_is_lost_or_shared(env: GatewayEnv, cookie: bytes, size: int, seed: int) -> None:
     random = Random(seed * 10 + size)
 
     async def main() -> None:
-        async with started(world, size) as (app, proxy):
+        async with started(env, size) as (app, proxy):
             await mixture(app, proxy)
 
     async def mixture(app: AsgiFastLane, proxy: ReverseProxy) -> None:
@@ -304,13 +304,13 @@ HAPPENINGS: dict[str, Callable[[Connection], None]] = {
 
 
 @pytest.mark.parametrize("first", HAPPENINGS)
-def test_whatever_comes_in_one_turn_of_the_loop(world: World, cookie: bytes, first: str) -> None:
+def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, first: str) -> None:
     """Two events occur before the request's task resumes. One of them may be its cancellation."""
 
     async def main() -> None:
         troubles: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
-        async with started(world, 1) as (app, proxy):
+        async with started(env, 1) as (app, proxy):
             for second in ("cancelled before", "cancelled after", *HAPPENINGS):
                 await in_one_turn(app, second)
                 await serves(app, cookie)

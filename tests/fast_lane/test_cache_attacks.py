@@ -18,7 +18,7 @@ import pytest
 
 from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, settled
 from tests.fast_lane.wire import Wire, cookies_of
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
@@ -31,8 +31,8 @@ def get(path: bytes, cookies: bytes, more: bytes = b"") -> bytes:
     return b"GET " + path + b" HTTP/1.1\r\n" + HEADERS + more + cookies + b"\r\n"
 
 
-def received(world: World) -> list[bytes]:
-    upstream: ScriptedUpstream = world.upstream
+def received(env: GatewayEnv) -> list[bytes]:
+    upstream: ScriptedUpstream = env.upstream
     return upstream.heads
 
 
@@ -66,7 +66,7 @@ MORE: dict[str, Script] = {
 @pytest.fixture(scope="module", params=["sidecar", "app"])
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[World, GatewayProcess]]:
+) -> Iterator[tuple[GatewayEnv, GatewayProcess]]:
     upstream = ScriptedUpstream(SCRIPTS | MORE, early={"early"})
     changes: dict[str, Any] = {
         "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
@@ -75,36 +75,36 @@ def both(
             "keys": [{"env": "AKOYA_GATEWAY_KEY"}],
         },
     }
-    folder = tmp_path_factory.mktemp("world")
-    with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
-        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+    folder = tmp_path_factory.mktemp("env")
+    with GatewayEnv(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as env:
+        config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         folder = tmp_path_factory.mktemp("plain")
-        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway:
-            yield world, plain_gateway
+        with GatewayProcess(folder, config, env.environ, "--no-fast-lane") as plain_gateway:
+            yield env, plain_gateway
 
 
 @pytest.fixture
-def world(both: tuple[World, GatewayProcess]) -> World:
+def env(both: tuple[GatewayEnv, GatewayProcess]) -> GatewayEnv:
     return both[0]
 
 
 @pytest.fixture
-def browser(world: World) -> Iterator[Browser]:
-    with Browser(world) as browser:
+def browser(env: GatewayEnv) -> Iterator[Browser]:
+    with Browser(env) as browser:
         browser.connect()
         yield browser
 
 
 @pytest.mark.parametrize("name", [n for n in {**SCRIPTS, **MORE} if n not in ("silent", "rejected", "glued", "short")])
 def test_the_third_time_is_as_the_first_on_both_paths(
-    both: tuple[World, GatewayProcess], browser: Browser, name: str
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser, name: str
 ) -> None:
     """All requests use one connection, so that everything that can be cached is."""
-    world, plain_gateway = both
+    env, plain_gateway = both
     request = get(b"/accounts/" + name.encode() + b"?a=b", cookies_of(browser))
     seen: dict[str, list[Any]] = {}
-    for which, port in (("lane", world.port), ("asgi", plain_gateway.port)):
-        received(world).clear()
+    for which, port in (("lane", env.port), ("asgi", plain_gateway.port)):
+        received(env).clear()
         answers: list[Any] = []
         with Wire(port) as wire:
             for _ in range(4):
@@ -114,16 +114,16 @@ def test_the_third_time_is_as_the_first_on_both_paths(
                     answers.append("closed")
                     break
                 answers.append((status, settled(head), settled(dechunked(head, body))))
-        seen[which] = [answers, {settled(one) for one in received(world)}]
+        seen[which] = [answers, {settled(one) for one in received(env)}]
     assert seen["lane"] == seen["asgi"]
 
 
-def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(world: World, browser: Browser) -> None:
+def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(known)[0] == 200
-        received(world).clear()
+        received(env).clear()
         head = b"POST /accounts/length HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
         wire.send(head + b"Content-Length: %d\r\n\r\n" % (2 * len(known)))
         for _ in range(2):
@@ -131,38 +131,38 @@ def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(world: World
             time.sleep(0.1)
             wire.send(known)
         assert wire.answer()[0] == 200
-        assert world.upstream.bodies[-1] == 2 * known
+        assert env.upstream.bodies[-1] == 2 * known
         # The connection then takes the next request, in this case a cached one.
         assert wire.ask(known)[2] == b"hello"
-    assert [one.split(b" ")[0] for one in received(world)] == [b"POST", b"GET"]
+    assert [one.split(b" ")[0] for one in received(env)] == [b"POST", b"GET"]
 
 
-def test_what_follows_an_early_answer_is_still_the_body(world: World, browser: Browser) -> None:
+def test_what_follows_an_early_answer_is_still_the_body(env: GatewayEnv, browser: Browser) -> None:
     """The response is complete but the request is not, so the connection must not parse the rest as a request."""
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(known)[0] == 200
-        received(world).clear()
+        received(env).clear()
         head = b"POST /accounts/early HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
         wire.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
         assert wire.answer()[2] == b"early"
-        with Wire(world.port) as other:
+        with Wire(env.port) as other:
             # A cached decision is valid for a second. This request renews it.
             other.ask(known)
-            received(world).clear()
+            received(env).clear()
             wire.send(known)
             time.sleep(0.1)
-            assert received(world) == []
+            assert received(env) == []
             assert other.ask(known)[0] == 200
 
 
-def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: World, browser: Browser) -> None:
+def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             wire.ask(known)
-        received(world).clear()
+        received(env).clear()
         for cut in (1, 20, len(known) - 2):
             wire.send(known[:cut])
             wire.send(known[cut:])
@@ -171,7 +171,7 @@ def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: W
         assert [wire.answer()[2], wire.answer()[2]] == [b"hello", b"hello"]
         wire.send(b"\r\n" + known)
         assert wire.answer()[2] == b"hello"
-    assert len(received(world)) == 6
+    assert len(received(env)) == 6
 
 
 @pytest.mark.parametrize(
@@ -190,15 +190,15 @@ def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(world: W
     ],
 )
 def test_an_odd_head_is_judged_anew_each_time(
-    both: tuple[World, GatewayProcess], browser: Browser, written: bytes
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser, written: bytes
 ) -> None:
     """Each repetition gets the same result as the first request, and the ASGI path gives the same result."""
-    world, plain_gateway = both
+    env, plain_gateway = both
     line, _, rest = written.partition(b" HTTP/")
     request = line + b" HTTP/" + rest.replace(b"Host:", cookies_of(browser) + b"Host:", 1)
     seen = []
-    for port in (world.port, plain_gateway.port, world.port):
-        received(world).clear()
+    for port in (env.port, plain_gateway.port, env.port):
+        received(env).clear()
         answers: list[Any] = []
         for _ in range(3):
             with Wire(port) as wire:
@@ -209,16 +209,16 @@ def test_an_odd_head_is_judged_anew_each_time(
                         answers.append("closed")
                         break
                     # uvicorn words its own refusals differently.
-                    own = world.face == "app" and status == 400
+                    own = env.face == "app" and status == 400
                     answers.append((status, b"" if own else settled(head)))
-        seen.append((answers, {settled(one) for one in received(world)}))
+        seen.append((answers, {settled(one) for one in received(env)}))
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_a_line_known_with_one_sender_gives_another_nothing(world: World, browser: Browser) -> None:
+def test_a_line_known_with_one_sender_gives_another_nothing(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", cookies_of(browser))
     stranger = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(known)[0] == 200
         assert wire.ask(stranger)[0] == 401
@@ -227,35 +227,35 @@ def test_a_line_known_with_one_sender_gives_another_nothing(world: World, browse
         assert wire.ask(get(b"/nowhere", cookies_of(browser)))[0] == 403
 
 
-def test_two_owners_on_one_connection_get_their_own_tokens(world: World) -> None:
+def test_two_owners_on_one_connection_get_their_own_tokens(env: GatewayEnv) -> None:
     """This is what happens behind a load balancer that puts requests of all users on the same connections."""
-    with Browser(world) as one, Browser(world) as two, Wire(world.port) as wire:
+    with Browser(env) as one, Browser(env) as two, Wire(env.port) as wire:
         one.connect(user="mikomo_1")
         two.connect(user="mikomo_4")
-        received(world).clear()
+        received(env).clear()
         for _ in range(4):
             for browser in (one, two):
                 assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
-    lines = [line for request in received(world) for line in request.split(b"\r\n")]
+    lines = [line for request in received(env) for line in request.split(b"\r\n")]
     owners = [line for line in lines if line.startswith(b"akoya-owner: ")]
     assert len(set(owners)) == 2
     assert owners == owners[:2] * 4
 
 
-def test_a_logout_ends_what_stands_at_once(world: World, browser: Browser) -> None:
+def test_a_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(known)[0] == 200
         csrf = browser.connections()["csrf"]
-        assert browser.http.post("/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
+        assert browser.http.post("/akoya/logout", data={"csrf": csrf}, headers={"origin": env.url}).status_code == 303
         assert wire.ask(known)[0] == 401
 
 
-def test_an_old_session_id_dies_at_once_when_rights_grow(world: World, browser: Browser) -> None:
+def test_an_old_session_id_dies_at_once_when_rights_grow(env: GatewayEnv, browser: Browser) -> None:
     """The owner and the grants continue under a new session ID. The decision cached for the old ID must not."""
     old = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(old)[0] == 200
         browser.connect("other")
@@ -263,31 +263,31 @@ def test_an_old_session_id_dies_at_once_when_rights_grow(world: World, browser: 
         assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
 
 
-def test_a_disconnect_ends_what_stands_at_once(world: World, browser: Browser) -> None:
+def test_a_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(known)[0] == 200
         csrf = browser.connections()["csrf"]
-        done = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf}, headers={"origin": world.url})
+        done = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf}, headers={"origin": env.url})
         assert done.status_code == 303
         assert wire.ask(known)[0] == 401
 
 
 @pytest.mark.parametrize("path", ["/akoya/logout", "/akoya/disconnect/mikomo"])
 def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never_again(
-    both: tuple[World, GatewayProcess], browser: Browser, path: str
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser, path: str
 ) -> None:
-    world, elsewhere = both
+    env, elsewhere = both
     known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         csrf = browser.connections()["csrf"]
         # Keep the cached decision in use, because every request refreshes its entries.
         for _ in range(30):
             assert wire.ask(known)[0] == 200
             time.sleep(0.02)
         there = f"http://127.0.0.1:{elsewhere.port}{path}"
-        assert browser.http.post(there, data={"csrf": csrf}, headers={"origin": world.url}).status_code == 303
+        assert browser.http.post(there, data={"csrf": csrf}, headers={"origin": env.url}).status_code == 303
         # `tests/admission` checks the second itself, with a clock of its own.
         deadline = time.monotonic() + 30
         statuses: list[int] = []
@@ -298,10 +298,10 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
     assert statuses[-50:] == [401] * 50
 
 
-def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess], browser: Browser) -> None:
+def test_the_log_says_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], browser: Browser) -> None:
     """The lines are equal except for time, duration and the request ID, which an untrusted client cannot choose."""
-    world, plain_gateway = both
-    if world.face == "app":
+    env, plain_gateway = both
+    if env.face == "app":
         pytest.skip("the access log belongs to the server there")
     cookies = cookies_of(browser)
     requests = [
@@ -316,7 +316,7 @@ def test_the_log_says_the_same_on_both_paths(both: tuple[World, GatewayProcess],
     ]
     requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
     told = {}
-    for which, port, log in (("lane", world.port, world.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
+    for which, port, log in (("lane", env.port, env.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
         before = len(complete_lines(log).splitlines())
         for request in requests:
             for _ in range(3):
@@ -343,20 +343,20 @@ def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
     return requests
 
 
-def test_a_known_head_with_another_body_behind_it_is_parsed(world: World, browser: Browser) -> None:
+def test_a_known_head_with_another_body_behind_it_is_parsed(env: GatewayEnv, browser: Browser) -> None:
     """A second response to one request closes the connection, and no client receives it."""
     request = get(b"/accounts/glued", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(8):
             assert wire.ask(request)[2] == b"ok"
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(8):
             assert b"evil" not in wire.ask(get(b"/accounts/length", cookies_of(browser)))[2]
 
 
-def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(world: World, browser: Browser) -> None:
+def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(env: GatewayEnv, browser: Browser) -> None:
     request = get(b"/accounts/short", cookies_of(browser))
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         assert wire.ask(request)[2] == b"full"
         wire.send(request)
         with pytest.raises((EOFError, ConnectionError)):
@@ -364,8 +364,8 @@ def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(world: World,
             wire.answer()
 
 
-def test_an_answer_to_head_is_not_taken_for_one_to_get(world: World, browser: Browser) -> None:
-    with Wire(world.port) as wire:
+def test_an_answer_to_head_is_not_taken_for_one_to_get(env: GatewayEnv, browser: Browser) -> None:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(get(b"/accounts/empty", cookies_of(browser)))[0] == 200
             wire.send(get(b"/accounts/empty", cookies_of(browser)).replace(b"GET", b"HEAD", 1))
@@ -375,12 +375,12 @@ def test_an_answer_to_head_is_not_taken_for_one_to_get(world: World, browser: Br
 
 @pytest.mark.parametrize("name", ["garbage", "nothing", "silent", "two-lengths"])
 def test_what_goes_wrong_with_the_first_request_of_a_connection_is_told(
-    world: World, browser: Browser, name: str
+    env: GatewayEnv, browser: Browser, name: str
 ) -> None:
     """This covers a connection whose parser has not been fed any byte yet."""
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
-    with Wire(world.port) as wire:
+    with Wire(env.port) as wire:
         status, _, body = wire.ask(get(b"/accounts/" + name.encode(), cookies_of(browser)))
         assert (status, b"upstream-" in body) == (504 if name == "silent" else 502, True)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fast_lane.exchanges import settled
 from tests.fast_lane.wire import Wire, cookies_of
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 
@@ -26,17 +26,17 @@ def question(lines: bytes, cookies: bytes, below: bytes = b"", method: bytes = b
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, GatewayProcess]]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GatewayEnv, GatewayProcess]]:
     changes = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
-    with World(tmp_path_factory.mktemp("world"), changes=changes, algorithm="hmac-sha256") as world:
-        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes=changes, algorithm="hmac-sha256") as env:
+        config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         folder = tmp_path_factory.mktemp("plain")
-        with GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain:
-            yield world, plain
+        with GatewayProcess(folder, config, env.environ, "--no-fast-lane") as plain:
+            yield env, plain
 
 
 @pytest.fixture
-def browser(both: tuple[World, GatewayProcess]) -> Iterator[Browser]:
+def browser(both: tuple[GatewayEnv, GatewayProcess]) -> Iterator[Browser]:
     with Browser(both[0]) as browser:
         browser.connect()
         yield browser
@@ -67,14 +67,14 @@ QUESTIONS = {
 @pytest.mark.parametrize("name", QUESTIONS)
 @pytest.mark.parametrize("known", [True, False], ids=["session", "no session"])
 def test_both_paths_answer_alike_however_often(
-    both: tuple[World, GatewayProcess], browser: Browser, name: str, known: bool
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser, name: str, known: bool
 ) -> None:
-    world, plain = both
+    env, plain = both
     lines, below, method = QUESTIONS[name]
     body = b"ok" if method == b"POST" else b""
     asked = question(lines, cookies_of(browser) if known else b"", below, method) + body
     seen = []
-    for port in (plain.port, world.port):
+    for port in (plain.port, env.port):
         answers = []
         for _ in range(2):
             with Wire(port) as wire:
@@ -87,10 +87,10 @@ def test_both_paths_answer_alike_however_often(
     assert seen[0] == seen[1]
 
 
-def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[World, GatewayProcess]) -> None:
-    world, _ = both
+def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
+    env, _ = both
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
-        with Browser(world) as browser, Wire(world.port) as wire:
+        with Browser(env) as browser, Wire(env.port) as wire:
             browser.connect()
             asked = question(TRAEFIK, cookies_of(browser))
             for _ in range(4):
@@ -101,12 +101,12 @@ def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[World, Gatewa
 
 
 def test_every_answer_has_its_own_signature_and_its_own_name(
-    both: tuple[World, GatewayProcess], browser: Browser
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser
 ) -> None:
-    world, _ = both
+    env, _ = both
     asked = question(TRAEFIK, cookies_of(browser))
-    before = len(world.log().splitlines())
-    with Wire(world.port) as wire:
+    before = len(env.log().splitlines())
+    with Wire(env.port) as wire:
         heads = [wire.ask(asked)[1] for _ in range(5)]
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
@@ -114,7 +114,7 @@ def test_every_answer_has_its_own_signature_and_its_own_name(
     deadline = time.monotonic() + 30
     requests: list[dict[str, Any]] = []
     while len(requests) < 5 and time.monotonic() < deadline:
-        told = [json.loads(line) for line in world.log().split("\n")[before:-1] if line.startswith("{")]
+        told = [json.loads(line) for line in env.log().split("\n")[before:-1] if line.startswith("{")]
         requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]
     assert len({one["request_id"] for one in requests}) == len(requests) == 5
     assert {one["outcome"] for one in requests} == {"passed"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, settled
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 @pytest.fixture(scope="module", params=["sidecar", "app"])
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[World, GatewayProcess, bytes]]:
+) -> Iterator[tuple[GatewayEnv, GatewayProcess, bytes]]:
     """Yield a world, a second gateway and the cookies of a session.
 
     The world's gateway uses the fast lane, or the ASGI fast path under uvicorn. The second gateway has the same
@@ -30,17 +30,17 @@ def both(
     """
     upstream = ScriptedUpstream(SCRIPTS)
     changes: dict[str, Any] = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}}}
-    folder = tmp_path_factory.mktemp("world")
-    with World(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as world:
+    folder = tmp_path_factory.mktemp("env")
+    with GatewayEnv(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as env:
         folder = tmp_path_factory.mktemp("plain")
-        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         with (
-            GatewayProcess(folder, config, world.environ, "--no-fast-lane") as plain_gateway,
-            Browser(world) as browser,
+            GatewayProcess(folder, config, env.environ, "--no-fast-lane") as plain_gateway,
+            Browser(env) as browser,
         ):
             browser.connect()
             cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-            yield world, plain_gateway, f"Cookie: theirs=1; {cookies}\r\n".encode()
+            yield env, plain_gateway, f"Cookie: theirs=1; {cookies}\r\n".encode()
 
 
 BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage", "length", "chunked", "until-close")
@@ -51,15 +51,15 @@ CASES += [("HEAD", name) for name in BODILESS]
 
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_both_paths_give_the_client_the_same_answer(
-    both: tuple[World, GatewayProcess, bytes], method: str, name: str
+    both: tuple[GatewayEnv, GatewayProcess, bytes], method: str, name: str
 ) -> None:
-    world, plain_gateway, cookies = both
+    env, plain_gateway, cookies = both
     request = f"{method} /accounts/{name}?q=%20a&b HTTP/1.1\r\n".encode() + HEADERS + cookies + b"\r\n"
-    upstream: ScriptedUpstream = world.upstream
+    upstream: ScriptedUpstream = env.upstream
     exchange(plain_gateway.port, request, method == "HEAD")  # Both gateways have cached the session after this.
-    exchange(world.port, request, method == "HEAD")
+    exchange(env.port, request, method == "HEAD")
     upstream.heads.clear()
-    lane = exchange(world.port, request, method == "HEAD")
+    lane = exchange(env.port, request, method == "HEAD")
     asgi = exchange(plain_gateway.port, request, method == "HEAD")
     assert settled(lane[0]) == settled(asgi[0])
     assert settled(dechunked(*lane[:2])) == settled(dechunked(*asgi[:2]))
@@ -79,10 +79,10 @@ CONTENT = {
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("name", CONTENT)
 def test_http_1_0_client_gets_the_body_as_it_is_and_the_end_of_its_connection(
-    both: tuple[World, GatewayProcess, bytes], name: str, method: str, lines: bytes
+    both: tuple[GatewayEnv, GatewayProcess, bytes], name: str, method: str, lines: bytes
 ) -> None:
-    world, plain_gateway, cookies = both
-    for port in (world.port, plain_gateway.port):
+    env, plain_gateway, cookies = both
+    for port in (env.port, plain_gateway.port):
         head, body = until_closed(
             port, f"{method} /accounts/{name} HTTP/1.0\r\n".encode() + lines + HEADERS + cookies + b"\r\n"
         )
@@ -92,13 +92,13 @@ def test_http_1_0_client_gets_the_body_as_it_is_and_the_end_of_its_connection(
 
 
 def test_http_1_0_client_with_an_expectation_gets_no_interim_response(
-    both: tuple[World, GatewayProcess, bytes],
+    both: tuple[GatewayEnv, GatewayProcess, bytes],
 ) -> None:
-    world, plain_gateway, cookies = both
+    env, plain_gateway, cookies = both
     lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
-    for port in (world.port, plain_gateway.port):
+    for port in (env.port, plain_gateway.port):
         head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
-        assert head.startswith(b"HTTP/1.1 200") or (world.face == "app" and port == world.port), (
+        assert head.startswith(b"HTTP/1.1 200") or (env.face == "app" and port == env.port), (
             "uvicorn itself handles this case"
         )
         assert body.endswith(b"hello")
@@ -106,10 +106,10 @@ def test_http_1_0_client_with_an_expectation_gets_no_interim_response(
 
 @pytest.mark.parametrize("name", ["torso", "torso-chunked"])
 def test_http_1_0_client_can_tell_a_truncated_response_from_a_whole_one(
-    both: tuple[World, GatewayProcess, bytes], name: str
+    both: tuple[GatewayEnv, GatewayProcess, bytes], name: str
 ) -> None:
-    world, plain_gateway, cookies = both
-    for port in (world.port, plain_gateway.port):
+    env, plain_gateway, cookies = both
+    for port in (env.port, plain_gateway.port):
         try:
             head, body = until_closed(port, f"GET /accounts/{name} HTTP/1.0\r\n".encode() + HEADERS + cookies + b"\r\n")
         except ConnectionResetError:
@@ -130,22 +130,22 @@ def until_closed(port: int, request: bytes) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[World, GatewayProcess, bytes]) -> None:
-    world, plain_gateway, cookies = both
-    for port in (world.port, plain_gateway.port):
+def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+    env, plain_gateway, cookies = both
+    for port in (env.port, plain_gateway.port):
         head, body, _ = exchange(port, b"GET /accounts/until-close HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
         assert dechunked(head, body) == b"to the end"
         assert body.endswith(b"0\r\n\r\n")
 
 
-def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, bytes]) -> None:
-    world, plain_gateway, cookies = both
+def test_a_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+    env, plain_gateway, cookies = both
     request = b"GET /accounts/silent HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
-    for port, log in ((world.port, world.gateway.log), (plain_gateway.port, plain_gateway.log)):
+    for port, log in ((env.port, env.gateway.log), (plain_gateway.port, plain_gateway.log)):
         head, body, _ = exchange(port, request)
         assert head.startswith(b"HTTP/1.1 504")
         assert b"upstream-timeout" in body
-        if world.face == "app" and port == world.port:
+        if env.face == "app" and port == env.port:
             # The access log belongs to the server there.
             continue
         until(lambda log=log: '"outcome":"upstream-timeout"' in complete_lines(log))  # type: ignore[misc]
@@ -154,12 +154,12 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[World, GatewayProcess, b
 
 
 @pytest.mark.parametrize("port", ["lane", "plain"])
-def test_pipelined_requests_are_answered_in_order(both: tuple[World, GatewayProcess, bytes], port: str) -> None:
-    world, plain_gateway, cookies = both
+def test_pipelined_requests_are_answered_in_order(both: tuple[GatewayEnv, GatewayProcess, bytes], port: str) -> None:
+    env, plain_gateway, cookies = both
     names = ["length", "pieces", "undated", "missing-rule", "chunked"]
     targets = [b"/accounts/" + name.encode() if name != "missing-rule" else b"/nowhere" for name in names]
     requests = [b"GET " + target + b" HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n" for target in targets]
-    with socket.create_connection(("127.0.0.1", world.port if port == "lane" else plain_gateway.port), 10) as raw:
+    with socket.create_connection(("127.0.0.1", env.port if port == "lane" else plain_gateway.port), 10) as raw:
         raw.sendall(b"".join(requests))
         raw.settimeout(2)
         data = b""
@@ -170,23 +170,23 @@ def test_pipelined_requests_are_answered_in_order(both: tuple[World, GatewayProc
     assert data.index(b"hello") < data.index(b"helloworld") < data.index(b"ok")
 
 
-def test_a_client_that_leaves_frees_the_upstream(both: tuple[World, GatewayProcess, bytes]) -> None:
-    world, _, cookies = both
+def test_a_client_that_leaves_frees_the_upstream(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+    env, _, cookies = both
     request = b"GET /accounts/pieces HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
     for _ in range(20):
-        raw = socket.create_connection(("127.0.0.1", world.port), 5)
+        raw = socket.create_connection(("127.0.0.1", env.port), 5)
         raw.sendall(request)
         raw.close()
-    head, body, _ = exchange(world.port, request)
+    head, body, _ = exchange(env.port, request)
     assert body == b"helloworld"
     assert head.startswith(b"HTTP/1.1 200")
 
 
-def test_a_slow_client_gets_all_of_a_large_answer(both: tuple[World, GatewayProcess, bytes]) -> None:
-    world, _, cookies = both
+def test_a_slow_client_gets_all_of_a_large_answer(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+    env, _, cookies = both
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    raw.connect(("127.0.0.1", world.port))
+    raw.connect(("127.0.0.1", env.port))
     raw.sendall(b"GET /accounts/big HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
     raw.settimeout(10)
     data = b""

@@ -25,7 +25,7 @@ from akoya_gateway.gateway.runtime import Observers, Runtime
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import ClosedEarly
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
 
 SCOPES = 300
@@ -55,25 +55,25 @@ def echo(caller: Caller) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     with RawUpstream(echo) as raw:
         changes = {"upstream": {"url": f"http://127.0.0.1:{raw.origin.port}"}}
-        with World(tmp_path_factory.mktemp("world"), changes=changes) as world:
-            yield world
+        with GatewayEnv(tmp_path_factory.mktemp("env"), changes=changes) as env:
+            yield env
 
 
 @pytest.fixture
-def cookie(world: World) -> bytes:
-    with Browser(world) as browser:
+def cookie(env: GatewayEnv) -> bytes:
+    with Browser(env) as browser:
         browser.connect()
         return "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items()).encode()
 
 
-def configured(world: World, **changes: Any) -> Any:
-    path: Path = world.folder / "app.yaml"
-    document = {**world.config(), "admin": None, "access": RULES, "trusted_proxies": ["10.0.0.0/8"], **changes}
+def configured(env: GatewayEnv, **changes: Any) -> Any:
+    path: Path = env.folder / "app.yaml"
+    document = {**env.config(), "admin": None, "access": RULES, "trusted_proxies": ["10.0.0.0/8"], **changes}
     path.write_text(yaml.safe_dump(document))
-    return load_config(path, world.environ)
+    return load_config(path, env.environ)
 
 
 def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -224,10 +224,10 @@ def timeless(text: str) -> str:
 )
 @pytest.mark.parametrize("face", ["middleware", "sidecar"])
 def test_the_plain_way_and_the_general_one_are_alike(
-    world: World, cookie: bytes, face: str, changes: dict[str, Any]
+    env: GatewayEnv, cookie: bytes, face: str, changes: dict[str, Any]
 ) -> None:
     if changes.get("signing") == "digest":
-        changes = {"signing": {**world.config()["signing"], "content_digest": 1000}}
+        changes = {"signing": {**env.config()["signing"], "content_digest": 1000}}
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -241,7 +241,7 @@ def test_the_plain_way_and_the_general_one_are_alike(
     statuses: list[Any] = []
 
     async def main() -> None:
-        config = configured(world, **changes)
+        config = configured(env, **changes)
         plain: Any
         general: Any
         if face == "middleware":
@@ -316,10 +316,10 @@ def plain_scope(cookie: bytes, **changes: Any) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("face", ["middleware", "sidecar"])
 def test_what_asgi_lets_a_server_leave_out_is_not_missed(
-    world: World, cookie: bytes, face: str, changes: dict[str, Any]
+    env: GatewayEnv, cookie: bytes, face: str, changes: dict[str, Any]
 ) -> None:
     async def main() -> None:
-        app: Any = sidecar(configured(world)) if face == "sidecar" else Gateway(_nothing, configured(world))
+        app: Any = sidecar(configured(env)) if face == "sidecar" else Gateway(_nothing, configured(env))
         gateway = app.gateway if face == "sidecar" else app
         await gateway.startup()
         try:
@@ -332,11 +332,11 @@ def test_what_asgi_lets_a_server_leave_out_is_not_missed(
     asyncio.run(main())
 
 
-def test_what_strangers_send_takes_a_bounded_place(world: World, cookie: bytes) -> None:
+def test_what_strangers_send_takes_a_bounded_place(env: GatewayEnv, cookie: bytes) -> None:
     """Long methods (h11 accepts any token) and requests with many tiny headers are processed but not cached."""
 
     async def main() -> None:
-        gateway = Gateway(_nothing, configured(world))
+        gateway = Gateway(_nothing, configured(env))
         await gateway.startup()
         try:
             engine: Any = gateway.runtime
@@ -355,7 +355,7 @@ def test_what_strangers_send_takes_a_bounded_place(world: World, cookie: bytes) 
 
 
 @pytest.mark.parametrize("turn", [0, 1], ids=["general", "plain"])
-def test_an_answer_that_breaks_off_gets_no_second_head(world: World, cookie: bytes, turn: int) -> None:
+def test_an_answer_that_breaks_off_gets_no_second_head(env: GatewayEnv, cookie: bytes, turn: int) -> None:
     async def torn(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if scope["query_string"]:
@@ -365,7 +365,7 @@ def test_an_answer_that_breaks_off_gets_no_second_head(world: World, cookie: byt
     async def main() -> None:
         recorder = Recorder()
         gateway = Gateway(
-            torn, configured(world), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
+            torn, configured(env), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
         )
         await gateway.startup()
         told: list[Any] = []
@@ -401,7 +401,7 @@ class Recorder:
         self.told.append((status, outcome))
 
 
-def test_headers_of_any_kind_and_trailers_are_looked_through(world: World, cookie: bytes) -> None:
+def test_headers_of_any_kind_and_trailers_are_looked_through(env: GatewayEnv, cookie: bytes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         ours = [(b"akoya-id-token", b"x"), (b"x-own", b"1")]
         await send({"type": "http.response.start", "status": 200, "headers": (pair for pair in ours), "trailers": True})
@@ -409,7 +409,7 @@ def test_headers_of_any_kind_and_trailers_are_looked_through(world: World, cooki
         await send({"type": "http.response.trailers", "headers": tuple(ours)})
 
     async def main() -> None:
-        gateway = Gateway(app, configured(world))
+        gateway = Gateway(app, configured(env))
         await gateway.startup()
         told: list[Any] = []
 

@@ -13,7 +13,7 @@ import pytest
 from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, settled
 from tests.fast_lane.in_process import InProcess
 from tests.fast_lane.wire import Wire
-from tests.support.environment import ACCESS, Browser, World
+from tests.support.environment import ACCESS, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -24,10 +24,10 @@ RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
 class Both:
     """A gateway with the fast lane and one without, two raw upstreams behind each, and a session's cookies."""
 
-    def __init__(self, world: World, plain: GatewayProcess, other: ScriptedUpstream, cookies: bytes) -> None:
-        self.world = world
-        self.ports = {"lane": world.port, "asgi": plain.port}
-        self.upstreams: dict[str, ScriptedUpstream] = {"accounts": world.upstream, "other": other}
+    def __init__(self, env: GatewayEnv, plain: GatewayProcess, other: ScriptedUpstream, cookies: bytes) -> None:
+        self.env = env
+        self.ports = {"lane": env.port, "asgi": plain.port}
+        self.upstreams: dict[str, ScriptedUpstream] = {"accounts": env.upstream, "other": other}
         self.cookies = cookies
 
     def request(self, method: str, path: str) -> bytes:
@@ -50,13 +50,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         "upstream": {"url": upstream.url, "timeout": timeout},
         "upstreams": {"other": {"url": other.url, "timeout": timeout}},
     }
-    folder, plain_folder = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("plain")
-    with other, World(folder, upstream=upstream, changes=changes, algorithm="hmac-sha256") as world:
-        config = {**world.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
-        with GatewayProcess(plain_folder, config, world.environ, "--no-fast-lane") as plain, Browser(world) as browser:
+    folder, plain_folder = tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("plain")
+    with other, GatewayEnv(folder, upstream=upstream, changes=changes, algorithm="hmac-sha256") as env:
+        config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
+        with GatewayProcess(plain_folder, config, env.environ, "--no-fast-lane") as plain, Browser(env) as browser:
             browser.connect()
             cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-            yield Both(world, plain, other, f"Cookie: {cookies}\r\n".encode())
+            yield Both(env, plain, other, f"Cookie: {cookies}\r\n".encode())
 
 
 @pytest.mark.parametrize("name", ["length", "chunked", "no-content", "pieces", "torso", "garbage", "nothing"])
@@ -98,7 +98,7 @@ def test_a_silent_one_leaves_the_other_alone(both: Both, way: str) -> None:
 
 
 def test_both_ride_in_the_lane(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    with InProcess(both.world, monkeypatch) as lane, Wire(lane.port) as wire:
+    with InProcess(both.env, monkeypatch) as lane, Wire(lane.port) as wire:
         for _ in range(3):
             for name in ("accounts", "other"):
                 assert wire.ask(both.request("GET", f"/{name}/length"))[2] == b"hello"

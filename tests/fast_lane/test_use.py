@@ -13,25 +13,25 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.fast_lane.in_process import InProcess
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Client, ask
 from tests.support.scripted_upstream import ScriptedUpstream, plain
 
 
 @pytest.fixture
-def lane(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    with InProcess(world, monkeypatch) as lane:
+def lane(env: GatewayEnv, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
+    with InProcess(env, monkeypatch) as lane:
         yield lane
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env")) as env:
+        yield env
 
 
-def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(world: World, lane: InProcess) -> None:
-    with Browser(world) as browser:
+def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(env: GatewayEnv, lane: InProcess) -> None:
+    with Browser(env) as browser:
         browser.connect()
         url = f"http://127.0.0.1:{lane.port}/accounts?x=1"
         seen = [browser.http.get(url).json() for _ in range(3)]
@@ -45,10 +45,10 @@ def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(world: Wor
      ("GET", "/accounts#x", None)],
 )  # fmt: skip
 def test_what_is_not_plain_takes_the_other_path(
-    world: World, lane: InProcess, request_: tuple[str, str, bytes]
+    env: GatewayEnv, lane: InProcess, request_: tuple[str, str, bytes]
 ) -> None:
     method, path, body = request_
-    with Browser(world) as browser:
+    with Browser(env) as browser:
         browser.connect()
         browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
         lane.departures.clear()
@@ -62,15 +62,15 @@ def test_what_is_not_plain_takes_the_other_path(
     assert lane.departures == []
 
 
-def test_without_a_session_nothing_rides(world: World, lane: InProcess) -> None:
-    with Browser(world) as browser:
+def test_without_a_session_nothing_rides(env: GatewayEnv, lane: InProcess) -> None:
+    with Browser(env) as browser:
         answer = browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
     assert answer.status_code == 401
     assert lane.departures == []
 
 
-def test_public_paths_ride_without_a_token(world: World, lane: InProcess) -> None:
-    with Browser(world) as browser:
+def test_public_paths_ride_without_a_token(env: GatewayEnv, lane: InProcess) -> None:
+    with Browser(env) as browser:
         for _ in range(2):
             seen = browser.http.get(f"http://127.0.0.1:{lane.port}/public/x").json()
     assert lane.departures[-1] == "GET /public/x"
@@ -80,7 +80,7 @@ def test_public_paths_ride_without_a_token(world: World, lane: InProcess) -> Non
 @pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x", "PUT /nowhere"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
-    world: World, lane: InProcess, before: str, times: int
+    env: GatewayEnv, lane: InProcess, before: str, times: int
 ) -> None:
     """This is what a reverse proxy in front does, which uses few connections for all its clients."""
     lane.keep(1)
@@ -97,7 +97,7 @@ def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
 
 @pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x"])
 @pytest.mark.parametrize("trickle", [b"", b"\r\n"])
-def test_a_connection_that_nobody_uses_is_closed(world: World, lane: InProcess, before: str, trickle: bytes) -> None:
+def test_a_connection_that_nobody_uses_is_closed(env: GatewayEnv, lane: InProcess, before: str, trickle: bytes) -> None:
     lane.keep(1)
     with Client(lane.port) as client:
         for _ in range(3):
@@ -119,8 +119,8 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
     upstream = ScriptedUpstream(scripts)
     changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "8s"}}}
     with (
-        World(tmp_path, upstream=upstream, changes=changes) as world,
-        InProcess(world, monkeypatch, send_timeout=1.0) as lane,
+        GatewayEnv(tmp_path, upstream=upstream, changes=changes) as env,
+        InProcess(env, monkeypatch, send_timeout=1.0) as lane,
         contextlib.ExitStack() as crowd,
     ):
         for _ in range(2):
@@ -147,9 +147,9 @@ def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_
 
     upstream = ScriptedUpstream({"slow": slow, "hi": plain(head + body)})
     with (
-        World(tmp_path, upstream=upstream) as world,
-        InProcess(world, monkeypatch) as lane,
-        Browser(world) as browser,
+        GatewayEnv(tmp_path, upstream=upstream) as env,
+        InProcess(env, monkeypatch) as lane,
+        Browser(env) as browser,
         Client(lane.port) as client,
     ):
         browser.connect()
@@ -160,7 +160,7 @@ def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_
         client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
         assert asked.wait(30)
         time.sleep(1.5)  # The connection monitor watches the request from the pool's second tick on.
-        left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": world.url})
+        left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": env.url})
         assert left.status_code == 303
         time.sleep(0.5)
         if begun:

@@ -8,7 +8,7 @@ import pytest
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
 from tests.support.environment import Browser
-from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.forward_auth import ProxiedEnv, cookies, get
 from tests.support.proxies import PROXIES, ProxyMissing
 
 SPOOFED = "6.6.6.6"
@@ -29,7 +29,7 @@ UNDERSCORED = [
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/accounts"])
-def test_no_header_of_the_lists_reaches_the_app(world: ProxiedWorld, member: Browser, path: str) -> None:
+def test_no_header_of_the_lists_reaches_the_app(env: ProxiedEnv, member: Browser, path: str) -> None:
     # In batches, because most servers accept about 100 header lines.
     for names in (KNOWN[::3], KNOWN[1::3], KNOWN[2::3], PREFIXED, UNDERSCORED):
         names = [
@@ -37,7 +37,7 @@ def test_no_header_of_the_lists_reaches_the_app(world: ProxiedWorld, member: Bro
             for name in names
             if not name.startswith("x-original-") and name not in ("x-forwarded-uri", "x-forwarded-method")
         ]
-        status, seen = get(world.port, path, f"Cookie: {cookies(member)}", *(f"{name}: {SPOOFED}" for name in names))
+        status, seen = get(env.port, path, f"Cookie: {cookies(member)}", *(f"{name}: {SPOOFED}" for name in names))
         assert status == 200, seen
         assert not [name for name, value in seen["headers"] if SPOOFED in value]
         if path == "/accounts":
@@ -45,21 +45,21 @@ def test_no_header_of_the_lists_reaches_the_app(world: ProxiedWorld, member: Bro
 
 
 @pytest.fixture(scope="module", params=list(PROXIES))
-def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedWorld]:
+def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedEnv]:
     """The gateway trusts the proxy's `X-Forwarded-User`; the proxy's file is unchanged."""
     try:
-        world = ProxiedWorld(
+        env = ProxiedEnv(
             tmp_path_factory.mktemp(request.param), request.param, changes={"identity": {"header": "X-Forwarded-User"}}
         )
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    with world:
-        yield world
+    with env:
+        yield env
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded_User"])
 @pytest.mark.parametrize("path", ["/akoya/connect/mikomo", "/public/x", "/akoya/"])
-def test_an_identity_header_of_the_client_is_not_believed(identified: ProxiedWorld, name: str, path: str) -> None:
+def test_an_identity_header_of_the_client_is_not_believed(identified: ProxiedEnv, name: str, path: str) -> None:
     """The client's header neither lets it connect a bank, which requires an identified user, nor reaches the app."""
     status, seen = get(
         identified.port,

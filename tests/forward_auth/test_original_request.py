@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.forward_auth import cookies, get
 from tests.support.proxies import DEPLOY
 from tests.support.waiting import until
@@ -18,25 +18,25 @@ TRUSTING = {"trusted_proxies": ["127.0.0.1/32"], "forward_auth": True}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), changes=TRUSTING) as world:
-        yield world
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes=TRUSTING) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def member(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def member(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         browser.connect()
         yield browser
 
 
 def ask(
-    world: World, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET"
+    env: GatewayEnv, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET"
 ) -> tuple[int, Any, dict[str, str]]:
     headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     if member is not None:
         headers.append(("Cookie", cookies(member)))
-    with world.browser() as browser:
+    with env.browser() as browser:
         answer = browser.http.request(method, "/akoya/forward-auth" + below, headers=headers)
     body = answer.json() if answer.content and "json" in answer.headers.get("content-type", "") else answer.content
     return answer.status_code, body, dict(answer.headers)
@@ -48,18 +48,18 @@ TRAEFIK = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /accounts?x=1", "X-Forwa
 
 @pytest.mark.parametrize(("lines", "below"), [(NGINX, ""), (TRAEFIK, ""), ((), "/accounts?x=1")])
 def test_a_proxy_that_is_not_trusted_gets_no_answer(tmp_path: Path, lines: tuple[str, ...], below: str) -> None:
-    with World(tmp_path, changes={"forward_auth": True}) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, changes={"forward_auth": True}) as env, env.browser() as browser:
         browser.connect()
-        status, body, headers = ask(world, *lines, below=below, member=browser)
+        status, body, headers = ask(env, *lines, below=below, member=browser)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-proxy")
         assert not [name for name in headers if name.startswith("akoya")]
 
 
 @pytest.mark.parametrize(("lines", "below"), [(NGINX, ""), (TRAEFIK, ""), ((), "/accounts?x=1")])
 def test_each_way_of_asking_gets_the_signed_headers(
-    world: World, member: Browser, lines: tuple[str, ...], below: str
+    env: GatewayEnv, member: Browser, lines: tuple[str, ...], below: str
 ) -> None:
-    status, body, headers = ask(world, *lines, below=below, member=member)
+    status, body, headers = ask(env, *lines, below=below, member=member)
     assert status == 200
     assert headers["akoya-connector"] == "mikomo"
     assert headers["signature-input"].startswith("akoya=(")
@@ -86,17 +86,17 @@ def test_each_way_of_asking_gets_the_signed_headers(
     ],
 )
 def test_a_description_that_is_missing_or_contradicts_itself_is_refused(
-    world: World, member: Browser, lines: tuple[str, ...], below: str
+    env: GatewayEnv, member: Browser, lines: tuple[str, ...], below: str
 ) -> None:
-    status, body, headers = ask(world, *lines, below=below, member=member)
+    status, body, headers = ask(env, *lines, below=below, member=member)
     assert status in (400, 403)
     assert body["type"] == "urn:akoya-gateway:problem:invalid-original-request"
     assert not [name for name in headers if name.startswith("akoya")]
 
 
-def test_nginx_gets_only_the_statuses_it_can_pass_on(world: World, member: Browser) -> None:
+def test_nginx_gets_only_the_statuses_it_can_pass_on(env: GatewayEnv, member: Browser) -> None:
     def status(method: str, uri: str, *lines: str, of: Browser | None = None) -> int:
-        return ask(world, f"X-Original-Method: {method}", f"X-Original-URI: {uri}", *lines, member=of)[0]
+        return ask(env, f"X-Original-Method: {method}", f"X-Original-URI: {uri}", *lines, member=of)[0]
 
     assert status("GET", "/accounts", of=member) == 200
     assert status("GET", "/accounts") == 401
@@ -109,61 +109,61 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(world: World, member: Brows
 @pytest.mark.parametrize(
     "route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"]
 )
-def test_a_route_of_the_gateways_is_not_to_be_asked_about(world: World, member: Browser, route: str) -> None:
+def test_a_route_of_the_gateways_is_not_to_be_asked_about(env: GatewayEnv, member: Browser, route: str) -> None:
     """A proxy that forwarded these to the app would leak the code that comes with a callback."""
     question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
-    status, body, _ = ask(world, *question, member=member)
+    status, body, _ = ask(env, *question, member=member)
     assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:own-route")
 
 
-def test_nginx_gets_a_redirect_as_a_401_with_the_location(world: World) -> None:
-    status, _, headers = ask(world, "X-Original-Method: GET", "X-Original-URI: /mikomo", "Sec-Fetch-Mode: navigate")
+def test_nginx_gets_a_redirect_as_a_401_with_the_location(env: GatewayEnv) -> None:
+    status, _, headers = ask(env, "X-Original-Method: GET", "X-Original-URI: /mikomo", "Sec-Fetch-Mode: navigate")
     assert (status, headers["location"]) == (401, "/akoya/connect/mikomo?return_to=/mikomo")
 
 
-def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(world: World) -> None:
+def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(env: GatewayEnv) -> None:
     """`auth_request` turns a 400 into a 500."""
-    twice = f"Cookie: akoya-{world.port}=x; akoya-{world.port}=y"
-    assert ask(world, *NGINX, twice)[0] == 403
-    status, body, _ = ask(world, *NGINX, twice, "X-Akoya-Answer: client")
+    twice = f"Cookie: akoya-{env.port}=x; akoya-{env.port}=y"
+    assert ask(env, *NGINX, twice)[0] == 403
+    status, body, _ = ask(env, *NGINX, twice, "X-Akoya-Answer: client")
     assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
 
 
-def test_the_answer_for_the_client_never_holds_a_token(world: World, member: Browser) -> None:
-    status, body, headers = ask(world, *NGINX, "X-Akoya-Answer: client", member=member)
+def test_the_answer_for_the_client_never_holds_a_token(env: GatewayEnv, member: Browser) -> None:
+    status, body, headers = ask(env, *NGINX, "X-Akoya-Answer: client", member=member)
     assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:decision-changed")
     assert not [name for name in headers if name.startswith("akoya")]
-    status, _, headers = ask(world, *NGINX, "X-Akoya-Answer: client", "Sec-Fetch-Mode: navigate")
+    status, _, headers = ask(env, *NGINX, "X-Akoya-Answer: client", "Sec-Fetch-Mode: navigate")
     assert (status, headers["location"]) == (302, "/akoya/?return_to=/accounts%3Fx%3D1")
 
 
 @pytest.mark.parametrize("name", ["Akoya-New", "Akoya_Owner", "akoya.owner", "Signature_Input"])
-def test_what_nginx_would_not_replace_is_refused(world: World, name: str) -> None:
+def test_what_nginx_would_not_replace_is_refused(env: GatewayEnv, name: str) -> None:
     question = ("X-Original-Method: GET", "X-Original-URI: /public/x")
-    assert ask(world, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
+    assert ask(env, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
     for more in ((), ("X-Akoya-Answer: client",)):
-        status, body, _ = ask(world, *question, f"{name}: spoofed", *more)
+        status, body, _ = ask(env, *question, f"{name}: spoofed", *more)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:invalid-original-request")
 
 
-def test_envoy_is_told_what_to_take_away(world: World, member: Browser) -> None:
-    _, _, headers = ask(world, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
+def test_envoy_is_told_what_to_take_away(env: GatewayEnv, member: Browser) -> None:
+    _, _, headers = ask(env, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
     gone = headers["x-envoy-auth-headers-to-remove"].split(",")
     assert set(gone) == {"akoya_owner", "akoya-new", "cookie"}, "headers that the gateway sets itself are not removed"
-    _, _, headers = ask(world, "Akoya-Owner: x", "Cookie: theirs=kept", below="/public/x")
+    _, _, headers = ask(env, "Akoya-Owner: x", "Cookie: theirs=kept", below="/public/x")
     assert headers["x-envoy-auth-headers-to-remove"] == "akoya-owner"
     assert headers["cookie"] == "theirs=kept"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
-def test_envoy_asks_with_the_clients_own_method(world: World, method: str) -> None:
-    assert ask(world, below="/accounts", method=method)[0] == 401
-    assert ask(world, below="/public/x", method=method)[0] == 200
+def test_envoy_asks_with_the_clients_own_method(env: GatewayEnv, method: str) -> None:
+    assert ask(env, below="/accounts", method=method)[0] == 401
+    assert ask(env, below="/public/x", method=method)[0] == 200
 
 
 @pytest.mark.parametrize("target", ["/akoya/%66orward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-aut%68"])
-def test_the_route_has_one_spelling(world: World, member: Browser, target: str) -> None:
-    status, body = get(world.port, target, f"Cookie: {cookies(member)}", *NGINX)
+def test_the_route_has_one_spelling(env: GatewayEnv, member: Browser, target: str) -> None:
+    status, body = get(env.port, target, f"Cookie: {cookies(member)}", *NGINX)
     assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:ambiguous-path")
 
 
@@ -171,20 +171,20 @@ def test_the_route_has_one_spelling(world: World, member: Browser, target: str) 
 @pytest.mark.parametrize(
     "sign", ["Upgrade: websocket", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
 )
-def test_a_websocket_from_another_site_is_refused(world: World, member: Browser, origin: str, sign: str) -> None:
+def test_a_websocket_from_another_site_is_refused(env: GatewayEnv, member: Browser, origin: str, sign: str) -> None:
     """Traefik does not forward `Upgrade`, but does forward the rest of the handshake."""
     question = (*NGINX, sign, f"Origin: {origin}")
-    assert ask(world, *question, member=member)[0] == 403
-    assert ask(world, *NGINX, sign, f"Origin: {world.url}", member=member)[0] == 200
-    assert ask(world, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, (
+    assert ask(env, *question, member=member)[0] == 403
+    assert ask(env, *NGINX, sign, f"Origin: {env.url}", member=member)[0] == 200
+    assert ask(env, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, (
         "h2c does not open a WebSocket"
     )
 
 
-def test_the_log_names_the_request_that_was_meant(world: World) -> None:
-    ask(world, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
-    until(lambda: "forward-auth-log" in world.log(), "the line is written, after the response")
-    line = next(line for line in world.log().splitlines() if "forward-auth-log" in line)
+def test_the_log_names_the_request_that_was_meant(env: GatewayEnv) -> None:
+    ask(env, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
+    until(lambda: "forward-auth-log" in env.log(), "the line is written, after the response")
+    line = next(line for line in env.log().splitlines() if "forward-auth-log" in line)
     assert '"method":"DELETE","path":"/logged/here","status":403' in line
     assert "secret" not in line
 

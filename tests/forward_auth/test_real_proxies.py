@@ -10,12 +10,12 @@ import pytest
 import websockets
 
 from tests.support.environment import Browser
-from tests.support.forward_auth import ProxiedWorld, cookies, get, raw
+from tests.support.forward_auth import ProxiedEnv, cookies, get, raw
 
 OURS = ("akoya", "signature")
 
 
-def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(world: ProxiedWorld, browser: Browser) -> None:
+def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(env: ProxiedEnv, browser: Browser) -> None:
     refused = browser.go("/mikomo?tab=2")
     assert (refused.status_code, refused.headers["location"]) == (
         302,
@@ -28,7 +28,7 @@ def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(world: ProxiedWo
     assert (seen["method"], seen["path"], seen["query"]) == ("GET", "/mikomo", "tab=2")
     assert headers["akoya-connector"] == "mikomo"
     assert headers["akoya-connections"].startswith("mikomo=live")
-    assert headers["host"] == f"127.0.0.1:{world.port}"
+    assert headers["host"] == f"127.0.0.1:{env.port}"
     assert seen["signature"].startswith("valid: @authority @method @path @query @signature-params akoya-connections")
     assert browser.connections()["connections"][0]["connector"] == "mikomo"
 
@@ -41,11 +41,11 @@ def test_the_signature_covers_the_original_method_and_a_body_goes_through(member
     assert seen["signature"].startswith("valid: ")
 
 
-def test_a_program_gets_a_problem_with_the_connect_url(world: ProxiedWorld, browser: Browser) -> None:
+def test_a_program_gets_a_problem_with_the_connect_url(env: ProxiedEnv, browser: Browser) -> None:
     answer = browser.fetch("/mikomo")
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["connect_url"] == f"{world.url}/akoya/connect/mikomo?return_to=/mikomo"
+    assert answer.json()["connect_url"] == f"{env.url}/akoya/connect/mikomo?return_to=/mikomo"
     post = browser.fetch("/accounts", "POST", content=b"x")
     assert (post.status_code, post.json()["status"]) == (401, 401)
     assert browser.http.head("/mikomo").status_code == 401
@@ -64,9 +64,9 @@ SPELLINGS = (
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
-def test_a_clients_copies_of_our_headers_are_removed(world: ProxiedWorld, member: Browser, path: str) -> None:
+def test_a_clients_copies_of_our_headers_are_removed(env: ProxiedEnv, member: Browser, path: str) -> None:
     for name in SPELLINGS:
-        status, seen = get(world.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
+        status, seen = get(env.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
         assert status == 200, name
         spoofed = ("spoofed", "again", "spoofed,again", "spoofed, again")
         assert not [pair for pair in seen["headers"] if pair[1] in spoofed], name
@@ -78,10 +78,10 @@ def test_a_clients_copies_of_our_headers_are_removed(world: ProxiedWorld, member
             assert seen["signature"].startswith("valid: "), name
 
 
-def test_context_headers_reach_the_app_and_cannot_be_injected(world: ProxiedWorld, member: Browser) -> None:
+def test_context_headers_reach_the_app_and_cannot_be_injected(env: ProxiedEnv, member: Browser) -> None:
     names = ["provider", "grant", "consent", "interaction-type", "last-access", "id-tokens"]
     spoofed = [f"Akoya-{name.title()}: spoofed" for name in names]
-    _, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", *spoofed)
+    _, seen = get(env.port, "/accounts", f"Cookie: {cookies(member)}", *spoofed)
     headers = dict(seen["headers"])
     assert seen["signature"].startswith("valid: ")
     assert headers["akoya-provider"] == "mikomo"
@@ -90,40 +90,38 @@ def test_context_headers_reach_the_app_and_cannot_be_injected(world: ProxiedWorl
     assert headers["akoya-consent"]
     assert headers["akoya-last-access"].startswith("20")
     for target in ("/accounts", "/public/x", "/optional"):
-        _, seen = get(world.port, target, f"Cookie: {cookies(member)}", *spoofed)
+        _, seen = get(env.port, target, f"Cookie: {cookies(member)}", *spoofed)
         assert "spoofed" not in json.dumps(seen["headers"])
 
 
-def test_headers_of_ours_that_are_not_known_yet_do_not_get_through(world: ProxiedWorld) -> None:
-    status, seen = get(world.port, "/public/x", "Akoya-New: spoofed")
+def test_headers_of_ours_that_are_not_known_yet_do_not_get_through(env: ProxiedEnv) -> None:
+    status, seen = get(env.port, "/public/x", "Akoya-New: spoofed")
     assert status == 403 or "spoofed" not in json.dumps(seen["headers"])
 
 
-def test_without_a_grant_the_app_gets_none_of_our_headers(world: ProxiedWorld) -> None:
-    status, seen = get(world.port, "/optional", "Cookie: theirs=kept")
+def test_without_a_grant_the_app_gets_none_of_our_headers(env: ProxiedEnv) -> None:
+    status, seen = get(env.port, "/optional", "Cookie: theirs=kept")
     assert status == 200
     assert not [name for name, _ in seen["headers"] if name.startswith(OURS)]
     assert dict(seen["headers"])["cookie"] == "theirs=kept"
 
 
-def test_a_request_without_cookies_has_none_at_the_app(world: ProxiedWorld) -> None:
-    status, seen = get(world.port, "/public/x")
+def test_a_request_without_cookies_has_none_at_the_app(env: ProxiedEnv) -> None:
+    status, seen = get(env.port, "/public/x")
     assert status == 200
     assert "cookie" not in dict(seen["headers"])
 
 
-def test_naming_our_headers_in_connection_does_not_drop_them(world: ProxiedWorld, member: Browser) -> None:
-    head = (
-        f"GET /accounts HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: close, Akoya-Owner, Akoya-Id-Token\r\n"
-    )
-    status, body = raw(world.port, f"{head}Cookie: {cookies(member)}\r\n\r\n")
+def test_naming_our_headers_in_connection_does_not_drop_them(env: ProxiedEnv, member: Browser) -> None:
+    head = f"GET /accounts HTTP/1.1\r\nHost: 127.0.0.1:{env.port}\r\nConnection: close, Akoya-Owner, Akoya-Id-Token\r\n"
+    status, body = raw(env.port, f"{head}Cookie: {cookies(member)}\r\n\r\n")
     assert status == 200
     seen = json.loads(body)
     assert {"akoya-owner", "akoya-id-token"} <= {name for name, _ in seen["headers"]}
     assert seen["signature"].startswith("valid: ")
 
 
-def test_the_session_cookie_stays_at_the_gateway(world: ProxiedWorld, member: Browser) -> None:
+def test_the_session_cookie_stays_at_the_gateway(env: ProxiedEnv, member: Browser) -> None:
     member.http.cookies.set("theirs", "kept", domain="127.0.0.1")
     for path in ("/accounts", "/public/x"):
         assert dict(member.fetch(path).json()["headers"])["cookie"] == "theirs=kept"
@@ -144,9 +142,9 @@ PATHS = [
 ]  # fmt: skip
 
 
-def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Browser) -> None:
+def test_an_ambiguous_path_never_reaches_the_app(env: ProxiedEnv, member: Browser) -> None:
     for target in PATHS:
-        status, seen = get(world.port, target, f"Cookie: {cookies(member)}")
+        status, seen = get(env.port, target, f"Cookie: {cookies(member)}")
         assert status in (400, 403, 404, 301, 308), (target, seen)
         assert "headers" not in (seen if isinstance(seen, dict) else {}), target
 
@@ -154,17 +152,17 @@ def test_an_ambiguous_path_never_reaches_the_app(world: ProxiedWorld, member: Br
 @pytest.mark.parametrize(
     "target", ["/public/a%20b", "/public/%C3%A4?x=%2F..%2f&y=//", "/public/a+b:@,=~!$&'()*", "/public/a%2Db", "/public/x?", "/public/x/"]
 )  # fmt: skip
-def test_the_app_sees_the_path_that_was_judged(world: ProxiedWorld, target: str) -> None:
-    status, seen = get(world.port, target)
+def test_the_app_sees_the_path_that_was_judged(env: ProxiedEnv, target: str) -> None:
+    status, seen = get(env.port, target)
     assert status == 200
-    if world.proxy.name == "traefik":
+    if env.proxy.name == "traefik":
         # Traefik decodes unreserved characters before its check, so the gateway authorizes what the app receives.
         target = target.replace("%2D", "-")
     assert seen["path"] + ("?" + seen["query"] if seen["query"] else "") == target.removesuffix("?")
 
 
-def test_what_is_signed_is_the_path_that_the_app_sees(world: ProxiedWorld, member: Browser) -> None:
-    status, seen = get(world.port, "/accounts/a%2Db%7E/%C3%A4%41?x=%2D%2f", f"Cookie: {cookies(member)}")
+def test_what_is_signed_is_the_path_that_the_app_sees(env: ProxiedEnv, member: Browser) -> None:
+    status, seen = get(env.port, "/accounts/a%2Db%7E/%C3%A4%41?x=%2D%2f", f"Cookie: {cookies(member)}")
     assert status == 200
     assert seen["signature"].startswith("valid: ")
 
@@ -175,7 +173,7 @@ QUESTIONS = (
 )  # fmt: skip
 
 
-def test_a_client_cannot_ask_the_gateways_question(world: ProxiedWorld, member: Browser) -> None:
+def test_a_client_cannot_ask_the_gateways_question(env: ProxiedEnv, member: Browser) -> None:
     for target in QUESTIONS:
         for extra in (
             [],
@@ -185,7 +183,7 @@ def test_a_client_cannot_ask_the_gateways_question(world: ProxiedWorld, member: 
             answer = member.http.get(target, headers=dict(line.split(": ") for line in extra))
             assert answer.status_code != 200, (target, extra)
             assert not [name for name in answer.headers if name.startswith("akoya")], (target, extra)
-            assert get(world.port, target, f"Cookie: {cookies(member)}", *extra)[0] not in (200, 0), (target, extra)
+            assert get(env.port, target, f"Cookie: {cookies(member)}", *extra)[0] not in (200, 0), (target, extra)
 
 
 DESCRIPTIONS = (
@@ -195,9 +193,9 @@ DESCRIPTIONS = (
 )  # fmt: skip
 
 
-def test_a_client_cannot_describe_another_request(world: ProxiedWorld) -> None:
+def test_a_client_cannot_describe_another_request(env: ProxiedEnv) -> None:
     for lines in DESCRIPTIONS:
-        status, seen = get(world.port, "/accounts", *lines)
+        status, seen = get(env.port, "/accounts", *lines)
         assert status in (400, 401, 403), (lines, seen)
 
 
@@ -208,33 +206,33 @@ BELIEVED = (
 )  # fmt: skip
 
 
-def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(world: ProxiedWorld) -> None:
+def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(env: ProxiedEnv) -> None:
     """With `X-Original-URL: /admin` some frameworks serve another path than the authorized one (CVE-2018-14773)."""
     for name in (*BELIEVED, *(name.replace("-", "_") for name in BELIEVED if "-" in name)):
-        status, seen = get(world.port, "/public/x", f"{name}: 6.6.6.6")
+        status, seen = get(env.port, "/public/x", f"{name}: 6.6.6.6")
         assert status == 200, (name, seen)
         assert "6.6.6.6" not in str(seen["headers"]), name
 
 
-def test_the_app_is_not_asked_to_echo_what_it_received(world: ProxiedWorld, member: Browser) -> None:
-    status, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", method="TRACE")
+def test_the_app_is_not_asked_to_echo_what_it_received(env: ProxiedEnv, member: Browser) -> None:
+    status, seen = get(env.port, "/accounts", f"Cookie: {cookies(member)}", method="TRACE")
     assert status in (403, 405), seen
     assert "akoya-id-token" not in str(seen)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "EVIL.example:80"])
-def test_a_forwarded_host_of_the_clients_is_not_what_is_signed(world: ProxiedWorld, member: Browser, host: str) -> None:
-    status, seen = get(world.port, "/accounts", f"Cookie: {cookies(member)}", f"X-Forwarded-Host: {host}")
+def test_a_forwarded_host_of_the_clients_is_not_what_is_signed(env: ProxiedEnv, member: Browser, host: str) -> None:
+    status, seen = get(env.port, "/accounts", f"Cookie: {cookies(member)}", f"X-Forwarded-Host: {host}")
     assert status == 200
     assert seen["signature"].startswith("valid: ")
 
 
-def test_a_websocket_opens_with_our_headers_and_echoes(world: ProxiedWorld, member: Browser) -> None:
+def test_a_websocket_opens_with_our_headers_and_echoes(env: ProxiedEnv, member: Browser) -> None:
 
     async def talk() -> tuple[list[str], str]:
-        headers = {"Cookie": cookies(member), "Origin": world.url}
+        headers = {"Cookie": cookies(member), "Origin": env.url}
         async with websockets.connect(
-            f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers=headers, proxy=None
+            f"ws://127.0.0.1:{env.port}/accounts/ws", additional_headers=headers, proxy=None
         ) as ws:
             names = json.loads(await ws.recv())
             await ws.send("hello")
@@ -247,14 +245,14 @@ def test_a_websocket_opens_with_our_headers_and_echoes(world: ProxiedWorld, memb
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", None])
 def test_a_websocket_from_another_site_or_nobody_is_refused(
-    world: ProxiedWorld, member: Browser, origin: str | None
+    env: ProxiedEnv, member: Browser, origin: str | None
 ) -> None:
     headers = {"Cookie": cookies(member), "Origin": origin} if origin else {}
 
     async def status() -> int:
         try:
             async with websockets.connect(
-                f"ws://127.0.0.1:{world.port}/accounts/ws", additional_headers=headers, proxy=None
+                f"ws://127.0.0.1:{env.port}/accounts/ws", additional_headers=headers, proxy=None
             ):
                 return 101
         except websockets.InvalidStatus as refusal:
@@ -263,8 +261,8 @@ def test_a_websocket_from_another_site_or_nobody_is_refused(
     assert asyncio.run(status()) == (403 if origin else 401)
 
 
-def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
-    head = f"GET /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+def test_other_upgrades_are_not_passed_on(env: ProxiedEnv) -> None:
+    head = f"GET /public/x HTTP/1.1\r\nHost: 127.0.0.1:{env.port}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
     settings = "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
     for upgrade in (
         "h2c",
@@ -273,7 +271,7 @@ def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
         "websocket\r\nUpgrade: h2c",
         "h2c\r\nUpgrade: websocket",
     ):
-        status, body = raw(world.port, f"{head}Upgrade: {upgrade}\r\n{settings}")
+        status, body = raw(env.port, f"{head}Upgrade: {upgrade}\r\n{settings}")
         assert status in (200, 400, 401, 403, 426, 501), upgrade
         if status == 200:
             passed = [value for name, value in json.loads(body)["headers"] if name == "upgrade"]
@@ -282,7 +280,7 @@ def test_other_upgrades_are_not_passed_on(world: ProxiedWorld) -> None:
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x"])
 def test_the_request_id_of_the_gateway_reaches_the_app_and_the_client(
-    world: ProxiedWorld, member: Browser, path: str
+    env: ProxiedEnv, member: Browser, path: str
 ) -> None:
     seen = set()
     for _ in range(2):
@@ -291,6 +289,6 @@ def test_the_request_id_of_the_gateway_reaches_the_app_and_the_client(
         [request_id] = [value for name, value in response.json()["headers"] if name == "x-request-id"]
         assert re.fullmatch(r"[0-9a-f]{16}", request_id)
         # Traefik cannot add a header of the request to the response.
-        assert response.headers.get_list("x-request-id") == ([] if world.kind == "traefik" else [request_id])
+        assert response.headers.get_list("x-request-id") == ([] if env.kind == "traefik" else [request_id])
         seen.add(request_id)
     assert len(seen) == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 QUESTION = {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"}
 
@@ -20,7 +20,7 @@ def test_a_script_in_a_page_cannot_ask_for_its_users_token(
     changes: dict[str, Any] = {"trusted_proxies": ["127.0.0.1/32"]}
     if setting is not None:
         changes["forward_auth"] = setting
-    with World(tmp_path, face=face, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, face=face, changes=changes) as env, env.browser() as browser:
         browser.connect()
         answer = browser.fetch("/akoya/forward-auth", headers=QUESTION)
         assert answer.status_code == status
@@ -29,7 +29,7 @@ def test_a_script_in_a_page_cannot_ask_for_its_users_token(
 
 def test_without_an_app_behind_it_answers_and_passes_nothing_on(tmp_path: Path) -> None:
     changes = {"trusted_proxies": ["127.0.0.1/32"], "upstream": None}
-    with World(tmp_path, changes=changes) as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         browser.connect()
         assert browser.fetch("/akoya/forward-auth", headers=QUESTION).status_code == 200
         answer = browser.fetch("/accounts")

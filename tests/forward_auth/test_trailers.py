@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.forward_auth import ProxiedWorld, raw
+from tests.support.forward_auth import ProxiedEnv, raw
 from tests.support.proxies import PROXIES, ProxyMissing, program
 
 
@@ -61,16 +61,14 @@ def passes_trailers(proxy: str) -> bool:
 def test_a_trailer_in_our_name_does_not_reach_the_app(tmp_path: Path, proxy: str) -> None:
     app = RawApp()
     try:
-        world = ProxiedWorld(tmp_path, proxy, upstream=app)
+        env = ProxiedEnv(tmp_path, proxy, upstream=app)
         if passes_trailers(proxy):
             pytest.skip("this HAProxy cannot drop trailers, as docs/forward-auth.md says")
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    with world:
-        head = f"POST /public/x HTTP/1.1\r\nHost: 127.0.0.1:{world.port}\r\nConnection: close\r\nTrailer: Akoya-Owner\r\nTransfer-Encoding: chunked\r\n\r\n"
-        assert (
-            raw(world.port, head + "2\r\nhi\r\n0\r\nAkoya-Owner: spoofed\r\nSignature: akoya=:AAAA:\r\n\r\n")[0] == 200
-        )
+    with env:
+        head = f"POST /public/x HTTP/1.1\r\nHost: 127.0.0.1:{env.port}\r\nConnection: close\r\nTrailer: Akoya-Owner\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert raw(env.port, head + "2\r\nhi\r\n0\r\nAkoya-Owner: spoofed\r\nSignature: akoya=:AAAA:\r\n\r\n")[0] == 200
         assert b"hi" in app.received
         assert b"spoofed" not in app.received
         assert b"AAAA" not in app.received

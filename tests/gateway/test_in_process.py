@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from akoya_gateway import Gateway, load_config
 from akoya_gateway.admission.header_injector import claims_of_request
 from akoya_verify import Verified
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import cookies
 from tests.support.processes import AppServer
 
@@ -69,15 +69,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str]]:
-    with World(tmp_path_factory.mktemp("world"), changes=CHANGES) as world, world.browser() as browser:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GatewayEnv, str]]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), changes=CHANGES) as env, env.browser() as browser:
         browser.connect()
-        yield world, cookies(browser)
+        yield env, cookies(browser)
 
 
 @pytest.fixture(scope="module", params=["headers", "scope"])
-def served(request: pytest.FixtureRequest, world: tuple[World, str]) -> Iterator[Served]:
-    environment, member = world
+def served(request: pytest.FixtureRequest, env: tuple[GatewayEnv, str]) -> Iterator[Served]:
+    environment, member = env
     config = {key: value for key, value in environment.config().items() if key not in ("admin", "upstream")}
     config["signing"] = {**config["signing"], "in_process": request.param, "content_digest": 1000}
     path = environment.folder / f"{request.param}.yaml"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.sessions.session_store import SessionStore
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 LATE = b"X-HTTP-Method-Override: DELETE\r\nX-Late: 1\r\n"
 
@@ -29,12 +29,12 @@ def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(
         await asyncio.sleep(0.3)
         return await resolve(sessions, cookie_value)
 
-    with World(tmp_path, face="middleware") as world, world.browser() as browser:
+    with GatewayEnv(tmp_path, face="middleware") as env, env.browser() as browser:
         browser.connect()
         cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
         time.sleep(1.2)  # Wait until the cached session has expired.
         monkeypatch.setattr(SessionStore, "resolve", slowly)
-        with socket.create_connection(("127.0.0.1", world.port), 10) as raw:
+        with socket.create_connection(("127.0.0.1", env.port), 10) as raw:
             head = f"POST /accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\nConnection: close\r\n"
             raw.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
             time.sleep(0.1)

@@ -12,7 +12,7 @@ from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
 from akoya_gateway.store.encryption import Keyring
-from tests.support.grants import OWNER, World, bearer, client
+from tests.support.grants import OWNER, GrantEnv, bearer, client
 from tests.support.virtual_time import in_virtual_time
 
 OTHER_RING = Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
@@ -20,23 +20,23 @@ OTHER_RING = Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)])
 
 @in_virtual_time
 async def test_connecting_the_same_login_again_replaces_its_tokens() -> None:
-    world = World()
-    first = await world.connect()
-    second = await world.connect()
+    env = GrantEnv()
+    first = await env.connect()
+    second = await env.connect()
     assert second.id == first.id
-    (only,) = (await world.one.for_owner(OWNER)).grants
+    (only,) = (await env.manager.for_owner(OWNER)).grants
     assert bearer(only) == "bearer-2"
 
 
 @in_virtual_time
 async def test_connecting_another_login_adds_a_grant_and_the_latest_is_first() -> None:
-    world = World()
-    await world.connect("sub_1")
+    env = GrantEnv()
+    await env.connect("sub_1")
     await asyncio.sleep(5)
-    await world.connect("sub_2")
+    await env.connect("sub_2")
     await asyncio.sleep(5)
-    await world.connect("sub_1", connector="other")
-    held = (await world.one.for_owner(OWNER)).grants
+    await env.connect("sub_1", connector="other")
+    held = (await env.manager.for_owner(OWNER)).grants
     assert [(grant.connector, grant.key.sub) for grant in held] == [
         ("other", "sub_1"),
         ("mikomo", "sub_2"),
@@ -46,213 +46,213 @@ async def test_connecting_another_login_adds_a_grant_and_the_latest_is_first() -
 
 @in_virtual_time
 async def test_owners_do_not_see_each_other() -> None:
-    world = World()
-    await world.connect(owner="own_1")
-    await world.connect(owner="own_2")
-    assert [g.key.owner for g in (await world.one.for_owner("own_2")).grants] == ["own_2"]
-    assert (await world.one.for_owner("own_3")).grants == ()
+    env = GrantEnv()
+    await env.connect(owner="own_1")
+    await env.connect(owner="own_2")
+    assert [g.key.owner for g in (await env.manager.for_owner("own_2")).grants] == ["own_2"]
+    assert (await env.manager.for_owner("own_3")).grants == ()
 
 
 @in_virtual_time
 async def test_reconnecting_during_a_refresh_wins_over_its_answer() -> None:
-    world = World(keepers=2, delay=2.0)
-    grant = await world.connect()
+    env = GrantEnv(managers=2, delay=2.0)
+    grant = await env.connect()
     await asyncio.sleep(1000)
-    waiter = asyncio.ensure_future(world.one.get_fresh(grant))
+    waiter = asyncio.ensure_future(env.manager.get_fresh(grant))
     await asyncio.sleep(1.5)  # The provider has acted on the older token; its response is on the way.
-    await world.keepers[1].connect(OWNER, client, "mikomo", world.provider.consent())
+    await env.managers[1].connect(OWNER, client, "mikomo", env.provider.consent())
     assert bearer(await waiter) == "bearer-3"
-    assert bearer(await world.stored(grant)) == "bearer-3"
-    assert world.provider.revoked == []
+    assert bearer(await env.stored(grant)) == "bearer-3"
+    assert env.provider.revoked == []
 
 
 @in_virtual_time
 async def test_disconnecting_hides_the_grant_at_once_and_revokes_it() -> None:
-    world = World()
-    world.one.start()
-    grant = await world.connect()
-    await world.one.for_owner(OWNER)
+    env = GrantEnv()
+    env.manager.start()
+    grant = await env.connect()
+    await env.manager.for_owner(OWNER)
     gone: list[Grant] = []
-    end = world.one.on_disconnect(gone.append)
-    revoked = await world.one.disconnect(grant)
-    known = world.one.get_cached(OWNER)
+    end = env.manager.on_disconnect(gone.append)
+    revoked = await env.manager.disconnect(grant)
+    known = env.manager.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
-    assert (await world.one.for_owner(OWNER)).grants == ()
+    assert (await env.manager.for_owner(OWNER)).grants == ()
     assert [(g.id, g.state) for g in gone] == [(grant.id, GrantState.REVOKED)]
     assert revoked.tokens.refresh_token is None
     await asyncio.sleep(1)
-    assert world.provider.revoked == ["refresh-1"]
-    assert await world.one.revocation_queue.count() == 0
+    assert env.provider.revoked == ["refresh-1"]
+    assert await env.manager.revocation_queue.count() == 0
     end()
-    await world.one.disconnect(grant)
+    await env.manager.disconnect(grant)
     assert len(gone) == 1
 
 
 @in_virtual_time
 async def test_disconnecting_during_a_refresh_revokes_what_the_refresh_brings() -> None:
-    world = World(delay=2.0)
-    world.one.start()
-    grant = await world.connect()
+    env = GrantEnv(delay=2.0)
+    env.manager.start()
+    grant = await env.connect()
     await asyncio.sleep(1000)
-    waiter = asyncio.ensure_future(world.one.get_fresh(grant))
+    waiter = asyncio.ensure_future(env.manager.get_fresh(grant))
     await asyncio.sleep(1.5)
-    await world.one.disconnect(grant)
+    await env.manager.disconnect(grant)
     with pytest.raises(NeedsReconnect):
         await waiter
     await asyncio.sleep(20)
-    assert "refresh-2" in world.provider.revoked
-    assert world.provider.families[0].ended
-    assert (await world.one.for_owner(OWNER)).grants == ()
+    assert "refresh-2" in env.provider.revoked
+    assert env.provider.families[0].ended
+    assert (await env.manager.for_owner(OWNER)).grants == ()
 
 
 @in_virtual_time
 async def test_a_disconnected_login_can_be_connected_again() -> None:
-    world = World()
-    grant = await world.connect()
-    await world.one.disconnect(grant)
-    again = await world.connect()
+    env = GrantEnv()
+    grant = await env.connect()
+    await env.manager.disconnect(grant)
+    again = await env.connect()
     assert again.id == grant.id
     assert again.version > grant.version
-    assert (await world.one.for_owner(OWNER)).grants == (again,)
+    assert (await env.manager.for_owner(OWNER)).grants == (again,)
 
 
 @in_virtual_time
 async def test_a_revocation_is_repeated_until_the_provider_takes_it_even_by_another_process() -> None:
-    world = World()
-    world.provider.revocation_faults = [
+    env = GrantEnv()
+    env.provider.revocation_faults = [
         ProviderDown("no connection"),
         OutcomeUnknown("timeout"),
         ClientRejected("invalid_client"),
     ]
-    world.one.start()
-    grant = await world.connect()
-    await world.one.disconnect(grant)
+    env.manager.start()
+    grant = await env.connect()
+    await env.manager.disconnect(grant)
     await asyncio.sleep(1)
-    await world.one.stop()
-    assert await world.one.revocation_queue.count() == 1
-    successor = world.keeper("after a restart")
+    await env.manager.stop()
+    assert await env.manager.revocation_queue.count() == 1
+    successor = env.new_manager("after a restart")
     successor.start()
     await asyncio.sleep(300)
-    assert world.provider.revoked == ["refresh-1"]
+    assert env.provider.revoked == ["refresh-1"]
     assert await successor.revocation_queue.count() == 0
 
 
 @in_virtual_time
 async def test_two_replicas_work_on_one_revocation_queue_without_meeting() -> None:
-    world = World(keepers=2)
-    for grant_manager in world.keepers:
+    env = GrantEnv(managers=2)
+    for grant_manager in env.managers:
         grant_manager.start()
-    grants = [await world.connect(sub=f"sub_{n}") for n in range(20)]
+    grants = [await env.connect(sub=f"sub_{n}") for n in range(20)]
     for grant in grants:
-        await world.one.disconnect(grant)
+        await env.manager.disconnect(grant)
     await asyncio.sleep(60)
-    assert sorted(world.provider.revoked) == sorted(f"refresh-{n}" for n in range(1, 21))
+    assert sorted(env.provider.revoked) == sorted(f"refresh-{n}" for n in range(1, 21))
 
 
 @in_virtual_time
 async def test_revocations_keep_to_the_rate_of_the_environment() -> None:
     """Mass revocation (an app that closes, or a backlog after an outage) obeys the rate limit of refreshes too."""
-    world = World(delay=0.01)
-    grants = [await world.connect(sub=f"sub_{n}") for n in range(60)]
+    env = GrantEnv(delay=0.01)
+    grants = [await env.connect(sub=f"sub_{n}") for n in range(60)]
     for grant in grants:
-        await world.one.disconnect(grant)
-    world.one.start()
+        await env.manager.disconnect(grant)
+    env.manager.start()
     await asyncio.sleep(30)
-    at = world.provider.revoked_at
+    at = env.provider.revoked_at
     assert len(at) == 60
     assert max(sum(start <= each < start + 1.0 for each in at) for start in at) <= 6, "5 a second"
 
 
 @in_virtual_time
 async def test_while_the_provider_is_down_revocations_wait_with_everybody_else() -> None:
-    world = World()
-    world.provider.revocation_faults = [ProviderDown("no connection")] * 1000
-    grants = [await world.connect(sub=f"sub_{n}") for n in range(100)]
+    env = GrantEnv()
+    env.provider.revocation_faults = [ProviderDown("no connection")] * 1000
+    grants = [await env.connect(sub=f"sub_{n}") for n in range(100)]
     for grant in grants:
-        await world.one.disconnect(grant)
-    world.one.start()
+        await env.manager.disconnect(grant)
+    env.manager.start()
     await asyncio.sleep(60)
-    assert 1000 - len(world.provider.revocation_faults) < 15, "a few that detect the outage, then one occasionally"
-    world.provider.revocation_faults.clear()
+    assert 1000 - len(env.provider.revocation_faults) < 15, "a few that detect the outage, then one occasionally"
+    env.provider.revocation_faults.clear()
     await asyncio.sleep(600)
-    assert len(world.provider.revoked) == 100
-    assert await world.one.revocation_queue.count() == 0
+    assert len(env.provider.revoked) == 100
+    assert await env.manager.revocation_queue.count() == 0
 
 
 @in_virtual_time
 async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() -> None:
-    world = World()
+    env = GrantEnv()
     for n in range(3):
-        await world.one.disconnect(await world.connect(sub=f"sub_{n}"))
-    first, *_ = [record async for record in world.store.scan("revocation")]
-    assert await world.store.reseal(replace(first, body=OTHER_RING.encrypt(b"{}", b"")))  # type: ignore[operator]
-    await world.one.revocation_queue.sweep()
-    assert len(world.provider.revoked) == 2
-    assert await world.one.revocation_queue.count() == 1
+        await env.manager.disconnect(await env.connect(sub=f"sub_{n}"))
+    first, *_ = [record async for record in env.store.scan("revocation")]
+    assert await env.store.reseal(replace(first, body=OTHER_RING.encrypt(b"{}", b"")))  # type: ignore[operator]
+    await env.manager.revocation_queue.sweep()
+    assert len(env.provider.revoked) == 2
+    assert await env.manager.revocation_queue.count() == 1
 
 
 @in_virtual_time
 async def test_a_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
     """A refresh in flight read the store before the user disconnected, and its response arrives afterwards."""
-    world = World()
-    grant = await world.connect()
-    await world.one.for_owner(OWNER)
-    await world.one.disconnect(grant)
-    world.one._cache.put(grant)
-    known = world.one.get_cached(OWNER)
+    env = GrantEnv()
+    grant = await env.connect()
+    await env.manager.for_owner(OWNER)
+    await env.manager.disconnect(grant)
+    env.manager._cache.put(grant)
+    known = env.manager.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
 
 
 @in_virtual_time
 async def test_disconnecting_needs_the_store() -> None:
-    world = World()
-    grant = await world.connect()
-    world.store.down = True
+    env = GrantEnv()
+    grant = await env.connect()
+    env.store.down = True
     with pytest.raises(StoreUnavailable):
-        await world.one.disconnect(grant)
-    world.store.down = False
-    assert len((await world.one.for_owner(OWNER)).grants) == 1
+        await env.manager.disconnect(grant)
+    env.store.down = False
+    assert len((await env.manager.for_owner(OWNER)).grants) == 1
 
 
 @in_virtual_time
 async def test_a_new_consent_outlasts_a_short_store_outage() -> None:
-    world = World()
-    world.store.down = True
-    asyncio.get_running_loop().call_later(2.0, setattr, world.store, "down", False)
-    grant = await world.connect()
-    assert (await world.stored(grant)).tokens == grant.tokens
-    world.store.down = True
+    env = GrantEnv()
+    env.store.down = True
+    asyncio.get_running_loop().call_later(2.0, setattr, env.store, "down", False)
+    grant = await env.connect()
+    assert (await env.stored(grant)).tokens == grant.tokens
+    env.store.down = True
     with pytest.raises(StoreUnavailable):
-        await world.connect()
+        await env.connect()
 
 
 @in_virtual_time
 async def test_who_listens_hears_of_a_disconnect_once_and_a_bad_listener_harms_nobody() -> None:
-    world = World()
-    grant = await world.connect()
+    env = GrantEnv()
+    grant = await env.connect()
     told: list[str] = []
 
     def fail(_: Grant) -> None:
         raise ZeroDivisionError
 
-    world.one.on_disconnect(fail)
-    stop = world.one.on_disconnect(lambda g: told.append(g.id))
-    await world.one.disconnect(grant)
-    await world.one.disconnect(grant)
+    env.manager.on_disconnect(fail)
+    stop = env.manager.on_disconnect(lambda g: told.append(g.id))
+    await env.manager.disconnect(grant)
+    await env.manager.disconnect(grant)
     assert set(told) == {grant.id}
     stop()
     told.clear()
-    await world.one.disconnect(await world.connect(sub="sub_2"))
+    await env.manager.disconnect(await env.connect(sub="sub_2"))
     assert told == []
 
 
 @in_virtual_time
 async def test_what_another_replica_does_is_seen_within_a_second() -> None:
-    world = World(keepers=2)
-    grant = await world.connect()
-    here, there = world.keepers
+    env = GrantEnv(managers=2)
+    grant = await env.connect()
+    here, there = env.managers
     assert len((await there.for_owner(OWNER)).grants) == 1
     await here.disconnect(grant)
     assert there.get_cached(OWNER) is not None
@@ -263,30 +263,30 @@ async def test_what_another_replica_does_is_seen_within_a_second() -> None:
 
 @in_virtual_time
 async def test_a_read_that_began_before_a_change_does_not_hide_it() -> None:
-    world = World()
-    grant = await world.connect()
-    world.store.latency = 0.5
-    reading = asyncio.ensure_future(world.one.for_owner(OWNER))
+    env = GrantEnv()
+    grant = await env.connect()
+    env.store.latency = 0.5
+    reading = asyncio.ensure_future(env.manager.for_owner(OWNER))
     await asyncio.sleep(0.7)  # The refresh has read the store, and its response is on the way.
-    world.store.latency = 0.0
-    await world.one.disconnect(grant)
+    env.store.latency = 0.0
+    await env.manager.disconnect(grant)
     assert (await reading).grants == ()
-    known = world.one.get_cached(OWNER)
+    known = env.manager.get_cached(OWNER)
     assert known is not None
     assert known.grants == ()
 
 
 @in_virtual_time
 async def test_readers_of_one_owner_share_one_read() -> None:
-    world = World()
-    await world.connect()
+    env = GrantEnv()
+    await env.connect()
     finds = 0
 
     def count(verb: str, record: object) -> None:
         nonlocal finds
         finds += verb == "find"
 
-    world.store.failing = count
-    world.store.latency = 0.1
-    await asyncio.gather(*(world.one.for_owner(OWNER) for _ in range(500)))
+    env.store.failing = count
+    env.store.latency = 0.1
+    await asyncio.gather(*(env.manager.for_owner(OWNER) for _ in range(500)))
     assert finds == 1

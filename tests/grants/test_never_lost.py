@@ -22,7 +22,7 @@ from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
-from tests.support.grants import OWNER, RING, Family, Provider, Reuse, World, bearer, client, down
+from tests.support.grants import OWNER, RING, Family, GrantEnv, Provider, Reuse, bearer, client, down
 from tests.support.virtual_time import EPOCH, VirtualLoop
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
@@ -94,17 +94,17 @@ class NeverLost(RuleBasedStateMachine):
         grace=st.sampled_from([0.0, 0.0, 10.0, 60.0]),
     )
     def begin(self, reuse: Reuse, seed: int, latency: float, grace: float) -> None:
-        self.world = World(keepers=0, clock=self.clock, seed=seed)
-        self.truth = self.world.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse, grace=grace)
+        self.env = GrantEnv(managers=0, clock=self.clock, seed=seed)
+        self.truth = self.env.provider = Truth(self.clock, life=300.0, delay=1.0, reuse=reuse, grace=grace)
         self.truth.doubtful, self.truth.spent = set(), {}
-        self.world.store.latency = latency
-        self.keepers: list[tuple[str, GrantManager]] = [self.boot(), self.boot()]
-        self.grant: Grant = self.do(self.keepers[0][1].connect(OWNER, client, "mikomo", self.truth.consent()))
+        self.env.store.latency = latency
+        self.managers: list[tuple[str, GrantManager]] = [self.boot(), self.boot()]
+        self.grant: Grant = self.do(self.managers[0][1].connect(OWNER, client, "mikomo", self.truth.consent()))
 
     def boot(self) -> tuple[str, GrantManager]:
         self.processes += 1
         name = f"process-{self.processes}"
-        return name, self.world.keeper(name)
+        return name, self.env.new_manager(name)
 
     @rule(
         who=st.integers(0, 1),
@@ -113,7 +113,7 @@ class NeverLost(RuleBasedStateMachine):
     )
     def ask(self, who: int, rest: float | None, wait: float) -> None:
         """Start a request at a replica, now or `rest` seconds after the last tokens, and do not wait for its end."""
-        name, grants = self.keepers[who]
+        name, grants = self.managers[who]
         if rest is not None and self.truth.issued_at:
             self.go(max(self.truth.issued_at[-1] + rest - self.clock(), 0.0))
         self.spawn(name, self._request(grants))
@@ -136,7 +136,7 @@ class NeverLost(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def crash(self, who: int) -> None:
         """Simulate kill -9, and start a new process in its place."""
-        name, _ = self.keepers[who]
+        name, _ = self.managers[who]
         for task in list(self.tasks.get(name, ())):
             task.cancel()
         self.go(0)
@@ -145,12 +145,12 @@ class NeverLost(RuleBasedStateMachine):
             # Successors that the process had not written are lost with it, and no other process has them.
             if stored is None or stored.tokens.refresh_token == Secret(used):
                 self.truth.doubtful.add(used)
-        self.keepers[who] = self.boot()
+        self.managers[who] = self.boot()
 
     @rule(seconds=st.sampled_from([0.1, 1.5, 15.0, 60.0]))
     def the_store_is_away(self, seconds: float) -> None:
-        self.world.store.down = True
-        self.loop.call_later(seconds, setattr, self.world.store, "down", False)
+        self.env.store.down = True
+        self.loop.call_later(seconds, setattr, self.env.store, "down", False)
 
     @rule(how=st.sampled_from(["before", "after"]), which=st.integers(0, 3))
     def one_write_fails(self, how: str, which: int) -> None:
@@ -163,7 +163,7 @@ class NeverLost(RuleBasedStateMachine):
             left -= 1
             return how if left == -1 else None
 
-        self.world.store.failing = fail
+        self.env.store.failing = fail
 
     @rule(fault=FAULTS)
     def provider_fails_next(self, fault: TokenOutcome | str) -> None:
@@ -171,23 +171,23 @@ class NeverLost(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
     def reconnect(self, who: int, dice: int) -> None:
-        if self.world.store.down or (dice and not self.disconnected):
+        if self.env.store.down or (dice and not self.disconnected):
             return
-        self.world.store.failing = lambda verb, record: None
+        self.env.store.failing = lambda verb, record: None
         tokens = self.truth.consent()
-        self.grant = self.do(self.keepers[who][1].connect(OWNER, client, "mikomo", tokens))
+        self.grant = self.do(self.managers[who][1].connect(OWNER, client, "mikomo", tokens))
         self.disconnected = False
 
     @rule(who=st.integers(0, 1), dice=st.integers(0, 4))
     def disconnect(self, who: int, dice: int) -> None:
-        if self.world.store.down or dice:
+        if self.env.store.down or dice:
             return
-        self.world.store.failing = lambda verb, record: None
-        self.do(self.keepers[who][1].disconnect(self.grant))
+        self.env.store.failing = lambda verb, record: None
+        self.do(self.managers[who][1].disconnect(self.grant))
         self.disconnected = True
 
     def stored(self) -> Grant | None:
-        record = self.world.store.store._records.get(KIND, {}).get(self.grant.id)  # type: ignore[attr-defined]
+        record = self.env.store.store._records.get(KIND, {}).get(self.grant.id)  # type: ignore[attr-defined]
         if record is None:
             return None
         parts = (record.kind.encode(), record.key.encode(), record.group.encode())
@@ -223,11 +223,11 @@ class NeverLost(RuleBasedStateMachine):
 
     @invariant()
     def what_was_passed_was_durable(self) -> None:
-        if not hasattr(self, "world"):
+        if not hasattr(self, "env"):
             return
         written = {
             bearer(decode(record_body, 1))
-            for record_body in (self._open(record) for record in self.world.store.writes if record.kind == KIND)
+            for record_body in (self._open(record) for record in self.env.store.writes if record.kind == KIND)
         }
         assert {bearer(grant) for grant in self.passed} <= written
 
@@ -240,18 +240,18 @@ class NeverLost(RuleBasedStateMachine):
         Provider.crimes.clear()
         try:
             if hasattr(self, "grant"):
-                self.world.store.down = False
-                self.world.store.failing = lambda verb, record: None
+                self.env.store.down = False
+                self.env.store.failing = lambda verb, record: None
                 self.truth.faults.clear()
                 for _ in range(6):
                     self.go(1200)
-                    for name, grants in self.keepers:
+                    for name, grants in self.managers:
                         self.spawn(name, self._request(grants))
                     self.go(30)
                 stored = self.stored()
                 if self.disconnected:
                     assert stored is None or stored.state is GrantState.REVOKED
-                    assert self.truth.families[-1].ended or self.world.store.store._records.get("revocation")  # type: ignore[attr-defined]
+                    assert self.truth.families[-1].ended or self.env.store.store._records.get("revocation")  # type: ignore[attr-defined]
                 else:
                     assert stored is not None
                     assert stored.state in {GrantState.LIVE, GrantState.NEEDS_RECONNECT}

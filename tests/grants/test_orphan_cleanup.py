@@ -16,7 +16,7 @@ from akoya_gateway.grants.orphan_cleanup import ABANDONED_AFTER, SESSION_OWNER_P
 from akoya_gateway.sessions.session_store import SessionStore
 from akoya_gateway.store import EncryptedStore, open_store
 from akoya_gateway.store.memory import MemoryStore
-from tests.support.grants import RING, World, client
+from tests.support.grants import RING, GrantEnv, client
 from tests.support.redis_servers import RedisServer, own_redis
 from tests.support.virtual_time import clock as virtual_clock
 from tests.support.virtual_time import in_virtual_time
@@ -36,28 +36,28 @@ class Clock:
 
 @dataclass
 class Replica:
-    world: World
+    env: GrantEnv
     sessions: SessionStore
     orphans: OrphanCleaner
     clock: Clock
 
     async def connect(self, owner: str, sub: str = "sub_1") -> Grant:
-        tokens = self.world.provider.consent(sub)
-        return await self.world.one.connect(owner, client, "mikomo", tokens)
+        tokens = self.env.provider.consent(sub)
+        return await self.env.manager.connect(owner, client, "mikomo", tokens)
 
     async def state(self, grant: Grant) -> GrantState:
-        return (await self.world.stored(grant)).state
+        return (await self.env.stored(grant)).state
 
 
 @pytest.fixture
 async def replica() -> AsyncIterator[Replica]:
     clock = Clock()
-    world = World(clock=clock, store=MemoryStore(clock))
-    store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
+    env = GrantEnv(clock=clock, store=MemoryStore(clock))
+    store = EncryptedStore(env.store, RING)  # type: ignore[arg-type]
     cookie = Cookie("akoya", secure=False, idle=Seconds(12 * 3600.0), lifetime=Seconds(30 * DAY))
     sessions = SessionStore(store, cookie, clock=clock)
-    yield Replica(world, sessions, OrphanCleaner(store, world.one, sessions.for_owner, clock=clock, pace=0.0), clock)
-    await world.one.stop()
+    yield Replica(env, sessions, OrphanCleaner(store, env.manager, sessions.for_owner, clock=clock, pace=0.0), clock)
+    await env.manager.stop()
 
 
 async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Replica) -> None:
@@ -67,8 +67,8 @@ async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Repli
     replica.clock.ahead = 12 * 3600.0 + 900.0 + ABANDONED_AFTER
     assert await replica.orphans.sweep() == 1
     assert await replica.state(grant) is GrantState.REVOKED
-    await replica.world.one.revocation_queue.sweep()
-    assert len(replica.world.provider.revoked) == 1
+    await replica.env.manager.revocation_queue.sweep()
+    assert len(replica.env.provider.revoked) == 1
     assert await replica.orphans.sweep() == 0
 
 
@@ -99,9 +99,9 @@ async def test_grants_of_the_apps_own_users_stay(replica: Replica) -> None:
 
 
 async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Replica) -> None:
-    store = EncryptedStore(replica.world.store, RING)  # type: ignore[arg-type]
+    store = EncryptedStore(replica.env.store, RING)  # type: ignore[arg-type]
     others = [
-        OrphanCleaner(store, replica.world.one, replica.sessions.for_owner, clock=replica.clock, pace=0.0)
+        OrphanCleaner(store, replica.env.manager, replica.sessions.for_owner, clock=replica.clock, pace=0.0)
         for _ in range(5)
     ]
     turns = await asyncio.gather(*[each.run_once() for each in others])
@@ -133,17 +133,17 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
     clock = Clock()
     store = open_store(f"{own_redis.url}?prefix=mine", clock)
     await store.open()
-    world = World(clock=clock, store=store)
-    encrypted_store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
+    env = GrantEnv(clock=clock, store=store)
+    encrypted_store = EncryptedStore(env.store, RING)  # type: ignore[arg-type]
     for n in range(3):
-        await world.one.disconnect(await world.connect(owner=f"usr_{n}"))
-    living = await world.connect(owner="usr_2", sub="sub_2")
-    await world.one.revocation_queue.sweep()
+        await env.manager.disconnect(await env.connect(owner=f"usr_{n}"))
+    living = await env.connect(owner="usr_2", sub="sub_2")
+    await env.manager.revocation_queue.sweep()
 
     async def nobody(owner: str) -> list[object]:
         return []
 
-    orphans = OrphanCleaner(encrypted_store, world.one, nobody, clock=clock)
+    orphans = OrphanCleaner(encrypted_store, env.manager, nobody, clock=clock)
     with own_redis.client as client:
         assert len(client.keys("mine:group:grant:*")) == 3
         clock.ahead = 3600.0
@@ -159,16 +159,16 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
 
 @in_virtual_time
 async def test_a_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
-    world, looks = World(), 0
-    store = EncryptedStore(world.store, RING)  # type: ignore[arg-type]
-    await world.connect(owner=f"{SESSION_OWNER_PREFIX}1")
+    env, looks = GrantEnv(), 0
+    store = EncryptedStore(env.store, RING)  # type: ignore[arg-type]
+    await env.connect(owner=f"{SESSION_OWNER_PREFIX}1")
 
     async def broken(owner: str) -> list[object]:
         nonlocal looks
         looks += 1
         raise RuntimeError("a fault of ours")
 
-    orphans = OrphanCleaner(store, world.one, broken, clock=virtual_clock, random=lambda: 0.5)
+    orphans = OrphanCleaner(store, env.manager, broken, clock=virtual_clock, random=lambda: 0.5)
     await asyncio.sleep(2 * DAY)
     orphans.start()
     await asyncio.sleep(DAY)
@@ -180,7 +180,7 @@ async def test_sessions_that_cannot_be_read_are_no_reason_to_end_a_grant(replica
     session, _ = await replica.sessions.start()
     grant = await replica.connect(session.owner)
     replica.clock.ahead = 20 * DAY
-    replica.world.store.failing = lambda verb, record: "before" if verb == "find" else None
+    replica.env.store.failing = lambda verb, record: "before" if verb == "find" else None
     with pytest.raises(StoreUnavailable):
         await replica.orphans.sweep()
     assert await replica.state(grant) is GrantState.LIVE

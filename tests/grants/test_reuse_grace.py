@@ -17,7 +17,7 @@ from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.oauth.outcomes import OutcomeUnknown, ProviderDown, TokensIssued
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
-from tests.support.grants import Reuse, World, bearer, down
+from tests.support.grants import GrantEnv, Reuse, bearer, down
 from tests.support.virtual_time import clock, in_virtual_time
 
 
@@ -28,89 +28,89 @@ def unknown(grace: float, jitter: float = 0.5) -> ProviderResponded:
 @pytest.mark.parametrize("reuse", Reuse)
 @in_virtual_time
 async def test_a_lost_response_is_won_back_at_once_by_the_same_request(reuse: Reuse) -> None:
-    world = World(grace=30, reuse=reuse)
-    grant = await world.connect()
-    world.provider.faults = ["lost"]
+    env = GrantEnv(grace=30, reuse=reuse)
+    grant = await env.connect()
+    env.provider.faults = ["lost"]
     await asyncio.sleep(850)
     before = clock()
-    assert bearer(await world.one.get_fresh(grant)) == "bearer-3"
+    assert bearer(await env.manager.get_fresh(grant)) == "bearer-3"
     assert clock() - before < 1.0
-    stored = await world.stored(grant)
+    stored = await env.stored(grant)
     assert (stored.state, stored.unknowns, stored.reuse) == (GrantState.LIVE, 0, None)
 
 
 @pytest.mark.parametrize("reuse", Reuse)
 @in_virtual_time
 async def test_without_a_grace_the_living_bearer_is_not_risked(reuse: Reuse) -> None:
-    world = World(reuse=reuse)
-    grant = await world.connect()
-    world.provider.faults = ["lost"]
+    env = GrantEnv(reuse=reuse)
+    grant = await env.connect()
+    env.provider.faults = ["lost"]
     await asyncio.sleep(850)
-    assert bearer(await world.one.get_fresh(grant)) == "bearer-1"
+    assert bearer(await env.manager.get_fresh(grant)) == "bearer-1"
     await asyncio.sleep(20)
-    assert bearer(await world.one.get_fresh(await world.stored(grant))) == "bearer-1"
-    assert world.provider.uses == {"refresh-1": 1}
+    assert bearer(await env.manager.get_fresh(await env.stored(grant))) == "bearer-1"
+    assert env.provider.uses == {"refresh-1": 1}
 
 
 @in_virtual_time
 async def test_no_reuse_comes_after_the_grace() -> None:
     """Every response is lost: retries happen early in the grace period, the next attempt after the bearer's expiry."""
-    world = World(grace=30, reuse=Reuse.FAMILY)
-    grant = await world.connect()
-    world.provider.faults = ["lost"] * 100
+    env = GrantEnv(grace=30, reuse=Reuse.FAMILY)
+    grant = await env.connect()
+    env.provider.faults = ["lost"] * 100
     await asyncio.sleep(850)
     began = clock()
     while clock() < began + 49:
-        assert bearer(await world.one.get_fresh(await world.stored(grant))) == "bearer-1"
+        assert bearer(await env.manager.get_fresh(await env.stored(grant))) == "bearer-1"
         await asyncio.sleep(0.5)
-    used = [at - began for at in world.provider.used_at]
+    used = [at - began for at in env.provider.used_at]
     assert 5 < len(used) < 30
     assert max(used) < 0.75 * 30
-    stored = await world.stored(grant)
+    stored = await env.stored(grant)
     assert (stored.state, stored.unknowns) == (GrantState.UNCERTAIN, 1)
 
 
 @in_virtual_time
 async def test_background_work_repeats_the_refresh_without_a_request() -> None:
-    world = World(grace=60, tokens=Tokens(background=True, refresh_before=Seconds(60)))
-    world.one.start()
-    grant = await world.connect()
-    await world.one.for_owner(grant.key.owner)
-    world.provider.faults = ["lost", "lost", "lost"]
+    env = GrantEnv(grace=60, tokens=Tokens(background=True, refresh_before=Seconds(60)))
+    env.manager.start()
+    grant = await env.connect()
+    await env.manager.for_owner(grant.key.owner)
+    env.provider.faults = ["lost", "lost", "lost"]
     await asyncio.sleep(840)
-    stored = await world.stored(grant)
+    stored = await env.stored(grant)
     assert stored.state is GrantState.LIVE
     assert bearer(stored) == "bearer-5"
-    await world.one.stop()
+    await env.manager.stop()
 
 
 @in_virtual_time
 async def test_a_crash_is_made_good_by_another_process_within_the_grace() -> None:
-    world = World(keepers=2, delay=40.0, grace=60, reuse=Reuse.FAMILY)
-    grant = await world.connect()
+    env = GrantEnv(managers=2, delay=40.0, grace=60, reuse=Reuse.FAMILY)
+    grant = await env.connect()
     await asyncio.sleep(850)
-    flight = world.one._refresher.flight(grant)
+    flight = env.manager._refresher.flight(grant)
     await asyncio.sleep(21)
     tasks = [task for task in asyncio.all_tasks() if task is flight or "_renew" in repr(task)]
     for task in tasks:
         task.cancel()
-    world.provider.delay = 0.1
+    env.provider.delay = 0.1
     await asyncio.sleep(12)
-    other = world.keepers[1]
-    assert bearer(await other.get_fresh(await world.stored(grant))) == "bearer-3"
+    other = env.managers[1]
+    assert bearer(await other.get_fresh(await env.stored(grant))) == "bearer-3"
 
 
 @in_virtual_time
 async def test_a_provider_that_is_down_within_the_grace_is_not_asked_in_a_loop() -> None:
-    world = World(grace=60)
-    grant = await world.connect()
-    world.provider.faults = ["lost", *[down()] * 100]
+    env = GrantEnv(grace=60)
+    grant = await env.connect()
+    env.provider.faults = ["lost", *[down()] * 100]
     await asyncio.sleep(850)
     began = clock()
     while clock() < began + 40:
-        await world.one.get_fresh(await world.stored(grant))
+        await env.manager.get_fresh(await env.stored(grant))
         await asyncio.sleep(0.1)
-    assert len(world.provider.used_at) < 12
+    assert len(env.provider.used_at) < 12
 
 
 @given(

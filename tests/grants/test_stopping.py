@@ -20,7 +20,7 @@ from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.memory import MemoryStore
 from akoya_gateway.tasks import cancel_and_wait
-from tests.support.grants import RING, Provider, World, bearer
+from tests.support.grants import RING, GrantEnv, Provider, bearer
 from tests.support.redis_servers import RedisServer, own_redis
 from tests.support.virtual_time import clock, in_virtual_time
 
@@ -60,21 +60,21 @@ async def turns(number: int) -> None:
 def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
     @in_virtual_time
     async def main() -> None:
-        world = World(store=SentByRedis(clock))
-        orphans = OrphanCleaner(EncryptedStore(world.store, RING), world.one, no_sessions, clock=clock)  # type: ignore[arg-type]
-        world.one.start()
+        env = GrantEnv(store=SentByRedis(clock))
+        orphans = OrphanCleaner(EncryptedStore(env.store, RING), env.manager, no_sessions, clock=clock)  # type: ignore[arg-type]
+        env.manager.start()
         orphans.start()
         await turns(number)
-        stopping = asyncio.ensure_future(stop(world, orphans))
+        stopping = asyncio.ensure_future(stop(env, orphans))
         done, _ = await asyncio.wait({stopping}, timeout=60)
         assert done, "it went on working despite the cancellation"
 
     main()
 
 
-async def stop(world: World, orphans: OrphanCleaner) -> None:
+async def stop(env: GrantEnv, orphans: OrphanCleaner) -> None:
     await orphans.stop()
-    await world.one.stop()
+    await env.manager.stop()
 
 
 async def no_sessions(owner: str) -> list[object]:
@@ -97,19 +97,19 @@ class LateBy(Provider):
 def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) -> None:
     @in_virtual_time
     async def main() -> None:
-        world = World(keepers=0, store=SentByRedis(clock))
-        world.provider = LateBy(clock)
-        world.provider.turns = number
-        grants = world.keeper("holder")
-        world.keepers.append(grants)
-        grant = await world.connect()
+        env = GrantEnv(managers=0, store=SentByRedis(clock))
+        env.provider = LateBy(clock)
+        env.provider.turns = number
+        grants = env.new_manager("holder")
+        env.managers.append(grants)
+        grant = await env.connect()
         await asyncio.sleep(899)
         async with asyncio.timeout(60):
             fresh: Grant = await grants.get_fresh(grant)
             while bearer(fresh) != "bearer-2":
                 await asyncio.sleep(1)
                 fresh = await grants.get_fresh(grant)
-        assert (await world.stored(grant)).state is GrantState.LIVE
+        assert (await env.stored(grant)).state is GrantState.LIVE
 
     main()
 

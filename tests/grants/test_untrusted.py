@@ -27,7 +27,7 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
-from tests.support.grants import World, bearer, client
+from tests.support.grants import GrantEnv, bearer, client
 from tests.support.virtual_time import clock, in_virtual_time
 
 
@@ -129,7 +129,7 @@ def test_a_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
 # --- the grant manager --------------------------------------------------------------------------------------------
 
 
-class Untrustworthy(World):
+class Untrustworthy(GrantEnv):
     """All refreshes succeed, but their id_tokens fail validation while `wrong` is set."""
 
     wrong = False
@@ -150,7 +150,7 @@ class Untrustworthy(World):
 
     async def status(self, grant: Grant, grants: GrantManager | None = None) -> int:
         """Return the status that the app's user gets."""
-        grants = grants or self.one
+        grants = grants or self.manager
         grant = (await grants.repository.get(grant.id)) or grant
         try:
             passed = await grants.get_fresh(grant)
@@ -164,148 +164,148 @@ class Untrustworthy(World):
 @in_virtual_time
 async def test_a_fault_of_half_a_minute_is_over_soon_after_it_is_gone() -> None:
     """A clock that was wrong for 30 s once ended every consent whose token was due for refresh (report 02)."""
-    world = Untrustworthy(life=100.0).spoil()
-    grant = await world.connect()
+    env = Untrustworthy(life=100.0).spoil()
+    grant = await env.connect()
     await asyncio.sleep(90)
-    world.wrong = True
+    env.wrong = True
     statuses = []
     for _ in range(15):
-        statuses.append(await world.status(grant))
+        statuses.append(await env.status(grant))
         await asyncio.sleep(2)
     assert set(statuses[:5]) == {200}, "the old bearer, until it expires"
     assert set(statuses[6:]) == {503}
-    world.wrong = False
+    env.wrong = False
     began = clock()
-    while await world.status(grant) != 200:
+    while await env.status(grant) != 200:
         await asyncio.sleep(1)
     assert clock() - began <= 20
-    assert (await world.stored(grant)).state is GrantState.LIVE
+    assert (await env.stored(grant)).state is GrantState.LIVE
 
 
 @in_virtual_time
 async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> None:
-    world = Untrustworthy(keepers=2).spoil()
-    grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
-    world.wrong = True
+    env = Untrustworthy(managers=2).spoil()
+    grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
+    env.wrong = True
     await asyncio.sleep(950)
     began = clock()
     while clock() < began + 3600:
         for grant in grants:
-            for grant_manager in world.keepers:
-                assert await world.status(grant, grant_manager) == 503
+            for grant_manager in env.managers:
+                assert await env.status(grant, grant_manager) == 503
         await asyncio.sleep(10)
-    asked = [at for at in world.provider.used_at if at >= began]
+    asked = [at for at in env.provider.used_at if at >= began]
     assert len(asked) < 150, "ten users, two replicas, an hour"
-    assert {(await world.stored(grant)).state for grant in grants} == {GrantState.LIVE}
-    (note,) = world.one.notes
+    assert {(await env.stored(grant)).state for grant in grants} == {GrantState.LIVE}
+    (note,) = env.manager.notes
     assert "mikomo" in note
     assert "issuer" in note
 
-    world.wrong = False
+    env.wrong = False
     await asyncio.sleep(1800)
-    statuses = [await world.status(grant) for grant in grants]
+    statuses = [await env.status(grant) for grant in grants]
     assert statuses == [200] * 10
     await asyncio.sleep(300)
-    assert world.one.notes == ()
+    assert env.manager.notes == ()
 
 
 @in_virtual_time
 async def test_a_reload_tries_every_grant_at_once_and_counts_anew() -> None:
     """An `issuer` without its trailing slash, corrected a minute later, once cost 10 of 10 grants."""
-    world = Untrustworthy().spoil()
-    grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
-    world.wrong = True
+    env = Untrustworthy().spoil()
+    grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
+    env.wrong = True
     await asyncio.sleep(950)
     for _ in range(1800):
-        await world.status(grants[0])
+        await env.status(grants[0])
         await asyncio.sleep(1)
-    before = await world.stored(grants[0])
+    before = await env.stored(grants[0])
     assert before.retry_at - clock() > 60
-    still_wrong = world.keeper("reloaded, to no avail")
-    assert await world.status(grants[0], still_wrong) == 503
-    again = await world.stored(grants[0])
+    still_wrong = env.new_manager("reloaded, to no avail")
+    assert await env.status(grants[0], still_wrong) == 503
+    again = await env.stored(grants[0])
     assert again.untrusted == 1
     assert 0 < again.retry_at - clock() <= 5
-    world.wrong = False
+    env.wrong = False
     await asyncio.sleep(1)
-    reloaded = world.keeper("reloaded, and right")
-    assert [await world.status(grant, reloaded) for grant in grants] == [200] * 10
+    reloaded = env.new_manager("reloaded, and right")
+    assert [await env.status(grant, reloaded) for grant in grants] == [200] * 10
 
 
 @in_virtual_time
 async def test_a_refresh_that_was_under_way_at_the_reload_does_not_hold_its_successor_back() -> None:
-    world = Untrustworthy(delay=4.0).spoil()
-    grant = await world.connect()
-    world.wrong = True
+    env = Untrustworthy(delay=4.0).spoil()
+    grant = await env.connect()
+    env.wrong = True
     await asyncio.sleep(950)
     for _ in range(600):
-        await world.status(grant)
+        await env.status(grant)
         await asyncio.sleep(1)
-    while (stored := await world.stored(grant)).state is not GrantState.REFRESHING:
-        world.one._refresher.flight(stored)
+    while (stored := await env.stored(grant)).state is not GrantState.REFRESHING:
+        env.manager._refresher.flight(stored)
         await asyncio.sleep(1)
     await asyncio.sleep(1)
-    reloaded = world.keeper("reloaded while the old one waits for a response")
-    while (stored := await world.stored(grant)).state is GrantState.REFRESHING:
+    reloaded = env.new_manager("reloaded while the old one waits for a response")
+    while (stored := await env.stored(grant)).state is GrantState.REFRESHING:
         await asyncio.sleep(1)
     assert stored.retry_at - clock() > 30
-    world.wrong = False
-    assert await world.status(grant, reloaded) == 200
+    env.wrong = False
+    assert await env.status(grant, reloaded) == 200
 
 
 @in_virtual_time
 async def test_replicas_share_the_pauses_of_a_grant() -> None:
-    world = Untrustworthy(keepers=5).spoil()
-    grant = await world.connect()
-    world.wrong = True
+    env = Untrustworthy(managers=5).spoil()
+    grant = await env.connect()
+    env.wrong = True
     await asyncio.sleep(950)
     began = clock()
     while clock() < began + 120:
-        for grants in world.keepers:
-            assert await world.status(grant, grants) == 503
+        for grants in env.managers:
+            assert await env.status(grant, grants) == 503
         await asyncio.sleep(1)
-    asked = [at for at in world.provider.used_at if at >= began]
+    asked = [at for at in env.provider.used_at if at >= began]
     assert 4 <= len(asked) <= 10
 
 
 @in_virtual_time
 async def test_the_user_is_offered_to_reconnect_from_the_third_response_on() -> None:
-    world = Untrustworthy().spoil()
-    grant = await world.connect()
-    world.wrong = True
+    env = Untrustworthy().spoil()
+    grant = await env.connect()
+    env.wrong = True
     await asyncio.sleep(950)
     offers = []
     for number in range(1, 5):
-        while (stored := await world.stored(grant)).untrusted < number:
-            assert await world.status(grant) == 503
+        while (stored := await env.stored(grant)).untrusted < number:
+            assert await env.status(grant) == 503
             await asyncio.sleep(1)
         with pytest.raises(UntrustedResponses) as raised:
-            await world.one.get_fresh(stored)
+            await env.manager.get_fresh(stored)
         assert raised.value.retry_after is not None
         assert raised.value.retry_after >= 1
         offers.append(raised.value.reconnect)
     assert offers == [None, None, "mikomo", "mikomo"]
-    world.wrong = False
-    await world.one.connect(grant.key.owner, client, "mikomo", world.provider.consent())
-    assert not offered_reconnect(await world.stored(grant), 0.0)
+    env.wrong = False
+    await env.manager.connect(grant.key.owner, client, "mikomo", env.provider.consent())
+    assert not offered_reconnect(await env.stored(grant), 0.0)
 
 
 @in_virtual_time
 async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_is_let_through_for_all() -> None:
-    world = Untrustworthy().spoil()
-    grants = [await world.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(4)]
-    healthy = await world.connect(sub="sub_9", owner="own_9", connector="other")
-    world.wrong = True
+    env = Untrustworthy().spoil()
+    grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(4)]
+    healthy = await env.connect(sub="sub_9", owner="own_9", connector="other")
+    env.wrong = True
     await asyncio.sleep(950)
     for grant in grants:
-        assert await world.status(grant) == 503
-    last = await world.stored(grants[-1])
+        assert await env.status(grant) == 503
+    last = await env.stored(grants[-1])
     assert last.untrusted == 0, "held back because of the other grants' responses"
     with pytest.raises(UntrustedResponses) as raised:
-        await world.one.get_fresh(last)
+        await env.manager.get_fresh(last)
     assert raised.value.reconnect == "mikomo"
-    assert world.one.offers_reconnect(await world.stored(grants[0]))
-    assert not world.one.offers_reconnect(await world.stored(healthy))
+    assert env.manager.offers_reconnect(await env.stored(grants[0]))
+    assert not env.manager.offers_reconnect(await env.stored(healthy))
 
 
 @in_virtual_time

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import ACCESS, World
+from tests.support.environment import ACCESS, GatewayEnv
 from tests.support.sidecar import Running
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -60,7 +60,7 @@ PLAIN: tuple[tuple[bytes, bytes], ...] = (
 """Requests without a body, each sent with the session and without it."""
 
 
-def _world(folder: Path, form: str, dead: int) -> World:
+def _env(folder: Path, form: str, dead: int) -> GatewayEnv:
     changes = {
         "logging": {"format": form},
         "trusted_proxies": ["127.0.0.1/32"],
@@ -72,7 +72,7 @@ def _world(folder: Path, form: str, dead: int) -> World:
             {"path": "/ws", "require": "any", "otherwise": "unauthorized"},
         ],
     }
-    return World(folder, changes=changes, options=() if form == "json" else ("--no-fast-lane",))
+    return GatewayEnv(folder, changes=changes, options=() if form == "json" else ("--no-fast-lane",))
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
@@ -80,12 +80,12 @@ def test_access_log_of_each_kind_of_request_equals_the_recorded_lines(tmp_path: 
     with socket.socket() as dead:
         # Bound but not listening: connections to it are refused.
         dead.bind(("127.0.0.1", 0))
-        with _world(tmp_path, form, dead.getsockname()[1]) as world, world.browser() as browser:
+        with _env(tmp_path, form, dead.getsockname()[1]) as env, env.browser() as browser:
             browser.connect()
             cookies = "; ".join(f"{each.name}={each.value}" for each in browser.http.cookies.jar).encode()
-            _send_all(world, cookies)
+            _send_all(env, cookies)
     # After the gateway has stopped: everything has been written.
-    log = world.gateway.log.read_bytes()
+    log = env.gateway.log.read_bytes()
     for pattern, replacement in _TIMES:
         log = pattern.sub(replacement, log)
     lines = [line for line in log.splitlines(keepends=True) if line.startswith(_STARTS) and b"golden-" in line]
@@ -95,9 +95,9 @@ def test_access_log_of_each_kind_of_request_equals_the_recorded_lines(tmp_path: 
     assert lines == golden.read_bytes().splitlines(keepends=True)
 
 
-def _send_all(world: World, cookies: bytes) -> None:
+def _send_all(env: GatewayEnv, cookies: bytes) -> None:
     number = 0
-    with Client(world.port) as client:
+    with Client(env.port) as client:
         for session in (b"", b"Cookie: " + cookies + b"\r\n"):
             for method, target in PLAIN:
                 number += 1
@@ -116,10 +116,10 @@ def _send_all(world: World, cookies: bytes) -> None:
             for _ in range(2):
                 client.send(b"GET", b"/akoya/forward-auth", session + asked.replace(b"/a%2fb", b"/optional"), 999)
             upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            upgrade += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: %b\r\n" % world.url.encode()
+            upgrade += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: %b\r\n" % env.url.encode()
             for target in (b"/ws?code=hush", b"/closed"):
                 number += 1
-                with Client(world.port) as websocket:
+                with Client(env.port) as websocket:
                     websocket.send(b"GET", target, session + upgrade, number)
 
 

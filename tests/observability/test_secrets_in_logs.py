@@ -10,24 +10,24 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, World
+from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, GatewayEnv
 from tests.support.waiting import until
 
 GRANTED = 'akoya_gateway_attempts_finished_total{connector="mikomo",result="granted"} 1.0'
 
 
-def metrics_of(world: World) -> str:
-    return httpx.get(f"{world.admin_url}/metrics", trust_env=False).text
+def metrics_of(env: GatewayEnv) -> str:
+    return httpx.get(f"{env.admin_url}/metrics", trust_env=False).text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: str) -> None:
     changes = {"logging": {"level": "debug", "format": "json"}}
     secrets = {CLIENT_SECRET, HMAC_SECRET, STORE_KEY}
-    with World(tmp_path, algorithm="hmac-sha256", changes=changes, options=("--workers", workers)) as world:
-        with world.browser() as browser:
+    with GatewayEnv(tmp_path, algorithm="hmac-sha256", changes=changes, options=("--workers", workers)) as env:
+        with env.browser() as browser:
             authorization = browser.begin()
-            callback = world.akoya.consent(authorization, "mikomo_1")
+            callback = env.akoya.consent(authorization, "mikomo_1")
             for url in (authorization, callback):
                 query = parse_qs(urlsplit(url).query)
                 secrets |= {value for name in ("state", "code") for value in query.get(name, [])}
@@ -43,10 +43,10 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
             secrets |= {"forged-code-value", "forged-state-value", "token-in-a-query", "bearer-of-the-client-1"}
         # Another worker's metrics are up to a second old.
         time.sleep(1.5)
-        until(lambda: GRANTED in metrics_of(world), "the metrics are complete")
-        metrics = metrics_of(world)
-        ready = httpx.get(f"{world.admin_url}/readyz", trust_env=False).text
-    log = world.log()
+        until(lambda: GRANTED in metrics_of(env), "the metrics are complete")
+        metrics = metrics_of(env)
+        ready = httpx.get(f"{env.admin_url}/readyz", trust_env=False).text
+    log = env.log()
     lines = [json.loads(line) for line in log.splitlines()]
     assert sum(line["event"] == "request" for line in lines) == 8
     assert len(secrets) > 8

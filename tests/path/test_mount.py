@@ -12,22 +12,22 @@ import yaml
 
 from akoya_gateway import Gateway, load_config
 from tests.support.config_documents import ENVIRON, changed, judged
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     changes = {
         "root_path": "/bank",
         "redirects": {"after_connect": "/bank/accounts", "allow": ["/bank/accounts", "/bank/mikomo"]},
     }
-    with World(tmp_path_factory.mktemp("world"), face="middleware", mount="/bank", changes=changes) as world:
-        yield world
+    with GatewayEnv(tmp_path_factory.mktemp("env"), face="middleware", mount="/bank", changes=changes) as env:
+        yield env
 
 
 @pytest.fixture
-def browser(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def browser(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         yield browser
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.gateway.response_policy import ResponsePolicy
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 
 SENT = [(b"akoya-id-token", b"secret"), (b"akoya_id_token", b"secret"), (b"Akoya_Id_Token", b"secret"), (b"akoya.owner", b"secret"), (b"akoya", b"secret"),
@@ -26,19 +26,19 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(scope="module", params=["sidecar", "general", "app", "middleware"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     options = ("--no-fast-lane",) if request.param == "general" else ()
     face = "sidecar" if request.param == "general" else request.param
     changes = {"sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}], "cookie": {"name": "akoya"}}}
-    with World(
-        tmp_path_factory.mktemp("world"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options
-    ) as world:
-        yield world
+    with GatewayEnv(
+        tmp_path_factory.mktemp("env"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options
+    ) as env:
+        yield env
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/accounts", "/accounts/chunked"])
-def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(world: World, path: str) -> None:
-    with Browser(world) as browser:
+def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(env: GatewayEnv, path: str) -> None:
+    with Browser(env) as browser:
         browser.connect()
         for _ in range(3):  # The general path first, then the cached one.
             answer = browser.fetch(path)

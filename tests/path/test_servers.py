@@ -17,8 +17,8 @@ import yaml
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
 from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
-from tests.support.environment import HMAC_SECRET, Browser, World
-from tests.support.forward_auth import ProxiedWorld, cookies, get
+from tests.support.environment import HMAC_SECRET, Browser, GatewayEnv
+from tests.support.forward_auth import ProxiedEnv, cookies, get
 from tests.support.proxies import PROXIES, ProxyMissing
 
 LONG = pytest.mark.skipif(
@@ -67,7 +67,7 @@ def rules(base: str = "", **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-class ServersWorld:
+class AppServersEnv:
     """One gateway in front of several app servers, each below a path named after it."""
 
     def __init__(
@@ -87,16 +87,16 @@ class ServersWorld:
             + [{"path": "/accounts", "require": "any"}],
             "upstreams": {name: {"url": server.url} for name, server in self._servers.items()},
         }
-        self.world = World(folder, algorithm="hmac-sha256", changes=changes, face=face, options=options)
+        self.env = GatewayEnv(folder, algorithm="hmac-sha256", changes=changes, face=face, options=options)
         self.member = ""
 
-    def __enter__(self) -> ServersWorld:
+    def __enter__(self) -> AppServersEnv:
         for server in self._servers.values():
             server.start()
-        self._stack.enter_context(self.world)
+        self._stack.enter_context(self.env)
         for server in self._servers.values():
             self._stack.enter_context(server)
-        with Browser(self.world) as browser:
+        with Browser(self.env) as browser:
             browser.connect()
             self.member = cookies(browser)
         return self
@@ -107,17 +107,17 @@ class ServersWorld:
     def require_unmoved(self, name: str) -> None:
         if name in self.missing:
             pytest.skip(self.missing[name])
-        require_unmoved(self.world.port, f"/{name}", self.member)
+        require_unmoved(self.env.port, f"/{name}", self.member)
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersWorld]:
-    with ServersWorld(tmp_path_factory.mktemp("servers"), QUICK) as world:
-        yield world
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServersEnv]:
+    with AppServersEnv(tmp_path_factory.mktemp("servers"), QUICK) as env:
+        yield env
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: ServersWorld, name: str) -> None:
+def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: AppServersEnv, name: str) -> None:
     servers.require_unmoved(name)
 
 
@@ -126,22 +126,24 @@ def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: Serve
     params=[("sidecar", ()), ("sidecar", ("--no-fast-lane",)), ("app", ())],
     ids=["sidecar", "general", "app"],
 )
-def all_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersWorld]:
+def all_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServersEnv]:
     face, options = request.param
-    with ServersWorld(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), face, options) as world:
-        yield world
+    with AppServersEnv(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), face, options) as env:
+        yield env
 
 
 @LONG
 @pytest.mark.soak
 @pytest.mark.parametrize("name", [*QUICK, *SLOW])
-def test_behind_each_entry_point_every_app_server_serves_what_was_decided(all_servers: ServersWorld, name: str) -> None:
+def test_behind_each_entry_point_every_app_server_serves_what_was_decided(
+    all_servers: AppServersEnv, name: str
+) -> None:
     all_servers.require_unmoved(name)
 
 
 def inside(name: str, folder: Path) -> AppProcess:
     """An ASGI server whose app has the gateway as middleware."""
-    with_keys = World(
+    with_keys = GatewayEnv(
         folder,
         algorithm="hmac-sha256",
         changes={"access": rules(), "sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}},
@@ -184,12 +186,10 @@ def test_behind_each_proxy_every_app_server_serves_what_was_decided(tmp_path: Pa
     server = AppProcess(name, tmp_path / "server", {"AKOYA_TEST_EXEMPT": "/pub/*"})
     access = [*rules(), {"path": "/accounts", "require": "any"}]
     try:
-        world = ProxiedWorld(
-            tmp_path / "world", proxy, algorithm="hmac-sha256", changes={"access": access}, upstream=server
-        )
+        env = ProxiedEnv(tmp_path / "env", proxy, algorithm="hmac-sha256", changes={"access": access}, upstream=server)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
-    (tmp_path / "world").mkdir(exist_ok=True)
-    with world, world.browser() as browser:
+    (tmp_path / "env").mkdir(exist_ok=True)
+    with env, env.browser() as browser:
         browser.connect()
-        require_unmoved(world.port, "", cookies(browser))
+        require_unmoved(env.port, "", cookies(browser))

@@ -22,7 +22,7 @@ from tests.support.sandbox_client import HTTP, REDIRECT, call
 
 KEYS = SigningKeys("ES256")
 SETTINGS = SandboxSettings()
-WORLD = SandboxContext(SETTINGS, time.time, Random(1), State.of(SETTINGS), KEYS, ArmedFaults((), Random(1)))
+CONTEXT = SandboxContext(SETTINGS, time.time, Random(1), State.of(SETTINGS), KEYS, ArmedFaults((), Random(1)))
 NAMES = st.sampled_from(
     ["client_id", "redirect_uri", "connector", "response_type", "scope", "state", "nonce", "code_challenge", "x"]
 )
@@ -34,10 +34,10 @@ VALUES = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
-    judged = validate_request(WORLD, urlencode(pairs))
+    judged = validate_request(CONTEXT, urlencode(pairs))
     assert isinstance(judged, AuthorizationRequest | ShownError | SentError)
     if not isinstance(judged, ShownError):
-        assert judged.redirect_uri in WORLD.state.clients[DEFAULT_CLIENT_ID].redirect_uris
+        assert judged.redirect_uri in CONTEXT.state.clients[DEFAULT_CLIENT_ID].redirect_uris
     if isinstance(judged, SentError):
         assert judged.location().startswith(f"{judged.redirect_uri}?error=")
         assert judged.location().isprintable()
@@ -46,11 +46,11 @@ def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str,
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_any_query_is_judged(query: str) -> None:
-    assert isinstance(validate_request(WORLD, query), ShownError)
+    assert isinstance(validate_request(CONTEXT, query), ShownError)
 
 
 def test_a_query_of_a_thousand_parameters_is_shown_an_error() -> None:
-    assert validate_request(WORLD, "a=1&" * 1000) == ShownError(400, "Bad request")
+    assert validate_request(CONTEXT, "a=1&" * 1000) == ShownError(400, "Bad request")
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,13 +22,13 @@ import yaml
 
 from akoya_gateway.secret import Secret
 from tests.secret_leaks.recorder import Known, Recorder
-from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, World
+from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer
 from tests.support.waiting import until
 
 
-class WatchedWorld(World):
+class RecordedEnv(GatewayEnv):
     """Sends token and revocation requests through the recorder, with logs at their most verbose level."""
 
     def __init__(self, folder: Path, face: str, algorithm: str) -> None:
@@ -54,7 +54,7 @@ class WatchedWorld(World):
         environment["dialect"] = {**environment.get("dialect", {}), "pkce": True}
         return {**config, "tokens": {"refresh_before": "1s"}, "logging": {"format": "json", "level": "debug"}}
 
-    def __enter__(self) -> WatchedWorld:
+    def __enter__(self) -> RecordedEnv:
         self.recorder.__enter__()
         super().__enter__()
         return self
@@ -89,23 +89,23 @@ class WatchedWorld(World):
         self.written.append((f"headers of {answer.request.url.path}", repr(kept).encode()))
 
 
-def go_back(world: WatchedWorld, browser: Browser, callback: str) -> httpx.Response:
+def go_back(env: RecordedEnv, browser: Browser, callback: str) -> httpx.Response:
     query = parse_qs(urlsplit(callback).query)
     for name in ("code", "state"):
-        world.known.add(query.get(name, [""])[0], name)
+        env.known.add(query.get(name, [""])[0], name)
     return browser.go(callback)
 
 
-def live_a_whole_life(world: WatchedWorld) -> None:
+def live_a_whole_life(env: RecordedEnv) -> None:
     """Run through successes and failures."""
-    akoya = world.akoya
-    with world.browser() as browser, world.browser() as stranger:
+    akoya = env.akoya
+    with env.browser() as browser, env.browser() as stranger:
         callback = akoya.consent(browser.begin(), "mikomo_1")
         stranger.begin()
-        assert go_back(world, stranger, callback).status_code == 400
+        assert go_back(env, stranger, callback).status_code == 400
         for connector, user in (("mikomo", "mikomo_1"), ("other", "mikomo_4")):
-            assert go_back(world, browser, akoya.consent(browser.begin(connector), user)).status_code == 302
-            assert go_back(world, browser, callback).status_code == 400  # replayed
+            assert go_back(env, browser, akoya.consent(browser.begin(connector), user)).status_code == 302
+            assert go_back(env, browser, callback).status_code == 400  # replayed
         for path in (
             "/accounts",
             "/mikomo",
@@ -129,7 +129,7 @@ def live_a_whole_life(world: WatchedWorld) -> None:
             browser.fetch("/accounts")
         for kind in ("status", "html", "garbage", "bad_signature", "secret_rotated", "cut_after"):
             akoya.fault(kind, "token.authorization_code", times=1)
-            answer = go_back(world, stranger, akoya.consent(stranger.begin(), "mikomo_1"))
+            answer = go_back(env, stranger, akoya.consent(stranger.begin(), "mikomo_1"))
             stranger.go(answer.headers.get("location", "/akoya/"))
             akoya.clear_faults()
         for query in (
@@ -145,7 +145,7 @@ def live_a_whole_life(world: WatchedWorld) -> None:
         browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"})
         browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
         browser.fetch("/akoya/disconnect/mikomo", "GET")
-        assert go_back(world, browser, akoya.consent(browser.begin(), "mikomo_1")).status_code == 302
+        assert go_back(env, browser, akoya.consent(browser.begin(), "mikomo_1")).status_code == 302
         akoya.fault("dead_token", "token.refresh_token", times=1)
         time.sleep(1.1)
         browser.fetch("/mikomo")
@@ -155,13 +155,13 @@ def live_a_whole_life(world: WatchedWorld) -> None:
         stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"})
 
 
-def reload_with(world: WatchedWorld, config: dict[str, Any]) -> None:
-    assert isinstance(world.gateway, GatewayProcess)
-    assert world.gateway.process is not None
-    world.gateway.config_path.write_text(yaml.safe_dump(config, sort_keys=False))
-    before = len(world.log())
-    world.gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: "configuration" in world.log()[before:])
+def reload_with(env: RecordedEnv, config: dict[str, Any]) -> None:
+    assert isinstance(env.gateway, GatewayProcess)
+    assert env.gateway.process is not None
+    env.gateway.config_path.write_text(yaml.safe_dump(config, sort_keys=False))
+    before = len(env.log())
+    env.gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: "configuration" in env.log()[before:])
     time.sleep(0.3)
 
 
@@ -169,30 +169,28 @@ GOOD = (["check"], ["explain", "GET", "/accounts"], ["doctor"], ["url", "mikomo"
 WRONG = (["check"], ["doctor"])
 
 
-def commands(
-    world: WatchedWorld, folder: Path, config: Path, lines: Sequence[list[str]]
-) -> Iterator[tuple[str, bytes]]:
+def commands(env: RecordedEnv, folder: Path, config: Path, lines: Sequence[list[str]]) -> Iterator[tuple[str, bytes]]:
     for words in lines:
         done = subprocess.run([PYTHON, "-m", "akoya_gateway", *words, "--config", str(config)], capture_output=True, cwd=folder, timeout=60,
-                              env={"PATH": "/usr/bin:/bin", **world.environ})  # fmt: skip
+                              env={"PATH": "/usr/bin:/bin", **env.environ})  # fmt: skip
         yield f"akoya-gateway {' '.join(words)}", done.stdout + done.stderr
 
 
-def leaks(world: WatchedWorld, written: list[tuple[str, bytes]]) -> list[str]:
-    forms = list(world.known.forms())
+def leaks(env: RecordedEnv, written: list[tuple[str, bytes]]) -> list[str]:
+    forms = list(env.known.forms())
     return sorted({f"{what} in {where}" for where, data in written for form, what in forms if form in data})
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("algorithm", ["ed25519", "hmac-sha256"])
 def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> None:
-    with WatchedWorld(tmp_path, "sidecar", algorithm) as world:
-        live_a_whole_life(world)
-        good = world.config()
+    with RecordedEnv(tmp_path, "sidecar", algorithm) as env:
+        live_a_whole_life(env)
+        good = env.config()
         dead = {**good, "upstream": {"url": f"http://127.0.0.1:{free_port()}"}}
-        reload_with(world, dead)
-        with world.browser() as browser:
-            go_back(world, browser, world.akoya.consent(browser.begin(), "mikomo_1"))
+        reload_with(env, dead)
+        with env.browser() as browser:
+            go_back(env, browser, env.akoya.consent(browser.begin(), "mikomo_1"))
             assert browser.fetch("/accounts").status_code == 502
             assert browser.go("/accounts").status_code == 502
         # An operator error: the message must name the place but not the value.
@@ -202,58 +200,58 @@ def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> 
             "keys": [STORE_KEY],
             "store": f"redis://user:{HMAC_SECRET}@127.0.0.1:1/0",
         }
-        reload_with(world, wrong)
+        reload_with(env, wrong)
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong, sort_keys=False))
         (tmp_path / "good.yaml").write_text(yaml.safe_dump(good, sort_keys=False))
-        written = list(world.written)
+        written = list(env.written)
         if algorithm == "ed25519":
             written += [
-                *commands(world, tmp_path, tmp_path / "good.yaml", GOOD),
-                *commands(world, tmp_path, tmp_path / "wrong.yaml", WRONG),
+                *commands(env, tmp_path, tmp_path / "good.yaml", GOOD),
+                *commands(env, tmp_path, tmp_path / "wrong.yaml", WRONG),
             ]
-        admin = httpx.Client(base_url=world.admin_url, trust_env=False)
+        admin = httpx.Client(base_url=env.admin_url, trust_env=False)
         with admin:
             written += [(path, admin.get(path).content) for path in ("/metrics", "/readyz", "/livez", "/nothing")]
-        assert isinstance(world.gateway, GatewayProcess)
+        assert isinstance(env.gateway, GatewayProcess)
         for file in tmp_path.glob("grants.db*"):
             written.append((file.name, file.read_bytes()))
-        world.gateway.stop()
+        env.gateway.stop()
         written += [(file.name, file.read_bytes()) for file in [*tmp_path.glob("grants.db*"), *tmp_path.glob("*.log")]]
-    check_that_the_search_works(world)
+    check_that_the_search_works(env)
     log = b"".join(data for where, data in written if where.endswith(".log"))
     assert b'"debug"' in log, "the log is at its most verbose level"
-    assert leaks(world, written) == []
+    assert leaks(env, written) == []
 
 
-def check_that_the_search_works(world: WatchedWorld) -> None:
-    kinds = set(world.known.secrets.values())
+def check_that_the_search_works(env: RecordedEnv) -> None:
+    kinds = set(env.known.secrets.values())
     assert {"cookie", "state", "code", "id_token of an answer", "refresh_token of an answer", "client secret",
             "store key", "code_verifier of a request", "Authorization of the client", "id_token of an answer (signature)"} <= kinds  # fmt: skip
-    assert len(world.known.secrets) > 40
-    some = next(secret for secret, what in world.known.secrets.items() if what == "refresh_token of an answer")
+    assert len(env.known.secrets) > 40
+    some = next(secret for secret, what in env.known.secrets.items() if what == "refresh_token of an answer")
     import base64
     from urllib.parse import quote
 
     for data in (some, quote(some, safe=""), base64.b64encode(f"user:{some}".encode()).decode(), some.encode().hex()):
-        assert leaks(world, [("a planted line", f"x{data}y".encode())]) != []
+        assert leaks(env, [("a planted line", f"x{data}y".encode())]) != []
 
 
 def test_the_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> None:
-    with WatchedWorld(tmp_path, "middleware", "ed25519") as world:
-        live_a_whole_life(world)
-        with world.browser() as browser:
-            go_back(world, browser, world.akoya.consent(browser.begin(), "mikomo_1"))
+    with RecordedEnv(tmp_path, "middleware", "ed25519") as env:
+        live_a_whole_life(env)
+        with env.browser() as browser:
+            go_back(env, browser, env.akoya.consent(browser.begin(), "mikomo_1"))
             assert browser.fetch("/accounts").status_code == 200
-            assert isinstance(world.gateway, MiddlewareServer)
+            assert isinstance(env.gateway, MiddlewareServer)
             printed: list[tuple[str, bytes]] = []
             seen: dict[int, Any] = {}
             kinds: set[str] = set()
-            walk(world.gateway.gateway, printed, seen, kinds)
-        written = [*world.written, *printed]
+            walk(env.gateway.gateway, printed, seen, kinds)
+        written = [*env.written, *printed]
     assert {"Runtime", "Config", "GrantManager", "Grant", "Session", "TokenSet", "Client", "Secret"} <= kinds
     assert {"EncryptionKey", "UpstreamClaims"} <= kinds
-    check_that_the_search_works(world)
-    assert leaks(world, written) == []
+    check_that_the_search_works(env)
+    assert leaks(env, written) == []
 
 
 def walk(thing: Any, printed: list[tuple[str, bytes]], seen: dict[int, Any], kinds: set[str], depth: int = 0) -> None:

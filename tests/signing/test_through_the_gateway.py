@@ -15,7 +15,7 @@ import pytest
 import akoya_verify as v
 from akoya_gateway.config.model import SigningAlgorithm
 from akoya_gateway.signing import key_generation
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer, GatewayProcess
 
 AUDIENCE = "the-app"
@@ -59,13 +59,13 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
-def verified_world(folder: Path, scheme: str) -> World:
+def verifying_env(folder: Path, scheme: str) -> GatewayEnv:
     keys = LateKeys()
     jwt: Any = {"issuer": "", "audience": AUDIENCE} if scheme == "jwt" else {}
     verifier = v.AsgiVerifier(app, keys, exempt={"/public/*"}, **jwt)
-    world = World(folder, upstream=AppServer(verifier, lifespan="off"))
+    env = GatewayEnv(folder, upstream=AppServer(verifier, lifespan="off"))
     if jwt:
-        verifier._policy = v.AsgiVerifier(app, keys, issuer=world.url, audience=AUDIENCE)._policy
+        verifier._policy = v.AsgiVerifier(app, keys, issuer=env.url, audience=AUDIENCE)._policy
     key_set = folder / "signing-keys.json"
     key_set.touch(0o600)
     key_set.write_text(
@@ -73,14 +73,14 @@ def verified_world(folder: Path, scheme: str) -> World:
             [key_generation.as_jwk(key_generation.generate_private_key(SigningAlgorithm.ED25519), time.time())]
         )
     )
-    world._changes["signing"] = {
+    env._changes["signing"] = {
         "scheme": scheme,
         "algorithm": "ed25519",
         "audience": AUDIENCE,
         "keys": [{"file": str(key_set)}],
     }
-    keys.remote = v.RemoteKeys(f"{world.url}/akoya/jwks.json", throttle=0.05)
-    return world
+    keys.remote = v.RemoteKeys(f"{env.url}/akoya/jwks.json", throttle=0.05)
+    return env
 
 
 @pytest.fixture(scope="module", params=["http-message-signatures", "jwt"])
@@ -89,14 +89,14 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with verified_world(tmp_path_factory.mktemp("signed"), scheme) as world:
-        yield world
+def env(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with verifying_env(tmp_path_factory.mktemp("signed"), scheme) as env:
+        yield env
 
 
 @pytest.fixture
-def browser(world: World) -> Iterator[Browser]:
-    with world.browser() as browser:
+def browser(env: GatewayEnv) -> Iterator[Browser]:
+    with env.browser() as browser:
         browser.connect()
         yield browser
 
@@ -124,21 +124,23 @@ def test_identity_headers_of_a_client_are_ignored(browser: Browser) -> None:
     assert ["signature", "theirs=:AAAA:"] in said["headers"]
 
 
-def test_public_path_drops_identity_headers_of_a_client(world: World, browser: Browser) -> None:
-    stranger = httpx.get(f"{world.url}/public/x", headers=SPOOFED, trust_env=False)
+def test_public_path_drops_identity_headers_of_a_client(env: GatewayEnv, browser: Browser) -> None:
+    stranger = httpx.get(f"{env.url}/public/x", headers=SPOOFED, trust_env=False)
     for answer in (stranger, browser.fetch("/public/x", headers=SPOOFED)):
         assert answer.status_code == 200, answer.text
         assert "evil" not in answer.text
         assert "BBBB" not in answer.text
 
 
-def test_request_that_bypasses_the_gateway_is_refused_by_the_app(world: World, browser: Browser, scheme: str) -> None:
+def test_request_that_bypasses_the_gateway_is_refused_by_the_app(
+    env: GatewayEnv, browser: Browser, scheme: str
+) -> None:
     captured = [
         (n, x) for n, x in browser.fetch("/accounts").json()["headers"] if n.startswith(("akoya", "signat", "host"))
     ]
 
     def ask(path: str, headers: list[tuple[str, str]]) -> int:
-        return httpx.get(f"{world.upstream.url}{path}", headers=headers, trust_env=False).status_code
+        return httpx.get(f"{env.upstream.url}{path}", headers=headers, trust_env=False).status_code
 
     assert ask("/accounts", captured) == 200
     assert ask("/accounts", []) == 401
@@ -150,12 +152,12 @@ def test_request_that_bypasses_the_gateway_is_refused_by_the_app(world: World, b
     assert ask("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
 
 
-def test_key_rotation_needs_no_restart_and_refuses_no_request(world: World, browser: Browser) -> None:
-    gateway = world.gateway
+def test_key_rotation_needs_no_restart_and_refuses_no_request(env: GatewayEnv, browser: Browser) -> None:
+    gateway = env.gateway
     assert isinstance(gateway, GatewayProcess)
     assert gateway.process is not None
     first = browser.fetch("/accounts").json()["key"]
-    key_set = world.folder / "signing-keys.json"
+    key_set = env.folder / "signing-keys.json"
     rotation = key_generation.rotate(key_set.read_text(), SigningAlgorithm.ED25519, time.time(), lead=4)
     key_set.write_text(rotation.text)
     gateway.process.send_signal(signal.SIGHUP)
@@ -170,5 +172,5 @@ def test_key_rotation_needs_no_restart_and_refuses_no_request(world: World, brow
             seen.append(answer.json()["key"])
         time.sleep(0.05)
     assert seen == [first, rotation.next_id]
-    published = [jwk["kid"] for jwk in httpx.get(f"{world.url}/akoya/jwks.json", trust_env=False).json()["keys"]]
+    published = [jwk["kid"] for jwk in httpx.get(f"{env.url}/akoya/jwks.json", trust_env=False).json()["keys"]]
     assert published == [rotation.next_id, first]

@@ -38,8 +38,8 @@ ACCESS: list[dict[str, Any]] = [
 ]
 
 
-class World:
-    """A complete environment: `with World(tmp_path) as world:`.
+class GatewayEnv:
+    """A complete environment: `with GatewayEnv(tmp_path) as env:`.
 
     Args:
         algorithm: of the signature.
@@ -164,9 +164,9 @@ class Browser:
 
     NAVIGATION: ClassVar = {"accept": "text/html,*/*;q=0.8", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.http = httpx.Client(base_url=world.url, trust_env=False, timeout=20)
+    def __init__(self, env: GatewayEnv) -> None:
+        self.env = env
+        self.http = httpx.Client(base_url=env.url, trust_env=False, timeout=20)
 
     def __enter__(self) -> Browser:
         return self
@@ -186,7 +186,7 @@ class Browser:
     def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
         """Start connecting and return the authorization URL that the gateway redirects to."""
         query = {"return_to": return_to} if return_to else {}
-        answer = self.go(f"{self.world.mount}/akoya/connect/{connector}", params=query)
+        answer = self.go(f"{self.env.mount}/akoya/connect/{connector}", params=query)
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 
@@ -194,7 +194,7 @@ class Browser:
         self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None
     ) -> httpx.Response:
         """Complete the whole flow and return the response to the callback."""
-        callback = self.world.akoya.consent(self.begin(connector, return_to), user)
+        callback = self.env.akoya.consent(self.begin(connector, return_to), user)
         return self.go(callback)
 
     def passed(self, path: str = "/accounts") -> dict[str, str]:

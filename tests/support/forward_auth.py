@@ -1,4 +1,4 @@
-"""The usual test world with a forward-auth proxy in front of the gateway."""
+"""The usual test environment with a forward-auth proxy in front of the gateway."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.environment import Browser, World
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.proxies import Addresses, ProxyProcess
 
 
-class ProxiedWorld(World):
+class ProxiedEnv(GatewayEnv):
     """`url` and `port` are the proxy's. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
     def __init__(self, folder: Path, proxy: str, nginx_changes: dict[str, str] | None = None, **options: Any) -> None:

@@ -205,12 +205,12 @@ class FlakyStore:
 RING = Keyring([EncryptionKey(key_id(b"k" * 32), b"k" * 32)])
 
 
-class World:
-    """Grant managers (`keepers`) that share one store, as replicas do."""
+class GrantEnv:
+    """Grant managers that share one store, as replicas do. `manager` is the first."""
 
     def __init__(
         self,
-        keepers: int = 1,
+        managers: int = 1,
         *,
         store: Store | None = None,
         clock: Clock = virtual_time.clock,
@@ -228,13 +228,13 @@ class World:
         self.provider = Provider(clock, life=life, delay=delay, reuse=reuse, grace=grace)
         self.observer = observer
         self.random = random.Random(seed)
-        self.keepers = [self.keeper(f"holder-{n}") for n in range(keepers)]
+        self.managers = [self.new_manager(f"holder-{n}") for n in range(managers)]
 
     @property
-    def one(self) -> GrantManager:
-        return self.keepers[0]
+    def manager(self) -> GrantManager:
+        return self.managers[0]
 
-    def keeper(self, holder: str, provider: Provider | None = None) -> GrantManager:
+    def new_manager(self, holder: str, provider: Provider | None = None) -> GrantManager:
         store = EncryptedStore(self.store, RING)  # type: ignore[arg-type]
         return GrantManager(
             store,
@@ -247,10 +247,10 @@ class World:
         )
 
     async def connect(self, sub: str = "sub_1", connector: str = "mikomo", owner: str = OWNER) -> Grant:
-        return await self.one.connect(owner, client, connector, self.provider.consent(sub))
+        return await self.manager.connect(owner, client, connector, self.provider.consent(sub))
 
     async def stored(self, grant: Grant) -> Grant:
-        found = await self.one.repository.get(grant.id)
+        found = await self.manager.repository.get(grant.id)
         assert found is not None
         return found
 

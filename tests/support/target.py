@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 
 TIMEOUT = 10.0
 
@@ -69,7 +69,7 @@ class Target:
         public: str,
         connect: str = "",
         callback: str = "",
-        world: World | None = None,
+        env: GatewayEnv | None = None,
     ) -> None:
         parts = urlsplit(url)
         self.face = face
@@ -82,7 +82,7 @@ class Target:
         self.public = public
         self.connect = connect
         self.callback = callback
-        self.world = world
+        self.env = env
 
     def __repr__(self) -> str:
         return self.face

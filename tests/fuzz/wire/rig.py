@@ -11,7 +11,7 @@ from typing import Any, Self
 from tests.fuzz.wire.invariants import RULES, Book
 from tests.fuzz.wire.scripts import Person
 from tests.fuzz.wire.upstream import Apps, Seen
-from tests.support.environment import World
+from tests.support.environment import GatewayEnv
 from tests.support.hypercorn_server import Hypercorn
 from tests.support.ports import free_port
 from tests.support.processes import AnyServerProcess, GatewayProcess
@@ -22,7 +22,7 @@ OURS = ("lane", "general")
 
 
 class _Upstream:
-    """Adapts the apps to the upstream interface of `World`."""
+    """Adapts the apps to the upstream interface of `GatewayEnv`."""
 
     def __init__(self, apps: Apps) -> None:
         self._apps = apps
@@ -56,7 +56,7 @@ class Rig:
             "upstreams": self._others("lane"),
         }
         settings = {"pool": 20, "timeout": {"connect": "2s", "read": "3s"}}
-        self.world = World(
+        self.env = GatewayEnv(
             folder, algorithm="hmac-sha256", upstream=_Upstream(self.apps), changes=changes, upstream_settings=settings
         )
         self.processes: dict[str, GatewayProcess] = {}
@@ -65,9 +65,9 @@ class Rig:
         return self.processes[face].port
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.world)
-        assert isinstance(self.world.gateway, GatewayProcess)
-        self.processes["lane"] = self.world.gateway
+        self._stack.enter_context(self.env)
+        assert isinstance(self.env.gateway, GatewayProcess)
+        self.processes["lane"] = self.env.gateway
         for face in self.faces[1:]:
             self.processes[face] = self._stack.enter_context(self._gateway(face))
         self.book = self._sign_in()
@@ -98,10 +98,10 @@ class Rig:
     def _gateway(self, face: str) -> GatewayProcess:
         folder = self._folder / face
         folder.mkdir()
-        config = self.world.config()
+        config = self.env.config()
         config |= {"listen": f"127.0.0.1:{free_port()}", "upstreams": self._others(face)}
         config["upstream"] = {**config["upstream"], "url": self.apps.url(face)}
-        environ = self.world.environ
+        environ = self.env.environ
         if face == "general":
             return GatewayProcess(folder, config, environ, "--no-fast-lane")
         return (Hypercorn if face == "hypercorn" else AnyServerProcess)(folder, config, environ)
@@ -109,7 +109,7 @@ class Rig:
     def _sign_in(self) -> Book:
         people, secrets, names = [], {}, []
         for name, user, connectors in (("A", "mikomo_1", ["mikomo"]), ("B", "mikomo_2", ["mikomo", "other"])):
-            with self.world.browser() as browser:
+            with self.env.browser() as browser:
                 for connector in connectors:
                     assert browser.connect(connector, user).status_code == 302
                 jar = {key: value for key, value in browser.http.cookies.items() if not key.endswith("browser")}
