@@ -23,9 +23,9 @@ from tests.support.waiting import until
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[GatewayEnv, GatewayProcess, bytes]]:
-    """Yield a world, a second gateway and the cookies of a session.
+    """Yield an environment, a second gateway and the cookies of a session.
 
-    The world's gateway uses the fast lane, or the ASGI fast path under uvicorn. The second gateway has the same
+    Its gateway uses the fast lane, or the ASGI fast path under uvicorn. The second gateway has the same
     configuration and uses the general path.
     """
     upstream = ScriptedUpstream(SCRIPTS)
