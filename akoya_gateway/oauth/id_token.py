@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from akoya_gateway.config.model import Client, Environment
-from akoya_gateway.oauth.jwks import ALGORITHMS, MAX_KEYS, KeySet
+from akoya_gateway.oauth.jwks import ALGORITHMS, MAX_KEYS, KeySet, read_kid
 from akoya_gateway.oauth.token_messages import consent_id
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_plain_text, json_object
 from akoya_gateway.secret import Secret
@@ -22,7 +22,6 @@ from akoya_gateway.secret import Secret
 MAX_ID_TOKEN_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024
 MAX_SUB_BYTES = 2048
-MAX_KID_BYTES = 512
 MAX_CANDIDATES = 8
 """Maximum number of keys tried for a token that anyone may send.
 
@@ -179,8 +178,8 @@ def _verify(keys: KeySet, header: dict[str, Any], signing_input: bytes, signatur
     A set that has a key with the token's `kid` but none that verifies may also be out of date: a provider can replace a
     key and keep its `kid`, for example after restoring a backup or on a second node.
     """
-    kid = header.get("kid")
-    if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_BYTES):
+    kid = read_kid(header.get("kid"))
+    if kid is None and header.get("kid") is not None:
         raise IdTokenRejected("the header has an unreadable kid")
     algorithm = header["alg"]
     if algorithm not in ALGORITHMS:

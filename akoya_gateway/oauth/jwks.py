@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from akoya_gateway.oauth.roca import has_roca_fingerprint
-from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_visible_ascii, json_object
+from akoya_gateway.oauth.untrusted_text import UnreadableJSON, json_object
 
 MAX_KEYS = 64
 MAX_DOCUMENT_BYTES = 256 * 1024
@@ -105,14 +105,18 @@ def read_keys(document: bytes) -> KeySet:
 def _read_key(member: object) -> VerificationKey | None:
     if not isinstance(member, dict) or not _may_verify(member):
         return None
-    kid = member.get("kid")
-    if kid is not None and not is_visible_ascii(kid, MAX_KID):
-        return None
     algorithms = _algorithms(member)
     if not algorithms:
         return None
     key = _import(member)
-    return None if key is None else VerificationKey(kid, algorithms, key)
+    return None if key is None else VerificationKey(read_kid(member.get("kid")), algorithms, key)
+
+
+def read_kid(value: object) -> str | None:
+    """Return the `kid` of a key or a token as text; some servers send a number. None if it is unreadable."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value if isinstance(value, str) and len(value) <= MAX_KID else None
 
 
 def _may_verify(member: dict[str, Any]) -> bool:

@@ -8,20 +8,29 @@ are at most `MAX_LAYERS` layers. The meaning of the members is defined in `oauth
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 MAX_LAYERS = 4
 MAX_GZIP_MEMBERS = 16
 MAX_MEMBERS = 1024
+_STEP = 4096
+"""Number of bytes that are decompressed at once where an error must not lose what precedes it."""
+_MAX_ZSTD_WINDOW = 8 * 1024 * 1024
+"""The window that every decoder of the content coding supports (RFC 9659 section 3)."""
 
 _GZIP = b"\x1f\x8b\x08"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _PLAIN_LABELS = frozenset({"", "identity", "none"})
-_PACKED_LABELS = frozenset({"gzip", "x-gzip", "deflate", "x-deflate", "zlib"})
+_BROTLI = "br"
+_MISSING = "the response's Content-Encoding is %s, which needs akoya-gateway[codings]"
+_PACKED_LABELS = frozenset({"gzip", "x-gzip", "deflate", "x-deflate", "zlib", _BROTLI, "zstd"})
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9._:-]{1,40})\"?", re.IGNORECASE)
 _BLANK = "\ufeff\0 \t\r\n\f\v"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
@@ -44,9 +53,11 @@ class UnreadableBody(ValueError):
 def plain_body(raw: bytes, content_encoding: str, content_type: str, limit: int) -> bytes:
     """Return the body as UTF-8 without byte order mark and surrounding blanks, at most `limit` + 1 bytes of it.
 
-    The bytes decide, and the headers help only where the bytes are ambiguous. gzip and zlib begin with a magic number
-    that no JSON text begins with (RFC 1952 section 2.3.1, RFC 1950 section 2.2). JSON is UTF-8 whatever the charset
-    parameter says (RFC 8259 sections 8.1 and 11).
+    The bytes decide, and the headers help only where the bytes are ambiguous. gzip, zlib and zstd begin with a magic
+    number that no JSON text begins with (RFC 1952 section 2.3.1, RFC 1950 section 2.2, RFC 8878 section 3.1.1). JSON is
+    UTF-8 whatever the charset parameter says (RFC 8259 sections 8.1 and 11).
+
+    br and zstd need the modules `brotli` and `zstandard`, which `akoya-gateway[codings]` installs.
 
     Raises:
         UnreadableBody: The encoding is unknown, broken or cut off.
@@ -67,7 +78,7 @@ def _unpacked(body: bytes, content_encoding: str, limit: int) -> tuple[bytes, bo
     for _ in range(MAX_LAYERS):
         if _is_json(body):
             return body, cut
-        inner = _unpacked_once(body, bool(labels) and packed, limit)
+        inner = _unpacked_once(body, labels if packed else [], limit)
         if inner is None:
             break
         body, ended = inner
@@ -79,12 +90,17 @@ def _unpacked(body: bytes, content_encoding: str, limit: int) -> tuple[bytes, bo
     )
 
 
-def _unpacked_once(body: bytes, labelled: bool, limit: int) -> tuple[bytes, bool] | None:
+def _unpacked_once(body: bytes, labels: list[str], limit: int) -> tuple[bytes, bool] | None:
     if body.startswith(_GZIP):
         return _gunzip(body, limit)
+    if body.startswith(_ZSTD):
+        return _unzstd(body, limit)
+    # Brotli and raw deflate have no magic number, so only a header can announce them (RFC 7932 section 9.1,
+    # RFC 9110 section 8.4.1.2, the note).
+    if _BROTLI in labels and (inner := _unbrotli(body, limit)) is not None:
+        return inner
     inner = _inflated(body, zlib.MAX_WBITS, limit) if _has_zlib_header(body) else None
-    if inner is None and labelled:
-        # Raw deflate has no magic number, so only a header can announce it (RFC 9110 section 8.4.1.2, the note).
+    if inner is None and labels:
         inner = _inflated(body, -zlib.MAX_WBITS, limit)
     return inner
 
@@ -107,6 +123,7 @@ def _gunzip(body: bytes, limit: int) -> tuple[bytes, bool] | None:
         try:
             out += member.decompress(body, limit + 1 - len(out))
         except zlib.error:
+            out += _before_error(body, zlib.MAX_WBITS | 16, limit + 1 - len(out))
             return (out, False) if out else None
         body = member.unused_data
         if not member.eof or not body.startswith(_GZIP) or len(out) > limit:
@@ -119,7 +136,55 @@ def _inflated(body: bytes, wbits: int, limit: int) -> tuple[bytes, bool] | None:
     try:
         return inflate.decompress(body, limit + 1), inflate.eof
     except zlib.error:
-        return None
+        out = _before_error(body, wbits, limit + 1)
+        return (out, False) if out else None
+
+
+def _before_error(body: bytes, wbits: int, max_bytes: int) -> bytes:
+    """Return what precedes an error in the compressed data. After a wrong checksum at the end that is everything."""
+    inflate, out = zlib.decompressobj(wbits=wbits), bytearray()
+    with contextlib.suppress(zlib.error):
+        for start in range(0, len(body), _STEP):
+            before = inflate.copy()
+            try:
+                out += inflate.decompress(body[start : start + _STEP], max_bytes - len(out))
+            except zlib.error:
+                for at in range(start, min(start + _STEP, len(body))):
+                    out += before.decompress(body[at : at + 1], max_bytes - len(out))
+                    if len(out) >= max_bytes:
+                        break
+                break
+            if len(out) >= max_bytes:
+                break
+    return bytes(out)
+
+
+def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool] | None:
+    try:
+        import brotli  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        raise UnreadableBody(_MISSING % _BROTLI) from None
+    inflate, out = brotli.Decompressor(), b""
+    with contextlib.suppress(brotli.error):
+        out = inflate.process(body, output_buffer_limit=limit + 1)
+    return (out, inflate.is_finished()) if out else None
+
+
+def _unzstd(body: bytes, limit: int) -> tuple[bytes, bool] | None:
+    try:
+        import zstandard  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        raise UnreadableBody(_MISSING % "zstd") from None
+    with zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).stream_reader(
+        body, read_across_frames=True
+    ) as reader:
+        out = bytearray()
+        with contextlib.suppress(zstandard.ZstdError):
+            while len(out) <= limit and (chunk := reader.read(min(_STEP, limit + 1 - len(out)))):
+                out += chunk
+            # The reader does not report a frame that is cut off. The JSON text inside shows it.
+            return bytes(out), True
+    return (bytes(out), False) if out else None
 
 
 def _text(body: bytes, content_type: str) -> bytes:
@@ -172,11 +237,47 @@ class Members:
 def read_object(body: bytes, names: frozenset[str]) -> Members:
     """Read the members called `names` of the JSON object in `body`, UTF-8. Never raises.
 
+    A form (`application/x-www-form-urlencoded`) is read as an object of strings: some older servers respond with one.
+
     Parsing is strict for these members and tolerant for all others, whose values are skipped by brackets and quotes
     only, however deep, duplicated or malformed they are. If one of the members occurs again, the last value is used, as
     in nearly all parsers. Two different values are a fault.
     """
-    return _Scanner(body.decode("utf-8", "replace").strip(_BLANK), names).read()
+    text = body.decode("utf-8", "replace").strip(_BLANK)
+    return _Scanner(text, names).read() if _FORM.fullmatch(text) is None else _read_form(text, names)
+
+
+_FORM = re.compile(r"[\w.~-]+=[!#-;=?-z|~]*", re.ASCII)
+"""A form as it is sent: ASCII, and without quotes, angle brackets, braces and white space."""
+
+
+def _read_form(text: str, names: frozenset[str]) -> Members:
+    values: dict[str, Any] = {}
+    fault: str | None = None
+    try:
+        for name, value in parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_MEMBERS):
+            if name in names:
+                if values.setdefault(name, value) != value:
+                    fault = fault or f"{name} occurs twice"
+                values[name] = value
+    except ValueError:
+        fault = f"more than {MAX_MEMBERS} members"
+    return Members(values, fault if values else "not JSON")
+
+
+def find_member(body: bytes, name: str) -> str | None:
+    """Return the value of the member `name` wherever it is in the body, if it is one text. Never raises.
+
+    For a body that is not the object that it should be: an object inside another, inside an array or a string, or
+    behind the warning of a script.
+    """
+    text = body.decode("utf-8", "replace")
+    quoted = re.compile(rf'"{re.escape(name)}"\s*:\s*("(?:[^"\\]|\\.)*")')
+    for candidate in (text, text.replace('\\"', '"').replace("\\\\", "\\")):
+        values = {value for match in quoted.finditer(candidate) if isinstance(value := _loaded(match[1]), str)}
+        if values:
+            return values.pop() if len(values) == 1 else None
+    return None
 
 
 class _Malformed(ValueError):

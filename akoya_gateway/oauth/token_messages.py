@@ -5,7 +5,8 @@ RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; docs/akoya.m
 How a response is evaluated; the first match wins:
 
 1. 2xx: the tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or
-   `Untrusted` if at least a new refresh token could be read. A body without tokens but with a readable `error` is
+   `Untrusted` if at least a new refresh token could be read, anywhere in the body. With any other status, a new refresh
+   token is `Untrusted` as well. A body without tokens but with a readable `error` is
    evaluated as if its status were 400, because some providers send errors with 200.
 2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
@@ -37,7 +38,7 @@ from akoya_gateway.oauth.outcomes import (
     Reply,
     Untrusted,
 )
-from akoya_gateway.oauth.response_body import Members, read_object
+from akoya_gateway.oauth.response_body import Members, find_member, read_object
 from akoya_gateway.oauth.untrusted_text import error_code, is_visible_ascii, printable, without_secrets
 from akoya_gateway.secret import Secret
 
@@ -45,7 +46,7 @@ TokenRequest = FormRequest
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
-MAX_REFRESH_TOKEN_BYTES = 8 * 1024
+MAX_REFRESH_TOKEN_BYTES = MAX_TOKEN_BYTES
 MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
 MAX_DESCRIPTION = 300
@@ -148,11 +149,18 @@ def parse_token_response(
     members = read_members(response)
     reply = read_reply(response.status, members, secrets)
     if not 200 <= response.status < 300:
+        new = _new_refresh_token(members.get("refresh_token"), secrets)
+        if new is not None:
+            return Untrusted(f"the token endpoint answered {response.status} with a refresh_token", new, reply=reply)
         return parse_error(dialect, response, reply, now)
     tokens = [members.get(name) for name in ("id_token", "access_token", "refresh_token")]
     if not any(tokens) and reply.error not in (None, "unreadable"):
         return parse_error(dialect, response, reply, now)
-    return _success(dialect, members, reply)
+    parsed = _success(dialect, members, reply)
+    if isinstance(parsed, OutcomeUnknown):
+        new = _new_refresh_token(find_member(response.body[:MAX_BODY_BYTES], "refresh_token"), secrets)
+        return parsed if new is None else Untrusted(parsed.detail, new, reply=reply)
+    return parsed
 
 
 def read_members(response: HttpResponse) -> Members:
@@ -259,12 +267,9 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     The refresh token is read first: a new one has replaced the one that was sent, so it is kept despite any other
     fault.
     """
-    refresh_token = members.get("refresh_token")
-    if refresh_token == "":
-        refresh_token = None
-    if refresh_token is not None and not _is_refresh_token(refresh_token):
+    new = _refresh_token(members.get("refresh_token"))
+    if new is None and members.get("refresh_token") not in (None, ""):
         return OutcomeUnknown(f"the token endpoint answered {reply.status} with an unreadable refresh_token", reply)
-    new = None if refresh_token is None else Secret(refresh_token)
     unusable = None if members.fault is None else f"but the body is unusable: {members.fault}"
     fault = unusable or _member_problem(dialect, members)
     if fault is not None:
@@ -326,10 +331,19 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
     return values if readable else None
 
 
-def _is_refresh_token(value: object) -> bool:
-    return (
-        isinstance(value, str) and len(value) <= MAX_REFRESH_TOKEN_BYTES and _REFRESH_TOKEN.fullmatch(value) is not None
-    )
+def _refresh_token(value: object) -> Secret | None:
+    """Return the refresh token, which some servers send as a number, or None if it is unreadable."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        value = str(value)
+    if not isinstance(value, str) or len(value) > MAX_REFRESH_TOKEN_BYTES or not _REFRESH_TOKEN.fullmatch(value):
+        return None
+    return Secret(value)
+
+
+def _new_refresh_token(value: object, secrets: tuple[Secret, ...]) -> Secret | None:
+    """Return the refresh token unless it is one of `secrets`: an error may quote the request."""
+    new = _refresh_token(value)
+    return None if new is None or new in secrets else new
 
 
 def _secret(value: str | None) -> Secret | None:

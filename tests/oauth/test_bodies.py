@@ -5,14 +5,25 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import random
+import sys
 import zlib
 from collections.abc import Callable
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.oauth.response_body import MAX_LAYERS, Members, UnreadableBody, plain_body, read_object
+from akoya_gateway.oauth.response_body import (
+    MAX_LAYERS,
+    Members,
+    UnreadableBody,
+    find_member,
+    plain_body,
+    read_object,
+)
 
 LIMIT = 10_000
 BODY = json.dumps({"id_token": "a.b.c", "refresh_token": "r-2", "pad": "x" * 400}).encode()
@@ -55,6 +66,12 @@ def plain(raw: bytes, encoding: str = "", content_type: str = "application/json"
         (lambda data: data, "deflate"),
         (lambda data: data, "br"),
         (lambda data: data, "none"),
+        (brotli.compress, "br"),
+        (lambda data: gzip.compress(brotli.compress(data)), "br, gzip"),
+        (zstandard.compress, "zstd"),
+        (zstandard.compress, ""),
+        (zstandard.compress, "gzip"),
+        (lambda data: zstandard.compress(data[:2]) + zstandard.compress(data[2:]), "zstd"),
     ],
 )
 def test_body_is_decompressed_by_its_bytes_whatever_its_label(
@@ -66,7 +83,9 @@ def test_body_is_decompressed_by_its_bytes_whatever_its_label(
 @pytest.mark.parametrize(
     ("raw", "label", "reason"),
     [
-        (b"\x1b\x05\x00\x00 not json", "br", "unknown Content-Encoding"),
+        (b"\x1b\x05\x00\x00 not json", "br", "broken"),
+        (b"\x1b\x05\x00\x00 not json", "compress", "unknown Content-Encoding"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, "zstd", "broken"),
         (gzip.compress(BODY, mtime=0)[:10] + b"\xff" * 40, "gzip", "broken"),
         (gzip.compress(BODY, mtime=0)[:10] + b"\xff" * 40, "", "broken"),
         (b"<html>", "deflate", "broken"),
@@ -84,6 +103,32 @@ def test_truncated_compressed_body_gives_the_part_that_arrived(pack: Callable[[b
     assert BODY.startswith(refused.value.part) and len(refused.value.part) > 50
 
 
+@pytest.mark.parametrize(("pack", "trailer"), [(gzip.compress, 8), (zlib.compress, 4)])
+@pytest.mark.parametrize("pad", [0, 9000])
+def test_body_with_a_wrong_checksum_gives_all_of_its_bytes(
+    pack: Callable[[bytes], bytes], trailer: int, pad: int
+) -> None:
+    """A refresh token that was rotated is in this response only."""
+    body = BODY[:-1] + b',"x":"' + random.Random(7).randbytes(pad // 2).hex().encode() + b'"}'
+    packed = pack(body)
+    with pytest.raises(UnreadableBody, match="cut off") as refused:
+        plain(packed[:-trailer] + bytes(trailer), "gzip")
+    assert refused.value.part == body
+
+
+@pytest.mark.parametrize(
+    ("module", "packed", "label"),
+    [("brotli", brotli.compress(BODY), "br"), ("zstandard", zstandard.compress(BODY), "zstd")],
+)
+def test_coding_without_its_module_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: str, packed: bytes, label: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UnreadableBody, match=rf"is {label}, which needs akoya-gateway\[codings\]"):
+        plain(packed, label)
+    assert plain(BODY, label) == BODY
+
+
 def test_decompression_bomb_of_any_depth_stays_within_the_limit() -> None:
     bomb = b" " * 50_000_000
     for layer in range(1, MAX_LAYERS + 3):
@@ -94,6 +139,8 @@ def test_decompression_bomb_of_any_depth_stays_within_the_limit() -> None:
             assert layer > MAX_LAYERS and len(refused.part) <= LIMIT + 1
     assert len(plain(gzip.compress(b"{" + b"x" * LIMIT), "gzip")) == LIMIT + 1
     assert len(plain(b"x" * (LIMIT + 5))) == LIMIT + 1
+    for pack, label in ((brotli.compress, "br"), (zstandard.compress, "zstd")):
+        assert len(plain(pack(b"{" + b" " * 5_000_000), label)) == LIMIT + 1
     many = gzip.compress(b"{") + gzip.compress(b"") * 5000
     with pytest.raises(UnreadableBody):
         plain(many, "gzip")
@@ -190,6 +237,41 @@ def test_members_before_a_syntax_error_are_read(body: bytes, values: dict[str, s
     assert read_object(body, NAMES) == Members(values, fault)
 
 
+@pytest.mark.parametrize(
+    ("body", "values", "fault"),
+    [
+        (b"refresh_token=r-2&id_token=a.b.c&expires_in=900", {"refresh_token": "r-2", "id_token": "a.b.c", "expires_in": "900"}, None),
+        (b"refresh_token=r%2F2%3D&x=1&scope=a+b\r\n", {"refresh_token": "r/2="}, None),
+        (b"refresh_token=", {"refresh_token": ""}, None),
+        (b"refresh_token=r-1&refresh_token=r-2", {"refresh_token": "r-2"}, "refresh_token occurs twice"),
+        (b"refresh_token=r-2&" + b"x=1&" * 1100, {}, "not JSON"),
+        (b"x=1", {}, "not JSON"),
+        (b"refresh_token=<b>", {}, "not JSON"),
+        (b"oops: refresh_token=r-2", {}, "not JSON"),
+    ],
+)  # fmt: skip
+def test_form_is_read_as_an_object_of_texts(body: bytes, values: dict[str, str], fault: str | None) -> None:
+    assert read_object(body, NAMES) == Members(values, fault)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'[{"refresh_token": "r-2"}]', "r-2"),
+        (b'{"data":{"refresh_token":"r\\/2\\u003d"}}', "r/2="),
+        (b'"{\\"id_token\\":\\"a\\",\\"refresh_token\\":\\"r-2\\"}"', "r-2"),
+        (b'<br />\n<b>Notice</b>: Undefined index\n{"refresh_token":"r-2"}', "r-2"),
+        (b'callback({"refresh_token":"r-2","x":{"refresh_token":"r-2"}})', "r-2"),
+        (b'[{"refresh_token":"r-1"},{"refresh_token":"r-2"}]', None),
+        (b'{"data":{"refresh_token":"r-', None),
+        (b'{"data":{"refresh_token":null}}', None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_member_is_found_wherever_it_is_if_it_has_one_value(body: bytes, found: str | None) -> None:
+    assert find_member(body, "refresh_token") == found
+
+
 def test_reading_takes_linear_time() -> None:
     for hostile in (
         b'{"' + b'\\"' * 130_000,
@@ -198,6 +280,9 @@ def test_reading_takes_linear_time() -> None:
         b'{"a":' + b"[{" * 130_000,
     ):
         assert read_object(hostile, NAMES).fault
+        assert find_member(hostile, "refresh_token") is None
+    assert find_member(b'"refresh_token":"' * 15_000, "refresh_token") == ""
+    assert read_object(b"a=" * 130_000, NAMES).fault
 
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

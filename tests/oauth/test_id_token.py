@@ -139,6 +139,13 @@ def test_unknown_kid_requires_fresh_keys() -> None:
         judge(signed(claims(), rsa_key("new")), key_set(rsa_key()))
 
 
+def test_number_as_kid_names_the_key_with_that_number() -> None:
+    for kid in (7, "7"):
+        assert judge(signed(claims(), kid=kid), key_set(rsa_key(), kid=7)).verified
+        with pytest.raises(WrongSignature):
+            judge(signed(claims(), rsa_key("stranger"), kid=kid), key_set(rsa_key(), kid=7))
+
+
 def test_a_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
     keys = key_set(ec_key(), rsa_key("other"), rsa_key())
     assert judge(signed(claims(), kid=None), keys).verified
@@ -146,7 +153,7 @@ def test_a_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
         judge(signed(claims(), rsa_key("stranger"), kid=None), keys)
 
 
-@pytest.mark.parametrize("kid", [7, [], {}, "k" * 513])
+@pytest.mark.parametrize("kid", [[], {}, 7.5, "k" * 513])
 def test_an_unreadable_kid_is_refused(kid: Any) -> None:
     with pytest.raises(IdTokenRejected, match="an unreadable kid") as rejected:
         judge(unsigned({"alg": "RS256", "kid": kid}, claims()), key_set(rsa_key()))

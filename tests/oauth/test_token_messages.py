@@ -205,10 +205,49 @@ def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(k
         (b'{"refresh_token":"new-refresh","id_token":"a"} trailing', "but the body is unusable: more than one JSON value"),
         (b'{"refresh_token":"new-refresh","id_token":"' + b"x" * MAX_BODY_BYTES, "but the body is unusable: more than 262144 bytes"),
         (b'{"refresh_token":"new-refresh","error":"invalid_grant"}', "with no id_token, error invalid_grant"),
+        (b'[{"refresh_token":"new-refresh","id_token":"a"}]', "but the body is unusable: not a JSON object"),
+        (b'{"result":{"refresh_token":"new-refresh","id_token":"a"}}', "with no id_token"),
+        (b'<b>Warning</b> {"refresh_token":"new-refresh","id_token":"a"}', "but the body is unusable: not JSON"),
+        (b'{"x":[},"refresh_token":"new-refresh","id_token":"a"}', "but the body is unusable: not JSON"),
+        (b'refresh_token=new-refresh&token_type=bearer', "with no id_token"),
     ],
 )  # fmt: skip
 def test_a_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
     assert judge(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 429, 500, 502, 503])
+def test_new_refresh_token_outlives_a_status_that_does_not_fit(status: int) -> None:
+    reason = f"the token endpoint answered {status} with a refresh_token"
+    assert judge(status, GOOD) == Untrusted(reason, Secret("new-refresh"))
+    assert not isinstance(judge(status, {**GOOD, "refresh_token": None}), Untrusted)
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_refresh_token_that_the_provider_quotes_from_the_request_is_no_new_one(status: int) -> None:
+    sent = (Secret("sent-refresh"),)
+    for body in (
+        b'{"error":"invalid_grant","request":{"refresh_token":"sent-refresh"}}',
+        b'["refresh_token":"sent-refresh"]',
+    ):
+        parsed = parse_token_response(Dialect(), HttpResponse(status, body), NOW, sent)
+        assert not isinstance(parsed, Untrusted)
+
+
+def test_form_is_read_as_a_response() -> None:
+    """Servers from before RFC 6749 respond with a form, whatever its Content-Type says."""
+    tokens = judge(
+        200, b"id_token=a.b.c&refresh_token=new-refresh&expires_in=900&scope=openid+profile&token_type=bearer"
+    )
+    assert isinstance(tokens, TokenResponse)
+    assert (tokens.refresh_token, tokens.expires_in, tokens.scope) == (
+        Secret("new-refresh"),
+        900,
+        ("openid", "profile"),
+    )
+    assert judge(400, b"error=invalid_grant&error_description=The+token+is+expired") == Refused("invalid_grant")
+    assert judge(200, b"error=invalid_grant") == Refused("invalid_grant")
+    assert judge(400, b"error=invalid_grant&error=other") == ClientRejected("status_400")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +318,12 @@ def test_empty_refresh_token_counts_as_missing() -> None:
     assert answer.refresh_token is None
 
 
+def test_refresh_token_that_is_a_number_is_kept() -> None:
+    answer = judge(200, {**GOOD, "refresh_token": 12345678901234567890})
+    assert isinstance(answer, TokenResponse)
+    assert answer.refresh_token == Secret("12345678901234567890")
+
+
 def test_an_access_token_as_the_bearer_needs_its_type() -> None:
     """RFC 6749 section 7.1: a token of unknown type must not be used. An id_token has only one type."""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
@@ -290,7 +335,7 @@ def test_an_access_token_as_the_bearer_needs_its_type() -> None:
     )
 
 
-@pytest.mark.parametrize("refresh_token", [7, 0, False, [], ["a"], "a\nb", "ü", "x" * 8193, {"a": 1}, True])
+@pytest.mark.parametrize("refresh_token", [-7, 0, 0.5, False, [], ["a"], "a\nb", "ü", "x" * 65_537, {"a": 1}, True])
 def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(judge(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
 
