@@ -21,6 +21,7 @@ from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, h
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.response_filter import ResponseFilter
+from akoya_gateway.gateway.response_policy import TOKEN_REJECTED
 from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
@@ -47,7 +48,7 @@ class AsgiFastLane:
                 exchange.abandon()
                 raise
             if answer is not None:
-                headers = answer.headers
+                headers = answer.visible_headers
                 headers += [VIA_HEADER, (REQUEST_ID, exchange.request_id.encode())]
                 if not answer.has_date:
                     headers.append(self.date_header.header())
@@ -182,7 +183,7 @@ class AsgiExchange:
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self._finished = True
-        if head.special:
+        if TOKEN_REJECTED in head.hidden:
             self._to_stream().on_complete_response(head, body)
         elif not self.response.done():
             self.body = body

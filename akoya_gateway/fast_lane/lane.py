@@ -34,6 +34,7 @@ from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
+from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, RequestWriter
@@ -148,7 +149,9 @@ class FastLane:
             prepared = admitted.prepared
             if prepared is None:
                 return admitted, b""
-            return admitted, prepared.lines(routed.verb, headers.authority, routed.raw_path, target.query, now)
+            return admitted, prepared.lines(
+                routed.verb, headers.authorities[routed.secure], routed.raw_path, target.query, now
+            )
         except GatewayError:
             return None
 
@@ -161,8 +164,7 @@ class FastLane:
 
     def request_id_line(self, headers: CachedHeaders) -> bytes:
         """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
-        ids = self.gateway.request_ids
-        given = headers.request_id if ids.adopts and ids.trusts(headers.peer) else None
+        ids, given = self.gateway.request_ids, headers.request_id
         return ids.new_line() if given is None else line_of(ids.for_request(headers.peer, given))
 
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
@@ -221,10 +223,11 @@ class FastLane:
     ) -> CachedHeaders | None:
         assert self._runtime is not None
         request_headers = self._runtime.injector.read(headers)
-        authority = request_headers.authorities[target.target.secure]
+        authorities = request_headers.authorities
         section = self._writer.section(request_headers.upstream_headers, peer=peer, scheme=scheme)
-        if section.body is not Body.NONE or not authority or request_headers.override:
+        if section.body is not Body.NONE or not all(authorities) or request_headers.override:
             return None
+        request_id = next((value for name, value in headers if name == REQUEST_ID), None)
         return CachedHeaders(
-            headers, peer, request_headers.session, authority, section.lines, section.forwarded + b"\r\n"
+            headers, peer, request_headers.session, authorities, section.lines, section.forwarded + b"\r\n", request_id
         )

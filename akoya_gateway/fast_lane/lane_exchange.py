@@ -14,6 +14,7 @@ from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, id_in
+from akoya_gateway.gateway.response_policy import TOKEN_REJECTED
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
@@ -132,7 +133,7 @@ class LaneExchange:
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         protocol = self._protocol
-        if head.special or protocol.server_state.default_headers:
+        if protocol.server_state.default_headers:
             self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
             if body:
                 # Not `on_body`: the connection is back in its pool and must not be paused.
@@ -147,6 +148,8 @@ class LaneExchange:
         self.response_complete = True
         if self._monitored is not None:
             self._forget()
+        if TOKEN_REJECTED in head.hidden:
+            self._report_rejected_token()
         protocol.on_response_sent()
 
     def on_head(self, status: int, head: ResponseHead) -> None:
@@ -160,9 +163,8 @@ class LaneExchange:
         if stream:
             self._connection.disable_read_timeout()
         self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
-        grant = self._admission.grant
-        if grant is not None and rejected:
-            protocol.run_in_background(self._runtime.grants.report_stale(grant))
+        if rejected:
+            self._report_rejected_token()
 
     def on_body(self, chunk: bytes) -> None:
         self._write(chunk)
@@ -240,6 +242,11 @@ class LaneExchange:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
+
+    def _report_rejected_token(self) -> None:
+        grant = self._admission.grant
+        if grant is not None:
+            self._protocol.run_in_background(self._runtime.grants.report_stale(grant))
 
     async def _cut(self, code: int) -> None:
         if self.started:

@@ -21,7 +21,7 @@ from typing import TypeVar
 from starlette.types import Scope
 
 from akoya_gateway.access.request import Headers, has_method_override
-from akoya_gateway.admission.request_headers import authorities
+from akoya_gateway.admission.request_headers import Authorities, authorities
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
@@ -35,6 +35,8 @@ MAX_ENTRIES = 4096
 """Maximum number of cached lines of each kind."""
 MAX_KEY_BYTES = 1024
 """Maximum size of a cached line."""
+MAX_SECTIONS, MAX_SECTION_BYTES = 1024, 4096
+"""Maximum number and size of cached header sections. A browser often repeats all of its headers."""
 MAX_HEAD_BYTES = 16_384
 """Maximum size of a request head that is parsed here."""
 MAX_HEADERS = 100
@@ -81,41 +83,35 @@ _UNREAD = CachedTarget.__new__(CachedTarget)
 class CachedHeaders:
     """A parsed header section, as sent by one peer.
 
-    The gateway headers for the upstream go between `before` and `after`.
+    The gateway headers for the upstream go between `before` and `after`. `request_id` is the value of the first
+    `X-Request-Id`, or None; it is not validated. Instances are shared between requests: do not modify them.
     """
 
-    __slots__ = ("_headers", "after", "authority", "before", "peer", "session")
+    __slots__ = ("_headers", "after", "authorities", "before", "peer", "request_id", "session")
 
     def __init__(
         self,
         headers: Headers | list[bytes],
         peer: str | None,
         session: str | None,
-        authority: bytes,
+        authorities: Authorities,
         before: bytes,
         after: bytes,
+        request_id: bytes | None,
     ) -> None:
         """Store the section. `headers` are ASGI's pairs, or plain lines that are split when they are needed."""
         self._headers = headers
         self.peer = peer
         self.session = session
-        self.authority = authority
+        self.authorities = authorities
         self.before = before
         self.after = after
+        self.request_id = request_id
 
     @property
     def headers(self) -> Headers:
         """The headers as ASGI's pairs."""
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
-
-    @property
-    def request_id(self) -> bytes | None:
-        """The value of the first `X-Request-Id`, or None. Not validated."""
-        for one in self._headers:
-            name, value = _pair(one) if isinstance(one, bytes) else one
-            if name == REQUEST_ID:
-                return value
-        return None
 
 
 def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes, id_line: bytes) -> bytes:
@@ -138,11 +134,13 @@ class _HeaderKind(IntEnum):
     FORWARDED = 3
     UNTRUSTED = 4
     ONCE = 5
-    ODD = 6
+    REQUEST_ID = 6
+    ODD = 7
 
 
 _PASS, _HOST, _COOKIE = int(_HeaderKind.PASS), int(_HeaderKind.HOST), int(_HeaderKind.COOKIE)
 _FORWARDED, _UNTRUSTED, _ONCE = int(_HeaderKind.FORWARDED), int(_HeaderKind.UNTRUSTED), int(_HeaderKind.ONCE)
+_REQUEST_ID = int(_HeaderKind.REQUEST_ID)
 
 
 class _CachedHeader:
@@ -191,6 +189,9 @@ class RequestParser:
         self._scope_target_cache: BoundedCache[tuple[str, bytes, bytes], CachedTarget | None] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
+        self._section_cache: BoundedCache[tuple[str | None, bytes], CachedHeaders] = BoundedCache(
+            MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True
+        )
         self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
@@ -204,18 +205,21 @@ class RequestParser:
         """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it."""
         if data[-4:] != _END or len(data) > self._max_head_bytes:
             return None
-        written = data[:-4].split(b"\r\n", MAX_HEADERS)
-        start = written[0]
+        start, _, section = data.partition(b"\r\n")
         target = self._target_cache.get(start, _UNREAD)
         if target is _UNREAD:
             target = self._read_target(start)
         if target is None:
             return None
-        del written[0]
-        headers = self._read_headers(
-            written, self._header_cache.get, self._read_header, peer, self._scheme, target.target.secure
-        )
-        return None if headers is None else (target, headers)
+        key = peer, section
+        headers = self._section_cache.get(key)
+        if headers is None:
+            lines = section[:-4].split(b"\r\n", MAX_HEADERS)
+            headers = self._read_headers(lines, self._header_cache.get, self._read_header, peer, self._scheme)
+            if headers is None:
+                return None
+            self._section_cache.store(key, headers, len(section))
+        return target, headers
 
     def read_scope(self, scope: Scope, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """Parse an HTTP/1.1 request from an ASGI `http` scope, or return None."""
@@ -228,7 +232,7 @@ class RequestParser:
             return None
         scheme = scope.get("scheme", "http")
         cached_headers = self._read_headers(
-            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme, cached_target.target.secure
+            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme
         )
         return None if cached_headers is None else (cached_target, cached_headers)
 
@@ -239,9 +243,8 @@ class RequestParser:
         parse: Callable[[_Written], _CachedHeader],
         peer: str | None,
         scheme: str,
-        secure: bool,
     ) -> CachedHeaders | None:
-        host = cookie = None
+        host = cookie = request_id = None
         wires: list[bytes] = []
         forwarding_fields: list[_CachedHeader] = []
         once: tuple[bytes, ...] = ()
@@ -263,6 +266,8 @@ class RequestParser:
                 if self._writer.trusts(peer):
                     forwarding_fields.append(field)
                     wires.append(field.wire if kind == _UNTRUSTED else b"")
+            elif kind == _REQUEST_ID:
+                request_id = request_id or field.value
             else:
                 return None
         if host is None:
@@ -274,7 +279,7 @@ class RequestParser:
             + b"\r\n"
         )
         session = cookie.session if cookie is not None else None
-        return CachedHeaders(headers, peer, session, host.authorities[secure], b"".join(wires), after)
+        return CachedHeaders(headers, peer, session, host.authorities, b"".join(wires), after, request_id)
 
     def _read_target(self, written: bytes) -> CachedTarget | None:
         verb, _, rest = written.partition(b" ")
@@ -338,6 +343,8 @@ class RequestParser:
             field = _CachedHeader(_COOKIE, *header, wire)
             field.session = self._cookies.session([header])
             return field
+        if name == REQUEST_ID:
+            return _CachedHeader(_REQUEST_ID, *header)
         if name not in _UNCACHED_HEADERS and wire:
             self._simple_headers.store(name, None, len(name))
         return _CachedHeader(_ONCE if name in _SIGNATURES else _PASS, *header, wire)

@@ -42,6 +42,8 @@ class ResponsePolicy:
         An app that echoes the headers it received must not send a token to the browser. An app that sets a cookie with
         the name of a gateway cookie, by mistake, must not fix or end a session.
         """
+        if name[:3] not in _SUSPECT:
+            return False
         if name.lower() == b"set-cookie":
             # Browsers send a cookie without a name as its value alone, so `=akoya=x` sets `akoya` too.
             return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in self._cookies

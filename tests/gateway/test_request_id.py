@@ -13,7 +13,7 @@ TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
 def test_ids_are_16_hex_digits_and_all_different() -> None:
     ids = RequestIds()
-    made = {ids.new() for _ in range(10_000)}
+    made = {ids.new() for _ in range(10_000)}  # more than two blocks
     assert len(made) == 10_000
     assert all(len(each) == 16 and int(each, 16) >= 0 for each in made)
 
@@ -44,7 +44,8 @@ def test_what_does_not_fit_is_replaced(given: bytes) -> None:
 def test_the_counter_starts_over_under_a_new_prefix() -> None:
     prefixes = iter([b"\0\0\0\1", b"\0\0\0\2"])
     ids = RequestIds(random=lambda _: next(prefixes))
-    ids._count = 0xFFFF_FFFF - 1
-    assert ids.new().startswith("00000001")
-    ids.new()
+    ids._block = 0xF_FFFF - 1
+    made = [ids.new() for _ in range(4096)]
+    assert len(set(made)) == 4096
+    assert all(each.startswith("00000001") for each in made)
     assert ids.new().startswith("00000002")

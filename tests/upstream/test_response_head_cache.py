@@ -63,9 +63,11 @@ def agrees(data: bytes) -> bool:
     assert (parsed.begun, parsed.complete) == (1, 1)
     assert parsed.head == ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
     assert (parsed.status, parsed.body) == (head.status, data[start:])
-    assert head.wire == b"".join(b"%b: %b\r\n" % pair for pair in parsed.head.headers)
+    visible = [(name, value) for name, value in parsed.head.headers if not name.startswith(b"akoya-")]
+    assert head.visible_headers == visible
+    assert head.wire == b"".join(b"%b: %b\r\n" % pair for pair in visible)
     assert head.has_date == any(name == b"date" for name, _ in parsed.head.headers)
-    assert head.special == any(name.startswith(b"akoya-") for name, _ in parsed.head.headers)
+    assert head.hidden == tuple(name for name, _ in parsed.head.headers if name.startswith(b"akoya-"))
     return True
 
 

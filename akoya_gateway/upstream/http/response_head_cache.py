@@ -66,17 +66,16 @@ _PASS, _DATE, _LENGTH, _ODD = (
 class _CachedLine:
     """A parsed header line.
 
-    `wire` is the line as it is forwarded. `is_hidden` is True if the header must not reach the client.
+    `wire` is the line as it is forwarded, and empty if the header must not reach the client.
     """
 
-    __slots__ = ("header", "is_hidden", "length", "rule", "wire")
+    __slots__ = ("header", "length", "rule", "wire")
 
     def __init__(self, name: bytes, value: bytes, rule: int, length: int = 0, *, hidden: bool = False) -> None:
         self.header = (name, value)
         self.rule = rule
         self.length = length
-        self.wire = b"%b: %b\r\n" % (name, value)
-        self.is_hidden = hidden
+        self.wire = b"" if hidden else b"%b: %b\r\n" % (name, value)
 
 
 _NO_LINE = _CachedLine(b"", b"", _ODD)
@@ -89,27 +88,34 @@ class CachedResponseHead:
         status: The status code.
         length: Length of the body in bytes.
         has_date: The head contains a Date header.
-        special: A header must not reach the client, so `wire` cannot be sent as it is. Filter `headers` instead.
-        wire: The header lines as they are forwarded.
+        hidden: Names of the headers that must not reach the client.
+        wire: The lines of the other headers.
     """
 
-    __slots__ = ("_headers", "_lines", "has_date", "length", "special", "status", "wire")
+    __slots__ = ("_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
 
-    def __init__(self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, special: bool) -> None:
+    def __init__(
+        self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, hidden: tuple[bytes, ...]
+    ) -> None:
         self.status = status
         self.length = length
         self.has_date = dated
-        self.special = special
+        self.hidden = hidden
         self.wire = b"".join([line.wire for line in lines])
         self._lines = lines
-        self._headers: Headers | None = None
+        self._visible: Headers | None = None
 
     @property
     def headers(self) -> Headers:
-        """A new list of the headers, the same as `response_head.validate_head` returns."""
-        if self._headers is None:
-            self._headers = [line.header for line in self._lines]
-        return self._headers.copy()
+        """A new list of all headers, the same as `response_head.validate_head` returns."""
+        return [line.header for line in self._lines]
+
+    @property
+    def visible_headers(self) -> Headers:
+        """A new list of the headers of `wire`."""
+        if self._visible is None:
+            self._visible = [line.header for line in self._lines if line.wire]
+        return self._visible.copy()
 
 
 class ResponseHeadCache:
@@ -147,14 +153,16 @@ class ResponseHeadCache:
         cached = self._lines
         lines: list[_CachedLine] = []
         length: _CachedLine | None = None
-        dated = special = False
+        dated = False
+        hidden: tuple[bytes, ...] = ()
         del written[0]
         for each in written:
             line = cached.get(each) or self._read_line(each)
             rule = line.rule
             if rule == _PASS:
                 lines.append(line)
-                special |= line.is_hidden
+                if not line.wire:
+                    hidden += (line.header[0],)
             elif rule == _DATE:
                 dated = True
                 lines.append(line)
@@ -165,7 +173,7 @@ class ResponseHeadCache:
         if length is None or not status:
             return None
         lines.append(length)
-        return CachedResponseHead(status, lines, length.length, dated=dated, special=special)
+        return CachedResponseHead(status, lines, length.length, dated=dated, hidden=hidden)
 
     def _read_status(self, line: bytes) -> int:
         found = _STATUS.fullmatch(line)
