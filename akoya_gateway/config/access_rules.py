@@ -39,6 +39,7 @@ def read_rules(
         if built is None:
             continue
         built = replace(built, path=root_path + built.path)
+        _require_own_name(rule, built, found)
         _warn_if_shadowed(rule, built, found)
         if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
             rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")
@@ -79,6 +80,7 @@ def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | 
         grant=_grant_selector(node, requirement, names),
         line=node.reader.document.values[node.path].line,
         upstream=upstream,
+        name=node.plain("name") or "",
     )
 
 
@@ -194,6 +196,15 @@ def _known(node: Node, connectors: Node) -> bool:
     remedy = did_you_mean(node.value, names) or f"known: {', '.join(names)}"
     node.error(f"no connector named {quoted(node.value)}", remedy)
     return False
+
+
+def _require_own_name(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> None:
+    """Report an error if another rule has the same name, or if metrics use it for something else."""
+    if rule.name == "other":
+        node.error("`other` is the name of what exceeds the limits of metrics", "choose another name", key="name")
+    for other in earlier:
+        if rule.name and rule.name == other.name:
+            node.error(f"the rule in line {other.line} has the same name", "give each its own name", key="name")
 
 
 def _warn_if_shadowed(node: Node, rule: AccessRule, earlier: list[AccessRule]) -> None:

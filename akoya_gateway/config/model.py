@@ -271,11 +271,13 @@ class AccessRule:
     """The line in gateway.yaml, for `explain` and logs."""
     upstream: Upstream | None = None
     """The upstream of matching requests, or None if the gateway does not forward requests itself."""
+    name: str = ""
+    """The configured name, or an empty string."""
     label: str = field(init=False)
-    """The name of the rule in logs, `explain` and assertions. Computed once because every request needs it."""
+    """The rule in metrics, logs, `explain` and assertions. Computed once because every request needs it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", f"access[{self.index}] {self.path}")
+        object.__setattr__(self, "label", self.name or f"access[{self.index}] {self.path}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TypeVar
 
 from akoya_gateway.config.model import Config
+from akoya_gateway.entrypoints.observers import IDENTITY_FAILURES, LIMITS
 from akoya_gateway.grants.grant import GrantState
 from akoya_gateway.grants.refresher import REFRESH_OUTCOMES
 from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
+from akoya_gateway.observability.worker_stats import RESTART_REASONS
 
 T = TypeVar("T")
 
@@ -52,12 +54,26 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
         "attempts_finished", _bounded([(key, result) for _, key in connectors for result in ATTEMPT_RESULTS])
     )
     metrics.create("disconnects", [(key,) for _, key in connectors])
-    metrics.create("upstream_failures", [(code,) for code in FAILURES if code.startswith("upstream-")])
+    upstreams = [each.address for each in config.all_upstreams]
+    failures = [code for code in FAILURES if code.startswith("upstream-")]
+    metrics.create("upstream_failures", _bounded([(name, code) for name in upstreams for code in failures]))
+    metrics.set_upstreams({rule.label: rule.upstream.address for rule in config.access if rule.upstream is not None})
+    metrics.create("key_fetch_failures", [(name,) for name in _key_sources(config)])
+    metrics.create("identity_failures", [(code,) for code in sorted(IDENTITY_FAILURES)])
+    metrics.create("limit_refusals", [(limit,) for limit in sorted(LIMITS)])
+    metrics.create("malformed_requests", [()])
+    metrics.create("worker_restarts", [(reason,) for reason in RESTART_REASONS])
     metrics.create("store_errors", [("request",)])
     metrics.create("refreshes_unsaved", [()])
     metrics.create("config_reloads", [("ok",), ("failed",)])
     passed = [(rule, "passed", 200) for rule in rules]
     metrics.create_requests(_bounded([*passed, *((rule, code, 503) for rule in rules for code in FAILURES)]))
+
+
+def _key_sources(config: Config) -> list[str]:
+    """Return the names of the key sets that the configuration fetches (`Observers.keys_failed`)."""
+    fetched = [name for name, each in config.environments.items() if each.jwks_uri is not None]
+    return [*fetched, "identity"] if config.identity.jwks_uri is not None else fetched
 
 
 def _bounded(series: list[T]) -> list[T]:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.observability.access_log import AccessLog, LoggedRequest
 from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.server.refusal_log import PARSER_LIMITS
+
+IDENTITY_FAILURES = frozenset({"ambiguous-identity", "identity-keys", "identity-rejected", "untrusted-identity"})
+"""Outcomes of requests whose identity header or token was refused."""
+
+REFUSALS = {
+    "body-timeout": "body_seconds",
+    "body-too-large": "body_bytes",
+    "headers-too-large": "max_header_bytes",
+    "path-too-long": "path_bytes",
+    "too-many-attempts": "attempts",
+    "too-many-connects": "connects_per_minute",
+    "upstream-busy": "pool",
+}
+"""The limits by the outcome of requests that they refuse."""
+LIMITS = frozenset({*REFUSALS.values(), *PARSER_LIMITS.values()})
+"""All values of the label `limit`."""
 
 _ALARMING = frozenset({GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT})
 
@@ -17,6 +36,7 @@ def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
         LoggingGrantObserver(metrics, log),
         LoggingAuthorizationObserver(metrics, log),
         LoggingRequestObserver(metrics, access),
+        partial(metrics.increment, "key_fetch_failures"),
     )
 
 
@@ -25,18 +45,26 @@ class LoggingRequestObserver:
 
     def __init__(self, metrics: Metrics, access: AccessLog) -> None:
         self._count = metrics.request
-        self._failed = metrics.upstream_failed
-        self._store_failed = metrics.store_failed
+        self._metrics = metrics
         self._log_access = access
 
     def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
-        if status >= 500:
-            if outcome.startswith("upstream-"):
-                self._failed(outcome)
-            elif outcome == "store-unavailable":
-                self._store_failed("request")
+        if status >= 400:
+            self._count_failure(status, rule, outcome)
         self._log_access(request, status, rule, outcome, seconds)
+
+    def _count_failure(self, status: int, rule: str, outcome: str) -> None:
+        """Count a refused or failed request in the metric of its cause, if it has one."""
+        metrics = self._metrics
+        if outcome in REFUSALS:
+            metrics.increment("limit_refusals", REFUSALS[outcome])
+        elif outcome in IDENTITY_FAILURES:
+            metrics.increment("identity_failures", outcome)
+        if status >= 500 and outcome.startswith("upstream-"):
+            metrics.upstream_failed(rule, outcome)
+        elif outcome == "store-unavailable":
+            metrics.store_failed("request")
 
 
 class LoggingGrantObserver:

@@ -26,6 +26,7 @@ from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 from akoya_gateway.gateway.admin_token import AdminTokenApp
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.middleware import Gateway
+from akoya_gateway.gateway.sampled_metrics import SampledMetrics
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.observability.access_log import AccessLog
 from akoya_gateway.observability.logs import Log, configure_process_logging
@@ -42,6 +43,7 @@ from akoya_gateway.server.uvicorn_server import WebSockets
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol, GuardedWebSocketProtocol
 from akoya_gateway.server.worker import ServeOptions, Worker, WorkerSlot
 from akoya_gateway.store import describe
+from akoya_gateway.tasks import cancel_and_wait, keep_running
 from akoya_gateway.version import __version__
 
 RESTART_KEYS = ("listen", "admin", "logging")
@@ -211,7 +213,8 @@ class Sidecar:
             observers=build_observers(metrics, log, access),
             forward_auth=self._router is None,
         )
-        metrics.sample("grants_in_use", lambda: [((), self._cached_owners())])
+        self._sampled = SampledMetrics(metrics, self._gateway, self._router)
+        self._counting: asyncio.Task[None] | None = None
         self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
         self.app: ASGIApp = DateMiddleware(self._gateway, date_header)
@@ -230,9 +233,11 @@ class Sidecar:
     async def startup(self) -> None:
         """Open the gateway."""
         await self._gateway.startup()
+        self._counting = asyncio.ensure_future(keep_running("grant count", self._sampled.count_forever))
 
     async def shutdown(self) -> None:
         """Close the gateway, then the connections to the upstreams."""
+        await cancel_and_wait(self._counting)
         await self._gateway.shutdown()
         if self._router is not None:
             await self._router.close()
@@ -248,10 +253,6 @@ class Sidecar:
             self._router.switch(config, fresh)
         create_known_series(self._metrics, config)
         _log_unchanged_settings(self._log, self._config, config)
-
-    def _cached_owners(self) -> float:
-        runtime = self._gateway.current_runtime
-        return 0 if runtime is None else runtime.grants.cached_owners
 
     async def check(self) -> Sequence[str]:
         """Return the reasons why the gateway cannot serve; empty when it is ready."""

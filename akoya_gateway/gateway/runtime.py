@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from akoya_gateway.access.policy import AccessPolicy
@@ -42,6 +43,7 @@ from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.last_access import LastAccess
 from akoya_gateway.sessions.recovery import SessionRecovery
 from akoya_gateway.sessions.session_store import SessionStore
+from akoya_gateway.signing.keys import load_schedule
 from akoya_gateway.store import EncryptedStore, Store, open_store
 from akoya_gateway.store.encryption import Keyring
 from akoya_gateway.trusted_proxies import TrustedProxies
@@ -54,6 +56,8 @@ class Observers:
     grants: GrantObserver
     authorizations: AuthorizationObserver
     requests: RequestObserver | None = None
+    keys_failed: Callable[[str], None] = lambda _: None
+    """Called with the environment, or `identity`, whose keys (`jwks_uri`) could not be fetched."""
 
 
 LAST_ACCESS_LIFETIME = 400 * 86_400.0
@@ -84,8 +88,8 @@ class Runtime:
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.error_responder = ErrorResponder(config, self.pages, self.redirects, self.cookies)
-        encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
-        self.providers: Providers = open_providers(config, clock)
+        self.encrypted_store = encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
+        self.providers: Providers = open_providers(config, clock, on_keys_failure=observers.keys_failed)
         self.sessions = SessionStore(encrypted_store, config.sessions.cookie, clock=clock)
         self.last_access = LastAccess(encrypted_store, _owner_lifetime(config) or LAST_ACCESS_LIFETIME)
         self.attempts = AuthorizationAttempts(encrypted_store, config.limits, clock=clock)
@@ -99,11 +103,12 @@ class Runtime:
             names_lifetime=_owner_lifetime(config),
         )
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
+        self.signing_keys = load_schedule(config.signing.algorithm, config.signing.keys)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
         route = config.prefix.encode() + b"/forward-auth"
         self.original_requests = OriginalRequestCache(route, self.cookies, self.injector.client_headers)
         jwks_uri = config.identity.jwks_uri
-        keys = None if jwks_uri is None else self.providers.keys_of(jwks_uri, clock)
+        keys = None if jwks_uri is None else self.providers.keys_of("identity", jwks_uri, clock)
         self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))
         policy = AccessPolicy(config.access, config.connectors, config.path_variants)
         self.gate = AccessGate(

@@ -52,6 +52,11 @@ class UpstreamRouter:
         return self._proxies
 
     @property
+    def pools(self) -> list[ConnectionPool]:
+        """The connection pools of the upstreams in the active configuration."""
+        return [self._proxies[each.name].pool for each in self._config.all_upstreams]
+
+    @property
     def max_message(self) -> int:
         """Size in bytes of the largest WebSocket message that any upstream accepts.
 

@@ -93,6 +93,8 @@ class RevocationQueue:
         self._observer = observer
         self._work: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self.waiting = 0
+        """The number of queued revocations after the last sweep, of all processes that share the store."""
 
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
         """Queue a refresh token of the grant for revocation. The entry is durable when this returns.
@@ -134,6 +136,7 @@ class RevocationQueue:
             StoreUnavailable: The store cannot be read or written.
         """
         soonest = self._clock() + SWEEP_INTERVAL
+        waiting = 0
         async for record in self._store.scan(KIND):
             entry = _entry(record)
             if entry is not None and self._due(entry) <= self._clock():
@@ -143,7 +146,9 @@ class RevocationQueue:
                     # The provider counts revocations towards the same rate limit as refreshes. No user waits for them.
                     await asyncio.sleep(1.0 / endpoint.client.environment.rate)
             if entry is not None:
+                waiting += 1
                 soonest = min(soonest, self._due(entry))
+        self.waiting = waiting
         return soonest
 
     async def _run(self) -> None:

@@ -70,15 +70,36 @@ METRICS = (
     _gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment", combine=max),
     _counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state"),
     _gauge("grants_in_use", "Owners whose grants are cached in memory.", sampled=True),
+    # Of one store, so each process reports the same values.
+    _gauge("grants", "Grants in the store.", "environment", "connector", "state", combine=max, sampled=True),
+    _gauge("grants_counted_timestamp_seconds", "When the grants were counted.", combine=max, sampled=True),
+    _gauge("revocations_waiting", "Refresh tokens still to be revoked at the provider.", combine=max, sampled=True),
+    _counter("key_fetch_failures", "Failed fetches of the keys that verify id_tokens or identities.", "source"),
     # Users
     _counter("attempts_started", "Authorization attempts begun.", "connector"),
     _counter("attempts_finished", "Authorization attempts ended.", "connector", "result"),
     _counter("disconnects", "Grants disconnected by their users.", "connector"),
+    _counter("identity_failures", "Requests whose identity header or token was refused.", "reason"),
+    _counter("limit_refusals", "Requests that a limit refused.", "limit"),
+    _counter("malformed_requests", "Requests that could not be parsed."),
     # The store and the upstreams
     _counter("store_errors", "Store calls that failed.", "operation"),
-    _counter("upstream_failures", "Failed upstream requests.", "kind"),
+    _counter("upstream_failures", "Failed upstream requests.", "upstream", "kind"),
+    _gauge("upstream_connections", "Connections to the upstream.", "upstream", "state", sampled=True),
+    _gauge("upstream_connections_max", "Maximum connections (`pool`).", "upstream", sampled=True),
+    _gauge("upstream_requests_waiting", "Requests that wait for a connection.", "upstream", sampled=True),
+    _gauge("upstream_address_resting", "1: it rests after failures.", "upstream", "address", combine=max, sampled=True),
+    # Clients
+    _gauge("client_connections", "Connections of clients.", sampled=True),
+    _gauge("requests_in_flight", "Requests whose response is not complete, without WebSockets.", sampled=True),
     _gauge("websockets", "WebSockets open."),
+    # Signing keys
+    _gauge("signing_key_start_timestamp_seconds", "When it may sign (`nbf`).", "key", combine=max, sampled=True),
+    _gauge("signing_key_end_timestamp_seconds", "When the key ends (`exp`).", "key", combine=max, sampled=True),
+    _gauge("signing_key_signs", "1: the key that signs now.", "key", combine=max, sampled=True),
     # The process
+    _counter("worker_restarts", "Workers that exited and were replaced.", "reason"),
+    _gauge("draining", "1: the process was asked to stop.", combine=max, sampled=True),
     _counter("config_reloads", "Reloads of the configuration.", "result", combine=max),
     _gauge("config_loaded_timestamp_seconds", "When the current configuration was loaded.", combine=min),
     _gauge("config_last_reload_successful", "1: the last reload succeeded.", combine=min),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -144,6 +144,10 @@ class Metrics:
         """Add a function that each scrape calls for values of a sampled metric. It must neither block nor raise."""
         self._sampled[name].sources.append(source)
 
+    def set_upstreams(self, upstreams: Mapping[str, str]) -> None:
+        """Set the upstream of each rule, by their labels, at start and after a reload."""
+        self._tally.set_upstreams(upstreams)
+
     def create_requests(self, series: Iterable[tuple[str, str, int]]) -> None:
         """Create series of requests for these rules, outcomes and statuses."""
         for rule, outcome, status in series:
@@ -194,9 +198,9 @@ class Metrics:
         """Count a store call that raised. `operation` is its verb."""
         self.increment("store_errors", operation)
 
-    def upstream_failed(self, kind: str) -> None:
-        """Count a failed upstream request. `kind` is the stable code of the `UpstreamError`."""
-        self.increment("upstream_failures", kind)
+    def upstream_failed(self, rule: str, kind: str) -> None:
+        """Count a request under this rule that its upstream failed. `kind` is the code of the `UpstreamError`."""
+        self.increment("upstream_failures", self._tally.upstream_of(rule), kind)
 
     def websocket_opened(self) -> None:
         """Count an open WebSocket."""

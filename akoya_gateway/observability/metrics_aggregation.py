@@ -35,7 +35,11 @@ class MetricsAggregator:
 
     def add_registry(self, registry: Collector) -> None:
         """Add the metrics of this process."""
-        for metric in registry.collect():
+        self.add_families(registry.collect())
+
+    def add_families(self, families: Iterable[Metric]) -> None:
+        """Add metrics."""
+        for metric in families:
             self._declare(metric.name, metric.type, metric.documentation)
             for sample in metric.samples:
                 # The creation time of a counter is meaningless for a sum of several.

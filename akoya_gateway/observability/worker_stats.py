@@ -7,14 +7,19 @@ import os
 import time
 from collections.abc import Callable
 
+from prometheus_client.core import CounterMetricFamily
+
 from akoya_gateway.observability.health import Readiness, Report, decoded
 from akoya_gateway.observability.logs import Log
+from akoya_gateway.observability.metric_table import METRICS, PREFIX
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.metrics_aggregation import MetricsAggregator
 from akoya_gateway.observability.shared_memory import SharedSlots, SlotValue
 
 PUBLISH_INTERVAL = 1.0
 """Seconds between two publications, which is also how old the values of other workers may be."""
+RESTART_REASONS = ("exited", "killed", "stuck")
+"""Why a worker was replaced: it exited, it was killed by a signal, or it was killed because it was stuck."""
 STALE_AFTER = 10.0
 """Seconds without a publication after which a worker is reported as stuck."""
 
@@ -124,6 +129,19 @@ def retain_counters(slots: SharedSlots, slot: int) -> None:
     totals.add(decode_slot(last)[1])
     slots.write(exited_slot, last.written_at, 0, totals.snapshot(lasting=True))
     slots.clear(slot)
+
+
+def count_restart(slots: SharedSlots, reason: str) -> None:
+    """Count a worker that exited and will be replaced, in the retained totals. `reason` is in `RESTART_REASONS`."""
+    totals = MetricsAggregator()
+    before = slots.read(slots.slots - 1)
+    if before is not None:
+        totals.add(before.content)
+    row = next(row for row in METRICS if row.name == "worker_restarts")
+    family = CounterMetricFamily(f"{PREFIX}_{row.name}", row.text, labels=row.labels)
+    family.add_metric((reason,), 1)
+    totals.add_families([family])
+    slots.write(slots.slots - 1, time.monotonic(), 0, totals.snapshot(lasting=True))
 
 
 def last_published(slots: SharedSlots) -> dict[int, tuple[int, float]]:

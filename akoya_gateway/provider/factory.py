@@ -6,7 +6,8 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,10 @@ from akoya_gateway.provider.provider import Provider
 from akoya_gateway.provider.remote_keys import RemoteKeySet
 
 _KEYS_TIMEOUT = 5.0
+
+
+def _ignore(_: str) -> None:
+    return
 
 
 def trust(process_environment: ProcessEnvironment) -> ssl.SSLContext:
@@ -97,8 +102,13 @@ class Providers(Mapping[str, Provider]):
     """Maps client names to `Provider`s. Close it, or use it as an async context manager."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], sources: Mapping[str, RemoteKeySet], http: httpx.AsyncClient
+        self,
+        providers: Mapping[str, Provider],
+        sources: Mapping[str, RemoteKeySet],
+        http: httpx.AsyncClient,
+        on_keys_failure: Callable[[str], None] = _ignore,
     ) -> None:
+        self._on_keys_failure = on_keys_failure
         self._providers = dict(providers)
         self._sources = dict(sources)
         self._http = http
@@ -112,13 +122,16 @@ class Providers(Mapping[str, Provider]):
     def __len__(self) -> int:
         return len(self._providers)
 
-    def keys_of(self, uri: str, clock: Clock) -> RemoteKeySet:
+    def keys_of(self, name: str, uri: str, clock: Clock) -> RemoteKeySet:
         """Return the key set of another issuer, fetched with the same HTTP client and closed with the providers.
+
+        `name` is passed to `on_keys_failure`.
 
         Raises:
             ValueError: As for `RemoteKeySet`.
         """
-        source = RemoteKeySet(uri, self._http, clock, timeout=_KEYS_TIMEOUT)
+        on_failure = partial(self._on_keys_failure, name)
+        source = RemoteKeySet(uri, self._http, clock, timeout=_KEYS_TIMEOUT, on_failure=on_failure)
         self._sources[f"keys of {uri}"] = source
         return source
 
@@ -137,10 +150,16 @@ class Providers(Mapping[str, Provider]):
         await self.close()
 
 
-def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncClient | None = None) -> Providers:
+def open_providers(
+    config: Config,
+    clock: Clock = time.time,
+    http: httpx.AsyncClient | None = None,
+    on_keys_failure: Callable[[str], None] = _ignore,
+) -> Providers:
     """Return one provider per client of `config`. Makes no request.
 
-    Clients of one environment share its keys.
+    Clients of one environment share its keys. `on_keys_failure` is called with the environment's name after each
+    failed fetch of its keys.
 
     Raises:
         ValueError: `tokens.verify` is `always` and an environment has no `jwks_uri`; or a `jwks_uri` is neither https
@@ -153,11 +172,14 @@ def open_providers(config: Config, clock: Clock = time.time, http: httpx.AsyncCl
             continue
         if environment.jwks_uri is not None:
             timeout = min(_KEYS_TIMEOUT, environment.timeout)
-            sources[environment.name] = RemoteKeySet(environment.jwks_uri, http, clock, timeout=timeout)
+            on_failure = partial(on_keys_failure, environment.name)
+            sources[environment.name] = RemoteKeySet(
+                environment.jwks_uri, http, clock, timeout=timeout, on_failure=on_failure
+            )
         elif config.tokens.verify is Verify.ALWAYS:
             raise ValueError(f"tokens.verify is always, but environment {environment.name!r} has no jwks_uri")
     providers = {
         name: Provider(client, http, sources.get(client.environment.name), config.tokens, clock)
         for name, client in config.clients.items()
     }
-    return Providers(providers, sources, http)
+    return Providers(providers, sources, http, on_keys_failure)

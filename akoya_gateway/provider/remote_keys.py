@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -52,18 +53,28 @@ class RemoteKeySet:
         http: The HTTP client.
         clock: Used for the age of the keys.
         timeout: Seconds for one fetch.
+        on_failure: Called after each fetch that failed.
 
     Raises:
         ValueError: The URI is neither https nor on a loopback address.
     """
 
-    def __init__(self, uri: str, http: httpx.AsyncClient, clock: Clock, *, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        uri: str,
+        http: httpx.AsyncClient,
+        clock: Clock,
+        *,
+        timeout: float = 5.0,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         if not _is_safe(uri):
             raise ValueError("jwks_uri must be https, or http on a loopback address")
         self.timeout = timeout
         self._uri = uri
         self._http = http
         self._clock = clock
+        self._on_failure = on_failure
         self._cached: _Cached | None = None
         self._failure = "the provider's keys have not been fetched"
         self._retry_at = 0.0
@@ -134,6 +145,7 @@ class RemoteKeySet:
 
     def _failed(self, detail: str) -> None:
         self._failure = detail
+        self._on_failure()
         self._retry_at = self._clock() + (RETRY_EMPTY if self._cached is None else RETRY_STALE)
 
 

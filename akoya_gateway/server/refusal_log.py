@@ -1,4 +1,4 @@
-"""Logs requests that were refused before they could be parsed and therefore do not appear in the access log."""
+"""Logs and counts requests that were refused before they could be parsed, and so are not in the access log."""
 
 from __future__ import annotations
 
@@ -11,20 +11,38 @@ from akoya_gateway.log import logger
 INTERVAL = 60.0
 """Seconds between two events of one status. The limit exists because clients control how often they are refused."""
 
+PARSER_LIMITS = {
+    "head too large": "header_bytes",
+    "head too slow": "head_seconds",
+    "too many header fields": "header_fields",
+    "too many pipelined requests": "pipelined_requests",
+    "trailers or chunk extensions too large": "trailer_bytes",
+}
+"""The limits by the reason of a refusal. Requests with another reason were malformed."""
+
 _LOG = logger("akoya_gateway.server")
 
 
 class RefusalLog:
     """Log at most one event per status and interval, with the number of requests since the last one."""
 
-    def __init__(self, log: Any = _LOG, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log: Any = _LOG,
+        clock: Callable[[], float] = time.monotonic,
+        count: Callable[..., None] = lambda *_: None,
+    ) -> None:
+        """Create the log. `count` is `Metrics.increment`, and is called for each refusal."""
         self._log = log
+        self._count = count
         self._clock = clock
         self._logged_at: dict[int, float] = {}
         self._counts: dict[int, int] = {}
 
     def add(self, status: int, reason: str) -> None:
         """Count a refused request. `reason` is one of a few fixed texts."""
+        limit = PARSER_LIMITS.get(reason)
+        self._count(*(("malformed_requests",) if limit is None else ("limit_refusals", limit)))
         count = self._counts.get(status, 0) + 1
         now = self._clock()
         if now - self._logged_at.get(status, -INTERVAL) < INTERVAL:

@@ -18,7 +18,7 @@ from typing import Any
 
 from akoya_gateway.observability.logs import Log
 from akoya_gateway.observability.shared_memory import SharedSlots
-from akoya_gateway.observability.worker_stats import last_published, retain_counters
+from akoya_gateway.observability.worker_stats import count_restart, last_published, retain_counters
 from akoya_gateway.server.service_manager import ServiceManager
 from akoya_gateway.server.worker import START_FAILED, WorkerSlot
 
@@ -43,6 +43,8 @@ class _WorkerRecord:
     since: float = 0.0
     crashes: int = 0
     start_at: float = 0.0
+    is_stuck: bool = False
+    """True once it was killed because its event loop did not respond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,8 @@ class Supervisor:
             worker.crashes = 1 if now - worker.since >= SETTLED_AFTER else worker.crashes + 1
             pause = 0.0 if worker.crashes == 1 else min(0.5 * 2.0 ** (worker.crashes - 2), MAX_PAUSE)
             worker.start_at = now + pause
+            count_restart(self._slots, "stuck" if worker.is_stuck else "killed" if code < 0 else "exited")
+            worker.is_stuck = False
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             self._log.error("worker exited", worker=worker.number, pid=worker.pid, reason=reason, restart_in=pause)
         worker.pid = 0
@@ -212,6 +216,7 @@ class Supervisor:
         for worker in self._workers:
             pid, at = posts.get(worker.number, (0, 0.0))
             if pid and pid == worker.pid and self._clock() - at > STUCK_AFTER:
+                worker.is_stuck = True
                 self._log.error("stuck worker killed", worker=worker.number, pid=pid)
                 self._send(worker, signal.SIGKILL)
 

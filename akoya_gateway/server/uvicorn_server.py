@@ -40,6 +40,7 @@ def server_config(
     protocol: Callable[..., HttpToolsProtocol] = LimitedHttpProtocol,
     max_message: int = 16_777_216,
     websockets: WebSockets = GuardedWebSocketProtocol,
+    refusal_log: RefusalLog | None = None,
 ) -> uvicorn.Config:
     """Return a uvicorn configuration without uvicorn's own headers, logging and trust in forwarded headers.
 
@@ -50,8 +51,10 @@ def server_config(
         protocol: HTTP protocol class.
         max_message: maximum bytes of a WebSocket message.
         websockets: WebSocket protocol class, or `"none"` to serve no WebSockets.
+        refusal_log: receives refused requests.
     """
-    limited = partial(protocol, head_limit=head_limit, field_limit=field_limit, refusal_log=RefusalLog())
+    refusals = refusal_log or RefusalLog()
+    limited = partial(protocol, head_limit=head_limit, field_limit=field_limit, refusal_log=refusals)
     http = cast("type[asyncio.Protocol]", limited)
     return uvicorn.Config(
         cast("Any", app),
@@ -89,6 +92,12 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Install no signal handlers: the worker has its own."""
         yield
+
+    @property
+    def requests_in_flight(self) -> int:
+        """The number of connections with a request whose response is not complete."""
+        connections = self.server_state.connections
+        return sum(each.under_way for each in connections if isinstance(each, LimitedHttpProtocol))
 
     def stop(self) -> None:
         """Begin to drain. Returns immediately."""

@@ -17,12 +17,13 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.observability.admin_app import AdminApp, ExtraApp
 from akoya_gateway.observability.health import Readiness, Report
 from akoya_gateway.observability.logs import Log
-from akoya_gateway.observability.metrics import Metrics
+from akoya_gateway.observability.metrics import Metrics, Samples
 from akoya_gateway.observability.shared_memory import SharedSlots
 from akoya_gateway.observability.worker_stats import WorkerStats
 from akoya_gateway.server.config_reloader import ConfigReloader
 from akoya_gateway.server.config_watcher import ConfigWatcher
 from akoya_gateway.server.http_protocol import LimitedHttpProtocol
+from akoya_gateway.server.refusal_log import RefusalLog
 from akoya_gateway.server.service_manager import ServiceManager
 from akoya_gateway.server.uvicorn_server import DrainingServer, WebSockets, server_config
 from akoya_gateway.tasks import keep_running
@@ -113,6 +114,7 @@ class Worker:
         manager: ServiceManager | None = None,
     ) -> None:
         self._service = service
+        self._metrics = metrics
         self._log = log
         self._options = options
         self._slot = slot
@@ -129,6 +131,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
         self._public: DrainingServer | None = None
+        metrics.sample("draining", lambda: [((), float(self._readiness.draining))])
+        metrics.sample("requests_in_flight", self._requests_in_flight)
+        metrics.sample("client_connections", self._client_connections)
 
     async def run(self, public: socket.socket, admin: socket.socket | None) -> int:
         """Serve until SIGTERM, and return the exit code."""
@@ -145,6 +150,7 @@ class Worker:
             protocol=self._service.protocol,
             max_message=self._service.max_message,
             websockets=self._service.websockets,
+            refusal_log=RefusalLog(count=self._metrics.increment),
         )
         self._public = server = DrainingServer(config, self._options.grace)
         serving = asyncio.ensure_future(server.serve([public]))
@@ -166,6 +172,12 @@ class Worker:
         if self._stop.is_set() and self._public is not None:
             self._public.stop_now()
         self._stop.set()
+
+    def _requests_in_flight(self) -> Samples:
+        return [((), 0 if self._public is None else self._public.requests_in_flight)]
+
+    def _client_connections(self) -> Samples:
+        return [((), 0 if self._public is None else len(self._public.server_state.connections))]
 
     async def _apply(self, config: Config) -> None:
         await self._service.reload(config)

@@ -55,6 +55,15 @@ def test_every_form_of_require_is_read(tmp_path: Path) -> None:
     assert [rule.index for rule in rules] == [0, 1, 2, 3, 4]
 
 
+def test_label_of_a_rule_is_its_name_or_its_position_and_path(tmp_path: Path) -> None:
+    named, unnamed = _rules(
+        tmp_path,
+        {"name": "api.v1", "path": "/api/*", "require": "any"},
+        {"path": "/*", "require": "nothing"},
+    )
+    assert (named.label, unnamed.label) == ("api.v1", "access[1] /*")
+
+
 def test_rules_know_their_line(tmp_path: Path) -> None:
     (rule,) = _rules(tmp_path, {"path": "/*", "require": "any"})
     line = (tmp_path / "gateway.yaml").read_text().splitlines()[rule.line - 1]
@@ -64,6 +73,8 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
+        ({"path": "/x", "require": "any", "name": "other"}, "access[0].name: `other` is the name of what exceeds"),
+        ({"path": "/x", "require": "any", "name": "Two words"}, "access[0].name: expected lower-case letters, digits"),
         ({"path": "/x", "require": "mikmo"}, 'access[0].require: no connector named "mikmo" (did you mean "mikomo"?)'),
         ({"path": "/x", "require": ["mikomo", "x"]}, 'access[0].require[1]: no connector named "x" (known: mikomo)'),
         ({"path": "/x", "require": "anny"}, 'access[0].require: no connector named "anny" (did you mean "any"?)'),

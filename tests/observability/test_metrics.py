@@ -17,9 +17,9 @@ from akoya_gateway.observability.health import Readiness, Report
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
 from akoya_gateway.observability.metrics_aggregation import MetricsAggregator, exposition
-from akoya_gateway.observability.request_metrics import MAX_SERIES
+from akoya_gateway.observability.request_metrics import MAX_HISTOGRAMS, MAX_SERIES
 from akoya_gateway.observability.shared_memory import HALF_BYTES, SharedSlots
-from akoya_gateway.observability.worker_stats import WorkerStats, decode_slot, retain_counters
+from akoya_gateway.observability.worker_stats import WorkerStats, count_restart, decode_slot, retain_counters
 from tests.support.metrics import values
 
 
@@ -39,11 +39,11 @@ def test_requests_are_counted_by_rule_outcome_and_class() -> None:
     read = values(exposition(metrics.registry))
     assert read["akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"] == 2
     assert read["akoya_gateway_requests_total{outcome=refused,rule=-,status=4xx}"] == 1
-    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.001}"] == 1
-    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.005}"] == 2
-    assert read["akoya_gateway_request_duration_seconds_bucket{le=+Inf}"] == 3
-    assert read["akoya_gateway_request_duration_seconds_count{}"] == 3
-    assert read["akoya_gateway_request_duration_seconds_sum{}"] == pytest.approx(0.0241)
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.001,rule=-,upstream=-}"] == 1
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=0.005,rule=0,upstream=-}"] == 1
+    assert read["akoya_gateway_request_duration_seconds_bucket{le=+Inf,rule=0,upstream=-}"] == 2
+    assert read["akoya_gateway_request_duration_seconds_count{rule=0,upstream=-}"] == 2
+    assert read["akoya_gateway_request_duration_seconds_sum{rule=0,upstream=-}"] == pytest.approx(0.024)
 
 
 @settings(max_examples=100, deadline=None)
@@ -55,13 +55,16 @@ def test_the_histogram_agrees_with_prometheus_clients_own(durations: list[float]
 
     metrics = Metrics("1")
     reference = CollectorRegistry()
-    theirs = Histogram("akoya_gateway_request_duration_seconds", "x", registry=reference, buckets=BUCKETS)
+    labels = ("rule", "upstream")
+    family = Histogram("akoya_gateway_request_duration_seconds", "x", labels, registry=reference, buckets=BUCKETS)
+    theirs = family.labels("0", "-")
+    metrics.create_requests([("0", "passed", 200)])
     for each in durations:
         metrics.request("0", "passed", 200, each)
         theirs.observe(each)
     ours, wanted = values(exposition(metrics.registry)), values(exposition(reference))
     for name, value in wanted.items():
-        if name.endswith("_sum{}"):
+        if "_sum{" in name:
             assert ours[name] == pytest.approx(value)
         elif "_created" not in name:
             assert ours[name] == value
@@ -92,7 +95,8 @@ def test_everything_else_is_counted_under_its_name() -> None:
     metrics.attempt_ended(None, "state-unknown")
     metrics.disconnected("mikomo")
     metrics.store_failed("put")
-    metrics.upstream_failed("upstream-timeout")
+    metrics.set_upstreams({"reports": "upstreams.reports"})
+    metrics.upstream_failed("reports", "upstream-timeout")
     metrics.sample("grants_in_use", lambda: [((), 7)])
     metrics.websocket_opened()
     metrics.websocket_opened()
@@ -112,7 +116,7 @@ def test_everything_else_is_counted_under_its_name() -> None:
         "akoya_gateway_attempts_finished_total{connector=none,result=state-unknown}": 1,
         "akoya_gateway_disconnects_total{connector=mikomo}": 1,
         "akoya_gateway_store_errors_total{operation=put}": 1,
-        "akoya_gateway_upstream_failures_total{kind=upstream-timeout}": 1,
+        "akoya_gateway_upstream_failures_total{kind=upstream-timeout,upstream=upstreams.reports}": 1,
         "akoya_gateway_grants_in_use{}": 7,
         "akoya_gateway_websockets{}": 1,
         "akoya_gateway_config_reloads_total{result=failed}": 1,
@@ -134,12 +138,30 @@ def test_labels_cannot_grow_without_end() -> None:
     read = values(exposition(metrics.registry))
     assert read["akoya_gateway_attempts_finished_total{connector=other,result=other}"] == 50
     assert read["akoya_gateway_requests_total{outcome=other,rule=other,status=2xx}"] == 50
+    durations = {name: value for name, value in read.items() if "duration_seconds_count{rule" in name}
+    assert len(durations) == MAX_HISTOGRAMS + 1
+    assert sum(durations.values()) == MAX_SERIES + 50
+
+
+def test_durations_after_a_reload_are_those_of_the_new_upstream() -> None:
+    metrics = Metrics("1")
+    for upstream in ("upstream", "upstreams.new"):
+        metrics.set_upstreams({"accounts": upstream})
+        metrics.request("accounts", "passed", 200, 0.01)
+    read = values(exposition(metrics.registry))
+    name = "akoya_gateway_request_duration_seconds_count{rule=accounts,upstream=%s}"
+    assert (read[name % "upstream"], read[name % "upstreams.new"]) == (1, 1)
+    assert read["akoya_gateway_requests_total{outcome=passed,rule=accounts,status=2xx}"] == 2
 
 
 def test_two_metrics_share_nothing() -> None:
     one, two = Metrics("1"), Metrics("1")
     one.attempt_started("mikomo")
     assert b'attempts_started_total{connector="mikomo"}' not in exposition(two.registry)
+
+
+def _one_sample(labels: tuple[str, ...], value: float) -> list[tuple[tuple[str, ...], float]]:
+    return [(labels, value)]
 
 
 class TestOverWorkers:
@@ -162,6 +184,7 @@ class TestOverWorkers:
         metrics = Metrics("1")
         metrics.request("0", "passed", 200, 0.01)
         metrics.attempt_ended('mi"k\\o\nmo', "granted")
+        metrics.increment("malformed_requests")
         first, second = MetricsAggregator(), MetricsAggregator()
         first.add_registry(metrics.registry)
         second.add(first.snapshot())
@@ -192,9 +215,35 @@ class TestOverWorkers:
         retain_counters(slots, 1)
         read = values(survivor.metrics_text())
         assert read[name] == 3
-        assert read["akoya_gateway_request_duration_seconds_bucket{le=0.01}"] == 3
+        assert read["akoya_gateway_request_duration_seconds_bucket{le=0.01,rule=0,upstream=-}"] == 3
         assert read["akoya_gateway_websockets{}"] == 0
         assert len(await survivor.reports()) == 1
+
+    def test_restarts_of_workers_are_kept_with_the_counts_of_exited_workers(self) -> None:
+        slots = SharedSlots(3)
+        # A worker that exits before it has published anything is counted too.
+        count_restart(slots, "exited")
+        metrics = Metrics("1")
+        metrics.request("0", "passed", 200, 0.01)
+        crew(metrics, slots, 1).publish(Report(os.getpid(), True))
+        retain_counters(slots, 1)
+        count_restart(slots, "killed")
+        count_restart(slots, "killed")
+        read = values(crew(Metrics("1"), slots, 0).metrics_text())
+        restarts = "akoya_gateway_worker_restarts_total{reason=%s}"
+        assert (read[restarts % "exited"], read[restarts % "killed"]) == (1, 2)
+        assert read["akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"] == 1
+
+    def test_values_of_one_store_are_not_added_up(self) -> None:
+        totals = MetricsAggregator()
+        for count in (7, 5):
+            metrics = Metrics("1")
+            metrics.sample("grants", partial(_one_sample, ("sandbox", "mikomo", "live"), count))
+            metrics.sample("requests_in_flight", partial(_one_sample, (), count))
+            totals.add_registry(metrics.registry)
+        read = values(totals.text())
+        assert read["akoya_gateway_grants{connector=mikomo,environment=sandbox,state=live}"] == 7
+        assert read["akoya_gateway_requests_in_flight{}"] == 12
 
     async def test_a_stuck_worker_is_named(self) -> None:
         slots = SharedSlots(3)

@@ -161,6 +161,11 @@ class ConnectionPool:
         """Number of requests that wait for a connection."""
         return len(self._waiters)
 
+    def resting(self) -> list[tuple[str, bool]]:
+        """Return each origin, and whether it is ejected because it failed."""
+        now = 0.0 if self._loop is None else self._loop.time()
+        return [(str(host.origin), host.ejected_until > now) for host in self._hosts]
+
     def get_nowait(self) -> Connection | None:
         """Return the most recently used idle connection of the next origin, or None."""
         if self._waiters:

@@ -1,0 +1,92 @@
+"""Counts the grants in the store by environment, connector and state, for metrics.
+
+One process counts for all that share the store, because counting reads and decrypts every grant. It takes a record
+that expires, counts, and stores the result, which the others read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from akoya_gateway.clock import Clock
+from akoya_gateway.grants.repository import GrantRepository
+from akoya_gateway.store.base import Record
+from akoya_gateway.store.encrypted_store import EncryptedStore
+
+KIND = "chore"
+RESULT, CLAIM = "inventory", "counting"
+"""Keys of the records: the last result, and the claim of the process that counts."""
+
+COUNT_INTERVAL = 300.0
+"""Minimum seconds from one count to the next."""
+MAX_SHARE = 20.0
+"""A count that took some seconds is followed by a pause of at least this many times as long."""
+CLAIM_SECONDS = 600.0
+"""Seconds after which another process counts if the one with the claim has exited."""
+
+BATCH, PAUSE = 100, 0.02
+"""Grants that are counted without a pause, about 5 ms of CPU time, and the seconds of each pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The result of a count. `counted_at` is Unix seconds, and `seconds` is how long it took."""
+
+    counted_at: float
+    seconds: float
+    grants: Mapping[tuple[str, str, str], int]
+    """Number of grants by environment, connector and state. Combinations without a grant are left out."""
+
+
+async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | None:
+    """Return the last inventory, or a new one if it is time for it. None if another process makes the first one.
+
+    Raises:
+        GatewayError: The store is unavailable, for example.
+    """
+    record = await store.get(KIND, RESULT)
+    last = None if record is None else _decode(record)
+    now = clock()
+    # If the clock was set back, the last count seems to lie ahead.
+    if last is not None and 0 <= now - last.counted_at < max(COUNT_INTERVAL, MAX_SHARE * last.seconds):
+        return last
+    if not await store.put(Record(KIND, CLAIM, b"{}", expires_at=now + CLAIM_SECONDS)):
+        return last
+    try:
+        inventory = await _count(GrantRepository(store), now)
+        await store.put(Record(KIND, RESULT, _encode(inventory), 1 if record is None else record.version + 1))
+    finally:
+        await store.delete(KIND, CLAIM)
+    return inventory
+
+
+async def _count(grants: GrantRepository, now: float) -> Inventory:
+    began = time.monotonic()
+    found: Counter[tuple[str, str, str]] = Counter()
+    seen = 0
+    async for grant in grants.scan():
+        found[grant.key.environment, grant.key.connector, str(grant.state)] += 1
+        seen += 1
+        if seen % BATCH == 0:
+            await asyncio.sleep(PAUSE)
+    return Inventory(now, time.monotonic() - began, found)
+
+
+def _encode(inventory: Inventory) -> bytes:
+    grants = [[*key, count] for key, count in inventory.grants.items()]
+    return json.dumps({"counted_at": inventory.counted_at, "seconds": inventory.seconds, "grants": grants}).encode()
+
+
+def _decode(record: Record) -> Inventory | None:
+    """Return the inventory of a record, or None if a newer release wrote it."""
+    try:
+        document = json.loads(record.body)
+        grants = {(environment, connector, state): n for environment, connector, state, n in document["grants"]}
+        return Inventory(document["counted_at"], document["seconds"], grants)
+    except (ValueError, KeyError, TypeError):
+        return None
