@@ -15,7 +15,7 @@ import yaml
 from akoya_gateway.doctor.checks import run_checks
 from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 from akoya_gateway.provider import http_client
-from tests.support.config_documents import ENVIRON, changed, judged, said, warned
+from tests.support.config_documents import ENVIRON, changed, error_lines, validated, warning_lines
 from tests.support.redis_servers import self_signed
 
 LOOPBACK = {
@@ -158,18 +158,18 @@ def test_trust_variables_that_lead_somewhere_are_kept(tmp_path: Path) -> None:
 
 def test_check_reports_variables_in_one_line_and_only_where_https_is_used(tmp_path: Path) -> None:
     environ = {**ENVIRON, "ALL_PROXY": "socks5://h:1", "SSL_CERT_FILE": "/none.pem"}
-    assert len(said(judged(tmp_path, {}, environ))) == 2
-    assert all(line.startswith("the variable ") for line in said(judged(tmp_path, {}, environ)))
-    assert said(judged(tmp_path, LOOPBACK, environ)) == []
+    assert len(error_lines(validated(tmp_path, {}, environ))) == 2
+    assert all(line.startswith("the variable ") for line in error_lines(validated(tmp_path, {}, environ)))
+    assert error_lines(validated(tmp_path, LOOPBACK, environ)) == []
     by_token = {
         **LOOPBACK,
         "identity": {"jwt": {"jwks_uri": "https://idp.example/keys", "issuer": "i", "audience": "a"}},
     }
-    assert len(said(judged(tmp_path, by_token, environ))) == 2
+    assert len(error_lines(validated(tmp_path, by_token, environ))) == 2
     odd = {**ENVIRON, "HTTPS_PROXY": "http://p:1", "NO_PROXY": "127.0.0.1:*"}
     assert any(
         "NO_PROXY has an invalid entry, which is ignored: '127.0.0.1:*'" in line
-        for line in warned(judged(tmp_path, {}, odd))
+        for line in warning_lines(validated(tmp_path, {}, odd))
     )
 
 
@@ -238,7 +238,7 @@ async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp
     by_proxy = {"HTTPS_PROXY": f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"}
     found = {}
     for name, environ in (("trusted", {"SSL_CERT_FILE": str(pem)}), ("untrusted", {}), ("proxied", by_proxy)):
-        config = judged(tmp_path, changes, {**ENVIRON, **environ}).config
+        config = validated(tmp_path, changes, {**ENVIRON, **environ}).config
         assert config is not None
         findings = await run_checks(config, credentials=False)
         found[name] = {

@@ -125,10 +125,10 @@ def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_
     assert client_key(ask("10.0.0.1", said + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
 
 
-@pytest.mark.parametrize("face", ["sidecar", "middleware"])
-def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
+def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, entrypoint: str) -> None:
     changes = {"limits": {"connects_per_minute": 5}, "trusted_proxies": ["127.0.0.1"]}
-    with GatewayEnv(tmp_path, face=face, changes=changes) as env, env.browser() as browser:
+    with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env, env.browser() as browser:
         browser.http.headers["x-forwarded-for"] = "198.51.100.1"
         assert [browser.go("/akoya/connect/mikomo").status_code for _ in range(7)] == [302] * 5 + [429] * 2
         refused = browser.fetch("/akoya/connect/mikomo")

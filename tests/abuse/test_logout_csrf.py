@@ -9,9 +9,9 @@ import pytest
 from tests.support.environment import GatewayEnv
 
 
-@pytest.mark.parametrize("face", ["sidecar", "middleware"])
-def test_another_sites_form_signs_nobody_out(tmp_path: Path, face: str) -> None:
-    with GatewayEnv(tmp_path, face=face) as env, env.browser() as stranger:
+@pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
+def test_another_sites_form_signs_nobody_out(tmp_path: Path, entrypoint: str) -> None:
+    with GatewayEnv(tmp_path, entrypoint=entrypoint) as env, env.browser() as stranger:
         for headers in (
             {"origin": "https://evil.example"},
             {"origin": "null"},

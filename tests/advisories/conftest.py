@@ -11,7 +11,7 @@ from tests.support.forward_auth import ProxiedEnv, cookies
 from tests.support.proxies import ProxyMissing
 from tests.support.target import Target
 
-FACES = ("sidecar", "middleware", "forward-auth")
+ENTRYPOINTS = ("sidecar", "middleware", "forward-auth")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         url = metafunc.config.getoption("gateway_url", None)
-        metafunc.parametrize("target", ["by-url"] if url else list(FACES), indirect=True, scope="session")
+        metafunc.parametrize("target", ["by-url"] if url else list(ENTRYPOINTS), indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,11 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return
     folder = tmp_path_factory.mktemp(request.param)
     try:
-        env = ProxiedEnv(folder, "nginx") if request.param == "forward-auth" else GatewayEnv(folder, face=request.param)
+        env = (
+            ProxiedEnv(folder, "nginx")
+            if request.param == "forward-auth"
+            else GatewayEnv(folder, entrypoint=request.param)
+        )
     except ProxyMissing as missing:
         pytest.skip(str(missing))
     with env:

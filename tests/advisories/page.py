@@ -38,10 +38,10 @@ def marked() -> Iterator[tuple[Advisory, str, str]]:
         module = importlib.import_module(f"tests.advisories.{path.stem}")
         for name, test in vars(module).items():
             if isinstance(found := getattr(test, "advisory", None), Advisory):
-                yield found, f"{path.stem}.py::{name}", _faces(test)
+                yield found, f"{path.stem}.py::{name}", _entrypoints(test)
 
 
-def _faces(test: Any) -> str:
+def _entrypoints(test: Any) -> str:
     arguments = set(inspect.signature(test).parameters)
     if "GatewayEnv(" in inspect.getsource(test):
         return "sidecar"
@@ -62,9 +62,9 @@ def page() -> str:
         ]
         rows = [entry for entry in found if set(entry[0].ids) & set(names)]
         rows.sort(key=lambda entry: names.index(next(name for name in names if name in entry[0].ids)))
-        for one, test, faces in rows:
+        for one, test, entrypoints in rows:
             ids = ", ".join(name for name in one.ids if name in names)
-            lines.append(f"| {ids} | {_cell(one.attack)} | {_cell(one.ours)} | {faces} | `{test}` |")
+            lines.append(f"| {ids} | {_cell(one.attack)} | {_cell(one.ours)} | {entrypoints} | `{test}` |")
         lines.append("")
     lines += ["## Not applicable\n", "| advisory | attack | reason |", "|---|---|---|"]
     lines += [f"| {name} | {_cell(attack)} | {_cell(why)} |" for name, (attack, why) in NOT_APPLICABLE.items()]

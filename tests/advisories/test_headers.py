@@ -80,7 +80,7 @@ def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: s
         "X-Forwarded-Prefix: /../public",
     ):
         assert not target.ask(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
-    if target.face in ("sidecar", "forward-auth"):  # the app's own server forwards them to a middleware
+    if target.entrypoint in ("sidecar", "forward-auth"):  # the app's own server forwards them to a middleware
         seen = target.ask(
             target.public,
             "X-Forwarded-Port: 6666",
@@ -99,7 +99,7 @@ def test_ghsa_5m6w_wvh7_57vm_underscore_alias_of_forwarded(target: Target, sessi
     reply = target.ask(target.protected, session, f"{name}: spoofed.example")
     assert reply.seen is not None
     assert reply.seen["signature"].startswith("valid")
-    if target.face != "middleware":  # the app's own server forwards them, and it is the app that reads them
+    if target.entrypoint != "middleware":  # the app's own server forwards them, and it is the app that reads them
         assert "spoofed.example" not in str(reply.seen["headers"])
 
 
@@ -247,7 +247,7 @@ def test_cve_2026_47774_cookie_crumbs(target: Target) -> None:
     assert few.status in (200, 400, 431)
     many = target.ask(target.protected, *["Cookie: a=b"] * 9000)
     assert not many.let_in
-    if target.face != "middleware":  # there the app server's limit applies
+    if target.entrypoint != "middleware":  # there the app server's limit applies
         assert many.status in (0, 400, 431, 494)
     assert target.ask(target.public).let_in
 

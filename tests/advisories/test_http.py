@@ -125,7 +125,7 @@ def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
     assert not reached(data, target.protected)
     assert b"PRI * HTTP/2" not in data
     body = parse(data).seen
-    if body is not None and upgrade != "websocket" and target.face != "middleware":
+    if body is not None and upgrade != "websocket" and target.entrypoint != "middleware":
         assert "upgrade" not in dict(body["headers"])
 
 

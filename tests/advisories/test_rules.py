@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.advisories.advisory import advisory
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 from tests.support.target import Target
 
 
@@ -34,5 +34,5 @@ def test_cve_2021_32701_a_yes_for_one_rule_is_none_for_another(
         assert target.ask("/mikomo", session).let_in
         assert not target.ask("/both", session).let_in
         assert not target.ask("/api/banks/other/x", session).let_in
-    found = judged(tmp_path, {f"access.0.{key}": "admins"})
+    found = validated(tmp_path, {f"access.0.{key}": "admins"})
     assert any(key in str(diagnostic) for diagnostic in found.diagnostics)

@@ -122,7 +122,7 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
     browser.fetch("/accounts/stale")
     deadline = time.monotonic() + 30
     while (after := browser.passed())["akoya-id-token"] == before["akoya-id-token"]:
-        if target.face == "forward-auth":
+        if target.entrypoint == "forward-auth":
             pytest.skip("the proxy hides the app's response, so the token is replaced only when it expires")
         assert time.monotonic() < deadline
         time.sleep(0.05)

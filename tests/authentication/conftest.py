@@ -11,7 +11,7 @@ from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import ProxiedEnv
 from tests.support.proxies import ProxyMissing
 
-FACES = ["sidecar", "middleware", "nginx"]
+ENTRYPOINTS = ["sidecar", "middleware", "nginx"]
 """Entry points. `nginx` is forward-auth behind a real nginx."""
 USER_FROM_AN_OUTER_PROXY = {
     "# proxy_set_header X-Forwarded-User $remote_user;": "proxy_set_header X-Forwarded-User $http_x_forwarded_user;"
@@ -22,10 +22,10 @@ The tests act as that outer proxy.
 """
 
 
-def env_of(folder: Path, face: str, changes: dict[str, Any]) -> GatewayEnv:
+def env_of(folder: Path, entrypoint: str, changes: dict[str, Any]) -> GatewayEnv:
     changes = {"trusted_proxies": ["127.0.0.1/32"], **changes}
-    if face != "nginx":
-        return GatewayEnv(folder, face=face, changes=changes)
+    if entrypoint != "nginx":
+        return GatewayEnv(folder, entrypoint=entrypoint, changes=changes)
     try:
         return ProxiedEnv(folder, "nginx", USER_FROM_AN_OUTER_PROXY, changes=changes)
     except ProxyMissing as missing:
@@ -38,14 +38,14 @@ def issuer() -> Iterator[Issuer]:
         yield issuer
 
 
-@pytest.fixture(scope="module", params=FACES)
+@pytest.fixture(scope="module", params=ENTRYPOINTS)
 def by_header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     folder = tmp_path_factory.mktemp("env")
     with env_of(folder, request.param, {"identity": {"header": "X-Forwarded-User"}}) as env:
         yield env
 
 
-@pytest.fixture(scope="module", params=FACES)
+@pytest.fixture(scope="module", params=ENTRYPOINTS)
 def by_token(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer
 ) -> Iterator[GatewayEnv]:

@@ -62,7 +62,7 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
     """With `uvicorn --forwarded-allow-ips '*'`, as in many containers, any client can choose its peer address."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
-    with GatewayEnv(tmp_path, face="middleware", changes=changes) as env:
+    with GatewayEnv(tmp_path, entrypoint="middleware", changes=changes) as env:
         told = "X-Forwarded-For: 10.1.2.3"
         status, body = get(env.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
@@ -172,10 +172,10 @@ def test_the_header_twice_is_refused(by_header: GatewayEnv) -> None:
         assert status in (400, 403)
 
 
-@pytest.mark.parametrize("face", ["sidecar", "middleware"])
-def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
+def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, entrypoint: str) -> None:
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.9.8.7/32"]}
-    with GatewayEnv(tmp_path, face=face, changes=changes) as env:
+    with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env:
         for path in ("/accounts", "/public/x", "/akoya/", "/akoya/connect/mikomo"):
             status, body = get(env.port, path, "X-Forwarded-User: alice")
             assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-identity")

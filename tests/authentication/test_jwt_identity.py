@@ -72,11 +72,11 @@ def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: G
     until(lambda: get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 401, "the token has expired")
 
 
-@pytest.mark.parametrize("face", ["sidecar", "middleware"])
-def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
+def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Path, entrypoint: str) -> None:
     with Issuer() as issuer:
         issuer.down = True
-        with GatewayEnv(tmp_path, face=face, changes={"identity": issuer.config()}) as env:
+        with GatewayEnv(tmp_path, entrypoint=entrypoint, changes={"identity": issuer.config()}) as env:
             for path in ("/accounts", "/optional", "/akoya/"):
                 status, body = get(
                     env.port, path, f"Authorization: Bearer {issuer.token()}", "Accept: application/json"

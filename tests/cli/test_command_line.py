@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from akoya_gateway.cli import COMMANDS, app
-from tests.support.config_documents import ENVIRON, judged
+from tests.support.config_documents import ENVIRON, validated
 
 GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 BROKEN = "version: 1\nconnectors: {mikomo: {client: a, name: Mikomo Bank}, mine: {client: a}, alpine: {client: a}}\n"
@@ -55,7 +55,7 @@ def test_every_output_for_programs_is_an_option_format_with_text_and_json() -> N
 def test_the_environment_names_the_configuration_for_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged(tmp_path, {})
+    validated(tmp_path, {})
     (tmp_path / "gateway.yaml").rename(tmp_path / "other.yaml")
     named = {"AKOYA_GATEWAY_CONFIG": "other.yaml"}
     monkeypatch.chdir(tmp_path)
@@ -71,7 +71,7 @@ def test_the_environment_names_the_configuration_for_every_command(
 
 
 def test_check_takes_the_file_as_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged(tmp_path, {})
+    validated(tmp_path, {})
     (tmp_path / "gateway.yaml").rename(tmp_path / "other.yaml")
     monkeypatch.chdir(tmp_path)
     runner = CliRunner(env={**ENVIRON, "AKOYA_GATEWAY_CONFIG": "absent.yaml"})
@@ -92,7 +92,7 @@ def test_output_into_a_closed_pipe_ends_without_a_message_and_not_as_a_fault(tmp
 def test_colours_are_off_where_nobody_wants_them(tmp_path: Path) -> None:
     nowhere = {"issuer": "http://127.0.0.1:1", "authorization_endpoint": "http://127.0.0.1:1/a",
                "token_endpoint": "http://127.0.0.1:1/t"}  # fmt: skip
-    judged(
+    validated(
         tmp_path,
         {
             "upstream.url": "http://127.0.0.1:1",

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.access_rules import _method_sets_overlap
 from akoya_gateway.config.model import AccessRule, GrantSelector, GrantSource, Otherwise, Require
-from tests.support.config_documents import judged, said, warned
+from tests.support.config_documents import error_lines, validated, warning_lines
 
 
 def _rules(tmp_path: Path, *rules: dict[str, Any]) -> tuple[AccessRule, ...]:
-    result = judged(tmp_path, {"access": list(rules)})
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, {"access": list(rules)})
+    assert result.config is not None, error_lines(result)
     return result.config.access
 
 
@@ -105,7 +105,7 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, {"access": [rule]}))
+    lines = error_lines(validated(tmp_path, {"access": [rule]}))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines[0]
 
@@ -134,14 +134,14 @@ def test_a_rule_that_can_never_match_is_warned_of(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any], shadowed: bool
 ) -> None:
     rules = [{**first, "require": "any"}, {**second, "require": "nothing"}]
-    lines = [line for line in warned(judged(tmp_path, {"access": rules})) if "never matches" in line]
+    lines = [line for line in warning_lines(validated(tmp_path, {"access": rules})) if "never matches" in line]
     assert bool(lines) is shadowed
     if shadowed:
         assert lines[0].startswith("access[1]: this rule never matches: access[0] ")
 
 
 def test_a_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
-    lines = warned(judged(tmp_path, {"access": [{"path": "/akoya/*", "require": "any"}]}))
+    lines = warning_lines(validated(tmp_path, {"access": [{"path": "/akoya/*", "require": "any"}]}))
     assert any("answered by the gateway itself" in line for line in lines)
 
 
@@ -193,8 +193,8 @@ def test_choices_of_a_login_are_read(tmp_path: Path) -> None:
 def test_all_tokens_can_be_passed_for_a_list_of_connectors(tmp_path: Path) -> None:
     second = {"connectors.other": {"client": "demo-app"}}
     rule = {"path": "/x", "require": ["mikomo", "other"], "pass_tokens": "all"}
-    result = judged(tmp_path, {**second, "access": [rule]})
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, {**second, "access": [rule]})
+    assert result.config is not None, error_lines(result)
     assert result.config.access[0].pass_all
 
 
@@ -228,4 +228,4 @@ def test_all_tokens_can_be_passed_for_a_list_of_connectors(tmp_path: Path) -> No
     ],
 )
 def test_choice_of_a_login_that_cannot_work_is_an_error(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
-    assert message in "\n".join(said(judged(tmp_path, {"access": [rule]})))
+    assert message in "\n".join(error_lines(validated(tmp_path, {"access": [rule]})))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Bearer, ClientAuthentication, ErrorCategory, ErrorRule
-from tests.support.config_documents import ENVIRON, REMOVED, SMALL, judged, said, warned
+from tests.support.config_documents import ENVIRON, REMOVED, SMALL, error_lines, validated, warning_lines
 
 PRODUCTION = {"environments": {"live": {"preset": "akoya-production"}}, "clients.demo-app.environment": "live"}
 BANK = {"connectors": {"first-bank": {"client": "demo-app"}}}
@@ -19,7 +19,7 @@ DOUBLE = {
 
 
 def test_the_sandbox_preset_is_what_akoya_documents(tmp_path: Path) -> None:
-    config = judged(tmp_path, {}).config
+    config = validated(tmp_path, {}).config
     assert config is not None
     environment = config.environments["sandbox"]
     assert environment.issuer == "https://sandbox-idp.ddp.akoya.com/"
@@ -39,7 +39,7 @@ def test_the_sandbox_preset_is_what_akoya_documents(tmp_path: Path) -> None:
 
 
 def test_the_production_preset_has_production_hosts_only(tmp_path: Path) -> None:
-    config = judged(tmp_path, {**PRODUCTION, **BANK}).config
+    config = validated(tmp_path, {**PRODUCTION, **BANK}).config
     assert config is not None
     environment = config.environments["live"]
     assert environment.production
@@ -62,7 +62,7 @@ def test_every_part_of_a_preset_can_be_overridden(tmp_path: Path) -> None:
         "timeout": "2s",
         "rate": 0.5,
     }
-    config = judged(tmp_path, {"environments.sandbox": own}).config
+    config = validated(tmp_path, {"environments.sandbox": own}).config
     assert config is not None
     environment = config.clients["demo-app"].environment
     assert environment.issuer == "https://tenant.example.com/idp"
@@ -96,7 +96,7 @@ def test_every_part_of_a_preset_can_be_overridden(tmp_path: Path) -> None:
 def test_both_error_dialects_of_akoya_are_understood(
     tmp_path: Path, status: int, error: str | None, means: ErrorCategory | None
 ) -> None:
-    config = judged(tmp_path, {"environments.sandbox": DOUBLE}).config
+    config = validated(tmp_path, {"environments.sandbox": DOUBLE}).config
     assert config is not None
     rules = config.environments["sandbox"].dialect.errors
     first = next((r for r in rules if r.status in (None, status) and r.error in (None, error)), None)
@@ -104,10 +104,10 @@ def test_both_error_dialects_of_akoya_are_understood(
 
 
 def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: Path) -> None:
-    assert any("signatures of id_tokens are not checked" in line for line in warned(judged(tmp_path, {})))
-    with_keys = judged(tmp_path, {"environments.sandbox.jwks_uri": "https://tenant.example.com/keys"})
+    assert any("signatures of id_tokens are not checked" in line for line in warning_lines(validated(tmp_path, {})))
+    with_keys = validated(tmp_path, {"environments.sandbox.jwks_uri": "https://tenant.example.com/keys"})
     assert with_keys.config is not None
-    assert not any("signatures" in line for line in warned(with_keys))
+    assert not any("signatures" in line for line in warning_lines(with_keys))
     assert with_keys.config.warnings == tuple(map(str, with_keys.warnings))
 
 
@@ -245,7 +245,7 @@ def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: P
     ],
 )
 def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, changes))
+    lines = error_lines(validated(tmp_path, changes))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines[0]
 
@@ -255,7 +255,7 @@ def test_an_unnamed_production_is_known_by_its_hosts(tmp_path: Path) -> None:
         "authorization_endpoint": "https://idp.ddp.akoya.com/auth",
         "token_endpoint": "https://idp.ddp.akoya.com/token",
     }
-    lines = said(judged(tmp_path, {"environments.sandbox": own}))
+    lines = error_lines(validated(tmp_path, {"environments.sandbox": own}))
     assert [line.split(":")[0] for line in lines] == ["connectors.mikomo"]
 
 
@@ -269,21 +269,21 @@ def test_one_client_id_in_sandbox_and_production_is_refused(tmp_path: Path) -> N
             "redirect_uri": "https://app.example.com/live/callback",
         },
     }
-    same = said(judged(tmp_path, changes, {**ENVIRON, "ID": "demo"}))
+    same = error_lines(validated(tmp_path, changes, {**ENVIRON, "ID": "demo"}))
     assert same == [
         'clients.live-app.client_id: the same client_id as client "demo-app", one in production and one not '
         "(Akoya gives each app its own client_id per environment)"
     ]
-    assert said(judged(tmp_path, changes, {**ENVIRON, "ID": "other"})) == []
+    assert error_lines(validated(tmp_path, changes, {**ENVIRON, "ID": "other"})) == []
 
 
 def test_missing_secrets_do_not_hide_the_rails(tmp_path: Path) -> None:
-    lines = said(judged(tmp_path, PRODUCTION, {}))
+    lines = error_lines(validated(tmp_path, PRODUCTION, {}))
     assert any(line.startswith("connectors.mikomo: mikomo exists in the sandbox only") for line in lines)
 
 
 def test_names_and_ids_of_connectors_may_differ(tmp_path: Path) -> None:
-    config = judged(
+    config = validated(
         tmp_path, {"connectors.bank": {"client": "demo-app", "connector": "Some~Bank", "name": "Süd Bank"}}
     ).config
     assert config is not None
@@ -292,24 +292,24 @@ def test_names_and_ids_of_connectors_may_differ(tmp_path: Path) -> None:
 
 
 def test_without_offline_access_there_is_a_warning(tmp_path: Path) -> None:
-    result = judged(tmp_path, {"clients.demo-app.scopes": ["openid"]})
+    result = validated(tmp_path, {"clients.demo-app.scopes": ["openid"]})
     assert result.config is not None
-    assert any("no refresh token" in line for line in warned(result))
+    assert any("no refresh token" in line for line in warning_lines(result))
 
 
 def test_an_endpoint_that_cannot_revoke_is_warned_of(tmp_path: Path) -> None:
-    lines = warned(judged(tmp_path, {"environments.sandbox": DOUBLE}))
+    lines = warning_lines(validated(tmp_path, {"environments.sandbox": DOUBLE}))
     assert any("cannot revoke" in line for line in lines)
     assert any("issuer of id_tokens is not checked" in line for line in lines)
 
 
 def test_a_client_without_connector_is_warned_of(tmp_path: Path) -> None:
     other = {**SMALL["clients"]["demo-app"], "redirect_uri": "https://app.example.com/other/callback"}
-    lines = warned(judged(tmp_path, {"clients.other": other}))
+    lines = warning_lines(validated(tmp_path, {"clients.other": other}))
     assert "clients.other: no connector uses this client" in lines
     assert not any(line.startswith("clients.demo-app") for line in lines)
 
 
 def test_the_environment_is_needed(tmp_path: Path) -> None:
-    lines = said(judged(tmp_path, {"clients.demo-app.environment": REMOVED}))
+    lines = error_lines(validated(tmp_path, {"clients.demo-app.environment": REMOVED}))
     assert lines == ['clients.demo-app: "environment" is missing (such as `environment: sandbox`)']

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from akoya_gateway.cli import COMMANDS
-from tests.support.config_documents import ENVIRON, judged
+from tests.support.config_documents import ENVIRON, validated
 
 GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 
@@ -33,7 +33,7 @@ def _run(*arguments: str, folder: Path, environ: dict[str, str] | None = None) -
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    judged(tmp_path, {})
+    validated(tmp_path, {})
     return tmp_path
 
 

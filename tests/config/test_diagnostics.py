@@ -7,7 +7,7 @@ from pathlib import Path
 
 from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, did_you_mean, dotted, quoted
 from akoya_gateway.config.loader import validate_config
-from tests.support.config_documents import ENVIRON, judged, said
+from tests.support.config_documents import ENVIRON, error_lines, validated
 
 
 def test_a_fault_reads_as_the_design_says() -> None:
@@ -69,20 +69,20 @@ def test_ten_planted_faults_are_ten_lines_in_their_places(tmp_path: Path) -> Non
 def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
     text = (Path(__file__).with_name("ten_faults.yaml")).read_text()
     assert "client_id: demo" in text
-    result = judged(tmp_path, text.replace("client_id: demo", "clientid: demo"))
-    assert [line for line in said(result) if "client_id" in line] == [
+    result = validated(tmp_path, text.replace("client_id: demo", "clientid: demo"))
+    assert [line for line in error_lines(result) if "client_id" in line] == [
         'clients.demo-app.clientid: unknown key "clientid" (did you mean "client_id"?)'
     ]
 
 
 def test_a_broken_part_does_not_make_others_complain(tmp_path: Path) -> None:
-    lines = said(judged(tmp_path, {"environments.sandbox.preset": "akoya-snadbox"}))
+    lines = error_lines(validated(tmp_path, {"environments.sandbox.preset": "akoya-snadbox"}))
     assert len(lines) == 1
     assert 'did you mean "akoya-sandbox"?' in lines[0]
-    lines = said(judged(tmp_path, {"public_url": "ftp://x"}))
+    lines = error_lines(validated(tmp_path, {"public_url": "ftp://x"}))
     assert len(lines) == 1
-    assert said(judged(tmp_path, {"clients": 7})) == ["clients: expected a mapping, not 7"]
-    assert len(said(judged(tmp_path, {"connectors.mikomo": "demo-app"}))) == 1
+    assert error_lines(validated(tmp_path, {"clients": 7})) == ["clients: expected a mapping, not 7"]
+    assert len(error_lines(validated(tmp_path, {"connectors.mikomo": "demo-app"}))) == 1
     assert (
-        len(said(judged(tmp_path, {"environments": {"UPPER": {"preset": "akoya-sandbox"}}}))) == 2
+        len(error_lines(validated(tmp_path, {"environments": {"UPPER": {"preset": "akoya-sandbox"}}}))) == 2
     )  # and its reference

@@ -13,14 +13,14 @@ import pytest
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Cookie, Dialect, Limits, Listen, Logging, Tokens, Upstream
 from akoya_gateway.config.presets import DEFAULT_ERRORS
-from tests.support.config_documents import ENVIRON, judged, said
+from tests.support.config_documents import ENVIRON, error_lines, validated
 
 DESIGN = (Path(__file__).with_name("design.yaml")).read_text()
 
 
 def test_the_design_s_example_loads(tmp_path: Path) -> None:
-    result = judged(tmp_path, DESIGN)
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, DESIGN)
+    assert result.config is not None, error_lines(result)
     config = result.config
     assert str(config.public_url) == "https://app.example.com"
     assert config.clients["demo-app"].redirect_uri == "https://app.example.com/akoya/callback"
@@ -35,7 +35,7 @@ def test_the_design_s_example_loads(tmp_path: Path) -> None:
 
 def test_the_schema_s_defaults_are_the_model_s(tmp_path: Path) -> None:
     """`model` repeats some defaults for code that builds values without a file; they must be the same."""
-    config = judged(tmp_path, {"upstream": {"url": "http://127.0.0.1:3000"}}).config
+    config = validated(tmp_path, {"upstream": {"url": "http://127.0.0.1:3000"}}).config
     assert config is not None
     assert config.tokens == Tokens()
     assert config.limits == Limits()
@@ -61,12 +61,12 @@ def test_all_faults_come_in_one_error(tmp_path: Path) -> None:
 def test_the_environment_is_the_process_s_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
-    judged(tmp_path, {})
+    validated(tmp_path, {})
     assert load_config(str(tmp_path / "gateway.yaml")).clients["demo-app"].client_id == "demo"
 
 
 def test_the_same_file_gives_equal_configurations(tmp_path: Path) -> None:
-    assert judged(tmp_path, DESIGN).config == judged(tmp_path, DESIGN).config
+    assert validated(tmp_path, DESIGN).config == validated(tmp_path, DESIGN).config
 
 
 def test_the_model_alone_loads_no_parser() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from akoya_gateway.config.model import Seconds
-from tests.support.config_documents import ENVIRON, changed, judged, said, warned
+from tests.support.config_documents import ENVIRON, changed, error_lines, validated, warning_lines
 
 
 @pytest.mark.parametrize(
@@ -67,35 +67,35 @@ from tests.support.config_documents import ENVIRON, changed, judged, said, warne
 )  # fmt: skip
 def test_check_names_what_to_write_instead(changes: dict[str, Any], message: str) -> None:
     with tempfile.TemporaryDirectory() as folder:  # messages shorten longer paths, such as those of `tmp_path`
-        (found,) = said(judged(Path(folder), changes))
+        (found,) = error_lines(validated(Path(folder), changes))
     assert message.replace("{folder}", folder) in found
 
 
 def test_a_key_of_the_wrong_kind_is_answered_with_the_command_that_makes_the_right_one(tmp_path: Path) -> None:
     pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END PRIVATE KEY-----\n"
-    (found,) = said(judged(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": pem}))
+    (found,) = error_lines(validated(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": pem}))
     assert "it is a PEM, not a shared secret (`akoya-gateway keys new --algorithm hmac-sha256` makes one)" in found
 
 
 def test_the_variable_of_the_configuration_is_not_suggested_for_a_key(tmp_path: Path) -> None:
     changes = {"sessions.keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
-    (found,) = said(judged(tmp_path, changes, {**ENVIRON, "AKOYA_GATEWAY_CONFIG": "gateway.yaml"}))
+    (found,) = error_lines(validated(tmp_path, changes, {**ENVIRON, "AKOYA_GATEWAY_CONFIG": "gateway.yaml"}))
     assert "(set it; `akoya-gateway keys new --store` makes one)" in found
 
 
 def test_braces_without_quotes_are_answered_with_quotes(tmp_path: Path) -> None:
     text = yaml.safe_dump(changed({})).replace("- path: /*", "- {path: /api/{bank}/*, require: any}\n- path: /*")
-    (found,) = map(str, judged(tmp_path, text).diagnostics)
+    (found,) = map(str, validated(tmp_path, text).diagnostics)
     assert 'quote texts with braces, such as "/api/{connector}/*" and "{connector}"' in found
 
 
 def test_a_section_for_anchors_is_ignored(tmp_path: Path) -> None:
     text = "x-times: &idle {idle: 2h}\n" + yaml.safe_dump(changed({"sessions.cookie": "IDLE"})).replace("IDLE", "*idle")
-    result = judged(tmp_path, text)
-    assert said(result) == []
+    result = validated(tmp_path, text)
+    assert error_lines(result) == []
     assert result.config is not None
     assert result.config.sessions.cookie.idle == Seconds(7200)
-    assert said(judged(tmp_path, {"y-times": {}})) != []
+    assert error_lines(validated(tmp_path, {"y-times": {}})) != []
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_https_with_no_proxy_to_end_it_is_a_warning_for_a_sidecar(
         "public_url: https, but the gateway does not end TLS, and no proxy in front of it is trusted "
         "(list the proxy that ends TLS in trusted_proxies)"
     )
-    assert (message in warned(judged(tmp_path, changes))) is warns
+    assert (message in warning_lines(validated(tmp_path, changes))) is warns

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.config_documents import REMOVED, judged, said
+from tests.support.config_documents import REMOVED, error_lines, validated
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ from tests.support.config_documents import REMOVED, judged, said
     ],
 )
 def test_a_wrong_shape_is_told_in_plain_words(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, changes))
+    lines = error_lines(validated(tmp_path, changes))
     assert any(line.startswith(message) for line in lines), lines
     assert len([line for line in lines if not line.startswith("identity.jwt")]) <= 1, lines
 
@@ -75,7 +75,7 @@ def test_a_wrong_shape_is_told_in_plain_words(tmp_path: Path, changes: dict[str,
 )
 @pytest.mark.parametrize("place", ["clients.demo-app.client_secret", "sessions.keys.0", "signing.keys.0"])
 def test_a_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str, secret: object) -> None:
-    result = judged(tmp_path, {place: secret})
+    result = validated(tmp_path, {place: secret})
     text = "\n".join(map(str, (*result.diagnostics, *result.warnings)))
     assert result.config is None
     assert len(result.diagnostics) == 1, text
@@ -96,7 +96,7 @@ def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
         {"redirects.after_connect": f"x{url}"},
     ]
     for changes in places:
-        lines = said(judged(tmp_path, changes))
+        lines = error_lines(validated(tmp_path, changes))
         assert lines
         assert "hunter2" not in "\n".join(lines), lines
 
@@ -108,6 +108,6 @@ def test_a_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) 
         "redis+sentinel://:hunter2@[::1/0",
         "redis://db/0?Password=hunter2",
     ):
-        text = "\n".join(said(judged(tmp_path, {"sessions.store": url})))
+        text = "\n".join(error_lines(validated(tmp_path, {"sessions.store": url})))
         assert "a secret must not be written in this file" in text
         assert "hunter2" not in text

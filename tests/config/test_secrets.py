@@ -26,7 +26,7 @@ from akoya_gateway.config.reader import NO_SECRETS
 from akoya_gateway.config.secrets import parse_encryption_key
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing.keys import load_schedule
-from tests.support.config_documents import ENVIRON, RING_KEY, judged, said, warned
+from tests.support.config_documents import ENVIRON, RING_KEY, error_lines, validated, warning_lines
 
 RAW = hashlib.sha256(b"a key of the tests").digest()
 
@@ -69,20 +69,22 @@ def test_anything_else_is_no_ring_key(text: str) -> None:
 
 
 def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"}))
+    (line,) = error_lines(
+        validated(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"})
+    )
     assert line.startswith("sessions.keys[0]: this key cannot be used: it must be exactly 32 bytes, in base64 or hex")
     assert "akoya-gateway keys new" in line
     assert "hunter2" not in line
 
 
 def test_a_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
-    (line,) = said(judged(tmp_path, {"sessions.keys": [{"env": "GATEWAY_KEY"}, {"env": "GATEWAY_KEY"}]}))
+    (line,) = error_lines(validated(tmp_path, {"sessions.keys": [{"env": "GATEWAY_KEY"}, {"env": "GATEWAY_KEY"}]}))
     assert line.startswith("sessions.keys[1]: the same key is already in the list")
 
 
 def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
     environ = {**ENVIRON, "NEW": RAW.hex()}
-    config = judged(tmp_path, {"sessions.keys": [{"env": "NEW"}, {"env": "GATEWAY_KEY"}]}, environ).config
+    config = validated(tmp_path, {"sessions.keys": [{"env": "NEW"}, {"env": "GATEWAY_KEY"}]}, environ).config
     assert config is not None
     assert [key.key for key in config.sessions.keys] == [RAW, base64.b64decode(RING_KEY)]
 
@@ -102,14 +104,14 @@ def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
 )
 def test_a_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str], message: str) -> None:
     others = {name: value for name, value in ENVIRON.items() if name != "CLIENT_SECRET"}
-    (line,) = said(judged(tmp_path, {}, {**others, **environ}))
+    (line,) = error_lines(validated(tmp_path, {}, {**others, **environ}))
     assert line.startswith(message)
     assert "hunter2" not in line
 
 
 def test_a_misspelt_variable_of_ours_is_guessed(tmp_path: Path) -> None:
     changes = {"clients.demo-app.client_id": {"env": "AKOYA_CLIENT_DI"}}
-    (line,) = said(judged(tmp_path, changes, {**ENVIRON, "AKOYA_CLIENT_ID": "x"}))
+    (line,) = error_lines(validated(tmp_path, changes, {**ENVIRON, "AKOYA_CLIENT_ID": "x"}))
     assert line.endswith('the environment variable AKOYA_CLIENT_DI is not set (did you mean "AKOYA_CLIENT_ID"?)')
 
 
@@ -121,10 +123,10 @@ def test_a_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(t
     file = tmp_path / "secret"
     file.write_text("s3cret\r\n")
     file.chmod(0o600)
-    result = judged(tmp_path, _with_file(tmp_path))
+    result = validated(tmp_path, _with_file(tmp_path))
     assert result.config is not None
     assert result.config.clients["demo-app"].client_secret.reveal() == "s3cret"
-    assert not any("others may read" in line for line in warned(result))
+    assert not any("others may read" in line for line in warning_lines(result))
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
@@ -132,9 +134,9 @@ def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: i
     file = tmp_path / "secret"
     file.write_text("s3cret")
     file.chmod(mode)
-    result = judged(tmp_path, _with_file(tmp_path))
+    result = validated(tmp_path, _with_file(tmp_path))
     assert result.config is not None
-    (line,) = [line for line in warned(result) if "others may read" in line]
+    (line,) = [line for line in warning_lines(result) if "others may read" in line]
     assert f"(mode {mode:04o})" in line
     assert "s3cret" not in line
 
@@ -154,7 +156,7 @@ def test_secret_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
         "secret/x": "there is no file",
     }
     for name, message in expected.items():
-        (line,) = said(judged(tmp_path, _with_file(tmp_path, name)))
+        (line,) = error_lines(validated(tmp_path, _with_file(tmp_path, name)))
         assert line.startswith("clients.demo-app.client_secret.file: "), line
         assert message in line
 
@@ -162,12 +164,12 @@ def test_secret_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
 def test_a_pipe_or_device_is_no_secret_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "/dev/zero"):
-        (line,) = said(judged(tmp_path, _with_file(tmp_path, name)))
+        (line,) = error_lines(validated(tmp_path, _with_file(tmp_path, name)))
         assert "is not a file" in line
 
 
 def test_a_null_secret_is_told(tmp_path: Path) -> None:
-    (line,) = said(judged(tmp_path, {"clients.demo-app.client_secret": {"env": None}}))
+    (line,) = error_lines(validated(tmp_path, {"clients.demo-app.client_secret": {"env": None}}))
     assert line.startswith("clients.demo-app.client_secret: expected {env: NAME} or {file: path}")
 
 
@@ -195,8 +197,8 @@ PUBLIC_JWK = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=False))
     [("ed25519", ED25519), ("ed25519", JWK), ("ecdsa-p256-sha256", P256), ("hmac-sha256", "x" * 32)],
 )
 def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: str) -> None:
-    result = judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
+    assert result.config is not None, error_lines(result)
     (key,) = result.config.signing.keys
     assert (key.id, key.material.reveal()) == ("k1", text)
     assert text not in repr(result.config)
@@ -227,18 +229,18 @@ def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: 
     ids=[f"case {number}" for number in range(18)],
 )
 def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
-    (line,) = said(judged(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
+    (line,) = error_lines(validated(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
     assert line.startswith(f"signing.keys[0]: this key cannot be used for {algorithm}: {message}")
     assert "akoya-gateway keys new" in line
 
 
 def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
-    (line,) = said(judged(tmp_path, {"signing.keys": [{"id": "k", "env": "SIGNING_SECRET"}] * 2}))
+    (line,) = error_lines(validated(tmp_path, {"signing.keys": [{"id": "k", "env": "SIGNING_SECRET"}] * 2}))
     assert line.startswith("signing.keys[1].id: the same key id is already in the list")
 
 
 def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
-    judged(tmp_path, {})
+    validated(tmp_path, {})
     result = validate_config(tmp_path / "gateway.yaml", {}, secrets=NO_SECRETS)
     assert result.diagnostics == ()
     assert result.config is not None
@@ -247,7 +249,7 @@ def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> None:
-    result = judged(tmp_path, {})
+    result = validated(tmp_path, {})
     assert result.config is not None
     shown = repr(result) + str(result.config) + repr(result.config.clients["demo-app"])
     for secret in ENVIRON.values():
@@ -266,7 +268,7 @@ def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
     tmp_path: Path, variable: str, command: str
 ) -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != variable}
-    [diagnostic] = judged(tmp_path, {}, environ).diagnostics
+    [diagnostic] = validated(tmp_path, {}, environ).diagnostics
     assert str(diagnostic).endswith(f"the environment variable {variable} is not set (set it; {command} makes one)")
 
 
@@ -284,39 +286,39 @@ def test_byte_order_mark_before_a_secret_is_dropped_with_a_warning(tmp_path: Pat
         "admin": {"listen": "127.0.0.1:9090", "token_bearer": {"env": "BEARER"}},
     }
     environ = {**ENVIRON, "GATEWAY_KEY": MARK + RING_KEY, "STORE": MARK + "redis://cache/0", "BEARER": MARK + "b" * 32}
-    result = judged(tmp_path, changes, environ)
+    result = validated(tmp_path, changes, environ)
     config = result.config
-    assert config is not None, said(result)
+    assert config is not None, error_lines(result)
     assert config.clients["demo-app"].client_secret.reveal() == "s3cret"
     assert [key.key for key in config.sessions.keys] == [RAW, base64.b64decode(RING_KEY)]
     assert config.sessions.store == "redis://cache/0"
     assert config.signing.keys[0].material.reveal() == JWK
     assert config.token_bearer is not None
     assert config.token_bearer.reveal() == "b" * 32
-    assert sum("a byte order mark before the secret is dropped" in line for line in warned(result)) == 6
+    assert sum("a byte order mark before the secret is dropped" in line for line in warning_lines(result)) == 6
 
 
 @pytest.mark.parametrize("text", [MARK, MARK + "\n"])
 def test_secret_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, text: str) -> None:
-    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "CLIENT_SECRET": text}))
+    (line,) = error_lines(validated(tmp_path, {}, {**ENVIRON, "CLIENT_SECRET": text}))
     assert line.startswith("clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty")
 
 
 @pytest.mark.parametrize("character", ["\u200b", "\u2060", "\u00ad", "\u202e", MARK])
 def test_invisible_character_in_a_secret_is_named(tmp_path: Path, character: str) -> None:
     for variable, path in (("CLIENT_SECRET", "clients.demo-app.client_secret"), ("SIGNING_SECRET", "signing.keys[0]")):
-        (line,) = said(judged(tmp_path, {}, {**ENVIRON, variable: ENVIRON[variable] + character}))
+        (line,) = error_lines(validated(tmp_path, {}, {**ENVIRON, variable: ENVIRON[variable] + character}))
         assert line.startswith(f"{path}: the secret contains the invisible character U+{ord(character):04X}")
 
 
 def test_shared_secret_with_a_byte_order_mark_is_refused_because_the_app_may_keep_it(tmp_path: Path) -> None:
-    (line,) = said(judged(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": MARK + ENVIRON["SIGNING_SECRET"]}))
+    (line,) = error_lines(validated(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": MARK + ENVIRON["SIGNING_SECRET"]}))
     assert line.startswith("signing.keys[0]: the shared secret begins with a byte order mark")
 
 
 def test_secret_file_in_utf_16_is_named(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret", "utf-16")
-    (line,) = said(judged(tmp_path, _with_file(tmp_path)))
+    (line,) = error_lines(validated(tmp_path, _with_file(tmp_path)))
     assert line.endswith("is UTF-16 (save it as UTF-8)")
 
 
@@ -332,8 +334,8 @@ def test_secret_file_in_utf_16_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, written: str) -> None:
-    result = judged(tmp_path, {"signing.algorithm": "ed25519"}, {**ENVIRON, "SIGNING_SECRET": written})
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, {"signing.algorithm": "ed25519"}, {**ENVIRON, "SIGNING_SECRET": written})
+    assert result.config is not None, error_lines(result)
     (key,) = load_schedule(result.config.signing.algorithm, result.config.signing.keys).keys
     (plain,) = load_schedule(result.config.signing.algorithm, (SigningKey("k1", Secret(ED25519)),)).keys
     assert key.public_jwk() == plain.public_jwk()
@@ -360,6 +362,6 @@ def test_pem_with_line_ends_written_as_backslash_n_is_read(tmp_path: Path, writt
     ],
 )
 def test_fault_shows_no_secret_that_stands_where_it_does_not_belong(tmp_path: Path, changes: dict[str, Any]) -> None:
-    result = judged(tmp_path, changes)
+    result = validated(tmp_path, changes)
     assert result.diagnostics
-    assert not [line for line in (*said(result), *warned(result)) if "hunter2" in line]
+    assert not [line for line in (*error_lines(result), *warning_lines(result)) if "hunter2" in line]

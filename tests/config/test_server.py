@@ -21,15 +21,15 @@ from akoya_gateway.config.model import (
     Seconds,
     WebSocketBounds,
 )
-from tests.support.config_documents import ENVIRON, judged, said, warned
+from tests.support.config_documents import ENVIRON, error_lines, validated, warning_lines
 from tests.support.redis_servers import self_signed
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
 
 
 def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
-    result = judged(tmp_path, changes)
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, changes)
+    assert result.config is not None, error_lines(result)
     return result.config
 
 
@@ -113,7 +113,7 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
     ],
 )
 def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, changes))
+    lines = error_lines(validated(tmp_path, changes))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines[0]
 
@@ -128,10 +128,10 @@ def test_the_origin_is_taken_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "app.localhost"])
 def test_plain_http_is_accepted_on_loopback_with_a_warning(tmp_path: Path, host: str) -> None:
     origin = f"http://{host}:8080"
-    result = judged(tmp_path, {"public_url": origin, "clients.demo-app.redirect_uri": f"{origin}/cb"})
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, {"public_url": origin, "clients.demo-app.redirect_uri": f"{origin}/cb"})
+    assert result.config is not None, error_lines(result)
     assert result.config.clients["demo-app"].callback_path == "/cb"
-    assert any(line.startswith("public_url: http on loopback") for line in warned(result))
+    assert any(line.startswith("public_url: http on loopback") for line in warning_lines(result))
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_the_token_route_on_plain_http_beyond_loopback_is_refused_unless_it_is_s
     tmp_path: Path, listen: str, insecure: bool, refused: bool
 ) -> None:
     admin = {"listen": listen, "insecure_http": insecure}
-    assert said(judged(tmp_path, {"admin": admin})) == []
-    lines = said(
-        judged(tmp_path, {"admin": admin | {"token_bearer": {"env": "BEARER"}}}, {**ENVIRON, "BEARER": "b" * 32})
+    assert error_lines(validated(tmp_path, {"admin": admin})) == []
+    lines = error_lines(
+        validated(tmp_path, {"admin": admin | {"token_bearer": {"env": "BEARER"}}}, {**ENVIRON, "BEARER": "b" * 32})
     )
     assert [line.partition(" (")[0] for line in lines] == [
         "admin.token_bearer: plain http beyond loopback would show the bearer and the tokens to the network"
@@ -216,7 +216,7 @@ def test_plain_http_to_an_upstream_is_switched_on_by_name(tmp_path: Path) -> Non
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_bytes(self_signed())
     tls = {"certificate": "c.pem"}
-    assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [
+    assert error_lines(validated(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [
         "upstream.tls.certificate: a certificate without its key (add key)"
     ]
     upstream = _config(tmp_path, {"upstream": {"url": "https://a", "tls": {**tls, "key": "c.pem"}}}).upstream
@@ -239,9 +239,11 @@ def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp
         ({"certificate": "good.pem", "key": "other.pem"}, f"certificate: {reason}"),
         ({"certificate": "good.pem", "key": "encrypted.pem"}, f"certificate: {reason}"),
     ):
-        assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [f"upstream.tls.{message}"]
+        assert error_lines(validated(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [
+            f"upstream.tls.{message}"
+        ]
     good = {"ca": "good.pem", "certificate": "good.pem", "key": "good.pem"}
-    assert said(judged(tmp_path, {"upstream": {"url": "https://a", "tls": good}})) == []
+    assert error_lines(validated(tmp_path, {"upstream": {"url": "https://a", "tls": good}})) == []
 
 
 def test_redirects_default_to_what_is_ours(tmp_path: Path) -> None:

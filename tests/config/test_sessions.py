@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Config
-from tests.support.config_documents import ENVIRON, judged, said, warned
+from tests.support.config_documents import ENVIRON, error_lines, validated, warning_lines
 
 UNESCAPED = [
     "Tr0ub/4dor&3",
@@ -28,8 +28,8 @@ LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_ur
 
 
 def _config(tmp_path: Path, changes: dict[str, Any], environ: dict[str, str] | None = None) -> Config:
-    result = judged(tmp_path, changes, environ)
-    assert result.config is not None, said(result)
+    result = validated(tmp_path, changes, environ)
+    assert result.config is not None, error_lines(result)
     return result.config
 
 
@@ -42,10 +42,10 @@ def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
     cookie = _config(tmp_path, LOOPBACK).sessions.cookie
     assert (cookie.name, cookie.secure) == ("akoya-8080", False), "browsers send cookies to every port of a host"
     assert _config(tmp_path, {**LOOPBACK, "sessions.cookie.name": "akoya"}).sessions.cookie.name == "akoya"
-    result = judged(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
+    result = validated(tmp_path, {**LOOPBACK, "sessions.cookie.name": "__Host-app"})
     assert result.config is not None
     assert result.config.sessions.cookie.name == "app"
-    assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warned(result))
+    assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warning_lines(result))
 
 
 def test_a_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:
 def test_a_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
     environ = {**ENVIRON, "STORE": "rediss://:pw@db/0"}
     assert _config(tmp_path, {"sessions.store": {"env": "STORE"}}, environ).sessions.store == "rediss://:pw@db/0"
-    lines = said(judged(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "hunter2"}))
+    lines = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "hunter2"}))
     assert lines[0].startswith("sessions.store: a store is sqlite:")
     assert "hunter2" not in lines[0]
 
@@ -65,7 +65,7 @@ def test_a_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("password", UNESCAPED)
 def test_store_password_that_is_not_escaped_is_a_fault_that_does_not_show_it(tmp_path: Path, password: str) -> None:
     environ = {**ENVIRON, "STORE": f"redis://:{password}@cache.example.com:6379/0"}
-    (line,) = said(judged(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
+    (line,) = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
     assert line == (
         "sessions.store: redis://\u2026 is not of the form redis://USER:PASSWORD@host:port/database; "
         "in user and password / ? # @ and % are percent-encoded (%2F %3F %23 %40 %25)"
@@ -73,7 +73,9 @@ def test_store_password_that_is_not_escaped_is_a_fault_that_does_not_show_it(tmp
 
 
 def test_memory_is_warned_of(tmp_path: Path) -> None:
-    assert any("lost at a restart" in line for line in warned(judged(tmp_path, {"sessions.store": "memory://"})))
+    assert any(
+        "lost at a restart" in line for line in warning_lines(validated(tmp_path, {"sessions.store": "memory://"}))
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_memory_is_warned_of(tmp_path: Path) -> None:
     ],
 )
 def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, changes))
+    lines = error_lines(validated(tmp_path, changes))
     assert [line for line in lines if line.startswith(message)], lines
     assert len(lines) == 1 or "assume_lifetime" in message, lines
 

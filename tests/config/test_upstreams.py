@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akoya_gateway.config.model import Config
-from tests.support.config_documents import judged, said, warned
+from tests.support.config_documents import error_lines, validated, warning_lines
 
 APP = {"url": "http://127.0.0.1:3000"}
 REPORTS = {"url": ["https://10.0.0.5", "https://10.0.0.6"], "pool": 20, "max_header_bytes": "8KiB"}
@@ -21,9 +21,9 @@ def both(**changes: Any) -> dict[str, Any]:
 
 
 def config(folder: Path, changes: dict[str, Any]) -> Config:
-    result = judged(folder, changes)
-    assert result.config is not None, said(result)
-    assert not [line for line in warned(result) if "upstream" in line]
+    result = validated(folder, changes)
+    assert result.config is not None, error_lines(result)
+    assert not [line for line in warning_lines(result) if "upstream" in line]
     return result.config
 
 
@@ -99,14 +99,14 @@ def test_without_any_no_rule_leads_anywhere(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    lines = said(judged(tmp_path, changes))
+    lines = error_lines(validated(tmp_path, changes))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines
 
 
 def test_a_broken_default_is_the_only_fault(tmp_path: Path) -> None:
     """Access rules without an upstream name are not reported as having no upstream."""
-    lines = said(judged(tmp_path, both(upstream={"url": "nonsense"})))
+    lines = error_lines(validated(tmp_path, both(upstream={"url": "nonsense"})))
     assert len(lines) == 1
     assert lines[0].startswith("upstream.url: ")
 
@@ -119,11 +119,11 @@ def test_a_broken_default_is_the_only_fault(tmp_path: Path) -> None:
     ],
 )
 def test_one_that_no_rule_leads_to_is_a_warning(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    result = judged(tmp_path, changes)
+    result = validated(tmp_path, changes)
     assert result.config is not None
-    assert [line for line in warned(result) if line.startswith(message)]
+    assert [line for line in warning_lines(result) if line.startswith(message)]
 
 
 def test_of_a_broken_rule_nobody_knows_where_it_would_have_led(tmp_path: Path) -> None:
-    result = judged(tmp_path, both(access=[{**TO_REPORTS, "require": "nobody"}, TO_THE_APP]))
-    assert not [line for line in warned(result) if "leads to this upstream" in line]
+    result = validated(tmp_path, both(access=[{**TO_REPORTS, "require": "nobody"}, TO_THE_APP]))
+    assert not [line for line in warning_lines(result) if "leads to this upstream" in line]

@@ -75,7 +75,7 @@ def env(
         changes["upstreams"] = {"refusing": {"url": f"http://127.0.0.1:{refusing}"}}
         changes["access"] = [{"path": "/refusing", "require": "nothing", "upstream": "refusing"}, *ACCESS]
     folder = tmp_path_factory.mktemp("env")
-    with GatewayEnv(folder, face=request.param, changes=changes, app=app, token_bearer=BEARER) as env:
+    with GatewayEnv(folder, entrypoint=request.param, changes=changes, app=app, token_bearer=BEARER) as env:
         yield env
 
 
@@ -89,7 +89,7 @@ def test_own_responses_equal_the_recording(env: GatewayEnv) -> None:
     connect(transcript, env)
     record_with_session(transcript)
     record_forward_auth(transcript)
-    if env.face == "sidecar":
+    if env.entrypoint == "sidecar":
         record_admin(transcript, env)
         record_server(transcript)
         both(transcript, "upstream that refuses connections", "GET", "/refusing")
@@ -97,28 +97,30 @@ def test_own_responses_equal_the_recording(env: GatewayEnv) -> None:
         for name in ERRORS:
             both(transcript, f"app raises {name}", "GET", f"/public/error/{quote(name)}")
     leave(transcript)
-    compare(transcript.entries, env.face)
+    compare(transcript.entries, env.entrypoint)
 
 
-def compare(entries: dict[str, str], face: str) -> None:
+def compare(entries: dict[str, str], entrypoint: str) -> None:
     """Compare with the recording, or record.
 
     The two entry points respond equally, but uvicorn adds headers to the middleware's responses, and each has entries
     of its own.
     """
     recorded = load(RECORDING) if RECORDING.exists() else {}
-    if face == "middleware":
+    if entrypoint == "middleware":
         entries = {
             title: without_lines(text, "date: <date>", "Date: <date>", "Server: uvicorn", "server: uvicorn")
             for title, text in entries.items()
         }
     if os.environ.get("AKOYA_RECORD"):
-        sidecar = entries if face == "sidecar" else {title: recorded[title] for title in recorded if not own(title)}
+        sidecar = (
+            entries if entrypoint == "sidecar" else {title: recorded[title] for title in recorded if not own(title)}
+        )
         raised = {title: text for title, text in {**recorded, **entries}.items() if own(title)}
         save(RECORDING, sidecar | raised)
         return
     expected = {title: text for title, text in recorded.items() if not own(title)}
-    if face == "middleware":
+    if entrypoint == "middleware":
         expected = {
             t: without_lines(recorded[t], "date: <date>", "Date: <date>") for t in recorded if not t.startswith(SIDECAR)
         }

@@ -73,7 +73,7 @@ class Recorder:
         self.told[request.request_id] = (rule, outcome)
 
 
-class Faces:
+class Entrypoints:
     """A sidecar process, the sidecar as an ASGI app, and a middleware, each with an app behind it.
 
     They share one store, so that one cookie is valid at all of them.
@@ -293,4 +293,4 @@ def new_id() -> str:
     return f"d-{uuid.uuid4().hex}"
 
 
-__all__ = ["HOST", "Faces", "Outcome"]
+__all__ = ["HOST", "Entrypoints", "Outcome"]

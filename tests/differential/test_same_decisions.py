@@ -7,26 +7,26 @@ from collections.abc import Iterator
 import pytest
 
 from tests.differential.cases import HOST, ROWS, RULES, Row, choices
-from tests.differential.entrypoints import Faces, Outcome
+from tests.differential.entrypoints import Entrypoints, Outcome
 
 NGINX_STATUS = {302: 401, 400: 403, 404: 403, 409: 403, 414: 403, 421: 403}
 """`auth_request` distinguishes only 2xx, 401 and 403."""
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faces]:
-    with Faces(tmp_path_factory.mktemp("faces")) as faces:
-        yield faces
+def entrypoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrypoints]:
+    with Entrypoints(tmp_path_factory.mktemp("entrypoints")) as entrypoints:
+        yield entrypoints
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_all_faces_decide_alike(faces: Faces, row: Row) -> None:
+def test_all_entry_points_decide_alike(entrypoints: Entrypoints, row: Row) -> None:
     """Repeat the requests, so that cached decisions are compared as well, both allowed and denied."""
     names = ["sidecar", "app", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
-    outcomes = {name: faces.by_name[name](row) for name in names}
+    outcomes = {name: entrypoints.by_name[name](row) for name in names}
     for name in ["app", "middleware"] if row.refused else ["sidecar", "app", "middleware"]:
         for turn in (1, 2):
-            outcomes[f"{name}, {turn} times before"] = faces.by_name[name](row)
+            outcomes[f"{name}, {turn} times before"] = entrypoints.by_name[name](row)
     reference = outcomes["sidecar"]
     for name, outcome in outcomes.items():
         judge(row, name, outcome)
@@ -62,27 +62,27 @@ def judge(row: Row, name: str, outcome: Outcome) -> None:
         assert not outcome.injected
 
 
-def test_a_fragment_is_refused_wherever_it_can_be_seen(faces: Faces) -> None:
+def test_a_fragment_is_refused_wherever_it_can_be_seen(entrypoints: Entrypoints) -> None:
     row = Row("/accounts#/../public/x")
     for name in ("sidecar", "nginx", "traefik", "envoy"):
-        outcome = faces.by_name[name](row)
+        outcome = entrypoints.by_name[name](row)
         assert not outcome.passed, name
         assert outcome.status in (400, 403), name
     # uvicorn drops it before the app sees it. The path that is authorized is still the one that the app receives.
-    inside = faces.by_name["middleware"](row)
+    inside = entrypoints.by_name["middleware"](row)
     assert (inside.rule.partition(" ")[2], inside.seen) == ("/accounts", ("/accounts", "", HOST))
 
 
-def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(faces: Faces) -> None:
+def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(entrypoints: Entrypoints) -> None:
     """Each choice and each refusal, twice, so that nothing of a request's choice is found in a cache by the next."""
-    rows = choices(**faces.grants)
+    rows = choices(**entrypoints.grants)
     assert {word for _, word, _ in rows} >= {"passed", "unknown-grant", "bad-grant", "ambiguous-grant"}
     for turn in (1, 2):
         for row, word, grant in rows:
-            for name, face in faces.by_name.items():
+            for name, entrypoint in entrypoints.by_name.items():
                 if name == "nginx" and any("_" in line for line in row.lines):
                     continue
-                outcome = face(row)
+                outcome = entrypoint(row)
                 # A 400 may come from the server itself, which logs nothing, so its line is not waited for.
                 words = (word, "-") if word == "bad-grant" else (word,)
                 assert outcome.word in words, (row, name, turn)
@@ -97,16 +97,16 @@ def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(fac
                 )
 
 
-def test_an_ended_grant_is_answered_reconnect_and_one_that_never_was_not_connected(faces: Faces) -> None:
-    for name, face in faces.by_name.items():
-        assert face(Row("/either", ended=True)).word == "reconnect", name
-        assert face(Row("/api/banks/mikomo/x", ended=True)).word == "reconnect", name
-        assert face(Row("/api/banks/other/x", ended=True)).word == "not-connected", name
-        assert face(Row("/either", member=False)).word == "not-connected", name
+def test_an_ended_grant_is_answered_reconnect_and_one_that_never_was_not_connected(entrypoints: Entrypoints) -> None:
+    for name, entrypoint in entrypoints.by_name.items():
+        assert entrypoint(Row("/either", ended=True)).word == "reconnect", name
+        assert entrypoint(Row("/api/banks/mikomo/x", ended=True)).word == "reconnect", name
+        assert entrypoint(Row("/api/banks/other/x", ended=True)).word == "not-connected", name
+        assert entrypoint(Row("/either", member=False)).word == "not-connected", name
 
 
-def test_the_table_meets_every_rule_and_every_way_out(faces: Faces) -> None:
-    outcomes = [faces.sidecar(row) for row in ROWS if not row.refused or row.proxied]
+def test_the_table_meets_every_rule_and_every_way_out(entrypoints: Entrypoints) -> None:
+    outcomes = [entrypoints.sidecar(row) for row in ROWS if not row.refused or row.proxied]
     met = {outcome.rule for outcome in outcomes}
     assert {f"access[{index}]" for index in range(len(RULES))} <= {rule.partition(" ")[0] for rule in met}
     words = {

@@ -16,7 +16,7 @@ from tests.support.environment import Browser, GatewayEnv
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
 def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     """One environment for the tests of a module; each test gets its own browser. All tests run with both entry points."""
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param) as env:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint=request.param) as env:
         yield env
 
 

@@ -121,7 +121,7 @@ def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
 
 def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
     with (
-        GatewayEnv(tmp_path, face="middleware", changes={"redirects": {"allow": ["/*"]}}) as env,
+        GatewayEnv(tmp_path, entrypoint="middleware", changes={"redirects": {"allow": ["/*"]}}) as env,
         env.browser() as browser,
     ):
         for target in ("/akoya/connect/mikomo", "/akoya/logout", "/akoya/callback?code=x"):
@@ -248,7 +248,7 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
     assert (problem.status_code, problem.json()["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
     twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
     assert browser.http.get("/akoya/connect/mikomo", headers={**browser.NAVIGATION, **twice}).status_code == 400
-    if env.face == "sidecar":
+    if env.entrypoint == "sidecar":
         assert env.log().count("duplicate cookie received") == 1
     public = browser.http.get("/public/x", headers={"cookie": f"{name}=x; {name}={ours}"})
     assert public.status_code == 200, "needs no session"

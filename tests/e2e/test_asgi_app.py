@@ -74,7 +74,7 @@ def served(
     app = App()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment_module, "AnyServerProcess", request.param)
-        with GatewayEnv(tmp_path_factory.mktemp("env"), face="app", upstream=AppServer(app)) as env:
+        with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint="app", upstream=AppServer(app)) as env:
             yield env, app
             assert env.gateway.stop() == 0  # type: ignore[union-attr]
 

@@ -17,7 +17,7 @@ pytestmark = IN_CHROMIUM
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face="middleware") as env:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint="middleware") as env:
         yield env
 
 

@@ -436,7 +436,7 @@ class TwoClients(GatewayEnv):
 
 
 def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
-    with TwoClients(tmp_path, face="middleware") as env, env.browser() as browser:
+    with TwoClients(tmp_path, entrypoint="middleware") as env, env.browser() as browser:
         env.akoya.register_redirect_uri(f"{env.redirect_uri}/second")
         callback = urlsplit(env.akoya.consent(browser.begin("mikomo"), "mikomo_1"))
         astray = callback._replace(path=f"{callback.path}/second").geturl()
@@ -493,7 +493,7 @@ def test_page_for_an_error_has_a_number_and_ways_back(env: GatewayEnv, browser: 
     number = re.search(r"mention this number: <code>([0-9a-f]{16})</code>", page)
     assert number is not None
     assert '<a class="button" href="/">Back to the app</a>' in page
-    if env.face == "sidecar":
+    if env.entrypoint == "sidecar":
         until(lambda: f'"request_id":"{number[1]}"' in env.log(), "the line is written, after the response")
 
 

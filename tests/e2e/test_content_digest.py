@@ -15,7 +15,9 @@ LARGEST = 100
 
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
 def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param, signing={"content_digest": LARGEST}) as env:
+    with GatewayEnv(
+        tmp_path_factory.mktemp("env"), entrypoint=request.param, signing={"content_digest": LARGEST}
+    ) as env:
         yield env
 
 

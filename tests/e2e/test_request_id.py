@@ -42,22 +42,22 @@ async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[
 
 
 @pytest.fixture(scope="module", params=["sidecar", "app", "middleware"])
-def face(request: pytest.FixtureRequest) -> str:
+def entrypoint(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def env(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face=face, upstream=AppServer(app), app=app) as env:
+def env(entrypoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint=entrypoint, upstream=AppServer(app), app=app) as env:
         yield env
 
 
 @pytest.fixture(scope="module")
-def trusting(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
+def trusting(entrypoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     """The same behind a proxy on loopback."""
     folder = tmp_path_factory.mktemp("trusting")
     changes = {"trusted_proxies": ["127.0.0.1/32"]}
-    with GatewayEnv(folder, face=face, upstream=AppServer(app), app=app, changes=changes) as env:
+    with GatewayEnv(folder, entrypoint=entrypoint, upstream=AppServer(app), app=app, changes=changes) as env:
         yield env
 
 
@@ -128,7 +128,7 @@ def test_websockets_have_the_id_in_the_handshake_and_in_its_refusal(env: Gateway
 
 
 def test_the_access_log_has_the_id_of_the_response(env: GatewayEnv, browser: Browser) -> None:
-    if env.face != "sidecar":
+    if env.entrypoint != "sidecar":
         pytest.skip("the access log belongs to the server there")
     browser.connect()
     wanted = {ids_of(browser.fetch(path))[0] for path in ("/accounts/x", "/public/x", "/nowhere", "/akoya/") * 2}

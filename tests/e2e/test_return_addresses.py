@@ -15,7 +15,7 @@ from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.authentication.principal import ANONYMOUS
 from akoya_gateway.endpoints.request import EndpointRequest
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 from tests.support.environment import Browser, GatewayEnv
 
 # As browsers send them (WHATWG URL), and what curl sends unencoded.
@@ -37,7 +37,7 @@ DEEP_LINKS = [
 @pytest.fixture(scope="module", params=["sidecar", "middleware"])
 def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     changes = {"redirects": {"after_connect": "/accounts", "allow": ["/mikomo", "/accounts"]}}
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face=request.param, changes=changes) as env:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint=request.param, changes=changes) as env:
         yield env
 
 
@@ -70,7 +70,7 @@ def test_deep_link_without_a_grant_keeps_its_address_over_the_bank(
 
 def test_raw_bytes_beyond_ascii_are_escaped_not_decoded(tmp_path: Path) -> None:
     """Some servers let these characters through; httptools and browsers do not."""
-    config = judged(tmp_path, {"redirects": {"allow": ["/accounts"]}}).config
+    config = validated(tmp_path, {"redirects": {"allow": ["/accounts"]}}).config
     assert config is not None
     request = RequestInfo("GET", b"/accounts", b"q=caf\xc3\xa9&p=\xff#x", [(b"accept", b"text/html")], None, "1")
     where = ErrorResponder(config).connect_path(("mikomo",), request)
@@ -87,7 +87,7 @@ async def no_body() -> Message:
 
 def test_deep_link_that_is_too_long_is_dropped_with_a_log_line(env: GatewayEnv) -> None:
     assert location(env, "/mikomo?q=" + "x" * 8200) == (302, "/akoya/connect/mikomo")
-    if env.face == "sidecar":
+    if env.entrypoint == "sidecar":
         lines = [json.loads(line) for line in env.log().splitlines() if "return address dropped" in line]
         assert "It is longer than 8192 characters." in [line["reason"] for line in lines]
 

@@ -259,7 +259,10 @@ def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
 def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
     everything = [{**rule, "upstream": "down"} for rule in RULES]
     changes = {"access": everything, "upstreams": {"down": {"url": "http://127.0.0.1:9"}}}
-    with GatewayEnv(tmp_path, face="middleware", app=Named("around"), changes=changes) as env, env.browser() as browser:
+    with (
+        GatewayEnv(tmp_path, entrypoint="middleware", app=Named("around"), changes=changes) as env,
+        env.browser() as browser,
+    ):
         browser.connect()
         for path in OF_PATH:
             assert browser.fetch(path).json()["app"] == "around"

@@ -47,8 +47,10 @@ async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     folder = tmp_path_factory.mktemp("env")
     options = ("--no-fast-lane",) if request.param == "asgi" else ()
-    face = request.param if request.param in ("app", "middleware") else "sidecar"
-    with GatewayEnv(folder, upstream=AppServer(streaming_app), options=options, face=face, app=streaming_app) as env:
+    entrypoint = request.param if request.param in ("app", "middleware") else "sidecar"
+    with GatewayEnv(
+        folder, upstream=AppServer(streaming_app), options=options, entrypoint=entrypoint, app=streaming_app
+    ) as env:
         yield env
 
 

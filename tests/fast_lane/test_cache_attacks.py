@@ -76,7 +76,9 @@ def both(
         },
     }
     folder = tmp_path_factory.mktemp("env")
-    with GatewayEnv(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as env:
+    with GatewayEnv(
+        folder, upstream=upstream, entrypoint=request.param, changes=changes, algorithm="hmac-sha256"
+    ) as env:
         config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         folder = tmp_path_factory.mktemp("plain")
         with GatewayProcess(folder, config, env.environ, "--no-fast-lane") as plain_gateway:
@@ -209,7 +211,7 @@ def test_an_odd_head_is_judged_anew_each_time(
                         answers.append("closed")
                         break
                     # uvicorn words its own refusals differently.
-                    own = env.face == "app" and status == 400
+                    own = env.entrypoint == "app" and status == 400
                     answers.append((status, b"" if own else settled(head)))
         seen.append((answers, {settled(one) for one in received(env)}))
     assert seen[0] == seen[1] == seen[2]
@@ -301,7 +303,7 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
 def test_the_log_says_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], browser: Browser) -> None:
     """The lines are equal except for time, duration and the request ID, which an untrusted client cannot choose."""
     env, plain_gateway = both
-    if env.face == "app":
+    if env.entrypoint == "app":
         pytest.skip("the access log belongs to the server there")
     cookies = cookies_of(browser)
     requests = [

@@ -31,7 +31,9 @@ def both(
     upstream = ScriptedUpstream(SCRIPTS)
     changes: dict[str, Any] = {"upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}}}
     folder = tmp_path_factory.mktemp("env")
-    with GatewayEnv(folder, upstream=upstream, face=request.param, changes=changes, algorithm="hmac-sha256") as env:
+    with GatewayEnv(
+        folder, upstream=upstream, entrypoint=request.param, changes=changes, algorithm="hmac-sha256"
+    ) as env:
         folder = tmp_path_factory.mktemp("plain")
         config = {**env.config(), "listen": f"127.0.0.1:{free_port()}", "admin": None}
         with (
@@ -98,7 +100,7 @@ def test_http_1_0_client_with_an_expectation_gets_no_interim_response(
     lines = b"Expect: 100-continue\r\nContent-Length: 4\r\n"
     for port in (env.port, plain_gateway.port):
         head, body = until_closed(port, b"POST /accounts/length HTTP/1.0\r\n" + lines + HEADERS + cookies + b"\r\nbody")
-        assert head.startswith(b"HTTP/1.1 200") or (env.face == "app" and port == env.port), (
+        assert head.startswith(b"HTTP/1.1 200") or (env.entrypoint == "app" and port == env.port), (
             "uvicorn itself handles this case"
         )
         assert body.endswith(b"hello")
@@ -145,7 +147,7 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProce
         head, body, _ = exchange(port, request)
         assert head.startswith(b"HTTP/1.1 504")
         assert b"upstream-timeout" in body
-        if env.face == "app" and port == env.port:
+        if env.entrypoint == "app" and port == env.port:
             # The access log belongs to the server there.
             continue
         until(lambda log=log: '"outcome":"upstream-timeout"' in complete_lines(log))  # type: ignore[misc]

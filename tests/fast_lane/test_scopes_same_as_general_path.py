@@ -222,9 +222,9 @@ def timeless(text: str) -> str:
     [{}, {"limits": {"body_bytes": 100}}, {"signing": "digest"}, IDENTITY],
     ids=["as-it-is", "limit", "digest", "identity"],
 )
-@pytest.mark.parametrize("face", ["middleware", "sidecar"])
+@pytest.mark.parametrize("entrypoint", ["middleware", "sidecar"])
 def test_the_plain_way_and_the_general_one_are_alike(
-    env: GatewayEnv, cookie: bytes, face: str, changes: dict[str, Any]
+    env: GatewayEnv, cookie: bytes, entrypoint: str, changes: dict[str, Any]
 ) -> None:
     if changes.get("signing") == "digest":
         changes = {"signing": {**env.config()["signing"], "content_digest": 1000}}
@@ -244,7 +244,7 @@ def test_the_plain_way_and_the_general_one_are_alike(
         config = configured(env, **changes)
         plain: Any
         general: Any
-        if face == "middleware":
+        if entrypoint == "middleware":
             plain, general = Gateway(app, config), Gateway(app, config)
             gateways = [plain, general]
         else:
@@ -314,13 +314,13 @@ def plain_scope(cookie: bytes, **changes: Any) -> dict[str, Any]:
     [{"raw_path": None}, {"raw_path": b""}, {"raw_path": bytearray(b"/any/a")}, {"raw_path": ...}, {"scheme": ...}],
     ids=str,
 )
-@pytest.mark.parametrize("face", ["middleware", "sidecar"])
+@pytest.mark.parametrize("entrypoint", ["middleware", "sidecar"])
 def test_what_asgi_lets_a_server_leave_out_is_not_missed(
-    env: GatewayEnv, cookie: bytes, face: str, changes: dict[str, Any]
+    env: GatewayEnv, cookie: bytes, entrypoint: str, changes: dict[str, Any]
 ) -> None:
     async def main() -> None:
-        app: Any = sidecar(configured(env)) if face == "sidecar" else Gateway(_nothing, configured(env))
-        gateway = app.gateway if face == "sidecar" else app
+        app: Any = sidecar(configured(env)) if entrypoint == "sidecar" else Gateway(_nothing, configured(env))
+        gateway = app.gateway if entrypoint == "sidecar" else app
         await gateway.startup()
         try:
             for _ in range(3):

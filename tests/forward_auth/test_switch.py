@@ -12,15 +12,15 @@ from tests.support.environment import GatewayEnv
 QUESTION = {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"}
 
 
-@pytest.mark.parametrize("face", ["sidecar", "middleware"])
+@pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
 @pytest.mark.parametrize(("setting", "status"), [(None, 404), (False, 404), (True, 200)])
 def test_a_script_in_a_page_cannot_ask_for_its_users_token(
-    tmp_path: Path, face: str, setting: bool | None, status: int
+    tmp_path: Path, entrypoint: str, setting: bool | None, status: int
 ) -> None:
     changes: dict[str, Any] = {"trusted_proxies": ["127.0.0.1/32"]}
     if setting is not None:
         changes["forward_auth"] = setting
-    with GatewayEnv(tmp_path, face=face, changes=changes) as env, env.browser() as browser:
+    with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env, env.browser() as browser:
         browser.connect()
         answer = browser.fetch("/akoya/forward-auth", headers=QUESTION)
         assert answer.status_code == status

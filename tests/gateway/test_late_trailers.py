@@ -29,7 +29,7 @@ def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(
         await asyncio.sleep(0.3)
         return await resolve(sessions, cookie_value)
 
-    with GatewayEnv(tmp_path, face="middleware") as env, env.browser() as browser:
+    with GatewayEnv(tmp_path, entrypoint="middleware") as env, env.browser() as browser:
         browser.connect()
         cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
         time.sleep(1.2)  # Wait until the cached session has expired.

@@ -18,7 +18,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway import runtime as engine_module
 from akoya_gateway.store.memory import MemoryStore
-from tests.support.config_documents import judged, said
+from tests.support.config_documents import error_lines, validated
 
 
 class SlowStore(MemoryStore):
@@ -65,8 +65,8 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
 
 
 def configured(folder: Path, **changes: Any) -> Config:
-    result = judged(folder, {"sessions.store": "memory://", **changes})
-    assert result.config is not None, said(result)
+    result = validated(folder, {"sessions.store": "memory://", **changes})
+    assert result.config is not None, error_lines(result)
     return result.config
 
 

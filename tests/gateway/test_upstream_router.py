@@ -11,7 +11,7 @@ import httpx
 from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.observability.metrics import Metrics
-from tests.support.config_documents import judged, said
+from tests.support.config_documents import error_lines, validated
 from tests.support.scripted_upstream import ScriptedUpstream, plain
 
 OK = plain(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -19,10 +19,10 @@ OK = plain(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 def configured(folder: Path, url: str) -> Config:
     rule = {"path": "/*", "require": "any", "upstream": "two"}
-    result = judged(
+    result = validated(
         folder, {"upstreams": {"one": {"url": "http://127.0.0.1:9"}, "two": {"url": url}}, "access": [rule]}
     )
-    assert result.config is not None, said(result)
+    assert result.config is not None, error_lines(result)
     return result.config
 
 

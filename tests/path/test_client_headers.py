@@ -17,7 +17,7 @@ from akoya_gateway.client_headers import (
     is_alias,
     is_known,
 )
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 
 MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Script-Name", "X-Original-URI", "X-Original-URL",
           "X-Original-Path", "X-Rewrite-URL", "X-Envoy-Original-Path", "X-Forwarded-Uri", "Request-Uri", "X-Accel-Mapping",
@@ -104,16 +104,16 @@ def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pyte
     ],
 )
 def test_a_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
-    faults = judged(tmp_path, {"allow_underscore_headers": [name]}).diagnostics
+    faults = validated(tmp_path, {"allow_underscore_headers": [name]}).diagnostics
     assert [diagnostic.message for diagnostic in faults] == [
         f"a server can take {name} for a header that the gateway decides about"
     ]
 
 
 def test_allowed_names_are_read_in_lower_case_and_need_an_underscore(tmp_path: Path) -> None:
-    result = judged(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
+    result = validated(tmp_path, {"allow_underscore_headers": ["X_Legacy"]})
     assert result.config is not None
     assert result.config.allow_underscore_headers == ("x_legacy",)
     assert "only names with `_` are dropped" in str(
-        judged(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).diagnostics[0]
+        validated(tmp_path, {"allow_underscore_headers": ["X-Legacy"]}).diagnostics[0]
     )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from akoya_gateway import Gateway, load_config
-from tests.support.config_documents import ENVIRON, changed, judged
+from tests.support.config_documents import ENVIRON, changed, validated
 from tests.support.environment import Browser, GatewayEnv
 
 
@@ -21,7 +21,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         "root_path": "/bank",
         "redirects": {"after_connect": "/bank/accounts", "allow": ["/bank/accounts", "/bank/mikomo"]},
     }
-    with GatewayEnv(tmp_path_factory.mktemp("env"), face="middleware", mount="/bank", changes=changes) as env:
+    with GatewayEnv(tmp_path_factory.mktemp("env"), entrypoint="middleware", mount="/bank", changes=changes) as env:
         yield env
 
 
@@ -122,7 +122,7 @@ async def test_another_root_path_is_logged_once_for_each_of_a_few(
 
 
 def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_path: Path) -> None:
-    config = judged(
+    config = validated(
         tmp_path, {"root_path": "/bank", "clients.demo-app.redirect_uri": "https://app.example.com/bank/akoya/callback"}
     ).config
     assert config is not None
@@ -135,9 +135,9 @@ def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_pa
 
 
 def test_a_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tmp_path: Path) -> None:
-    warnings = judged(tmp_path, {"root_path": "/bank"}).warnings
+    warnings = validated(tmp_path, {"root_path": "/bank"}).warnings
     assert "the app around the gateway passes it nothing outside of /bank/" in "".join(map(str, warnings))
-    faults = judged(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics
+    faults = validated(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics
     assert [diagnostic.message for diagnostic in faults] == [
         "only middleware is mounted in another app, but an upstream is configured"
     ]

@@ -16,7 +16,7 @@ from akoya_gateway.trusted_proxies import UNIX, Networks, TrustedProxies, parse_
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 
 TEN: Networks = [ip_network("10.0.0.0/8")]
 
@@ -32,8 +32,8 @@ def test_an_address_is_read_with_and_without_a_port(text: str, address: str | No
 
 
 def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> None:
-    said = {b"x-forwarded-for": [b"203.0.113.7:51234, [2001:db8::1]:80"]}
-    lines = ForwardedHeaders(TEN).lines("10.0.0.1", "http", b"a", said)
+    forwarded_for = {b"x-forwarded-for": [b"203.0.113.7:51234, [2001:db8::1]:80"]}
+    lines = ForwardedHeaders(TEN).lines("10.0.0.1", "http", b"a", forwarded_for)
     assert b'forwarded: for=203.0.113.7, for="[2001:db8::1]", for=10.0.0.1;host="a";proto=http\r\n' in lines
 
 
@@ -99,6 +99,8 @@ def test_a_trusted_proxys_word_on_the_scheme_counts_more_than_public_url() -> No
 
 
 def test_unix_is_an_entry_of_trusted_proxies(tmp_path: Path) -> None:
-    result = judged(tmp_path, {"trusted_proxies": ["unix", "10.0.0.0/8"], "identity": {"header": "X-Forwarded-User"}})
+    result = validated(
+        tmp_path, {"trusted_proxies": ["unix", "10.0.0.0/8"], "identity": {"header": "X-Forwarded-User"}}
+    )
     assert result.config is not None
     assert result.config.trusted_proxies == ("unix", ip_network("10.0.0.0/8"))

@@ -28,10 +28,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture(scope="module", params=["sidecar", "general", "app", "middleware"])
 def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     options = ("--no-fast-lane",) if request.param == "general" else ()
-    face = "sidecar" if request.param == "general" else request.param
+    entrypoint = "sidecar" if request.param == "general" else request.param
     changes = {"sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}], "cookie": {"name": "akoya"}}}
     with GatewayEnv(
-        tmp_path_factory.mktemp("env"), changes=changes, face=face, app=app, upstream=AppServer(app), options=options
+        tmp_path_factory.mktemp("env"),
+        changes=changes,
+        entrypoint=entrypoint,
+        app=app,
+        upstream=AppServer(app),
+        options=options,
     ) as env:
         yield env
 

@@ -71,7 +71,7 @@ class AppServersEnv:
     """One gateway in front of several app servers, each below a path named after it."""
 
     def __init__(
-        self, folder: Path, names: tuple[str, ...], face: str = "sidecar", options: tuple[str, ...] = ()
+        self, folder: Path, names: tuple[str, ...], entrypoint: str = "sidecar", options: tuple[str, ...] = ()
     ) -> None:
         self._stack = ExitStack()
         self._servers: dict[str, AppProcess] = {}
@@ -87,7 +87,7 @@ class AppServersEnv:
             + [{"path": "/accounts", "require": "any"}],
             "upstreams": {name: {"url": server.url} for name, server in self._servers.items()},
         }
-        self.env = GatewayEnv(folder, algorithm="hmac-sha256", changes=changes, face=face, options=options)
+        self.env = GatewayEnv(folder, algorithm="hmac-sha256", changes=changes, entrypoint=entrypoint, options=options)
         self.member = ""
 
     def __enter__(self) -> AppServersEnv:
@@ -127,8 +127,8 @@ def test_behind_the_sidecar_an_app_server_serves_what_was_decided(servers: AppSe
     ids=["sidecar", "general", "app"],
 )
 def all_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServersEnv]:
-    face, options = request.param
-    with AppServersEnv(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), face, options) as env:
+    entrypoint, options = request.param
+    with AppServersEnv(tmp_path_factory.mktemp("servers"), (*QUICK, *SLOW), entrypoint, options) as env:
         yield env
 
 

@@ -11,7 +11,7 @@ from akoya_gateway.access.request import names_a_method_in
 from akoya_gateway.access.rule_table import RuleTable
 from akoya_gateway.config.model import AccessRule, Require
 from akoya_gateway.gateway.explain import Explainer
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 
 ANY, NOTHING, BANK = Require.ANY, Require.NOTHING, Require.CONNECTORS
 
@@ -114,16 +114,16 @@ ACCESS = [
 
 
 @pytest.mark.parametrize(
-    ("target", "method", "said"),
+    ("target", "method", "expected"),
     [("/accounts/", "GET", "Another spelling of this path (its case, or a slash at its end) is under another rule. It is access[0] /accounts"),
      ("/item/1?_method=DELETE", "POST", "is a method override"), ("/accounts?_method=DELETE", "POST", "mikomo"), ("/ACCOUNTS", "GET", "400")],
 )  # fmt: skip
-def test_explain_says_why_such_a_request_is_refused(tmp_path: Path, target: str, method: str, said: str) -> None:
-    config = judged(tmp_path, {"access": ACCESS}).config
+def test_explain_says_why_such_a_request_is_refused(tmp_path: Path, target: str, method: str, expected: str) -> None:
+    config = validated(tmp_path, {"access": ACCESS}).config
     assert config is not None
     told = Explainer(config, (), 0.0).explain(method, target)
-    assert said in (told.refusal or f"passed by {told.rule}")
-    allowed = judged(tmp_path, {"access": ACCESS, "path_variants": "allow"}).config
+    assert expected in (told.refusal or f"passed by {told.rule}")
+    allowed = validated(tmp_path, {"access": ACCESS, "path_variants": "allow"}).config
     assert allowed is not None
     assert Explainer(allowed, (), 0.0).explain("GET", "/ACCOUNTS").refusal is None
 
@@ -134,20 +134,20 @@ def test_check_warns_of_a_rule_whose_own_path_is_refused(tmp_path: Path) -> None
         {"path": "/accounts/*", "require": "mikomo"},
         {"path": "/*", "require": "nothing"},
     ]
-    warned = [
+    warning_lines = [
         diagnostic.message
-        for diagnostic in judged(tmp_path, {"access": access}).warnings
+        for diagnostic in validated(tmp_path, {"access": access}).warnings
         if "refused" in diagnostic.message
     ]
     assert (
-        warned == ["requests for it are refused: /accounts/ is under access[1] /accounts/* in line 3"]
-        or len(warned) == 1
+        warning_lines == ["requests for it are refused: /accounts/ is under access[1] /accounts/* in line 3"]
+        or len(warning_lines) == 1
     )
     assert not [
         diagnostic
-        for diagnostic in judged(tmp_path, {"access": access, "path_variants": "allow"}).warnings
+        for diagnostic in validated(tmp_path, {"access": access, "path_variants": "allow"}).warnings
         if "refused" in diagnostic.message
     ]
     assert not [
-        diagnostic for diagnostic in judged(tmp_path, {"access": ACCESS}).warnings if "refused" in diagnostic.message
+        diagnostic for diagnostic in validated(tmp_path, {"access": ACCESS}).warnings if "refused" in diagnostic.message
     ]

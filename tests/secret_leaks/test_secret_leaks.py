@@ -31,8 +31,8 @@ from tests.support.waiting import until
 class RecordedEnv(GatewayEnv):
     """Sends token and revocation requests through the recorder, with logs at their most verbose level."""
 
-    def __init__(self, folder: Path, face: str, algorithm: str) -> None:
-        super().__init__(folder, face=face, algorithm=algorithm, settings={"id_token_lifetime": 2.0})
+    def __init__(self, folder: Path, entrypoint: str, algorithm: str) -> None:
+        super().__init__(folder, entrypoint=entrypoint, algorithm=algorithm, settings={"id_token_lifetime": 2.0})
         self.known = Known()
         self.recorder = AppServer(Recorder(self.akoya.url, self.known))
         self.written: list[tuple[str, bytes]] = []

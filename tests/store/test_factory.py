@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 
 WITHOUT_REDIS = """
 import sys
@@ -32,10 +32,10 @@ def test_without_the_redis_library_the_others_work_and_redis_says_what_to_instal
 @pytest.mark.parametrize("way", ["", "s", "+sentinel", "s+sentinel", "+cluster", "s+cluster"])
 @pytest.mark.parametrize("server", ["redis", "valkey"])
 def test_every_url_that_is_understood_passes_the_configuration(server: str, way: str, tmp_path: Path) -> None:
-    result = judged(tmp_path, {"sessions.store": f"{server}{way}://h:1/{'service' if 'sentinel' in way else '0'}"})
+    result = validated(tmp_path, {"sessions.store": f"{server}{way}://h:1/{'service' if 'sentinel' in way else '0'}"})
     assert not result.diagnostics
 
 
 def test_a_password_for_the_sentinels_is_not_written_in_the_file(tmp_path: Path) -> None:
     url = "redis+sentinel://h:1/service?sentinel_password=hunter2"
-    assert "a secret must not be written" in str(judged(tmp_path, {"sessions.store": url}).diagnostics[0])
+    assert "a secret must not be written" in str(validated(tmp_path, {"sessions.store": url}).diagnostics[0])

@@ -16,7 +16,7 @@ from akoya_gateway.store import Record, open_store
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.rights import CommandRefused, commands
-from tests.support.config_documents import judged
+from tests.support.config_documents import validated
 from tests.support.redis_servers import RedisServer
 
 NEEDED = sorted({command[0] for command in commands(KeySchema("akoya"), "x", 0.0)} | {"SUBSCRIBE"})
@@ -86,7 +86,7 @@ async def test_a_start_with_too_few_rights_says_so_and_goes_on_when_they_are_giv
 
 
 async def test_readiness_names_what_is_refused_while_requests_get_503(server: RedisServer, tmp_path: Path) -> None:
-    config = judged(tmp_path, {"sessions.store": "memory://"}).config
+    config = validated(tmp_path, {"sessions.store": "memory://"}).config
     assert config is not None
     sessions = replace(config.sessions, store=user(server, "unready", "~akoya* &* +@all"))
     gateway = Gateway(nothing, replace(config, sessions=sessions))

@@ -54,17 +54,17 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def judged(folder: Path, changes: dict[str, Any] | str, environ: dict[str, str] | None = None) -> ValidationResult:
+def validated(folder: Path, changes: dict[str, Any] | str, environ: dict[str, str] | None = None) -> ValidationResult:
     """Validate SMALL with changes, or a complete text."""
     file = folder / "gateway.yaml"
     file.write_text(changes if isinstance(changes, str) else yaml.safe_dump(changed(changes), sort_keys=False))
     return validate_config(file, ENVIRON if environ is None else environ)
 
 
-def said(result: ValidationResult) -> list[str]:
+def error_lines(result: ValidationResult) -> list[str]:
     """Return each diagnostic without its position: `path: message (remedy)`."""
     return [str(diagnostic).split(" ", 1)[1] for diagnostic in result.diagnostics]
 
 
-def warned(result: ValidationResult) -> list[str]:
+def warning_lines(result: ValidationResult) -> list[str]:
     return [str(warning).split(" ", 1)[1] for warning in result.warnings]

@@ -45,7 +45,7 @@ class GatewayEnv:
         algorithm: of the signature.
         settings: of the emulator.
         changes: to the configuration, merged at the top level.
-        face: the entry point: `sidecar` (a process), `app` (the same under uvicorn) or `middleware` (inside the app's
+        entrypoint: `sidecar` (a process), `app` (the same under uvicorn) or `middleware` (inside the app's
             server; below `mount` of another app).
     """
 
@@ -58,7 +58,7 @@ class GatewayEnv:
         changes: Mapping[str, Any] | None = None,
         upstream: Any = None,
         options: tuple[str, ...] = (),
-        face: str = "sidecar",
+        entrypoint: str = "sidecar",
         app: Any = None,
         token_bearer: str | None = None,
         signing: Mapping[str, Any] | None = None,
@@ -84,7 +84,7 @@ class GatewayEnv:
         self.algorithm = algorithm
         self._changes = dict(changes or {})
         self._options = options
-        self.face = face
+        self.entrypoint = entrypoint
         self._app = app
         self._upstream_settings = dict(upstream_settings or {})
         self._signing = dict(signing or {})
@@ -135,11 +135,11 @@ class GatewayEnv:
         self.akoya.start()
         self.upstream.__enter__()
         try:
-            if self.face == "middleware":
+            if self.entrypoint == "middleware":
                 app = self._app or asgi_app(self.verification_key)
                 self.gateway = MiddlewareServer(self.folder, self.config(), self.environ, app, self.mount).start()
             else:
-                process = AnyServerProcess if self.face == "app" else GatewayProcess
+                process = AnyServerProcess if self.entrypoint == "app" else GatewayProcess
                 self.gateway = process(self.folder, self.config(), self.environ, *self._options).start()
         except BaseException:
             self.akoya.stop()

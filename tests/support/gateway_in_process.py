@@ -22,7 +22,7 @@ from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
 from akoya_gateway.secret import Secret
-from tests.support.config_documents import judged, said
+from tests.support.config_documents import error_lines, validated
 from tests.support.grants import Family, Provider
 from tests.support.redis_servers import RedisServer
 
@@ -78,8 +78,8 @@ class House:
 
     def __init__(self, folder: Path, store: str, inner: Any = app) -> None:
         changes = {"sessions.store": store, "limits.connects_per_minute": 0, "tokens.background": False}
-        result = judged(folder, changes)
-        assert result.config is not None, said(result)
+        result = validated(folder, changes)
+        assert result.config is not None, error_lines(result)
         self.later = 0.0
         self.bank = Bank(result.config.clients["demo-app"], self.clock)
         self.gateway = Gateway(inner, result.config, clock=self.clock)

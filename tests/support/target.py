@@ -63,7 +63,7 @@ class Target:
 
     def __init__(
         self,
-        face: str,
+        entrypoint: str,
         url: str,
         protected: str,
         public: str,
@@ -72,7 +72,7 @@ class Target:
         env: GatewayEnv | None = None,
     ) -> None:
         parts = urlsplit(url)
-        self.face = face
+        self.entrypoint = entrypoint
         self.url = url.rstrip("/")
         self.host = parts.hostname or "127.0.0.1"
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -85,7 +85,7 @@ class Target:
         self.env = env
 
     def __repr__(self) -> str:
-        return self.face
+        return self.entrypoint
 
     def ask(
         self,

@@ -83,12 +83,12 @@ def wsgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
         yield server.server_address[1]
 
 
-FACES = {"asgi": asgi, "wsgi": wsgi}
+ENTRYPOINTS = {"asgi": asgi, "wsgi": wsgi}
 
 
-@pytest.fixture(params=sorted(FACES))
-def face(request: pytest.FixtureRequest) -> Any:
-    return FACES[request.param]
+@pytest.fixture(params=sorted(ENTRYPOINTS))
+def entrypoint(request: pytest.FixtureRequest) -> Any:
+    return ENTRYPOINTS[request.param]
 
 
 def known(algorithm: str = "ed25519") -> dict[str, v.Key]:
@@ -128,16 +128,16 @@ def ask(port: int, target: str, lines: Lines, method: str = "GET", body: bytes =
         connection.close()
 
 
-def test_a_signed_request_reaches_the_app_with_what_was_said(face: Any) -> None:
-    with face(known()) as port:
+def test_a_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) -> None:
+    with entrypoint(known()) as port:
         status, said = ask(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
         assert status == 200
         assert said["owner"] == FULL.owner
         assert said["token"] == FULL.bearer.reveal()  # type: ignore[union-attr]
 
 
-def test_an_encoded_path_verifies(face: Any) -> None:
-    with face(known()) as port:
+def test_an_encoded_path_verifies(entrypoint: Any) -> None:
+    with entrypoint(known()) as port:
         assert ask(port, "/a%20b/%C3%BC", signed(port, path="/a%20b/%C3%BC"))[0] == 200
 
 
@@ -151,14 +151,14 @@ def test_an_encoded_path_verifies(face: Any) -> None:
         ("Signature-Input", 'akoya=("@method");created=1'),
     ],
 )
-def test_an_added_header_is_refused(face: Any, name: str, value: str) -> None:
-    with face(known()) as port:
+def test_an_added_header_is_refused(entrypoint: Any, name: str, value: str) -> None:
+    with entrypoint(known()) as port:
         status, problem = ask(port, "/api", [*signed(port), (name, value)])
         assert (status, problem["status"]) == (401, 401)
 
 
-def test_no_signature_no_app(face: Any) -> None:
-    with face(known()) as port:
+def test_no_signature_no_app(entrypoint: Any) -> None:
+    with entrypoint(known()) as port:
         status, problem = ask(port, "/api", [("Host", f"127.0.0.1:{port}"), ("Akoya-Owner", "evil")])
         assert status == 401
         assert problem["detail"] == "missing-signature"
@@ -166,8 +166,8 @@ def test_no_signature_no_app(face: Any) -> None:
         assert ask(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
 
 
-def test_an_exempt_path_gets_through_without_any_of_our_headers(face: Any) -> None:
-    with face(known(), exempt={"/healthz"}) as port:
+def test_an_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) -> None:
+    with entrypoint(known(), exempt={"/healthz"}) as port:
         lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
         assert ask(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
         assert ask(port, "/healthz/", lines)[0] == 401
@@ -189,8 +189,8 @@ def test_an_exempt_path_gets_through_without_any_of_our_headers(face: Any) -> No
         ("/static/./x", False),
     ],
 )
-def test_a_pattern_exempts_what_is_plainly_below(face: Any, path: str, free: bool) -> None:
-    with face(known(), exempt={"/static/*"}) as port:
+def test_a_pattern_exempts_what_is_plainly_below(entrypoint: Any, path: str, free: bool) -> None:
+    with entrypoint(known(), exempt={"/static/*"}) as port:
         assert ask(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
 
 
@@ -200,8 +200,8 @@ def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
         v.WsgiVerifier(wsgi_app, known(), exempt={pattern})
 
 
-def test_a_covered_body_is_compared(face: Any) -> None:
-    with face(known(), largest_body=1000) as port:
+def test_a_covered_body_is_compared(entrypoint: Any) -> None:
+    with entrypoint(known(), largest_body=1000) as port:
         body = b"a" * 900
         assert ask(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
         assert ask(port, "/api", signed(port, "POST", body=body), "POST", b"b" * 900)[0] == 401
@@ -209,16 +209,16 @@ def test_a_covered_body_is_compared(face: Any) -> None:
         assert ask(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
 
 
-def test_a_request_is_not_accepted_twice_where_that_is_wanted(face: Any) -> None:
-    with face(known(), replay=v.ReplayCache()) as port:
+def test_a_request_is_not_accepted_twice_where_that_is_wanted(entrypoint: Any) -> None:
+    with entrypoint(known(), replay=v.ReplayCache()) as port:
         lines = signed(port)
         assert ask(port, "/api", lines)[0] == 200
         assert ask(port, "/api", lines)[1]["detail"] == "replayed"
         assert ask(port, "/api", signed(port))[0] == 200
 
 
-def test_keys_come_from_the_gateway(face: Any) -> None:
-    with key_server(jwks(signing("ed25519"))) as url, face(v.RemoteKeys(url)) as port:
+def test_keys_come_from_the_gateway(entrypoint: Any) -> None:
+    with key_server(jwks(signing("ed25519"))) as url, entrypoint(v.RemoteKeys(url)) as port:
         for _ in range(3):
             assert ask(port, "/api", signed(port))[0] == 200
 
@@ -255,25 +255,25 @@ def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients(
         assert not fetches.acquire(blocking=False), "a forged signature causes no fetch within ten seconds"
 
 
-def test_without_keys_the_answer_is_503(face: Any) -> None:
+def test_without_keys_the_answer_is_503(entrypoint: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/jwks"
-    with face(v.RemoteKeys(url, timeout=1)) as port:
+    with entrypoint(v.RemoteKeys(url, timeout=1)) as port:
         status, problem = ask(port, "/api", signed(port))
         assert (status, problem["detail"]) == (503, "keys-unavailable")
 
 
-def test_the_jwt_scheme(face: Any) -> None:
+def test_the_jwt_scheme(entrypoint: Any) -> None:
     made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app").prepare(
         replace(FULL, expires_at=int(time.time()) + 900)
     )
     ((name, token),) = made.headers(b"GET", b"h", b"/", b"", time.time())
     lines = [("Host", "h"), (name.decode(), token.decode())]
-    with face(known(), issuer="https://gateway", audience="http://app") as port:
+    with entrypoint(known(), issuer="https://gateway", audience="http://app") as port:
         assert ask(port, "/any", lines)[1]["owner"] == FULL.owner
         assert ask(port, "/any", [*lines, ("Akoya-Owner", "evil")])[0] == 401
         assert ask(port, "/any", signed(port))[0] == 401
-    with face(known(), issuer="https://gateway", audience="http://other") as port:
+    with entrypoint(known(), issuer="https://gateway", audience="http://other") as port:
         assert ask(port, "/any", lines)[1]["detail"] == "wrong-audience"
 
 

@@ -16,7 +16,7 @@ from tests.support.hypercorn_server import Hypercorn
 from tests.support.ports import free_port
 from tests.support.processes import AnyServerProcess, GatewayProcess
 
-FACES = ("lane", "general", "uvicorn", *(["hypercorn"] if find_spec("hypercorn") else []))
+ENTRYPOINTS = ("lane", "general", "uvicorn", *(["hypercorn"] if find_spec("hypercorn") else []))
 OURS = ("lane", "general")
 """Entry points that run on the gateway's own server."""
 
@@ -39,12 +39,12 @@ class _Upstream:
 class Rig:
     """Runs the apps and gateways and collects violations in `findings`. `book` is set once the users have signed in."""
 
-    def __init__(self, folder: Path, faces: tuple[str, ...] = FACES) -> None:
-        self.faces = faces
+    def __init__(self, folder: Path, entrypoints: tuple[str, ...] = ENTRYPOINTS) -> None:
+        self.entrypoints = entrypoints
         self.findings: list[str] = []
-        self.requests = dict.fromkeys(faces, 0)
+        self.requests = dict.fromkeys(entrypoints, 0)
         self.book: Book | None = None
-        self.apps = Apps(faces, self._on_request, self._on_malformed)
+        self.apps = Apps(entrypoints, self._on_request, self._on_malformed)
         self._folder = folder
         self._stack = contextlib.ExitStack()
         self._told: list[str] = []
@@ -61,15 +61,15 @@ class Rig:
         )
         self.processes: dict[str, GatewayProcess] = {}
 
-    def port(self, face: str) -> int:
-        return self.processes[face].port
+    def port(self, entrypoint: str) -> int:
+        return self.processes[entrypoint].port
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.env)
         assert isinstance(self.env.gateway, GatewayProcess)
         self.processes["lane"] = self.env.gateway
-        for face in self.faces[1:]:
-            self.processes[face] = self._stack.enter_context(self._gateway(face))
+        for entrypoint in self.entrypoints[1:]:
+            self.processes[entrypoint] = self._stack.enter_context(self._gateway(entrypoint))
         self.book = self._sign_in()
         return self
 
@@ -83,28 +83,30 @@ class Rig:
         answered.
         """
         found = [
-            f"{face}: log: {line[:3000]}"
-            for face in OURS
-            for line in self.processes[face].log.read_text(errors="replace").splitlines()
+            f"{entrypoint}: log: {line[:3000]}"
+            for entrypoint in OURS
+            for line in self.processes[entrypoint].log.read_text(errors="replace").splitlines()
             if any(mark in line for mark in ("Traceback", '"level":"error"', '"level":"critical"', "Exception"))
         ]
         fresh = [line for line in found if line not in self._told]
         self._told += fresh
         return fresh
 
-    def _others(self, face: str) -> dict[str, Any]:
-        return {"other": {"url": self.apps.url(face, "other"), "pool": 5, "timeout": {"connect": "2s", "read": "3s"}}}
+    def _others(self, entrypoint: str) -> dict[str, Any]:
+        return {
+            "other": {"url": self.apps.url(entrypoint, "other"), "pool": 5, "timeout": {"connect": "2s", "read": "3s"}}
+        }
 
-    def _gateway(self, face: str) -> GatewayProcess:
-        folder = self._folder / face
+    def _gateway(self, entrypoint: str) -> GatewayProcess:
+        folder = self._folder / entrypoint
         folder.mkdir()
         config = self.env.config()
-        config |= {"listen": f"127.0.0.1:{free_port()}", "upstreams": self._others(face)}
-        config["upstream"] = {**config["upstream"], "url": self.apps.url(face)}
+        config |= {"listen": f"127.0.0.1:{free_port()}", "upstreams": self._others(entrypoint)}
+        config["upstream"] = {**config["upstream"], "url": self.apps.url(entrypoint)}
         environ = self.env.environ
-        if face == "general":
+        if entrypoint == "general":
             return GatewayProcess(folder, config, environ, "--no-fast-lane")
-        return (Hypercorn if face == "hypercorn" else AnyServerProcess)(folder, config, environ)
+        return (Hypercorn if entrypoint == "hypercorn" else AnyServerProcess)(folder, config, environ)
 
     def _sign_in(self) -> Book:
         people, secrets, names = [], {}, []
@@ -126,14 +128,26 @@ class Rig:
         return Book(tuple(people), tuple({name.encode() for name in names}), secrets)
 
     def _on_request(self, seen: Seen) -> None:
-        self.requests[seen.face] += 1
+        self.requests[seen.entrypoint] += 1
         if self.book is not None:
             for wrong in self.book.of_request(seen):
                 self.findings.append(
-                    json.dumps({"face": seen.face, "wrong": wrong, "upstream got": seen.wire[:3000].decode("latin-1")})
+                    json.dumps(
+                        {
+                            "entrypoint": seen.entrypoint,
+                            "wrong": wrong,
+                            "upstream got": seen.wire[:3000].decode("latin-1"),
+                        }
+                    )
                 )
 
-    def _on_malformed(self, face: str, wrong: str, wire: bytes) -> None:
+    def _on_malformed(self, entrypoint: str, wrong: str, wire: bytes) -> None:
         self.findings.append(
-            json.dumps({"face": face, "wrong": f"malformed: {wrong}", "upstream got": wire[:3000].decode("latin-1")})
+            json.dumps(
+                {
+                    "entrypoint": entrypoint,
+                    "wrong": f"malformed: {wrong}",
+                    "upstream got": wire[:3000].decode("latin-1"),
+                }
+            )
         )

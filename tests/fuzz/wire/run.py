@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.wire.rig import FACES, OURS, Rig
+from tests.fuzz.wire.rig import ENTRYPOINTS, OURS, Rig
 from tests.fuzz.wire.scripts import Maker, Script
 
 AT_ONCE = 12
@@ -146,12 +146,12 @@ class Fuzz:
     async def _one(self, script: Script) -> None:
         self.book.scripts[script.mark] = script
         received = {}
-        for face in self.rig.faces:
-            received[face] = await play(self.rig.port(face), script, QUIET)
+        for entrypoint in self.rig.entrypoints:
+            received[entrypoint] = await play(self.rig.port(entrypoint), script, QUIET)
             self.totals.connections += 1
             self.totals.bytes_sent += len(script.data)
-            for wrong in self.book.of_response(script, received[face]):
-                self._found(face, wrong, script, received[face])
+            for wrong in self.book.of_response(script, received[entrypoint]):
+                self._found(entrypoint, wrong, script, received[entrypoint])
         if script.leaves == "reads":
             await self._compare(script, received)
 
@@ -163,14 +163,14 @@ class Fuzz:
         """
         self.totals.compared += 1
         one, other = OURS
-        outcomes = {face: [settled(received[face])] for face in OURS}
+        outcomes = {entrypoint: [settled(received[entrypoint])] for entrypoint in OURS}
         for attempt in range(5):
             if any(alike(a, b, script) for a in outcomes[one] for b in outcomes[other]):
                 return
             self.totals.retried += 1
-            for face in OURS:
-                received[face] = await play(self.rig.port(face), script, 0.5 * (attempt + 1))
-                outcomes[face].append(settled(received[face]))
+            for entrypoint in OURS:
+                received[entrypoint] = await play(self.rig.port(entrypoint), script, 0.5 * (attempt + 1))
+                outcomes[entrypoint].append(settled(received[entrypoint]))
         self._found("lane, general", "differ", script, b"\n----\n".join(outcomes[one] + outcomes[other]))
 
     async def _nothing_is_left(self) -> None:
@@ -178,15 +178,15 @@ class Fuzz:
         # A WebSocket may wait 10 s for the reply to its close frame.
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
-            left = {face: self.rig.apps.open_streams[face] for face in OURS}
+            left = {entrypoint: self.rig.apps.open_streams[entrypoint] for entrypoint in OURS}
             if not any(left.values()):
                 return
             await asyncio.sleep(0.05)
         self.rig.findings.append(json.dumps({"wrong": "open streams of disconnected clients", "left": left}))
 
-    def _found(self, face: str, wrong: str, script: Script, received: bytes) -> None:
+    def _found(self, entrypoint: str, wrong: str, script: Script, received: bytes) -> None:
         finding = {
-            "face": face,
+            "entrypoint": entrypoint,
             "wrong": wrong,
             "mark": script.mark.decode(),
             "pause": script.pause,
@@ -196,9 +196,9 @@ class Fuzz:
         self.rig.findings.append(json.dumps(finding))
 
 
-def fuzz(folder: Path, seconds: float, seed: int, faces: tuple[str, ...] = FACES) -> tuple[Rig, Totals]:
+def fuzz(folder: Path, seconds: float, seed: int, entrypoints: tuple[str, ...] = ENTRYPOINTS) -> tuple[Rig, Totals]:
     """Fuzz for the given time and return the rig, with its findings and request counts, and the totals."""
-    with Rig(folder, faces) as rig:
+    with Rig(folder, entrypoints) as rig:
         running = Fuzz(rig, seed)
         asyncio.run(running.run(seconds))
     return rig, running.totals
@@ -214,7 +214,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="akoya-fuzz-") as folder:
         rig, totals = fuzz(Path(folder), options.minutes * 60, options.seed)
     print(
-        f"seed {options.seed}: {totals.connections} connections to {len(rig.faces)} entry points {rig.faces},", end=" "
+        f"seed {options.seed}: {totals.connections} connections to {len(rig.entrypoints)} entry points {rig.entrypoints},",
+        end=" ",
     )
     print(f"{totals.bytes_sent} bytes; requests that apps got: {rig.requests};", end=" ")
     print(f"compared: {totals.compared}, again for timing: {totals.retried}; findings: {len(rig.findings)}")

@@ -24,9 +24,9 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as an app received it, with the entry point (`face`) and the upstream (`app`)."""
+    """A request as an app received it, with the entry point (`entrypoint`) and the upstream (`app`)."""
 
-    face: str
+    entrypoint: str
     app: str
     method: bytes
     target: bytes
@@ -45,25 +45,25 @@ class Apps:
 
     def __init__(
         self,
-        faces: tuple[str, ...],
+        entrypoints: tuple[str, ...],
         on_request: Callable[[Seen], None],
         on_malformed: Callable[[str, str, bytes], None],
     ) -> None:
-        self.ports = {(face, app): free_port() for face in faces for app in ("main", "other")}
-        self.open_streams = dict.fromkeys(faces, 0)
+        self.ports = {(entrypoint, app): free_port() for entrypoint in entrypoints for app in ("main", "other")}
+        self.open_streams = dict.fromkeys(entrypoints, 0)
         """Number of event streams and WebSockets that are still open, per entry point."""
         self._on_request = on_request
         self._on_malformed = on_malformed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def url(self, face: str, app: str = "main") -> str:
-        return f"http://127.0.0.1:{self.ports[face, app]}"
+    def url(self, entrypoint: str, app: str = "main") -> str:
+        return f"http://127.0.0.1:{self.ports[entrypoint, app]}"
 
     def __enter__(self) -> Self:
         self._thread.start()
-        for (face, app), port in self.ports.items():
-            start = asyncio.start_server(partial(self._serve, face, app), "127.0.0.1", port, limit=2**20)
+        for (entrypoint, app), port in self.ports.items():
+            start = asyncio.start_server(partial(self._serve, entrypoint, app), "127.0.0.1", port, limit=2**20)
             asyncio.run_coroutine_threadsafe(start, self._loop).result(10)
         return self
 
@@ -71,7 +71,9 @@ class Apps:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    async def _serve(self, face: str, app: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, entrypoint: str, app: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         read = b""
         try:
             while True:
@@ -79,16 +81,16 @@ class Apps:
                 method, target, headers = parse_head(read)
                 body = await self._body(headers, reader)
                 read += body
-                self._on_request(Seen(face, app, method, target, headers, read))
+                self._on_request(Seen(entrypoint, app, method, target, headers, read))
                 key = [value for name, value in headers if name == b"sec-websocket-key"]
                 if key:
                     writer.write(_accepted(key[0]))
-                    await self._until_closed(face, reader)
+                    await self._until_closed(entrypoint, reader)
                     return
                 if target.partition(b"?")[0].endswith(b"/sse"):
                     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                     writer.write(head + (b"" if method == b"HEAD" else b"6\r\n:hi\r\n\n\r\n"))
-                    await self._until_closed(face, reader)
+                    await self._until_closed(entrypoint, reader)
                     return
                 head = (
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nAkoya-Echo: 1\r\nContent-Length: %d\r\n\r\n"
@@ -97,22 +99,22 @@ class Apps:
                 writer.write(head + (b"" if method == b"HEAD" else read))
                 await writer.drain()
         except Malformed as error:
-            self._on_malformed(face, str(error), read)
+            self._on_malformed(entrypoint, str(error), read)
         except (asyncio.IncompleteReadError, OSError):
             # A client may disconnect in the middle of a request.
             pass
         except asyncio.LimitOverrunError:
-            self._on_malformed(face, "head without end", read)
+            self._on_malformed(entrypoint, "head without end", read)
         finally:
             writer.close()
 
-    async def _until_closed(self, face: str, reader: asyncio.StreamReader) -> None:
-        self.open_streams[face] += 1
+    async def _until_closed(self, entrypoint: str, reader: asyncio.StreamReader) -> None:
+        self.open_streams[entrypoint] += 1
         try:
             while (data := await reader.read(65536)) and data[:1] != b"\x88":
                 pass  # a close frame of the WebSocket ends it too
         finally:
-            self.open_streams[face] -= 1
+            self.open_streams[entrypoint] -= 1
 
     async def _body(self, headers: tuple[tuple[bytes, bytes], ...], reader: asyncio.StreamReader) -> bytes:
         lengths = [value for name, value in headers if name == b"content-length"]
