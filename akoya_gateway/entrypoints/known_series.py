@@ -20,7 +20,8 @@ T = TypeVar("T")
 ATTEMPT_RESULTS = (
     "granted", "authorization-refused", "bad-callback", "certificate-not-trusted", "client-refused", "code-refused",
     "foreign-issuer", "internal", "other-owner", "outcome-unknown", "provider-redirects", "provider-unreachable",
-    "proxy-refused", "store-unavailable", "untrusted-id-token", "wrong-callback",
+    "proxy-refused", "server_error", "store-unavailable", "temporarily_unavailable", "untrusted-id-token",
+    "wrong-callback",
 )  # fmt: skip
 """How an authorization attempt ends: `granted`, or the code of an error of `endpoints.callback`."""
 

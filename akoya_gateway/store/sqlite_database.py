@@ -50,7 +50,7 @@ _ADVICE = {
     "SQLITE_READONLY": "cannot be written: the file, its directory or the file system is read-only, or of another user",
     "SQLITE_PERM": "may not be opened by this user",
     "SQLITE_CANTOPEN": "cannot be opened: look at the path, the directory's owner and its permissions",
-    "SQLITE_IOERR": "gives input/output errors: look at the disk and the kernel's log",
+    "SQLITE_IOERR": "gives input/output errors: look at the disk (is it full?), at limits, and at the kernel's log",
     "SQLITE_CORRUPT": "is damaged; stop the gateway and restore a backup (or try `sqlite3 FILE .recover`)",
     "SQLITE_NOTADB": "is not an SQLite database; look at sessions.store, the file was left alone",
     "SQLITE_PROTOCOL": "cannot be locked: write-ahead logging needs a local file system",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.redis_servers import RedisServer
 from tests.support.shutdown import ending
+from tests.support.sidecar import Running
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -55,19 +57,20 @@ def test_table_of_alerts_in_the_docs_is_that_of_the_rules() -> None:
 
 
 def test_labels_that_exist_from_the_start_are_codes_that_the_docs_explain() -> None:
-    explained = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")))
+    explained = set(re.findall(r"`([a-z_-]+)`", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")))
     assert {*ATTEMPT_RESULTS, *FAILURES} - {"granted"} <= explained
 
 
 class Prometheus:
-    """A Prometheus that scrapes one gateway and evaluates our rules, with short intervals."""
+    """A Prometheus that scrapes gateways and evaluates our rules, with short intervals."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, *targets: str) -> None:
         self.port = free_port()
         self._folder = folder
+        self._targets = len(targets)
         # An outage of ten minutes is too long for a test.
         (folder / "rules.yaml").write_text(RULES.read_text().replace("_open[10m]", "_open[1s]"))
-        job = {"job_name": "akoya-gateway", "static_configs": [{"targets": [target]}]}
+        job = {"job_name": "akoya-gateway", "static_configs": [{"targets": list(targets)}]}
         (folder / "prometheus.yml").write_text(
             yaml.safe_dump(
                 {
@@ -103,11 +106,11 @@ class Prometheus:
             ready = httpx.get(f"http://127.0.0.1:{self.port}/-/ready", trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
-        return ready and bool(self.query("akoya_gateway_build_info"))
+        return ready and int(self.query("count(akoya_gateway_build_info) or vector(0)")[0]["value"][1]) == self._targets
 
     def scrapes(self) -> int:
-        """Return the number of successful scrapes so far."""
-        return int(self.query("count_over_time(up[1h])")[0]["value"][1])
+        """Return the number of scrapes of each gateway so far."""
+        return int(self.query("min(count_over_time(up[1h]))")[0]["value"][1])
 
     def firing(self) -> dict[str, dict[str, str]]:
         """Return the annotations of each alert that fires."""
@@ -129,8 +132,16 @@ def env(store: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def prometheus(env: GatewayEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), env.admin_url.removeprefix("http://"))
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway with an SQLite store and its log in files."""
+    with Running(tmp_path_factory.mktemp("on_disk")) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def prometheus(env: GatewayEnv, on_disk: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    targets = [url.removeprefix("http://") for url in (env.admin_url, on_disk.admin)]
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), *targets)
     with ending(prometheus.start()):
         until(prometheus.is_ready, "the first scrape", within=60)
         yield prometheus
@@ -138,8 +149,10 @@ def prometheus(env: GatewayEnv, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @needs_prometheus
 def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prometheus: Prometheus) -> None:
-    """Each series exists from the start. Three queries show only what is above 0, and rates need two scrapes."""
+    """Each series exists from the start, once the grants are counted. Some queries show only what is above 0."""
+    # Rates need two scrapes, and the first count of the grants comes after ten seconds.
     until(lambda: prometheus.scrapes() >= 3, "three scrapes", within=60)
+    until(lambda: prometheus.query("akoya_gateway_grants"), "grants are counted", within=60)
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
@@ -149,15 +162,44 @@ def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prome
         assert found or expression.endswith("> 0") or "histogram_quantile" in expression, expression
 
 
+def expect(prometheus: Prometheus, alert: str, action: str) -> None:
+    until(lambda: alert in prometheus.firing(), alert, within=60)
+    assert action in prometheus.firing()[alert]["action"]
+
+
+def test_alerts_of_incidents_fire_at_the_first_scrape_that_shows_them() -> None:
+    """No `for`: an alert fires when the rules are next evaluated. Ten minutes without Akoya are in the rule itself."""
+    rules = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
+    for alert in ("ClientRejected", "ReloadFailed", "ProviderDown", "StoreFailing", "BankFailing"):
+        assert "for" not in rules[f"Akoya{alert}"]
+
+
+@needs_prometheus
+def test_full_disk_fires_an_alert_and_readyz_names_the_disk(prometheus: Prometheus, on_disk: Running) -> None:
+    """Neither the database nor the log can grow. Requests that write nothing are still served."""
+
+    def limit_files(size: int) -> None:
+        resource.prlimit(on_disk.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def connect() -> int:
+        return on_disk.get("/akoya/connect/mikomo", headers=Browser.NAVIGATION).status_code
+
+    assert connect() == 302
+    limit_files(0)
+    until(lambda: connect() == 503, "an attempt cannot be stored")
+    expect(prometheus, "AkoyaStoreFailing", "`/readyz`, which names what is wrong")
+    until(lambda: on_disk.ask_admin("/readyz").status_code == 503, "it is not ready")
+    assert "disk" in on_disk.ask_admin("/readyz").json()["problems"][0]
+    assert on_disk.get("/public/x").text == "done"
+    limit_files(resource.RLIM_INFINITY)
+    until(lambda: connect() == 302 and on_disk.ask_admin("/readyz").status_code == 200, "it works again")
+
+
 @needs_prometheus
 def test_each_incident_fires_its_alert_and_names_what_to_do(
     prometheus: Prometheus, env: GatewayEnv, store: RedisServer
 ) -> None:
-    """The secret reset at Akoya, a key removed from the configuration, Akoya down, the store gone."""
-
-    def expect(alert: str, action: str) -> None:
-        until(lambda: alert in prometheus.firing(), alert, within=60)
-        assert action in prometheus.firing()[alert]["action"]
+    """The secret reset at Akoya, a key removed from the configuration, a bank down, Akoya down, the store gone."""
 
     def refreshed(browser: Browser, outcome: str) -> bool:
         browser.fetch("/accounts/stale")
@@ -169,11 +211,11 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         browsers = [stack.enter_context(env.browser()) for _ in range(6)]
         for browser in browsers:
             browser.connect()
-        assert prometheus.firing() == {}
+        assert not {"AkoyaClientRejected", "AkoyaReloadFailed", "AkoyaBankFailing"} & set(prometheus.firing())
 
         env.akoya.rotate_secret("another-secret-than-the-gateway-has")
         until(lambda: refreshed(browsers[0], "client-rejected"), "a rejected refresh", within=60)
-        expect("AkoyaClientRejected", "Compare client_id and client_secret")
+        expect(prometheus, "AkoyaClientRejected", "Compare client_id and client_secret")
         env.akoya.rotate_secret(env.environ["AKOYA_CLIENT_SECRET"])
 
         gateway = env.gateway
@@ -182,17 +224,21 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
         faulty = {**config, "sessions": {**config["sessions"], "keys": [{"env": "REMOVED"}]}}
         gateway.config_path.write_text(yaml.safe_dump(faulty))
         gateway.process.send_signal(signal.SIGHUP)
-        expect("AkoyaReloadFailed", "akoya-gateway check")
+        expect(prometheus, "AkoyaReloadFailed", "akoya-gateway check")
         gateway.config_path.write_text(yaml.safe_dump(config))
         gateway.process.send_signal(signal.SIGHUP)
         until(lambda: "AkoyaReloadFailed" not in prometheus.firing(), "a reload that succeeds", within=60)
+
+        env.akoya.fault("callback_error", "consent", error="temporarily_unavailable", times=1)
+        browsers[0].connect("other")
+        expect(prometheus, "AkoyaBankFailing", "Akoya's status page")
 
         env.akoya.fault("status", "token.refresh_token", status=503, times=1000)
         # Each user's request makes the gateway refresh one more token, until the circuit breaker opens.
         for browser in browsers:
             browser.fetch("/accounts/stale")
-        expect("AkoyaProviderDown", "akoya-gateway doctor")
+        expect(prometheus, "AkoyaProviderDown", "akoya-gateway doctor")
 
         store.kill()
         until(lambda: browsers[0].fetch("/accounts").status_code == 503, "a failed request", within=60)
-        expect("AkoyaStoreFailing", "/readyz")
+        expect(prometheus, "AkoyaStoreFailing", "/readyz")
