@@ -93,7 +93,7 @@ class DecisionCache:
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)
-        # A value of the client's must not be part of the key, so a rule that reads one is decided every time.
+        # The key must not contain a value that the client chose, so rules that read one are not cached.
         if session is None or match.rule.grant is not None:
             return None
         held = self._grants.cached_entry(session.session.owner)

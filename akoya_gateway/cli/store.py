@@ -61,7 +61,7 @@ def backup(file: Path, config: Path) -> None:
 
 
 def _publish(partial: Path, file: Path) -> None:
-    """Give a complete backup its name. A link, unlike a rename, never overwrites, but some file systems have none."""
+    """Give a complete backup its name. A link, unlike a rename, never overwrites, but some file systems lack links."""
     try:
         os.link(partial, file)
     except FileExistsError:

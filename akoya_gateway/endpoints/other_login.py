@@ -1,8 +1,8 @@
-"""What becomes of a login when the bank is connected again with another one (`connectors.*.other_login`).
+"""Ends or keeps a login when its bank is connected again with another one (`connectors.*.other_login`).
 
 Another login at a bank has another `sub`, and with the old grant the accounts of the old login would become unreachable
 (docs/akoya.md section 7). The new grant is always stored first. Only then is the old one ended (`replace`), or the user
-asked whether to end it (`ask`): without an answer both are kept.
+asked whether to end it (`ask`). Both are kept until the user has decided.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class OtherLogins:
 
 
 class OtherLoginEndpoint:
-    """`GET` asks whether to end the earlier logins at a bank, `POST` has the answer.
+    """`GET` shows a page that asks whether to end the earlier logins at a bank; `POST` takes the user's choice.
 
-    The question is made from the owner's grants, so a page can be reloaded and two tabs can be open. An answer ends
-    only the logins that its page showed.
+    The page is built from the owner's grants, so it can be reloaded and two tabs can be open. Its form ends only the
+    logins that the page showed.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OtherLoginEndpoint:
         self._observer = observer
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """Return the page, or redirect on (303) where there is nothing left to ask.
+        """Return the page, or a redirect (303) if there are no earlier logins left.
 
         Raises:
             UserError: There is no session (401), the form is not the session's (403), the new login has ended (409), or

@@ -156,7 +156,7 @@ class _ServerRun:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(worker.run(self._public, self._admin))
         finally:
-            # Lines of the last turn of the event loop.
+            # Write the lines that the last turn of the event loop has gathered.
             self._output.flush()
 
     def _stop_listening(self) -> None:

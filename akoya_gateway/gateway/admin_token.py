@@ -71,7 +71,7 @@ class AdminTokenApp:
         await response.with_headers((b"x-request-id", request_id.encode()))(scope, receive, send)
 
     async def _token(self, runtime: Runtime, request: Request, facts: dict[str, str]) -> dict[str, object]:
-        """Return the body of the response, and add what the log says about the request to `facts`."""
+        """Return the body of the response, and add the log fields of the request to `facts`."""
         if request.method != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
         self._authenticate(runtime, request)
@@ -112,7 +112,7 @@ class AdminTokenApp:
 
 
 async def _last_access(runtime: Runtime, grant: Grant) -> int:
-    """Return when the grant's owner was last active, in Unix seconds. Connecting the bank was activity, too."""
+    """Return when the grant's owner was last active, in Unix seconds. Connecting the bank counts as activity."""
     owner = grant.key.owner
     return max(await runtime.last_access.get(owner) or 0, rounded(owner, grant.connected_at))
 

@@ -1,4 +1,4 @@
-"""Request bodies that stream to the app: limits their size, and digests those that the configuration says."""
+"""Request bodies that stream to the app: limits their size, and adds a Content-Digest if configured."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class ResponseFilter(StreamCancellation):
         self._request = request
         self.request_id = gateway.request_id(scope)
         self.request_id_header = (REQUEST_ID, self.request_id.encode())
-        """For the app and for the client."""
+        """The header line that the app and the client get."""
         self._monitored: MonitoredConnection | None = None
         self.admission = admission
         self.started = False

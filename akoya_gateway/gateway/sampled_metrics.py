@@ -1,6 +1,6 @@
 """Metrics that are sampled at each scrape: pools, signing keys, grants in the store, revocations.
 
-Nothing of it runs per request. The functions read the objects of the configuration that is in force.
+None of this runs per request. The functions read the objects of the active configuration.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from akoya_gateway.signing.keys import LoadedKey
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 
 FIRST_COUNT_AFTER = 10.0
-"""Seconds after the start before grants are counted: a restart has more urgent work."""
+"""Seconds to wait after the start before counting grants, so that a restart serves requests first."""
 COUNT_POLL = 60.0
-"""Seconds between two looks at the last count of all processes."""
+"""Seconds between two reads of the last count, which another process may have made."""
 
 Series = Iterator[tuple[tuple[str, ...], float]]
 
@@ -59,7 +59,7 @@ class SampledMetrics:
         try:
             self._inventory = await current_inventory(runtime.encrypted_store, runtime.clock) or self._inventory
         except GatewayError:
-            # Requests and /readyz report that the store fails; the age of the count is a metric.
+            # Requests and /readyz report the failure, and a metric shows the age of the count.
             return
 
     def _cached_owners(self) -> Series:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from akoya_gateway.clock import Clock
 
 FIRST_PAUSE = 10.0
-"""Seconds, about, for which the breaker blocks requests when it opens. Doubled by each failed probe."""
+"""Approximate seconds for which the breaker blocks requests when it opens. Doubled by each failed probe."""
 MAX_PAUSE = 120.0
 """Longest pause in seconds, before jitter."""
 PROBE_TIMEOUT = 30.0

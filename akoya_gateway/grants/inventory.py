@@ -1,7 +1,7 @@
 """Counts the grants in the store by environment, connector and state, for metrics.
 
-One process counts for all that share the store, because counting reads and decrypts every grant. It takes a record
-that expires, counts, and stores the result, which the others read.
+Counting reads and decrypts every grant, so one process counts for all that share the store. It claims the count with a
+record that expires, and stores the result for the others to read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ RESULT, CLAIM = "inventory", "counting"
 COUNT_INTERVAL = 300.0
 """Minimum seconds from one count to the next."""
 MAX_SHARE = 20.0
-"""A count that took some seconds is followed by a pause of at least this many times as long."""
+"""Minimum pause after a count, as a multiple of the time that the count took."""
 CLAIM_SECONDS = 600.0
 """Seconds after which another process counts if the one with the claim has exited."""
 
 BATCH, PAUSE = 100, 0.02
-"""Grants that are counted without a pause, about 5 ms of CPU time, and the seconds of each pause."""
+"""Number of grants counted without a pause (about 5 ms of CPU time), and the length of each pause in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Inventory:
 
 
 async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | None:
-    """Return the last inventory, or a new one if it is time for it. None if another process makes the first one.
+    """Return the last inventory, or a new one if the last is too old. None while another process makes the first.
 
     Raises:
         GatewayError: The store is unavailable, for example.
@@ -52,7 +52,7 @@ async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | 
     record = await store.get(KIND, RESULT)
     last = None if record is None else _decode(record)
     now = clock()
-    # If the clock was set back, the last count seems to lie ahead.
+    # If the clock was set back, the last count seems to lie in the future. Count again.
     if last is not None and 0 <= now - last.counted_at < max(COUNT_INTERVAL, MAX_SHARE * last.seconds):
         return last
     if not await store.put(Record(KIND, CLAIM, b"{}", expires_at=now + CLAIM_SECONDS)):

@@ -25,7 +25,7 @@ MAX_LENGTH = 60
 """Maximum number of characters of a name."""
 
 MAX_CONFLICTS = 5
-"""Number of other writers that may be first before renaming gives up."""
+"""Number of lost compare-and-set races after which renaming gives up."""
 
 
 class LoginNames:

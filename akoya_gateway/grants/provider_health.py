@@ -104,7 +104,7 @@ class ProviderHealth:
             return None
         if isinstance(outcome, ProviderDown | OutcomeUnknown):
             environment.failed((outcome.retry_after or 0.0) if isinstance(outcome, ProviderDown) else 0.0)
-            # Nothing was learnt about the registration: free the place of its probe.
+            # The outcome says nothing about the registration, so let another request probe it.
             registration.leave()
             return None
         environment.succeeded()

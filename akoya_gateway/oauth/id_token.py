@@ -125,7 +125,7 @@ def validate_id_token(
 
 
 def login_name(token: Secret) -> str | None:
-    """Return what an id_token that was validated before calls its user: `name` or `email`. None if it has neither.
+    """Return the user's name from an id_token that has been validated: `name` or `email`, or None if it has neither.
 
     The claims are optional (docs/akoya.md section 3): `name` may be the user name at the bank.
     """

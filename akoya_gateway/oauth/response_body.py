@@ -42,7 +42,7 @@ _MAX_BRACKETS = 256
 class UnreadableBody(ValueError):
     """The body has a Content-Encoding that cannot be decoded. The text quotes nothing of the body.
 
-    `part` is what was decoded before the body was cut off.
+    `part` is what could be decoded of a truncated body.
     """
 
     def __init__(self, reason: str, part: bytes = b"") -> None:
@@ -60,7 +60,7 @@ def plain_body(raw: bytes, content_encoding: str, content_type: str, limit: int)
     br and zstd need the modules `brotli` and `zstandard`, which `akoya-gateway[codings]` installs.
 
     Raises:
-        UnreadableBody: The encoding is unknown, broken or cut off.
+        UnreadableBody: The encoding is unknown, or the content is corrupt or truncated.
     """
     body, cut = _unpacked(raw, content_encoding, limit)
     text = body[: limit + 1] if len(body) > limit else _text(body, content_type)[: limit + 1]
@@ -266,10 +266,12 @@ def _read_form(text: str, names: frozenset[str]) -> Members:
 
 
 def find_member(body: bytes, name: str) -> str | None:
-    """Return the value of the member `name` wherever it is in the body, if it is one text. Never raises.
+    """Return the string value of the member `name`, wherever it is in the body. Never raises.
 
-    For a body that is not the object that it should be: an object inside another, inside an array or a string, or
-    behind the warning of a script.
+    None if it does not occur, or occurs with different values.
+
+    For a body that is not a JSON object: the object may be inside another, inside an array or a string, or after a
+    warning that a script has printed.
     """
     text = body.decode("utf-8", "replace")
     quoted = re.compile(rf'"{re.escape(name)}"\s*:\s*("(?:[^"\\]|\\.)*")')

@@ -1,4 +1,4 @@
-"""Tells systemd that the gateway is ready, alive or stopping (sd_notify(3)), for units with `Type=notify`.
+"""Notifies systemd that the gateway is ready, alive or stopping (sd_notify(3)), for units with `Type=notify`.
 
 Outside of such a unit the environment variables are not set, and nothing is sent.
 """

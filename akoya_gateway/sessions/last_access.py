@@ -42,7 +42,7 @@ RETRY_PAUSE = 5.0
 """Seconds to wait after a write failed."""
 
 MAX_CONFLICTS = 5
-"""Number of replicas that may write the record of one owner first before this one gives up."""
+"""Number of lost compare-and-set races for one owner's record after which this replica gives up."""
 
 log = logger("akoya_gateway.sessions")
 

@@ -1,9 +1,9 @@
 """Copies every record of a store to a file and back, while gateways run.
 
-The file has one JSON object a line: a header, one line for each record, and a last line with the number of records, so
-that a file that was cut off is noticed. Bodies stay encrypted as they are in the store, and the file has no key: it is
-of use only with `sessions.keys`. The format does not depend on the kind of store, so a backup can also move grants from
-one store to another.
+The file has one JSON object per line: a header, one line for each record, and a last line with the number of records,
+by which a truncated file is detected. Bodies stay encrypted as they are in the store, and the file contains no key, so
+it is useless without `sessions.keys`. The format does not depend on the kind of store, so a backup can also move grants
+from one store to another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from akoya_gateway.store.base import Record, Store
 FORMAT = "akoya-gateway store backup"
 VERSION = 1
 MAX_LINE_BYTES = 8 * 1024 * 1024
-"""Longer lines are not read: no record is as large."""
+"""Longer lines are rejected. No record is that large."""
 
 
 class InvalidBackup(ValueError):
@@ -65,8 +65,8 @@ def read_backup(file: IO[str]) -> Iterator[Record]:
     """Yield the records of a backup.
 
     Raises:
-        InvalidBackup: The file is not a backup, is damaged, or was cut off. Records before that place were yielded, so
-            read the whole file once before using any.
+        InvalidBackup: The file is not a backup, is damaged or is truncated. The records before the fault have been
+            yielded, so read the whole file once before using any.
     """
     header = _read(file, 1)
     if header.get("format") != FORMAT or header.get("version") != VERSION:

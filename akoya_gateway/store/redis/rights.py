@@ -1,8 +1,8 @@
 """Checks that the Redis user may run every command that the store needs, on every kind of key and channel.
 
-A check that uses fewer commands than the store does finds nothing: with a user that lacked rights the gateway started
-and was ready, but every connect failed. Each command of the scripts and of the store is therefore sent once by
-itself, outside scripts, where the server's error says which command was rejected.
+A check that uses fewer commands than the store would miss a missing right: the gateway would start and report ready,
+but every connect would fail. Each command of the scripts and of the store is therefore sent once by itself, outside
+scripts, where the server's error says which command was rejected.
 """
 
 from __future__ import annotations

@@ -391,7 +391,7 @@ class Connection(asyncio.Protocol):
         if self._state == BODY and not self._complete:
             self._complete = True
 
-    # -- inside
+    # -- internals
 
     @property
     def _awaits_client(self) -> bool:

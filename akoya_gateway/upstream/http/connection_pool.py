@@ -285,7 +285,7 @@ class ConnectionPool:
             self._hosts[connection.key].idle.pop(connection, None)
             self._has_room()
 
-    # -- inside
+    # -- internals
 
     def _keep(self, connection: Connection) -> None:
         """Keep the connection for the next request.

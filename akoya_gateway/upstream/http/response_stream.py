@@ -135,7 +135,7 @@ class ResponseStream:
             on_slow, self._on_slow = self._on_slow, None
             on_slow()
 
-    # -- inside
+    # -- internals
 
     def _failed(self, error: Exception) -> None:
         self.failure = error

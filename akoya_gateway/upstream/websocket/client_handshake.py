@@ -120,7 +120,7 @@ class ClientHandshake(asyncio.Protocol):
         self._lost = True
         self._fail(ClosedEarly("the upstream closed the connection during the WebSocket handshake"))
 
-    # -- inside
+    # -- internals
 
     def _end_of_head(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to the response head.

@@ -160,7 +160,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._congested = False
         self._wake_writer()
 
-    # -- inside
+    # -- internals
 
     def _on_frame(self, frame: Frame) -> None:
         opcode = frame.opcode

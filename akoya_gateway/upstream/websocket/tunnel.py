@@ -238,7 +238,7 @@ class Tunnel:
         if end.other.is_lost:
             self._timer.cancel()
 
-    # -- inside
+    # -- internals
 
     def _start_close(self, to_client: bytes, to_upstream: bytes) -> None:
         self.is_closing = True
