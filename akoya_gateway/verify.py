@@ -8,6 +8,7 @@ from __future__ import annotations
 from akoya_verify import (
     AsgiVerifier,
     Connection,
+    ConnectionMissing,
     Key,
     KeySource,
     NotVerified,
@@ -17,6 +18,8 @@ from akoya_verify import (
     WsgiVerifier,
     authority_of,
     body_matches,
+    connection_of,
+    current,
     jwk_key,
     jwks_keys,
     keys_of,
@@ -29,6 +32,7 @@ from akoya_verify import (
 __all__ = [
     "AsgiVerifier",
     "Connection",
+    "ConnectionMissing",
     "Key",
     "KeySource",
     "NotVerified",
@@ -38,6 +42,8 @@ __all__ = [
     "WsgiVerifier",
     "authority_of",
     "body_matches",
+    "connection_of",
+    "current",
     "jwk_key",
     "jwks_keys",
     "keys_of",

@@ -43,7 +43,7 @@ def test_the_signature_base_of_the_rfc_is_built(vector: dict[str, Any]) -> None:
     request = DOCUMENT["request"]
     target = {"@method": request["method"], "@authority": request["authority"], "@path": request["path"]}
     headers = {name.lower(): [value] for name, value in request["headers"]}
-    assert message_signatures._base(names, target, headers, covered).decode() == vector["base"]
+    assert message_signatures.signature_base(names, target, headers, covered).decode() == vector["base"]
 
 
 @pytest.mark.parametrize(

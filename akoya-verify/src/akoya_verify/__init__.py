@@ -13,6 +13,7 @@ This package needs only the standard library and `cryptography`. It imports no o
 from __future__ import annotations
 
 from akoya_verify.asgi import AsgiVerifier
+from akoya_verify.connection import ConnectionMissing, connection_of, current
 from akoya_verify.content_digest import body_matches
 from akoya_verify.jwt_assertion import verify_assertion
 from akoya_verify.keys import Key, KeySource, jwk_key, jwks_keys, keys_of, pem_key, secret_key
@@ -25,6 +26,7 @@ from akoya_verify.wsgi import WsgiVerifier
 __all__ = [
     "AsgiVerifier",
     "Connection",
+    "ConnectionMissing",
     "Key",
     "KeySource",
     "NotVerified",
@@ -34,6 +36,8 @@ __all__ = [
     "WsgiVerifier",
     "authority_of",
     "body_matches",
+    "connection_of",
+    "current",
     "jwk_key",
     "jwks_keys",
     "keys_of",

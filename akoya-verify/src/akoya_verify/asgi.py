@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 from akoya_verify.content_digest import body_matches
-from akoya_verify.keys import Key, KeySource
+from akoya_verify.keys import KeySource
 from akoya_verify.message_signatures import authority_of
-from akoya_verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
+from akoya_verify.policy import (
+    PROBLEM,
+    Policy,
+    SignedRequest,
+    is_gateway_header,
+    refusal,
+)
 from akoya_verify.replay_cache import ReplayCache
-from akoya_verify.result import NotVerified, Verified
+from akoya_verify.result import NotVerified
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,7 +30,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class AsgiVerifier:
     """Verifies every HTTP request and WebSocket handshake and puts the `Verified` into `scope["akoya"]`.
 
-    Requests that cannot be verified get a 401 response, or 503 if the keys are not available.
+    Requests that cannot be verified get a 401 response, or 503 if the keys are not available. With `required=False`,
+    requests without any `Akoya-*` header are passed on with `scope["akoya"]` None, and each view decides.
+
+    If a `Gateway` in the same process has set `scope["akoya"]`, that value stays, and no signature is needed.
 
     A body with a signed Content-Digest is buffered, up to `largest_body` bytes, and compared before the app gets it.
 
@@ -39,8 +47,9 @@ class AsgiVerifier:
     def __init__(
         self,
         app: App,
-        keys: KeySource,
+        keys: KeySource | None = None,
         *,
+        required: bool = True,
         issuer: str | None = None,
         audience: str | None = None,
         skew: float = 5.0,
@@ -53,7 +62,8 @@ class AsgiVerifier:
         """Wrap `app`.
 
         Args:
-            keys: The gateway's keys.
+            keys: The gateway's keys. None: a `Gateway` in the same process checks all requests. Others get 503.
+            required: Whether requests without any `Akoya-*` header are refused.
             issuer: The gateway's `public_url`. Set it together with `audience` for the `jwt` scheme only.
             audience: The name of this upstream in the assertion, see `verify_assertion`.
             skew: Clock difference to tolerate, in seconds.
@@ -67,67 +77,54 @@ class AsgiVerifier:
             ValueError: Only one of `issuer` and `audience` is set, or an exempt pattern is not a path.
         """
         self.app = app
-        self._root_path = root_path
-        self._policy = Policy(keys, issuer, audience, skew, replay, clock)
-        self._exempt = Exempt(exempt)
+        self._policy = Policy(
+            keys,
+            required=required,
+            issuer=issuer,
+            audience=audience,
+            skew=skew,
+            replay=replay,
+            exempt=exempt,
+            clock=clock,
+            root_path=root_path,
+        )
         self._largest_body = largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
-        named = scope.get("root_path") or ""
-        if named != self._root_path:
-            detail = f"the server says {named!r}, configured is {self._root_path!r}"
-            return await _refuse(scope, receive, send, NotVerified("root-path", detail))
-        if scope["path"] in self._exempt:
-            headers = [header for header in scope["headers"] if not is_gateway_header(header[0].decode("latin-1"))]
-            return await self.app({**scope, "headers": headers, "akoya": None}, receive, send)
+        if self._policy.is_verified(scope):
+            return await self.app(scope, receive, send)
         try:
-            verified = await self._verify(scope)
-            if verified.content_digest is not None and scope["type"] == "http":
-                receive = await _verified_body(receive, verified.content_digest, self._largest_body)
+            if self._policy.passes_unverified(scope.get("root_path") or "", scope["path"], header_names(scope)):
+                scope = unverified(scope, is_checked=self._policy.keys is not None)
+            else:
+                verified = await self._policy.verify_without_blocking(signed_request(scope))
+                if verified.content_digest is not None and scope["type"] == "http":
+                    receive = await _verified_body(receive, verified.content_digest, self._largest_body)
+                scope = {**scope, "akoya": verified}
         except NotVerified as fault:
             return await _refuse(scope, receive, send, fault)
-        return await self.app({**scope, "akoya": verified}, receive, send)
-
-    async def _verify(self, scope: Scope) -> Verified:
-        request = _request(scope)
-        peek: Callable[[str], Key | None] | None = getattr(self._policy.keys, "peek", None)
-        if peek is None:
-            return self._policy.verify(*request)
-        try:
-            may_renew = getattr(self._policy.keys, "may_renew", None)
-            return self._policy.verify(*request, keys=_CachedKeys(peek, may_renew))
-        except _KeyNotCached:
-            # Fetching keys blocks, so verify in a thread.
-            return await asyncio.to_thread(self._policy.verify, *request)
+        return await self.app(scope, receive, send)
 
 
-class _KeyNotCached(Exception):
-    pass
+def header_names(scope: Scope) -> Iterator[str]:
+    """Yield the names of all headers."""
+    return (name.decode("latin-1") for name, _ in scope["headers"])
 
 
-class _CachedKeys:
-    """A key source that raises `_KeyNotCached` instead of fetching keys, because fetching blocks."""
+def unverified(scope: Scope, *, is_checked: bool = True) -> dict[str, Any]:
+    """Return the scope for an app that gets an unverified request: without gateway headers.
 
-    def __init__(self, peek: Callable[[str], Key | None], may_renew: Callable[[], bool] | None) -> None:
-        self._peek = peek
-        self._may_renew = may_renew
-
-    def get(self, key_id: str, /) -> Key:
-        key = self._peek(key_id)
-        if key is None:
-            raise _KeyNotCached
-        return key
-
-    def renewed(self, key: Key, /) -> Key | None:
-        """Return None: without a fetch the key cannot have changed."""
-        if self._may_renew is not None and self._may_renew():
-            raise _KeyNotCached
-        return None
+    `akoya` is None, or missing unless `is_checked`: then `current` (see `akoya_verify.connection`) raises an error.
+    """
+    headers = [header for header in scope["headers"] if not is_gateway_header(header[0].decode("latin-1"))]
+    rest = {name: value for name, value in scope.items() if name != "akoya"}
+    return {**rest, "headers": headers, "akoya": None} if is_checked else {**rest, "headers": headers}
 
 
-def _request(scope: Scope) -> tuple[str, str, str, str, list[tuple[bytes, bytes]]]:
+def signed_request(scope: Scope) -> SignedRequest:
+    """Return the parts of a request that the signature covers. Raises `NotVerified`."""
     headers: list[tuple[bytes, bytes]] = list(scope["headers"])
     hosts = [value for name, value in headers if name.lower() == b"host"]
     if len(hosts) != 1:

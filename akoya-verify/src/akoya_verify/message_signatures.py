@@ -64,7 +64,7 @@ def verify(
     created, expires = _lifetime(covered, now, skew)
     key = _key(covered, keys)
     target = {"@method": method, "@authority": authority.lower(), "@path": path or "/", "@query": "?" + query}
-    base = _base(names, target, fields, covered)
+    base = signature_base(names, target, fields, covered)
     if not verifies(keys, key, signature, base):
         raise NotVerified("bad-signature", f"the signature does not fit this request under key {key.id!r}")
     nonce = _parameter(covered, "nonce", str, required=False)
@@ -178,8 +178,17 @@ def _key(covered: InnerList, keys: KeySource) -> Key:
     return key
 
 
-def _base(names: tuple[str, ...], target: dict[str, str], fields: dict[str, list[str]], covered: InnerList) -> bytes:
-    """Build the signature base (RFC 9421 section 2.5)."""
+def signature_base(
+    names: tuple[str, ...], target: dict[str, str], fields: dict[str, list[str]], covered: InnerList
+) -> bytes:
+    """Build the signature base (RFC 9421 section 2.5). Raises `NotVerified` for what the gateway does not sign.
+
+    Args:
+        names: The covered components, in order.
+        target: The values of those that begin with `@`.
+        fields: The values of the headers, by lower-case name.
+        covered: The member of Signature-Input.
+    """
     lines: list[str] = []
     for name in names:
         if name.startswith("@"):

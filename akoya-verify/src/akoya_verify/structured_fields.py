@@ -1,10 +1,11 @@
-"""Structured field dictionaries (RFC 9651): a strict parser, and a canonical serializer of inner lists."""
+"""Structured field dictionaries (RFC 9651): a strict parser, and a canonical serializer."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -67,6 +68,16 @@ def serialize_inner_list(value: InnerList) -> str:
     """Serialize an inner list (RFC 9651 section 4.1.1.1)."""
     items = " ".join([_bare(item.value) + _parameters(item.parameters) for item in value.items])
     return f"({items}){_parameters(value.parameters)}"
+
+
+def serialize_dictionary(members: Mapping[str, Member]) -> str:
+    """Serialize a dictionary (RFC 9651 section 4.1.2)."""
+    return ", ".join(
+        f"{key}={serialize_inner_list(member)}"
+        if isinstance(member, InnerList)
+        else f"{key}={_bare(member.value)}{_parameters(member.parameters)}"
+        for key, member in members.items()
+    )
 
 
 def _parameters(parameters: Parameters) -> str:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from akoya_verify.content_digest import body_matches
 from akoya_verify.keys import KeySource
 from akoya_verify.message_signatures import authority_of
-from akoya_verify.policy import PROBLEM, Exempt, Policy, is_gateway_header, refusal
+from akoya_verify.policy import (
+    PROBLEM,
+    Policy,
+    SignedRequest,
+    is_gateway_header,
+    refusal,
+)
 from akoya_verify.replay_cache import ReplayCache
 from akoya_verify.result import NotVerified, Verified
 
@@ -36,8 +42,9 @@ class WsgiVerifier:
     def __init__(
         self,
         app: App,
-        keys: KeySource,
+        keys: KeySource | None = None,
         *,
+        required: bool = True,
         issuer: str | None = None,
         audience: str | None = None,
         skew: float = 5.0,
@@ -55,26 +62,35 @@ class WsgiVerifier:
         The other arguments are those of `AsgiVerifier`.
         """
         self.app = app
-        self._script_name = script_name
-        self._policy = Policy(keys, issuer, audience, skew, replay, clock)
-        self._exempt = Exempt(exempt)
+        self._policy = Policy(
+            keys,
+            required=required,
+            issuer=issuer,
+            audience=audience,
+            skew=skew,
+            replay=replay,
+            exempt=exempt,
+            clock=clock,
+            root_path=script_name,
+        )
         self._largest_body = largest_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        named = environ.get("SCRIPT_NAME", "")
-        if named != self._script_name:
-            fault = NotVerified("root-path", f"the server says {named!r}, configured is {self._script_name!r}")
-            return _refuse(start_response, fault)
-        if named + environ.get("PATH_INFO", "") in self._exempt:
-            left = {name: value for name, value in environ.items() if not is_gateway_header(name.removeprefix("HTTP_"))}
-            return self.app({**left, "akoya": None}, start_response)
+        holder = holder_of(environ)
+        if self._policy.is_verified(holder):
+            return self.app({**environ, "akoya": holder["akoya"]}, start_response)
         try:
-            verified = self._policy.verify(*_request(environ))
-            if verified.content_digest is not None:
-                environ = {**environ, "wsgi.input": self._verified_body(environ, verified)}
+            mounted = environ.get("SCRIPT_NAME", "")
+            if self._policy.passes_unverified(mounted, mounted + environ.get("PATH_INFO", ""), header_names(environ)):
+                environ = unverified(environ, is_checked=self._policy.keys is not None)
+            else:
+                verified = self._policy.verify(*signed_request(environ))
+                if verified.content_digest is not None:
+                    environ = {**environ, "wsgi.input": self._verified_body(environ, verified)}
+                environ = {**environ, "akoya": verified}
         except NotVerified as fault:
             return _refuse(start_response, fault)
-        return self.app({**environ, "akoya": verified}, start_response)
+        return self.app(environ, start_response)
 
     def _verified_body(self, environ: Environ, verified: Verified) -> io.BytesIO:
         length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -86,7 +102,30 @@ class WsgiVerifier:
         return io.BytesIO(body)
 
 
-def _request(environ: Environ) -> tuple[str, str, str, str, list[tuple[bytes | str, bytes | str]]]:
+def holder_of(environ: Environ) -> Mapping[str, Any]:
+    """Return the mapping that `akoya` is in: the environ, or the ASGI scope of which a2wsgi made the environ."""
+    scope = environ.get("asgi.scope")
+    return scope if "akoya" not in environ and isinstance(scope, Mapping) else environ
+
+
+def header_names(environ: Environ) -> Iterator[str]:
+    """Yield the names of all headers, in upper case and with `_`."""
+    return (name[5:] for name in environ if name.startswith("HTTP_"))
+
+
+def is_gateway_variable(name: str) -> bool:
+    """Return whether an environ variable is a header that an app could mistake for a gateway header."""
+    return name.startswith("HTTP_") and is_gateway_header(name[5:])
+
+
+def unverified(environ: Environ, *, is_checked: bool = True) -> Environ:
+    """Return the environ for an app that gets an unverified request. See `akoya_verify.asgi.unverified`."""
+    left = {name: value for name, value in environ.items() if name != "akoya" and not is_gateway_variable(name)}
+    return {**left, "akoya": None} if is_checked else left
+
+
+def signed_request(environ: Environ) -> SignedRequest:
+    """Return the parts of a request that the signature covers. Raises `NotVerified`."""
     path, query = _target(environ)
     headers: list[tuple[bytes | str, bytes | str]] = [
         (name[5:].lower().replace("_", "-"), value) for name, value in environ.items() if name.startswith("HTTP_")
