@@ -100,6 +100,15 @@ ALLOWED_VERIFY: dict[str, set[str]] = {
     "verify": {"akoya_verify"},
 }
 VERIFY_DEPENDENCIES = {"akoya_verify", "cryptography"}
+# Module of akoya_verify -> the libraries that it may import as well. No other module imports one of these.
+INTEGRATIONS: dict[str, set[str]] = {
+    "starlette": {"starlette"},
+    "fastapi": {"fastapi", "starlette"},
+    "django": {"django", "asgiref"},
+    "flask": {"flask"},
+    "testing": {"starlette", "django", "flask"},
+}
+MAX_INTEGRATION_LINES = 150
 
 # The pure core: functions and values, without I/O and without reading the clock.
 PURE = ["oauth", "access", "grants/state_machine.py", "grants/grant.py"]
@@ -175,14 +184,24 @@ def test_imports_of_akoya_verify_are_those_of_the_table() -> None:
     assert wrong == set()
 
 
-def test_akoya_verify_imports_only_the_standard_library_and_cryptography() -> None:
-    wrong = {
-        (str(path.relative_to(VERIFY)), name)
-        for path in sorted(VERIFY.rglob("*.py"))
-        for name in imports(path)
-        if (top := name.split(".")[0]) not in sys.stdlib_module_names and top not in VERIFY_DEPENDENCIES
-    }
+def test_akoya_verify_imports_frameworks_only_in_their_integrations() -> None:
+    wrong = set()
+    for path in sorted(VERIFY.rglob("*.py")):
+        own = path.relative_to(VERIFY).parts[0].removesuffix(".py")
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            is_known = top in sys.stdlib_module_names | VERIFY_DEPENDENCIES | INTEGRATIONS.get(own, set())
+            other = rest.partition(".")[0] if top == "akoya_verify" else own
+            if not is_known or (other in INTEGRATIONS and other != own):
+                wrong.add((str(path.relative_to(VERIFY)), name))
     assert wrong == set()
+
+
+def test_each_integration_has_at_most_150_lines_that_are_not_blank() -> None:
+    for name in INTEGRATIONS.keys() - {"testing"}:
+        paths = [VERIFY / f"{name}.py", *(VERIFY / name).glob("*.py")]
+        lines = [line for path in paths if path.exists() for line in path.read_text("utf-8").splitlines() if line]
+        assert 0 < len(lines) <= MAX_INTEGRATION_LINES, f"{name}: {len(lines)}"
 
 
 def test_the_pure_core_has_no_io_and_no_clock() -> None:
