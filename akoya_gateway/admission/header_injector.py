@@ -94,7 +94,7 @@ class HeaderInjector:
             prepared, verified = found[0].prepared, found[0].verified
         else:
             prepared, verified = self._prepare_within_limit(rule, facts), verified_of(facts)
-        made = Admitted(rule, grant, owner_grants.owner, prepared, verified)
+        made = Admitted(rule, grant, owner_grants.owner, prepared, verified, others)
         self._admitted.store(key, (made, passed, owner_grants, facts))
         return made, until
 

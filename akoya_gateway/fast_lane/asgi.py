@@ -236,8 +236,8 @@ class AsgiExchange:
             await exchange.respond(reply)
         finally:
             reply.finish()
-        if reply.token_rejected and self.admission.grant is not None:
-            await straight.gateway.runtime.grants.report_stale(self.admission.grant)
+        for grant in self.admission.rejected_grants(reply.token_rejected):
+            await straight.gateway.runtime.grants.report_stale(grant)
 
     async def _fail(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> bool:
         if self._connection.may_retry(error, idempotent=self._target.idempotent):

@@ -14,7 +14,7 @@ from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, id_in
-from akoya_gateway.gateway.response_policy import TOKEN_REJECTED
+from akoya_gateway.gateway.response_policy import rejected_token
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
@@ -148,8 +148,8 @@ class LaneExchange:
         self.response_complete = True
         if self._monitored is not None:
             self._forget()
-        if TOKEN_REJECTED in head.hidden:
-            self._report_rejected_token()
+        if head.hidden:
+            self._report_rejected_token(rejected_token(head.hidden))
         protocol.on_response_sent()
 
     def on_head(self, status: int, head: ResponseHead) -> None:
@@ -163,8 +163,8 @@ class LaneExchange:
         if stream:
             self._connection.disable_read_timeout()
         self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
-        if rejected:
-            self._report_rejected_token()
+        if rejected is not None:
+            self._report_rejected_token(rejected)
 
     def on_body(self, chunk: bytes) -> None:
         self._write(chunk)
@@ -243,9 +243,8 @@ class LaneExchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _report_rejected_token(self) -> None:
-        grant = self._admission.grant
-        if grant is not None:
+    def _report_rejected_token(self, value: bytes | None) -> None:
+        for grant in self._admission.rejected_grants(value):
             self._protocol.run_in_background(self._runtime.grants.report_stale(grant))
 
     async def _cut(self, code: int) -> None:

@@ -358,8 +358,8 @@ class Gateway:
             await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
         finally:
             reply.finish()
-        if reply.token_rejected and admission.grant is not None:
-            await runtime.grants.report_stale(admission.grant)
+        for grant in admission.rejected_grants(reply.token_rejected):
+            await runtime.grants.report_stale(grant)
 
     async def _answer_error(
         self, error: GatewayError, request: RequestInfo, send: Send, began: float, rule: str | None = None

@@ -87,7 +87,8 @@ class ResponseFilter(StreamCancellation):
         self._monitored: MonitoredConnection | None = None
         self.admission = admission
         self.started = False
-        self.token_rejected = False
+        self.token_rejected: bytes | None = None
+        """The value of `Akoya-Token-Rejected` in the app's response."""
 
     @property
     def request(self) -> RequestInfo:
@@ -144,7 +145,8 @@ class ResponseFilter(StreamCancellation):
     def _filtered(self, message: Message) -> tuple[Message, bool]:
         """Return the message as the client gets it, and whether it begins an event stream."""
         headers, stream, rejected = self._gateway.response_policy.edit(message.get("headers", ()))
-        self.token_rejected |= rejected
+        if rejected is not None:
+            self.token_rejected = rejected
         if message["type"] != _TRAILERS:
             # A new list, because an app may send its own one again.
             headers = [*headers, self.request_id_header]

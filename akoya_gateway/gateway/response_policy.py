@@ -18,7 +18,10 @@ from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.http.response_head import is_event_stream
 
 TOKEN_REJECTED = b"akoya-token-rejected"
-"""Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed."""
+"""Response header of the app: Akoya rejected the token (401, code 602), so the token is refreshed.
+
+Its value is 1, or says which of several tokens: see `Admitted.rejected_grants`.
+"""
 
 _SUSPECT = frozenset(
     "".join(letters).encode()
@@ -49,8 +52,8 @@ class ResponsePolicy:
             return value.lstrip(b" \t=").partition(b";")[0].partition(b"=")[0].strip(b" \t") in self._cookies
         return is_ours_to_app(name) or name.lower() == REQUEST_ID
 
-    def edit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, bool, bool]:
-        """Return the headers for the client, whether they begin an event stream, and whether the token was rejected.
+    def edit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, bool, bytes | None]:
+        """Return the headers for the client, whether they begin an event stream, and `TOKEN_REJECTED` if it is there.
 
         Goes through the headers once, because this runs for every response. The list is the given one if it is a list
         and nothing is hidden. ASGI allows any other iterable, and some can be iterated only once.
@@ -65,6 +68,11 @@ class ResponsePolicy:
             elif name[:3] in _SUSPECT and self.hides(*header):
                 hidden.append(header)
         if not hidden:
-            return found, stream, False
-        rejected = any(name.lower() == TOKEN_REJECTED for name, _ in hidden)
-        return [header for header in found if header not in hidden], stream, rejected
+            return found, stream, None
+        return [header for header in found if header not in hidden], stream, rejected_token(hidden)
+
+
+def rejected_token(hidden: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the value of `TOKEN_REJECTED` in the hidden headers of a response, or None."""
+    values = [value for name, value in hidden if name.lower() == TOKEN_REJECTED]
+    return b",".join(values) if values else None

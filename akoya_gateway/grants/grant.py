@@ -26,7 +26,12 @@ def public_id(record_id: str) -> str:
 
 def to_record_id(text: str) -> str:
     """Return the record's ID from either form: with `g_`, or the 22 characters alone. Other texts are unchanged."""
-    return text.removeprefix(_PREFIX) if len(text) == len(_PREFIX) + _RECORD_ID_LENGTH else text
+    return text.removeprefix(_PREFIX) if is_public_id(text) else text
+
+
+def is_public_id(text: str) -> bool:
+    """Return True if the text has the form of an ID as `public_id` returns it."""
+    return text.startswith(_PREFIX) and len(text) == len(_PREFIX) + _RECORD_ID_LENGTH
 
 
 class GrantState(StrEnum):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.environment import Browser, GatewayEnv
+from tests.support.waiting import until
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 INVENTED = "g_AAAAAAAAAAAAAAAAAAAAAA"
@@ -19,6 +20,7 @@ ACCESS = [
     {"path": "/header", "require": "mikomo", "grant": {"header": "X-Bank-Login"}, "otherwise": "connect"},
     {"path": "/single", "require": "mikomo", "grant": "single"},
     {"path": "/tokens", "require": ["other", "mikomo"], "pass_tokens": "all", "otherwise": "unauthorized"},
+    {"path": "/tokens/stale", "require": ["other", "mikomo"], "pass_tokens": "all", "otherwise": "unauthorized"},
     {"path": "/accounts", "require": "any"},
 ]
 
@@ -115,6 +117,26 @@ def test_all_tokens_are_passed_and_the_cached_decision_follows_them(env: Gateway
         assert passed["akoya-id-tokens"] == ", ".join(
             f'{connector}="{single[connector]["akoya-id-token"]}"' for connector in ("other", "mikomo")
         )
+
+
+def test_app_says_which_of_all_passed_tokens_was_rejected(browser: Browser) -> None:
+    browser.connect("mikomo", "mikomo_1")
+    mikomo = browser.passed("/single")["akoya-grant"]
+    browser.connect("other", "mikomo_4")
+
+    def tokens() -> list[str]:
+        return re.findall(r'"([^"]+)"', browser.passed("/tokens")["akoya-id-tokens"])
+
+    # GET takes the fast lane, POST with a body the general path.
+    other, first = tokens()
+    answer = browser.fetch("/tokens/stale", headers={"x-rejected": mikomo})
+    assert (answer.status_code, "akoya-token-rejected" in answer.headers) == (200, False)
+    until(lambda: tokens()[1] != first)
+    second = tokens()[1]
+    assert tokens() == [other, second]
+    assert browser.fetch("/tokens/stale", "POST", content=b"x").status_code == 200
+    until(lambda: tokens()[0] != other)
+    assert tokens()[1] == second
 
 
 def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:

@@ -41,7 +41,10 @@ class IndependentVerifier:
 
 
 def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
-    """`/...` returns what was received as JSON; `/stale` reports the token as rejected; `/ws` echoes."""
+    """Return an app: `/...` returns what was received as JSON, `/ws` echoes.
+
+    `/.../stale` reports the token as rejected, with the value of the request's `X-Rejected`.
+    """
     verifier = IndependentVerifier(key) if key else None
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -62,7 +65,8 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
         if verifier is not None and any(name == "signature" for name, _ in headers):
             seen["signature"] = verifier.verify(scope["method"], url_of(headers, seen), headers)
         answer = json.dumps(seen).encode()
-        extra = [(b"akoya-token-rejected", b"1")] if scope["path"] == "/accounts/stale" else []
+        named = dict(headers).get("x-rejected", "1").encode()
+        extra = [(b"akoya-token-rejected", named)] if scope["path"].endswith("/stale") else []
         extra += [(b"akoya-id-token", b"echoed")] if scope["path"] == "/accounts/echo" else []
         await send(
             {

@@ -67,7 +67,7 @@ def agrees(data: bytes) -> bool:
     assert head.visible_headers == visible
     assert head.wire == b"".join(b"%b: %b\r\n" % pair for pair in visible)
     assert head.has_date == any(name == b"date" for name, _ in parsed.head.headers)
-    assert head.hidden == tuple(name for name, _ in parsed.head.headers if name.startswith(b"akoya-"))
+    assert head.hidden == tuple(pair for pair in parsed.head.headers if pair[0].startswith(b"akoya-"))
     return True
 
 

@@ -88,14 +88,14 @@ class CachedResponseHead:
         status: The status code.
         length: Length of the body in bytes.
         has_date: The head contains a Date header.
-        hidden: Names of the headers that must not reach the client.
+        hidden: The headers that must not reach the client.
         wire: The lines of the other headers.
     """
 
     __slots__ = ("_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
 
     def __init__(
-        self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, hidden: tuple[bytes, ...]
+        self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, hidden: tuple[tuple[bytes, bytes], ...]
     ) -> None:
         self.status = status
         self.length = length
@@ -154,7 +154,7 @@ class ResponseHeadCache:
         lines: list[_CachedLine] = []
         length: _CachedLine | None = None
         dated = False
-        hidden: tuple[bytes, ...] = ()
+        hidden: tuple[tuple[bytes, bytes], ...] = ()
         del written[0]
         for each in written:
             line = cached.get(each) or self._read_line(each)
@@ -162,7 +162,7 @@ class ResponseHeadCache:
             if rule == _PASS:
                 lines.append(line)
                 if not line.wire:
-                    hidden += (line.header[0],)
+                    hidden += (line.header,)
             elif rule == _DATE:
                 dated = True
                 lines.append(line)
