@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.authentication.principal import require_owner
-from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.config.model import Config, Connector, SameSite
 from akoya_gateway.endpoints.failures import as_gateway_error, refusal, report, tokens_or_raise
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.other_login import OtherLogins
@@ -34,7 +34,7 @@ from akoya_gateway.oauth.authorization_response import (
     parse_authorization_response,
 )
 from akoya_gateway.provider import Provider
-from akoya_gateway.responses.response import Response, redirect_response
+from akoya_gateway.responses.response import Response, redirect_response, reloading_response
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempt, AuthorizationAttempts
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -74,9 +74,17 @@ class CallbackEndpoint:
     async def __call__(self, request: EndpointRequest) -> Response:
         """Redirect (302) to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
 
+        With `SameSite=Strict` a page does that, because the browser would send no session cookie after a redirect: it
+        would be sent to the bank again and again.
+
         Raises:
             GatewayError: The callback belongs to no attempt of this browser, so it must not cause a redirect.
         """
+        redirect = await self._respond(request)
+        is_strict = self._config.sessions.cookie.same_site is SameSite.STRICT
+        return reloading_response(redirect) if is_strict else redirect
+
+    async def _respond(self, request: EndpointRequest) -> Response:
         callback = parse_authorization_response(request.info.query)
         if isinstance(callback, MalformedResponse) and callback.state is None:
             raise UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
