@@ -21,7 +21,7 @@ from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, h
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.response_filter import ResponseFilter
-from akoya_gateway.gateway.response_policy import TOKEN_REJECTED
+from akoya_gateway.gateway.response_policy import rejected_token
 from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
@@ -183,7 +183,7 @@ class AsgiExchange:
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self._finished = True
-        if TOKEN_REJECTED in head.hidden:
+        if head.hidden and rejected_token(head.hidden) is not None:
             self._to_stream().on_complete_response(head, body)
         elif not self.response.done():
             self.body = body

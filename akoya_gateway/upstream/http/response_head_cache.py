@@ -95,7 +95,13 @@ class CachedResponseHead:
     __slots__ = ("_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
 
     def __init__(
-        self, status: int, lines: list[_CachedLine], length: int, *, dated: bool, hidden: tuple[tuple[bytes, bytes], ...]
+        self,
+        status: int,
+        lines: list[_CachedLine],
+        length: int,
+        *,
+        dated: bool,
+        hidden: tuple[tuple[bytes, bytes], ...],
     ) -> None:
         self.status = status
         self.length = length
